@@ -1,0 +1,1 @@
+"""One file per backbone: where its attentions sit, what sizes it takes."""

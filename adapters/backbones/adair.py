@@ -1,0 +1,15 @@
+"""AdaIR (ICLR 2025): Restormer with a frequency block of three cross attentions after the latent and two decoder levels."""
+
+from exda_primitives.patching import Backbone, Stage, register_adapter
+
+from .restormer import CHILDREN, STAGES
+
+_FREQUENCY = (
+    Stage("fre1", "latent", 8),
+    Stage("fre2", "decoder", 4),
+    Stage("fre3", "decoder", 2),
+)
+
+register_adapter(
+    Backbone("adair", CHILDREN | {stage.prefix for stage in _FREQUENCY}, STAGES + _FREQUENCY, multiple_of=8)
+)

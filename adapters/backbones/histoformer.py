@@ -1,0 +1,9 @@
+"""Histoformer (ECCV 2024): Restormer's U-net of histogram attention, the image fed in again at each size."""
+
+from exda_primitives.patching import Backbone, register_adapter
+
+from .restormer import CHILDREN, STAGES
+
+_SKIPS = {"skip_patch_embed1", "skip_patch_embed2", "skip_patch_embed3"}
+
+register_adapter(Backbone("histoformer", CHILDREN | _SKIPS, STAGES, multiple_of=8))

@@ -1,0 +1,20 @@
+"""PromptIR (NeurIPS 2023): Restormer with prompts and one block after each of them on the way up."""
+
+from exda_primitives.patching import Backbone, Stage, register_adapter
+
+from .restormer import CHILDREN, STAGES
+
+_PROMPTED = (
+    Stage("noise_level3", "decoder", 8),
+    Stage("noise_level2", "decoder", 4),
+    Stage("noise_level1", "decoder", 2),
+)
+
+register_adapter(
+    Backbone(
+        "promptir",
+        CHILDREN | {stage.prefix for stage in _PROMPTED} | {"prompt1", "prompt2", "prompt3"},
+        STAGES + _PROMPTED,
+        multiple_of=8,
+    )
+)

@@ -1,0 +1,1 @@
+"""One file per attention family: how it is recognised, what replaces it."""

@@ -1,0 +1,94 @@
+"""Attention primitives for image restoration that anyone can put into a model they already have.
+
+>>> import exda_primitives as exda
+>>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+>>> report = exda.patch(model)
+>>> exda.is_patched(model)
+True
+"""
+
+from . import models
+from .errors import (
+    AlreadyPatchedError,
+    ConfigError,
+    ExDAError,
+    InputError,
+    NoMatchError,
+    NotPatchedError,
+    PatternError,
+    RegistrationError,
+    RootModuleError,
+    VerificationError,
+    WrappedModelError,
+)
+from .ops import backend
+from .patching import (
+    Backbone,
+    ConvLayout,
+    Family,
+    Match,
+    Mismatch,
+    NearMiss,
+    Report,
+    Stage,
+    config_of,
+    from_host,
+    is_patched,
+    new_parameters,
+    patch,
+    patched,
+    plan,
+    register_adapter,
+    unpatch,
+)
+from .primitives import (
+    GST,
+    ExDAAttention,
+    ExDAConfig,
+    ExDACrossAttention,
+    ExDAHistogramAttention,
+    ExDAModule,
+    NonlinearValue,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GST",
+    "AlreadyPatchedError",
+    "Backbone",
+    "ConfigError",
+    "ConvLayout",
+    "ExDAAttention",
+    "ExDAConfig",
+    "ExDACrossAttention",
+    "ExDAError",
+    "ExDAHistogramAttention",
+    "ExDAModule",
+    "Family",
+    "InputError",
+    "Match",
+    "Mismatch",
+    "NearMiss",
+    "NoMatchError",
+    "NonlinearValue",
+    "NotPatchedError",
+    "PatternError",
+    "RegistrationError",
+    "Report",
+    "RootModuleError",
+    "Stage",
+    "VerificationError",
+    "WrappedModelError",
+    "backend",
+    "config_of",
+    "from_host",
+    "is_patched",
+    "models",
+    "new_parameters",
+    "patch",
+    "patched",
+    "plan",
+    "register_adapter",
+    "unpatch",
+]

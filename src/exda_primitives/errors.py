@@ -1,0 +1,47 @@
+"""Every error of the library: what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class ExDAError(Exception):
+    """Base of all errors that this library raises on purpose."""
+
+
+class ConfigError(ExDAError, ValueError):
+    """An option, or a combination of options, that does not exist or does not fit the module."""
+
+
+class InputError(ExDAError, ValueError):
+    """An attention was given a tensor that it cannot take."""
+
+
+class NoMatchError(ExDAError, LookupError):
+    """The model contains no attention that a registered family recognises."""
+
+
+class PatternError(ExDAError, LookupError):
+    """An ``include``, ``exclude`` or ``families`` entry selects nothing."""
+
+
+class WrappedModelError(ExDAError, TypeError):
+    """The model is wrapped (DataParallel, DDP, FSDP) or scripted: patch what is inside, before wrapping."""
+
+
+class RootModuleError(ExDAError, TypeError):
+    """The model itself is the attention: it has no parent in which it could be replaced."""
+
+
+class AlreadyPatchedError(ExDAError, RuntimeError):
+    """The model is already patched with another configuration."""
+
+
+class NotPatchedError(ExDAError, RuntimeError):
+    """The model contains no attention that ``patch`` put there."""
+
+
+class VerificationError(ExDAError, RuntimeError):
+    """A replacement does not compute what its host computes; nothing was changed."""
+
+
+class RegistrationError(ExDAError, ValueError):
+    """An adapter cannot be registered."""

@@ -1,0 +1,76 @@
+"""Which implementation computes: one table, one switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from . import reference
+from . import torch as concat_free
+from .terms import CrossTerms, HistogramTerms, MDTATerms
+
+BackendName = Literal["auto", "reference", "torch"]
+
+
+class Backend(Protocol):
+    """What a backend offers: one function an attention family, on tensors and terms."""
+
+    def mdta(self, x: Tensor, terms: MDTATerms) -> Tensor: ...
+
+    def cross(self, x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor: ...
+
+    def histogram(self, x: Tensor, terms: HistogramTerms) -> Tensor: ...
+
+
+_BACKENDS: dict[str, Backend] = {"auto": concat_free, "reference": reference, "torch": concat_free}
+# A plain global rather than a context variable: torch.compile guards on it, and DataParallel's threads see it.
+_current = "auto"
+
+
+@contextmanager
+def backend(name: BackendName) -> Iterator[None]:
+    """Computes every ExDA attention inside the block with the named backend.
+
+    Args:
+        name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free) or ``"auto"`` (the fastest
+            that applies).
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+
+    Example:
+        >>> import torch, exda_primitives as exda
+        >>> attention, x = exda.ExDAAttention(8, 2, bias=False), torch.randn(1, 8, 6, 5)
+        >>> with exda.backend("reference"):
+        ...     oracle = attention(x)
+        >>> torch.allclose(attention(x), oracle, atol=1e-5)
+        True
+    """
+    global _current  # noqa: PLW0603
+    if name not in _BACKENDS:
+        raise ValueError(
+            f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _BACKENDS))}"
+        )
+    previous, _current = _current, name
+    try:
+        yield
+    finally:
+        _current = previous
+
+
+def mdta(x: Tensor, terms: MDTATerms) -> Tensor:
+    """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
+    return _BACKENDS[_current].mdta(x, terms)
+
+
+def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
+    """Cross attention with ExDA's primitives, two maps of (B, C, H, W) -> (B, C, H, W)."""
+    return _BACKENDS[_current].cross(x, y, terms)
+
+
+def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
+    """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
+    return _BACKENDS[_current].histogram(x, terms)

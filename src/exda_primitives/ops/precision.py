@@ -1,0 +1,26 @@
+"""Norms, softmax and Gram sums of half types are taken in float32.
+
+``F.normalize``'s eps of 1e-12 is 0 in float16, and a sum over a megapixel overflows there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPS = 1e-12
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for float16 and bfloat16, the dtype itself otherwise."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def widen(x: Tensor) -> Tensor:
+    """``x`` in its accumulation dtype; ``x`` itself where that is the same."""
+    return x.to(accumulation_dtype(x.dtype))
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A region in which autocast does not send the small matrices back to half precision."""
+    return torch.autocast(device_type=x.device.type, enabled=False)

@@ -1,0 +1,73 @@
+"""ExDA on Restormer's channel attention (MDTA) and its cross form, literally.
+
+``Q* = [q; G]``, ``K* = [k; G]``, ``V* = [V'; G]`` on the channel axis, ``A* = softmax(temperature * Q* K*^T)`` with
+rows of Q* and K* of L2 norm 1 over the pixels, ``O = A* V*``, ``out = Conv1x1(O[:c] + alpha * mean_k O[c:])``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ..precision import EPS, widen, without_autocast
+from ..terms import CrossTerms, MDTATerms, TokenTerms
+from ..value import nonlinear_value
+from .tokens import token_maps
+
+
+def mdta(x: Tensor, terms: MDTATerms) -> Tensor:
+    """(B, C, H, W) -> (B, C, H, W)."""
+    q, k, v = terms.qkv(x).chunk(3, dim=1)
+    return _attend(q, k, v, x, terms)
+
+
+def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
+    """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
+    k, v = terms.kv(y).chunk(2, dim=1)
+    return _attend(terms.q(x), k, v, y, terms)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: MDTATerms | CrossTerms) -> Tensor:
+    heads = terms.temperature.shape[-3]
+    height, width = v.shape[-2:]
+    before = terms.value is not None and terms.value.position == "before"
+    if terms.value is not None and before:
+        v = nonlinear_value(v, terms.value)
+    dtype = v.dtype
+    q, k, v = (rearrange(widen(m), "b (h c) y x -> b h c (y x)", h=heads) for m in (q, k, v))
+    c = q.shape[2]
+    tokens = terms.tokens
+    if tokens is not None:
+        g = widen(rearrange(token_maps(x, heads, tokens), "b h k y x -> b h k (y x)"))
+        q, k, v = (torch.cat([m, g], dim=2) for m in (q, k, v))
+    with without_autocast(x):
+        q, k = F.normalize(q, dim=-1, eps=EPS), F.normalize(k, dim=-1, eps=EPS)
+        logits = widen(terms.temperature) * (q @ k.transpose(-2, -1))
+        attention = logits.softmax(-1)
+        if tokens is not None:
+            attention = torch.cat([gated_rows(logits[:, :, :c], c, tokens), attention[:, :, c:]], dim=2)
+        rows = attention @ v
+        out = rows if tokens is None else rows[:, :, :c] + reinjected(rows[:, :, c:], tokens)
+    out = rearrange(out, "b h c (y x) -> b (h c) y x", y=height, x=width).to(dtype)
+    if terms.value is not None and not before:
+        out = nonlinear_value(out, terms.value)
+    return terms.project(out)
+
+
+def gated_rows(logits: Tensor, c: int, tokens: TokenTerms) -> Tensor:
+    """Local rows of the attention, (B, h, c, c+K): lam = 1 is the plain softmax, lam = 0 the host's own."""
+    gate = widen(tokens.gate)
+    mass = torch.sigmoid(
+        logits[..., c:].logsumexp(-1, keepdim=True) - logits[..., :c].logsumexp(-1, keepdim=True)
+    )
+    local = (1 - gate * mass) * logits[..., :c].softmax(-1)
+    return torch.cat([local, gate * logits.softmax(-1)[..., c:]], dim=-1)
+
+
+def reinjected(rows: Tensor, tokens: TokenTerms) -> Tensor:
+    """``alpha * mean_k O[c:]``, (B, h, K, N) -> (B, h, 1, N), or row by row, (B, h, c, N), where K = c."""
+    if tokens.reinject == "mean":
+        rows = rows.mean(2, keepdim=True)
+    return widen(tokens.alpha) * rows

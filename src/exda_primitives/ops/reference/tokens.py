@@ -1,0 +1,14 @@
+"""Token maps as the paper prints them: pooled, projected, softmax over space, upsampled."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..terms import TokenTerms
+from ..tokens import compact_maps, scaled, upsample
+
+
+def token_maps(x: Tensor, heads: int, tokens: TokenTerms) -> Tensor:
+    """G, (B, C, H, W) -> (B, h, K, H, W)."""
+    maps = scaled(compact_maps(x, tokens.weight, tokens.stride), tokens.scale)
+    return upsample(maps, x.shape[-2:]).unflatten(1, (heads, -1))

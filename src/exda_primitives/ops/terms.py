@@ -1,0 +1,98 @@
+"""What an attention needs besides its input maps, in plain containers that every backend reads.
+
+NamedTuples, because torch.compile and torch.export trace through them on every supported version of PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+ValueForm = Literal["residual", "replace", "gelu", "sigmoid", "none"]
+ValuePosition = Literal["before", "after"]
+Scale = Literal["sum", "mean"]
+Reinject = Literal["mean", "channelwise"]
+Map = Callable[[Tensor], Tensor]
+
+
+class Projection(NamedTuple):
+    """The host's own pair: a 1x1 convolution followed by a depthwise one; both are called as they are."""
+
+    pointwise: Map
+    depthwise: Map
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
+        return self.depthwise(self.pointwise(x))
+
+
+class Branch(NamedTuple):
+    """The convolutions of ``g = Conv1x1 -> DWConv3x3 -> GELU -> Conv1x1``, all C -> C."""
+
+    in_weight: Tensor
+    in_bias: Tensor
+    depthwise_weight: Tensor
+    depthwise_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+
+
+class ValueTerms(NamedTuple):
+    """The non-linear value: which form, where, and the branch g (None for the forms without parameters)."""
+
+    form: ValueForm
+    position: ValuePosition
+    branch: Branch | None
+
+
+class TokenTerms(NamedTuple):
+    """Global spatial tokens.
+
+    Attributes:
+        weight: Phi, (h*K, C, 1, 1).
+        stride: of the average pooling before Phi.
+        scale: what a compact map sums to as a value: ``"sum"`` 1, ``"mean"`` its number of pixels.
+        reinject: how the tokens' own output rows come back to the channels.
+        alpha: weight of those rows, (h, 1, 1).
+        gate: lam, how much of the softmax mass the local rows give to tokens, (h, 1, 1).
+    """
+
+    weight: Tensor
+    stride: int
+    scale: Scale
+    reinject: Reinject
+    alpha: Tensor
+    gate: Tensor
+
+
+class MDTATerms(NamedTuple):
+    """Restormer's attention. ``temperature`` (..., h, 1, 1); ``qkv`` C -> 3C; ``project`` C -> C."""
+
+    temperature: Tensor
+    qkv: Projection
+    project: Map
+    value: ValueTerms | None
+    tokens: TokenTerms | None
+
+
+class CrossTerms(NamedTuple):
+    """Cross attention: q from the first map, k, v and the tokens from the second. ``kv`` C -> 2C."""
+
+    temperature: Tensor
+    q: Projection
+    kv: Projection
+    project: Map
+    value: ValueTerms | None
+    tokens: TokenTerms | None
+
+
+class HistogramTerms(NamedTuple):
+    """Histoformer's attention. ``qkv`` C -> 5C, in the order q1, k1, q2, k2, v."""
+
+    temperature: Tensor
+    qkv: Projection
+    project: Map
+    value: ValueTerms | None
+    tokens: TokenTerms | None

@@ -1,0 +1,6 @@
+"""The same functions without the concatenation, folded: plain PyTorch, differentiable, any device. The default."""
+
+from .channel import cross, mdta
+from .histogram import histogram
+
+__all__ = ["cross", "histogram", "mdta"]

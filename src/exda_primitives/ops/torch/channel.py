@@ -1,0 +1,136 @@
+"""ExDA on channel attention without a (c+K)-channel map and, where the projection folds, without V'.
+
+The blocks ``q k^T``, ``q G^T``, ``G k^T``, ``G G^T`` and the norms give the small matrix
+``E = A_local + alpha * mean(A_global)``, (c x (c+K)) a head. With ``t = GELU(DWConv(Conv1x1(V)))`` and the last
+convolution of g, W2, ``out = M V + (M W2) t + M_G G + bias`` where ``[M, M_G] = W_out blockdiag(E)``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..precision import EPS, widen, without_autocast
+from ..terms import CrossTerms, MDTATerms, ValueTerms
+from ..tokens import unit_mean_maps
+from ..value import activate, hidden, nonlinear_value
+from .fold import Sum, foldable_weight, through_blocks
+
+
+class _Mixing(NamedTuple):
+    """E of every head in the accumulation dtype: onto the channels (B, h, c, c), onto the tokens (B, h, c, K)."""
+
+    local: Tensor
+    token: Tensor | None
+
+
+def mdta(x: Tensor, terms: MDTATerms) -> Tensor:
+    """(B, C, H, W) -> (B, C, H, W)."""
+    q, k, v = terms.qkv(x).chunk(3, dim=1)
+    return _attend(q, k, v, x, terms)
+
+
+def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
+    """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
+    k, v = terms.kv(y).chunk(2, dim=1)
+    return _attend(terms.q(x), k, v, y, terms)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: MDTATerms | CrossTerms) -> Tensor:
+    heads, tokens, value = terms.temperature.shape[-3], terms.tokens, terms.value
+    g, scale = None, 1.0
+    if tokens is not None:
+        g, scale = unit_mean_maps(x, tokens, v.dtype)
+    with without_autocast(x):
+        mixing = _mixing(q, k, g, heads, terms)
+        if mixing.token is not None:
+            mixing = mixing._replace(token=mixing.token * scale)
+        weight, bias = foldable_weight(terms.project)
+        left = torch.eye(v.shape[1], device=v.device, dtype=v.dtype) if weight is None else weight
+        left = widen(left)
+    if value is None or value.position == "before":
+        out = _before(v, g, left, bias, mixing, value)
+    elif value.branch is None:
+        aggregated = _aggregate(v, g, torch.eye(v.shape[1], device=v.device, dtype=left.dtype), mixing)
+        return terms.project(nonlinear_value(aggregated.over(v, None), value))
+    else:
+        out = _after(v, g, left, bias, mixing, value)
+    return terms.project(out) if weight is None else out
+
+
+def _before(
+    v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: _Mixing, value: ValueTerms | None
+) -> Tensor:
+    matrix = through_blocks(left, mixing.local)
+    total = Sum()
+    if value is None or value.form == "residual":
+        total.add(matrix, v)
+    if value is not None and value.branch is None:
+        total.add(matrix, nonlinear_value(v, value))
+    elif value is not None and value.branch is not None:
+        with without_autocast(v):
+            total.add(matrix @ widen(value.branch.out_weight.flatten(1)), hidden(v, value.branch))
+            total.shift(matrix @ widen(value.branch.out_bias))
+    if g is not None and mixing.token is not None:
+        total.add(through_blocks(left, mixing.token), g)
+    return total.over(v, bias)
+
+
+def _after(
+    v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: _Mixing, value: ValueTerms
+) -> Tensor:
+    assert value.branch is not None
+    branch = value.branch
+    u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).over(v, branch.in_bias)
+    total = _aggregate(v, g, left, mixing) if value.form == "residual" else Sum()
+    with without_autocast(v):
+        total.add((left @ widen(branch.out_weight.flatten(1))).expand(len(v), -1, -1), activate(u, branch))
+        total.shift((left @ widen(branch.out_bias)).expand(len(v), -1))
+    return total.over(v, bias)
+
+
+def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Sum:
+    total = Sum()
+    total.add(through_blocks(left, mixing.local), v)
+    if g is not None and mixing.token is not None:
+        total.add(through_blocks(left, mixing.token), g)
+    return total
+
+
+def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: MDTATerms | CrossTerms) -> _Mixing:
+    temperature = widen(terms.temperature)
+    q, k = _rows(q, heads), _rows(k, heads)
+    q_norm, k_norm = _norms(q), _norms(k)
+    logits = temperature * _cosines(q, k, q_norm, k_norm)
+    local = logits.softmax(-1)
+    tokens = terms.tokens
+    if g is None or tokens is None:
+        return _Mixing(local, None)
+    g = _rows(g, heads)
+    g_norm = _norms(g)
+    token_logits = temperature * _cosines(q, g, q_norm, g_norm)
+    mass = torch.sigmoid(token_logits.logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True))
+    gate = widen(tokens.gate)
+    own = torch.cat([_cosines(g, k, g_norm, k_norm), _cosines(g, g, g_norm, g_norm)], dim=-1)
+    own = (temperature * own).softmax(-1)
+    if tokens.reinject == "mean":
+        own = own.mean(2, keepdim=True)
+    own = widen(tokens.alpha) * own
+    c = q.shape[2]
+    return _Mixing(
+        (1 - gate * mass) * local + own[..., :c], gate * mass * token_logits.softmax(-1) + own[..., c:]
+    )
+
+
+def _rows(x: Tensor, heads: int) -> Tensor:
+    return widen(x.flatten(2)).unflatten(1, (heads, -1))
+
+
+def _norms(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=-1).clamp_min(EPS)
+
+
+def _cosines(a: Tensor, b: Tensor, a_norm: Tensor, b_norm: Tensor) -> Tensor:
+    return a @ b.transpose(-2, -1) / a_norm.unsqueeze(-1) / b_norm.unsqueeze(-2)

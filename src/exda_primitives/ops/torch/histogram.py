@@ -1,0 +1,95 @@
+"""ExDA on Histoformer's attention without the concatenation.
+
+The local part runs the host's operations in the host's order, so that zero gates add exact zeros and the result is
+the host's to the last bit: its sorts would turn any rounding into another picture.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..precision import EPS, widen, without_autocast
+from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
+from ..terms import HistogramTerms, TokenTerms
+from ..tokens import unit_mean_maps
+from ..value import nonlinear_value
+
+
+class _SortedTokens(NamedTuple):
+    """Tokens (B, h*K, N) of mean 1, sorted by their own values, their order, and their factor as values."""
+
+    values: Tensor
+    order: Tensor
+    scale: float
+
+
+def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
+    """(B, C, H, W) -> (B, C, H, W)."""
+    size = x.shape[-2:]
+    x_sorted, half_order = sort_half(x)
+    q1, k1, q2, k2, v = terms.qkv(x_sorted).chunk(5, dim=1)
+    before = terms.value is not None and terms.value.position == "before"
+    if terms.value is not None and before:
+        v = nonlinear_value(v, terms.value)
+    dtype = v.dtype
+    v, order = v.flatten(2).sort(dim=-1)
+    q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
+    tokens = _sorted_tokens(x, terms.tokens, dtype)
+    with without_autocast(x):
+        out = _branch(q1, k1, v, order, tokens, BOXES, terms) * _branch(
+            q2, k2, v, order, tokens, INTERLEAVED, terms
+        )
+    out = out.unflatten(2, size).to(dtype)
+    if terms.value is not None and not before:
+        out = nonlinear_value(out, terms.value)
+    return unsort_half(terms.project(out), half_order)
+
+
+def _sorted_tokens(x: Tensor, tokens: TokenTerms | None, dtype: torch.dtype) -> _SortedTokens | None:
+    if tokens is None:
+        return None
+    maps, scale = unit_mean_maps(x, tokens, dtype)
+    values, order = maps.flatten(2).sort(dim=-1, stable=True)
+    return _SortedTokens(values, order, scale)
+
+
+def _branch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: Tensor,
+    tokens: _SortedTokens | None,
+    layout: str,
+    terms: HistogramTerms,
+) -> Tensor:
+    heads, length = terms.temperature.shape[-3], v.shape[-1]
+    temperature = widen(terms.temperature)
+    q, k, v = (widen(to_rows(m, heads, layout)) for m in (q, k, v))
+    q, k = F.normalize(q, dim=-1, eps=EPS), F.normalize(k, dim=-1, eps=EPS)
+    weights = (q @ k.transpose(-2, -1) * temperature).exp()
+    sums = weights.sum(-1, keepdim=True)
+    attention = weights / (sums + 1)
+    if tokens is None or terms.tokens is None:
+        return unsort(to_sequences(attention @ v, length, layout), order)
+    g = widen(to_rows(tokens.values, heads, layout))
+    g_unit = F.normalize(g, dim=-1, eps=EPS)
+    token_weights = (q @ g_unit.transpose(-2, -1) * temperature).exp()
+    token_sums = token_weights.sum(-1, keepdim=True)
+    total = 1 + sums + token_sums
+    gate = widen(terms.tokens.gate)
+    rows = (attention * (1 - gate * token_sums / total)) @ v
+    rows = rows + (gate * tokens.scale * token_weights / total) @ g
+    out = unsort(to_sequences(rows, length, layout), order)
+
+    to_channels = (g_unit @ k.transpose(-2, -1) * temperature).exp()
+    to_tokens = (g_unit @ g_unit.transpose(-2, -1) * temperature).exp()
+    own_total = 1 + to_channels.sum(-1, keepdim=True) + to_tokens.sum(-1, keepdim=True)
+    own = (to_channels / own_total) @ v + (tokens.scale * to_tokens / own_total) @ g
+    returned = unsort(to_sequences(own, length, layout), tokens.order).unflatten(1, (heads, -1))
+    if terms.tokens.reinject == "mean":
+        returned = returned.mean(2, keepdim=True)
+    return (out.unflatten(1, (heads, -1)) + widen(terms.tokens.alpha) * returned).flatten(1, 2)

@@ -1,0 +1,28 @@
+"""Plan, validate, build, verify, swap; and back."""
+
+from .adapter import Backbone, Family, Mismatch, Stage
+from .patch import config_of, from_host, is_patched, new_parameters, patch, patched, unpatch
+from .plan import plan
+from .registry import register_adapter
+from .report import Match, NearMiss, Report
+from .shapes import ConvLayout
+
+__all__ = [
+    "Backbone",
+    "ConvLayout",
+    "Family",
+    "Match",
+    "Mismatch",
+    "NearMiss",
+    "Report",
+    "Stage",
+    "config_of",
+    "from_host",
+    "is_patched",
+    "new_parameters",
+    "patch",
+    "patched",
+    "plan",
+    "register_adapter",
+    "unpatch",
+]

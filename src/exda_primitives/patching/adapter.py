@@ -1,0 +1,77 @@
+"""What an adapter is: a family (an attention and what replaces it) or a backbone (where its attentions sit)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar, NamedTuple
+
+from torch import nn
+
+from ..primitives import ExDAModule
+
+
+class Mismatch(Exception):  # noqa: N818
+    """A module looks like a family's attention but is not; ``rules`` counts how many rules it passed before."""
+
+    def __init__(self, reason: str, rules: int) -> None:
+        super().__init__(reason)
+        self.reason, self.rules = reason, rules
+
+
+class Family(ABC):
+    """One kind of attention: how its parts are found, and the ExDA module that computes it.
+
+    A module that passes :meth:`candidates` is then probed: with random weights, it has to return what
+    ``replacement`` without primitives returns. So a rule here may be generous; the probe is not.
+    """
+
+    name: ClassVar[str]
+    """Unique, lower case; what ``families=`` takes."""
+    replacement: ClassVar[type[ExDAModule]]
+    """The ExDA attention; its ``PARTS`` are what :meth:`candidates` finds."""
+    inputs: ClassVar[int] = 1
+    """How many maps (B, C, H, W) its forward takes."""
+
+    @abstractmethod
+    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
+        """Assignments of ``replacement.PARTS`` to attributes of ``module``, the likelier first; none if nothing alike.
+
+        Raises:
+            Mismatch: for a module that looks like this attention but breaks a rule: the user is told why.
+        """
+
+
+class Stage(NamedTuple):
+    """Modules whose name begins with ``prefix`` (a pattern) work in ``stage``, at 1/``downscale`` of the image."""
+
+    prefix: str
+    stage: str
+    downscale: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that is known by the names of its direct children.
+
+    Attributes:
+        name: unique, lower case.
+        children: names that it must have; of several backbones that fit, the one that asks for most is taken.
+        stages: of its attentions, the first that fits counts.
+        multiple_of: what height and width of an image must be divisible by.
+    """
+
+    name: str
+    children: frozenset[str]
+    stages: tuple[Stage, ...]
+    multiple_of: int
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether ``module`` has all the children."""
+        return self.children <= module._modules.keys()
+
+    def stage_of(self, name: str) -> Stage | None:
+        """The stage of the module called ``name`` relative to the backbone."""
+        return next((stage for stage in self.stages if fnmatchcase(name, f"{stage.prefix}.*")), None)

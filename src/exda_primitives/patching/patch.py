@@ -1,0 +1,235 @@
+"""Puts ExDA into a model in place, and takes it out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import nn
+
+from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
+from ..primitives import ExDAConfig, ExDAModule
+from .plan import draft
+from .recognise import Found
+from .report import Report
+from .select import Patterns
+from .verify import verify as verify_pair
+from .wrappers import unwrap
+
+
+def patch(
+    model: nn.Module,
+    config: ExDAConfig | None = None,
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    families: Sequence[str] | str | None = None,
+    verify: bool = True,
+) -> Report:
+    """Replaces every recognised attention of ``model`` by its ExDA form, in place.
+
+    The host's parameters keep their objects, names, dtype, device, mode and hooks; with ``init="identity"``, the
+    default, the model's outputs are unchanged until the new parameters are trained. Either everything is replaced or,
+    on any error, nothing.
+
+    Args:
+        model: any module, trained or not; not yet wrapped in DataParallel, DDP or FSDP. A compiled one is patched
+            inside.
+        config: what to add; ``ExDAConfig()`` by default.
+        include: pattern or patterns of names or stages (``"decoder"``, ``"encoder_level1.*"``); default: all.
+        exclude: pattern or patterns of those to leave alone; wins over ``include``.
+        families: names of the families to look for; default: all that are registered.
+        verify: compare each host and its replacement, with the model's own weights, before anything is replaced.
+
+    Returns:
+        The report of what was replaced. A second call with the same configuration changes nothing and says so.
+
+    Raises:
+        NoMatchError: when nothing is recognised, with the near misses.
+        PatternError: for a pattern or a family that selects nothing.
+        AlreadyPatchedError: for a model patched with another configuration.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules.
+        RootModuleError: when the model itself is the attention.
+        ConfigError: for options that do not fit one of the attentions.
+        VerificationError: when a replacement does not compute what its host does.
+
+    Example:
+        >>> import torch, exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1).eval()
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> before = model(image)
+        >>> len(exda.patch(model).matches)
+        8
+        >>> torch.allclose(model(image), before, atol=1e-5)
+        True
+    """
+    config = config or ExDAConfig()
+    _refuse_other_config(unwrap(model)[0], config)
+    drafted = draft(model, config, include, exclude, families)
+    report = drafted.report
+    if not drafted.found:
+        if report.already_patched:
+            return replace(
+                report, notes=(*report.notes, "patched with this configuration before: nothing to do")
+            )
+        raise NoMatchError(_no_match(report))
+    if any("" in found.names for found in drafted.found):
+        raise RootModuleError(
+            f"{report.model} is itself the attention: it has no parent in which it could be replaced. Build the "
+            f"replacement with exda.from_host(attention) and put it where the attention was."
+        )
+    replacements = [(found.names, _build(found, config, verify)) for found in drafted.found]
+    _swap(drafted.target, {name: module for names, module in replacements for name in names})
+    notes = report.notes
+    if verify and any(parameter.is_meta for _, module in replacements for parameter in module.parameters()):
+        notes = (*notes, "modules on the meta device were not verified: there are no weights to compare with")
+    return replace(report, applied=True, notes=notes)
+
+
+def unpatch(model: nn.Module) -> tuple[str, ...]:
+    """Puts the very host modules back, with their weights, mode and hooks as they are now.
+
+    Args:
+        model: a model that :func:`patch` changed.
+
+    Returns:
+        The names of the modules that were put back. The new parameters are gone with their modules; save them before.
+
+    Raises:
+        NotPatchedError: when there is nothing to put back.
+    """
+    target, _ = unwrap(model)
+    ours = _ours(target)
+    if not ours:
+        raise NotPatchedError(f"{type(target).__name__} holds no attention that exda.patch put there.")
+    _swap(target, {name: module.release() for name, module in ours.items()})
+    return tuple(ours)
+
+
+@contextmanager
+def patched(
+    model: nn.Module,
+    config: ExDAConfig | None = None,
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    families: Sequence[str] | str | None = None,
+    verify: bool = True,
+) -> Iterator[Report]:
+    """:func:`patch` for the length of a ``with`` block; puts back at its end what it replaced, and nothing else."""
+    report = patch(model, config, include=include, exclude=exclude, families=families, verify=verify)
+    try:
+        yield report
+    finally:
+        names = (
+            {name for match in report.matches for name in (match.name, *match.aliases)}
+            if report.applied
+            else {}
+        )
+        target, _ = unwrap(model)
+        _swap(target, {name: module.release() for name, module in _ours(target).items() if name in names})
+
+
+def from_host(
+    attention: nn.Module,
+    config: ExDAConfig | None = None,
+    *,
+    families: Sequence[str] | str | None = None,
+    verify: bool = True,
+) -> ExDAModule:
+    """An ExDA attention around the layers of a single host attention, for those who put it into place themselves.
+
+    Args:
+        attention: the attention itself; it shares its layers with what is returned.
+        config: what to add; ``ExDAConfig()`` by default.
+        families: names of the families to look for; default: all that are registered.
+        verify: as for :func:`patch`.
+
+    Raises:
+        NoMatchError: when ``attention`` itself is not recognised (what it contains is not looked at).
+        ConfigError, VerificationError, WrappedModelError: as for :func:`patch`.
+    """
+    config = config or ExDAConfig()
+    drafted = draft(attention, config, None, None, families)
+    found = next((found for found in drafted.found if "" in found.names), None)
+    if found is None:
+        raise NoMatchError(_no_match(drafted.report))
+    return _build(found, config, verify)
+
+
+def is_patched(model: nn.Module) -> bool:
+    """Whether the model holds an attention that :func:`patch` put there."""
+    return bool(_ours(model))
+
+
+def config_of(model: nn.Module) -> ExDAConfig:
+    """The configuration that the model was patched with.
+
+    Raises:
+        NotPatchedError: for a model that is not patched.
+    """
+    module = next(iter(_ours(model).values()), None)
+    if module is None:
+        raise NotPatchedError(f"{type(model).__name__} is not patched: exda.patch(model) first.")
+    return module.config
+
+
+def new_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that ExDA added, patched in or built in, each once: for an optimizer group, or for freezing the rest.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model)
+        >>> sum(p.numel() for p in exda.new_parameters(model)) == report.extra_parameters
+        True
+    """
+    ours = [module for module in model.modules() if isinstance(module, ExDAModule)]
+    return [parameter for module in ours for parameter in module.new_parameters().values()]
+
+
+def _ours(model: nn.Module) -> dict[str, ExDAModule]:
+    return {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, ExDAModule) and module.replaces_host
+    }
+
+
+def _refuse_other_config(target: nn.Module, config: ExDAConfig) -> None:
+    for name, module in _ours(target).items():
+        if module.config != config:
+            raise AlreadyPatchedError(
+                f"{name}: the model is patched with {module.config}, asked for was {config}. exda.unpatch(model) first."
+            )
+
+
+def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
+    replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
+    if verify:
+        verify_pair(found.module, replacement, found.family.inputs)
+    return replacement
+
+
+def _swap(target: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    places = [
+        (target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in modules
+    ]
+    before = [parent._modules[key] for parent, key, _ in places]
+    try:
+        for parent, key, name in places:
+            parent._modules[key] = modules[name]
+    except BaseException:
+        for (parent, key, _), module in zip(places, before, strict=True):
+            parent._modules[key] = module
+        raise
+
+
+def _no_match(report: Report) -> str:
+    lines = [f"{report.model}: no attention of a known family was recognised."]
+    lines += [f"  near miss: {near_miss}" for near_miss in report.near_misses]
+    lines.append(
+        "  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing."
+    )
+    return "\n".join(lines)

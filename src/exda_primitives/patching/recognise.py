@@ -1,0 +1,131 @@
+"""Walks a model and says of every module which family's attention it is, or why it only looks like one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import nn
+
+from ..primitives import ExDAModule
+from ..primitives.base import NEW_NAMES
+from .adapter import Family, Mismatch
+from .probe import probe
+from .report import NearMiss
+from .wrappers import is_compiled
+
+
+class Found(NamedTuple):
+    """An attention of the model, under all the names it has there, and which attribute plays which part."""
+
+    names: tuple[str, ...]
+    module: nn.Module
+    family: Family
+    parts: Mapping[str, str]
+
+
+class Survey(NamedTuple):
+    """What a walk found: attentions to replace, look-alikes, and ExDA attentions that are there already."""
+
+    found: tuple[Found, ...]
+    near_misses: tuple[NearMiss, ...]
+    present: dict[str, ExDAModule]
+
+
+def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
+    """Recognises every attention of ``model`` by shape and by probe; modules that look the same are probed once."""
+    families = tuple(families)
+    outcomes: dict[Hashable, _Outcome] = {}
+    found, near_misses = [], []
+    present: dict[str, ExDAModule] = {}
+    for module, names in _modules_with_names(model):
+        if isinstance(module, ExDAModule):
+            present.update(dict.fromkeys(names, module))
+            continue
+        look = _look(module)
+        if look not in outcomes:
+            outcomes[look] = _recognise(module, families)
+        outcome = outcomes[look]
+        if isinstance(outcome, NearMiss):
+            near_misses.append(replace(outcome, name=names[0]))
+        elif outcome is not None:
+            family, parts = outcome
+            if any(is_compiled(model.get_submodule(name.rpartition(".")[0])) for name in names if name):
+                reason = "it is compiled by itself, which binds it to its wrapper; patch before compiling it"
+                near_misses.append(NearMiss(names[0], type(module).__name__, family.name, reason))
+            else:
+                found.append(Found(names, module, family, parts))
+    return Survey(tuple(found), tuple(near_misses), present)
+
+
+_Outcome = tuple[Family, Mapping[str, str]] | NearMiss | None
+
+
+def _modules_with_names(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    names: dict[int, list[str]] = {}
+    modules: dict[int, nn.Module] = {}
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name.startswith(inside):
+            continue
+        if isinstance(module, ExDAModule):
+            inside = (*inside, f"{name}." if name else "")
+        names.setdefault(id(module), []).append(name)
+        modules[id(module)] = module
+    return ((module, tuple(names[key])) for key, module in modules.items())
+
+
+def _recognise(module: nn.Module, families: tuple[Family, ...]) -> _Outcome:
+    closest: tuple[int, NearMiss] | None = None
+    for family in families:
+        try:
+            candidates = family.candidates(module)
+        except Mismatch as mismatch:
+            rules, reason = mismatch.rules, mismatch.reason
+        else:
+            if not candidates:
+                continue
+            taken = [name for name in NEW_NAMES if hasattr(module, name)]
+            if taken:
+                rules, reason = _ALL_RULES, f"it has an attribute {taken[0]!r} already, a name that ExDA adds"
+            else:
+                problems = []
+                for parts in candidates:
+                    problem = probe(module, family, parts)
+                    if problem is None:
+                        return family, parts
+                    problems.append(problem)
+                rules, reason = _ALL_RULES, problems[0]
+        if closest is None or rules > closest[0]:
+            closest = rules, NearMiss("", type(module).__name__, family.name, reason)
+    return None if closest is None else closest[1]
+
+
+_ALL_RULES = 100
+
+
+def _look(module: nn.Module) -> Hashable:
+    """Equal for modules that one probe can speak for: class, settings, and shapes of all parts."""
+    return tuple(
+        (
+            name,
+            type(part),
+            part.extra_repr(),
+            tuple((key, tuple(p.shape), p.dtype) for key, p in part.named_parameters(recurse=False)),
+            tuple(key for key, _ in part.named_buffers(recurse=False)),
+            tuple((key, _plain(held)) for key, held in vars(part).items() if key not in _NOT_SETTINGS),
+        )
+        for name, part in module.named_modules()
+    )
+
+
+_NOT_SETTINGS = vars(nn.Module()).keys()
+
+
+def _plain(held: object) -> Hashable:
+    if held is None or isinstance(held, bool | int | float | str):
+        return held
+    if isinstance(held, tuple):
+        return tuple(map(_plain, held))
+    return id(held)

@@ -1,0 +1,77 @@
+"""The adapters that are known: ours, those of installed packages, and those registered by hand."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from ..errors import RegistrationError
+from .adapter import Backbone, Family
+
+ENTRY_POINT_GROUP = "exda_primitives.adapters"
+
+Adapter = TypeVar("Adapter", Family, Backbone)
+
+_families: dict[str, Family] = {}
+_backbones: dict[str, Backbone] = {}
+
+
+def register_adapter(adapter: Family | Backbone) -> None:
+    """Makes an attention family or a backbone known to ``plan`` and ``patch``.
+
+    A package registers its own without a call by the user: it names a module that calls this function in the
+    entry-point group ``exda_primitives.adapters``.
+
+    Args:
+        adapter: an instance of a :class:`Family` subclass, or a :class:`Backbone`.
+
+    Raises:
+        RegistrationError: for anything else, and for a name that another adapter has.
+    """
+    if isinstance(adapter, Family):
+        _add(_families, adapter)
+    elif isinstance(adapter, Backbone):
+        _add(_backbones, adapter)
+    else:
+        raise RegistrationError(
+            f"register_adapter: expected an instance of Family or a Backbone, got {adapter!r}"
+            + ("; register an instance, not the class." if isinstance(adapter, type) else ".")
+        )
+
+
+def known_families() -> dict[str, Family]:
+    """Every family by name, in order of registration."""
+    _load()
+    return _families
+
+
+def known_backbones() -> dict[str, Backbone]:
+    """Every backbone by name, in order of registration."""
+    _load()
+    return _backbones
+
+
+def _add(known: dict[str, Adapter], adapter: Adapter) -> None:
+    holder = known.setdefault(adapter.name, adapter)
+    if holder is not adapter:
+        raise RegistrationError(
+            f"register_adapter: the name {adapter.name!r} is taken by {holder!r}; choose another for {adapter!r}."
+        )
+
+
+@cache
+def _load() -> None:
+    # By name: the adapters import this package, never the other way round.
+    import_module("exda_primitives.adapters")
+    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:
+            warnings.warn(
+                f"exda_primitives: the adapter {entry_point.name!r} ({entry_point.value}) could not be loaded and is "
+                f"ignored: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )

@@ -1,0 +1,119 @@
+"""What plan and patch say: plain data first, a readable table second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from ..primitives import ExDAConfig
+
+
+@dataclass(frozen=True)
+class Match:
+    """An attention that is, or would be, replaced.
+
+    Attributes:
+        name: its full name in the model.
+        aliases: further names of the same shared module.
+        family: ``mdta``, ``cross``, ``histogram`` or one registered by hand.
+        dim: C.
+        heads: h.
+        backbone: the known network that it is part of, if any.
+        stage: ``encoder``, ``latent``, ``decoder`` or ``refinement`` where the backbone is known.
+        downscale: image side / map side where the backbone is known.
+        new_parameters: their names in the model.
+        extra_parameters: how many numbers they hold.
+        extra_macs_per_pixel: multiply-accumulates that the printed formulas add, per pixel of this map.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    family: str
+    dim: int
+    heads: int
+    backbone: str | None
+    stage: str | None
+    downscale: int | None
+    new_parameters: tuple[str, ...]
+    extra_parameters: int
+    extra_macs_per_pixel: float
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A module that looks like an attention of ``family``, and why it is left alone."""
+
+    name: str
+    type: str
+    family: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name or '(the model itself)'} ({self.type}) is not {self.family}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`plan` found or :func:`patch` did; ``print`` it for a table, :meth:`as_dict` it for data.
+
+    Attributes:
+        model: class of the model.
+        applied: whether the matches are replaced now (a plan, and a patch with nothing left to do, replace nothing).
+        config: what was or would be added.
+        matches: attentions that are or would be replaced.
+        near_misses: modules that only look like one.
+        already_patched: names of attentions that carry this configuration from before.
+        multiple_of: what an image's height and width must be divisible by, where the backbone is known.
+        notes: what else is worth knowing.
+    """
+
+    model: str
+    applied: bool
+    config: ExDAConfig
+    matches: tuple[Match, ...]
+    near_misses: tuple[NearMiss, ...]
+    already_patched: tuple[str, ...]
+    multiple_of: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def extra_parameters(self) -> int:
+        """Over all matches."""
+        return sum(match.extra_parameters for match in self.matches)
+
+    @property
+    def new_parameters(self) -> tuple[str, ...]:
+        """Names in the model, over all matches."""
+        return tuple(name for match in self.matches for name in match.new_parameters)
+
+    def extra_macs(self, height: int, width: int) -> int | None:
+        """Multiply-accumulates added for one image, by the printed formulas; None unless every map's size is known."""
+        if any(match.downscale is None for match in self.matches):
+            return None
+        return round(
+            sum(m.extra_macs_per_pixel * height * width / m.downscale**2 for m in self.matches if m.downscale)
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data: numbers, strings, lists and dictionaries."""
+        return asdict(self) | {
+            "extra_parameters": self.extra_parameters,
+            "new_parameters": self.new_parameters,
+        }
+
+    def __str__(self) -> str:
+        from .table import render
+
+        return render(self)
+
+    def grouped(self) -> Iterator[tuple[Match, ...]]:
+        """Matches of one kind that follow each other."""
+        for _, group in groupby(self.matches, lambda m: (m.stage, m.family, m.dim, m.heads, _parent(m.name))):
+            yield tuple(group)
+
+
+def _parent(name: str) -> str:
+    """The name without its numbers: ``encoder_level1.3.attn`` -> ``encoder_level1.*.attn``."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))

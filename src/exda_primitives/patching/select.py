@@ -1,0 +1,80 @@
+"""Which of the recognised attentions a call means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from ..errors import PatternError
+from .adapter import Family
+
+Patterns = str | Sequence[str] | None
+
+
+def select(
+    attentions: Mapping[tuple[str, ...], str | None], include: Patterns, exclude: Patterns
+) -> set[tuple[str, ...]]:
+    """The attentions that ``include`` (all, if None) selects and ``exclude`` leaves.
+
+    A pattern selects an attention whose stage it equals, or whose name, or any leading part of its name, it matches:
+    ``"decoder"``, ``"decoder_level1"``, ``"decoder_level[12].*.attn"``, ``"*.0.attn"``.
+
+    Args:
+        attentions: names of each (several for a shared module) -> its stage, if known.
+        include: pattern or patterns.
+        exclude: pattern or patterns; wins.
+
+    Raises:
+        PatternError: for a pattern that selects nothing, listing what there is.
+    """
+    chosen = set(attentions) if include is None else _matching(attentions, include, "include")
+    return chosen - (_matching(attentions, exclude, "exclude") if exclude is not None else set())
+
+
+def choose_families(known: Mapping[str, Family], names: Sequence[str] | str | None) -> Iterable[Family]:
+    """The families called ``names``, all if None.
+
+    Raises:
+        PatternError: for a name that no family has.
+    """
+    if names is None:
+        return known.values()
+    names = [names] if isinstance(names, str) else names
+    for name in names:
+        if name not in known:
+            raise PatternError(f"families: there is no family {name!r}; known are {', '.join(known)}.")
+    return [known[name] for name in names]
+
+
+def _matching(
+    attentions: Mapping[tuple[str, ...], str | None], patterns: str | Sequence[str], argument: str
+) -> set[tuple[str, ...]]:
+    matching = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        hits = {names for names, stage in attentions.items() if _hits(pattern, names, stage)}
+        if not hits:
+            raise PatternError(_nothing(attentions, pattern, argument))
+        matching |= hits
+    return matching
+
+
+def _hits(pattern: str, names: tuple[str, ...], stage: str | None) -> bool:
+    return pattern == stage or any(fnmatchcase(part, pattern) for name in names for part in _leading(name))
+
+
+def _leading(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _nothing(attentions: Mapping[tuple[str, ...], str | None], pattern: str, argument: str) -> str:
+    names = sorted(name for each in attentions for name in each)
+    stages = sorted({stage for stage in attentions.values() if stage is not None})
+    close = get_close_matches(pattern, [*stages, *{_leading(name)[0] for name in names}], n=3)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    shown = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
+    return (
+        f"{argument}={pattern!r} selects none of the recognised attentions.{hint} Stages: "
+        f"{', '.join(stages) or 'unknown for this backbone'}; names: {shown or 'none'}."
+    )

@@ -1,0 +1,144 @@
+"""Shape rules: an attention's parts found by what they are, never by what they are called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations, product
+
+from torch import nn
+
+from .adapter import Mismatch
+
+TEMPERATURE = "temperature"
+
+
+@dataclass(frozen=True)
+class ConvLayout:
+    """Channel attention made of 1x1 and depthwise convolutions of C channels.
+
+    Attributes:
+        pointwise: part -> factor f of a direct child that is a 1x1 convolution C -> f * C.
+        depthwise: part -> factor f of a direct child that holds one depthwise convolution of f * C channels (and may
+            wrap it: the child is used as it is).
+    """
+
+    pointwise: Mapping[str, int]
+    depthwise: Mapping[str, int]
+
+    def find(self, module: nn.Module) -> list[dict[str, str]]:
+        """All assignments of the parts and ``temperature`` to attributes of ``module``; empty if nothing is alike.
+
+        Alike is a module with 1x1 convolutions of all the sizes in ``pointwise``. The rules then are: these
+        convolutions are two-dimensional and no others of their sizes stand beside them; every other child with
+        parameters is one of ``depthwise``; one own parameter (..., h, 1, 1) with C divisible by h; no other
+        parameter and no buffer.
+
+        Raises:
+            Mismatch: for a module that is alike but breaks a rule.
+        """
+        convs = {name: child for name, child in module.named_children() if _is_pointwise(child)}
+        wanted = Counter(self.pointwise.values())
+        channels = next((c for c in _inputs(convs) if _factors(convs, c) >= wanted), None)
+        if channels is None:
+            return []
+        others = {
+            name: child
+            for name, child in module.named_children()
+            if name not in convs and next(child.parameters(), None) is not None
+        }
+        self._check_pointwise(convs, channels, wanted)
+        depthwise = self._check_depthwise(others, channels)
+        temperature = _check_own_parameters(module, channels)
+        pointwise = {name: conv.out_channels // channels for name, conv in convs.items()}
+        return [
+            {TEMPERATURE: temperature, **first, **second}
+            for first, second in product(
+                _assignments(self.pointwise, pointwise), _assignments(self.depthwise, depthwise)
+            )
+        ]
+
+    def _check_pointwise(self, convs: dict[str, nn.Module], channels: int, wanted: Counter[int]) -> None:
+        solid = [name for name, conv in convs.items() if not isinstance(conv, nn.Conv2d)]
+        if solid:
+            kind = type(convs[solid[0]]).__name__
+            raise Mismatch(f"its projections ({', '.join(solid)}) are {kind}, not Conv2d", 0)
+        if (
+            any(conv.in_channels != channels for conv in convs.values())
+            or _factors(convs, channels) != wanted
+        ):
+            found = ", ".join(f"{name} {c.in_channels} -> {c.out_channels}" for name, c in convs.items())
+            expected = " and ".join(f"{channels} -> {f * channels}" for f in sorted(wanted.elements()))
+            raise Mismatch(f"expected the 1x1 convolutions {expected} and no other, found {found}", 1)
+
+    def _check_depthwise(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
+        found = {name: _depthwise_channels(child) for name, child in others.items()}
+        bad = [name for name, width in found.items() if width is None or width % channels]
+        factors = Counter(
+            width // channels for name, width in found.items() if width is not None and name not in bad
+        )
+        if bad or factors != Counter(self.depthwise.values()):
+            expected = " and ".join(f"{f * channels}" for f in self.depthwise.values())
+            held = ", ".join(f"{name} ({type(child).__name__})" for name, child in others.items()) or "none"
+            raise Mismatch(
+                f"expected, besides the 1x1 convolutions, one depthwise convolution of {expected} channels and nothing "
+                f"else with parameters, found {held}",
+                2,
+            )
+        return {name: width // channels for name, width in found.items() if width is not None}
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and set(module.kernel_size) == {1}
+        and set(module.stride) == {1}
+        and module.groups == 1
+        and module.padding in ((0,), (0, 0), (0, 0, 0), "valid", "same")
+    )
+
+
+def _inputs(convs: dict[str, nn.Module]) -> list[int]:
+    return sorted({int(conv.in_channels) for conv in convs.values()})
+
+
+def _factors(convs: dict[str, nn.Module], channels: int) -> Counter[int]:
+    sizes = [int(c.out_channels) for c in convs.values() if c.in_channels == channels]
+    return Counter(size // channels for size in sizes if size % channels == 0)
+
+
+def _depthwise_channels(child: nn.Module) -> int | None:
+    with_parameters = [m for m in child.modules() if any(True for _ in m.parameters(recurse=False))]
+    if len(with_parameters) != 1 or not isinstance(with_parameters[0], nn.Conv2d):
+        return None
+    conv = with_parameters[0]
+    return conv.in_channels if conv.groups == conv.in_channels == conv.out_channels else None
+
+
+def _check_own_parameters(module: nn.Module, channels: int) -> str:
+    own = dict(module.named_parameters(recurse=False))
+    if len(own) != 1:
+        held = ", ".join(f"{name} {tuple(p.shape)}" for name, p in own.items()) or "none"
+        raise Mismatch(f"expected one own parameter, the temperature (heads, 1, 1), found {held}", 3)
+    ((name, temperature),) = own.items()
+    shape = tuple(temperature.shape)
+    heads = shape[-3] if len(shape) >= 3 else 0
+    if len(shape) < 3 or shape[-2:] != (1, 1) or temperature.numel() != heads or channels % heads:
+        raise Mismatch(
+            f"expected a temperature (heads, 1, 1) with {channels} channels divisible by heads, found {name} {shape}",
+            3,
+        )
+    buffers = [name for name, _ in module.named_buffers()]
+    if buffers:
+        raise Mismatch(f"it holds buffers ({', '.join(buffers)}), which this attention has no use for", 4)
+    return name
+
+
+def _assignments(parts: Mapping[str, int], found: Mapping[str, int]) -> list[dict[str, str]]:
+    """Every way of giving the parts to found names of equal factor, in the order of the names first."""
+    return [
+        dict(zip(parts, names, strict=True))
+        for names in permutations(found)
+        if all(found[name] == factor for name, factor in zip(names, parts.values(), strict=True))
+    ]

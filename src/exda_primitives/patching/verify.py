@@ -1,0 +1,53 @@
+"""The last look before anything is replaced: host and replacement, with the model's own weights, on random input."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..errors import VerificationError
+from ..primitives import ExDAModule
+from .copies import detached, quietly
+
+SIZE = (2, 9, 7)
+# In float64, relative to the maximum; hosts with a float32 constant inside are 1e-7 away.
+TOLERANCE = 1e-5
+
+
+def verify(host: nn.Module, replacement: ExDAModule, inputs: int) -> bool:
+    """Compares both at identity init, on copies in float64.
+
+    Returns:
+        False where there is nothing to compare with, because the weights are on the meta device; else True.
+
+    Raises:
+        VerificationError: naming the module, for a difference above 1e-5 of the maximum.
+    """
+    if any(parameter.is_meta for parameter in replacement.parameters()):
+        return False
+    with quietly():
+        host, replacement = detached((host, replacement), torch.float64)
+        if replacement.config.value in ("replace", "gelu", "sigmoid"):
+            # These values have no identity start: what is left to compare is all the rest.
+            replacement.value = None
+        replacement.start_at_identity()
+        generator = torch.Generator().manual_seed(0)
+        batch, height, width = SIZE
+        maps = [
+            torch.randn(
+                batch, replacement.dim, height, width, generator=generator, dtype=torch.float64, device="cpu"
+            )
+            for _ in range(inputs)
+        ]
+        expected = host(*(x.clone() for x in maps))
+        got = replacement(*maps)
+    largest = expected.nan_to_num().abs().max()
+    # NaN weights are the user's business: both outputs are NaN then.
+    if not torch.isclose(got, expected, rtol=0, atol=float(TOLERANCE * largest), equal_nan=True).all():
+        error = float((got - expected).abs().max() / largest)
+        raise VerificationError(
+            f"{replacement.full_name}: the replacement's output at identity init differs from the host's by "
+            f"{error:.2g} of its maximum, expected at most {TOLERANCE:g}. Nothing was changed. Leave this module out "
+            f"with exclude={replacement.full_name!r}, or report it."
+        )
+    return True

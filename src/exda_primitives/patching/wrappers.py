@@ -1,0 +1,60 @@
+"""Wrappers: what can be patched through them, and what has to be patched before they are put on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..errors import WrappedModelError
+
+_REFUSED = {
+    "DataParallel": "model = torch.nn.DataParallel({inner})",
+    "DistributedDataParallel": "model = torch.nn.parallel.DistributedDataParallel({inner})",
+    "FullyShardedDataParallel": "model = FullyShardedDataParallel({inner})",
+    "FSDPModule": "fully_shard({inner})",
+}
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module to patch inside of, and notes for the report.
+
+    Raises:
+        WrappedModelError: for a scripted model, and for DataParallel, DDP and FSDP anywhere in it (their replicas and
+            gradient buckets would miss the new parameters without a word), with the line to write instead.
+        TypeError: for anything but a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}: {model!r:.80}")
+    for name, module in model.named_modules():
+        if wrapper := _wrapper(module):
+            where = f"{name}: " if name else ""
+            inner = "model.module" if not name and hasattr(module, "module") else "model"
+            line = _REFUSED[wrapper].format(inner=inner)
+            raise WrappedModelError(
+                f"{where}the model is wrapped in {wrapper}, which would not know the new parameters. Patch before "
+                f"wrapping: exda.patch({inner}); {line}"
+            )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise WrappedModelError(
+            f"the model is a {type(model).__name__}: a scripted or traced module cannot be patched. Patch the Python "
+            f"module it was made from, then script or export that."
+        )
+    if is_compiled(model):
+        return model._orig_mod, (
+            "the model is compiled: patched inside, it will be compiled anew at its next call",
+        )
+    return model, ()
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``module`` is what ``torch.compile(module)`` returns."""
+    return _descends(module, "OptimizedModule")
+
+
+def _wrapper(module: nn.Module) -> str | None:
+    return next((name for name in _REFUSED if _descends(module, name)), None)
+
+
+def _descends(module: nn.Module, name: str) -> bool:
+    # By name: torch.distributed and torch._dynamo stay unloaded where nothing uses them.
+    return any(c.__name__ == name and c.__module__.startswith("torch.") for c in type(module).__mro__)

@@ -1,0 +1,19 @@
+"""The primitives as modules: for people who write their own model."""
+
+from .base import ExDAModule
+from .config import ExDAConfig
+from .cross import ExDACrossAttention
+from .histogram import ExDAHistogramAttention
+from .mdta import ExDAAttention
+from .token import GST
+from .value import NonlinearValue
+
+__all__ = [
+    "GST",
+    "ExDAAttention",
+    "ExDAConfig",
+    "ExDACrossAttention",
+    "ExDAHistogramAttention",
+    "ExDAModule",
+    "NonlinearValue",
+]

@@ -1,0 +1,232 @@
+"""What the ExDA attentions of all families share: options, new parameters, and the host they may stand in for."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, InputError, NotPatchedError
+from ..ops.terms import Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
+from .checks import check_heads, map_problem
+from .config import ExDAConfig, Init
+from .token import GST
+from .value import NonlinearValue
+
+Self = TypeVar("Self", bound="ExDAModule")
+
+NEW_NAMES = ("value", "token", "alpha", "token_gate")
+HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
+
+
+class ExDAModule(nn.Module):
+    """Base of every ExDA attention.
+
+    A family's module names the host layers that it works with (``PARTS``, under the names that the official code
+    uses), builds them when it is constructed from scratch, and finds them under whatever names a host gave them when
+    it adopts one.
+
+    Args:
+        dim: C, channels.
+        num_heads: h.
+        bias: of the host's own convolutions.
+        tokens: K, global spatial tokens a head; 0 for none.
+        stride: of the average pooling before the tokens' projection.
+        scale: of a token as a value, ``"sum"`` or ``"mean"``, see :class:`GST`.
+        reinject: ``"mean"`` or ``"channelwise"`` (for which K = C / h).
+        value: form of the non-linear value, see :class:`NonlinearValue`.
+        value_position: ``"before"`` or ``"after"`` the aggregation.
+        init: ``"paper"`` (alpha 0.1, token gate 1) or ``"identity"`` (the plain host's function at the start).
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ConfigError: for options that do not exist or do not fit, and for C not divisible by h.
+    """
+
+    PARTS: ClassVar[tuple[str, ...]]
+    """Host parts, ``temperature`` first; the last one is the output projection."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        bias: bool = False,
+        *,
+        tokens: int = 1,
+        stride: int = 2,
+        scale: Scale = "sum",
+        reinject: Reinject = "mean",
+        value: ValueForm = "residual",
+        value_position: ValuePosition = "before",
+        init: Init = "paper",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        config = ExDAConfig(tokens, stride, scale, reinject, value, value_position, init)
+        self._describe(dim, num_heads, config, {part: part for part in self.PARTS}, "")
+        factory = {"device": device, "dtype": dtype}
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1, **factory))
+        for name, layer in self._host_layers(dim, bias, factory).items():
+            self.add_module(name, layer)
+        self._add_primitives()
+
+    @abstractmethod
+    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """The layers of ``PARTS`` but the temperature, in the official order."""
+
+    @abstractmethod
+    def token_macs(self, height: int, width: int) -> int:
+        """Multiply-accumulates that the tokens' rows add to the two matrix products, for one (C, H, W)."""
+
+    @classmethod
+    def adopt(
+        cls: type[Self], host: nn.Module, parts: Mapping[str, str], config: ExDAConfig, full_name: str = ""
+    ) -> Self:
+        """An ExDA attention around the layers of ``host``, which keep their objects, names, mode and hooks.
+
+        Args:
+            host: the attention to stand in for; not changed.
+            parts: for every name in ``PARTS``, the host's attribute.
+            config: what to add, on the device and in the dtype of the host's output projection.
+            full_name: of the host in its model, for error messages.
+
+        Raises:
+            ConfigError: when the options do not fit this host; the message holds ``full_name``.
+        """
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        for name, parameter in host._parameters.items():
+            self.register_parameter(name, parameter)
+        for name, child in host._modules.items():
+            self.add_module(name, child)
+        temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
+        self._describe(project.in_channels, temperature.shape[-3], config, dict(parts), full_name)
+        self._add_primitives()
+        for name in NEW_NAMES:
+            new = getattr(self, name)
+            if isinstance(new, nn.Module):
+                new.train(host.training)
+        self.training = host.training
+        # The very dictionaries, so that a handle from before removes its hook from either of the two.
+        shared = {name: held for name, held in vars(host).items() if name in HOOK_NAMES}
+        self.__dict__.update(shared)
+        for name, attribute in vars(host).items():
+            if not name.startswith("_"):
+                self.__dict__.setdefault(name, attribute)
+        # In a tuple, so that its parameters are not registered a second time.
+        self.__dict__["_host"] = (host,)
+        return self
+
+    def release(self) -> nn.Module:
+        """The host that was adopted, the same object, with the weights, mode and hooks as they are now.
+
+        Raises:
+            NotPatchedError: for a module that was constructed from scratch.
+        """
+        if not self.replaces_host:
+            raise NotPatchedError(
+                f"{self._owner()}: was constructed as such and stands in for no other module."
+            )
+        (host,) = self._host
+        for name in host._parameters:
+            host._parameters[name] = self._parameters[name]
+        for name in host._modules:
+            host._modules[name] = self._modules[name]
+        host._is_full_backward_hook = self._is_full_backward_hook
+        host.training = self.training
+        return host
+
+    @property
+    def replaces_host(self) -> bool:
+        """Whether this module stands in for one that it adopted."""
+        return bool(self._host)
+
+    def new_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the host does not have, by their names in this module."""
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name.split(".", 1)[0] in NEW_NAMES
+        }
+
+    def extra_macs(self, height: int, width: int) -> int:
+        """Multiply-accumulates that the printed formulas add to the host's for one (C, height, width) map."""
+        macs = 0
+        if self.config.value in ("residual", "replace"):
+            macs += (2 * self.dim**2 + 9 * self.dim) * height * width
+        if self.token is not None:
+            pooled = -(-height // self.config.stride) * -(-width // self.config.stride)
+            macs += self.dim * self.num_heads * self.config.tokens * pooled + self.token_macs(height, width)
+        return macs
+
+    def start_at_identity(self) -> None:
+        """Sets the new parameters in place so that the module computes what its host computes."""
+        if self.value is not None:
+            self.value.start_at_identity()
+        if self.token is not None:
+            nn.init.zeros_(self.alpha)
+            nn.init.zeros_(self.token_gate)
+
+    def _describe(
+        self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str
+    ) -> None:
+        self.dim, self.num_heads, self.config = dim, num_heads, config
+        self.full_name = full_name
+        self._parts = parts
+        self._host: tuple[nn.Module, ...] = ()
+        check_heads(self._owner(), dim, num_heads)
+        if config.reinject == "channelwise" and config.tokens not in (0, dim // num_heads):
+            raise ConfigError(
+                f"{self._owner()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "
+                f"to be dim / num_heads = {dim // num_heads}, not {config.tokens}; use reinject='mean' for any number."
+            )
+
+    def _add_primitives(self) -> None:
+        config = self.config
+        like = self.part(self.PARTS[-1]).weight
+        factory = {"device": like.device, "dtype": like.dtype}
+        self.value: NonlinearValue | None = None
+        self.token: GST | None = None
+        self.register_parameter("alpha", None)
+        self.register_parameter("token_gate", None)
+        if config.value != "none":
+            self.value = NonlinearValue(self.dim, config.value, init=config.init, **factory)
+        if config.tokens:
+            self.token = GST(self.dim, self.num_heads, config.tokens, config.stride, config.scale, **factory)
+            self.alpha = nn.Parameter(torch.full((self.num_heads, 1, 1), 0.1, **factory))
+            self.token_gate = nn.Parameter(torch.ones(self.num_heads, 1, 1, **factory))
+        if config.init == "identity":
+            self.start_at_identity()
+
+    def part(self, name: str) -> Any:
+        """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""
+        return getattr(self, self._parts[name])
+
+    def _value_terms(self) -> ValueTerms | None:
+        return None if self.value is None else self.value.terms(self.config.value_position)
+
+    def _token_terms(self) -> TokenTerms | None:
+        if self.token is None:
+            return None
+        config = self.config
+        return TokenTerms(
+            self.token.phi.weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate
+        )
+
+    def _check(self, name: str, x: Tensor) -> None:
+        if problem := map_problem(name, x, self.dim):
+            raise InputError(f"{self._owner()}: {problem}")
+
+    def _owner(self) -> str:
+        kind = f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads})"
+        return f"{self.full_name}: {kind}" if self.full_name else kind
+
+    def __repr__(self) -> str:
+        bias = self.part(self.PARTS[-1]).bias is not None
+        options = ", ".join(f"{name}={option!r}" for name, option in self.config.as_dict().items())
+        return f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads}, bias={bias}, {options})"

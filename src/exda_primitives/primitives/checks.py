@@ -1,0 +1,38 @@
+"""Checks that every primitive makes of its arguments and its input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, InputError
+
+
+def check_heads(owner: str, dim: int, num_heads: int) -> None:
+    """Raises ConfigError unless ``dim`` and ``num_heads`` are positive and the heads share the channels evenly."""
+    if dim < 1 or num_heads < 1 or dim % num_heads:
+        raise ConfigError(
+            f"{owner}: dim={dim} channels cannot be split evenly over num_heads={num_heads}; "
+            f"expected both positive and dim a multiple of num_heads."
+        )
+
+
+def map_problem(name: str, x: Tensor, dim: int) -> str | None:
+    """Why ``x`` is not a non-empty floating-point map (B, dim, H, W), or None where it is one."""
+    expected = f"expected a floating-point map (B, {dim}, H, W)"
+    if x.ndim != 4:
+        advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
+        return f"{expected}, got {name} with {x.ndim} dimensions, {tuple(x.shape)}; {advice}."
+    if x.shape[1] != dim:
+        return f"{expected}, got {name} of shape {tuple(x.shape)}: axis 1 has to be {dim}."
+    if not torch.is_floating_point(x):
+        return f"{expected}, got {name} of {x.dtype}; convert it, e.g. with x.float() / 255."
+    if 0 in x.shape:
+        return f"{expected} with at least one element, got {name} of shape {tuple(x.shape)}."
+    return None
+
+
+def check_map(owner: object, name: str, x: Tensor, dim: int) -> None:
+    """Raises InputError, in the name of ``owner``, where :func:`map_problem` finds one."""
+    if problem := map_problem(name, x, dim):
+        raise InputError(f"{owner}: {problem}")

@@ -1,0 +1,81 @@
+"""Global spatial tokens (GST) of ExDA."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..ops.terms import Scale
+from ..ops.tokens import compact_maps, scaled, upsample
+from .checks import check_heads, check_map
+from .config import check_options
+
+
+class GST(nn.Module):
+    """``G = upsample(softmax_space(Phi(AvgPool(x))))``, h*K soft maps of the whole image (ExDA, GST).
+
+    Channel attention has no slot for what belongs to the image as a whole; a token is one: concatenated to q, k and v
+    as one more channel, it lets every channel attend to a learned region.
+
+    Args:
+        dim: C, channels of x.
+        num_heads: h.
+        tokens: K, maps a head.
+        stride: kernel and stride of the average pooling (ceil mode, padding not counted: any H, W >= 1).
+        scale: ``"sum"``: each compact map sums to 1 (the paper's; values shrink as 1/pixels); ``"mean"``: its mean is 1.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shape:
+        (B, C, H, W) -> (B, h, K, H, W), non-negative, in float32 for half-precision input.
+
+    Raises:
+        ConfigError: for tokens or stride below 1, an unknown scale, or C not divisible by h.
+        InputError: for anything but a non-empty floating-point (B, C, H, W).
+
+    Example:
+        >>> import torch
+        >>> token = GST(8, num_heads=2, tokens=3)
+        >>> token(torch.randn(1, 8, 7, 5)).shape
+        torch.Size([1, 2, 3, 7, 5])
+        >>> token.maps(torch.randn(1, 8, 7, 5)).sum((-2, -1)).allclose(torch.tensor(1.0))
+        True
+        >>> token
+        GST(dim=8, num_heads=2, tokens=3, stride=2, scale='sum')
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        tokens: int = 1,
+        stride: int = 2,
+        scale: Scale = "sum",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_options("GST", {"tokens": tokens, "stride": stride, "scale": scale})
+        check_heads("GST", dim, num_heads)
+        if tokens < 1:
+            raise ConfigError("GST(tokens=0): expected at least one token; leave the module out for none.")
+        self.dim, self.num_heads, self.tokens, self.stride, self.scale = dim, num_heads, tokens, stride, scale
+        self.phi = nn.Conv2d(dim, num_heads * tokens, 1, bias=False, device=device, dtype=dtype)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The compact maps, (B, C, H, W) -> (B, h, K, ceil(H/stride), ceil(W/stride)); each sums to 1."""
+        check_map(self, "x", x, self.dim)
+        return compact_maps(x, self.phi.weight, self.stride).unflatten(1, (self.num_heads, self.tokens))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """G, (B, C, H, W) -> (B, h, K, H, W)."""
+        maps = self.maps(x).flatten(1, 2)
+        return upsample(scaled(maps, self.scale), x.shape[-2:]).unflatten(1, (self.num_heads, self.tokens))
+
+    def __repr__(self) -> str:
+        return (
+            f"GST(dim={self.dim}, num_heads={self.num_heads}, tokens={self.tokens}, stride={self.stride}, "
+            f"scale={self.scale!r})"
+        )
