@@ -1,4 +1,4 @@
-"""AdaIR (ICLR 2025): Restormer with a frequency block of three cross attentions after the latent and two decoder levels."""
+"""AdaIR (ICLR 2025): Restormer with frequency blocks of three cross attentions, at the latent and on the way up."""
 
 from exda_primitives.patching import Backbone, Stage, register_adapter
 

@@ -1,14 +1,10 @@
-"""Cross attention: q from the first map, k and v from the second (AdaIR ``Chanel_Cross_Attention``, MoCE-IR, CIDNet)."""
+"""Cross attention: q from the first map, k and v from the second (AdaIR's and MoCE-IR's channel cross attention)."""
 
-from collections.abc import Mapping, Sequence
-
-from torch import nn
-
-from exda_primitives.patching import ConvLayout, Family, register_adapter
+from exda_primitives.patching import ConvFamily, ConvLayout, register_adapter
 from exda_primitives.primitives import ExDACrossAttention
 
 
-class Cross(Family):
+class Cross(ConvFamily):
     """Two maps in; q by C -> C, k and v by C -> 2C, each with its depthwise convolution of any size.
 
     The projections of q and of the output have equal shapes: both assignments are candidates, and the probe decides.
@@ -21,10 +17,6 @@ class Cross(Family):
         pointwise={"q": 1, "kv": 2, "project_out": 1},
         depthwise={"q_dwconv": 1, "kv_dwconv": 2},
     )
-
-    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape; see :class:`ConvLayout`."""
-        return self.layout.find(module)
 
 
 register_adapter(Cross())

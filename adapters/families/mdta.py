@@ -4,24 +4,16 @@ Restormer, PromptIR, AdaIR, AMIR ``Attention``; X-Restormer ``ChannelAttention``
 ``Self_Attention``; MoCE-IR's encoder; and many more: see ``ExDAAttention`` for what it computes.
 """
 
-from collections.abc import Mapping, Sequence
-
-from torch import nn
-
-from exda_primitives.patching import ConvLayout, Family, register_adapter
+from exda_primitives.patching import ConvFamily, ConvLayout, register_adapter
 from exda_primitives.primitives import ExDAAttention
 
 
-class MDTA(Family):
+class MDTA(ConvFamily):
     """One map in; q, k, v from one 1x1 convolution C -> 3C and a depthwise one."""
 
     name = "mdta"
     replacement = ExDAAttention
     layout = ConvLayout(pointwise={"qkv": 3, "project_out": 1}, depthwise={"qkv_dwconv": 3})
-
-    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape; see :class:`ConvLayout`."""
-        return self.layout.find(module)
 
 
 register_adapter(MDTA())

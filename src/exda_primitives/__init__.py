@@ -24,6 +24,7 @@ from .errors import (
 from .ops import backend
 from .patching import (
     Backbone,
+    ConvFamily,
     ConvLayout,
     Family,
     Match,
@@ -58,6 +59,7 @@ __all__ = [
     "AlreadyPatchedError",
     "Backbone",
     "ConfigError",
+    "ConvFamily",
     "ConvLayout",
     "ExDAAttention",
     "ExDAConfig",

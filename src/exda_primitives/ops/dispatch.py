@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import reference
 from . import torch as concat_free
-from .terms import CrossTerms, HistogramTerms, MDTATerms
+from .terms import CrossTerms, FusedTerms
 
 BackendName = Literal["auto", "reference", "torch"]
 
@@ -18,11 +18,14 @@ BackendName = Literal["auto", "reference", "torch"]
 class Backend(Protocol):
     """What a backend offers: one function an attention family, on tensors and terms."""
 
-    def mdta(self, x: Tensor, terms: MDTATerms) -> Tensor: ...
+    def mdta(self, x: Tensor, terms: FusedTerms) -> Tensor:
+        """See :func:`mdta`."""
 
-    def cross(self, x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor: ...
+    def cross(self, x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
+        """See :func:`cross`."""
 
-    def histogram(self, x: Tensor, terms: HistogramTerms) -> Tensor: ...
+    def histogram(self, x: Tensor, terms: FusedTerms) -> Tensor:
+        """See :func:`histogram`."""
 
 
 _BACKENDS: dict[str, Backend] = {"auto": concat_free, "reference": reference, "torch": concat_free}
@@ -51,9 +54,7 @@ def backend(name: BackendName) -> Iterator[None]:
     """
     global _current  # noqa: PLW0603
     if name not in _BACKENDS:
-        raise ValueError(
-            f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _BACKENDS))}"
-        )
+        raise ValueError(f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _BACKENDS))}")
     previous, _current = _current, name
     try:
         yield
@@ -61,7 +62,7 @@ def backend(name: BackendName) -> Iterator[None]:
         _current = previous
 
 
-def mdta(x: Tensor, terms: MDTATerms) -> Tensor:
+def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     return _BACKENDS[_current].mdta(x, terms)
 
@@ -71,6 +72,6 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     return _BACKENDS[_current].cross(x, y, terms)
 
 
-def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
+def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     return _BACKENDS[_current].histogram(x, terms)

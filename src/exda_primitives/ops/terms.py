@@ -67,8 +67,12 @@ class TokenTerms(NamedTuple):
     gate: Tensor
 
 
-class MDTATerms(NamedTuple):
-    """Restormer's attention. ``temperature`` (..., h, 1, 1); ``qkv`` C -> 3C; ``project`` C -> C."""
+class FusedTerms(NamedTuple):
+    """An attention on one map whose projections are one pair of convolutions.
+
+    ``temperature`` (..., h, 1, 1); ``project`` C -> C; ``qkv`` C -> 3C (q, k, v) in Restormer's attention, C -> 5C (q1,
+    k1, q2, k2, v) in Histoformer's.
+    """
 
     temperature: Tensor
     qkv: Projection
@@ -83,16 +87,6 @@ class CrossTerms(NamedTuple):
     temperature: Tensor
     q: Projection
     kv: Projection
-    project: Map
-    value: ValueTerms | None
-    tokens: TokenTerms | None
-
-
-class HistogramTerms(NamedTuple):
-    """Histoformer's attention. ``qkv`` C -> 5C, in the order q1, k1, q2, k2, v."""
-
-    temperature: Tensor
-    qkv: Projection
     project: Map
     value: ValueTerms | None
     tokens: TokenTerms | None

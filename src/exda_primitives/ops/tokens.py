@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import accumulation_dtype
-from .terms import Scale, TokenTerms
+from .terms import Scale
 
 
 def compact_maps(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -21,12 +21,17 @@ def compact_maps(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     Returns:
         (B, h*K, ceil(H/stride), ceil(W/stride)), non-negative, each map sums to 1; float32 for half types.
     """
-    if stride > 1:
-        x = F.avg_pool2d(x, stride, ceil_mode=True, count_include_pad=False)
-    logits = F.conv2d(x, weight)
-    return (
-        logits.flatten(2).softmax(-1, dtype=accumulation_dtype(logits.dtype)).unflatten(2, logits.shape[2:])
-    )
+    return softmax_over_space(F.conv2d(pool(x, stride), weight))
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Average pooling, (B, M, H, W) -> (B, M, ceil(H/stride), ceil(W/stride))."""
+    return F.avg_pool2d(x, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else x
+
+
+def softmax_over_space(logits: Tensor) -> Tensor:
+    """(B, M, H, W) -> (B, M, H, W), each map sums to 1; float32 for half types."""
+    return logits.flatten(2).softmax(-1, dtype=accumulation_dtype(logits.dtype)).unflatten(2, logits.shape[2:])
 
 
 def scaled(maps: Tensor, scale: Scale) -> Tensor:
@@ -39,13 +44,20 @@ def upsample(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def unit_mean_maps(x: Tensor, tokens: TokenTerms, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """G of mean 1, (B, C, H, W) -> (B, h*K, H, W) in ``dtype``, and the factor that its use as a value still needs.
+def unit_mean_maps(maps: Tensor, size: torch.Size, scale: Scale, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Compact maps brought to mean 1 and upsampled, and the factor that their use as values still needs.
 
-    Only G's direction counts for q and k, and a map that sums to 1 over a megapixel would vanish in float16; the
+    Only a token's direction counts for q and k, and a map that sums to 1 over a megapixel would vanish in float16; the
     factor goes into the small matrices instead.
+
+    Args:
+        maps: (B, M, h, w), each summing to 1.
+        size: H, W.
+        scale: of the tokens as values.
+        dtype: of the result.
+
+    Returns:
+        (B, M, H, W) and the factor.
     """
-    maps = compact_maps(x, tokens.weight, tokens.stride)
-    pixels = maps.shape[-2] * maps.shape[-1]
-    unit_mean = upsample(scaled(maps, "mean"), x.shape[-2:])
-    return unit_mean.to(dtype), 1 / pixels if tokens.scale == "sum" else 1.0
+    unit_mean = upsample(scaled(maps, "mean"), size).to(dtype)
+    return unit_mean, 1 / (maps.shape[-2] * maps.shape[-1]) if scale == "sum" else 1.0

@@ -5,10 +5,11 @@ from .patch import config_of, from_host, is_patched, new_parameters, patch, patc
 from .plan import plan
 from .registry import register_adapter
 from .report import Match, NearMiss, Report
-from .shapes import ConvLayout
+from .shapes import ConvFamily, ConvLayout
 
 __all__ = [
     "Backbone",
+    "ConvFamily",
     "ConvLayout",
     "Family",
     "Match",

@@ -70,9 +70,7 @@ def patch(
     report = drafted.report
     if not drafted.found:
         if report.already_patched:
-            return replace(
-                report, notes=(*report.notes, "patched with this configuration before: nothing to do")
-            )
+            return replace(report, notes=(*report.notes, "patched with this configuration before: nothing to do"))
         raise NoMatchError(_no_match(report))
     if any("" in found.names for found in drafted.found):
         raise RootModuleError(
@@ -122,11 +120,7 @@ def patched(
     try:
         yield report
     finally:
-        names = (
-            {name for match in report.matches for name in (match.name, *match.aliases)}
-            if report.applied
-            else {}
-        )
+        names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else {}
         target, _ = unwrap(model)
         _swap(target, {name: module.release() for name, module in _ours(target).items() if name in names})
 
@@ -176,7 +170,9 @@ def config_of(model: nn.Module) -> ExDAConfig:
 
 
 def new_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that ExDA added, patched in or built in, each once: for an optimizer group, or for freezing the rest.
+    """The parameters that ExDA added, patched in or built in, each once.
+
+    For an optimizer group of their own, or for freezing all the others.
 
     Example:
         >>> import exda_primitives as exda
@@ -213,9 +209,7 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
 
 
 def _swap(target: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    places = [
-        (target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in modules
-    ]
+    places = [(target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in modules]
     before = [parent._modules[key] for parent, key, _ in places]
     try:
         for parent, key, name in places:
@@ -229,7 +223,5 @@ def _swap(target: nn.Module, modules: Mapping[str, nn.Module]) -> None:
 def _no_match(report: Report) -> str:
     lines = [f"{report.model}: no attention of a known family was recognised."]
     lines += [f"  near miss: {near_miss}" for near_miss in report.near_misses]
-    lines.append(
-        "  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing."
-    )
+    lines.append("  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing.")
     return "\n".join(lines)

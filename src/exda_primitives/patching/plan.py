@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 from torch import nn
 
 from ..errors import ConfigError
-from ..primitives import ExDAConfig, ExDAModule
+from ..primitives import ExDAConfig
 from .adapter import Backbone, Stage
 from .recognise import Found, survey
 from .registry import known_backbones, known_families
@@ -77,7 +76,7 @@ def draft(
     stages |= {(name,): _place(backbones, name)[1] for name in ours}
     chosen: set[tuple[str, ...]] = set()
     if stages or include is not None or exclude is not None:
-        chosen = select({names: stage and stage.stage for names, stage in stages.items()}, include, exclude)
+        chosen = select({names: stage.stage if stage else None for names, stage in stages.items()}, include, exclude)
     found = tuple(each for each in seen.found if each.names in chosen)
     report = Report(
         model=type(target).__name__,
@@ -112,9 +111,9 @@ def _place(backbones: dict[str, Backbone], name: str) -> tuple[Backbone | None, 
 
 def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: Stage | None) -> Match:
     name, *aliases = found.names
-    project, temperature = (getattr(found.module, found.parts[part]) for part in _ends(found))
     try:
-        sketch = _sketch(found.family.replacement, project.out_channels, temperature.shape[-3], config)
+        # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
+        sketch = found.family.replacement(*_sizes(found), **config.as_dict(), device="meta")
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     new = sketch.new_parameters()
@@ -125,20 +124,16 @@ def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: S
         family=found.family.name,
         dim=sketch.dim,
         heads=sketch.num_heads,
-        backbone=backbone and backbone.name,
-        stage=stage and stage.stage,
-        downscale=stage and stage.downscale,
+        backbone=backbone.name if backbone else None,
+        stage=stage.stage if stage else None,
+        downscale=stage.downscale if stage else None,
         new_parameters=tuple(f"{name}.{key}" if name else key for key in new),
         extra_parameters=sum(parameter.numel() for parameter in new.values()),
         extra_macs_per_pixel=sketch.extra_macs(side, side) / side**2,
     )
 
 
-def _ends(found: Found) -> tuple[str, str]:
-    parts = found.family.replacement.PARTS
-    return parts[-1], parts[0]
-
-
-@cache
-def _sketch(replacement: type[ExDAModule], dim: int, heads: int, config: ExDAConfig) -> ExDAModule:
-    return replacement(dim, heads, **config.as_dict(), device="meta")
+def _sizes(found: Found) -> tuple[int, int]:
+    """C and h."""
+    temperature, *_, project = (getattr(found.module, found.parts[part]) for part in found.family.replacement.PARTS)
+    return project.out_channels, temperature.shape[-3]

@@ -1,7 +1,7 @@
 """The numerical probe: does a module compute what a family says it computes?
 
-Names and shapes do not tell: attentions with the very parameters of Restormer's that use ReLU for softmax, windows, rows
-or columns are in public use.
+Names and shapes do not tell: attentions with the very parameters of Restormer's that use ReLU for softmax, windows,
+rows or columns are in public use.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
 
 def _signature_problem(module: nn.Module, inputs: int) -> str | None:
     if "forward" in vars(module):
-        return (
-            "its forward was replaced on the instance, by another patching library perhaps; undo that first"
-        )
+        return "its forward was replaced on the instance, by another patching library perhaps; undo that first"
     required = [Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD]
     arguments = list(signature(module.forward).parameters.values())
     if len(arguments) != inputs or any(a.kind not in required for a in arguments):
@@ -81,10 +79,8 @@ def _difference(host: nn.Module, claim: nn.Module, inputs: list[Tensor]) -> str 
     try:
         # Some hosts write into their input.
         expected = host(*(x.clone() for x in inputs))
-    except Exception as error:
-        return (
-            f"its forward failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        )
+    except Exception as failure:
+        return f"its forward failed ({type(failure).__name__}: {str(failure).partition(chr(10))[0]})"
     if not isinstance(expected, Tensor) or expected.shape != inputs[0].shape:
         found = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
         return f"it returned {found} instead of one map"

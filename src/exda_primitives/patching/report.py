@@ -92,9 +92,7 @@ class Report:
         """Multiply-accumulates added for one image, by the printed formulas; None unless every map's size is known."""
         if any(match.downscale is None for match in self.matches):
             return None
-        return round(
-            sum(m.extra_macs_per_pixel * height * width / m.downscale**2 for m in self.matches if m.downscale)
-        )
+        return round(sum(m.extra_macs_per_pixel * height * width / m.downscale**2 for m in self.matches if m.downscale))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: numbers, strings, lists and dictionaries."""
@@ -104,7 +102,7 @@ class Report:
         }
 
     def __str__(self) -> str:
-        from .table import render
+        from .table import render  # noqa: PLC0415  (rich is for printing alone)
 
         return render(self)
 

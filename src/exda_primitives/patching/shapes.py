@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from typing import ClassVar, TypeGuard
 
 from torch import nn
 
-from .adapter import Mismatch
+from .adapter import Family, Mismatch
 
 TEMPERATURE = "temperature"
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,12 @@ class ConvLayout:
             )
         ]
 
-    def _check_pointwise(self, convs: dict[str, nn.Module], channels: int, wanted: Counter[int]) -> None:
+    def _check_pointwise(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> None:
         solid = [name for name, conv in convs.items() if not isinstance(conv, nn.Conv2d)]
         if solid:
             kind = type(convs[solid[0]]).__name__
             raise Mismatch(f"its projections ({', '.join(solid)}) are {kind}, not Conv2d", 0)
-        if (
-            any(conv.in_channels != channels for conv in convs.values())
-            or _factors(convs, channels) != wanted
-        ):
+        if any(conv.in_channels != channels for conv in convs.values()) or _factors(convs, channels) != wanted:
             found = ", ".join(f"{name} {c.in_channels} -> {c.out_channels}" for name, c in convs.items())
             expected = " and ".join(f"{channels} -> {f * channels}" for f in sorted(wanted.elements()))
             raise Mismatch(f"expected the 1x1 convolutions {expected} and no other, found {found}", 1)
@@ -75,9 +75,7 @@ class ConvLayout:
     def _check_depthwise(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
         found = {name: _depthwise_channels(child) for name, child in others.items()}
         bad = [name for name, width in found.items() if width is None or width % channels]
-        factors = Counter(
-            width // channels for name, width in found.items() if width is not None and name not in bad
-        )
+        factors = Counter(width // channels for name, width in found.items() if width is not None and name not in bad)
         if bad or factors != Counter(self.depthwise.values()):
             expected = " and ".join(f"{f * channels}" for f in self.depthwise.values())
             held = ", ".join(f"{name} ({type(child).__name__})" for name, child in others.items()) or "none"
@@ -89,9 +87,19 @@ class ConvLayout:
         return {name: width // channels for name, width in found.items() if width is not None}
 
 
-def _is_pointwise(module: nn.Module) -> bool:
+class ConvFamily(Family):
+    """A family whose attention is made of 1x1 and depthwise convolutions as ``layout`` says."""
+
+    layout: ClassVar[ConvLayout]
+
+    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
+        """By shape; see :class:`ConvLayout`."""
+        return self.layout.find(module)
+
+
+def _is_pointwise(module: nn.Module) -> TypeGuard[Conv]:
     return (
-        isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        isinstance(module, Conv)
         and set(module.kernel_size) == {1}
         and set(module.stride) == {1}
         and module.groups == 1
@@ -99,12 +107,12 @@ def _is_pointwise(module: nn.Module) -> bool:
     )
 
 
-def _inputs(convs: dict[str, nn.Module]) -> list[int]:
-    return sorted({int(conv.in_channels) for conv in convs.values()})
+def _inputs(convs: Mapping[str, Conv]) -> list[int]:
+    return sorted({conv.in_channels for conv in convs.values()})
 
 
-def _factors(convs: dict[str, nn.Module], channels: int) -> Counter[int]:
-    sizes = [int(c.out_channels) for c in convs.values() if c.in_channels == channels]
+def _factors(convs: Mapping[str, Conv], channels: int) -> Counter[int]:
+    sizes = [c.out_channels for c in convs.values() if c.in_channels == channels]
     return Counter(size // channels for size in sizes if size % channels == 0)
 
 

@@ -64,7 +64,5 @@ def _totals(report: Report) -> str:
     total = f"{report.extra_parameters:,} new parameters"
     macs = report.extra_macs(256, 256)
     if macs is not None:
-        total += (
-            f", {macs / 1e9:.2f} G more multiply-accumulates for a 256 x 256 image by the printed formulas"
-        )
+        total += f", {macs / 1e9:.2f} G more multiply-accumulates for a 256 x 256 image by the printed formulas"
     return total

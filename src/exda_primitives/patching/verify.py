@@ -34,9 +34,7 @@ def verify(host: nn.Module, replacement: ExDAModule, inputs: int) -> bool:
         generator = torch.Generator().manual_seed(0)
         batch, height, width = SIZE
         maps = [
-            torch.randn(
-                batch, replacement.dim, height, width, generator=generator, dtype=torch.float64, device="cpu"
-            )
+            torch.randn(batch, replacement.dim, height, width, generator=generator, dtype=torch.float64, device="cpu")
             for _ in range(inputs)
         ]
         expected = host(*(x.clone() for x in maps))

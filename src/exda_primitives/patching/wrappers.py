@@ -40,7 +40,7 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             f"module it was made from, then script or export that."
         )
     if is_compiled(model):
-        return model._orig_mod, (
+        return model.get_submodule("_orig_mod"), (
             "the model is compiled: patched inside, it will be compiled anew at its next call",
         )
     return model, ()

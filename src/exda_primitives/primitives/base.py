@@ -69,7 +69,7 @@ class ExDAModule(nn.Module):
         super().__init__()
         config = ExDAConfig(tokens, stride, scale, reinject, value, value_position, init)
         self._describe(dim, num_heads, config, {part: part for part in self.PARTS}, "")
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1, **factory))
         for name, layer in self._host_layers(dim, bias, factory).items():
             self.add_module(name, layer)
@@ -79,9 +79,10 @@ class ExDAModule(nn.Module):
     def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
         """The layers of ``PARTS`` but the temperature, in the official order."""
 
-    @abstractmethod
     def token_macs(self, height: int, width: int) -> int:
-        """Multiply-accumulates that the tokens' rows add to the two matrix products, for one (C, H, W)."""
+        """Multiply-accumulates that K more rows a head add to ``Q K^T`` and ``A V``, for one (C, height, width)."""
+        c = self.dim // self.num_heads
+        return 2 * self.num_heads * ((c + self.config.tokens) ** 2 - c**2) * height * width
 
     @classmethod
     def adopt(
@@ -129,9 +130,7 @@ class ExDAModule(nn.Module):
             NotPatchedError: for a module that was constructed from scratch.
         """
         if not self.replaces_host:
-            raise NotPatchedError(
-                f"{self._owner()}: was constructed as such and stands in for no other module."
-            )
+            raise NotPatchedError(f"{self._owner()}: was constructed as such and stands in for no other module.")
         (host,) = self._host
         for name in host._parameters:
             host._parameters[name] = self._parameters[name]
@@ -148,11 +147,7 @@ class ExDAModule(nn.Module):
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the host does not have, by their names in this module."""
-        return {
-            name: parameter
-            for name, parameter in self.named_parameters()
-            if name.split(".", 1)[0] in NEW_NAMES
-        }
+        return {name: parameter for name, parameter in self.named_parameters() if name.split(".", 1)[0] in NEW_NAMES}
 
     def extra_macs(self, height: int, width: int) -> int:
         """Multiply-accumulates that the printed formulas add to the host's for one (C, height, width) map."""
@@ -172,9 +167,7 @@ class ExDAModule(nn.Module):
             nn.init.zeros_(self.alpha)
             nn.init.zeros_(self.token_gate)
 
-    def _describe(
-        self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str
-    ) -> None:
+    def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
         self.dim, self.num_heads, self.config = dim, num_heads, config
         self.full_name = full_name
         self._parts = parts

@@ -11,7 +11,6 @@ from ..errors import InputError
 from ..ops.terms import CrossTerms, Projection
 from .base import ExDAModule
 from .layers import depthwise, pointwise
-from .mdta import token_product_macs
 
 
 class ExDACrossAttention(ExDAModule):
@@ -44,10 +43,6 @@ class ExDACrossAttention(ExDAModule):
             "kv_dwconv": depthwise(2 * dim, bias, factory),
             "project_out": pointwise(dim, dim, bias, factory),
         }
-
-    def token_macs(self, height: int, width: int) -> int:
-        """Rows and columns of the two products grow from c to c + K."""
-        return token_product_macs(self, height * width)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two maps of (B, C, H, W) -> (B, C, H, W)."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import ops
-from ..ops.terms import HistogramTerms, Projection
-from .base import ExDAModule
-from .layers import depthwise, pointwise
-from .mdta import token_product_macs
+from .fused import FusedAttention
 
 
-class ExDAHistogramAttention(ExDAModule):
+class ExDAHistogramAttention(FusedAttention):
     """ExDA attention on Histoformer's dynamic-range histogram self-attention.
 
     V' is taken before the value's sort; a token is one more channel of q, k and v, sorted by its own values. With
@@ -35,28 +30,14 @@ class ExDAHistogramAttention(ExDAModule):
         torch.Size([1, 36, 7, 5])
     """
 
-    PARTS = ("temperature", "qkv", "qkv_dwconv", "project_out")
-
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
-        return {
-            "qkv": pointwise(dim, 5 * dim, bias, factory),
-            "qkv_dwconv": depthwise(5 * dim, bias, factory),
-            "project_out": pointwise(dim, dim, bias, factory),
-        }
+    PROJECTIONS = 5
 
     def token_macs(self, height: int, width: int) -> int:
-        """Both branches; every row is cut into h runs, so that a product has h * h times as many, h times shorter."""
-        padded = -(-height * width // self.num_heads) * self.num_heads
-        return 2 * token_product_macs(self, padded) * self.num_heads
+        """Of both branches, each row cut into h runs: h * h times as many products of rows 1/h as long."""
+        run = -(-height * width // self.num_heads)
+        return 2 * self.num_heads**2 * super().token_macs(run, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         self._check("x", x)
-        terms = HistogramTerms(
-            self.part("temperature"),
-            Projection(self.part("qkv"), self.part("qkv_dwconv")),
-            self.part("project_out"),
-            self._value_terms(),
-            self._token_terms(),
-        )
-        return ops.histogram(x, terms)
+        return ops.histogram(x, self._terms())

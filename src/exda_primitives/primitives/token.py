@@ -23,7 +23,7 @@ class GST(nn.Module):
         num_heads: h.
         tokens: K, maps a head.
         stride: kernel and stride of the average pooling (ceil mode, padding not counted: any H, W >= 1).
-        scale: ``"sum"``: each compact map sums to 1 (the paper's; values shrink as 1/pixels); ``"mean"``: its mean is 1.
+        scale: of each compact map: ``"sum"`` sums to 1 (the paper's; values shrink as 1/pixels), ``"mean"`` has mean 1.
         device: of the parameters.
         dtype: of the parameters.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class NonlinearValue(nn.Module):
         check_heads("NonlinearValue", dim, 1)
         self.dim, self.form, self.init = dim, form, init
         if form in ("residual", "replace"):
-            factory = {"device": device, "dtype": dtype}
+            factory: dict[str, Any] = {"device": device, "dtype": dtype}
             self.conv_in = nn.Conv2d(dim, dim, 1, **factory)
             self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **factory)
             self.conv_out = nn.Conv2d(dim, dim, 1, **factory)
@@ -68,16 +70,15 @@ class NonlinearValue(nn.Module):
         """Zeroes g's last convolution in place, so that V + g(V) = V."""
         if self.form == "residual":
             nn.init.zeros_(self.conv_out.weight)
-            nn.init.zeros_(self.conv_out.bias)
+            nn.init.zeros_(cast(Tensor, self.conv_out.bias))
 
     def terms(self, position: ValuePosition = "before") -> ValueTerms:
         """The parameters as ``ops`` takes them."""
         if self.form not in ("residual", "replace"):
             return ValueTerms(self.form, position, None)
         convs = (self.conv_in, self.dwconv, self.conv_out)
-        return ValueTerms(
-            self.form, position, Branch(*(p for conv in convs for p in (conv.weight, conv.bias)))
-        )
+        weights = (cast(Tensor, p) for conv in convs for p in (conv.weight, conv.bias))
+        return ValueTerms(self.form, position, Branch(*weights))
 
     def forward(self, v: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

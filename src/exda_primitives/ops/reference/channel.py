@@ -12,12 +12,12 @@ from einops import rearrange
 from torch import Tensor
 
 from ..precision import EPS, widen, without_autocast
-from ..terms import CrossTerms, MDTATerms, TokenTerms
+from ..terms import CrossTerms, FusedTerms, TokenTerms
 from ..value import nonlinear_value
 from .tokens import token_maps
 
 
-def mdta(x: Tensor, terms: MDTATerms) -> Tensor:
+def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     q, k, v = terms.qkv(x).chunk(3, dim=1)
     return _attend(q, k, v, x, terms)
@@ -29,7 +29,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     return _attend(terms.q(x), k, v, y, terms)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: MDTATerms | CrossTerms) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | CrossTerms) -> Tensor:
     heads = terms.temperature.shape[-3]
     height, width = v.shape[-2:]
     before = terms.value is not None and terms.value.position == "before"
@@ -59,9 +59,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: MDTATerms | Cross
 def gated_rows(logits: Tensor, c: int, tokens: TokenTerms) -> Tensor:
     """Local rows of the attention, (B, h, c, c+K): lam = 1 is the plain softmax, lam = 0 the host's own."""
     gate = widen(tokens.gate)
-    mass = torch.sigmoid(
-        logits[..., c:].logsumexp(-1, keepdim=True) - logits[..., :c].logsumexp(-1, keepdim=True)
-    )
+    mass = torch.sigmoid(logits[..., c:].logsumexp(-1, keepdim=True) - logits[..., :c].logsumexp(-1, keepdim=True))
     local = (1 - gate * mass) * logits[..., :c].softmax(-1)
     return torch.cat([local, gate * logits.softmax(-1)[..., c:]], dim=-1)
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..precision import EPS, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import HistogramTerms, TokenTerms
-from ..tokens import unit_mean_maps
+from ..terms import FusedTerms, TokenTerms
+from ..tokens import compact_maps, unit_mean_maps
 from ..value import nonlinear_value
 from .channel import reinjected
 
 
-def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
+def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     height, width = x.shape[-2:]
     x_sorted, half_order = sort_half(x)
@@ -33,7 +33,8 @@ def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
     g = None
     if terms.tokens is not None:
         # Sorted before the scale is applied: its rounding would order the near ties of a plateau anew.
-        maps, scale = unit_mean_maps(x, terms.tokens, dtype)
+        compact = compact_maps(x, terms.tokens.weight, terms.tokens.stride)
+        maps, scale = unit_mean_maps(compact, x.shape[-2:], terms.tokens.scale, dtype)
         values, token_order = widen(maps.flatten(2)).sort(dim=-1, stable=True)
         g = values * scale, token_order
     with without_autocast(x):
@@ -51,7 +52,7 @@ def _branch(
     order: Tensor,
     g: tuple[Tensor, Tensor] | None,
     layout: str,
-    terms: HistogramTerms,
+    terms: FusedTerms,
 ) -> Tensor:
     heads, length = terms.temperature.shape[-3], v.shape[-1]
     q, k, v = (widen(to_rows(m, heads, layout)) for m in (q, k, v))

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import EPS, widen, without_autocast
-from ..terms import CrossTerms, MDTATerms, ValueTerms
-from ..tokens import unit_mean_maps
+from ..terms import CrossTerms, FusedTerms, ValueTerms
+from ..tokens import pool, softmax_over_space, unit_mean_maps
 from ..value import activate, hidden, nonlinear_value
 from .fold import Sum, foldable_weight, through_blocks
 
@@ -26,7 +27,7 @@ class _Mixing(NamedTuple):
     token: Tensor | None
 
 
-def mdta(x: Tensor, terms: MDTATerms) -> Tensor:
+def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     q, k, v = terms.qkv(x).chunk(3, dim=1)
     return _attend(q, k, v, x, terms)
@@ -38,11 +39,13 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     return _attend(terms.q(x), k, v, y, terms)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: MDTATerms | CrossTerms) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | CrossTerms) -> Tensor:
     heads, tokens, value = terms.temperature.shape[-3], terms.tokens, terms.value
     g, scale = None, 1.0
     if tokens is not None:
-        g, scale = unit_mean_maps(x, tokens, v.dtype)
+        # Phi and the pooling commute: h*K channels to pool instead of C.
+        maps = softmax_over_space(pool(F.conv2d(x, tokens.weight), tokens.stride))
+        g, scale = unit_mean_maps(maps, v.shape[-2:], tokens.scale, v.dtype)
     with without_autocast(x):
         mixing = _mixing(q, k, g, heads, terms)
         if mixing.token is not None:
@@ -70,8 +73,9 @@ def _before(
     if value is not None and value.branch is None:
         total.add(matrix, nonlinear_value(v, value))
     elif value is not None and value.branch is not None:
+        t = hidden(v, value.branch)
         with without_autocast(v):
-            total.add(matrix @ widen(value.branch.out_weight.flatten(1)), hidden(v, value.branch))
+            total.add(matrix @ widen(value.branch.out_weight.flatten(1)), t)
             total.shift(matrix @ widen(value.branch.out_bias))
     if g is not None and mixing.token is not None:
         total.add(through_blocks(left, mixing.token), g)
@@ -85,8 +89,9 @@ def _after(
     branch = value.branch
     u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).over(v, branch.in_bias)
     total = _aggregate(v, g, left, mixing) if value.form == "residual" else Sum()
+    t = activate(u, branch)
     with without_autocast(v):
-        total.add((left @ widen(branch.out_weight.flatten(1))).expand(len(v), -1, -1), activate(u, branch))
+        total.add((left @ widen(branch.out_weight.flatten(1))).expand(len(v), -1, -1), t)
         total.shift((left @ widen(branch.out_bias)).expand(len(v), -1))
     return total.over(v, bias)
 
@@ -99,7 +104,7 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Su
     return total
 
 
-def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: MDTATerms | CrossTerms) -> _Mixing:
+def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: FusedTerms | CrossTerms) -> _Mixing:
     temperature = widen(terms.temperature)
     q, k = _rows(q, heads), _rows(k, heads)
     q_norm, k_norm = _norms(q), _norms(k)
@@ -119,9 +124,7 @@ def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: MDTATerms
         own = own.mean(2, keepdim=True)
     own = widen(tokens.alpha) * own
     c = q.shape[2]
-    return _Mixing(
-        (1 - gate * mass) * local + own[..., :c], gate * mass * token_logits.softmax(-1) + own[..., c:]
-    )
+    return _Mixing((1 - gate * mass) * local + own[..., :c], gate * mass * token_logits.softmax(-1) + own[..., c:])
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..precision import EPS, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import HistogramTerms, TokenTerms
-from ..tokens import unit_mean_maps
+from ..terms import FusedTerms, TokenTerms
+from ..tokens import compact_maps, unit_mean_maps
 from ..value import nonlinear_value
 
 
@@ -27,7 +27,7 @@ class _SortedTokens(NamedTuple):
     scale: float
 
 
-def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
+def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     size = x.shape[-2:]
     x_sorted, half_order = sort_half(x)
@@ -40,9 +40,7 @@ def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
     tokens = _sorted_tokens(x, terms.tokens, dtype)
     with without_autocast(x):
-        out = _branch(q1, k1, v, order, tokens, BOXES, terms) * _branch(
-            q2, k2, v, order, tokens, INTERLEAVED, terms
-        )
+        out = _branch(q1, k1, v, order, tokens, BOXES, terms) * _branch(q2, k2, v, order, tokens, INTERLEAVED, terms)
     out = out.unflatten(2, size).to(dtype)
     if terms.value is not None and not before:
         out = nonlinear_value(out, terms.value)
@@ -52,7 +50,8 @@ def histogram(x: Tensor, terms: HistogramTerms) -> Tensor:
 def _sorted_tokens(x: Tensor, tokens: TokenTerms | None, dtype: torch.dtype) -> _SortedTokens | None:
     if tokens is None:
         return None
-    maps, scale = unit_mean_maps(x, tokens, dtype)
+    compact = compact_maps(x, tokens.weight, tokens.stride)
+    maps, scale = unit_mean_maps(compact, x.shape[-2:], tokens.scale, dtype)
     values, order = maps.flatten(2).sort(dim=-1, stable=True)
     return _SortedTokens(values, order, scale)
 
@@ -64,7 +63,7 @@ def _branch(
     order: Tensor,
     tokens: _SortedTokens | None,
     layout: str,
-    terms: HistogramTerms,
+    terms: FusedTerms,
 ) -> Tensor:
     heads, length = terms.temperature.shape[-3], v.shape[-1]
     temperature = widen(terms.temperature)

@@ -1,0 +1,117 @@
+"""The whole story on one photograph: degrade, restore, patch, restore again with trained ExDA weights, unpatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from ..patching import Report, is_patched, patch, unpatch
+from ..primitives import ExDAModule
+from .degradation import mixed
+from .metrics import Score, largest_difference, score
+from .model import tiny_restormer
+from .photograph import photograph
+from .sheet import over_grey, sheet
+
+STEPS = 7
+# The widest maps of the decoder: there a token's map is easiest to read.
+SHOWN_TOKEN = "refinement.0.attn"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demonstration found.
+
+    Attributes:
+        scores: row title -> PSNR and SSIM against the clean photograph.
+        report: of the patch.
+        unchanged: max |difference| between the host's output and the patched model's at identity init.
+        given_back: whether unpatching gave the very same modules back and, with the host's weights, its very output.
+        picture: where the picture was written.
+    """
+
+    scores: dict[str, Score]
+    report: Report
+    unchanged: float
+    given_back: bool
+    picture: Path
+
+
+def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: None) -> Demo:
+    """Runs the demonstration on the CPU, about ten seconds.
+
+    Args:
+        out: the picture to write; its ending decides the format.
+        seed: of the degradation.
+        on_step: called with a title before each of the ``STEPS`` steps.
+
+    Returns:
+        The figures.
+    """
+    on_step("degrading the photograph: haze, rain, noise")
+    clean = photograph()
+    degraded = mixed(clean, torch.Generator().manual_seed(seed))
+
+    on_step("restoring with the host")
+    model = tiny_restormer().eval()
+    host_weights = _weights("host")
+    model.load_state_dict(host_weights)
+    modules = list(model.modules())
+    by_host = _restore(model, degraded)
+
+    on_step("patching")
+    report = patch(model)
+
+    on_step("restoring with the patched model, as it starts")
+    unchanged = largest_difference(_restore(model, degraded), by_host)
+
+    on_step("restoring with trained ExDA weights")
+    model.load_state_dict(_weights("exda"))
+    by_exda, token_map = _restore_and_look(model, degraded)
+
+    on_step("unpatching")
+    unpatch(model)
+    same_modules = all(a is b for a, b in zip(model.modules(), modules, strict=True))
+    model.load_state_dict(host_weights)
+    same_output = torch.equal(_restore(model, degraded), by_host)
+
+    on_step("comparing and drawing")
+    scores = {
+        "degraded": score(degraded, clean),
+        "host": score(by_host, clean),
+        "host + ExDA": score(by_exda, clean),
+    }
+    pictures = {"degraded": degraded, "host": by_host, "host + ExDA": by_exda}
+    captions = {f"{title}, {scores[title].psnr:.2f} dB": picture for title, picture in pictures.items()}
+    sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)}).save(out)
+    return Demo(scores, report, unchanged, same_modules and same_output and not is_patched(model), out)
+
+
+def _weights(name: str) -> dict[str, Tensor]:
+    return load((resources.files(__package__) / "data" / f"{name}.safetensors").read_bytes())
+
+
+@torch.no_grad()
+def _restore(model: nn.Module, degraded: Tensor) -> Tensor:
+    restored: Tensor = model(degraded)
+    return restored
+
+
+def _restore_and_look(model: nn.Module, degraded: Tensor) -> tuple[Tensor, Tensor]:
+    seen: list[Tensor] = []
+
+    def look(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(attention, ExDAModule)
+        assert attention.token is not None
+        seen.append(attention.token.maps(inputs[0])[0, 0, 0])
+
+    handle = model.get_submodule(SHOWN_TOKEN).register_forward_pre_hook(look)
+    restored = _restore(model, degraded)
+    handle.remove()
+    return restored, seen[0]

@@ -1,0 +1,5 @@
+"""Reference backbones that take the official state dicts strictly."""
+
+from .restormer import Restormer
+
+__all__ = ["Restormer"]

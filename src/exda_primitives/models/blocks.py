@@ -1,0 +1,232 @@
+"""Building blocks that the Restormer family of networks shares.
+
+Children and parameters are named as in the official checkpoints, so that their state dicts load strictly.
+
+Source: Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NormType = Literal["WithBias", "BiasFree"]
+
+_NORM_EPS = 1e-5
+
+
+def check_image(x: Tensor, multiple: int) -> None:
+    """Refuse an input that the U-net cannot halve as often as it needs to.
+
+    Args:
+        x: what the network was called with.
+        multiple: what height and width, in pixels, must be divisible by.
+
+    Raises:
+        ValueError: if ``x`` is not (B, C, H, W), or H or W is not a multiple of ``multiple``.
+    """
+    if x.ndim != 4:
+        raise ValueError(
+            f"expected an image batch of shape (B, C, H, W), got {x.ndim} dimension(s): {tuple(x.shape)}; "
+            "for a single image of shape (C, H, W) pass image[None]"
+        )
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"height and width must be multiples of {multiple}, got {height} x {width}; pad by reflection on "
+            f"the right and bottom, e.g. torch.nn.functional.pad(x, (0, -W % {multiple}, 0, -H % {multiple}), "
+            "mode='reflect'), and crop the output back"
+        )
+
+
+def _inverse_deviation(centred: Tensor) -> Tensor:
+    """One over the standard deviation of the channels, (B, C, H, W) to (B, 1, H, W)."""
+    # Two means rather than torch.var, which is several times slower on CPU over a strided dimension.
+    return torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + _NORM_EPS)
+
+
+class _WithBias(nn.Module):
+    """The usual layer normalisation over the channels of each pixel, (B, C, H, W) to the same."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(dim=1, keepdim=True)
+        scaled = centred * _inverse_deviation(centred)
+        return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class _BiasFree(nn.Module):
+    """Division by the channels' standard deviation, mean left in: but for eps, blind to the input's scale."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(dim=1, keepdim=True)
+        return x * _inverse_deviation(centred) * self.weight[:, None, None]
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel.
+
+    Args:
+        dim: channels.
+        norm_type: ``"WithBias"`` subtracts the mean and adds a bias; ``"BiasFree"`` does neither (used for
+            denoising, after Mohan et al., "Robust and interpretable blind image denoising via bias-free
+            convolutional neural networks", ICLR 2020).
+
+    Raises:
+        ValueError: if ``norm_type`` is neither.
+    """
+
+    def __init__(self, dim: int, norm_type: NormType) -> None:
+        super().__init__()
+        if norm_type not in ("WithBias", "BiasFree"):
+            raise ValueError(f"LayerNorm_type must be 'WithBias' or 'BiasFree', got {norm_type!r}")
+        self.body: nn.Module = _BiasFree(dim) if norm_type == "BiasFree" else _WithBias(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W); the shape stays."""
+        normalised: Tensor = self.body(x)
+        return normalised
+
+
+class Attention(nn.Module):
+    """Multi-Dconv head transposed attention (MDTA): channels attend to channels, at a cost linear in pixels.
+
+    Args:
+        dim: channels C.
+        num_heads: heads h; head i holds the i-th run of C/h consecutive channels.
+        bias: whether the three convolutions have a bias.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, dim: int, num_heads: int, bias: bool) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"{dim} channels cannot be shared out equally among {num_heads} heads")
+        self.num_heads = num_heads
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
+        self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
+        self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over the channels of (B, C, H, W); the shape stays."""
+        batch, channels, height, width = x.shape
+        heads = (batch, self.num_heads, channels // self.num_heads, height * width)
+        q, k, v = (part.reshape(heads) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1))
+        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        attention = (logits * self.temperature).softmax(dim=-1)
+        projected: Tensor = self.project_out((attention @ v).reshape(batch, channels, height, width))
+        return projected
+
+
+class FeedForward(nn.Module):
+    """Gated-Dconv feed-forward network (GDFN).
+
+    Args:
+        dim: channels C.
+        ffn_expansion_factor: hidden width over C; the hidden width is rounded down.
+        bias: whether the three convolutions have a bias.
+    """
+
+    def __init__(self, dim: int, ffn_expansion_factor: float, bias: bool) -> None:
+        super().__init__()
+        hidden = int(dim * ffn_expansion_factor)
+        self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=bias)
+        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
+        self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, C, H, W); the shape stays."""
+        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        projected: Tensor = self.project_out(F.gelu(gate) * value)
+        return projected
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then feed-forward, each after a normalisation and around a shortcut.
+
+    Args:
+        dim: channels.
+        num_heads: attention heads.
+        ffn_expansion_factor: hidden width of the feed-forward over ``dim``.
+        bias: whether the convolutions have a bias.
+        norm_type: see `LayerNorm`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, ffn_expansion_factor: float, bias: bool, norm_type: NormType) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(dim, norm_type)
+        self.attn = Attention(dim, num_heads, bias)
+        self.norm2 = LayerNorm(dim, norm_type)
+        self.ffn = FeedForward(dim, ffn_expansion_factor, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, C, H, W); the shape stays."""
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.ffn(self.norm2(x))
+        return out
+
+
+class PatchEmbed(nn.Module):
+    """A 3x3 convolution from the image to the first features; a "patch" is one pixel.
+
+    Args:
+        in_channels: channels of the image.
+        dim: channels of the features.
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed (B, in_channels, H, W) as (B, dim, H, W)."""
+        embedded: Tensor = self.proj(x)
+        return embedded
+
+
+class Downsample(nn.Module):
+    """(B, C, H, W) to (B, 2C, H/2, W/2), by pixel-unshuffle.
+
+    Args:
+        dim: channels C of the input.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the size of (B, C, H, W)."""
+        halved: Tensor = self.body(x)
+        return halved
+
+
+class Upsample(nn.Module):
+    """(B, C, H, W) to (B, C/2, 2H, 2W), by pixel-shuffle.
+
+    Args:
+        dim: channels C of the input.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Double the size of (B, C, H, W)."""
+        doubled: Tensor = self.body(x)
+        return doubled
