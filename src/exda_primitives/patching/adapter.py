@@ -70,7 +70,7 @@ class Backbone:
 
     def fits(self, module: nn.Module) -> bool:
         """Whether ``module`` has all the children."""
-        return self.children <= module._modules.keys()
+        return self.children <= {name for name, _ in module.named_children()}
 
     def stage_of(self, name: str) -> Stage | None:
         """The stage of the module called ``name`` relative to the backbone."""

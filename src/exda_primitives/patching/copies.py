@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,13 +18,16 @@ Modules = TypeVar("Modules", bound=tuple[nn.Module, ...])
 
 def detached(modules: Modules, dtype: torch.dtype) -> Modules:
     """Deep copies on the CPU in ``dtype``, eval mode, without hooks; what the originals share, the copies share."""
-    copies = copy.deepcopy(modules)
+    hooks = [
+        vars(part)[name]
+        for module in modules
+        for part in module.modules()
+        for name in HOOK_NAMES & vars(part).keys()
+        if isinstance(vars(part)[name], dict)
+    ]
+    # Given to deepcopy as copied already: what a hook belongs to, a trainer or the whole model, stays out of this.
+    copies = copy.deepcopy(modules, {id(each): OrderedDict() for each in hooks})
     for module in copies:
-        for part in module.modules():
-            for name in HOOK_NAMES & vars(part).keys():
-                if isinstance(vars(part)[name], dict):
-                    vars(part)[name] = OrderedDict()
-            part._is_full_backward_hook = None
         if any(parameter.is_meta for parameter in module.parameters()):
             module.to_empty(device="cpu")
         module.to(device="cpu", dtype=dtype).eval()
@@ -33,6 +36,22 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No gradients, no autocast, and the global random numbers as they were."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.autocast("cpu", enabled=False):
+    """No gradients, no autocast, no global hooks, and the global random numbers as they were."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        for name, hooks in vars(torch.nn.modules.module).items():
+            if name.startswith("_global_") and isinstance(hooks, dict):
+                stack.enter_context(_emptied(hooks))
         yield
+
+
+@contextmanager
+def _emptied(hooks: dict[Any, Any]) -> Iterator[None]:
+    held = dict(hooks)
+    hooks.clear()
+    try:
+        yield
+    finally:
+        hooks.update(held)

@@ -46,7 +46,7 @@ def patch(
         The report of what was replaced. A second call with the same configuration changes nothing and says so.
 
     Raises:
-        NoMatchError: when nothing is recognised, with the near misses.
+        NoMatchError: when nothing is recognised, with the near misses, or nothing of it is selected.
         PatternError: for a pattern or a family that selects nothing.
         AlreadyPatchedError: for a model patched with another configuration.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
@@ -71,7 +71,7 @@ def patch(
     if not drafted.found:
         if report.already_patched:
             return replace(report, notes=(*report.notes, "patched with this configuration before: nothing to do"))
-        raise NoMatchError(_no_match(report))
+        raise NoMatchError(_no_match(report, drafted.recognised))
     if any("" in found.names for found in drafted.found):
         raise RootModuleError(
             f"{report.model} is itself the attention: it has no parent in which it could be replaced. Build the "
@@ -101,6 +101,10 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
     ours = _ours(target)
     if not ours:
         raise NotPatchedError(f"{type(target).__name__} holds no attention that exda.patch put there.")
+    if "" in ours:
+        raise RootModuleError(
+            f"the model is itself an {type(target).__name__} in place of a host: its method release() gives that back."
+        )
     _swap(target, {name: module.release() for name, module in ours.items()})
     return tuple(ours)
 
@@ -148,7 +152,7 @@ def from_host(
     drafted = draft(attention, config, None, None, families)
     found = next((found for found in drafted.found if "" in found.names), None)
     if found is None:
-        raise NoMatchError(_no_match(drafted.report))
+        raise NoMatchError(_no_match(drafted.report, 0))
     return _build(found, config, verify)
 
 
@@ -220,7 +224,9 @@ def _swap(target: nn.Module, modules: Mapping[str, nn.Module]) -> None:
         raise
 
 
-def _no_match(report: Report) -> str:
+def _no_match(report: Report, recognised: int) -> str:
+    if recognised:
+        return f"{report.model}: include and exclude leave none of the {recognised} attentions that were recognised."
     lines = [f"{report.model}: no attention of a known family was recognised."]
     lines += [f"  near miss: {near_miss}" for near_miss in report.near_misses]
     lines.append("  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from ..errors import ConfigError
@@ -18,11 +19,12 @@ from .wrappers import unwrap
 
 
 class Draft(NamedTuple):
-    """A report, and the modules that it speaks of."""
+    """A report, the modules that it speaks of, and how many were recognised before any selection."""
 
     target: nn.Module
     report: Report
     found: tuple[Found, ...]
+    recognised: int
 
 
 def plan(
@@ -68,6 +70,8 @@ def draft(
     families: Sequence[str] | str | None,
 ) -> Draft:
     """:func:`plan`, with the modules."""
+    if not isinstance(config, ExDAConfig):
+        raise ConfigError(f"expected an ExDAConfig, got {config!r}; write exda.ExDAConfig(tokens=..., value=..., ...).")
     target, notes = unwrap(model)
     seen = survey(target, choose_families(known_families(), families))
     backbones = _backbones_in(target)
@@ -86,9 +90,17 @@ def draft(
         near_misses=seen.near_misses,
         already_patched=tuple(ours),
         multiple_of=max((backbone.multiple_of for backbone in backbones.values()), default=None),
-        notes=notes,
+        notes=notes + tuple(_scripted_parts(target)),
     )
-    return Draft(target, report, found)
+    return Draft(target, report, found, len(seen.found))
+
+
+def _scripted_parts(model: nn.Module) -> Iterator[str]:
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and not name.startswith(inside):
+            inside = (*inside, f"{name}.")
+            yield f"{name} is scripted or traced: nothing inside it can be recognised"
 
 
 def _backbones_in(model: nn.Module) -> dict[str, Backbone]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..primitives import ExDAModule
 from ..primitives.base import NEW_NAMES
@@ -112,12 +113,16 @@ def _look(module: nn.Module) -> Hashable:
             name,
             type(part),
             part.extra_repr(),
-            tuple((key, tuple(p.shape), p.dtype) for key, p in part.named_parameters(recurse=False)),
+            tuple((key, _shape(p), p.dtype) for key, p in part.named_parameters(recurse=False)),
             tuple(key for key, _ in part.named_buffers(recurse=False)),
             tuple((key, _plain(held)) for key, held in vars(part).items() if key not in _NOT_SETTINGS),
         )
         for name, part in module.named_modules()
     )
+
+
+def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:
+    return None if is_lazy(parameter) else tuple(parameter.shape)
 
 
 _NOT_SETTINGS = vars(nn.Module()).keys()

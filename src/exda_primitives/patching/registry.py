@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
 
 from ..errors import RegistrationError
+from ..primitives import ExDAModule
 from .adapter import Backbone, Family
 
 ENTRY_POINT_GROUP = "exda_primitives.adapters"
@@ -17,6 +17,7 @@ Adapter = TypeVar("Adapter", Family, Backbone)
 
 _families: dict[str, Family] = {}
 _backbones: dict[str, Backbone] = {}
+_loaded = False
 
 
 def register_adapter(adapter: Family | Backbone) -> None:
@@ -31,7 +32,10 @@ def register_adapter(adapter: Family | Backbone) -> None:
     Raises:
         RegistrationError: for anything else, and for a name that another adapter has.
     """
+    # First: a name of ours that is taken before we were asked for it would make every later look-up fail.
+    _load()
     if isinstance(adapter, Family):
+        _check_family(adapter)
         _add(_families, adapter)
     elif isinstance(adapter, Backbone):
         _add(_backbones, adapter)
@@ -62,8 +66,24 @@ def _add(known: dict[str, Adapter], adapter: Adapter) -> None:
         )
 
 
-@cache
+def _check_family(family: Family) -> None:
+    kind = type(family).__name__
+    if not isinstance(getattr(family, "name", None), str):
+        raise RegistrationError(f"register_adapter: {kind} has no name; set the class attribute name = '...'.")
+    replacement = getattr(family, "replacement", None)
+    if not (isinstance(replacement, type) and issubclass(replacement, ExDAModule)):
+        raise RegistrationError(
+            f"register_adapter: {kind} has no replacement; set the class attribute to a subclass of ExDAModule, "
+            f"not {replacement!r}."
+        )
+
+
 def _load() -> None:
+    global _loaded  # noqa: PLW0603
+    if _loaded:
+        return
+    # Before anything is loaded: what is loaded calls register_adapter, which calls this function.
+    _loaded = True
     # By name: the adapters import this package, never the other way round.
     import_module("exda_primitives.adapters")
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):

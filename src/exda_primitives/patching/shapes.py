@@ -103,6 +103,8 @@ def _is_pointwise(module: nn.Module) -> TypeGuard[Conv]:
         and set(module.kernel_size) == {1}
         and set(module.stride) == {1}
         and module.groups == 1
+        # A lazy one has 0 until its first call.
+        and module.in_channels > 0
         and module.padding in ((0,), (0, 0), (0, 0, 0), "valid", "same")
     )
 

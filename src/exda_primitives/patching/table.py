@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from .report import Match, Report
@@ -42,12 +43,12 @@ def _table(report: Report) -> Table:
     for group in report.grouped():
         first = group[0]
         table.add_row(
-            _span(group),
+            Text(_span(group)),
             str(len(group)),
-            first.family,
+            Text(first.family),
             str(first.dim),
             str(first.heads),
-            first.stage or "-",
+            Text(first.stage or "-"),
             f"{sum(match.extra_parameters for match in group):,}",
             f"{sum(match.extra_macs_per_pixel for match in group):,.0f}",
         )

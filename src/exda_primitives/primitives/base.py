@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -117,8 +118,8 @@ class ExDAModule(nn.Module):
         shared = {name: held for name, held in vars(host).items() if name in HOOK_NAMES}
         self.__dict__.update(shared)
         for name, attribute in vars(host).items():
-            if not name.startswith("_"):
-                self.__dict__.setdefault(name, attribute)
+            if not name.startswith("_") and self.__dict__.setdefault(name, attribute) is not attribute:
+                self._check_same(name, attribute)
         # In a tuple, so that its parameters are not registered a second time.
         self.__dict__["_host"] = (host,)
         return self
@@ -136,6 +137,11 @@ class ExDAModule(nn.Module):
             host._parameters[name] = self._parameters[name]
         for name in host._modules:
             host._modules[name] = self._modules[name]
+        hooks: Iterable[Any] = host._load_state_dict_pre_hooks.values()
+        for hook in hooks:
+            # PyTorch binds these to the module that they were registered on.
+            if getattr(hook, "with_module", False) and hook.module() is self:
+                hook.module = ref(host)
         host._is_full_backward_hook = self._is_full_backward_hook
         host.training = self.training
         return host
@@ -166,6 +172,14 @@ class ExDAModule(nn.Module):
         if self.token is not None:
             nn.init.zeros_(self.alpha)
             nn.init.zeros_(self.token_gate)
+
+    def _check_same(self, name: str, theirs: object) -> None:
+        ours = self.__dict__[name]
+        if theirs != ours:
+            raise ConfigError(
+                f"{self._owner()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
+                f"{ours!r}; rename it."
+            )
 
     def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
         self.dim, self.num_heads, self.config = dim, num_heads, config

@@ -14,9 +14,9 @@ def foldable_weight(project: Map) -> tuple[Tensor | None, Tensor | None]:
 
     Only a bare ``nn.Conv2d`` may: anything hooked, parametrised or wrapped does more than its weight says.
     """
-    if type(project) is not nn.Conv2d or project._forward_hooks or project._forward_pre_hooks:
+    if type(project) is not nn.Conv2d or "forward" in vars(project):
         return None, None
-    if project._backward_hooks or project._backward_pre_hooks:
+    if any((project._forward_hooks, project._forward_pre_hooks, project._backward_hooks, project._backward_pre_hooks)):
         return None, None
     return project.weight.flatten(1), project.bias
 

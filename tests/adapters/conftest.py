@@ -1,0 +1,16 @@
+import pytest
+import torch
+
+from exda_primitives.patching import registry
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(registry, "_families", dict(registry.known_families()))
+    monkeypatch.setattr(registry, "_backbones", dict(registry.known_backbones()))

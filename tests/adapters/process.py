@@ -1,0 +1,12 @@
+"""A fresh interpreter."""
+
+import os
+import subprocess
+
+
+def run(*command, **environment):
+    """The standard output of a command that has to succeed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

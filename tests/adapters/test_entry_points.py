@@ -1,0 +1,138 @@
+"""An installed package registers its adapters without a call by the user."""
+
+import json
+import re
+import sys
+import textwrap
+
+import pytest
+
+from .process import run
+
+PROJECT = """
+    [build-system]
+    requires = ["setuptools"]
+    build-backend = "setuptools.build_meta"
+
+    [project]
+    name = "exda-toy"
+    version = "1.0"
+
+    [project.entry-points."exda_primitives.adapters"]
+    toy = "exda_toy"
+    broken = "exda_toy_broken"
+    clash = "exda_toy_clash"
+
+    [tool.setuptools]
+    py-modules = ["exda_toy", "exda_toy_broken", "exda_toy_clash"]
+"""
+TOY = """
+    import exda_primitives as exda
+
+
+    class Attention(exda.ExDAAttention):
+        def forward(self, x):
+            return super().forward(-x)
+
+
+    class Toy(exda.Family):
+        name = "toy"
+        replacement = Attention
+        layout = exda.ConvLayout(pointwise={"qkv": 3, "project_out": 1}, depthwise={"qkv_dwconv": 3})
+
+        def candidates(self, module):
+            return self.layout.find(module)
+
+
+    exda.register_adapter(Toy())
+"""
+BROKEN = """
+    raise OSError("no such accelerator")
+"""
+CLASH = """
+    import exda_primitives as exda
+    from exda_toy import Toy
+
+
+    class Impostor(Toy):
+        name = "mdta"
+
+
+    exda.register_adapter(Impostor())
+"""
+SCRIPT = """
+    import json, sys, warnings
+
+    import torch
+    from torch import nn
+
+    import exda_primitives as exda
+
+
+    class Host(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(2, 1, 1))
+            self.qkv = nn.Conv2d(8, 24, 1)
+            self.qkv_dwconv = nn.Conv2d(24, 24, 3, padding=1, groups=24)
+            self.project_out = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x):
+            q, k, v = self.qkv_dwconv(self.qkv(-x)).chunk(3, 1)
+            q, k, v = (m.unflatten(1, (2, -1)).flatten(3) for m in (q, k, v))
+            q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)
+            return self.project_out(((q @ k.mT * self.temperature).softmax(-1) @ v).reshape(x.shape))
+
+
+    loaded_at_import = "exda_toy" in sys.modules
+    model, x = nn.Sequential(Host()).eval(), torch.randn(1, 8, 9, 7)
+    before = model(x)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = exda.patch(model)
+    print(json.dumps({
+        "loaded_at_import": loaded_at_import,
+        "families": [match.family for match in report.matches],
+        "same": torch.allclose(model(x), before, atol=1e-5),
+        "warnings": [str(warning.message) for warning in caught],
+    }))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What the script says with the package installed."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    files = {
+        "pyproject.toml": PROJECT,
+        "exda_toy.py": TOY,
+        "exda_toy_broken.py": BROKEN,
+        "exda_toy_clash.py": CLASH,
+        "script.py": SCRIPT,
+    }
+    for name, text in files.items():
+        (source / name).write_text(textwrap.dedent(text))
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
+    run(sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(source))
+    return json.loads(run(sys.executable, str(source / "script.py"), PYTHONPATH=str(site), PYTHONSAFEPATH="1"))
+
+
+def test_its_family_is_used(said):
+    assert said["families"] == ["toy"]
+    assert said["same"]
+
+
+def test_it_is_loaded_when_it_is_needed(said):
+    assert not said["loaded_at_import"]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "cause"),
+    [
+        ("broken", "exda_toy_broken", "OSError: no such accelerator"),
+        ("clash", "exda_toy_clash", "RegistrationError: .*'mdta' is taken"),
+    ],
+)
+def test_one_that_fails_only_warns(said, name, module, cause):
+    (warning,) = (message for message in said["warnings"] if f"'{name}'" in message)
+    assert re.search(rf"{module}.*could not be loaded and is ignored: {cause}", warning)

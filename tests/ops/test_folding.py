@@ -1,0 +1,136 @@
+"""The output projection is folded into the attention only where nobody can tell: otherwise it is called."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+
+def forward_hook(module):
+    module.project_out.register_forward_hook(lambda conv, inputs, output: 2 * output)
+
+
+def forward_hook_with_arguments(module):
+    hook = lambda conv, inputs, keywords, output: 2 * output  # noqa: E731
+    module.project_out.register_forward_hook(hook, with_kwargs=True)
+
+
+def forward_pre_hook(module):
+    module.project_out.register_forward_pre_hook(lambda conv, inputs: (inputs[0] + 1,))
+
+
+def full_backward_hook(module):
+    module.project_out.register_full_backward_hook(lambda conv, inner, outer: tuple(2 * g for g in inner))
+
+
+def full_backward_pre_hook(module):
+    module.project_out.register_full_backward_pre_hook(lambda conv, outer: tuple(2 * g for g in outer))
+
+
+def wrapper(module):
+    class LowRank(nn.Module):
+        def __init__(self, conv):
+            super().__init__()
+            self.conv, self.delta = conv, nn.Conv2d(conv.in_channels, conv.out_channels, 1, dtype=torch.float64)
+
+        def forward(self, x):
+            return self.conv(x) + self.delta(x)
+
+    module.project_out = LowRank(module.project_out)
+
+
+def sequence(module):
+    module.project_out = nn.Sequential(module.project_out, nn.Tanh())
+
+
+def subclass(module):
+    class Doubling(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    module.project_out.__class__ = Doubling
+
+
+def weight_norm(module):
+    parametrizations.weight_norm(module.project_out)
+
+
+def pruned(module):
+    prune.l1_unstructured(module.project_out, "weight", amount=0.5)
+
+
+def replaced_forward(module):
+    convolve = module.project_out.forward
+    module.project_out.forward = lambda x: 2 * convolve(x)
+
+
+ALTERATIONS = [
+    forward_hook,
+    forward_hook_with_arguments,
+    forward_pre_hook,
+    full_backward_hook,
+    full_backward_pre_hook,
+    wrapper,
+    sequence,
+    subclass,
+    weight_norm,
+    pruned,
+    replaced_forward,
+]
+VALUES = pytest.mark.parametrize(
+    ("value", "position"), [("residual", "before"), ("residual", "after"), ("gelu", "after"), ("none", "before")]
+)
+
+
+@pytest.fixture
+def prepare(make_attention, make_maps):
+    def prepare(family, value="residual", position="before"):
+        module = make_attention(family, 6, 2, True, tokens=2, value=value, value_position=position)
+        return module, make_maps(family, 2, 6, 5, 3)
+
+    return prepare
+
+
+@pytest.mark.parametrize("alter", ALTERATIONS, ids=lambda alter: alter.__name__)
+def test_altered_projection(family, alter, prepare, differentiate, relative_errors):
+    module, maps = prepare(family)
+    alter(module)
+    errors = relative_errors(differentiate(module, maps, "torch"), differentiate(module, maps, "reference"))
+    assert max(errors.values()) < 1e-12, errors
+
+
+@VALUES
+def test_hooked_projection_is_called_once_and_changes_nothing(family, value, position, prepare, differentiate):
+    module, maps = prepare(family, value, position)
+    expected = differentiate(module, maps, "torch")
+    calls = []
+    module.project_out.register_forward_hook(lambda conv, inputs, output: calls.append(output))
+    found = differentiate(module, maps, "torch")
+    assert len(calls) == 1
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: name + text)
+
+
+@VALUES
+def test_removed_hook_folds_again(channel_family, value, position, prepare, monkeypatch):
+    module, maps = prepare(channel_family, value, position)
+    module.project_out.register_forward_hook(lambda conv, inputs, output: output).remove()
+    calls = []
+    convolve = nn.Conv2d.forward
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda conv, x: calls.append(conv) or convolve(conv, x))
+    module(*maps)
+    # GELU after the aggregation stands between it and the projection: nothing can be folded.
+    assert (module.project_out in calls) == (value == "gelu")
+
+
+def test_host_projections_are_called(family, prepare):
+    module, maps = prepare(family)
+    plain = module(*maps)
+    altered = copy.deepcopy(module)
+    called = []
+    for name in module.PARTS[1:-1]:
+        getattr(altered, name).register_forward_hook(lambda conv, inputs, output, name=name: called.append(name))
+    assert torch.equal(altered(*maps), plain)
+    assert sorted(called) == sorted(module.PARTS[1:-1])

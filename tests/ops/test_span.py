@@ -1,0 +1,84 @@
+"""Channel attention stays in the convex hull of its value channels; a non-linear value leaves it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+import exda_primitives as exda
+
+DIM, HEADS = 6, 2
+
+
+@pytest.fixture(scope="session")
+def heads_of(make_attention, make_maps):
+    """Value channels and output channels before the projection, (B * h, c, N) each."""
+
+    def heads_of(family, size, *, seed=0, gain=1.0, **options):
+        module = make_attention(family, DIM, HEADS, True, seed=seed, tokens=0, **options)
+        if module.value is not None:
+            module.value.conv_out.weight.data.mul_(gain)
+        torch.nn.init.dirac_(module.project_out.weight)
+        torch.nn.init.zeros_(module.project_out.bias)
+        maps = make_maps(family, 2, DIM, *size, seed=seed)
+        with torch.no_grad():
+            projected = (
+                module.qkv_dwconv(module.qkv(maps[0])) if family == "mdta" else module.kv_dwconv(module.kv(maps[1]))
+            )
+            pair = projected[:, -DIM:], module(*maps)
+        return (m.reshape(-1, DIM // HEADS, size[0] * size[1]).numpy() for m in pair)
+
+    return heads_of
+
+
+def in_hull(channel, values):
+    """Whether weights >= 0 of sum 1 make the channel from the values, at all pixels at once."""
+    equations = np.concatenate([values.T, np.ones((1, len(values)))])
+    programme = linprog(np.zeros(len(values)), A_eq=equations, b_eq=np.append(channel, 1), method="highs")
+    assert programme.status in {0, 2}, programme.message
+    return programme.status == 0
+
+
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
+seeds = st.integers(0, 2**16)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+@settings(max_examples=25, deadline=None)
+@given(size=sizes, seed=seeds)
+def test_stays_between_the_smallest_and_the_largest_value(channel_family, backend, heads_of, size, seed):
+    with exda.backend(backend):
+        values, outputs = heads_of(channel_family, size, seed=seed, value="none")
+    assert (outputs >= values.min(1, keepdims=True) - 1e-12).all()
+    assert (outputs <= values.max(1, keepdims=True) + 1e-12).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(size=sizes, seed=seeds)
+def test_stays_in_the_hull(channel_family, heads_of, size, seed):
+    values, outputs = heads_of(channel_family, size, seed=seed, value="none")
+    assert all(in_hull(channel, own) for own, channels in zip(values, outputs, strict=True) for channel in channels)
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("value", ["residual", "replace"])
+def test_nonlinear_value_leaves_the_hull(channel_family, heads_of, value, position):
+    values, outputs = heads_of(channel_family, (6, 5), value=value, value_position=position)
+    inside = [in_hull(channel, own) for own, channels in zip(values, outputs, strict=True) for channel in channels]
+    assert not any(inside)
+
+
+def test_nonlinear_value_exceeds_the_largest_value(channel_family, heads_of):
+    values, outputs = heads_of(channel_family, (6, 5), value="residual", gain=20)
+    assert (outputs > values.max(1, keepdims=True)).any()
+    assert (outputs < values.min(1, keepdims=True)).any()
+
+
+def test_the_hull_of_three_channels():
+    values = np.eye(3)
+    assert in_hull(np.array([0.2, 0.3, 0.5]), values)
+    assert in_hull(np.array([0.0, 1.0, 0.0]), values)
+    assert not in_hull(np.array([0.5, 0.6, -0.1]), values)
+    assert not in_hull(np.array([0.2, 0.2, 0.2]), values)

@@ -1,0 +1,166 @@
+"""Either everything is replaced or nothing: whatever goes wrong, and whenever."""
+
+import pytest
+import torch
+
+import exda_primitives as exda
+
+from .hosts import MDTA
+from .models import Net, image, restormer, two_blocks
+from .unchanged import unchanged
+
+
+def different_widths():
+    """4 channels a head, then 8."""
+    return Net(MDTA(num_heads=2), MDTA(num_heads=1))
+
+
+class TestConfiguration:
+    """Options that fit some attentions only."""
+
+    CHANNELWISE = exda.ExDAConfig(tokens=4, reinject="channelwise")
+
+    @pytest.mark.parametrize("call", [exda.patch, exda.plan])
+    def test_is_refused_with_the_name_of_the_one_that_it_does_not_fit(self, call):
+        model = different_widths()
+        with unchanged(model), pytest.raises(exda.ConfigError, match=r"blocks\.1\.attn.*dim / num_heads = 8, not 4"):
+            call(model, self.CHANNELWISE)
+
+    def test_fits_those_that_it_was_meant_for(self):
+        model = different_widths()
+        report = exda.patch(model, self.CHANNELWISE, exclude="blocks.1.attn")
+        assert [match.name for match in report.matches] == ["blocks.0.attn"]
+
+    def test_of_another_type(self):
+        model = two_blocks()
+        with unchanged(model), pytest.raises((TypeError, exda.ConfigError), match="ExDAConfig"):
+            exda.patch(model, {"tokens": 1})
+
+    def test_of_a_single_host(self):
+        host = MDTA(num_heads=1)
+        with unchanged(host), pytest.raises(exda.ConfigError, match="not 4"):
+            exda.from_host(host, self.CHANNELWISE)
+
+
+@pytest.fixture
+def _wrong_with_tokens(monkeypatch):
+    """An ExDA attention that is right without primitives, as the probe sees it, and wrong with them."""
+    right = exda.ExDAAttention.forward
+
+    def forward(self, x):
+        return right(self, x) * (1 if self.token is None else 1.001)
+
+    monkeypatch.setattr(exda.ExDAAttention, "forward", forward)
+
+
+@pytest.mark.usefixtures("_wrong_with_tokens")
+class TestVerification:
+    """The last look before the swap."""
+
+    def test_names_the_module_and_changes_nothing(self):
+        model = two_blocks()
+        with (
+            unchanged(model, random_numbers=False),
+            pytest.raises(exda.VerificationError, match=r"blocks\.0\.attn: .*Nothing was changed"),
+        ):
+            exda.patch(model)
+
+    def test_after_some_that_were_right(self):
+        model = Net(MDTA(), MDTA())
+        torch.nn.init.zeros_(model.blocks[0].attn.project_out.weight)
+        with unchanged(model, random_numbers=False), pytest.raises(exda.VerificationError, match=r"blocks\.1\.attn"):
+            exda.patch(model)
+
+    def test_can_be_skipped(self):
+        model = two_blocks()
+        assert exda.patch(model, verify=False).applied
+        assert exda.is_patched(model)
+
+    def test_of_a_single_host(self):
+        host = MDTA()
+        with unchanged(host, random_numbers=False), pytest.raises(exda.VerificationError):
+            exda.from_host(host)
+        assert isinstance(exda.from_host(host, verify=False), exda.ExDAAttention)
+
+    def test_before_the_block_of_patched(self):
+        model = two_blocks()
+        with unchanged(model, random_numbers=False), pytest.raises(exda.VerificationError), exda.patched(model):
+            pass
+
+
+@pytest.mark.parametrize("value", ["replace", "gelu", "sigmoid"])
+def test_verification_of_values_without_an_identity_start(value):
+    model = two_blocks()
+    assert exda.patch(model, exda.ExDAConfig(value=value, init="paper")).applied
+
+
+@pytest.mark.parametrize("weight", [float("nan"), 1e30], ids=["nan", "huge"])
+def test_verification_of_a_model_that_diverged(weight):
+    model = two_blocks()
+    torch.nn.init.constant_(model.blocks[0].attn.project_out.weight, weight)
+    assert exda.patch(model).applied
+
+
+@pytest.mark.parametrize("init", ["identity", "paper"])
+def test_verification_leaves_new_parameters_at_their_start(init):
+    found = []
+    for verify in (True, False):
+        model = two_blocks()
+        torch.manual_seed(1)
+        exda.patch(model, exda.ExDAConfig(init=init), verify=verify)
+        found.append(([p.detach() for p in exda.new_parameters(model)], torch.get_rng_state()))
+    (verified, after), (unverified, after_unverified) = found
+    assert all(map(torch.equal, verified, unverified))
+    assert torch.equal(after, after_unverified)
+
+
+class Refusing(dict):
+    """Children of a module that cannot be replaced by ours."""
+
+    def __setitem__(self, key, module):
+        if isinstance(module, exda.ExDAModule):
+            raise KeyboardInterrupt
+        super().__setitem__(key, module)
+
+
+def test_an_interruption_in_the_middle_of_the_swap():
+    model = restormer()
+    block = model.decoder_level2[0]
+    block._modules = Refusing(block._modules)
+    with unchanged(model, random_numbers=False), pytest.raises(KeyboardInterrupt):
+        exda.patch(model)
+    assert not exda.is_patched(model)
+
+
+@torch.no_grad()
+def test_an_interruption_in_the_middle_of_unpatching():
+    class Reluctant(dict):
+        def __setitem__(self, key, module):
+            if not isinstance(module, exda.ExDAModule):
+                raise KeyboardInterrupt
+            super().__setitem__(key, module)
+
+    model = two_blocks()
+    exda.patch(model)
+    block = model.blocks[1]
+    block._modules = Reluctant(block._modules)
+    with unchanged(model), pytest.raises(KeyboardInterrupt):
+        exda.unpatch(model)
+    block._modules = dict(block._modules)
+    assert len(exda.unpatch(model)) == 2
+
+
+def test_planning_changes_nothing():
+    model = restormer()
+    with unchanged(model):
+        exda.plan(model)
+
+
+def test_a_failure_does_not_spoil_the_next_attempt():
+    model = different_widths().eval()
+    with pytest.raises(exda.ConfigError):
+        exda.patch(model, TestConfiguration.CHANNELWISE)
+    x = image()
+    before = model(x)
+    assert len(exda.patch(model).matches) == 2
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-5)

@@ -1,0 +1,97 @@
+"""True hosts, whatever they are called and however they are written."""
+
+import pytest
+import torch
+from torch import nn
+
+import exda_primitives as exda
+
+from .hosts import MDTA, Cross, Histogram, Idle, OutputFirst, Renamed, Wrapper, depthwise, frozen_temperature
+from .hosts import with_depthwise as depthwise_as
+from .models import Net, image, train_new_parameters
+from .unchanged import unchanged
+
+HOSTS = {
+    "mdta": ("mdta", MDTA),
+    "mdta-one-head": ("mdta", lambda: MDTA(num_heads=1)),
+    "mdta-channel-a-head": ("mdta", lambda: MDTA(num_heads=8)),
+    "mdta-biases": ("mdta", lambda: MDTA(bias=True)),
+    "mdta-renamed": ("mdta", Renamed),
+    "mdta-depthwise-in-sequential": ("mdta", depthwise_as(lambda c: nn.Sequential(depthwise(c), nn.Identity()))),
+    "mdta-depthwise-in-module": ("mdta", depthwise_as(lambda c: Wrapper(depthwise(c)))),
+    "mdta-depthwise-dilated": ("mdta", depthwise_as(lambda c: depthwise(c, dilation=2))),
+    "mdta-depthwise-5x5": ("mdta", depthwise_as(lambda c: depthwise(c, kernel=5))),
+    "mdta-depthwise-reflect": (
+        "mdta",
+        depthwise_as(lambda c: nn.Conv2d(c, c, 3, padding=1, groups=c, padding_mode="reflect")),
+    ),
+    "mdta-frozen-temperature": ("mdta", frozen_temperature),
+    "mdta-idle-children": ("mdta", Idle),
+    "cross": ("cross", Cross),
+    "cross-biases": ("cross", lambda: Cross(bias=True)),
+    "cross-7x7": ("cross", lambda: Cross(kernel=7)),
+    "cross-output-first": ("cross", OutputFirst),
+    "histogram": ("histogram", Histogram),
+    "histogram-biases": ("histogram", lambda: Histogram(bias=True)),
+    "histogram-one-head": ("histogram", lambda: Histogram(num_heads=1)),
+}
+
+
+@pytest.fixture(params=HOSTS)
+def case(request):
+    family, make = HOSTS[request.param]
+    return family, Net(make(), inputs=2 if family == "cross" else 1).eval()
+
+
+def test_planned(case):
+    family, model = case
+    with unchanged(model):
+        report = exda.plan(model)
+    assert [(match.name, match.family, match.dim) for match in report.matches] == [("blocks.0.attn", family, 8)]
+    assert not report.near_misses
+
+
+@pytest.mark.parametrize("size", [(16, 24), (7, 5)], ids=["16x24", "7x5"])
+@torch.no_grad()
+def test_identity_and_back(case, size):
+    family, model = case
+    x, host = image(*size), model.blocks[0].attn
+    before = model(x)
+    exda.patch(model)
+    assert isinstance(model.blocks[0].attn, exda.ExDAModule)
+    patched = model(x)
+    if family == "histogram":
+        assert torch.equal(patched, before)
+    else:
+        torch.testing.assert_close(patched, before, rtol=0, atol=1e-5)
+    exda.unpatch(model)
+    assert model.blocks[0].attn is host
+    assert torch.equal(model(x), before)
+
+
+@torch.no_grad()
+def test_new_parameters_take_part(case):
+    _, model = case
+    x = image()
+    before = model(x)
+    exda.patch(model)
+    train_new_parameters(model)
+    assert (model(x) - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_projection_that_starts_at_zero_hides_nothing():
+    model = Net(MDTA())
+    nn.init.zeros_(model.blocks[0].attn.project_out.weight)
+    assert [match.name for match in exda.patch(model).matches] == ["blocks.0.attn"]
+
+
+def test_the_host_may_write_into_its_input_but_the_replacement_does_not():
+    host = Histogram().eval()
+    x = torch.randn(1, 8, 6, 6)
+    replacement = exda.from_host(host)
+    kept = x.clone()
+    replacement(x)
+    assert torch.equal(x, kept)
+    host(x)
+    assert not torch.equal(x, kept)

@@ -1,0 +1,127 @@
+"""What the process and the rest of the model may look like while an attention is recognised and replaced."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules import module as global_hooks
+
+import exda_primitives as exda
+
+from .hosts import MDTA
+from .models import Net, image, two_blocks
+from .unchanged import unchanged
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=str)
+def default_dtype(request):
+    torch.set_default_dtype(request.param)
+    yield request.param
+    torch.set_default_dtype(torch.float32)
+
+
+def test_default_dtype(default_dtype):
+    model = two_blocks()
+    assert len(exda.patch(model).matches) == 2
+    assert {parameter.dtype for parameter in exda.new_parameters(model)} == {default_dtype}
+
+
+def test_default_dtype_other_than_the_models():
+    model = two_blocks()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert len(exda.patch(model).matches) == 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_default_device():
+    model = two_blocks()
+    with torch.device("meta"):
+        assert len(exda.patch(model).matches) == 2
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+def test_autocast():
+    model = two_blocks()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert len(exda.patch(model).matches) == 2
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_gradient_mode(mode):
+    model = two_blocks()
+    with mode():
+        exda.patch(model)
+    assert all(parameter.requires_grad for parameter in exda.new_parameters(model))
+
+
+@torch.no_grad()
+def test_a_lazy_convolution_elsewhere():
+    model = Net(MDTA())
+    model.tail = nn.Sequential(nn.LazyConv2d(8, 1), nn.Conv2d(8, 3, 1))
+    assert len(exda.patch(model).matches) == 1
+    assert model(image()).shape == (2, 3, 16, 24)
+
+
+class Recorder:
+    """An owner of hooks that cannot be copied, as a trainer or a logger."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.calls = 0
+
+    def __call__(self, *_):
+        self.calls += 1
+
+
+def test_a_hook_whose_owner_cannot_be_copied():
+    model, recorder = two_blocks(), Recorder()
+    model.blocks[0].attn.register_forward_hook(recorder)
+    model.blocks[1].attn.qkv.register_forward_hook(recorder)
+    assert len(exda.patch(model).matches) == 2
+    assert recorder.calls == 0
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        global_hooks.register_module_forward_hook,
+        global_hooks.register_module_forward_pre_hook,
+    ],
+    ids=["forward", "forward_pre"],
+)
+def test_hooks_on_all_modules_see_nothing_of_the_probe(register):
+    model, recorder = two_blocks(), Recorder()
+    handle = register(recorder)
+    try:
+        exda.patch(model)
+    finally:
+        handle.remove()
+    assert recorder.calls == 0
+
+
+def test_gradients_from_before_stay():
+    model = two_blocks()
+    model(image()).sum().backward()
+    with unchanged(model):
+        exda.plan(model)
+    kept = {name: parameter.grad for name, parameter in model.named_parameters()}
+    exda.patch(model)
+    assert all(model.get_parameter(name).grad is grad for name, grad in kept.items())
+
+
+def test_what_cannot_be_copied_is_refused_with_the_cause():
+    class Remembers(MDTA):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    model = Net(Remembers(), MDTA())
+    model(image())
+    (near_miss,) = exda.plan(model).near_misses
+    assert near_miss.name == "blocks.0.attn"
+    assert "copy" in near_miss.reason
+    assert "deepcopy" in near_miss.reason

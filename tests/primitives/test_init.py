@@ -1,0 +1,96 @@
+"""Where training starts: at the host's own function, or at the printed formula."""
+
+import pytest
+import torch
+
+import exda_primitives as exda
+
+SIZES = pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 9), (1, 1)], ids=lambda size: "H{}-W{}".format(*size))
+CHOICES = {
+    "value and token": {},
+    "value after": {"value_position": "after"},
+    "tokens alone": {"value": "none", "tokens": 3},
+    "value alone": {"tokens": 0},
+    "channelwise": {"tokens": 3, "reinject": "channelwise", "scale": "mean"},
+}
+choices = pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
+
+
+@pytest.fixture
+def pair(make_attention):
+    """A plain host with random weights, and the same weights in an ExDA attention at identity."""
+
+    def pair(family, bias=True, dtype=torch.float64, **options):
+        host = make_attention(family, 6, 2, bias, tokens=0, value="none", dtype=dtype)
+        module = make_attention(family, 6, 2, bias, seed=5, dtype=dtype, init="identity", **options)
+        module.load_state_dict(host.state_dict(), strict=False)
+        return host, module
+
+    return pair
+
+
+@SIZES
+@choices
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_identity_is_the_host(family, backend, options, size, pair, make_maps):
+    host, module = pair(family, **options)
+    maps = make_maps(family, 2, 6, *size)
+    with exda.backend(backend):
+        torch.testing.assert_close(module(*maps), host(*maps), rtol=0, atol=1e-13)
+
+
+@SIZES
+@choices
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_identity_is_the_sorting_host_to_the_last_bit(dtype, options, size, pair, make_maps):
+    host, module = pair("histogram", dtype=dtype, **options)
+    maps = make_maps("histogram", 2, 6, *size, dtype=dtype)
+    assert torch.equal(module(*maps), host(*maps))
+
+
+@choices
+def test_training_can_leave_identity(family, options, pair, make_maps, differentiate):
+    _, module = pair(family, **options)
+    gradients = differentiate(module, make_maps(family, 2, 6, 8, 6), "torch")
+    moving = [name for name in module.new_parameters() if name in {"alpha", "token_gate"} or "conv_out" in name]
+    assert moving
+    assert [name for name in moving if gradients[name].abs().min() == 0] == []
+
+
+@choices
+def test_one_step_leaves_identity(family, options, pair, make_maps):
+    host, module = pair(family, **options)
+    maps = make_maps(family, 2, 6, 8, 6)
+    target = make_maps(family, 2, 6, 8, 6, seed=7)[0]
+    new = module.new_parameters().values()
+    before = (module(*maps) - target).square().mean()
+    gradients = torch.autograd.grad(before, list(new))
+    with torch.no_grad():
+        for parameter, gradient in zip(new, gradients, strict=True):
+            parameter.sub_(gradient, alpha=1e-2)
+    assert (module(*maps) - target).square().mean() < before
+    assert not torch.equal(module(*maps), host(*maps))
+
+
+def test_paper(family, classes):
+    module = classes[family](6, 2, tokens=2)
+    assert module.alpha.detach().equal(torch.full((2, 1, 1), 0.1))
+    assert module.token_gate.detach().equal(torch.ones(2, 1, 1))
+    assert module.temperature.detach().equal(torch.ones(2, 1, 1))
+    assert module.value.conv_out.weight.abs().min() > 0
+
+
+def test_paper_is_the_default_of_modules_and_identity_that_of_configurations(family, classes):
+    assert classes[family](6, 2).config.init == "paper"
+    assert exda.ExDAConfig().init == "identity"
+
+
+@choices
+def test_back_to_identity(family, options, make_attention, make_maps):
+    module = make_attention(family, 6, 2, True, **options)
+    host = make_attention(family, 6, 2, True, tokens=0, value="none")
+    host.load_state_dict({name: weight for name, weight in module.state_dict().items() if name in host.state_dict()})
+    maps = make_maps(family, 1, 6, 7, 5)
+    assert (module(*maps) - host(*maps)).abs().max() > 1e-4
+    module.start_at_identity()
+    torch.testing.assert_close(module(*maps), host(*maps), rtol=0, atol=1e-13)

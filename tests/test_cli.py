@@ -1,0 +1,23 @@
+"""The command line."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from exda_primitives.cli import app
+
+
+def test_demo_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:
+    out = tmp_path / "picture.png"
+    result = CliRunner().invoke(app, ["demo", "--out", str(out)], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "8 attentions replaced" in result.output
+    assert "output unchanged: max |difference| =" in result.output
+    assert "PSNR (dB)" in result.output
+    assert "unpatched: same modules, same output: True" in result.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_command_the_commands_are_listed() -> None:
+    result = CliRunner().invoke(app, [])
+    assert "demo" in result.output
