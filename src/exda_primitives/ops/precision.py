@@ -16,6 +16,16 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+def unit_divisor(rows: Tensor) -> Tensor:
+    """What to divide rows (..., N) by for an L2 norm of 1: ``F.normalize``'s max(norm, 1e-12), (..., 1).
+
+    Rows of zeros stay zeros, as there, but have a divisor of 1: they have no direction, and a derivative of 1e12, which
+    means nothing, overflows in float16.
+    """
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return torch.where(norm == 0, 1, norm.clamp_min(EPS))
+
+
 def widen(x: Tensor) -> Tensor:
     """``x`` in its accumulation dtype; ``x`` itself where that is the same."""
     return x.to(accumulation_dtype(x.dtype))

@@ -44,20 +44,36 @@ def upsample(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def unit_mean_maps(maps: Tensor, size: torch.Size, scale: Scale, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """Compact maps brought to mean 1 and upsampled, and the factor that their use as values still needs.
+def upsample_flat(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """:func:`upsample` whose flat pieces are flat to the last bit.
+
+    Beyond the centres of the outermost cells a map is constant; ``F.interpolate`` computes b * (1 - w) + b * w there,
+    whose rounding would give a sort an order that means nothing.
+    """
+    for dim, length in ((-2, size[0]), (-1, size[1])):
+        cells = maps.shape[dim]
+        place = torch.arange(length, device=maps.device, dtype=maps.dtype)
+        place = ((place + 0.5) * (cells / length) - 0.5).clamp(0, cells - 1)
+        low = place.floor()
+        weight = place - low
+        left, right = low.long(), place.ceil().long()
+        maps = torch.lerp(
+            maps.index_select(dim, left), maps.index_select(dim, right), weight if dim == -1 else weight[:, None]
+        )
+    return maps
+
+
+def unit_mean(maps: Tensor, scale: Scale) -> tuple[Tensor, float]:
+    """Compact maps brought to mean 1, and the factor that their use as values still needs.
 
     Only a token's direction counts for q and k, and a map that sums to 1 over a megapixel would vanish in float16; the
     factor goes into the small matrices instead.
 
     Args:
         maps: (B, M, h, w), each summing to 1.
-        size: H, W.
         scale: of the tokens as values.
-        dtype: of the result.
 
     Returns:
-        (B, M, H, W) and the factor.
+        (B, M, h, w) and the factor.
     """
-    unit_mean = upsample(scaled(maps, "mean"), size).to(dtype)
-    return unit_mean, 1 / (maps.shape[-2] * maps.shape[-1]) if scale == "sum" else 1.0
+    return scaled(maps, "mean"), 1 / (maps.shape[-2] * maps.shape[-1]) if scale == "sum" else 1.0

@@ -45,33 +45,37 @@ init='identity')
     init: Init = "identity"
 
     def __post_init__(self) -> None:
-        check_options("ExDAConfig", self.as_dict())
+        check_integer("ExDAConfig", "tokens", self.tokens, 0)
+        check_integer("ExDAConfig", "stride", self.stride, 1)
+        check_choice("ExDAConfig", "scale", self.scale, Scale)
+        check_choice("ExDAConfig", "reinject", self.reinject, Reinject)
+        check_choice("ExDAConfig", "value_position", self.value_position, ValuePosition)
+        check_value("ExDAConfig", "value", self.value, self.init)
 
     def as_dict(self) -> dict[str, Any]:
         """The options as plain data, ``ExDAConfig(**config.as_dict()) == config``."""
         return asdict(self)
 
 
-_CHOICES = {
-    "scale": Scale,
-    "reinject": Reinject,
-    "value": ValueForm,
-    "value_position": ValuePosition,
-    "init": Init,
-}
-_LEAST = {"tokens": 0, "stride": 1}
+def check_choice(owner: str, name: str, given: object, choices: Any) -> None:
+    """Raises ConfigError unless ``given`` is one of the Literal ``choices``."""
+    if given not in get_args(choices):
+        known = ", ".join(map(repr, get_args(choices)))
+        raise ConfigError(f"{owner}({name}={given!r}): expected one of {known}.")
 
 
-def check_options(owner: str, options: dict[str, Any]) -> None:
-    """Raises ConfigError, in the name of ``owner``, unless every given option and their combination exist."""
-    for name, given in options.items():
-        if name in _CHOICES and given not in get_args(_CHOICES[name]):
-            known = ", ".join(map(repr, get_args(_CHOICES[name])))
-            raise ConfigError(f"{owner}({name}={given!r}): expected one of {known}.")
-        if name in _LEAST and (type(given) is not int or given < _LEAST[name]):
-            raise ConfigError(f"{owner}({name}={given!r}): expected an integer of at least {_LEAST[name]}.")
-    if options.get("init") == "identity" and options.get("value") in ("replace", "gelu", "sigmoid"):
+def check_integer(owner: str, name: str, given: object, least: int) -> None:
+    """Raises ConfigError unless ``given`` is an integer of at least ``least``."""
+    if not isinstance(given, int) or isinstance(given, bool) or given < least:
+        raise ConfigError(f"{owner}({name}={given!r}): expected an integer of at least {least}.")
+
+
+def check_value(owner: str, name: str, form: object, init: object) -> None:
+    """Raises ConfigError for a value form (the argument ``name``) or an init that do not exist or do not go together."""
+    check_choice(owner, name, form, ValueForm)
+    check_choice(owner, "init", init, Init)
+    if init == "identity" and form in ("replace", "gelu", "sigmoid"):
         raise ConfigError(
-            f"{owner}(value={options['value']!r}, init='identity'): a value that takes the place of V cannot start as "
-            f"the host's own function; use value='residual', or init='paper' and train on."
+            f"{owner}({name}={form!r}, init='identity'): a value that takes the place of V cannot start as the host's "
+            f"own function; use {name}='residual', or init='paper' and train on."
         )

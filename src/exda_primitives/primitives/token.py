@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from ..ops.terms import Scale
 from ..ops.tokens import compact_maps, scaled, upsample
 from .checks import check_heads, check_map
-from .config import check_options
+from .config import check_choice, check_integer
 
 
 class GST(nn.Module):
@@ -57,10 +56,10 @@ class GST(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_options("GST", {"tokens": tokens, "stride": stride, "scale": scale})
+        check_integer("GST", "tokens", tokens, 1)
+        check_integer("GST", "stride", stride, 1)
+        check_choice("GST", "scale", scale, Scale)
         check_heads("GST", dim, num_heads)
-        if tokens < 1:
-            raise ConfigError("GST(tokens=0): expected at least one token; leave the module out for none.")
         self.dim, self.num_heads, self.tokens, self.stride, self.scale = dim, num_heads, tokens, stride, scale
         self.phi = nn.Conv2d(dim, num_heads * tokens, 1, bias=False, device=device, dtype=dtype)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..ops.terms import Branch, ValueForm, ValuePosition, ValueTerms
 from ..ops.value import nonlinear_value
 from .checks import check_heads, check_map
-from .config import Init, check_options
+from .config import Init, check_value
 
 
 class NonlinearValue(nn.Module):
@@ -55,7 +55,7 @@ class NonlinearValue(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_options("NonlinearValue", {"value": form, "init": init})
+        check_value("NonlinearValue", "form", form, init)
         check_heads("NonlinearValue", dim, 1)
         self.dim, self.form, self.init = dim, form, init
         if form in ("residual", "replace"):

@@ -7,11 +7,10 @@ rows of Q* and K* of L2 norm 1 over the pixels, ``O = A* V*``, ``out = Conv1x1(O
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..precision import EPS, widen, without_autocast
+from ..precision import unit_divisor, widen, without_autocast
 from ..terms import CrossTerms, FusedTerms, TokenTerms
 from ..value import nonlinear_value
 from .tokens import token_maps
@@ -43,7 +42,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | Cros
         g = widen(rearrange(token_maps(x, heads, tokens), "b h k y x -> b h k (y x)"))
         q, k, v = (torch.cat([m, g], dim=2) for m in (q, k, v))
     with without_autocast(x):
-        q, k = F.normalize(q, dim=-1, eps=EPS), F.normalize(k, dim=-1, eps=EPS)
+        q, k = q / unit_divisor(q), k / unit_divisor(k)
         logits = widen(terms.temperature) * (q @ k.transpose(-2, -1))
         attention = logits.softmax(-1)
         if tokens is not None:

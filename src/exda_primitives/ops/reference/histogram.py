@@ -7,14 +7,13 @@ channels are, and its output rows go back through its own order before ``alpha *
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..precision import EPS, widen, without_autocast
+from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
 from ..terms import FusedTerms, TokenTerms
-from ..tokens import compact_maps, unit_mean_maps
+from ..tokens import compact_maps, unit_mean, upsample_flat
 from ..value import nonlinear_value
 from .channel import reinjected
 
@@ -34,7 +33,8 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     if terms.tokens is not None:
         # Sorted before the scale is applied: its rounding would order the near ties of a plateau anew.
         compact = compact_maps(x, terms.tokens.weight, terms.tokens.stride)
-        maps, scale = unit_mean_maps(compact, x.shape[-2:], terms.tokens.scale, dtype)
+        compact, scale = unit_mean(compact, terms.tokens.scale)
+        maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
         values, token_order = widen(maps.flatten(2)).sort(dim=-1, stable=True)
         g = values * scale, token_order
     with without_autocast(x):
@@ -60,7 +60,7 @@ def _branch(
     if g is not None:
         token_rows = to_rows(g[0], heads, layout)
         q, k, v = (torch.cat([m, token_rows], dim=2) for m in (q, k, v))
-    q, k = F.normalize(q, dim=-1, eps=EPS), F.normalize(k, dim=-1, eps=EPS)
+    q, k = q / unit_divisor(q), k / unit_divisor(k)
     weights = (q @ k.transpose(-2, -1) * widen(terms.temperature)).exp()
     attention = weights / (1 + weights.sum(-1, keepdim=True))
     if terms.tokens is not None:

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..precision import EPS, widen, without_autocast
+from ..precision import unit_divisor, widen, without_autocast
 from ..terms import CrossTerms, FusedTerms, ValueTerms
-from ..tokens import pool, softmax_over_space, unit_mean_maps
+from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from ..value import activate, hidden, nonlinear_value
 from .fold import Sum, foldable_weight, through_blocks
 
@@ -45,7 +45,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | Cros
     if tokens is not None:
         # Phi and the pooling commute: h*K channels to pool instead of C.
         maps = softmax_over_space(pool(F.conv2d(x, tokens.weight), tokens.stride))
-        g, scale = unit_mean_maps(maps, v.shape[-2:], tokens.scale, v.dtype)
+        maps, scale = unit_mean(maps, tokens.scale)
+        g = upsample(maps, v.shape[-2:]).to(v.dtype)
     with without_autocast(x):
         mixing = _mixing(q, k, g, heads, terms)
         if mixing.token is not None:
@@ -107,14 +108,14 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Su
 def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: FusedTerms | CrossTerms) -> _Mixing:
     temperature = widen(terms.temperature)
     q, k = _rows(q, heads), _rows(k, heads)
-    q_norm, k_norm = _norms(q), _norms(k)
+    q_norm, k_norm = unit_divisor(q), unit_divisor(k)
     logits = temperature * _cosines(q, k, q_norm, k_norm)
     local = logits.softmax(-1)
     tokens = terms.tokens
     if g is None or tokens is None:
         return _Mixing(local, None)
     g = _rows(g, heads)
-    g_norm = _norms(g)
+    g_norm = unit_divisor(g)
     token_logits = temperature * _cosines(q, g, q_norm, g_norm)
     mass = torch.sigmoid(token_logits.logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True))
     gate = widen(tokens.gate)
@@ -131,9 +132,5 @@ def _rows(x: Tensor, heads: int) -> Tensor:
     return widen(x.flatten(2)).unflatten(1, (heads, -1))
 
 
-def _norms(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=-1).clamp_min(EPS)
-
-
 def _cosines(a: Tensor, b: Tensor, a_norm: Tensor, b_norm: Tensor) -> Tensor:
-    return a @ b.transpose(-2, -1) / a_norm.unsqueeze(-1) / b_norm.unsqueeze(-2)
+    return a @ b.transpose(-2, -1) / a_norm / b_norm.transpose(-2, -1)

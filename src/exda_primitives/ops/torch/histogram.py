@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..precision import EPS, widen, without_autocast
+from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
 from ..terms import FusedTerms, TokenTerms
-from ..tokens import compact_maps, unit_mean_maps
+from ..tokens import compact_maps, unit_mean, upsample_flat
 from ..value import nonlinear_value
 
 
@@ -51,7 +50,8 @@ def _sorted_tokens(x: Tensor, tokens: TokenTerms | None, dtype: torch.dtype) -> 
     if tokens is None:
         return None
     compact = compact_maps(x, tokens.weight, tokens.stride)
-    maps, scale = unit_mean_maps(compact, x.shape[-2:], tokens.scale, dtype)
+    compact, scale = unit_mean(compact, tokens.scale)
+    maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
     values, order = maps.flatten(2).sort(dim=-1, stable=True)
     return _SortedTokens(values, order, scale)
 
@@ -68,14 +68,14 @@ def _branch(
     heads, length = terms.temperature.shape[-3], v.shape[-1]
     temperature = widen(terms.temperature)
     q, k, v = (widen(to_rows(m, heads, layout)) for m in (q, k, v))
-    q, k = F.normalize(q, dim=-1, eps=EPS), F.normalize(k, dim=-1, eps=EPS)
+    q, k = q / unit_divisor(q), k / unit_divisor(k)
     weights = (q @ k.transpose(-2, -1) * temperature).exp()
     sums = weights.sum(-1, keepdim=True)
     attention = weights / (sums + 1)
     if tokens is None or terms.tokens is None:
         return unsort(to_sequences(attention @ v, length, layout), order)
     g = widen(to_rows(tokens.values, heads, layout))
-    g_unit = F.normalize(g, dim=-1, eps=EPS)
+    g_unit = g / unit_divisor(g)
     token_weights = (q @ g_unit.transpose(-2, -1) * temperature).exp()
     token_sums = token_weights.sum(-1, keepdim=True)
     total = 1 + sums + token_sums

@@ -1,0 +1,151 @@
+"""What the demo's weights are worth: measured on unseen photographs, written as JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from demo_recipe import (
+    BATCH,
+    GRADIENT_NORM,
+    PATCH,
+    PEAK_LEARNING_RATE,
+    WARM_UP_STEPS,
+    WEIGHT_DECAY,
+    Phase,
+    Run,
+    Stream,
+    console,
+    load_model,
+    photo_of,
+)
+from machine import machine_line
+from torch import Tensor
+
+from exda_primitives.demo.degradation import mixed
+from exda_primitives.demo.metrics import score
+from exda_primitives.demo.photograph import photograph
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@torch.no_grad()
+def evaluate(run: Run, testing: Tensor, phases: Sequence[Phase]) -> dict[str, Any]:
+    """Measure the degraded input and the models on the held-out crops (mean) and on the demo's photograph.
+
+    Args:
+        run: for the seed, the device and the checkpoints.
+        testing: (N, 3, H, W) uint8.
+        phases: whose checkpoints to measure.
+
+    Returns:
+        ``held_out`` and ``photograph``: {who: {"psnr": dB, "ssim": ...}}; ``held_out_psnr``: {who: one per crop}.
+    """
+    models = {phase.value: load_model(run, phase).eval() for phase in phases}
+    images = [*(crop[None].float() / 255 for crop in testing), photograph()]
+    scores: dict[str, list[tuple[float, float]]] = {"degraded": [], **{name: [] for name in models}}
+    for index, clean in enumerate(images):
+        degraded = mixed(clean, run.generator(Stream.EVALUATE, index))
+        scores["degraded"].append(score(degraded, clean))
+        for name, model in models.items():
+            scores[name].append(score(model(degraded.to(run.device)).cpu(), clean))
+
+    def mean(values: Sequence[tuple[float, float]]) -> dict[str, float]:
+        psnr, ssim = (sum(column) / len(values) for column in zip(*values, strict=True))
+        return {"psnr": round(psnr, 3), "ssim": round(ssim, 4)}
+
+    return {
+        "held_out": {name: mean(values[:-1]) for name, values in scores.items()},
+        "photograph": {name: mean(values[-1:]) for name, values in scores.items()},
+        "held_out_psnr": {name: [round(psnr, 3) for psnr, _ in values[:-1]] for name, values in scores.items()},
+    }
+
+
+def table(measured: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Lines of a Markdown table with one row for each of degraded, pretrain, host, exda."""
+    titles = {
+        "degraded": "degraded input",
+        Phase.PRETRAIN.value: "host, pre-trained",
+        Phase.HOST.value: "host, trained further",
+        Phase.EXDA.value: "host + ExDA, trained further",
+    }
+    lines = [
+        "| | held-out PSNR (dB) | held-out SSIM | photograph PSNR (dB) | photograph SSIM |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in titles.items():
+        crops, photo = measured["held_out"][name], measured["photograph"][name]
+        cells = (f"{place['psnr']:.2f} | {place['ssim']:.4f}" for place in (crops, photo))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def report(run: Run, testing: Tensor, testing_names: Sequence[str], command: str) -> None:
+    """Evaluate all three models and write the JSON and the Markdown of the results."""
+    trained = (Phase.PRETRAIN, Phase.HOST, Phase.EXDA)
+    records = {phase.value: run.record(phase) for phase in trained}
+    host, ours = records[Phase.HOST.value], records[Phase.EXDA.value]
+    measured = evaluate(run, testing, trained)
+    pairs = list(
+        zip(
+            measured["held_out_psnr"][Phase.EXDA.value],
+            measured["held_out_psnr"][Phase.HOST.value],
+            strict=True,
+        )
+    )
+    differences = torch.tensor([ours - theirs for ours, theirs in pairs])
+    comparison = {
+        "mean_psnr_difference": round(differences.mean().item(), 3),
+        "standard_error": round((differences.std() / math.sqrt(len(pairs))).item(), 3),
+        "crops_where_exda_is_better": int((differences > 0).sum()),
+        "crops": len(pairs),
+    }
+    result = {
+        "command": command,
+        "seed": run.seed,
+        "data_sha256": run.data_sha256,
+        "training_crops": len(run.train),
+        "held_out_photographs": sorted({photo_of(name) for name in testing_names}),
+        "settings": {
+            "batch": BATCH,
+            "patch": PATCH,
+            "optimiser": "AdamW",
+            "loss": "L1",
+            "schedule": f"{WARM_UP_STEPS} steps of warm-up, then cosine to 0, anew for each phase",
+            "peak_learning_rate": PEAK_LEARNING_RATE,
+            "weight_decay": WEIGHT_DECAY,
+            "gradient_norm": GRADIENT_NORM,
+        },
+        "phases": {name: asdict(record) for name, record in records.items()},
+        "exda_minus_host": comparison,
+        **measured,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "demo_weights.json").write_text(json.dumps(result, indent=2) + "\n")
+    lines = [
+        "# Demo weights: equal further training with and without ExDA",
+        "",
+        *table(measured),
+        "",
+        f"ExDA minus host on the {len(pairs)} held-out crops: {comparison['mean_psnr_difference']:+.3f} dB "
+        f"(standard error {comparison['standard_error']:.3f} over crops), better on "
+        f"{comparison['crops_where_exda_is_better']}. One seed ({run.seed}): the error over crops says nothing "
+        "about how much another training run would differ.",
+        "",
+        "| phase | parameters | steps | wall time (s) |",
+        "|---|---|---|---|",
+        *(f"| {name} | {done.parameters:,} | {done.steps} | {done.seconds:.0f} |" for name, done in records.items()),
+        "",
+        f"ExDA adds {ours.parameters - host.parameters:,} parameters "
+        f"({100 * (ours.parameters / host.parameters - 1):.1f} %). "
+        f"Trained on {ours.device}: {machine_line(ours.machine)}",
+        "",
+        f"Command: `{command}`",
+    ]
+    (RESULTS / "demo_weights.md").write_text("\n".join(lines) + "\n")
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
