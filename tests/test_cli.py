@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from exda_primitives.cli import app
@@ -16,6 +17,14 @@ def test_demo_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:
     assert "PSNR (dB)" in result.output
     assert "unpatched: same modules, same output: True" in result.output
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("out", ["picture.txt", "no/such/folder/picture.png"])
+def test_demo_refuses_an_output_before_it_starts(out: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / out)])
+    assert result.exit_code == 2
+    assert "--out" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_command_the_commands_are_listed() -> None:

@@ -25,9 +25,17 @@ def demo(
 ) -> None:
     """Degrade a photograph, restore it with a small Restormer, patch that, restore again, unpatch."""
     # Late: --help needs neither torch nor the picture.
+    from PIL import Image  # noqa: PLC0415
+
     from .demo.run import STEPS, run  # noqa: PLC0415
     from .patching.table import print_report  # noqa: PLC0415
 
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise typer.BadParameter(
+            f"{out.name!r} has no ending of a picture format; write e.g. exda-demo.png", param_hint="--out"
+        )
+    if not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(out.parent)!r}", param_hint="--out")
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -43,7 +51,7 @@ def demo(
     for title, scored in result.scores.items():
         table.add_row(title, f"{scored.psnr:.2f}", f"{scored.ssim:.4f}")
     console.print(table)
-    console.print("host and host + ExDA were trained equally long from the same weights", highlight=False)
+    console.print("The host and the patched model were trained equally long from the same weights.", highlight=False)
     console.print(f"unpatched: same modules, same output: {result.given_back}", highlight=False)
     console.print(f"written: {result.picture}", highlight=False)
     if not result.given_back:

@@ -42,7 +42,7 @@ def test_names_are_grouped(deep):
 def test_columns(deep):
     lines = str(exda.plan(deep)).splitlines()
     header = next(line for line in lines if "module" in line)
-    assert all(word in header for word in ("n", "family", "dim", "heads", "stage", "new parameters", "MACs/pixel"))
+    assert all(word in header for word in ("n", "family", "dim", "heads", "stage", "parameters", "MACs/px"))
     row = next(line for line in lines if "encoder_level2" in line)
     assert all(word in row.split() for word in ("3", "mdta", "16", "2", "encoder"))
 

@@ -69,7 +69,7 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     report = patch(model)
 
     on_step("restoring with the patched model, as it starts")
-    unchanged = largest_difference(_restore(model, degraded), by_host)
+    as_it_starts = _restore(model, degraded)
 
     on_step("restoring with trained ExDA weights")
     model.load_state_dict(_weights("exda"))
@@ -79,18 +79,23 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     unpatch(model)
     same_modules = all(a is b for a, b in zip(model.modules(), modules, strict=True))
     model.load_state_dict(host_weights)
-    same_output = torch.equal(_restore(model, degraded), by_host)
+    given_back = _restore(model, degraded)
 
     on_step("comparing and drawing")
     scores = {
         "degraded": score(degraded, clean),
         "host": score(by_host, clean),
-        "host + ExDA": score(by_exda, clean),
+        "patched, as it starts": score(as_it_starts, clean),
+        "patched, trained": score(by_exda, clean),
+        "unpatched, the host's weights": score(given_back, clean),
     }
-    pictures = {"degraded": degraded, "host": by_host, "host + ExDA": by_exda}
-    captions = {f"{title}, {scores[title].psnr:.2f} dB": picture for title, picture in pictures.items()}
-    sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)}).save(out)
-    return Demo(scores, report, unchanged, same_modules and same_output and not is_patched(model), out)
+    pictures = {"degraded": degraded, "host": by_host, "patched, trained": by_exda}
+    captions = {f"{title}: {scores[title].psnr:.2f} dB": picture for title, picture in pictures.items()}
+    page = sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)})
+    # Of no meaning to PNG; JPEG's default shows.
+    page.save(out, quality=90)
+    same = same_modules and torch.equal(given_back, by_host) and not is_patched(model)
+    return Demo(scores, report, largest_difference(as_it_starts, by_host), same, out)
 
 
 def _weights(name: str) -> dict[str, Tensor]:

@@ -23,9 +23,10 @@ class Projection(NamedTuple):
     pointwise: Map
     depthwise: Map
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
-        return self.depthwise(self.pointwise(x))
+
+def projected(x: Tensor, projection: Projection) -> Tensor:
+    """(B, C, H, W) -> (B, C', H, W)."""
+    return projection.depthwise(projection.pointwise(x))
 
 
 class Branch(NamedTuple):

@@ -37,7 +37,11 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table("module", "n", "family", "dim", "heads", "stage", "new parameters", "MACs/pixel")
+    # Narrow enough for 80 columns and the names of the usual backbones.
+    table = Table(
+        *("module", "n", "family", "dim", "heads", "stage", "parameters", "MACs/px"), box=None, padding=(0, 1, 0, 0)
+    )
+    table.columns[0].overflow = "fold"
     for column in (1, 3, 4, 6, 7):
         table.columns[column].justify = "right"
     for group in report.grouped():

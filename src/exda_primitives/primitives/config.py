@@ -71,7 +71,7 @@ def check_integer(owner: str, name: str, given: object, least: int) -> None:
 
 
 def check_value(owner: str, name: str, form: object, init: object) -> None:
-    """Raises ConfigError for a value form (the argument ``name``) or an init that do not exist or do not go together."""
+    """Raises ConfigError for a value form (the argument ``name``) or an init that does not exist, or does not fit."""
     check_choice(owner, name, form, ValueForm)
     check_choice(owner, "init", init, Init)
     if init == "identity" and form in ("replace", "gelu", "sigmoid"):

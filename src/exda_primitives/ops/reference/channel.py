@@ -11,21 +11,21 @@ from einops import rearrange
 from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
-from ..terms import CrossTerms, FusedTerms, TokenTerms
+from ..terms import CrossTerms, FusedTerms, TokenTerms, projected
 from ..value import nonlinear_value
 from .tokens import token_maps
 
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    q, k, v = terms.qkv(x).chunk(3, dim=1)
+    q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
     return _attend(q, k, v, x, terms)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
-    k, v = terms.kv(y).chunk(2, dim=1)
-    return _attend(terms.q(x), k, v, y, terms)
+    k, v = projected(y, terms.kv).chunk(2, dim=1)
+    return _attend(projected(x, terms.q), k, v, y, terms)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | CrossTerms) -> Tensor:

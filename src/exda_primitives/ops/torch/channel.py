@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
-from ..terms import CrossTerms, FusedTerms, ValueTerms
+from ..terms import CrossTerms, FusedTerms, ValueTerms, projected
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from ..value import activate, hidden, nonlinear_value
 from .fold import Sum, foldable_weight, through_blocks
@@ -29,18 +29,18 @@ class _Mixing(NamedTuple):
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    q, k, v = terms.qkv(x).chunk(3, dim=1)
+    q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
     return _attend(q, k, v, x, terms)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
-    k, v = terms.kv(y).chunk(2, dim=1)
-    return _attend(terms.q(x), k, v, y, terms)
+    k, v = projected(y, terms.kv).chunk(2, dim=1)
+    return _attend(projected(x, terms.q), k, v, y, terms)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | CrossTerms) -> Tensor:
-    heads, tokens, value = terms.temperature.shape[-3], terms.tokens, terms.value
+    tokens, value = terms.tokens, terms.value
     g, scale = None, 1.0
     if tokens is not None:
         # Phi and the pooling commute: h*K channels to pool instead of C.
@@ -48,9 +48,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | Cros
         maps, scale = unit_mean(maps, tokens.scale)
         g = upsample(maps, v.shape[-2:]).to(v.dtype)
     with without_autocast(x):
-        mixing = _mixing(q, k, g, heads, terms)
-        if mixing.token is not None:
-            mixing = mixing._replace(token=mixing.token * scale)
+        mixing = _mixing(q, k, g, scale, terms)
         weight, bias = foldable_weight(terms.project)
         left = torch.eye(v.shape[1], device=v.device, dtype=v.dtype) if weight is None else weight
         left = widen(left)
@@ -105,8 +103,10 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Su
     return total
 
 
-def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: FusedTerms | CrossTerms) -> _Mixing:
+def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float, terms: FusedTerms | CrossTerms) -> _Mixing:
+    """E of maps q, k and tokens g, whose use as values still needs the factor ``scale``."""
     temperature = widen(terms.temperature)
+    heads = temperature.shape[-3]
     q, k = _rows(q, heads), _rows(k, heads)
     q_norm, k_norm = unit_divisor(q), unit_divisor(k)
     logits = temperature * _cosines(q, k, q_norm, k_norm)
@@ -125,7 +125,8 @@ def _mixing(q: Tensor, k: Tensor, g: Tensor | None, heads: int, terms: FusedTerm
         own = own.mean(2, keepdim=True)
     own = widen(tokens.alpha) * own
     c = q.shape[2]
-    return _Mixing((1 - gate * mass) * local + own[..., :c], gate * mass * token_logits.softmax(-1) + own[..., c:])
+    from_tokens = gate * mass * token_logits.softmax(-1) + own[..., c:]
+    return _Mixing((1 - gate * mass) * local + own[..., :c], scale * from_tokens)
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:

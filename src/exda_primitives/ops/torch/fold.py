@@ -14,7 +14,7 @@ def foldable_weight(project: Map) -> tuple[Tensor | None, Tensor | None]:
 
     Only a bare ``nn.Conv2d`` may: anything hooked, parametrised or wrapped does more than its weight says.
     """
-    if type(project) is not nn.Conv2d or "forward" in vars(project):
+    if type(project) is not nn.Conv2d or "forward" in project.__dict__:
         return None, None
     if any((project._forward_hooks, project._forward_pre_hooks, project._backward_hooks, project._backward_pre_hooks)):
         return None, None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import FusedTerms, TokenTerms
+from ..terms import FusedTerms, TokenTerms, projected
 from ..tokens import compact_maps, unit_mean, upsample_flat
 from ..value import nonlinear_value
 
@@ -30,7 +30,7 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     size = x.shape[-2:]
     x_sorted, half_order = sort_half(x)
-    q1, k1, q2, k2, v = terms.qkv(x_sorted).chunk(5, dim=1)
+    q1, k1, q2, k2, v = projected(x_sorted, terms.qkv).chunk(5, dim=1)
     before = terms.value is not None and terms.value.position == "before"
     if terms.value is not None and before:
         v = nonlinear_value(v, terms.value)
