@@ -8,8 +8,10 @@ True
 """
 
 from . import models
+from .checkpoints import load, load_checkpoint, save
 from .errors import (
     AlreadyPatchedError,
+    CheckpointError,
     ConfigError,
     ExDAError,
     InputError,
@@ -58,6 +60,7 @@ __all__ = [
     "GST",
     "AlreadyPatchedError",
     "Backbone",
+    "CheckpointError",
     "ConfigError",
     "ConvFamily",
     "ConvLayout",
@@ -86,11 +89,14 @@ __all__ = [
     "config_of",
     "from_host",
     "is_patched",
+    "load",
+    "load_checkpoint",
     "models",
     "new_parameters",
     "patch",
     "patched",
     "plan",
     "register_adapter",
+    "save",
     "unpatch",
 ]

@@ -45,3 +45,7 @@ class VerificationError(ExDAError, RuntimeError):
 
 class RegistrationError(ExDAError, ValueError):
     """An adapter cannot be registered."""
+
+
+class CheckpointError(ExDAError, ValueError):
+    """A file that is no checkpoint, is damaged, or does not fit the model; nothing was changed."""

@@ -124,9 +124,14 @@ def patched(
     try:
         yield report
     finally:
-        names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else {}
-        target, _ = unwrap(model)
-        _swap(target, {name: module.release() for name, module in _ours(target).items() if name in names})
+        undo(model, report)
+
+
+def undo(model: nn.Module, report: Report) -> None:
+    """Puts back what the call of :func:`patch` that returned ``report`` replaced, and nothing else."""
+    names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
+    target, _ = unwrap(model)
+    _swap(target, {name: module.release() for name, module in _ours(target).items() if name in names})
 
 
 def from_host(

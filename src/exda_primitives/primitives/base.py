@@ -28,7 +28,9 @@ class ExDAModule(nn.Module):
 
     A family's module names the host layers that it works with (``PARTS``, under the names that the official code
     uses), builds them when it is constructed from scratch, and finds them under whatever names a host gave them when
-    it adopts one.
+    it adopts one. The host's layers are called as modules (the output projection is folded unless it is hooked or
+    wrapped); of ``value`` and ``token`` only the weights are read, so that forward hooks on these two do not fire:
+    ``token.maps(x)`` gives the maps.
 
     Args:
         dim: C, channels.

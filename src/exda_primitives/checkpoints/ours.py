@@ -1,0 +1,131 @@
+"""Our own files: safetensors with the configuration and the names of the patched attentions in the header."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ExDAError
+from ..patching import config_of, patch
+from ..patching.patch import undo
+from ..patching.wrappers import unwrap
+from ..primitives import ExDAConfig, ExDAModule
+from .safe import check_fit, copy_into, read_safetensors, write_safetensors
+
+FORMAT = "exda_primitives"
+VERSION = 1
+
+
+def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) -> None:
+    """Writes the parameters that ExDA added, or everything, with the configuration, as one safetensors file.
+
+    Args:
+        model: a patched model.
+        path: the file; replaced whole or not at all.
+        whole: the entire state dict instead of the new parameters alone.
+
+    Raises:
+        NotPatchedError: for a model that is not patched.
+        OSError: when the file cannot be written.
+
+    Example:
+        >>> import tempfile, exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     exda.save(model, f"{folder}/exda.safetensors")
+        ...     exda.unpatch(model)[0]
+        ...     exda.load(model, f"{folder}/exda.safetensors")
+        'encoder_level1.0.attn'
+        >>> exda.is_patched(model)
+        True
+    """
+    model, _ = unwrap(model)
+    config = config_of(model)
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": json.dumps(config.as_dict()),
+        "modules": json.dumps(_patched_names(model)),
+        "whole": json.dumps(whole),
+    }
+    write_safetensors(model.state_dict() if whole else _new_state(model), header, Path(path))
+
+
+def load(model: nn.Module, path: str | PathLike[str]) -> None:
+    """Loads what :func:`save` wrote; an unpatched model is first patched as the file says.
+
+    Args:
+        model: an unpatched model, or one that is patched with the file's configuration at the file's attentions.
+        path: the file.
+
+    Raises:
+        CheckpointError: for a file that is damaged, not ours, of a newer version, or does not fit; the model is as it
+            was.
+        AlreadyPatchedError: for a model that is patched with another configuration.
+        NoMatchError, PatternError, WrappedModelError: as for :func:`patch`, when the model cannot be patched so.
+    """
+    path = Path(path)
+    tensors, header = read_safetensors(path)
+    config, names, whole = _read_header(header, path)
+    model, _ = unwrap(model)
+    report = patch(model, config, include=[_literally(name) for name in names])
+    try:
+        if sorted(_patched_names(model)) != sorted(names):
+            raise CheckpointError(
+                f"{path}: was saved from a model with {len(names)} patched attentions; this one is patched in "
+                f"{len(_patched_names(model))}: {', '.join(_patched_names(model)[:5])}, ..."
+            )
+        check_fit(tensors, model.state_dict() if whole else _new_state(model), path)
+        copy_into(model, tensors)
+    except ExDAError:
+        undo(model, report)
+        raise
+
+
+def _new_state(model: nn.Module) -> dict[str, Tensor]:
+    """The new parameters under their names in the state dict, every one once."""
+    state = model.state_dict()
+    return {
+        f"{name}.{key}": state[f"{name}.{key}"]
+        for name, module in _attentions(model).items()
+        for key in module.new_parameters()
+    }
+
+
+def _patched_names(model: nn.Module) -> list[str]:
+    return list(_attentions(model))
+
+
+def _attentions(model: nn.Module) -> dict[str, ExDAModule]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, ExDAModule) and module.replaces_host
+    }
+
+
+def _literally(name: str) -> str:
+    """A pattern that matches ``name`` alone."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _read_header(header: dict[str, str], path: Path) -> tuple[ExDAConfig, list[str], bool]:
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: was not written by exda.save; for other checkpoints use exda.load_checkpoint.")
+    try:
+        version, whole = int(header["version"]), json.loads(header["whole"]) is True
+        options: dict[str, Any] = json.loads(header["config"])
+        names = [str(name) for name in json.loads(header["modules"])]
+        config = None if version > VERSION else ExDAConfig(**options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({type(error).__name__}: {error}).") from error
+    if config is None:
+        raise CheckpointError(
+            f"{path}: is of version {version}, this library reads up to {VERSION}; upgrade exda_primitives."
+        )
+    return config, names, whole

@@ -1,0 +1,110 @@
+"""Reading without running code, writing without leaving half a file, copying without leaving half a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors on the CPU and metadata.
+
+    Raises:
+        CheckpointError: for anything but a whole safetensors file.
+    """
+    _check_is_file(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error}).") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """What ``torch.load(weights_only=True)`` returns, on the CPU: tensors and plain containers, never code.
+
+    Raises:
+        CheckpointError: for a file that is damaged, or holds anything else.
+    """
+    _check_is_file(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: not read, because it is damaged or holds more than tensors and plain containers, which could run "
+            f"code ({str(error).splitlines()[0]})."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error}).") from error
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Writes beside ``path`` and renames: an existing file is replaced whole or not at all.
+
+    Raises:
+        OSError: when it cannot be written; what was there is still there.
+    """
+    # Copies: two names may share one storage, which the format refuses.
+    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(held, partial, metadata=metadata)
+        partial.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: could not be written ({error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], path: Path) -> None:
+    """Raises CheckpointError unless both hold the same names with the same shapes, all floating point where it is."""
+    missing, foreign = sorted(into.keys() - tensors.keys()), sorted(tensors.keys() - into.keys())
+    if missing or foreign:
+        raise CheckpointError(
+            f"{path}: does not fit the model. {_some('missing in the file', missing)}"
+            f"{_some('not in the model', foreign)}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != into[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, in the model it is {tuple(into[name].shape)}."
+            )
+        if tensor.is_floating_point() != into[name].is_floating_point():
+            raise CheckpointError(f"{path}: {name} holds {tensor.dtype}, in the model it is {into[name].dtype}.")
+
+
+@torch.no_grad()
+def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies values into the model's own tensors, which keep dtype and device; to be checked by ``check_fit`` before.
+
+    On the meta device, where there is nothing to copy into, the tensors take the place of the model's.
+    """
+    state = model.state_dict()
+    if any(state[name].is_meta for name in tensors):
+        model.load_state_dict(dict(tensors), strict=False, assign=True)
+        return
+    for name, tensor in tensors.items():
+        state[name].copy_(tensor)
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: {what}.")
+
+
+def _some(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
+    return f"{what.capitalize()}: {shown}. "
