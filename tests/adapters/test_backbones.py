@@ -34,12 +34,14 @@ STAGES = {
     "promptir": RESTORMER | PROMPTIR,
     "adair": RESTORMER | ADAIR,
     "histoformer": {name.replace("attn", "attn_g"): place for name, place in RESTORMER.items()},
+    "amir": RESTORMER,
 }
 CHILDREN = {
     "restormer": (),
     "promptir": ("prompt1", "prompt2", "prompt3", "noise_level1", "noise_level2", "noise_level3"),
     "adair": ("fre1", "fre2", "fre3"),
     "histoformer": ("skip_patch_embed1", "skip_patch_embed2", "skip_patch_embed3"),
+    "amir": ("dict_generator", "channel_routing_latent"),
 }
 
 

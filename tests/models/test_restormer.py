@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from tests.goldens.recipe import Case, fill_state, load_case, load_spec
-from torch import Tensor, nn
+from tests.goldens.recipe import load_case, load_spec
+from torch import nn
 
 from exda_primitives.models import Restormer
 from exda_primitives.models.blocks import Attention, LayerNorm
 
+from .checks import FLOAT32_MODULE, FLOAT32_NETWORK, FLOAT64, assert_official_state, build, worst
+
 SMALL = "restormer-small"
 BIG = ["restormer-default", "restormer-denoise_biasfree", "restormer-gray_biasfree", "restormer-dualpixel"]
-
-FLOAT32_NETWORK = 5e-5
-FLOAT32_MODULE = 2e-5
-FLOAT64 = 1e-9
-
-
-def build(name: str, module_class: type[nn.Module]) -> nn.Module:
-    spec = load_spec(name)
-    module = module_class(**spec["config"])
-    state = {key: torch.from_numpy(value) for key, value in fill_state(spec).items()}
-    module.load_state_dict(state, strict=True)
-    return module.eval()
 
 
 @cache
@@ -39,24 +28,11 @@ def small(**changes: Any) -> Restormer:
     return Restormer(**{"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1} | changes)
 
 
-@torch.no_grad()
-def worst(module: nn.Module, case: Case, dtype: torch.dtype) -> float:
-    inputs = (torch.from_numpy(x).to(dtype) for x in case.inputs)
-    output: Tensor = copy.deepcopy(module).to(dtype)(*inputs)
-    expected, stride = (case.output64, case.stride64) if dtype is torch.float64 else (case.output, case.stride)
-    assert output.dtype is dtype
-    assert list(output.shape) == case.info["output_shape"]
-    return (output[..., ::stride, ::stride] - torch.from_numpy(expected)).abs().max().item()
-
-
 @pytest.mark.parametrize("name", [SMALL, *BIG])
 def test_state_dict_has_the_official_keys_in_the_official_order(name: str) -> None:
     spec = load_spec(name)
     with torch.device("meta"):
-        model = Restormer(**spec["config"])
-    shapes = [(key, list(value.shape)) for key, value in model.state_dict().items()]
-    assert shapes == list(spec["state_dict"].items())
-    assert sum(parameter.numel() for parameter in model.parameters()) == spec["parameters"]
+        assert_official_state(Restormer(**spec["config"]), spec)
 
 
 def test_defaults_are_the_official_ones() -> None:

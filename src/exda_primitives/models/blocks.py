@@ -42,10 +42,42 @@ def check_image(x: Tensor, multiple: int) -> None:
         )
 
 
+def check_heads(dim: int, num_heads: int) -> None:
+    """Refuse channels that cannot be shared out.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+    if dim % num_heads:
+        raise ValueError(f"{dim} channels cannot be shared out equally among {num_heads} heads")
+
+
+def check_norm_type(norm_type: str) -> None:
+    """Refuse an unknown normalisation.
+
+    Raises:
+        ValueError: if ``norm_type`` is neither ``"WithBias"`` nor ``"BiasFree"``.
+    """
+    if norm_type not in ("WithBias", "BiasFree"):
+        raise ValueError(f"LayerNorm_type must be 'WithBias' or 'BiasFree', got {norm_type!r}")
+
+
 def _inverse_deviation(centred: Tensor) -> Tensor:
     """One over the standard deviation of the channels, (B, C, H, W) to (B, 1, H, W)."""
     # Two means rather than torch.var, which is several times slower on CPU over a strided dimension.
     return torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + _NORM_EPS)
+
+
+def standardised(x: Tensor) -> Tensor:
+    """(B, C, H, W) with mean 0 and variance 1 over the channels of each pixel."""
+    centred = x - x.mean(dim=1, keepdim=True)
+    return centred * _inverse_deviation(centred)
+
+
+def rescaled(x: Tensor) -> Tensor:
+    """(B, C, H, W) with variance 1 over the channels of each pixel, mean left in."""
+    centred = x - x.mean(dim=1, keepdim=True)
+    return x * _inverse_deviation(centred)
 
 
 class _WithBias(nn.Module):
@@ -57,9 +89,7 @@ class _WithBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        scaled = centred * _inverse_deviation(centred)
-        return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+        return standardised(x) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class _BiasFree(nn.Module):
@@ -70,8 +100,7 @@ class _BiasFree(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        return x * _inverse_deviation(centred) * self.weight[:, None, None]
+        return rescaled(x) * self.weight[:, None, None]
 
 
 class LayerNorm(nn.Module):
@@ -89,14 +118,23 @@ class LayerNorm(nn.Module):
 
     def __init__(self, dim: int, norm_type: NormType) -> None:
         super().__init__()
-        if norm_type not in ("WithBias", "BiasFree"):
-            raise ValueError(f"LayerNorm_type must be 'WithBias' or 'BiasFree', got {norm_type!r}")
+        check_norm_type(norm_type)
         self.body: nn.Module = _BiasFree(dim) if norm_type == "BiasFree" else _WithBias(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W); the shape stays."""
         normalised: Tensor = self.body(x)
         return normalised
+
+
+def transposed_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
+    """Channels (B, C, H, W) of ``q`` attend to those of ``k``, in h heads for a ``temperature`` of (h, 1, 1)."""
+    batch, channels, height, width = v.shape
+    heads = (batch, len(temperature), channels // len(temperature), height * width)
+    q, k, v = (part.reshape(heads) for part in (q, k, v))
+    logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+    attention = (logits * temperature).softmax(dim=-1)
+    return (attention @ v).reshape(batch, channels, height, width)
 
 
 class Attention(nn.Module):
@@ -113,8 +151,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, bias: bool) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"{dim} channels cannot be shared out equally among {num_heads} heads")
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
         self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
@@ -123,12 +160,39 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over the channels of (B, C, H, W); the shape stays."""
-        batch, channels, height, width = x.shape
-        heads = (batch, self.num_heads, channels // self.num_heads, height * width)
-        q, k, v = (part.reshape(heads) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1))
-        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
-        attention = (logits * self.temperature).softmax(dim=-1)
-        projected: Tensor = self.project_out((attention @ v).reshape(batch, channels, height, width))
+        q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
+        projected: Tensor = self.project_out(transposed_attention(q, k, v, self.temperature))
+        return projected
+
+
+class CrossAttention(nn.Module):
+    """MDTA between two maps: q comes from one, k and v from the other.
+
+    Args:
+        dim: channels C of both.
+        num_heads: heads h; head i holds the i-th run of C/h consecutive channels.
+        bias: whether the five convolutions have a bias.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, dim: int, num_heads: int, bias: bool) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        self.q = nn.Conv2d(dim, dim, 1, bias=bias)
+        self.q_dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=bias)
+        self.kv = nn.Conv2d(dim, 2 * dim, 1, bias=bias)
+        self.kv_dwconv = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1, groups=2 * dim, bias=bias)
+        self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Channels of ``x`` attend to those of ``y``, both (B, C, H, W); the shape stays."""
+        k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
+        attended = transposed_attention(self.q_dwconv(self.q(x)), k, v, self.temperature)
+        projected: Tensor = self.project_out(attended)
         return projected
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from .blocks import Downsample, NormType, PatchEmbed, TransformerBlock, Upsample, check_image
-
-_LEVELS = 4
-_MULTIPLE = 2 ** (_LEVELS - 1)
+from .blocks import NormType, TransformerBlock
+from .unet import UNet
 
 
-class Restormer(nn.Module):
+class Restormer(UNet):
     """A U-net of transformer blocks over four resolutions; it predicts what to add to its input.
 
     Published configurations: deraining and deblurring use the defaults; denoising uses
@@ -42,6 +39,8 @@ class Restormer(nn.Module):
             divided among its heads, or if ``LayerNorm_type`` is unknown.
     """
 
+    skip_conv: nn.Conv2d
+
     def __init__(
         self,
         inp_channels: int = 3,
@@ -55,64 +54,28 @@ class Restormer(nn.Module):
         LayerNorm_type: NormType = "WithBias",  # noqa: N803 - the official name, which configuration files use
         dual_pixel_task: bool = False,
     ) -> None:
-        super().__init__()
-        for name, value in (("num_blocks", num_blocks), ("heads", heads)):
-            if len(value) != _LEVELS:
-                raise ValueError(f"{name} needs one entry for each of the {_LEVELS} levels, got {list(value)}")
+        def block(channels: int, num_heads: int) -> nn.Module:
+            return TransformerBlock(channels, num_heads, ffn_expansion_factor, bias, LayerNorm_type)
 
-        def blocks(channels: int, level: int, depth: int) -> nn.Sequential:
-            return nn.Sequential(
-                *(
-                    TransformerBlock(channels, heads[level], ffn_expansion_factor, bias, LayerNorm_type)
-                    for _ in range(depth)
-                )
-            )
+        def skip() -> dict[str, nn.Module]:
+            return {"skip_conv": nn.Conv2d(dim, 2 * dim, 1, bias=bias)} if dual_pixel_task else {}
 
-        self.patch_embed = PatchEmbed(inp_channels, dim)
-        self.encoder_level1 = blocks(dim, 0, num_blocks[0])
-        self.down1_2 = Downsample(dim)
-        self.encoder_level2 = blocks(2 * dim, 1, num_blocks[1])
-        self.down2_3 = Downsample(2 * dim)
-        self.encoder_level3 = blocks(4 * dim, 2, num_blocks[2])
-        self.down3_4 = Downsample(4 * dim)
-        self.latent = blocks(8 * dim, 3, num_blocks[3])
-        self.up4_3 = Upsample(8 * dim)
-        self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=bias)
-        self.decoder_level3 = blocks(4 * dim, 2, num_blocks[2])
-        self.up3_2 = Upsample(4 * dim)
-        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias)
-        self.decoder_level2 = blocks(2 * dim, 1, num_blocks[1])
-        self.up2_1 = Upsample(2 * dim)
-        self.decoder_level1 = blocks(2 * dim, 0, num_blocks[0])
-        self.refinement = blocks(2 * dim, 0, num_refinement_blocks)
+        super().__init__(
+            inp_channels,
+            out_channels,
+            dim,
+            num_blocks,
+            num_refinement_blocks,
+            heads,
+            bias,
+            block,
+            insertions={"output": skip},
+            latent_channels=8 * dim,
+        )
         self.dual_pixel_task = dual_pixel_task
-        if dual_pixel_task:
-            self.skip_conv = nn.Conv2d(dim, 2 * dim, 1, bias=bias)
-        self.output = nn.Conv2d(2 * dim, out_channels, 3, padding=1, bias=bias)
 
-    def forward(self, inp_img: Tensor) -> Tensor:
-        """Restore a batch of images.
-
-        Args:
-            inp_img: (B, inp_channels, H, W), in [0, 1]; H and W multiples of 8.
-
-        Returns:
-            (B, out_channels, H, W); not clipped to [0, 1].
-
-        Raises:
-            ValueError: if the input is not 4-D, or H or W is not a multiple of 8.
-        """
-        check_image(inp_img, _MULTIPLE)
-        embedded = self.patch_embed(inp_img)
-        level1 = self.encoder_level1(embedded)
-        level2 = self.encoder_level2(self.down1_2(level1))
-        level3 = self.encoder_level3(self.down2_3(level2))
-        x = self.latent(self.down3_4(level3))
-        x = self.decoder_level3(self.reduce_chan_level3(torch.cat((self.up4_3(x), level3), dim=1)))
-        x = self.decoder_level2(self.reduce_chan_level2(torch.cat((self.up3_2(x), level2), dim=1)))
-        x = self.decoder_level1(torch.cat((self.up2_1(x), level1), dim=1))
-        x = self.refinement(x)
-        if self.dual_pixel_task:
-            x = x + self.skip_conv(embedded)
-        output: Tensor = self.output(x)
-        return output if self.dual_pixel_task else output + inp_img
+    def _finish(self, x: Tensor, embedded: Tensor, image: Tensor) -> Tensor:
+        if not self.dual_pixel_task:
+            return super()._finish(x, embedded, image)
+        output: Tensor = self.output(x + self.skip_conv(embedded))
+        return output
