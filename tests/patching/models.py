@@ -53,3 +53,10 @@ def train_new_parameters(model):
     """Stands in for a training: every new parameter gets a value that matters."""
     for parameter in exda.new_parameters(model):
         parameter.add_(torch.randn_like(parameter), alpha=0.5)
+
+
+def patched_and_trained(make):
+    model = make().eval()
+    exda.patch(model)
+    train_new_parameters(model)
+    return model

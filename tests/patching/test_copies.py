@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 import exda_primitives as exda
 
 from .hosts import Cross, Histogram, Renamed
-from .models import Net, image, train_new_parameters, two_blocks
+from .models import Net, image, patched_and_trained, train_new_parameters, two_blocks
 
 MODELS = {
     "mdta": two_blocks,
@@ -39,10 +39,7 @@ def copied(request):
 
 @pytest.fixture(params=MODELS)
 def model(request):
-    model = MODELS[request.param]().eval()
-    exda.patch(model)
-    train_new_parameters(model)
-    return model
+    return patched_and_trained(MODELS[request.param])
 
 
 @torch.no_grad()

@@ -4,20 +4,15 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-import exda_primitives as exda
-
 from .hosts import Cross
-from .models import Net, image, train_new_parameters, two_blocks
+from .models import Net, image, patched_and_trained, two_blocks
 
 MODELS = {"mdta": two_blocks, "cross": lambda: Net(Cross(), inputs=2)}
 
 
 @pytest.fixture(params=MODELS)
 def model(request):
-    model = MODELS[request.param]().eval()
-    exda.patch(model)
-    train_new_parameters(model)
-    return model
+    return patched_and_trained(MODELS[request.param])
 
 
 @torch.no_grad()
