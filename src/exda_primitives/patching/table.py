@@ -28,6 +28,8 @@ def print_report(report: Report, console: Console) -> None:
     if report.matches:
         console.print(_table(report))
         console.print(_totals(report), markup=False, highlight=False)
+    if report.multiple_of:
+        console.print(f"height and width of an image: multiples of {report.multiple_of}", markup=False, highlight=False)
     if report.already_patched:
         console.print(f"already patched: {len(report.already_patched)}", markup=False, highlight=False)
     for near_miss in report.near_misses:
