@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ExDAError(Exception):
     """Base of all errors that this library raises on purpose."""
@@ -49,3 +51,8 @@ class RegistrationError(ExDAError, ValueError):
 
 class CheckpointError(ExDAError, ValueError):
     """A file that is no checkpoint, is damaged, or does not fit the model; nothing was changed."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first five names, and how many there are if more, for a message."""
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

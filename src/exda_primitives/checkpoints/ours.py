@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ExDAError
+from ..errors import CheckpointError, ExDAError, some_of
 from ..patching import config_of, patch
-from ..patching.patch import undo
+from ..patching.patch import patched_attentions, undo
 from ..patching.wrappers import unwrap
-from ..primitives import ExDAConfig, ExDAModule
+from ..primitives import ExDAConfig
 from .safe import check_fit, copy_into, read_safetensors, write_safetensors
 
 FORMAT = "exda_primitives"
@@ -77,8 +77,8 @@ def load(model: nn.Module, path: str | PathLike[str]) -> None:
     try:
         if sorted(_patched_names(model)) != sorted(names):
             raise CheckpointError(
-                f"{path}: was saved from a model with {len(names)} patched attentions; this one is patched in "
-                f"{len(_patched_names(model))}: {', '.join(_patched_names(model)[:5])}, ..."
+                f"{path}: was saved from a model with {len(names)} patched attentions, this one is patched in: "
+                f"{some_of(_patched_names(model))}."
             )
         check_fit(tensors, model.state_dict() if whole else _new_state(model), path)
         copy_into(model, tensors)
@@ -92,21 +92,13 @@ def _new_state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     return {
         f"{name}.{key}": state[f"{name}.{key}"]
-        for name, module in _attentions(model).items()
+        for name, module in patched_attentions(model, aliases=False).items()
         for key in module.new_parameters()
     }
 
 
 def _patched_names(model: nn.Module) -> list[str]:
-    return list(_attentions(model))
-
-
-def _attentions(model: nn.Module) -> dict[str, ExDAModule]:
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, ExDAModule) and module.replaces_host
-    }
+    return list(patched_attentions(model, aliases=False))
 
 
 def _literally(name: str) -> str:

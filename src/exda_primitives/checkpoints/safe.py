@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, some_of
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -104,7 +104,4 @@ def _check_is_file(path: Path) -> None:
 
 
 def _some(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    shown = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
-    return f"{what.capitalize()}: {shown}. "
+    return f"{what.capitalize()}: {some_of(names)}. " if names else ""

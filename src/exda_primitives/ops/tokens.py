@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import accumulation_dtype
-from .terms import Scale
+from .terms import Scale, TokenTerms
 
 
 def compact_maps(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -77,3 +79,22 @@ def unit_mean(maps: Tensor, scale: Scale) -> tuple[Tensor, float]:
         (B, M, h, w) and the factor.
     """
     return scaled(maps, "mean"), 1 / (maps.shape[-2] * maps.shape[-1]) if scale == "sum" else 1.0
+
+
+class SortedTokens(NamedTuple):
+    """Tokens (B, h*K, N) of mean 1, sorted by their own values, their order, and their factor as values."""
+
+    values: Tensor
+    order: Tensor
+    scale: float
+
+
+def sorted_tokens(x: Tensor, tokens: TokenTerms, dtype: torch.dtype) -> SortedTokens:
+    """Tokens of (B, C, H, W), in ``dtype``, as Histoformer's attention takes them.
+
+    Sorted before the scale is applied: its rounding would order the near ties of a plateau anew.
+    """
+    compact, scale = unit_mean(compact_maps(x, tokens.weight, tokens.stride), tokens.scale)
+    maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
+    values, order = maps.flatten(2).sort(dim=-1, stable=True)
+    return SortedTokens(values, order, scale)

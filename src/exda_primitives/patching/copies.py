@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..primitives.base import HOOK_NAMES
 
@@ -28,10 +28,22 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
     # Given to deepcopy as copied already: what a hook belongs to, a trainer or the whole model, stays out of this.
     copies = copy.deepcopy(modules, {id(each): OrderedDict() for each in hooks})
     for module in copies:
-        if any(parameter.is_meta for parameter in module.parameters()):
+        if not has_weights(module):
             module.to_empty(device="cpu")
         module.to(device="cpu", dtype=dtype).eval()
     return copies
+
+
+def has_weights(module: nn.Module) -> bool:
+    """Whether no parameter is on the meta device."""
+    return not any(parameter.is_meta for parameter in module.parameters())
+
+
+def random_maps(
+    count: int, shape: tuple[int, int, int, int], dtype: torch.dtype, generator: torch.Generator
+) -> list[Tensor]:
+    """Normal maps of (B, C, H, W) on the CPU, whatever the defaults of device and dtype are."""
+    return [torch.randn(shape, generator=generator, dtype=dtype, device="cpu") for _ in range(count)]
 
 
 @contextmanager

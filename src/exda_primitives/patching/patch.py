@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
 from ..primitives import ExDAConfig, ExDAModule
+from .copies import has_weights
 from .plan import draft
 from .recognise import Found
 from .report import Report
@@ -80,7 +81,7 @@ def patch(
     replacements = [(found.names, _build(found, config, verify)) for found in drafted.found]
     _swap(drafted.target, {name: module for names, module in replacements for name in names})
     notes = report.notes
-    if verify and any(parameter.is_meta for _, module in replacements for parameter in module.parameters()):
+    if verify and not all(has_weights(module) for _, module in replacements):
         notes = (*notes, "modules on the meta device were not verified: there are no weights to compare with")
     return replace(report, applied=True, notes=notes)
 
@@ -98,7 +99,7 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
         NotPatchedError: when there is nothing to put back.
     """
     target, _ = unwrap(model)
-    ours = _ours(target)
+    ours = patched_attentions(target)
     if not ours:
         raise NotPatchedError(f"{type(target).__name__} holds no attention that exda.patch put there.")
     if "" in ours:
@@ -131,7 +132,7 @@ def undo(model: nn.Module, report: Report) -> None:
     """Puts back what the call of :func:`patch` that returned ``report`` replaced, and nothing else."""
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     target, _ = unwrap(model)
-    _swap(target, {name: module.release() for name, module in _ours(target).items() if name in names})
+    _swap(target, {name: module.release() for name, module in patched_attentions(target).items() if name in names})
 
 
 def from_host(
@@ -163,7 +164,7 @@ def from_host(
 
 def is_patched(model: nn.Module) -> bool:
     """Whether the model holds an attention that :func:`patch` put there."""
-    return bool(_ours(model))
+    return bool(patched_attentions(model))
 
 
 def config_of(model: nn.Module) -> ExDAConfig:
@@ -172,7 +173,7 @@ def config_of(model: nn.Module) -> ExDAConfig:
     Raises:
         NotPatchedError: for a model that is not patched.
     """
-    module = next(iter(_ours(model).values()), None)
+    module = next(iter(patched_attentions(model).values()), None)
     if module is None:
         raise NotPatchedError(f"{type(model).__name__} is not patched: exda.patch(model) first.")
     return module.config
@@ -194,16 +195,17 @@ def new_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for module in ours for parameter in module.new_parameters().values()]
 
 
-def _ours(model: nn.Module) -> dict[str, ExDAModule]:
+def patched_attentions(model: nn.Module, *, aliases: bool = True) -> dict[str, ExDAModule]:
+    """What :func:`patch` put into the model, by name; with ``aliases`` a shared one under every name it has."""
     return {
         name: module
-        for name, module in model.named_modules(remove_duplicate=False)
+        for name, module in model.named_modules(remove_duplicate=not aliases)
         if isinstance(module, ExDAModule) and module.replaces_host
     }
 
 
 def _refuse_other_config(target: nn.Module, config: ExDAConfig) -> None:
-    for name, module in _ours(target).items():
+    for name, module in patched_attentions(target).items():
         if module.config != config:
             raise AlreadyPatchedError(
                 f"{name}: the model is patched with {module.config}, asked for was {config}. exda.unpatch(model) first."
@@ -212,7 +214,7 @@ def _refuse_other_config(target: nn.Module, config: ExDAConfig) -> None:
 
 def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
-    if verify:
+    if verify and has_weights(replacement):
         verify_pair(found.module, replacement, found.family.inputs)
     return replacement
 

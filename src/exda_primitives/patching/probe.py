@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..primitives import ExDAConfig
 from .adapter import Family
-from .copies import detached, quietly
+from .copies import detached, quietly, random_maps
 from .shapes import TEMPERATURE
 
 PLAIN = ExDAConfig(tokens=0, value="none")
@@ -44,13 +44,11 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
         for training, sizes in ((False, SIZES), (True, SIZES[:1])):
             host.train(training)
             for batch, height, width in sizes:
-                inputs = [
-                    torch.randn(batch, claim.dim, height, width, generator=generator, dtype=torch.float32, device="cpu")
-                    for _ in range(family.inputs)
-                ]
+                shape = (batch, claim.dim, height, width)
+                inputs = random_maps(family.inputs, shape, torch.float32, generator)
                 if problem := _difference(host, claim, inputs):
                     mode = "training" if training else "eval"
-                    return f"{problem} on {(batch, claim.dim, height, width)} in {mode} mode"
+                    return f"{problem} on {shape} in {mode} mode"
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from ..errors import PatternError
+from ..errors import PatternError, some_of
 from .adapter import Family
 
 Patterns = str | Sequence[str] | None
@@ -73,8 +73,7 @@ def _nothing(attentions: Mapping[tuple[str, ...], str | None], pattern: str, arg
     stages = sorted({stage for stage in attentions.values() if stage is not None})
     close = get_close_matches(pattern, [*stages, *{_leading(name)[0] for name in names}], n=3)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    shown = ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
     return (
         f"{argument}={pattern!r} selects none of the recognised attentions.{hint} Stages: "
-        f"{', '.join(stages) or 'unknown for this backbone'}; names: {shown or 'none'}."
+        f"{', '.join(stages) or 'unknown for this backbone'}; names: {some_of(names) or 'none'}."
     )

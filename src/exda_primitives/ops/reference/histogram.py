@@ -13,7 +13,7 @@ from torch import Tensor
 from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
 from ..terms import FusedTerms, TokenTerms, projected
-from ..tokens import compact_maps, unit_mean, upsample_flat
+from ..tokens import sorted_tokens
 from ..value import nonlinear_value
 from .channel import reinjected
 
@@ -31,12 +31,8 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
     g = None
     if terms.tokens is not None:
-        # Sorted before the scale is applied: its rounding would order the near ties of a plateau anew.
-        compact = compact_maps(x, terms.tokens.weight, terms.tokens.stride)
-        compact, scale = unit_mean(compact, terms.tokens.scale)
-        maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
-        values, token_order = widen(maps.flatten(2)).sort(dim=-1, stable=True)
-        g = values * scale, token_order
+        values, token_order, scale = sorted_tokens(x, terms.tokens, dtype)
+        g = widen(values) * scale, token_order
     with without_autocast(x):
         out = _branch(q1, k1, v, order, g, BOXES, terms) * _branch(q2, k2, v, order, g, INTERLEAVED, terms)
     out = out.unflatten(2, (height, width)).to(dtype)

@@ -6,24 +6,13 @@ the host's to the last bit: its sorts would turn any rounding into another pictu
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import FusedTerms, TokenTerms, projected
-from ..tokens import compact_maps, unit_mean, upsample_flat
+from ..terms import FusedTerms, projected
+from ..tokens import SortedTokens, sorted_tokens
 from ..value import nonlinear_value
-
-
-class _SortedTokens(NamedTuple):
-    """Tokens (B, h*K, N) of mean 1, sorted by their own values, their order, and their factor as values."""
-
-    values: Tensor
-    order: Tensor
-    scale: float
 
 
 def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
@@ -37,7 +26,7 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     dtype = v.dtype
     v, order = v.flatten(2).sort(dim=-1)
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
-    tokens = _sorted_tokens(x, terms.tokens, dtype)
+    tokens = None if terms.tokens is None else sorted_tokens(x, terms.tokens, dtype)
     with without_autocast(x):
         out = _branch(q1, k1, v, order, tokens, BOXES, terms) * _branch(q2, k2, v, order, tokens, INTERLEAVED, terms)
     out = out.unflatten(2, size).to(dtype)
@@ -46,22 +35,12 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     return unsort_half(terms.project(out), half_order)
 
 
-def _sorted_tokens(x: Tensor, tokens: TokenTerms | None, dtype: torch.dtype) -> _SortedTokens | None:
-    if tokens is None:
-        return None
-    compact = compact_maps(x, tokens.weight, tokens.stride)
-    compact, scale = unit_mean(compact, tokens.scale)
-    maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
-    values, order = maps.flatten(2).sort(dim=-1, stable=True)
-    return _SortedTokens(values, order, scale)
-
-
 def _branch(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     order: Tensor,
-    tokens: _SortedTokens | None,
+    tokens: SortedTokens | None,
     layout: str,
     terms: FusedTerms,
 ) -> Tensor:
