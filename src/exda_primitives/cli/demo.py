@@ -1,4 +1,4 @@
-"""The command line: ``exda``."""
+"""``exda demo``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-app = typer.Typer(help="Attention primitives for image restoration.", no_args_is_help=True, add_completion=False)
 
-
-@app.callback()
-def main() -> None:
-    """Attention primitives for image restoration."""
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Picture to write.", dir_okay=False)] = Path("exda-demo.png"),
     seed: Annotated[int, typer.Option(help="Of the degradation.", min=0)] = 0,
@@ -27,8 +19,8 @@ def demo(
     # Late: --help needs neither torch nor the picture.
     from PIL import Image  # noqa: PLC0415
 
-    from .demo.run import STEPS, run  # noqa: PLC0415
-    from .patching.table import print_report  # noqa: PLC0415
+    from ..demo.run import STEPS, run  # noqa: PLC0415
+    from ..patching.table import print_report  # noqa: PLC0415
 
     if out.suffix.lower() not in Image.registered_extensions():
         raise typer.BadParameter(

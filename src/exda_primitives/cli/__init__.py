@@ -1,0 +1,17 @@
+"""The command line: ``exda``. One file per command; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from .demo import demo
+
+app = typer.Typer(help="Attention primitives for image restoration.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Attention primitives for image restoration."""
+
+
+app.command()(demo)
