@@ -1,8 +1,13 @@
 """AdaIR (ICLR 2025): Restormer with frequency blocks of three cross attentions, at the latent and on the way up."""
 
-from exda_primitives.patching import Backbone, Stage, register_adapter
+from __future__ import annotations
 
-from .restormer import CHILDREN, STAGES
+from typing import Any
+
+from exda_primitives.models import AdaIR
+from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, register_adapter
+
+from .restormer import CHILDREN, STAGES, unet_arguments
 
 _FREQUENCY = (
     Stage("fre1", "latent", 8),
@@ -10,6 +15,14 @@ _FREQUENCY = (
     Stage("fre3", "decoder", 2),
 )
 
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    # Without its frequency blocks an AdaIR is a Restormer, in keys and in function.
+    state.require("fre1.para1")
+    return unet_arguments(state)
+
+
 register_adapter(
     Backbone("adair", CHILDREN | {stage.prefix for stage in _FREQUENCY}, STAGES + _FREQUENCY, multiple_of=8)
 )
+register_adapter(Architecture("adair", AdaIR, _infer))

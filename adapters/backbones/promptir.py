@@ -1,14 +1,25 @@
 """PromptIR (NeurIPS 2023): Restormer with prompts and one block after each of them on the way up."""
 
-from exda_primitives.patching import Backbone, Stage, register_adapter
+from __future__ import annotations
 
-from .restormer import CHILDREN, STAGES
+from typing import Any
+
+from exda_primitives.models import PromptIR
+from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, register_adapter
+
+from .restormer import CHILDREN, STAGES, unet_arguments
 
 _PROMPTED = (
     Stage("noise_level3", "decoder", 8),
     Stage("noise_level2", "decoder", 4),
     Stage("noise_level1", "decoder", 2),
 )
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    state.require("prompt1.prompt_param")
+    return unet_arguments(state)
+
 
 register_adapter(
     Backbone(
@@ -18,3 +29,4 @@ register_adapter(
         multiple_of=8,
     )
 )
+register_adapter(Architecture("promptir", PromptIR, _infer))

@@ -1,6 +1,11 @@
 """Restormer (CVPR 2022): a U-net of four levels and a refinement at full size."""
 
-from exda_primitives.patching import Backbone, Stage, register_adapter
+from __future__ import annotations
+
+from typing import Any
+
+from exda_primitives.models import Restormer
+from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, expansion_factor, register_adapter
 
 STAGES = (
     Stage("encoder_level1", "encoder", 1),
@@ -13,5 +18,34 @@ STAGES = (
     Stage("refinement", "refinement", 1),
 )
 CHILDREN = frozenset(stage.prefix for stage in STAGES)
+LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+
+
+def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any]:
+    """The constructor arguments that Restormer and the networks made from it share."""
+    depths = {level: state.depth(level) for level in LEVELS}
+    blocks = [f"{level}.0" for level, depth in depths.items() if depth]
+    first = blocks[0] if blocks else "encoder_level1.0"
+    with_norm_bias = f"{first}.norm1.body.weight" not in state or f"{first}.norm1.body.bias" in state
+    return {
+        "inp_channels": state.size("patch_embed.proj.weight", 1),
+        "out_channels": state.size("output.weight"),
+        "dim": state.size("patch_embed.proj.weight"),
+        "num_blocks": list(depths.values()),
+        "num_refinement_blocks": state.depth("refinement"),
+        # A level without blocks has no heads to tell.
+        "heads": [state.size(f"{level}.0.{attention}.temperature") if depths[level] else 1 for level in LEVELS],
+        "ffn_expansion_factor": expansion_factor(
+            [(state.size(output), state.size(output, 1)) for output in (f"{b}.ffn.project_out.weight" for b in blocks)]
+        ),
+        "bias": f"{first}.{attention}.qkv.bias" in state,
+        "LayerNorm_type": "WithBias" if with_norm_bias else "BiasFree",
+    }
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    return unet_arguments(state) | {"dual_pixel_task": "skip_conv.weight" in state}
+
 
 register_adapter(Backbone("restormer", CHILDREN, STAGES, multiple_of=8))
+register_adapter(Architecture("restormer", Restormer, _infer))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,10 +15,19 @@ from ..patching import config_of, patch
 from ..patching.patch import patched_attentions, undo
 from ..patching.wrappers import unwrap
 from ..primitives import ExDAConfig
-from .safe import check_fit, copy_into, read_safetensors, write_safetensors
+from ..primitives.base import NEW_NAMES
+from .contents import FORMAT, Contents, read_checkpoint
+from .safe import check_fit, copy_into, write_safetensors
 
-FORMAT = "exda_primitives"
 VERSION = 1
+
+
+class Header(NamedTuple):
+    """How the model was patched, in which attentions, and whether the file holds the host's weights, too."""
+
+    config: ExDAConfig
+    modules: list[str]
+    whole: bool
 
 
 def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) -> None:
@@ -70,18 +80,19 @@ def load(model: nn.Module, path: str | PathLike[str]) -> None:
         NoMatchError, PatternError, WrappedModelError: as for :func:`patch`, when the model cannot be patched so.
     """
     path = Path(path)
-    tensors, header = read_safetensors(path)
-    config, names, whole = _read_header(header, path)
+    contents = read_checkpoint(path)
+    header = read_header(contents)
+    names = header.modules
     model, _ = unwrap(model)
-    report = patch(model, config, include=[_literally(name) for name in names])
+    report = patch(model, header.config, include=[_literally(name) for name in names])
     try:
         if sorted(_patched_names(model)) != sorted(names):
             raise CheckpointError(
                 f"{path}: was saved from a model with {len(names)} patched attentions, this one is patched in: "
                 f"{some_of(_patched_names(model))}."
             )
-        check_fit(tensors, model.state_dict() if whole else _new_state(model), path)
-        copy_into(model, tensors)
+        check_fit(contents.tensors, model.state_dict() if header.whole else _new_state(model), path)
+        copy_into(model, contents.tensors)
     except ExDAError:
         undo(model, report)
         raise
@@ -106,18 +117,47 @@ def _literally(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
-def _read_header(header: dict[str, str], path: Path) -> tuple[ExDAConfig, list[str], bool]:
-    if header.get("format") != FORMAT:
+def read_header(contents: Contents) -> Header:
+    """What :func:`save` wrote beside the tensors.
+
+    Raises:
+        CheckpointError: for a file that it did not write, or of which the header is damaged or of a newer version.
+    """
+    path, held = contents.path, contents.metadata
+    if not contents.is_ours:
         raise CheckpointError(f"{path}: was not written by exda.save; for other checkpoints use exda.load_checkpoint.")
     try:
-        version, whole = int(header["version"]), json.loads(header["whole"]) is True
-        options: dict[str, Any] = json.loads(header["config"])
-        names = [str(name) for name in json.loads(header["modules"])]
-        config = None if version > VERSION else ExDAConfig(**options)
+        version = int(held["version"])
+        if version > VERSION:
+            raise CheckpointError(
+                f"{path}: is of version {version}, this library reads up to {VERSION}; upgrade exda_primitives."
+            )
+        options: dict[str, Any] = json.loads(held["config"])
+        modules = [str(name) for name in json.loads(held["modules"])]
+        return Header(ExDAConfig(**options), modules, json.loads(held["whole"]) is True)
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({type(error).__name__}: {error}).") from error
-    if config is None:
+
+
+def host_weights(contents: Contents, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """``tensors`` without the parameters that ExDA added, where :func:`save` wrote the file.
+
+    Raises:
+        CheckpointError: if it wrote these parameters alone.
+    """
+    if not contents.is_ours:
+        return tensors
+    header = read_header(contents)
+    if not header.whole:
         raise CheckpointError(
-            f"{path}: is of version {version}, this library reads up to {VERSION}; upgrade exda_primitives."
+            f"{contents.path}: holds the parameters that ExDA added and no network. Make the network from its own "
+            f"checkpoint, then exda.load(model, this file)."
         )
-    return config, names, whole
+    added = tuple(f"{name}.{new}" for name in header.modules for new in NEW_NAMES)
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name not in added and not name.startswith(tuple(f"{prefix}." for prefix in added))
+    }

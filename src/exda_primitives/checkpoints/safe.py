@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -40,10 +41,12 @@ def read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        # Of PyTorch's advice, which is to run the code after all, only the finding is passed on.
+        finding = re.search(r"WeightsUnpickler error: (.*)", str(error))
         raise CheckpointError(
             f"{path}: not read, because it is damaged or holds more than tensors and plain containers, which could run "
-            f"code ({str(error).splitlines()[0]})."
-        ) from error
+            f"code{f' ({finding[1].strip()})' if finding else ''}."
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error}).") from error
 

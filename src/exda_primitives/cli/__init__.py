@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from .demo import demo
+from .info import info
+from .plan import plan
 
 app = typer.Typer(help="Attention primitives for image restoration.", no_args_is_help=True, add_completion=False)
 
@@ -15,3 +17,5 @@ def main() -> None:
 
 
 app.command()(demo)
+app.command()(info)
+app.command()(plan)

@@ -1,9 +1,25 @@
-"""Reference backbones that take the official state dicts strictly."""
+"""Reference backbones that take the official state dicts strictly, by class or by name, and ExDA itself."""
 
 from .adair import AdaIR
 from .amir import AMIR
+from .catalog import Identity, create, identify
+from .catalog import names as list
+from .exda import ExDA
 from .histoformer import Histoformer
+from .moceir import MoCEIR
 from .promptir import PromptIR
 from .restormer import Restormer
 
-__all__ = ["AMIR", "AdaIR", "Histoformer", "PromptIR", "Restormer"]
+__all__ = [
+    "AMIR",
+    "AdaIR",
+    "ExDA",
+    "Histoformer",
+    "Identity",
+    "MoCEIR",
+    "PromptIR",
+    "Restormer",
+    "create",
+    "identify",
+    "list",
+]

@@ -10,24 +10,26 @@ from typing import TypeVar
 from ..errors import RegistrationError
 from ..primitives import ExDAModule
 from .adapter import Backbone, Family
+from .architecture import Architecture
 
 ENTRY_POINT_GROUP = "exda_primitives.adapters"
 
-Adapter = TypeVar("Adapter", Family, Backbone)
+Adapter = TypeVar("Adapter", Family, Backbone, Architecture)
 
 _families: dict[str, Family] = {}
 _backbones: dict[str, Backbone] = {}
+_architectures: dict[str, Architecture] = {}
 _loaded = False
 
 
-def register_adapter(adapter: Family | Backbone) -> None:
-    """Makes an attention family or a backbone known to ``plan`` and ``patch``.
+def register_adapter(adapter: Family | Backbone | Architecture) -> None:
+    """Makes an attention family or a backbone known to ``plan`` and ``patch``, or an architecture to ``models``.
 
     A package registers its own without a call by the user: it names a module that calls this function in the
     entry-point group ``exda_primitives.adapters``.
 
     Args:
-        adapter: an instance of a :class:`Family` subclass, or a :class:`Backbone`.
+        adapter: an instance of a :class:`Family` subclass, a :class:`Backbone` or an :class:`Architecture`.
 
     Raises:
         RegistrationError: for anything else, and for a name that another adapter has.
@@ -39,9 +41,11 @@ def register_adapter(adapter: Family | Backbone) -> None:
         _add(_families, adapter)
     elif isinstance(adapter, Backbone):
         _add(_backbones, adapter)
+    elif isinstance(adapter, Architecture):
+        _add(_architectures, adapter)
     else:
         raise RegistrationError(
-            f"register_adapter: expected an instance of Family or a Backbone, got {adapter!r}"
+            f"register_adapter: expected an instance of Family, a Backbone or an Architecture, got {adapter!r}"
             + ("; register an instance, not the class." if isinstance(adapter, type) else ".")
         )
 
@@ -56,6 +60,12 @@ def known_backbones() -> dict[str, Backbone]:
     """Every backbone by name, in order of registration."""
     _load()
     return _backbones
+
+
+def known_architectures() -> dict[str, Architecture]:
+    """Every architecture by name, in order of registration."""
+    _load()
+    return _architectures
 
 
 def _add(known: dict[str, Adapter], adapter: Adapter) -> None:

@@ -1,0 +1,89 @@
+"""ExDA as a network of its own: Restormer's U-net with both primitives in every block.
+
+Source: the ExDA paper (2026), which prints parameter counts (about 22, 10 and 6 million) but neither widths nor depths:
+those of :data:`SIZES` are our choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from torch import nn
+
+from ..primitives import ExDAAttention, ExDAConfig
+from .blocks import NormType, TransformerBlock
+from .unet import UNet
+
+SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "exda-base": MappingProxyType({"dim": 48}),
+        "exda-small": MappingProxyType({"dim": 32}),
+        "exda-tiny": MappingProxyType({"dim": 24}),
+    }
+)
+"""Three widths of one depth: 22,380,642, 10,053,526 and 5,715,702 parameters."""
+
+_PAPER = ExDAConfig(init="paper")
+
+
+class ExDA(UNet):
+    """Restormer with the non-linear value and global spatial tokens in all of its attentions, without prompts.
+
+    Its state dict is that of a Restormer of the same size in which every attention was patched, and ``Restormer`` loads
+    all of it but the new keys.
+
+    Args:
+        inp_channels: channels of the input image.
+        out_channels: channels of the output image.
+        dim: channels d of the first level; the others have 2d, 4d and 8d.
+        num_blocks: blocks of the four levels.
+        num_refinement_blocks: blocks after the decoder, at full size with 2d channels.
+        heads: attention heads of the four levels.
+        ffn_expansion_factor: hidden width of the feed-forwards over their channels.
+        bias: whether the convolutions have a bias (the embedding and the resampling never have one).
+        LayerNorm_type: ``"WithBias"`` or ``"BiasFree"``.
+        config: of the primitives; the paper's formula and init by default.
+
+    Raises:
+        ValueError: if ``num_blocks`` or ``heads`` does not have four entries, if a level's channels cannot be
+            divided among its heads, or if ``LayerNorm_type`` is unknown.
+        ConfigError: if ``config`` does not fit the channels of a head.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.create("exda-tiny")
+        >>> sum(isinstance(module, exda.ExDAAttention) for module in model.modules())
+        28
+    """
+
+    def __init__(
+        self,
+        inp_channels: int = 3,
+        out_channels: int = 3,
+        dim: int = 48,
+        num_blocks: Sequence[int] = (2, 4, 4, 6),
+        num_refinement_blocks: int = 2,
+        heads: Sequence[int] = (1, 2, 4, 8),
+        ffn_expansion_factor: float = 2.66,
+        bias: bool = False,
+        LayerNorm_type: NormType = "WithBias",  # noqa: N803 - the name that configuration files of this field use
+        config: ExDAConfig = _PAPER,
+    ) -> None:
+        def block(channels: int, num_heads: int) -> nn.Module:
+            made = TransformerBlock(channels, num_heads, ffn_expansion_factor, bias, LayerNorm_type)
+            made.attn = ExDAAttention(channels, num_heads, bias, **config.as_dict())
+            return made
+
+        super().__init__(
+            inp_channels,
+            out_channels,
+            dim,
+            num_blocks,
+            num_refinement_blocks,
+            heads,
+            bias,
+            block,
+            insertions={},
+            latent_channels=8 * dim,
+        )

@@ -1,0 +1,63 @@
+"""exda info."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import exda_primitives as exda
+from exda_primitives.cli import app
+
+
+def info(path: Path) -> Result:
+    return CliRunner().invoke(app, ["info", str(path)], env={"COLUMNS": "200"})
+
+
+def rows(result: Result) -> dict[str, str]:
+    assert result.exit_code == 0, result.output
+    return {name: text for name, _, text in (line.strip().partition("  ") for line in result.output.splitlines())}
+
+
+def patched() -> torch.nn.Module:
+    model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1])
+    exda.patch(model, exda.ExDAConfig(tokens=2), include="decoder")
+    return model
+
+
+def test_a_network() -> None:
+    shown = rows(info(Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))))
+    assert shown["tensors"].strip() == "98, 420,911 numbers, float32"
+    assert shown["network"].strip() == "restormer"
+    assert shown["dim"].strip() == "12"
+    assert shown["ffn_expansion_factor"].strip() == "2.0"
+
+
+def test_a_lightning_checkpoint_of_a_compiled_network(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    state = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], LayerNorm_type="BiasFree").half().state_dict()
+    torch.save({"state_dict": {f"net._orig_mod.{name}": tensor for name, tensor in state.items()}}, path)
+    shown = rows(info(path))
+    assert shown["wrapping"].strip() == "state_dict"
+    assert shown["prefix"].strip() == "net._orig_mod."
+    assert shown["LayerNorm_type"].strip() == "BiasFree"
+    assert shown["tensors"].endswith("float16")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_save_wrote(whole: bool, tmp_path: Path) -> None:
+    path = tmp_path / "exda.safetensors"
+    exda.save(patched(), path, whole=whole)
+    shown = rows(info(path))
+    assert shown["ExDA"].strip().startswith("in 3 attentions: ExDAConfig(tokens=2, ")
+    assert shown["network"].strip().startswith("restormer" if whole else "none: the parameters that ExDA added")
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "notes.pth"
+    path.write_text("not a checkpoint")
+    result = info(path)
+    assert result.exit_code == 1
+    assert str(path) in result.output
+    assert "Traceback" not in result.output

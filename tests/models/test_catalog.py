@@ -1,0 +1,219 @@
+"""exda.models.create, identify and list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.goldens.recipe import load_spec
+from torch import Tensor, nn
+
+import exda_primitives as exda
+from exda_primitives.checkpoints.contents import Contents
+from exda_primitives.models import AMIR, AdaIR, ExDA, Histoformer, PromptIR, Restormer, create
+from exda_primitives.models.catalog import identity_of
+from exda_primitives.patching import Unlike, expansion_factor
+
+OFFICIAL = {
+    "restormer-default": "restormer",
+    "restormer-denoise_biasfree": "restormer",
+    "restormer-gray_biasfree": "restormer",
+    "restormer-dualpixel": "restormer",
+    "restormer-small": "restormer",
+    "promptir-default": "promptir",
+    "adair-default": "adair",
+    "adair-small": "adair",
+    "histoformer-official": "histoformer",
+    "histoformer-small": "histoformer",
+    "amir-default": "amir",
+}
+SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1}
+
+
+def contents(state: dict[str, Tensor], wrapping: str | None = None) -> Contents:
+    return Contents(Path("model.pth"), state, wrapping, {})
+
+
+def on_meta(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def saved(model: nn.Module, path: Path, prefix: str = "") -> Path:
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in model.state_dict().items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("golden", OFFICIAL)
+def test_official_state_dicts_tell_their_configuration(golden: str) -> None:
+    spec = load_spec(golden)
+    identity = identity_of(contents(on_meta(spec["state_dict"])))
+    assert identity.architecture.name == OFFICIAL[golden]
+    assert spec["config"] == {**spec["config"], **identity.arguments}
+    told = {"inp_channels", "dim", "num_blocks", "heads", "ffn_expansion_factor", "bias"}
+    assert told <= identity.arguments.keys()
+
+
+UNUSUAL: list[tuple[type[nn.Module], dict[str, Any]]] = [
+    (Restormer, {"bias": True, "heads": [1, 3, 6, 8], "dim": 24, "ffn_expansion_factor": 2.37}),
+    (Restormer, {"num_blocks": [0, 1, 2, 0], "num_refinement_blocks": 0, "LayerNorm_type": "BiasFree"}),
+    (Restormer, {"num_blocks": [12, 1, 1, 1], "inp_channels": 6, "out_channels": 3, "dual_pixel_task": True}),
+    (Restormer, {"num_blocks": [0, 0, 0, 0], "num_refinement_blocks": 0}),
+    (PromptIR, {"dim": 48, "bias": True}),
+    (PromptIR, {"dim": 48, "LayerNorm_type": "BiasFree", "heads": [2, 2, 2, 2]}),
+    (AdaIR, {"bias": True, "dim": 16, "heads": [2, 4, 4, 4]}),
+    (AMIR, {"inp_channels": 3, "out_channels": 3, "ffn_expansion_factor": 1.5}),
+    (Histoformer, {"ffn_expansion_factor": 2.5, "bias": True, "dual_pixel_task": True}),
+    (ExDA, {"config": exda.ExDAConfig(tokens=3, init="paper"), "heads": [2, 2, 2, 2]}),
+    (ExDA, {"config": exda.ExDAConfig(tokens=0, init="paper"), "num_blocks": [0, 1, 1, 1]}),
+    (ExDA, {"config": exda.ExDAConfig(value="none", init="paper")}),
+]
+
+
+@pytest.mark.parametrize(("network", "options"), UNUSUAL, ids=[f"{c.__name__}-{i}" for i, (c, _) in enumerate(UNUSUAL)])
+def test_unusual_configurations_build_the_very_same_state(network: type[nn.Module], options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        state = network(**{**SMALL, **options}).state_dict()
+        identity = identity_of(contents(state))
+        again = identity.architecture.build(**identity.arguments)
+    assert identity.architecture.build is network
+    assert {name: t.shape for name, t in again.state_dict().items()} == {name: t.shape for name, t in state.items()}
+    for name in options.keys() - {"heads", "ffn_expansion_factor"}:
+        assert identity.arguments[name] == options[name]
+
+
+def test_an_adair_without_its_frequency_blocks_is_a_restormer() -> None:
+    with torch.device("meta"):
+        state = AdaIR(**SMALL, decoder=False).state_dict()
+        assert identity_of(contents(state)).architecture.name == "restormer"
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "module.", "net._orig_mod.", "net.module."])
+@pytest.mark.parametrize("network", [Restormer, AdaIR, AMIR])
+def test_create_takes_the_weights(network: type[nn.Module], prefix: str, tmp_path: Path) -> None:
+    model = network(**SMALL)
+    made = create("auto", checkpoint=saved(model, tmp_path / "model.ckpt", prefix))
+    assert type(made) is network
+    assert not made.training
+    assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_a_lightning_module_holds_besides_is_left_out(tmp_path: Path) -> None:
+    model, path = Restormer(**SMALL), tmp_path / "last.ckpt"
+    state = {f"net.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": {**state, "loss_fn.features.0.weight": torch.ones(2)}}, path)
+    assert torch.equal(create(checkpoint=path).state_dict()["output.weight"], model.output.weight)
+    other = Restormer(**SMALL)
+    exda.load_checkpoint(path, into=other)
+    assert torch.equal(other.output.weight, model.output.weight)
+    # Outside of Lightning's own wrapping there is no reason for it to be there.
+    torch.save({**state, "loss_fn.features.0.weight": torch.ones(2)}, path)
+    with pytest.raises(exda.CheckpointError, match="of no network that is known"):
+        create(checkpoint=path)
+
+
+def test_a_half_precision_file_makes_a_network_of_the_default_dtype(tmp_path: Path) -> None:
+    model = Restormer(**SMALL).bfloat16()
+    made = create("restormer", checkpoint=saved(model, tmp_path / "model.pth"))
+    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+
+
+def test_what_save_wrote_comes_patched(tmp_path: Path) -> None:
+    model, path = Restormer(**SMALL).eval(), tmp_path / "whole.safetensors"
+    exda.patch(model, exda.ExDAConfig(tokens=2, stride=3, init="paper"), include=["decoder", "latent.0"])
+    exda.save(model, path, whole=True)
+    made = create(checkpoint=path)
+    assert exda.config_of(made) == exda.config_of(model)
+    image = torch.rand(1, 3, 16, 24)
+    assert torch.equal(made(image), model(image))
+    exda.save(model, path)
+    with pytest.raises(exda.CheckpointError, match=r"no network.*exda\.load\(model, this file\)"):
+        create(checkpoint=path)
+
+
+def test_arguments_win_over_the_file(tmp_path: Path) -> None:
+    config = exda.ExDAConfig(init="paper", stride=4, scale="mean")
+    model = ExDA(**SMALL, config=config).eval()
+    made = create("exda", checkpoint=saved(model, tmp_path / "model.ckpt"), config=config)
+    image = torch.rand(1, 3, 16, 24)
+    assert torch.equal(made(image), model(image))
+
+
+@pytest.mark.parametrize(("name", "millions"), [("exda-base", 22.38), ("exda-small", 10.05), ("exda-tiny", 5.72)])
+def test_the_sizes_of_exda(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = create(name)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
+    attentions = [module for module in model.modules() if isinstance(module, exda.ExDAModule)]
+    assert len(attentions) == 28
+    assert all(a.value is not None and a.token is not None and a.config.init == "paper" for a in attentions)
+
+
+def test_a_published_configuration_takes_only_its_own_checkpoint(tmp_path: Path) -> None:
+    path = saved(ExDA(**SMALL), tmp_path / "model.ckpt")
+    with pytest.raises(exda.CheckpointError, match=r"output\.weight|Missing in the file"):
+        create("exda-tiny", checkpoint=path)
+    assert isinstance(create("exda", checkpoint=path), ExDA)
+
+
+def test_histoformer_by_name_is_the_published_one() -> None:
+    with torch.device("meta"):
+        model = create("histoformer")
+    assert sum(p.numel() for p in model.parameters()) == load_spec("histoformer-official")["parameters"]
+
+
+def test_list_names_what_create_takes() -> None:
+    assert {"restormer", "promptir", "adair", "histoformer", "amir", "exda-base"} <= set(exda.models.list())
+    with torch.device("meta"):
+        for name in exda.models.list():
+            assert isinstance(create(name), nn.Module)
+
+
+def test_create_refuses(tmp_path: Path) -> None:
+    with pytest.raises(exda.ConfigError, match=r"'restomer'.*Did you mean 'restormer'\? Known are .*exda-tiny"):
+        create("restomer")
+    with pytest.raises(exda.ConfigError, match="needs a checkpoint"):
+        create()
+    path = saved(Restormer(**SMALL), tmp_path / "model.ckpt")
+    with pytest.raises(exda.CheckpointError, match=r"is of restormer, not of promptir; create\('restormer'\)"):
+        create("promptir", checkpoint=path)
+    with pytest.raises(exda.ConfigError, match="no such network"):
+        create("restomer", checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"extra": torch.zeros(1)}, "restormer: has beside it extra"),
+        ({"output.weight": torch.zeros(3)}, "restormer: lacks|restormer: output.weight has shape"),
+        ({"patch_embed.proj.weight": torch.zeros(())}, "restormer: patch_embed.proj.weight has shape"),
+        ({"latent.0.attn.temperature": torch.zeros(3, 1, 1)}, "restormer: cannot be built with"),
+        ({"latent.0.attn.temperature": torch.zeros(0, 1, 1)}, "restormer: cannot be built with"),
+        ({"latent.0.ffn.project_out.weight": torch.zeros(64, 5, 1, 1)}, "restormer: no factor gives"),
+    ],
+    ids=["extra", "output", "embedding", "heads", "no-heads", "feed-forward"],
+)
+def test_why_a_state_dict_is_not_known(change: dict[str, Tensor], reason: str) -> None:
+    state = Restormer(**SMALL).state_dict() | change
+    with pytest.raises(exda.CheckpointError, match=rf"(?s)of no network that is known.*({reason})"):
+        identity_of(contents(state))
+
+
+@given(
+    factor=st.floats(0.3, 9).map(lambda f: round(f, 3)),
+    dims=st.lists(st.integers(4, 512), min_size=1, max_size=4),
+)
+@settings(deadline=None)
+def test_the_factor_gives_the_widths(factor: float, dims: list[int]) -> None:
+    widths = [(dim, int(dim * factor)) for dim in dims]
+    found = expansion_factor(widths)
+    assert [int(dim * found) for dim in dims] == [hidden for _, hidden in widths]
+
+
+def test_no_factor() -> None:
+    with pytest.raises(Unlike, match="no factor"):
+        expansion_factor([(10, 20), (10, 30)])
+    assert expansion_factor([]) == 2.66
