@@ -92,8 +92,8 @@ NOT_ADAPTERS = {
     "class": (NegatedFamily, "register an instance, not the class"),
     "string": ("mdta", "got 'mdta'"),
     "none": (None, "got None"),
-    "module": (MDTA(), "expected an instance of Family or a Backbone"),
-    "tuple": ((NegatedFamily(), TOY_NET), "expected an instance of Family or a Backbone"),
+    "module": (MDTA(), "expected an instance of Family, a Backbone or an Architecture"),
+    "tuple": ((NegatedFamily(), TOY_NET), "expected an instance of Family, a Backbone or an Architecture"),
 }
 
 

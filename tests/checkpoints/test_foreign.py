@@ -108,7 +108,6 @@ class Evil:
         return (Path.touch, (Path("evil-was-here"),))
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("held", [Evil(), {"params": {"weight": Evil()}}], ids=["bare", "inside"])
 def test_code_is_not_run(held: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

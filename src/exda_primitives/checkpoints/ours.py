@@ -20,6 +20,7 @@ from .contents import FORMAT, Contents, read_checkpoint
 from .safe import check_fit, copy_into, write_safetensors
 
 VERSION = 1
+_LARGEST = 2**31 - 1
 
 
 class Header(NamedTuple):
@@ -134,10 +135,14 @@ def read_header(contents: Contents) -> Header:
             )
         options: dict[str, Any] = json.loads(held["config"])
         modules = [str(name) for name in json.loads(held["modules"])]
-        return Header(ExDAConfig(**options), modules, json.loads(held["whole"]) is True)
+        config = ExDAConfig(**options)
+        # Before anything of that size is made.
+        if config.tokens > sum(tensor.numel() for tensor in contents.tensors.values()) or config.stride > _LARGEST:
+            raise ValueError(f"{config} is beyond what the file holds")
+        return Header(config, modules, json.loads(held["whole"]) is True)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({type(error).__name__}: {error}).") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -39,15 +40,19 @@ def read_pickle(path: Path) -> Any:
     """
     _check_is_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a pickle protocol that PyTorch does not write: the file is refused below, or it is whole.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         # Of PyTorch's advice, which is to run the code after all, only the finding is passed on.
-        finding = re.search(r"WeightsUnpickler error: (.*)", str(error))
+        finding = re.search(r"WeightsUnpickler error: *(\S.*)", str(error))
         raise CheckpointError(
             f"{path}: not read, because it is damaged or holds more than tensors and plain containers, which could run "
             f"code{f' ({finding[1].strip()})' if finding else ''}."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:
+        # A damaged pickle is a wrong program: there is no error that running it cannot raise.
         raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error}).") from error
 
 
@@ -101,8 +106,15 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_is_file(path: Path) -> None:
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+    # os.path, which takes any name that cannot be one for a file that is not there.
+    if not os.path.isfile(path):
+        what = (
+            "is a folder, not a file"
+            if os.path.isdir(path)
+            else "is no file"
+            if os.path.exists(path)
+            else "does not exist"
+        )
         raise CheckpointError(f"{path}: {what}.")
 
 

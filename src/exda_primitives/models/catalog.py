@@ -131,9 +131,11 @@ def _inferred(architecture: Architecture, tensors: Mapping[str, Tensor]) -> Mapp
         lacks = f"lacks {some_of(missing)}" if missing else ""
         has = f"has beside it {some_of(foreign)}" if foreign else ""
         raise Unlike("; ".join(filter(None, (lacks, has))))
-    for name, shape in shapes.items():
-        if shape != state[name].shape:
-            raise Unlike(f"{name} has shape {shape}, expected {tuple(state[name].shape)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != state[name].shape:
+            raise Unlike(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(state[name].shape)}")
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise Unlike(f"{name} holds {tensor.dtype}, expected {state[name].dtype}")
     return arguments
 
 

@@ -72,7 +72,7 @@ class ExDA(UNet):
     ) -> None:
         def block(channels: int, num_heads: int) -> nn.Module:
             made = TransformerBlock(channels, num_heads, ffn_expansion_factor, bias, LayerNorm_type)
-            made.attn = ExDAAttention(channels, num_heads, bias, **config.as_dict())
+            made.add_module("attn", ExDAAttention(channels, num_heads, bias, **config.as_dict()))
             return made
 
         super().__init__(
