@@ -29,26 +29,40 @@ ADAIR = {
     "fre2.channel_cross_h": ("decoder", 4),
     "fre3.channel_cross_agg": ("decoder", 2),
 }
+MOCEIR = {
+    "enc.0.0.layers.3.mixer": ("encoder", 1),
+    "enc.1.0.layers.0.mixer": ("encoder", 2),
+    "enc.2.0.layers.5.mixer": ("encoder", 4),
+    "latent.layers.7.mixer": ("latent", 8),
+    "dec.0.2.layers.0.shared": ("decoder", 4),
+    "dec.1.2.layers.3.mixer": ("decoder", 2),
+    "dec.2.2.layers.1.mixer": ("decoder", 1),
+    "refinement.layers.0.mixer": ("refinement", 1),
+}
 STAGES = {
     "restormer": RESTORMER,
     "promptir": RESTORMER | PROMPTIR,
     "adair": RESTORMER | ADAIR,
     "histoformer": {name.replace("attn", "attn_g"): place for name, place in RESTORMER.items()},
     "amir": RESTORMER,
+    "moceir": MOCEIR,
 }
-CHILDREN = {
+OTHER_CHILDREN = {
     "restormer": (),
-    "promptir": ("prompt1", "prompt2", "prompt3", "noise_level1", "noise_level2", "noise_level3"),
-    "adair": ("fre1", "fre2", "fre3"),
+    "promptir": ("prompt1", "prompt2", "prompt3"),
+    "adair": (),
     "histoformer": ("skip_patch_embed1", "skip_patch_embed2", "skip_patch_embed3"),
     "amir": ("dict_generator", "channel_routing_latent"),
+    "moceir": ("freq_embed",),
 }
+"""What a network is known by besides the children that its stages are in."""
 
 
-def skeleton(*extra):
+def skeleton(backbone):
     """A network of which only the names of its children are there."""
     model = nn.Module()
-    for name in (*{name.split(".")[0] for name in RESTORMER}, "patch_embed", "output", *extra):
+    levels = dict.fromkeys(name.split(".")[0] for name in STAGES[backbone])
+    for name in (*levels, "patch_embed", "output", *OTHER_CHILDREN[backbone]):
         model.add_module(name, nn.Identity())
     return model
 
@@ -63,7 +77,9 @@ def test_stage_of(backbone, name, stage, downscale):
 
 
 @pytest.mark.parametrize("backbone", STAGES)
-@pytest.mark.parametrize("name", ["patch_embed.proj", "output", "encoder_level11.0.attn", "body.latent.0.attn", ""])
+@pytest.mark.parametrize(
+    "name", ["patch_embed.proj", "output", "encoder_level11.0.attn", "enc.00.attn", "body.latent.0.attn", ""]
+)
 def test_names_outside_of_all_stages(backbone, name):
     assert known_backbones()[backbone].stage_of(name) is None
 
@@ -73,28 +89,37 @@ def test_multiple_of(backbone):
     assert known_backbones()[backbone].multiple_of == 8
 
 
-@pytest.mark.parametrize("backbone", CHILDREN)
+@pytest.mark.parametrize("backbone", STAGES)
 def test_the_most_specific_one_wins(backbone):
-    model = skeleton(*CHILDREN[backbone])
+    model = skeleton(backbone)
     model.latent = nn.Sequential(MDTA())
     (match,) = exda.plan(model).matches
     assert (match.backbone, match.stage, match.downscale) == (backbone, "latent", 8)
 
 
-@pytest.mark.parametrize("missing", ["latent", "refinement", "encoder_level2"])
-def test_a_network_without_one_of_the_children_is_another(missing):
-    model = skeleton()
-    model.decoder_level1 = nn.Sequential(MDTA())
-    assert exda.plan(model).matches[0].backbone == "restormer"
+@pytest.mark.parametrize(
+    ("backbone", "missing"),
+    [
+        ("restormer", "latent"),
+        ("restormer", "refinement"),
+        ("restormer", "encoder_level2"),
+        ("moceir", "enc"),
+        ("moceir", "freq_embed"),
+    ],
+)
+def test_a_network_without_one_of_the_children_is_another(backbone, missing):
+    model = skeleton(backbone)
+    model.attention = nn.Sequential(MDTA())
+    assert exda.plan(model).matches[0].backbone == backbone
     delattr(model, missing)
     report = exda.plan(model)
     assert report.matches[0].backbone is None
     assert report.multiple_of is None
 
 
-@pytest.mark.parametrize("backbone", CHILDREN)
+@pytest.mark.parametrize("backbone", STAGES)
 def test_as_a_part_of_a_larger_model(backbone):
-    model = nn.ModuleDict({"teacher": nn.Sequential(MDTA()), "student": skeleton(*CHILDREN[backbone])})
+    model = nn.ModuleDict({"teacher": nn.Sequential(MDTA()), "student": skeleton(backbone)})
     model["student"].refinement = nn.Sequential(MDTA())
     teacher, student = exda.plan(model).matches
     assert (teacher.backbone, teacher.stage) == (None, None)
@@ -102,7 +127,7 @@ def test_as_a_part_of_a_larger_model(backbone):
 
 
 def test_two_networks_of_different_kinds():
-    model = nn.ModuleDict({kind: skeleton(*CHILDREN[kind]) for kind in ("restormer", "promptir")})
+    model = nn.ModuleDict({kind: skeleton(kind) for kind in ("restormer", "promptir")})
     for network in model.values():
         network.latent = nn.Sequential(MDTA())
     assert [match.backbone for match in exda.plan(model).matches] == ["restormer", "promptir"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 from exda_primitives.checkpoints.contents import Contents
-from exda_primitives.models import AMIR, AdaIR, ExDA, Histoformer, PromptIR, Restormer, create
+from exda_primitives.models import AMIR, AdaIR, ExDA, Histoformer, MoCEIR, PromptIR, Restormer, create
 from exda_primitives.models.catalog import identity_of
 from exda_primitives.patching import Unlike, expansion_factor
 
@@ -30,6 +30,7 @@ OFFICIAL = {
     "histoformer-official": "histoformer",
     "histoformer-small": "histoformer",
     "amir-default": "amir",
+    "moceir-s": "moceir",
 }
 SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1}
 
@@ -53,7 +54,7 @@ def test_official_state_dicts_tell_their_configuration(golden: str) -> None:
     identity = identity_of(contents(on_meta(spec["state_dict"])))
     assert identity.architecture.name == OFFICIAL[golden]
     assert spec["config"] == {**spec["config"], **identity.arguments}
-    told = {"inp_channels", "dim", "num_blocks", "heads", "ffn_expansion_factor", "bias"}
+    told = {"inp_channels", "out_channels", "dim", "num_blocks", "heads", "ffn_expansion_factor", "bias"}
     assert told <= identity.arguments.keys()
 
 
@@ -70,6 +71,14 @@ UNUSUAL: list[tuple[type[nn.Module], dict[str, Any]]] = [
     (ExDA, {"config": exda.ExDAConfig(tokens=3, init="paper"), "heads": [2, 2, 2, 2]}),
     (ExDA, {"config": exda.ExDAConfig(tokens=0, init="paper"), "num_blocks": [0, 1, 1, 1]}),
     (ExDA, {"config": exda.ExDAConfig(value="none", init="paper")}),
+    (MoCEIR, {"bias": True, "LayerNorm_type": "BiasFree", "rank_type": "lin", "rank": 3, "heads": [1, 2, 4, 8]}),
+    (MoCEIR, {"rank_type": "exp", "num_experts": 3, "num_blocks": [0, 1, 3, 1], "num_dec_blocks": [1, 2, 3]}),
+    (MoCEIR, {"rank_type": "fact", "inp_channels": 1, "out_channels": 1, "ffn_expansion_factor": 2.66}),
+    (
+        MoCEIR,
+        {"levels": 3, "heads": [1, 2, 4], "num_blocks": [1, 2, 3], "num_dec_blocks": [3, 1], "stage_depth": [1, 1]},
+    ),
+    (MoCEIR, {"num_dec_blocks": [0, 0, 0], "rank_type": "spread"}),
 ]
 
 
@@ -81,7 +90,7 @@ def test_unusual_configurations_build_the_very_same_state(network: type[nn.Modul
         again = identity.architecture.build(**identity.arguments)
     assert identity.architecture.build is network
     assert {name: t.shape for name, t in again.state_dict().items()} == {name: t.shape for name, t in state.items()}
-    for name in options.keys() - {"heads", "ffn_expansion_factor"}:
+    for name in options.keys() - {"heads", "ffn_expansion_factor", "rank_type"}:
         assert identity.arguments[name] == options[name]
 
 
@@ -217,3 +226,11 @@ def test_no_factor() -> None:
     with pytest.raises(Unlike, match="no factor"):
         expansion_factor([(10, 20), (10, 30)])
     assert expansion_factor([]) == 2.66
+
+
+def test_experts_without_channels() -> None:
+    with torch.device("meta"):
+        state = MoCEIR().state_dict()
+        state["dec.0.2.layers.0.adapter.experts.0.0.proj.0.weight"] = torch.zeros(0, 32, 1, 1)
+    with pytest.raises(exda.CheckpointError, match="moceir: cannot be built with"):
+        identity_of(contents(state))

@@ -137,8 +137,10 @@ def _is_low(rate: Tensor, length: int) -> Tensor:
     These are -a to a - 1 for a half size a: the band is not symmetric.
     """
     half = (length // _PIXELS_PER_FREQUENCY * rate).int()[:, None]
-    frequency = torch.arange(length, device=rate.device) - length // 2
-    return torch.fft.ifftshift((frequency >= -half) & (frequency < half), dim=1)
+    place = torch.arange(length, device=rate.device)
+    # Not ifftshift: a roll by a size that is open cannot be exported to ONNX.
+    frequency = torch.where(place < (length + 1) // 2, place, place - length)
+    return (frequency >= -half) & (frequency < half)
 
 
 class AdaIR(UNet):

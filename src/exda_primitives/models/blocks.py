@@ -172,12 +172,13 @@ class CrossAttention(nn.Module):
         dim: channels C of both.
         num_heads: heads h; head i holds the i-th run of C/h consecutive channels.
         bias: whether the five convolutions have a bias.
+        kv_kernel: side, odd, of the depthwise convolution of k and v.
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``.
     """
 
-    def __init__(self, dim: int, num_heads: int, bias: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, bias: bool, kv_kernel: int = 3) -> None:
         super().__init__()
         check_heads(dim, num_heads)
         self.num_heads = num_heads
@@ -185,7 +186,7 @@ class CrossAttention(nn.Module):
         self.q = nn.Conv2d(dim, dim, 1, bias=bias)
         self.q_dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=bias)
         self.kv = nn.Conv2d(dim, 2 * dim, 1, bias=bias)
-        self.kv_dwconv = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1, groups=2 * dim, bias=bias)
+        self.kv_dwconv = nn.Conv2d(2 * dim, 2 * dim, kv_kernel, padding=kv_kernel // 2, groups=2 * dim, bias=bias)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -119,13 +119,16 @@ def identity_of(contents: Contents) -> Identity:
 
 def _inferred(architecture: Architecture, tensors: Mapping[str, Tensor]) -> Mapping[str, Any]:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    arguments = architecture.infer(StateShapes(shapes))
+    arguments: Mapping[str, Any] = {}
     try:
+        arguments = architecture.infer(StateShapes(shapes))
         with torch.device("meta"):
             state = architecture.build(**arguments).state_dict()
+    except Unlike:
+        raise
     except Exception as error:
-        # Whatever a constructor makes of arguments that were read from another network's file.
-        raise Unlike(f"cannot be built with {arguments}: {error}") from error
+        # Whatever a network makes of shapes that may be another's, or nobody's.
+        raise Unlike(f"cannot be built with {dict(arguments)}: {error}") from error
     missing, foreign = sorted(state.keys() - shapes.keys()), sorted(shapes.keys() - state.keys())
     if missing or foreign:
         lacks = f"lacks {some_of(missing)}" if missing else ""
