@@ -210,3 +210,13 @@ def test_a_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.Monke
         exda.save(trained(), file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("name", ["exda.pth", "exda", "exda.ckpt"])
+def test_a_file_by_another_name(name: str, tmp_path: Path) -> None:
+    model = restormer()
+    exda.patch(model)
+    exda.save(model, tmp_path / name)
+    other = restormer()
+    exda.load(other, tmp_path / name)
+    assert exda.config_of(other) == exda.config_of(model)

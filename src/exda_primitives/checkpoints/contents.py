@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, some_of
-from .safe import read_pickle, read_safetensors
+from .safe import looks_like_safetensors, read_pickle, read_safetensors
 
 FORMAT = "exda_primitives"
 # Where trainers put the weights, the likelier first: BasicSR (with and without averaging), Lightning.
@@ -63,13 +63,13 @@ def read_checkpoint(path: Path) -> Contents:
     """Reads the weights of a file, without running code from it.
 
     Args:
-        path: ``.safetensors``, or anything that ``torch.save`` wrote.
+        path: a safetensors file under any name, or anything that ``torch.save`` wrote.
 
     Raises:
         CheckpointError: for a file that is missing, damaged, holds more than tensors and plain containers, or holds
             tensors that no network has (sparse, quantized, on the meta device, or not finite).
     """
-    if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == ".safetensors" or looks_like_safetensors(path):
         tensors, metadata = read_safetensors(path)
         wrapping = None
     else:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
+from ..errors import CheckpointError, some_of
 from ..patching.wrappers import unwrap
 from ..primitives import ExDAModule
+from ..primitives.base import NEW_NAMES
 from .contents import read_checkpoint
 from .safe import check_fit, copy_into
 
@@ -38,9 +40,18 @@ def load_checkpoint(path: str | PathLike[str], into: nn.Module) -> None:
             tensors = dict(without_prefix)
             break
     new = _new_keys(into)
+    _refuse_ours(tensors.keys() - state.keys(), contents.path)
     expected = {name: tensor for name, tensor in state.items() if name in tensors or name not in new}
     check_fit(tensors, expected, contents.path)
     copy_into(into, tensors)
+
+
+def _refuse_ours(foreign: set[str], path: Path) -> None:
+    if foreign and not any(set(NEW_NAMES).isdisjoint(name.split(".")) for name in foreign):
+        raise CheckpointError(
+            f"{path}: holds parameters of a patched model that this one does not have: {some_of(sorted(foreign))}. "
+            f"exda.patch(model, ...) first, with the configuration that the file was trained with."
+        )
 
 
 def _new_keys(model: nn.Module) -> set[str]:

@@ -32,6 +32,21 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}).") from error
 
 
+def looks_like_safetensors(path: Path) -> bool:
+    """Whether a file begins as one does, with the length of a header and its first brace.
+
+    Raises:
+        CheckpointError: when it cannot be read.
+    """
+    _check_is_file(path)
+    try:
+        with path.open("rb") as file:
+            begin = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    return begin[8:] == b"{" and int.from_bytes(begin[:8], "little") <= path.stat().st_size - 8
+
+
 def read_pickle(path: Path) -> Any:
     """What ``torch.load(weights_only=True)`` returns, on the CPU: tensors and plain containers, never code.
 
@@ -108,14 +123,8 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def _check_is_file(path: Path) -> None:
     # os.path, which takes any name that cannot be one for a file that is not there.
     if not os.path.isfile(path):
-        what = (
-            "is a folder, not a file"
-            if os.path.isdir(path)
-            else "is no file"
-            if os.path.exists(path)
-            else "does not exist"
-        )
-        raise CheckpointError(f"{path}: {what}.")
+        what = "is a folder, not a file" if os.path.isdir(path) else "is not a file that can be read"
+        raise CheckpointError(f"{path}: {what if os.path.exists(path) else 'does not exist'}.")
 
 
 def _some(what: str, names: list[str]) -> str:

@@ -96,5 +96,10 @@ def sorted_tokens(x: Tensor, tokens: TokenTerms, dtype: torch.dtype) -> SortedTo
     """
     compact, scale = unit_mean(compact_maps(x, tokens.weight, tokens.stride), tokens.scale)
     maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
-    values, order = maps.flatten(2).sort(dim=-1, stable=True)
+    values, order = _stably_sorted(maps.flatten(2))
     return SortedTokens(values, order, scale)
+
+
+def _stably_sorted(x: Tensor) -> tuple[Tensor, Tensor]:
+    # The ONNX exporter knows the plain sort alone, and makes TopK of it, which is stable.
+    return x.sort(dim=-1) if torch.onnx.is_in_onnx_export() else x.sort(dim=-1, stable=True)

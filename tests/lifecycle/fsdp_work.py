@@ -1,0 +1,47 @@
+"""What each process does in test_fsdp."""
+
+import torch
+from tests.lifecycle.networks import FEW_BLOCKS, image, loss, trained
+from tests.lifecycle.processes import WORLD
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+import exda_primitives as exda
+
+FAMILIES = ("mdta", "histogram")
+
+
+def network(family):
+    return trained(family, **FEW_BLOCKS).double()
+
+
+def picture(rank):
+    return image(seed=rank, dtype=torch.float64)
+
+
+def optimizer(model):
+    return torch.optim.SGD(exda.new_parameters(model), lr=0.1)
+
+
+def work(rank):
+    return {family: _train(family, rank) for family in FAMILIES}
+
+
+def _train(family, rank):
+    model, mesh = network(family), init_device_mesh("cpu", (WORLD,))
+    for name, module in model.named_modules():
+        if name.endswith(("attn", "attn_g")):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    output = model(picture(rank)).detach()
+    loss(model, picture(rank)).backward()
+    gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
+    optimizer(model).step()
+    return {
+        "output": output,
+        "patched": exda.is_patched(model),
+        "sharded": all(p.to_local().numel() < p.numel() for p in exda.new_parameters(model) if len(p) > 1),
+        "gradients": gradients,
+        "state": get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)),
+    }

@@ -1,0 +1,38 @@
+"""Whole patched networks under torch.compile: one graph, for all sizes."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import exda_primitives as exda
+
+from .networks import CLASSES, FEW_BLOCKS, image, loss, trained
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("family", CLASSES)
+@torch.no_grad()
+def test_no_graph_breaks(family):
+    found = torch._dynamo.explain(trained(family, **FEW_BLOCKS))(image())
+    assert found.graph_count == 1, found.break_reasons
+    assert found.graph_break_count == 0, found.break_reasons
+
+
+def test_one_graph_for_all_sizes_with_its_gradients():
+    model, counter = trained(**FEW_BLOCKS).double(), CompileCounterWithBackend("eager")
+    whole = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+    # A side of 1 at an eighth of the size would be a graph of its own, as without the patch.
+    for size in ((32, 40), (48, 32)):
+        x = image(0, *size, dtype=torch.float64)
+        torch.testing.assert_close(whole(x), model(x), rtol=0, atol=1e-12)
+        found = torch.autograd.grad(loss(whole, x), exda.new_parameters(model))
+        expected = torch.autograd.grad(loss(model, x), exda.new_parameters(model))
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert counter.frame_count == 1

@@ -1,0 +1,54 @@
+"""fully_shard over two processes, put on after the patch."""
+
+import pytest
+import torch
+
+import exda_primitives as exda
+
+from . import processes
+from .fsdp_work import FAMILIES, network, optimizer, picture, work
+from .networks import loss
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return processes.run(work, tmp_path_factory.mktemp("fsdp"))
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def whole(family):
+    """The same network in one process, with the gradients of both pictures' mean."""
+    model = network(family)
+    (sum(loss(model, picture(rank)) for rank in range(processes.WORLD)) / processes.WORLD).backward()
+    return model
+
+
+def test_outputs(ranks, family):
+    for rank, found in enumerate(ranks):
+        torch.testing.assert_close(found[family]["output"], network(family)(picture(rank)), rtol=0, atol=1e-12)
+        assert found[family]["patched"]
+        assert found[family]["sharded"]
+
+
+def test_gradients(ranks, family, whole):
+    expected = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
+    ours = {name for name, p in whole.named_parameters() if any(p is new for new in exda.new_parameters(whole))}
+    for found in (each[family]["gradients"] for each in ranks):
+        assert ours <= expected.keys() == found.keys()
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_the_gathered_state_dict_is_the_trained_network(ranks, family, whole):
+    optimizer(whole).step()
+    # Only the first process holds the gathered tensors.
+    state = ranks[0][family]["state"]
+    model = network(family)
+    model.load_state_dict(state)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-9, atol=1e-12)

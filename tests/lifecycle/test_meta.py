@@ -1,0 +1,99 @@
+"""Built and patched without weights, then loaded: the same network as the one that was built with them."""
+
+import pytest
+import torch
+
+import exda_primitives as exda
+
+from .networks import CLASSES, image, network, trained
+
+CONFIG = exda.ExDAConfig(tokens=2, scale="mean")
+
+
+@pytest.fixture(params=CLASSES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def source(family):
+    return trained(family, config=CONFIG)
+
+
+@pytest.fixture
+def empty(family):
+    with torch.device("meta"):
+        model = network(family)
+    exda.patch(model, CONFIG)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    return model
+
+
+def checkpoint(model, source, path):
+    torch.save({"params": source.state_dict()}, path)
+    exda.load_checkpoint(path, into=model)
+
+
+def own_file(model, source, path):
+    exda.save(source, path, whole=True)
+    exda.load(model, path)
+
+
+def assigned(model, source, path):
+    torch.save(source.state_dict(), path)
+    model.load_state_dict(torch.load(path, weights_only=True), assign=True)
+
+
+def emptied(model, source, path):
+    torch.save(source.state_dict(), path)
+    model.to_empty(device="cpu")
+    model.load_state_dict(torch.load(path, weights_only=True))
+
+
+def two_files(model, source, path):
+    """The host's own checkpoint and what was trained beside it."""
+    host = source.state_dict()
+    for name in exda.plan(_unpatched(source), CONFIG).new_parameters:
+        del host[name]
+    torch.save({"params": host}, path)
+    exda.load_checkpoint(path, into=model)
+    assert all(parameter.is_meta for parameter in exda.new_parameters(model))
+    exda.save(source, path.with_suffix(".safetensors"))
+    exda.load(model, path.with_suffix(".safetensors"))
+
+
+def _unpatched(source):
+    family = next(name for name, kind in CLASSES.items() if type(source) is kind)
+    return network(family)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("load", [checkpoint, own_file, assigned, emptied, two_files], ids=lambda load: load.__name__)
+def test_the_same_outputs(load, empty, source, tmp_path):
+    load(empty, source, tmp_path / "weights.safetensors" if load is own_file else tmp_path / "weights.pth")
+    assert torch.equal(empty(image()), source(image()))
+    assert exda.config_of(empty) == CONFIG
+
+
+@torch.no_grad()
+def test_an_unpatched_network_without_weights_is_patched_by_the_file(family, source, tmp_path):
+    exda.save(source, tmp_path / "whole.safetensors", whole=True)
+    with torch.device("meta"):
+        model = network(family)
+    exda.load(model, tmp_path / "whole.safetensors")
+    assert torch.equal(model(image()), source(image()))
+
+
+@torch.no_grad()
+def test_unpatched_again_it_has_the_weights_that_were_loaded(empty, source, tmp_path):
+    checkpoint(empty, source, tmp_path / "weights.pth")
+    exda.unpatch(empty)
+    exda.unpatch(source)
+    assert not any(parameter.is_meta for parameter in empty.parameters())
+    assert torch.equal(empty(image()), source(image()))
+
+
+def test_loaded_parameters_can_be_trained(empty, source, tmp_path):
+    checkpoint(empty, source, tmp_path / "weights.pth")
+    empty(image()).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in exda.new_parameters(empty))
