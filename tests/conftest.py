@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 
+from .maps import XCAOnMaps
+
 FAMILIES: dict[str, type[exda.ExDAModule]] = {
     "mdta": exda.ExDAAttention,
     "cross": exda.ExDACrossAttention,
     "histogram": exda.ExDAHistogramAttention,
+    "xca": XCAOnMaps,
 }
 
 
@@ -24,7 +27,7 @@ def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="session", params=["mdta", "cross"])
+@pytest.fixture(scope="session", params=["mdta", "cross", "xca"])
 def channel_family(request: pytest.FixtureRequest) -> str:
     """The families whose rows are softmax weights of channels, unsorted."""
     return request.param
@@ -32,7 +35,7 @@ def channel_family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def classes() -> dict[str, type[exda.ExDAModule]]:
-    """The module of every family."""
+    """The module of every family; that of ``xca`` takes maps, as all the others do."""
     return FAMILIES
 
 

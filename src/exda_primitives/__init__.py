@@ -25,6 +25,7 @@ from .errors import (
 )
 from .ops import backend
 from .patching import (
+    Architecture,
     Backbone,
     ConvFamily,
     ConvLayout,
@@ -34,6 +35,8 @@ from .patching import (
     NearMiss,
     Report,
     Stage,
+    StateShapes,
+    Unlike,
     config_of,
     from_host,
     is_patched,
@@ -51,6 +54,7 @@ from .primitives import (
     ExDACrossAttention,
     ExDAHistogramAttention,
     ExDAModule,
+    ExDAXCAttention,
     NonlinearValue,
 )
 
@@ -59,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GST",
     "AlreadyPatchedError",
+    "Architecture",
     "Backbone",
     "CheckpointError",
     "ConfigError",
@@ -70,6 +75,7 @@ __all__ = [
     "ExDAError",
     "ExDAHistogramAttention",
     "ExDAModule",
+    "ExDAXCAttention",
     "Family",
     "InputError",
     "Match",
@@ -83,6 +89,8 @@ __all__ = [
     "Report",
     "RootModuleError",
     "Stage",
+    "StateShapes",
+    "Unlike",
     "VerificationError",
     "WrappedModelError",
     "backend",

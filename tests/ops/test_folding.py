@@ -8,62 +8,67 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 
+def last(module):
+    """The output projection."""
+    return module.part(module.PARTS[-1])
+
+
 def forward_hook(module):
-    module.project_out.register_forward_hook(lambda conv, inputs, output: 2 * output)
+    last(module).register_forward_hook(lambda conv, inputs, output: 2 * output)
 
 
 def forward_hook_with_arguments(module):
     hook = lambda conv, inputs, keywords, output: 2 * output  # noqa: E731
-    module.project_out.register_forward_hook(hook, with_kwargs=True)
+    last(module).register_forward_hook(hook, with_kwargs=True)
 
 
 def forward_pre_hook(module):
-    module.project_out.register_forward_pre_hook(lambda conv, inputs: (inputs[0] + 1,))
+    last(module).register_forward_pre_hook(lambda conv, inputs: (inputs[0] + 1,))
 
 
 def full_backward_hook(module):
-    module.project_out.register_full_backward_hook(lambda conv, inner, outer: tuple(2 * g for g in inner))
+    last(module).register_full_backward_hook(lambda conv, inner, outer: tuple(2 * g for g in inner))
 
 
 def full_backward_pre_hook(module):
-    module.project_out.register_full_backward_pre_hook(lambda conv, outer: tuple(2 * g for g in outer))
+    last(module).register_full_backward_pre_hook(lambda conv, outer: tuple(2 * g for g in outer))
 
 
 def wrapper(module):
     class LowRank(nn.Module):
         def __init__(self, conv):
             super().__init__()
-            self.conv, self.delta = conv, nn.Conv2d(conv.in_channels, conv.out_channels, 1, dtype=torch.float64)
+            self.conv, self.delta = conv, copy.deepcopy(conv)
 
         def forward(self, x):
             return self.conv(x) + self.delta(x)
 
-    module.project_out = LowRank(module.project_out)
+    setattr(module, module.PARTS[-1], LowRank(last(module)))
 
 
 def sequence(module):
-    module.project_out = nn.Sequential(module.project_out, nn.Tanh())
+    setattr(module, module.PARTS[-1], nn.Sequential(last(module), nn.Tanh()))
 
 
 def subclass(module):
-    class Doubling(nn.Conv2d):
+    class Doubling(type(last(module))):
         def forward(self, x):
             return 2 * super().forward(x)
 
-    module.project_out.__class__ = Doubling
+    last(module).__class__ = Doubling
 
 
 def weight_norm(module):
-    parametrizations.weight_norm(module.project_out)
+    parametrizations.weight_norm(last(module))
 
 
 def pruned(module):
-    prune.l1_unstructured(module.project_out, "weight", amount=0.5)
+    prune.l1_unstructured(last(module), "weight", amount=0.5)
 
 
 def replaced_forward(module):
-    convolve = module.project_out.forward
-    module.project_out.forward = lambda x: 2 * convolve(x)
+    project = last(module).forward
+    last(module).forward = lambda x: 2 * project(x)
 
 
 ALTERATIONS = [
@@ -106,7 +111,7 @@ def test_hooked_projection_is_called_once_and_changes_nothing(family, value, pos
     module, maps = prepare(family, value, position)
     expected = differentiate(module, maps, "torch")
     calls = []
-    module.project_out.register_forward_hook(lambda conv, inputs, output: calls.append(output))
+    last(module).register_forward_hook(lambda conv, inputs, output: calls.append(output))
     found = differentiate(module, maps, "torch")
     assert len(calls) == 1
     for name, tensor in expected.items():
@@ -116,13 +121,14 @@ def test_hooked_projection_is_called_once_and_changes_nothing(family, value, pos
 @VALUES
 def test_removed_hook_folds_again(channel_family, value, position, prepare, monkeypatch):
     module, maps = prepare(channel_family, value, position)
-    module.project_out.register_forward_hook(lambda conv, inputs, output: output).remove()
+    last(module).register_forward_hook(lambda conv, inputs, output: output).remove()
     calls = []
-    convolve = nn.Conv2d.forward
-    monkeypatch.setattr(nn.Conv2d, "forward", lambda conv, x: calls.append(conv) or convolve(conv, x))
+    layer = type(last(module))
+    project = layer.forward
+    monkeypatch.setattr(layer, "forward", lambda self, x: calls.append(self) or project(self, x))
     module(*maps)
     # GELU after the aggregation stands between it and the projection: nothing can be folded.
-    assert (module.project_out in calls) == (value == "gelu")
+    assert (last(module) in calls) == (value == "gelu")
 
 
 def test_host_projections_are_called(family, prepare):

@@ -5,6 +5,8 @@ import torch
 
 import exda_primitives as exda
 
+from ..maps import keys_and_values
+
 HALF_TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 BACKENDS = pytest.mark.parametrize("backend", ["reference", "torch"])
 
@@ -46,8 +48,7 @@ def test_sums_beyond_float16(channel_family, backend, dtype, scale, make_attenti
         found = module(*maps)
         module, maps = module.float(), [x.float() for x in maps]
         expected = module(*maps)
-        mdta = channel_family == "mdta"
-        keys = module.qkv_dwconv(module.qkv(maps[0])) if mdta else module.kv_dwconv(module.kv(maps[1]))
+        keys, _ = keys_and_values(module, maps)
     assert keys.square().sum((2, 3)).median() > torch.finfo(torch.float16).max, "the sums have to overflow in float16"
     # Measured: 1 eps of the largest element.
     assert (found - expected).abs().max() < 3 * torch.finfo(dtype).eps * expected.abs().max()

@@ -33,7 +33,8 @@ def permuted(module, order):
         other.value.conv_in.weight.copy_(columns(module.value.conv_in.weight))
         for parameter in other.value.conv_out.parameters():
             parameter.copy_(rows(parameter, 1))
-        other.project_out.weight.copy_(columns(module.project_out.weight))
+        project = module.PARTS[-1]
+        other.part(project).weight.copy_(columns(module.part(project).weight))
     return other
 
 
@@ -52,5 +53,6 @@ def test_permuted_heads(family, backend, position, order, reinject, seed, make_a
 def test_every_head_counts(family, make_attention, make_maps):
     module, maps = make_attention(family, 6, 3), make_maps(family, 1, 6, 5, 4)
     swapped = permuted(module, [1, 0, 2])
-    swapped.project_out.load_state_dict(module.project_out.state_dict())
+    project = module.PARTS[-1]
+    swapped.part(project).load_state_dict(module.part(project).state_dict())
     assert (swapped(*maps) - module(*maps)).abs().max() > 1e-3

@@ -7,6 +7,8 @@ from torch.utils._pytree import tree_leaves
 
 import exda_primitives as exda
 
+from ..maps import keys_and_values
+
 # No sum or product of these gives c + K or h * (c + K) by chance: qkv has 45 rows, kv 30, the tokens 6.
 HEADS, CHANNELS, TOKENS, SIZE = 3, 5, 2, (7, 11)
 DIM, PIXELS = HEADS * CHANNELS, SIZE[0] * SIZE[1]
@@ -56,9 +58,7 @@ def record(make_attention, make_maps):
             if backward:
                 output.sum().backward()
         with torch.no_grad():
-            y = maps[-1]
-            values = module.qkv_dwconv(module.qkv(y)) if family == "mdta" else module.kv_dwconv(module.kv(y))
-            recorder.nonlinear = module.value(values[:, -DIM:])
+            recorder.nonlinear = module.value(keys_and_values(module, maps)[1])
         return recorder
 
     return record

@@ -57,7 +57,7 @@ def nonlinear(v, value):
 
 
 def exda_attention(q, k, v, x, w, stride):
-    """``out = Conv1x1(O[:c] + alpha * O[c:])`` with one token a head, on one image."""
+    """``O[:c] + alpha * O[c:]``, before the projection, with one token a head, on one image."""
     channels, height, width = v.shape
     v = nonlinear(v, w["value"])
     g = token_maps(x, w["token"]["phi"]["weight"], stride)
@@ -70,7 +70,7 @@ def exda_attention(q, k, v, x, w, stride):
         q_star, k_star, v_star = (np.concatenate([m[own].reshape(c, -1), token]) for m in (q, k, v))
         rows = softmax(w["temperature"][head, 0, 0] * unit(q_star) @ unit(k_star).T) @ v_star
         outputs.append(rows[:c] + w["alpha"][head, 0, 0] * rows[c:])
-    return pointwise(np.concatenate(outputs).reshape(channels, height, width), w["project_out"])
+    return np.concatenate(outputs).reshape(channels, height, width)
 
 
 def weights_of(module):
@@ -87,13 +87,22 @@ def weights_of(module):
 
 def mdta(w, x, stride):
     q, k, v = np.split(depthwise(pointwise(x, w["qkv"]), w["qkv_dwconv"]), 3)
-    return exda_attention(q, k, v, x, w, stride)
+    return pointwise(exda_attention(q, k, v, x, w, stride), w["project_out"])
 
 
 def cross(w, x, y, stride):
     q = depthwise(pointwise(x, w["q"]), w["q_dwconv"])
     k, v = np.split(depthwise(pointwise(y, w["kv"]), w["kv_dwconv"]), 2)
-    return exda_attention(q, k, v, y, w, stride)
+    return pointwise(exda_attention(q, k, v, y, w, stride), w["project_out"])
+
+
+def linear(x, layer):
+    return np.einsum("oi,ihw->ohw", layer["weight"], x) + layer["bias"][:, None, None]
+
+
+def xca(w, x, stride):
+    q, k, v = np.split(linear(x, w["qkv"]), 3)
+    return linear(exda_attention(q, k, v, x, w, stride), w["proj"])
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 9), (1, 1)], ids=lambda size: "H{}-W{}".format(*size))
@@ -106,7 +115,7 @@ def test_reference_is_what_is_printed(channel_family, size, stride, init, make_a
     if init == "paper":
         assert module.alpha.flatten().tolist() == pytest.approx([0.1, 0.1])
     maps = make_maps(channel_family, 2, 6, *size)
-    oracle = {"mdta": mdta, "cross": cross}[channel_family]
+    oracle = {"mdta": mdta, "cross": cross, "xca": xca}[channel_family]
     w = weights_of(module)
     expected = np.stack([oracle(w, *images, stride) for images in zip(*(x.numpy() for x in maps), strict=True)])
     with exda.backend("reference"):

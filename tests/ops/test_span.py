@@ -9,6 +9,8 @@ from scipy.optimize import linprog
 
 import exda_primitives as exda
 
+from ..maps import keys_and_values
+
 DIM, HEADS = 6, 2
 
 
@@ -20,14 +22,12 @@ def heads_of(make_attention, make_maps):
         module = make_attention(family, DIM, HEADS, True, seed=seed, tokens=0, **options)
         if module.value is not None:
             module.value.conv_out.weight.data.mul_(gain)
-        torch.nn.init.dirac_(module.project_out.weight)
-        torch.nn.init.zeros_(module.project_out.bias)
+        project = module.part(module.PARTS[-1])
+        project.weight.data.copy_(torch.eye(DIM).view_as(project.weight))
+        torch.nn.init.zeros_(project.bias)
         maps = make_maps(family, 2, DIM, *size, seed=seed)
         with torch.no_grad():
-            projected = (
-                module.qkv_dwconv(module.qkv(maps[0])) if family == "mdta" else module.kv_dwconv(module.kv(maps[1]))
-            )
-            pair = projected[:, -DIM:], module(*maps)
+            pair = keys_and_values(module, maps)[1], module(*maps)
         return (m.reshape(-1, DIM // HEADS, size[0] * size[1]).numpy() for m in pair)
 
     return heads_of

@@ -88,6 +88,7 @@ def test_channelwise_with_the_right_tokens(family, tokens, classes):
     assert classes[family](6, 2, tokens=tokens, reinject="channelwise").config.tokens == tokens
 
 
+@pytest.mark.parametrize("family", ["mdta", "cross", "histogram"])
 def test_attention_input(family, bad_input, classes):
     x, parts = bad_input
     good = torch.zeros(2, 6, 5, 4)

@@ -22,6 +22,7 @@ HOST = {
         "project_out.weight",
     },
     "histogram": {"temperature", "qkv.weight", "qkv_dwconv.weight", "project_out.weight"},
+    "xca": {"temperature", "qkv.weight", "proj.weight", "proj.bias"},
 }
 CHOICES = {
     "default": ({}, VALUE | TOKEN),

@@ -1,5 +1,5 @@
 """Pure functions on tensors: the formulas as printed (``reference``) and without the concatenation (``torch``)."""
 
-from .dispatch import Backend, BackendName, backend, cross, histogram, mdta
+from .dispatch import Backend, BackendName, backend, cross, histogram, mdta, xca
 
-__all__ = ["Backend", "BackendName", "backend", "cross", "histogram", "mdta"]
+__all__ = ["Backend", "BackendName", "backend", "cross", "histogram", "mdta", "xca"]

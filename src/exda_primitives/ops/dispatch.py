@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import reference
 from . import torch as concat_free
-from .terms import CrossTerms, FusedTerms
+from .terms import CrossTerms, FusedTerms, LinearTerms
 
 BackendName = Literal["auto", "reference", "torch"]
 
@@ -26,6 +26,9 @@ class Backend(Protocol):
 
     def histogram(self, x: Tensor, terms: FusedTerms) -> Tensor:
         """See :func:`histogram`."""
+
+    def xca(self, x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
+        """See :func:`xca`."""
 
 
 _BACKENDS: dict[str, Backend] = {"auto": concat_free, "reference": reference, "torch": concat_free}
@@ -75,3 +78,8 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     return _BACKENDS[_current].histogram(x, terms)
+
+
+def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
+    """Cross-covariance attention with ExDA's primitives, (B, N, C) -> (B, N, C), N pixels of a map of ``size``."""
+    return _BACKENDS[_current].xca(x, size, terms)

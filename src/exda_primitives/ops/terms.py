@@ -82,6 +82,16 @@ class FusedTerms(NamedTuple):
     tokens: TokenTerms | None
 
 
+class LinearTerms(NamedTuple):
+    """Cross-covariance attention, projected by linear layers on tokens: ``qkv`` C -> 3C, ``project`` C -> C."""
+
+    temperature: Tensor
+    qkv: Map
+    project: Map
+    value: ValueTerms | None
+    tokens: TokenTerms | None
+
+
 class CrossTerms(NamedTuple):
     """Cross attention: q from the first map, k, v and the tokens from the second. ``kv`` C -> 2C."""
 
@@ -91,3 +101,6 @@ class CrossTerms(NamedTuple):
     project: Map
     value: ValueTerms | None
     tokens: TokenTerms | None
+
+
+ChannelTerms = FusedTerms | LinearTerms | CrossTerms

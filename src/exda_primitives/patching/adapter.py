@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..primitives import ExDAModule
+from .parents import ParentHook
 
 
 class Mismatch(Exception):  # noqa: N818
@@ -33,7 +34,10 @@ class Family(ABC):
     replacement: ClassVar[type[ExDAModule]]
     """The ExDA attention; its ``PARTS`` are what :meth:`candidates` finds."""
     inputs: ClassVar[int] = 1
-    """How many maps (B, C, H, W) its forward takes."""
+    """How many maps (B, C, H, W) its forward takes, or what :meth:`arguments` makes of so many."""
+    parent_hook: ClassVar[type[ParentHook] | None] = None
+    """For a replacement that needs to know what only its parent's call says: ``patch`` puts such a hook on every module
+    that holds one, ``unpatch`` takes it off."""
 
     @abstractmethod
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
@@ -42,6 +46,14 @@ class Family(ABC):
         Raises:
             Mismatch: for a module that looks like this attention but breaks a rule: the user is told why.
         """
+
+    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the attention's forward takes in place of ``inputs`` maps (B, C, H, W): for probe and verification."""
+        return maps
+
+    def known_of(self, height: int, width: int) -> Mapping[str, Any]:
+        """Keywords of the replacement's forward that say what a parent would have said of maps of that size."""
+        return {}
 
 
 class Stage(NamedTuple):
@@ -54,11 +66,13 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that is known by the names of its direct children.
+    """A network that is known by the names of its children.
 
     Attributes:
         name: unique, lower case.
-        children: names that it must have; of several backbones that fit, the one that asks for most is taken.
+        children: names that it must have, of direct children or, where these are another network's as well, of parts
+            further inside (``latent.0.spatial_attn``); of several backbones that fit, the one that asks for most is
+            taken.
         stages: of its attentions, the first that fits counts.
         multiple_of: what height and width of an image must be divisible by.
     """
@@ -70,8 +84,17 @@ class Backbone:
 
     def fits(self, module: nn.Module) -> bool:
         """Whether ``module`` has all the children."""
-        return self.children <= {name for name, _ in module.named_children()}
+        return all(_has(module, name) for name in self.children)
 
     def stage_of(self, name: str) -> Stage | None:
         """The stage of the module called ``name`` relative to the backbone."""
         return next((stage for stage in self.stages if fnmatchcase(name, f"{stage.prefix}.*")), None)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        module.get_submodule(name)
+    except (AttributeError, RuntimeError):
+        # A scripted module raises the latter.
+        return False
+    return True

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
 from ..primitives import ExDAConfig, ExDAModule
 from .copies import has_weights
+from .parents import ParentHook, set_hook
 from .plan import draft
 from .recognise import Found
 from .report import Report
@@ -78,8 +80,11 @@ def patch(
             f"{report.model} is itself the attention: it has no parent in which it could be replaced. Build the "
             f"replacement with exda.from_host(attention) and put it where the attention was."
         )
-    replacements = [(found.names, _build(found, config, verify)) for found in drafted.found]
-    _swap(drafted.target, {name: module for names, module in replacements for name in names})
+    replacements = [(found, _build(found, config, verify)) for found in drafted.found]
+    _swap(
+        drafted.target,
+        {name: _Holding(module, found.family.parent_hook) for found, module in replacements for name in found.names},
+    )
     notes = report.notes
     if verify and not all(has_weights(module) for _, module in replacements):
         notes = (*notes, "modules on the meta device were not verified: there are no weights to compare with")
@@ -106,7 +111,7 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
         raise RootModuleError(
             f"the model is itself an {type(target).__name__} in place of a host: its method release() gives that back."
         )
-    _swap(target, {name: module.release() for name, module in ours.items()})
+    _swap(target, {name: _Holding(module.release(), None) for name, module in ours.items()})
     return tuple(ours)
 
 
@@ -132,7 +137,8 @@ def undo(model: nn.Module, report: Report) -> None:
     """Puts back what the call of :func:`patch` that returned ``report`` replaced, and nothing else."""
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     target, _ = unwrap(model)
-    _swap(target, {name: module.release() for name, module in patched_attentions(target).items() if name in names})
+    ours = {name: module for name, module in patched_attentions(target).items() if name in names}
+    _swap(target, {name: _Holding(module.release(), None) for name, module in ours.items()})
 
 
 def from_host(
@@ -143,6 +149,9 @@ def from_host(
     verify: bool = True,
 ) -> ExDAModule:
     """An ExDA attention around the layers of a single host attention, for those who put it into place themselves.
+
+    No parent tells it anything: an :class:`ExDAXCAttention` has to be told the size of its map, by its attribute
+    ``grid`` or by ``grid=`` of every call, unless neither tokens nor a value with a convolution are asked for.
 
     Args:
         attention: the attention itself; it shares its layers with what is returned.
@@ -215,20 +224,39 @@ def _refuse_other_config(target: nn.Module, config: ExDAConfig) -> None:
 def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
     if verify and has_weights(replacement):
-        verify_pair(found.module, replacement, found.family.inputs)
+        verify_pair(found.module, replacement, found.family)
     return replacement
 
 
-def _swap(target: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    places = [(target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in modules]
-    before = [parent._modules[key] for parent, key, _ in places]
+class _Holding(NamedTuple):
+    """What a parent is to hold under a name, and the kind of hook that tells it what the parent knows."""
+
+    module: nn.Module
+    hook: type[ParentHook] | None
+
+
+def _swap(target: nn.Module, wanted: Mapping[str, _Holding]) -> None:
+    places = [(target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in wanted]
+    before = [
+        (parent._modules[key], dict(parent._forward_pre_hooks), dict(parent._forward_pre_hooks_with_kwargs))
+        for parent, key, _ in places
+    ]
     try:
         for parent, key, name in places:
-            parent._modules[key] = modules[name]
+            parent._modules[key] = wanted[name].module
+            set_hook(parent, key, wanted[name].hook)
     except BaseException:
-        for (parent, key, _), module in zip(places, before, strict=True):
+        for (parent, key, _), (module, hooks, with_kwargs) in zip(places, before, strict=True):
             parent._modules[key] = module
+            _refill(parent._forward_pre_hooks, hooks)
+            _refill(parent._forward_pre_hooks_with_kwargs, with_kwargs)
         raise
+
+
+def _refill(held: dict[int, Any], earlier: Mapping[int, Any]) -> None:
+    # The very dictionary: handles of hooks hold on to it.
+    held.clear()
+    held.update(earlier)
 
 
 def _no_match(report: Report, recognised: int) -> str:

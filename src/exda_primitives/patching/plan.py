@@ -148,4 +148,4 @@ def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: S
 def _sizes(found: Found) -> tuple[int, int]:
     """C and h."""
     temperature, *_, project = (getattr(found.module, found.parts[part]) for part in found.family.replacement.PARTS)
-    return project.out_channels, temperature.shape[-3]
+    return len(project.weight), temperature.shape[-3]

@@ -6,7 +6,8 @@ rows or columns are in public use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import Parameter, signature
 
 import torch
@@ -45,8 +46,9 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
             host.train(training)
             for batch, height, width in sizes:
                 shape = (batch, claim.dim, height, width)
-                inputs = random_maps(family.inputs, shape, torch.float32, generator)
-                if problem := _difference(host, claim, inputs):
+                inputs = family.arguments(random_maps(family.inputs, shape, torch.float32, generator))
+                informed = partial(claim, **family.known_of(height, width))
+                if problem := _difference(host, informed, inputs):
                     mode = "training" if training else "eval"
                     return f"{problem} on {shape} in {mode} mode"
     return None
@@ -73,7 +75,7 @@ def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) ->
             parameter.normal_(std=fan_in**-0.5, generator=generator)
 
 
-def _difference(host: nn.Module, claim: nn.Module, inputs: list[Tensor]) -> str | None:
+def _difference(host: nn.Module, claim: Callable[..., Tensor], inputs: Sequence[Tensor]) -> str | None:
     try:
         # Some hosts write into their input.
         expected = host(*(x.clone() for x in inputs))

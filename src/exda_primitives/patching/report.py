@@ -17,7 +17,7 @@ class Match:
     Attributes:
         name: its full name in the model.
         aliases: further names of the same shared module.
-        family: ``mdta``, ``cross``, ``histogram`` or one registered by hand.
+        family: ``mdta``, ``cross``, ``histogram``, ``xca`` or one registered by hand.
         dim: C.
         heads: h.
         backbone: the known network that it is part of, if any.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import ClassVar, TypeGuard
@@ -33,13 +33,13 @@ class ConvLayout:
     def find(self, module: nn.Module) -> list[dict[str, str]]:
         """All assignments of the parts and ``temperature`` to attributes of ``module``; empty if nothing is alike.
 
-        Alike is a module with 1x1 convolutions of all the sizes in ``pointwise``. The rules then are: these
-        convolutions are two-dimensional and no others of their sizes stand beside them; every other child with
-        parameters is one of ``depthwise``; one own parameter (..., h, 1, 1) with C divisible by h; no other
-        parameter and no buffer.
+        The rules are, for a module with 1x1 convolutions of all the sizes in ``pointwise``: these convolutions are
+        two-dimensional and no others of their sizes stand beside them; every other child with parameters is one of
+        ``depthwise``; one own parameter (..., h, 1, 1) with C divisible by h, no other parameter and no buffer. A
+        module that breaks more than one of the three is not alike.
 
         Raises:
-            Mismatch: for a module that is alike but breaks a rule.
+            Mismatch: for a module that breaks one.
         """
         convs = {name: child for name, child in module.named_children() if _is_pointwise(child)}
         wanted = Counter(self.pointwise.values())
@@ -51,18 +51,25 @@ class ConvLayout:
             for name, child in module.named_children()
             if name not in convs and next(child.parameters(), None) is not None
         }
-        self._check_pointwise(convs, channels, wanted)
-        depthwise = self._check_depthwise(others, channels)
-        temperature = _check_own_parameters(module, channels)
-        pointwise = {name: conv.out_channels // channels for name, conv in convs.items()}
-        return [
-            {TEMPERATURE: temperature, **first, **second}
-            for first, second in product(
-                _assignments(self.pointwise, pointwise), _assignments(self.depthwise, depthwise)
-            )
-        ]
+        found: list[list[dict[str, str]]] = []
+        broken: list[Mismatch] = []
+        rules: tuple[Callable[[], list[dict[str, str]]], ...] = (
+            lambda: [{TEMPERATURE: find_temperature(module, channels)}],
+            lambda: _assignments(self.pointwise, self._pointwise_factors(convs, channels, wanted)),
+            lambda: _assignments(self.depthwise, self._depthwise_factors(others, channels)),
+        )
+        for rule in rules:
+            try:
+                found.append(rule())
+            except Mismatch as mismatch:
+                broken.append(mismatch)
+        if len(broken) > 1:
+            return []
+        if broken:
+            raise broken[0]
+        return [{**temperature, **first, **second} for temperature, first, second in product(*found)]
 
-    def _check_pointwise(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> None:
+    def _pointwise_factors(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> dict[str, int]:
         solid = [name for name, conv in convs.items() if not isinstance(conv, nn.Conv2d)]
         if solid:
             kind = type(convs[solid[0]]).__name__
@@ -71,8 +78,9 @@ class ConvLayout:
             found = ", ".join(f"{name} {c.in_channels} -> {c.out_channels}" for name, c in convs.items())
             expected = " and ".join(f"{channels} -> {f * channels}" for f in sorted(wanted.elements()))
             raise Mismatch(f"expected the 1x1 convolutions {expected} and no other, found {found}", 1)
+        return {name: conv.out_channels // channels for name, conv in convs.items()}
 
-    def _check_depthwise(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
+    def _depthwise_factors(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
         found = {name: _depthwise_channels(child) for name, child in others.items()}
         bad = [name for name, width in found.items() if width is None or width % channels]
         factors = Counter(width // channels for name, width in found.items() if width is not None and name not in bad)
@@ -120,13 +128,18 @@ def _factors(convs: Mapping[str, Conv], channels: int) -> Counter[int]:
 
 def _depthwise_channels(child: nn.Module) -> int | None:
     with_parameters = [m for m in child.modules() if any(True for _ in m.parameters(recurse=False))]
-    if len(with_parameters) != 1 or not isinstance(with_parameters[0], nn.Conv2d):
+    if len(with_parameters) != 1 or not isinstance(with_parameters[0], Conv):
         return None
     conv = with_parameters[0]
     return conv.in_channels if conv.groups == conv.in_channels == conv.out_channels else None
 
 
-def _check_own_parameters(module: nn.Module, channels: int) -> str:
+def find_temperature(module: nn.Module, channels: int) -> str:
+    """The name of the one own parameter of ``module``, (..., h, 1, 1) with ``channels`` divisible by h.
+
+    Raises:
+        Mismatch: for none, another or several; and for a module with buffers.
+    """
     own = dict(module.named_parameters(recurse=False))
     if len(own) != 1:
         held = ", ".join(f"{name} {tuple(p.shape)}" for name, p in own.items()) or "none"

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..errors import VerificationError
 from ..primitives import ExDAModule
+from .adapter import Family
 from .copies import detached, quietly, random_maps
 
 SIZE = (2, 9, 7)
@@ -14,7 +15,7 @@ SIZE = (2, 9, 7)
 TOLERANCE = 1e-5
 
 
-def verify(host: nn.Module, replacement: ExDAModule, inputs: int) -> None:
+def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
     """Compares both at identity init, on copies in float64; not for weights on the meta device.
 
     Raises:
@@ -28,9 +29,10 @@ def verify(host: nn.Module, replacement: ExDAModule, inputs: int) -> None:
         replacement.start_at_identity()
         generator = torch.Generator().manual_seed(0)
         batch, height, width = SIZE
-        maps = random_maps(inputs, (batch, replacement.dim, height, width), torch.float64, generator)
-        expected = host(*(x.clone() for x in maps))
-        got = replacement(*maps)
+        maps = random_maps(family.inputs, (batch, replacement.dim, height, width), torch.float64, generator)
+        inputs = family.arguments(maps)
+        expected = host(*(x.clone() for x in inputs))
+        got = replacement(*inputs, **family.known_of(height, width))
     largest = expected.nan_to_num().abs().max()
     # NaN weights are the user's business: both outputs are NaN then.
     if not torch.isclose(got, expected, rtol=0, atol=float(TOLERANCE * largest), equal_nan=True).all():

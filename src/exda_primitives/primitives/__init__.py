@@ -7,6 +7,7 @@ from .histogram import ExDAHistogramAttention
 from .mdta import ExDAAttention
 from .token import GST
 from .value import NonlinearValue
+from .xca import ExDAXCAttention
 
 __all__ = [
     "GST",
@@ -15,5 +16,6 @@ __all__ = [
     "ExDACrossAttention",
     "ExDAHistogramAttention",
     "ExDAModule",
+    "ExDAXCAttention",
     "NonlinearValue",
 ]

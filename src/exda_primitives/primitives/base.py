@@ -35,7 +35,7 @@ class ExDAModule(nn.Module):
     Args:
         dim: C, channels.
         num_heads: h.
-        bias: of the host's own convolutions.
+        bias: of the host's own layers.
         tokens: K, global spatial tokens a head; 0 for none.
         stride: of the average pooling before the tokens' projection.
         scale: of a token as a value, ``"sum"`` or ``"mean"``, see :class:`GST`.
@@ -109,7 +109,7 @@ class ExDAModule(nn.Module):
         for name, child in host._modules.items():
             self.add_module(name, child)
         temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
-        self._describe(project.in_channels, temperature.shape[-3], config, dict(parts), full_name)
+        self._describe(len(project.weight), temperature.shape[-3], config, dict(parts), full_name)
         self._add_primitives()
         for name in NEW_NAMES:
             new = getattr(self, name)
@@ -231,11 +231,14 @@ class ExDAModule(nn.Module):
         if problem := map_problem(name, x, self.dim):
             raise InputError(f"{self._owner()}: {problem}")
 
+    def _bias(self) -> bool:
+        """The constructor's argument ``bias``."""
+        return self.part(self.PARTS[-1]).bias is not None
+
     def _owner(self) -> str:
         kind = f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads})"
         return f"{self.full_name}: {kind}" if self.full_name else kind
 
     def __repr__(self) -> str:
-        bias = self.part(self.PARTS[-1]).bias is not None
         options = ", ".join(f"{name}={option!r}" for name, option in self.config.as_dict().items())
-        return f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads}, bias={bias}, {options})"
+        return f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads}, bias={self._bias()}, {options})"

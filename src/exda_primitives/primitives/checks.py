@@ -19,12 +19,22 @@ def check_heads(owner: str, dim: int, num_heads: int) -> None:
 
 def map_problem(name: str, x: Tensor, dim: int) -> str | None:
     """Why ``x`` is not a non-empty floating-point map (B, dim, H, W), or None where it is one."""
-    expected = f"expected a floating-point map (B, {dim}, H, W)"
-    if x.ndim != 4:
-        advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
+    advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
+    return _problem(name, x, f"map (B, {dim}, H, W)", 4, advice, 1, dim)
+
+
+def tokens_problem(name: str, x: Tensor, dim: int) -> str | None:
+    """Why ``x`` is not a non-empty floating-point sequence (B, N, dim), or None where it is one."""
+    advice = "add the batch axis with x[None]" if x.ndim == 2 else "make tokens of a map with x.flatten(2).mT"
+    return _problem(name, x, f"sequence (B, N, {dim})", 3, advice, 2, dim)
+
+
+def _problem(name: str, x: Tensor, layout: str, ndim: int, advice: str, axis: int, dim: int) -> str | None:
+    expected = f"expected a floating-point {layout}"
+    if x.ndim != ndim:
         return f"{expected}, got {name} with {x.ndim} dimensions, {tuple(x.shape)}; {advice}."
-    if x.shape[1] != dim:
-        return f"{expected}, got {name} of shape {tuple(x.shape)}: axis 1 has to be {dim}."
+    if x.shape[axis] != dim:
+        return f"{expected}, got {name} of shape {tuple(x.shape)}: axis {axis} has to be {dim}."
     if not torch.is_floating_point(x):
         return f"{expected}, got {name} of {x.dtype}; convert it, e.g. with x.float() / 255."
     if 0 in x.shape:

@@ -1,6 +1,6 @@
 """The formulas as the paper prints them, with the concatenation: slow, literal, the oracle of every other path."""
 
-from .channel import cross, mdta
+from .channel import cross, mdta, xca
 from .histogram import histogram
 
-__all__ = ["cross", "histogram", "mdta"]
+__all__ = ["cross", "histogram", "mdta", "xca"]

@@ -1,4 +1,4 @@
-"""ExDA on Restormer's channel attention (MDTA) and its cross form, literally.
+"""ExDA on Restormer's channel attention (MDTA), its cross form and its form on tokens (XCA), literally.
 
 ``Q* = [q; G]``, ``K* = [k; G]``, ``V* = [V'; G]`` on the channel axis, ``A* = softmax(temperature * Q* K*^T)`` with
 rows of Q* and K* of L2 norm 1 over the pixels, ``O = A* V*``, ``out = Conv1x1(O[:c] + alpha * mean_k O[c:])``.
@@ -10,8 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..layout import to_map, to_tokens
 from ..precision import unit_divisor, widen, without_autocast
-from ..terms import CrossTerms, FusedTerms, TokenTerms, projected
+from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerms, projected
 from ..value import nonlinear_value
 from .tokens import token_maps
 
@@ -19,16 +20,23 @@ from .tokens import token_maps
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
-    return _attend(q, k, v, x, terms)
+    return terms.project(_attend(q, k, v, x, terms))
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
     k, v = projected(y, terms.kv).chunk(2, dim=1)
-    return _attend(projected(x, terms.q), k, v, y, terms)
+    return terms.project(_attend(projected(x, terms.q), k, v, y, terms))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | CrossTerms) -> Tensor:
+def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
+    """(B, N, C) -> (B, N, C), N = H*W pixels of a map of ``size``."""
+    q, k, v = to_map(terms.qkv(x), size).chunk(3, dim=1)
+    return terms.project(to_tokens(_attend(q, k, v, to_map(x, size), terms)))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> Tensor:
+    """The heads' outputs as a map (B, C, H, W), before the projection."""
     heads = terms.temperature.shape[-3]
     height, width = v.shape[-2:]
     before = terms.value is not None and terms.value.position == "before"
@@ -52,7 +60,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | Cros
     out = rearrange(out, "b h c (y x) -> b (h c) y x", y=height, x=width).to(dtype)
     if terms.value is not None and not before:
         out = nonlinear_value(out, terms.value)
-    return terms.project(out)
+    return out
 
 
 def gated_rows(logits: Tensor, c: int, tokens: TokenTerms) -> Tensor:

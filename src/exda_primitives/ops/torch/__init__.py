@@ -1,6 +1,6 @@
 """The same functions without the concatenation, folded: plain PyTorch, differentiable, any device. The default."""
 
-from .channel import cross, mdta
+from .channel import cross, mdta, xca
 from .histogram import histogram
 
-__all__ = ["cross", "histogram", "mdta"]
+__all__ = ["cross", "histogram", "mdta", "xca"]

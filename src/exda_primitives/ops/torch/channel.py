@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..layout import to_map, to_tokens
 from ..precision import unit_divisor, widen, without_autocast
-from ..terms import CrossTerms, FusedTerms, ValueTerms, projected
+from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, ValueTerms, projected
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from ..value import activate, hidden, nonlinear_value
 from .fold import Sum, foldable_weight, through_blocks
@@ -30,16 +31,27 @@ class _Mixing(NamedTuple):
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
-    return _attend(q, k, v, x, terms)
+    out, folded = _attend(q, k, v, x, terms)
+    return out if folded else terms.project(out)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
     k, v = projected(y, terms.kv).chunk(2, dim=1)
-    return _attend(projected(x, terms.q), k, v, y, terms)
+    out, folded = _attend(projected(x, terms.q), k, v, y, terms)
+    return out if folded else terms.project(out)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | CrossTerms) -> Tensor:
+def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
+    """(B, N, C) -> (B, N, C), N = H*W pixels of a map of ``size``."""
+    q, k, v = to_map(terms.qkv(x), size).chunk(3, dim=1)
+    out, folded = _attend(q, k, v, to_map(x, size), terms)
+    out = to_tokens(out)
+    return out if folded else terms.project(out)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> tuple[Tensor, bool]:
+    """(B, C, H, W), and whether it has been through the projection already, folded into the small matrices."""
     tokens, value = terms.tokens, terms.value
     g, scale = None, 1.0
     if tokens is not None:
@@ -56,10 +68,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: FusedTerms | Cros
         out = _before(v, g, left, bias, mixing, value)
     elif value.branch is None:
         aggregated = _aggregate(v, g, torch.eye(v.shape[1], device=v.device, dtype=left.dtype), mixing)
-        return terms.project(nonlinear_value(aggregated.over(v, None), value))
+        return nonlinear_value(aggregated.over(v, None), value), False
     else:
         out = _after(v, g, left, bias, mixing, value)
-    return terms.project(out) if weight is None else out
+    return out, weight is not None
 
 
 def _before(
@@ -103,7 +115,7 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Su
     return total
 
 
-def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float, terms: FusedTerms | CrossTerms) -> _Mixing:
+def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float, terms: ChannelTerms) -> _Mixing:
     """E of maps q, k and tokens g, whose use as values still needs the factor ``scale``."""
     temperature = widen(terms.temperature)
     heads = temperature.shape[-3]

@@ -12,9 +12,10 @@ from ..terms import Map
 def foldable_weight(project: Map) -> tuple[Tensor | None, Tensor | None]:
     """Weight (C, C) and bias of a projection that may be folded, or (None, None).
 
-    Only a bare ``nn.Conv2d`` may: anything hooked, parametrised or wrapped does more than its weight says.
+    Only a bare ``nn.Conv2d`` or ``nn.Linear`` may: anything hooked, parametrised or wrapped does more than its weight
+    says.
     """
-    if type(project) is not nn.Conv2d or "forward" in project.__dict__:
+    if not (type(project) is nn.Conv2d or type(project) is nn.Linear) or "forward" in project.__dict__:
         return None, None
     if any((project._forward_hooks, project._forward_pre_hooks, project._backward_hooks, project._backward_pre_hooks)):
         return None, None

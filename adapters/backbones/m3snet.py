@@ -1,0 +1,13 @@
+"""M3SNet (2023): NAFNet's U-net with merged skips; the attentions are its middle blocks."""
+
+from exda_primitives.patching import Backbone, Stage, register_adapter
+
+register_adapter(
+    Backbone(
+        "m3snet",
+        frozenset({"intro", "encoders", "downs", "middle_blks", "middle", "middle_ups", "ups", "decoders", "ending"}),
+        (Stage("middle_blks", "latent", 16),),
+        # It pads by itself, but what it returns stays padded.
+        multiple_of=16,
+    )
+)

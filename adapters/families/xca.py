@@ -1,0 +1,108 @@
+"""XCA: channel attention on tokens, timm's XCiT ``XCA`` and EdgeNeXt ``CrossCovarianceAttn``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from exda_primitives.patching import Family, Mismatch, ParentHook, register_adapter
+from exda_primitives.patching.shapes import TEMPERATURE, find_temperature
+from exda_primitives.primitives import ExDAXCAttention
+
+# Tuples of types rather than unions, which torch.compile of PyTorch 2.6 cannot look into.
+_PAIRS = (tuple, list)
+# Where sizes are dynamic, torch.export has integers of its own.
+_INTEGERS = (int, torch.SymInt)
+
+
+class GridHook(ParentHook):
+    """Hands the size of the map down, from what the parent is called with.
+
+    That are two integers H and W, alone or as a pair, ``block(x, H, W)`` or ``block(x, (H, W))``, where there are two
+    and no more, and otherwise the last two axes of a first argument (B, C, H, W).
+    """
+
+    def tell(self, attention: Any, arguments: tuple[Any, ...]) -> None:
+        """The size if the call says it, and otherwise that it is not known: never that of an earlier call."""
+        if isinstance(attention, ExDAXCAttention):
+            attention.hand_down(_map_size(arguments))
+
+
+def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
+    sizes = []
+    for argument in arguments:
+        sizes += [each for each in (argument if isinstance(argument, _PAIRS) else [argument]) if _is_integer(each)]
+    if len(sizes) == 2:
+        return sizes[0], sizes[1]
+    if arguments and isinstance(arguments[0], Tensor) and arguments[0].ndim == 4:
+        return arguments[0].shape[2], arguments[0].shape[3]
+    return None
+
+
+def _is_integer(given: Any) -> bool:
+    if isinstance(given, Tensor) and torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        # What the sizes of tensors are there.
+        return given.ndim == 0 and given.dtype is torch.int64
+    return isinstance(given, _INTEGERS) and not isinstance(given, bool)
+
+
+class XCA(Family):
+    """One sequence (B, H*W, C) in; q, k, v from one linear layer C -> 3C."""
+
+    name = "xca"
+    replacement = ExDAXCAttention
+    parent_hook = GridHook
+
+    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
+        """By shape: a linear layer C -> 3C, one C -> C, a temperature, and no more, without dropout.
+
+        Raises:
+            Mismatch: for a module with both layers and a parameter (..., 1, 1) that breaks another rule.
+        """
+        linears = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
+        sizes = {name: (layer.in_features, layer.out_features) for name, layer in linears.items()}
+        # A lazy one has 0 until its first call.
+        channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
+        # Without anything like a temperature it is any other attention on tokens.
+        if channels is None or not any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False)):
+            return []
+        others = [
+            f"{name} ({type(child).__name__})"
+            for name, child in module.named_children()
+            if name not in linears and next(child.parameters(), None) is not None
+        ]
+        if len(linears) != 2 or others:
+            found = ", ".join([f"{name} {c} -> {out}" for name, (c, out) in sizes.items()] + others)
+            raise Mismatch(
+                f"expected the linear layers {channels} -> {3 * channels} and {channels} -> {channels} and nothing "
+                f"else with parameters, found {found}",
+                1,
+            )
+        temperature = find_temperature(module, channels)
+        dropping = [
+            f"{name}, p={part.p:g}"
+            for name, part in module.named_modules()
+            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+        ]
+        if dropping:
+            raise Mismatch(
+                f"it drops values at random in training ({'; '.join(dropping)}), which its replacement does not; set p "
+                f"to 0 to have it replaced",
+                5,
+            )
+        qkv, proj = sorted(linears, key=lambda name: -linears[name].out_features)
+        return [{TEMPERATURE: temperature, "qkv": qkv, "proj": proj}]
+
+    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Maps (B, C, H, W) as tokens (B, H*W, C)."""
+        return [x.flatten(2).transpose(1, 2).contiguous() for x in maps]
+
+    def known_of(self, height: int, width: int) -> Mapping[str, Any]:
+        """The grid."""
+        return {"grid": (height, width)}
+
+
+register_adapter(XCA())

@@ -1,0 +1,101 @@
+"""ExDA on cross-covariance attention: tokens in, tokens out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import InputError
+from ..ops.terms import LinearTerms
+from .base import ExDAModule
+from .checks import tokens_problem
+from .config import ExDAConfig
+
+Grid = tuple[int, int]
+
+
+class ExDAXCAttention(ExDAModule):
+    """ExDA attention on cross-covariance attention (XCA): channel attention on tokens, with linear projections.
+
+    A drop-in for timm's XCiT ``XCA(dim, num_heads, qkv_bias)`` and EdgeNeXt's ``CrossCovarianceAttn``: the same first
+    arguments (``bias`` is that of ``qkv``; ``proj`` always has one, as there), and their state dicts load with only
+    ``value.*``, ``token.*``, ``alpha`` and ``token_gate`` missing. All arguments are described at :class:`ExDAModule`.
+    Source: XCiT (NeurIPS 2021), section 3.2; ExDA (2026).
+
+    The primitives work on maps, and tokens do not say whether 12 of them are 2 x 6 or 3 x 4 pixels. Wherever global
+    tokens or a value with a convolution are asked for, the size has to be known, from the first of these that is there:
+    ``grid`` of the call, for those who write the model; what the parent's call says, in a model changed by ``patch``;
+    the attribute ``grid``, set by hand. The parent's is kept in the module from one call to the next, so that threads
+    with maps of different sizes need a copy of the model each.
+
+    Attributes:
+        grid: (H, W) of the map where no call says it; None at first. Kept by pickle and deepcopy, not in state dicts.
+
+    Shape:
+        x (B, H*W, C) -> (B, H*W, C), pixels row by row, any H, W >= 1 and no class token, any floating-point dtype;
+        norms, softmax and Gram sums of half types are taken in float32.
+
+    Raises:
+        ConfigError: for arguments that do not exist or do not fit each other.
+        InputError: for anything but a non-empty floating-point (B, N, C), and for a size that is needed and not known,
+            or whose H * W is not N.
+
+    Example:
+        >>> import torch
+        >>> attention = ExDAXCAttention(48, 4, bias=True)
+        >>> attention(torch.randn(1, 7 * 5, 48), grid=(7, 5)).shape
+        torch.Size([1, 35, 48])
+    """
+
+    PARTS = ("temperature", "qkv", "proj")
+
+    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        return {"qkv": nn.Linear(dim, 3 * dim, bias=bias, **factory), "proj": nn.Linear(dim, dim, **factory)}
+
+    def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
+        super()._describe(dim, num_heads, config, parts, full_name)
+        self.grid: Grid | None = None
+        # In a dictionary, because torch.export of PyTorch 2.6 lets no hook set a module's attribute.
+        self._of_call: dict[str, Grid | None] = {"grid": None}
+
+    def hand_down(self, grid: Grid | None) -> None:
+        """Says what the parent's present call knows of the map's size (H, W): for hooks; None for nothing."""
+        self._of_call["grid"] = grid
+
+    def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """(B, N, C) -> (B, N, C); ``grid`` is (H, W) with H * W = N."""
+        if problem := tokens_problem("x", x, self.dim):
+            raise InputError(f"{self._owner()}: {problem}")
+        terms = LinearTerms(
+            self.part("temperature"), self.part("qkv"), self.part("proj"), self._value_terms(), self._token_terms()
+        )
+        return ops.xca(x, self._size(x, grid), terms)
+
+    def _size(self, x: Tensor, grid: Grid | None) -> Grid:
+        if self.token is None and self.config.value not in ("residual", "replace"):
+            # Nothing looks at a pixel's neighbours: any arrangement gives the same.
+            return x.shape[1], 1
+        for known in (grid, self._of_call["grid"], self.grid):
+            if known is not None:
+                height, width = known
+                if height * width != x.shape[1]:
+                    raise InputError(
+                        f"{self._owner()}: got x of shape {tuple(x.shape)}, {x.shape[1]} tokens, for a map of "
+                        f"{height} x {width} = {height * width} pixels; expected one token a pixel, row by row, and no "
+                        f"class token. Set the module's grid = (H, W), or pass grid=(H, W), to the tokens' own size."
+                    )
+                return height, width
+        raise InputError(
+            f"{self._owner()}: got x of shape {tuple(x.shape)} and cannot tell the size of the map that its "
+            f"{x.shape[1]} tokens are: the call that led here named neither (H, W) nor a map (B, C, H, W). Set the "
+            f"module's grid = (H, W), or pass grid=(H, W)."
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is called anew; and what torch.export leaves behind, in PyTorch 2.6, cannot be copied.
+        return {**self.__dict__, "_of_call": {"grid": None}}
+
+    def _bias(self) -> bool:
+        return self.part("qkv").bias is not None

@@ -1,0 +1,139 @@
+"""Attention on tokens: what it is a drop-in for, what it has to know of the map, and what it says where it does not."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from timm.models.edgenext import CrossCovarianceAttn
+from timm.models.xcit import XCA
+
+import exda_primitives as exda
+
+# (what to pass, what the message has to say)
+INPUTS = {
+    "2-D": ((35, 6), torch.float32, ["2 dimensions", "(35, 6)", "(B, N, 6)", "[None]"]),
+    "map": ((2, 6, 5, 7), torch.float32, ["4 dimensions", "(2, 6, 5, 7)", "(B, N, 6)", "x.flatten(2).mT"]),
+    "no sequence": ((0, 35, 6), torch.float32, ["at least one element", "(0, 35, 6)"]),
+    "no token": ((2, 0, 6), torch.float32, ["at least one element", "(2, 0, 6)"]),
+    "channels": ((2, 35, 5), torch.float32, ["(B, N, 6)", "(2, 35, 5)", "axis 2 has to be 6"]),
+    "channels first": ((2, 6, 35), torch.float32, ["(B, N, 6)", "(2, 6, 35)", "axis 2 has to be 6"]),
+    "uint8": ((2, 35, 6), torch.uint8, ["torch.uint8", "floating-point", ".float() / 255"]),
+}
+# What looks at the neighbours of a pixel.
+NEEDY = {
+    "default": {},
+    "tokens": {"value": "none"},
+    "value": {"tokens": 0},
+    "value after": {"tokens": 0, "value_position": "after"},
+    "replace": {"tokens": 0, "value": "replace"},
+}
+CONTENT = {
+    "nothing": {"tokens": 0, "value": "none"},
+    "gelu": {"tokens": 0, "value": "gelu"},
+    "sigmoid after": {"tokens": 0, "value": "sigmoid", "value_position": "after"},
+}
+needy = pytest.mark.parametrize("options", NEEDY.values(), ids=NEEDY)
+
+
+def attention(**options):
+    torch.manual_seed(0)
+    return exda.ExDAXCAttention(6, 2, True, **options)
+
+
+def tokens(count=35):
+    return torch.randn(2, count, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("host", [XCA, CrossCovarianceAttn])
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+@torch.no_grad()
+def test_drop_in(host, bias, backend):
+    theirs = host(12, 3, bias).double()
+    theirs.temperature.uniform_(0.5, 4)
+    ours = exda.ExDAXCAttention(12, 3, bias, init="identity").double()
+    result = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert set(result.missing_keys) == set(ours.new_parameters())
+    assert result.unexpected_keys == []
+    for height, width in ((7, 5), (1, 11), (13, 1), (1, 1)):
+        x = torch.randn(2, height * width, 12, dtype=torch.float64)
+        with exda.backend(backend):
+            found = ours(x, (height, width))
+        torch.testing.assert_close(found, theirs(x), rtol=0, atol=1e-13)
+        assert found.is_contiguous()
+
+
+@pytest.mark.parametrize(("shape", "dtype", "parts"), INPUTS.values(), ids=INPUTS)
+def test_input(shape, dtype, parts):
+    with pytest.raises(exda.InputError) as error:
+        attention()(torch.zeros(shape, dtype=dtype), (5, 7))
+    assert [part for part in ("ExDAXCAttention(dim=6, num_heads=2)", *parts) if part not in str(error.value)] == []
+
+
+@needy
+@pytest.mark.parametrize("count", [35, 36, 1])
+def test_no_size_is_guessed(options, count):
+    with pytest.raises(exda.InputError, match=rf"\(2, {count}, 6\).*cannot tell the size.*grid = \(H, W\)"):
+        attention(**options)(tokens(count))
+
+
+@pytest.mark.parametrize("options", CONTENT.values(), ids=CONTENT)
+@torch.no_grad()
+def test_no_size_is_asked_for_where_no_pixel_looks_at_its_neighbours(options):
+    module, x = attention(**options), tokens()
+    assert torch.equal(module(x), module(x, (5, 7)))
+
+
+@needy
+@torch.no_grad()
+def test_the_size_matters(options):
+    module, x = attention(**options), tokens()
+    assert (module(x, (5, 7)) - module(x, (7, 5))).abs().max() > 1e-5
+
+
+@needy
+@pytest.mark.parametrize("grid", [(5, 6), (6, 6), (1, 34)])
+@pytest.mark.parametrize("way", ["argument", "attribute", "parent"])
+def test_another_number_of_pixels(options, grid, way):
+    module = attention(**options)
+    module.grid = grid if way == "attribute" else None
+    module.hand_down(grid if way == "parent" else None)
+    height, width = grid
+    with pytest.raises(exda.InputError, match=rf"35 tokens, for a map of {height} x {width} = .*no class token"):
+        module(tokens(), grid if way == "argument" else None)
+
+
+@torch.no_grad()
+def test_the_call_before_the_parent_before_the_attribute():
+    module, x = attention(), tokens(12)
+    sizes = [(3, 4), (2, 6), (12, 1)]
+    by_call, by_parent, by_hand = (module(x, size) for size in sizes)
+    module.grid = sizes[2]
+    assert torch.equal(module(x), by_hand)
+    module.hand_down(sizes[1])
+    assert torch.equal(module(x), by_parent)
+    assert torch.equal(module(x, sizes[0]), by_call)
+    module.hand_down(None)
+    assert torch.equal(module(x), by_hand)
+
+
+def test_the_size_is_no_state():
+    module = attention()
+    keys = set(module.state_dict())
+    module.grid = (5, 7)
+    module.hand_down((5, 7))
+    assert set(module.state_dict()) == keys
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_keeps_what_was_set_by_hand_but_not_what_a_call_said(duplicate):
+    module = attention()
+    module.hand_down((5, 7))
+    with pytest.raises(exda.InputError, match="cannot tell"):
+        duplicate(module)(tokens())
+    module.grid = (7, 5)
+    other = duplicate(module)
+    other.hand_down((35, 1))
+    assert torch.equal(duplicate(module)(tokens()), module(tokens(), (7, 5)))
+    assert torch.equal(module(tokens()), module(tokens(), (5, 7)))
