@@ -276,6 +276,9 @@ def run_phase(run: Run, phase: Phase, steps: int) -> None:
     path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=2) + "\n")
     # The checkpoint goes last and gets its name when it is whole: where there is one, the phase is done.
     partial = path.with_suffix(".partial")
-    save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, partial)
+    if exda.is_patched(model):
+        exda.save(model, partial, whole=True)
+    else:
+        save_file({key: value.cpu().contiguous() for key, value in model.state_dict().items()}, partial)
     partial.rename(path)
     console.print(f"{phase.value}: {path}, {record.parameters:,} parameters, {seconds:.0f} s")

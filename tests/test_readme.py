@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["demo_weights", "cpu_forward"])
+@pytest.mark.parametrize("name", ["demo_weights", "cpu_forward", "restore_seam"])
 def test_tables_are_those_of_the_results(name: str) -> None:
     rows = [
         line for line in (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().splitlines() if line[:1] == "|"

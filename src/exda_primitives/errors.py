@@ -53,6 +53,10 @@ class CheckpointError(ExDAError, ValueError):
     """A file that is no checkpoint, is damaged, or does not fit the model; nothing was changed."""
 
 
+class ImageError(ExDAError, ValueError):
+    """A picture that cannot be read, restored or written as asked; no file was changed."""
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first five names, and how many there are if more, for a message."""
     return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

@@ -7,6 +7,7 @@ import typer
 from .demo import demo
 from .info import info
 from .plan import plan
+from .restore import restore
 
 app = typer.Typer(help="Attention primitives for image restoration.", no_args_is_help=True, add_completion=False)
 
@@ -19,3 +20,4 @@ def main() -> None:
 app.command()(demo)
 app.command()(info)
 app.command()(plan)
+app.command()(restore)

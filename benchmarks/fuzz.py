@@ -1,0 +1,126 @@
+"""Give damaged, crafted and foreign files to everything that reads one, for as long as asked; write what came out.
+
+Every input is made from a number, so that any of them can be made again. A file is either taken or refused with an
+error of the library's own, and a refused checkpoint leaves the model as it was; anything else is a finding, whose input
+is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+import torch
+import typer
+from fuzzing import checkpoints, crafted, images
+from fuzzing.mutations import MUTATIONS
+from machine import machine, machine_line
+from rich.console import Console
+
+RESULTS = Path(__file__).resolve().parent / "results"
+TARGETS: dict[str, tuple[Callable[[Path], bool], dict[str, bytes], dict[str, bytes]]] = {
+    "checkpoint": (checkpoints.attack, checkpoints.whole_files(), crafted.crafted_files()),
+    "picture": (images.attack, images.whole_pictures(), images.crafted_pictures()),
+}
+
+console = Console()
+Input = tuple[str, str, bytes]
+
+
+def crafted_inputs(target: str) -> Iterator[Input]:
+    for name, data in TARGETS[target][2].items():
+        yield "crafted", name, data
+
+
+def damaged_inputs(target: str, seed: int) -> Iterator[Input]:
+    whole = TARGETS[target][1]
+    for number, mutation in enumerate(cycle(MUTATIONS)):
+        random = Random(f"{seed} {target} {number}")
+        name = random.choice(sorted(whole))
+        yield mutation, name, MUTATIONS[mutation](whole[name], random)
+
+
+def attack(target: str, inputs: Iterator[Input], until: float, folder: Path, findings: list[dict[str, Any]]) -> Counter:
+    counts: Counter = Counter()
+    for kind, name, data in inputs:
+        if kind != "crafted" and time.monotonic() > until:
+            break
+        path = folder / name
+        path.write_bytes(data)
+        try:
+            counts[kind, "taken" if TARGETS[target][0](path) else "refused"] += 1
+        except Exception as error:
+            counts[kind, "findings"] += 1
+            kept = RESULTS / "findings" / f"{len(findings)}-{name}"
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_bytes(data)
+            findings.append({"target": target, "kind": kind, "file": kept.name, "error": f"{type(error)}: {error}"})
+        path.unlink()
+        if os.path.exists(crafted.EVIDENCE):
+            raise SystemExit(f"code in {name} was run")
+    return counts
+
+
+COLUMNS = ("target", "damage", "inputs", "refused", "taken", "findings")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    rows = [
+        " | ".join(f"{row[column]:,}" if column in COLUMNS[2:] else row[column] for column in COLUMNS)
+        for row in result["rows"]
+    ]
+    table = "\n".join(f"| {row} |" for row in (" | ".join(COLUMNS), "|".join("---" for _ in COLUMNS), *rows))
+    total = sum(row["inputs"] for row in result["rows"])
+    return (
+        f"# Under attack\n\n{total:,} inputs, each given to every reader of its kind; seed {result['seed']}.\n\n"
+        f"{table}\n\n"
+        "Taken: the damage left a file that can be read, such as one changed in a single weight or pixel. A finding: "
+        "an error that is none of the library's own, a model that was changed by a file that was refused, or code that "
+        f"was run.\n\n{machine_line(result['machine'])}\n\nCommand: `{result['command']}`\n"
+    )
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="In all, besides the crafted files.", min=0)] = 10,
+    seed: Annotated[int, typer.Option(help="Of the damage.")] = 0,
+) -> None:
+    """Attack; exit with 1 if there is a finding."""
+    torch.set_num_threads(1)
+    findings: list[dict[str, Any]] = []
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.chdir(folder)
+        for target in TARGETS:
+            until = time.monotonic() + 60 * minutes / len(TARGETS)
+            counts: Counter = Counter()
+            for inputs in (crafted_inputs(target), damaged_inputs(target, seed)):
+                counts += attack(target, inputs, until, Path(folder), findings)
+            for kind in ("crafted", *MUTATIONS):
+                outcomes = {outcome: counts[kind, outcome] for outcome in COLUMNS[3:]}
+                rows.append({"target": target, "damage": kind, "inputs": sum(outcomes.values()), **outcomes})
+    result = {
+        "seed": seed,
+        "rows": rows,
+        "findings": findings,
+        "machine": machine(),
+        "command": f"python benchmarks/fuzz.py --minutes {minutes:g} --seed {seed}",
+    }
+    (RESULTS / "fuzz.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "fuzz.md").write_text(markdown(result))
+    console.print(markdown(result), markup=False)
+    if findings:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

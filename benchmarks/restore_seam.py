@@ -1,0 +1,247 @@
+"""Measure what tiles do to a photograph: the seam, the difference to the whole picture, and 12 megapixels in 8 GB.
+
+The demo's networks restore real photographs that were degraded as in the demo (haze, rain, noise). ``seams`` compares
+overlaps; ``large`` restores one photograph of 4000 x 3000 pixels through the command line, in a process of its own.
+Each writes its part of ``restore_seam.json`` and both tables of ``restore_seam.md``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from machine import machine, machine_line
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file
+
+import exda_primitives as exda
+from exda_primitives.demo.degradation import mixed
+from exda_primitives.demo.model import tiny_restormer
+from exda_primitives.restoration import restore
+from exda_primitives.restoration.network import SEAM_LIMIT
+
+RESULTS = Path(__file__).parent / "results"
+WEIGHTS = resources.files("exda_primitives.demo") / "data"
+LARGE = (4000, 3000)
+NAMES = {"host": "the demo's Restormer", "exda": "the same, patched and trained"}
+
+app = typer.Typer(help=__doc__)
+console = Console()
+
+Images = Annotated[list[Path], typer.Option(help="Folders of photographs.", exists=True, file_okay=False)]
+Out = Annotated[Path, typer.Option(file_okay=False)]
+
+
+def networks() -> dict[str, torch.nn.Module]:
+    host = tiny_restormer().eval()
+    patched = copy.deepcopy(host)
+    exda.patch(patched)
+    for name, model in (("host", host), ("exda", patched)):
+        model.load_state_dict(load_file(str(WEIGHTS / f"{name}.safetensors")))
+    return {"host": host, "exda": patched}
+
+
+def photographs(folders: list[Path]) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
+
+
+def load(path: Path) -> torch.Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * torch.log10((a - b).square().mean()))
+
+
+@app.command()
+def seams(
+    images: Images,
+    tile: Annotated[int, typer.Option(help="Side of the tiles.")] = 384,
+    overlaps: Annotated[list[int], typer.Option(help="Overlaps to compare.")] = [64, 128, 192],  # noqa: B006
+    every: Annotated[int, typer.Option(help="Take every n-th photograph.", min=1)] = 1,
+    out: Out = RESULTS,
+) -> None:
+    """Compare overlaps: seam, and difference to the whole picture."""
+    rows = []
+    paths = photographs(images)[::every]
+    for path in track(paths, "restoring", console=console):
+        clean = load(path)
+        degraded = mixed(clean[None], torch.Generator().manual_seed(0))[0]
+        for name, model in networks().items():
+            whole = restore(model, degraded).image
+            for overlap in overlaps:
+                tiled = restore(model, degraded, tile=tile, overlap=overlap)
+                assert tiled.seam is not None
+                difference = 255 * (tiled.image - whole).abs()
+                rows.append(
+                    {
+                        "photograph": path.name,
+                        "network": name,
+                        "overlap": overlap,
+                        "seam": tiled.seam.largest,
+                        "seam_99.9_percent": tiled.seam.percentile,
+                        "tile_disagreement": tiled.seam.disagreement,
+                        "mean_difference_to_whole": float(difference.mean()),
+                        "max_difference_to_whole": float(difference.max()),
+                        "psnr_to_whole": psnr(tiled.image, whole),
+                        "psnr_to_clean": psnr(tiled.image, clean),
+                        "psnr_whole_to_clean": psnr(whole, clean),
+                    }
+                )
+    chosen = " ".join(f"--overlaps {overlap}" for overlap in overlaps)
+    save(
+        out,
+        "seams",
+        {
+            "command": f"python benchmarks/restore_seam.py seams --images ... --tile {tile} {chosen} --every {every}",
+            "machine": machine(),
+            "tile": tile,
+            "rows": rows,
+        },
+    )
+
+
+@app.command()
+def large(
+    images: Images,
+    memory: Annotated[float, typer.Option(help="GiB, given to exda restore.")] = 8,
+    out: Out = RESULTS,
+) -> None:
+    """Restore 12 megapixels made from the largest photograph, by ``exda restore``."""
+    source = max(photographs(images), key=lambda path: load(path).numel())
+    with tempfile.TemporaryDirectory() as folder:
+        given, restored = Path(folder) / "photograph.png", Path(folder) / "restored.png"
+        degrade_enlarged(source, given)
+        command = ["restore", str(given), str(restored), "--checkpoint", str(WEIGHTS / "host.safetensors")]
+        command += ["--memory", f"{memory:g}", "--device", "cpu"]
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from exda_primitives.cli import app; app()", *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        found = re.search(r"4000 x 3000\D+(\d+)\D+(\d+)\D+([\d.]+)", printed)
+        if status or found is None:
+            raise RuntimeError(f"exda restore failed:\n{printed}")
+        with Image.open(restored) as image:
+            assert image.size == LARGE
+    save(
+        out,
+        "large",
+        {
+            "command": f"python benchmarks/restore_seam.py large --images ... --memory {memory:g}",
+            "machine": machine(),
+            "photograph": source.name,
+            "size": LARGE,
+            "budget_gib": memory,
+            "peak_rss_gib": usage.ru_maxrss * unit() / 2**30,
+            "seconds": seconds,
+            "tile": int(found[1]),
+            "overlap": int(found[2]),
+            "seam": float(found[3]),
+        },
+    )
+
+
+def unit() -> int:
+    """Bytes in which the system counts resident memory."""
+    return 1 if sys.platform == "darwin" else 1024
+
+
+def degrade_enlarged(source: Path, target: Path) -> None:
+    """The middle of a photograph in 4:3, enlarged, degraded."""
+    with Image.open(source) as image:
+        width = min(image.width, image.height * 4 // 3)
+        left = (image.width - width) // 2
+        enlarged = image.convert("RGB").crop((left, 0, left + width, width * 3 // 4)).resize(LARGE, Image.LANCZOS)
+    clean = torch.from_numpy(np.array(enlarged)).permute(2, 0, 1)[None].float() / 255
+    degraded = mixed(clean, torch.Generator().manual_seed(0))
+    pixels = (degraded[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(target)
+
+
+def save(out: Path, part: str, result: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "restore_seam.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[part] = result
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    lines = ["# Tiles", ""]
+    if "seams" in results:
+        lines += seams_table(results["seams"])
+    if "large" in results:
+        lines += large_table(results["large"])
+    (out / "restore_seam.md").write_text("\n".join(lines) + "\n")
+    console.print("\n".join(lines), highlight=False)
+
+
+def seams_table(result: dict[str, Any]) -> list[str]:
+    rows = result["rows"]
+    photographs = {row["photograph"] for row in rows}
+    lines = [
+        f"{len(photographs)} photographs, degraded; tiles of {result['tile']} pixels. Seam: the largest step that "
+        f"blending adds between two neighbouring pixels, in 1/255; aimed at: below {SEAM_LIMIT}. Difference: to the "
+        "picture restored whole, in 1/255. PSNR in dB, mean over photographs.",
+        "",
+        "| network | overlap | seam, median | seam, largest | photographs below the aim | mean difference | "
+        "largest difference | PSNR to whole | PSNR to clean: tiled / whole |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, title in NAMES.items():
+        for overlap in sorted({row["overlap"] for row in rows}):
+            of = [row for row in rows if (row["network"], row["overlap"]) == (name, overlap)]
+
+            def mean(key: str, of: list[dict[str, Any]] = of) -> float:
+                return statistics.mean(row[key] for row in of)
+
+            steps = [row["seam"] for row in of]
+            lines.append(
+                f"| {title} | {overlap} | {statistics.median(steps):.2f} | {max(steps):.2f} "
+                f"| {sum(step < SEAM_LIMIT for step in steps)} of {len(steps)} "
+                f"| {mean('mean_difference_to_whole'):.2f} "
+                f"| {max(row['max_difference_to_whole'] for row in of):.0f} | {mean('psnr_to_whole'):.1f} "
+                f"| {mean('psnr_to_clean'):.2f} / {mean('psnr_whole_to_clean'):.2f} |"
+            )
+    return [*lines, "", machine_line(result["machine"]), "", f"Command: `{result['command']}`", ""]
+
+
+def large_table(result: dict[str, Any]) -> list[str]:
+    return [
+        "## 12 megapixels",
+        "",
+        "| picture | budget (GiB) | peak resident memory (GiB) | tile | overlap | seam (1/255) | wall time (s) |",
+        "|---|---|---|---|---|---|---|",
+        f"| {result['size'][0]} x {result['size'][1]} | {result['budget_gib']:g} | {result['peak_rss_gib']:.2f} "
+        f"| {result['tile']} | {result['overlap']} | {result['seam']:.3f} | {result['seconds']:.0f} |",
+        "",
+        f"{result['photograph']}, enlarged and degraded; restored by `exda restore` with the demo's Restormer. "
+        f"{machine_line(result['machine'])}",
+        "",
+        f"Command: `{result['command']}`",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    app()

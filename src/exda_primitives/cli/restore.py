@@ -1,0 +1,177 @@
+"""``exda restore``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .errors import plainly
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..restoration import Restorer
+    from ..restoration.files import Done, Job, Skipped
+
+
+_TILED = (
+    "Tiled: each tile is all that the model sees at a time, so its attention and tokens are of the tile, not of the "
+    "picture, and the result differs from that of the whole picture. More memory means larger tiles."
+)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Picture, or folder of pictures.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Picture or folder to write.")],
+    checkpoint: Annotated[Path, typer.Option(help="Weights of the model.", dir_okay=False)],
+    model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
+    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of the tiles in pixels; by default as large as memory allows.", min=1)
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Pixels that tiles share; by default 128 to 256, and more where a seam would show.", min=1),
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB to use in all; by default most of what is free.", min=0.1)
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+) -> None:
+    """Restore photographs of any size: PNG, JPEG, TIFF, WebP; 8 or 16 bits; ICC profile and EXIF are kept.
+
+    A picture that does not fit into memory goes through the model in tiles that fade into each other. A tile is then
+    all that the model sees: attention across channels and global tokens are those of the tile, not of the picture.
+    The largest step that tiles leave between neighbouring pixels is measured and printed.
+
+    A picture that cannot be restored is skipped with the reason; the exit code is then 1.
+    """
+    # Late: --help needs no torch.
+    from ..restoration.files import Done, jobs, restore_files  # noqa: PLC0415
+
+    console = Console()
+    with plainly():
+        work = jobs(source, target)
+        restorer = _restorer(checkpoint, model, patch, _device(device), half, tile, overlap, memory)
+    results: list[Done | Skipped] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("remaining"),
+        TimeRemainingColumn(),
+    )
+    # By bytes: of pictures, that is what the time goes by as far as can be told beforehand.
+    sizes = [_size(job) for job in work]
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(_title(work, 0), total=sum(sizes))
+
+        def on_tile(index: int, done: int, total: int) -> None:
+            tiles = f", tile {done} of {total}" if total > 1 else ""
+            completed = sum(sizes[:index]) + sizes[index] * done / total
+            progress.update(task, description=_title(work, index) + tiles, completed=completed)
+
+        for index, result in enumerate(restore_files(restorer, work, overwrite=overwrite, progress=on_tile), 1):
+            results.append(result)
+            progress.update(task, description=_title(work, index), completed=sum(sizes[:index]))
+    _print(results, console)
+    if not all(isinstance(result, Done) for result in results):
+        raise typer.Exit(1)
+
+
+def _restorer(
+    checkpoint: Path,
+    name: str,
+    patch: Path | None,
+    device: torch.device,
+    half: bool,
+    tile: int | None,
+    overlap: int | None,
+    memory: float | None,
+) -> Restorer:
+    import torch  # noqa: PLC0415
+
+    from ..checkpoints import load  # noqa: PLC0415
+    from ..models import create  # noqa: PLC0415
+    from ..restoration import Restorer  # noqa: PLC0415
+    from ..restoration.extra import psutil, pyvips  # noqa: PLC0415
+
+    # Now rather than after the checkpoint, or at the first picture.
+    pyvips(), psutil()
+    network = create(name, checkpoint=checkpoint)
+    if patch is not None:
+        load(network, patch)
+    dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
+    return Restorer(network.to(device), tile=tile, overlap=overlap, memory=memory, dtype=dtype)
+
+
+def _device(name: str) -> torch.device:
+    import torch  # noqa: PLC0415
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"{name!r} is none of auto, cpu, cuda", param_hint="--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("PyTorch finds no CUDA device; use cpu or auto", param_hint="--device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _size(job: Job) -> int:
+    return job.source.stat().st_size if job.source.exists() else 0
+
+
+def _title(work: list[Job], index: int) -> str:
+    if index == len(work):
+        return "done"
+    return escape(f"{index + 1} of {len(work)}: {work[index].source.name}")
+
+
+def _print(results: list[Done | Skipped], console: Console) -> None:
+    from ..restoration.files import Done  # noqa: PLC0415
+
+    restored = [result for result in results if isinstance(result, Done)]
+    table = Table("picture", "size", "tile", "overlap", "largest seam (1/255)")
+    for done in restored:
+        height, width = done.size
+        tile, overlap, seam = done.restored.tile, done.restored.overlap, done.restored.seam
+        figures = (str(tile), str(overlap), f"{seam.largest:.3f}") if seam else ("whole", "", "none")
+        table.add_row(escape(str(done.job.source)), f"{width} x {height}", *figures)
+    if restored:
+        console.print(table)
+    if any(done.restored.seam for done in restored):
+        console.print(_TILED, highlight=False)
+    for result in results:
+        name = escape(str(result.job.source))
+        for line in _remarks(result):
+            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
+    console.print(f"{len(restored)} restored, {len(results) - len(restored)} skipped", highlight=False)
+
+
+def _remarks(result: Done | Skipped) -> Iterator[str]:
+    from ..restoration.files import Skipped  # noqa: PLC0415
+
+    if isinstance(result, Skipped):
+        yield f"[red]skipped:[/] {escape(result.reason)}"
+        return
+    seam = result.restored.seam
+    if seam and seam.largest >= _seam_limit():
+        yield (
+            f"[yellow]tiles may show:[/] the largest seam is {seam.largest:.3f}/255, not below {_seam_limit()}; "
+            "larger tiles (--tile, --memory) or a larger --overlap make it smaller"
+        )
+    yield from map(escape, result.notes)
+
+
+def _seam_limit() -> float:
+    from ..restoration.network import SEAM_LIMIT  # noqa: PLC0415
+
+    return SEAM_LIMIT

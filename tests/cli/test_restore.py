@@ -1,0 +1,163 @@
+"""exda restore."""
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.restoration.pictures import pixels, save, stored
+from typer.testing import CliRunner, Result
+
+import exda_primitives as exda
+from exda_primitives.cli import app
+from exda_primitives.demo.model import tiny_restormer
+from exda_primitives.restoration import restore
+from exda_primitives.restoration.images import read
+
+HOST = Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))
+
+
+def run(*arguments: object, checkpoint: Path = HOST) -> Result:
+    command = ["restore", "--device", "cpu", "--checkpoint", str(checkpoint), *map(str, arguments)]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+
+
+def host() -> torch.nn.Module:
+    model = tiny_restormer()
+    model.load_state_dict(load_file(HOST))
+    return model
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return save(pixels(60, 90), tmp_path / "in.png")
+
+
+def test_a_picture(picture: Path, tmp_path: Path) -> None:
+    result = run(picture, tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    assert "90 x 60" in result.output
+    assert "whole" in result.output
+    assert "1 restored, 0 skipped" in result.output
+    expected = restore(host(), read(picture).pixels).image
+    assert np.array_equal(stored(tmp_path / "out.png"), (expected * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def test_tiles_say_their_seam_and_what_they_cost(picture: Path, tmp_path: Path) -> None:
+    result = run(picture, tmp_path / "out.png", "--tile", 48, "--overlap", 16)
+    assert result.exit_code == 0, result.output
+    seam = restore(host(), read(picture).pixels, tile=48, overlap=16).seam
+    assert seam is not None
+    assert f"{seam.largest:.3f}" in result.output
+    assert "each tile is all that the model sees" in result.output
+    # Noise and tiny tiles: far above what is invisible.
+    assert seam.largest > 0.5
+    assert "tiles may show" in result.output
+
+
+def test_patched(picture: Path, tmp_path: Path) -> None:
+    model = host()
+    exda.patch(model)
+    with torch.no_grad():
+        for parameter in exda.new_parameters(model):
+            parameter.add_(0.2)
+    exda.save(model, tmp_path / "exda.safetensors")
+    result = run(picture, tmp_path / "out.png", "--patch", tmp_path / "exda.safetensors")
+    assert result.exit_code == 0, result.output
+    expected = restore(model, read(picture).pixels).image
+    found = stored(tmp_path / "out.png")
+    assert np.array_equal(found, (expected * 255).round().byte().permute(1, 2, 0).numpy())
+    run(picture, tmp_path / "host.png")
+    assert not np.array_equal(found, stored(tmp_path / "host.png"))
+
+
+def test_half_precision_is_close(picture: Path, tmp_path: Path) -> None:
+    for name, options in (("full", []), ("half", ["--half"])):
+        assert run(picture, tmp_path / f"{name}.png", *options).exit_code == 0
+    difference = stored(tmp_path / "full.png").astype(int) - stored(tmp_path / "half.png")
+    assert 0 < np.abs(difference).mean() < 3
+
+
+def test_a_folder_with_a_broken_picture(tmp_path: Path) -> None:
+    for name in ("1.png", "sub/2.tif", "sub/3.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        save(pixels(), tmp_path / "in" / name)
+    broken = tmp_path / "in/sub/2.tif"
+    broken.write_bytes(broken.read_bytes()[:500])
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "2.tif: skipped: damaged or cut short" in result.output
+    assert "2 restored, 1 skipped" in result.output
+    assert (tmp_path / "out/1.png").exists()
+    assert (tmp_path / "out/sub/3.jpg").exists()
+    assert not (tmp_path / "out/sub/2.tif").exists()
+
+
+def test_what_exists_is_kept(picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"mine")
+    result = run(picture, out)
+    assert result.exit_code == 1
+    assert "exists; --overwrite replaces it" in result.output
+    assert out.read_bytes() == b"mine"
+    assert run(picture, out, "--overwrite").exit_code == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_the_output_cannot_hold_is_said(tmp_path: Path) -> None:
+    save(pixels(bits=16), tmp_path / "in.png")
+    result = run(tmp_path / "in.png", tmp_path / "out.jpg")
+    assert result.exit_code == 0, result.output
+    assert "16 bit written as 8 bit: JPEG holds no more" in result.output
+
+
+def test_too_little_memory(picture: Path, tmp_path: Path) -> None:
+    result = run(picture, tmp_path / "out.png", "--memory", 0.1)
+    assert result.exit_code == 1
+    assert "skipped: not enough memory" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["none.png", "out.png"], 1, "none.png does not exist"),
+        (["in.png", "out.gif"], 1, "must end in one of"),
+        (["in.png", "out.png", "--tile", "64", "--overlap", "48"], 1, "at most half a tile"),
+        (["in.png", "out.png", "--tile", "0"], 2, "--tile"),
+        (["in.png", "out.png", "--device", "tpu"], 2, "none of auto, cpu, cuda"),
+        (["in.png", "out.png", "--model", "nothing"], 1, "nothing"),
+    ],
+    ids=lambda given: str(given)[:40],
+)
+def test_a_wrong_command_does_nothing(arguments: list[str], code: int, message: str, picture: Path) -> None:
+    paths = [str(picture.parent / name) for name in arguments[:2]]
+    result = run(*paths, *arguments[2:])
+    assert result.exit_code == code
+    assert message in result.output
+    assert [path.name for path in picture.parent.iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "damaged", "dual-pixel"])
+def test_a_checkpoint_that_does_not_do(kind: str, picture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    if kind == "damaged":
+        path.write_bytes(HOST.read_bytes()[:1000])
+    elif kind == "dual-pixel":
+        model = exda.models.Restormer(6, 3, 8, [1, 1, 1, 1], 1, dual_pixel_task=True)
+        save_file(model.state_dict(), path)
+    result = run(picture, tmp_path / "out.png", checkpoint=path)
+    assert result.exit_code == 1
+    expected = {"missing": "does not exist", "damaged": "safetensors", "dual-pixel": "6 channels"}[kind]
+    assert expected in result.output
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_without_the_extra(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    result = run(picture, tmp_path / "out.png")
+    assert result.exit_code == 1
+    assert 'pip install "exda_primitives[restore]"' in result.output
