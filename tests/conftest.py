@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before anything imports Triton (timm does), which decides on its interpreter when it decorates a function.
+os.environ["TRITON_INTERPRET"] = "1"
+
 from collections.abc import Callable
 from typing import Any
 

@@ -11,7 +11,7 @@ def used(make_attention, make_maps, monkeypatch):
     """Names the implementation that an attention calls just now."""
     module, maps = make_attention("mdta"), make_maps("mdta", 1, 6, 3, 2)
     calls = []
-    for name in ("reference", "torch"):
+    for name in ("reference", "torch", "kernels"):
         monkeypatch.setattr(f"exda_primitives.ops.{name}.mdta", lambda x, _, name=name: calls.append(name) or x)
 
     def used():
@@ -21,7 +21,9 @@ def used(make_attention, make_maps, monkeypatch):
     return used
 
 
-@pytest.mark.parametrize(("name", "expected"), [("reference", "reference"), ("torch", "torch"), ("auto", "torch")])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("reference", "reference"), ("torch", "torch"), ("auto", "torch"), ("triton", "kernels")]
+)
 def test_selects(used, name, expected):
     with exda.backend(name):
         assert used() == expected
@@ -47,7 +49,7 @@ def test_restores_after_an_exception(used):
 
 @pytest.mark.parametrize("name", ["Reference", "cuda", "", None])
 def test_unknown_name(used, name):
-    with pytest.raises(ValueError, match=r"unknown backend; known are 'auto', 'reference', 'torch'") as error:
+    with pytest.raises(ValueError, match=r"unknown backend; known are 'auto', 'reference', 'torch', 'triton'") as error:
         exda.backend(name).__enter__()
     assert repr(name) in str(error.value)
     assert used() == "torch"

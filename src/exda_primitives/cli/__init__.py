@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .bench import bench
 from .demo import demo
 from .info import info
 from .plan import plan
@@ -17,6 +18,7 @@ def main() -> None:
     """Attention primitives for image restoration."""
 
 
+app.add_typer(bench, name="bench")
 app.command()(demo)
 app.command()(info)
 app.command()(plan)

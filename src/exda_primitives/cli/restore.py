@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .devices import named_device
 from .errors import plainly
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def restore(
     console = Console()
     with plainly():
         work = jobs(source, target)
-        restorer = _restorer(checkpoint, model, patch, _device(device), half, tile, overlap, memory)
+        restorer = _restorer(checkpoint, model, patch, named_device(device), half, tile, overlap, memory)
     results: list[Done | Skipped] = []
     columns = (
         TextColumn("{task.description}"),
@@ -113,16 +114,6 @@ def _restorer(
         load(network, patch)
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
     return Restorer(network.to(device), tile=tile, overlap=overlap, memory=memory, dtype=dtype)
-
-
-def _device(name: str) -> torch.device:
-    import torch  # noqa: PLC0415
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"{name!r} is none of auto, cpu, cuda", param_hint="--device")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise typer.BadParameter("PyTorch finds no CUDA device; use cpu or auto", param_hint="--device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _size(job: Job) -> int:

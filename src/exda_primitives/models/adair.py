@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.precision import widen
 from .blocks import CrossAttention, NormType, TransformerBlock
 from .unet import UNet
 
@@ -126,8 +127,9 @@ class FrequencyBlock(nn.Module):
         height, width = embedded.shape[-2:]
         rows, columns = _is_low(rates[:, 0], height), _is_low(rates[:, 1], width)
         is_low = (rows[:, :, None] & columns[:, None, :])[:, None]
-        spectrum = torch.fft.fft2(embedded)
-        high, low = (torch.fft.ifft2(spectrum * band).abs() for band in (~is_low, is_low))
+        # There is no Fourier transform of half types for every size.
+        spectrum = torch.fft.fft2(widen(embedded))
+        high, low = (torch.fft.ifft2(spectrum * band).abs().to(embedded.dtype) for band in (~is_low, is_low))
         return high, low
 
 

@@ -8,11 +8,11 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from . import reference
+from . import kernels, reference
 from . import torch as concat_free
 from .terms import CrossTerms, FusedTerms, LinearTerms
 
-BackendName = Literal["auto", "reference", "torch"]
+BackendName = Literal["auto", "reference", "torch", "triton"]
 
 
 class Backend(Protocol):
@@ -31,7 +31,12 @@ class Backend(Protocol):
         """See :func:`xca`."""
 
 
-_BACKENDS: dict[str, Backend] = {"auto": concat_free, "reference": reference, "torch": concat_free}
+_BACKENDS: dict[str, Backend] = {
+    "auto": concat_free,
+    "reference": reference,
+    "torch": concat_free,
+    "triton": kernels,
+}
 # A plain global rather than a context variable: torch.compile guards on it, and DataParallel's threads see it.
 _current = "auto"
 
@@ -41,8 +46,9 @@ def backend(name: BackendName) -> Iterator[None]:
     """Computes every ExDA attention inside the block with the named backend.
 
     Args:
-        name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free) or ``"auto"`` (the fastest
-            that applies).
+        name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
+            on kernels for CUDA GPUs of compute capability 8.0 and newer, and as ``"torch"`` wherever they do not
+            apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.

@@ -1,0 +1,90 @@
+"""What a figure was measured on: processor, GPU, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PROJECT = Path(__file__).parents[3]
+
+
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Plain data to be written beside every result.
+
+    Args:
+        device: where it was measured; of a CUDA device, the GPU and what drives it are added.
+    """
+    about = {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": git_commit(),
+    }
+    return about | (_gpu(device) if device is not None and device.type == "cuda" else {})
+
+
+def machine_line(of: dict[str, Any]) -> str:
+    """``machine()`` as a sentence."""
+    gpu = (
+        f"{of['gpu']} ({of['gpu_gib']} GiB, capability {of['capability']}), driver {of['driver']}, CUDA {of['cuda']}, "
+        f"Triton {of['triton']}; "
+        if "gpu" in of
+        else ""
+    )
+    return (
+        f"{gpu}{of['cpu']}, {of['cores']} cores, {of['threads']} threads; torch {of['torch']}, Python {of['python']}; "
+        f"commit {of['commit']}."
+    )
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system has it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def git_commit() -> str:
+    """The commit, with ``+changes`` when tracked files differ from it; of an installed package its version."""
+    # An environment may lie in the repository of somebody else's project.
+    if not (PROJECT / "pyproject.toml").exists():
+        return f"of version {_version('exda_primitives')}"
+    commit = _output("git", "rev-parse", "--verify", "--quiet", "HEAD") or "not committed"
+    return commit + "+changes" if _output("git", "status", "--porcelain", "--untracked-files=no") else commit
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    about = torch.cuda.get_device_properties(device)
+    asked = ("nvidia-smi", f"--id=GPU-{about.uuid}", "--query-gpu=driver_version", "--format=csv,noheader")
+    return {
+        "gpu": about.name,
+        "gpu_gib": round(about.total_memory / 2**30),
+        "capability": f"{about.major}.{about.minor}",
+        "driver": _output(*asked) or "unknown",
+        "cuda": torch.version.cuda,
+        "triton": _version("triton"),
+    }
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,25 @@
+"""The option ``--device``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+
+def named_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` stands for.
+
+    Raises:
+        BadParameter: for another name, and for ``cuda`` where there is none.
+    """
+    import torch  # noqa: PLC0415
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"{name!r} is none of auto, cpu, cuda", param_hint="--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("PyTorch finds no CUDA device; use cpu or auto", param_hint="--device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,142 @@
+"""3x3 depthwise convolution with what follows it: nothing, GELU, or Restormer's gate ``GELU(z1) * z2`` (GDFN, eq. 3).
+
+``z[m, y, x] = bias[m] + sum_ij weight[m, i, j] X[m, y + i - 1, x + j - 1]``, X zero outside the map. Forward: one pass
+over X and the output. Backward: ``dz`` from X and dy (without an activation it is dy), then the gradients of X, weight
+and bias from dz and X in one pass. Saved for it are X, weight and bias alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import depthwise_forward
+from .depthwise_backward import depthwise_backward
+from .launch import device_obstacle, dtype_obstacle, require
+
+Activation = Literal["none", "gelu", "gate"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+
+
+def convolution_obstacle(convolution: nn.Conv2d) -> str | None:
+    """Why the kernels do not compute this convolution; None if they do.
+
+    Args:
+        convolution: has to be depthwise, 3x3, with zero padding 1, stride 1 and dilation 1.
+    """
+    expected = {
+        "kernel_size": (3, 3),
+        "stride": (1, 1),
+        "padding": (1, 1),
+        "dilation": (1, 1),
+        "groups": convolution.in_channels,
+        "out_channels": convolution.in_channels,
+        "padding_mode": "zeros",
+    }
+    for name, wanted in expected.items():
+        found = getattr(convolution, name)
+        if found != wanted:
+            return f"the convolution has {name}={found!r}; the kernels take {wanted!r}"
+    return None
+
+
+def obstacle(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> str | None:
+    """Why :func:`depthwise` cannot be computed; None if it can.
+
+    Args:
+        x: (B, M, H, W).
+        weight: (M, 1, 3, 3).
+        bias: (M,) or None.
+        activation: ``"none"``, ``"gelu"`` or ``"gate"``.
+    """
+    return _shape_obstacle(x, weight, bias, activation) or _kind_obstacle(x, weight, bias)
+
+
+def _shape_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> str | None:
+    if activation not in ACTIVATIONS:
+        return f"unknown activation {activation!r}; known are {', '.join(map(repr, ACTIVATIONS))}"
+    if x.dim() != 4 or 0 in x.shape:
+        return f"x is {tuple(x.shape)}; the kernel takes (B, M, H, W), none of them 0"
+    channels = x.shape[1]
+    if weight.shape != (channels, 1, 3, 3):
+        return f"the weight is {tuple(weight.shape)}; with {channels} channels the kernel takes {(channels, 1, 3, 3)}"
+    if bias is not None and bias.shape != (channels,):
+        return f"the bias is {tuple(bias.shape)}; with {channels} channels the kernel takes {(channels,)}"
+    if activation == "gate" and channels % 2:
+        return f"the gate halves the channels; {channels} is odd"
+    return None
+
+
+def _kind_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    parameters = (weight,) if bias is None else (weight, bias)
+    for tensor in parameters:
+        if tensor.device != x.device:
+            return f"x is on {x.device}, a parameter on {tensor.device}"
+    for tensor in (x, *parameters):
+        if found := dtype_obstacle(tensor):
+            return found
+    return device_obstacle(x)
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+    """3x3 depthwise convolution, zero padding 1, and its activation, in one pass; differentiable once.
+
+    Args:
+        x: (B, M, H, W), float32, float16 or bfloat16, of any strides; a pixel stride of 1 is the fast one.
+        weight: (M, 1, 3, 3); its dtype may differ from that of ``x``.
+        bias: (M,) or None.
+        activation: ``"none"``: z; ``"gelu"``: GELU(z), exact; ``"gate"``: GELU(z[:, :M/2]) * z[:, M/2:].
+
+    Returns:
+        (B, M, H, W), with the gate (B, M/2, H, W); contiguous, in the dtype of ``x``. Sums are taken in float32.
+
+    Raises:
+        InputError: if the kernel does not apply; :func:`obstacle` says why beforehand.
+    """
+    require("exda::depthwise", obstacle(x, weight, bias, activation))
+    return _depthwise(x, weight, bias, activation)
+
+
+def depthwise_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none"
+) -> Tensor:
+    """:func:`depthwise` in PyTorch's own operations: any device, any dtype, differentiable."""
+    z = F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
+    if activation == "none":
+        return z
+    if activation == "gelu":
+        return F.gelu(z)
+    a, b = z.chunk(2, dim=1)
+    return F.gelu(a) * b
+
+
+@torch.library.custom_op("exda::depthwise", mutates_args=())
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    out = _empty_output(x, weight, bias, activation)
+    depthwise_forward.fill(x, weight, bias, None, out, activation)
+    return out
+
+
+@_depthwise.register_fake
+def _empty_output(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    channels = x.shape[1] // 2 if activation == "gate" else x.shape[1]
+    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, str], output: Tensor) -> None:
+    x, weight, bias, ctx.activation = inputs
+    ctx.save_for_backward(x, weight, bias)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, bias = ctx.saved_tensors
+    need_x, *need_parameters = ctx.needs_input_grad[:3]
+    found = depthwise_backward(dy, x, weight, bias, ctx.activation, need_x, any(need_parameters))
+    needed = zip(found, ctx.needs_input_grad, strict=False)
+    return (*(gradient if need else None for gradient, need in needed), None)
+
+
+_depthwise.register_autograd(_backward, setup_context=_save)

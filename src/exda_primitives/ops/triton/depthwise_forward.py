@@ -1,0 +1,162 @@
+"""``act(DW(X))`` in one pass, or, given the gradient dy of that, ``dz = dy * act'(z)`` with z = DW(X) computed anew.
+
+X is read once (its neighbouring columns out of registers or the cache), the output is written once; z is never stored.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import autotuned, column_block, divide_up, on_device_of, row_aligned
+from .stencil import block, gelu, gelu_derivative, load_bias, load_columns, load_row, load_taps, slide
+
+# LANES are the threads of a program, one vector load each. More rows unrolled are more loads in flight, but four of the
+# gate's take 150 registers, and all 16 more code than the instruction cache holds.
+CONFIGS = [
+    triton.Config({"LANES": 128, "RY": 16, "UNROLL": 2}, num_warps=4),
+    triton.Config({"LANES": 128, "RY": 16, "UNROLL": 4}, num_warps=4),
+    triton.Config({"LANES": 128, "RY": 32, "UNROLL": 2}, num_warps=4),
+    triton.Config({"LANES": 128, "RY": 8, "UNROLL": 2}, num_warps=4),
+    triton.Config({"LANES": 64, "RY": 16, "UNROLL": 2}, num_warps=2),
+]
+
+
+@autotuned(CONFIGS, key=["WIDTH", "RUN", "ACTIVATION"])
+@triton.jit
+def depthwise_kernel(
+    x,
+    weight,
+    bias,
+    dy,
+    out,
+    CHANNELS,
+    H,
+    W,
+    x_image,
+    x_channel,
+    x_row,
+    x_column,
+    dy_image,
+    dy_channel,
+    dy_row,
+    dy_column,
+    ACTIVATION: tl.constexpr,
+    WIDTH: tl.constexpr,
+    RUN: tl.constexpr,
+    TYPE: tl.constexpr,
+    LANES: tl.constexpr,
+    RY: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """The activation of z or, where ``dy`` is given, the gradient of z, into a contiguous ``out``.
+
+    CHANNELS are those of the activation; with the gate, z has twice as many.
+    """
+    TILE: tl.constexpr = LANES * (RUN if RUN > 1 else 2)
+    BX: tl.constexpr = WIDTH if WIDTH < TILE else TILE
+    CH: tl.constexpr = TILE // BX
+    GATE: tl.constexpr = ACTIVATION == "gate"
+    image, channel, top, first = block(CHANNELS, H, W, CH, BX, RY)
+    known = channel < CHANNELS
+    column = first + tl.arange(0, BX)[None, :]
+    out_channels = 2 * CHANNELS if GATE and dy is not None else CHANNELS
+
+    x += image * x_image
+    a_rows = x + channel * x_channel
+    a_bias = load_bias(bias, channel, known, TYPE)
+    a0, a1, a2, a3, a4, a5, a6, a7, a8 = load_taps(weight, channel, known, TYPE)
+    a_upper, a_lower = a_bias, a_bias
+    out += image * out_channels * H * W + column
+    a_out = out + channel * H * W
+    if GATE:
+        partner = channel + CHANNELS
+        b_rows = x + partner * x_channel
+        b_bias = load_bias(bias, partner, known, TYPE)
+        b0, b1, b2, b3, b4, b5, b6, b7, b8 = load_taps(weight, partner, known, TYPE)
+        b_upper, b_lower = b_bias, b_bias
+        b_out = out + partner * H * W
+    if dy is not None:
+        dy += image * dy_image + channel * dy_channel
+
+    for i in tl.static_range(2):
+        row = top - 1 + i
+        left, centre, right = load_row(a_rows, row, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+        a, a_upper, a_lower = slide(a_upper, a_lower, a_bias, left, centre, right, a0, a1, a2, a3, a4, a5, a6, a7, a8)
+        if GATE:
+            left, centre, right = load_row(b_rows, row, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+            b, b_upper, b_lower = slide(
+                b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
+            )
+    for start in range(0, RY, UNROLL):
+        for i in tl.static_range(UNROLL):
+            row = top + start + i
+            left, centre, right = load_row(a_rows, row + 1, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+            a, a_upper, a_lower = slide(
+                a_upper, a_lower, a_bias, left, centre, right, a0, a1, a2, a3, a4, a5, a6, a7, a8
+            )
+            if GATE:
+                left, centre, right = load_row(b_rows, row + 1, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+                b, b_upper, b_lower = slide(
+                    b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
+                )
+            inside = known & (row < H)
+            offset = row.to(tl.int64) * W
+            if dy is not None:
+                upstream = load_columns(dy + row.to(tl.int64) * dy_row, column, W, dy_column, inside).to(TYPE)
+                if GATE:
+                    b_gradient = upstream * gelu(a)
+                    tl.store(b_out + offset, b_gradient.to(out.dtype.element_ty), mask=inside & (column < W))
+                    upstream *= b
+                a = upstream * gelu_derivative(a)
+            elif ACTIVATION != "none":
+                a = gelu(a)
+                if GATE:
+                    a *= b
+            tl.store(a_out + offset, a.to(out.dtype.element_ty), mask=inside & (column < W))
+
+
+def run_length(x: Tensor) -> int:
+    """How many columns of ``x`` one vector load holds, 16 bytes; 1 where rows are not aligned or too short."""
+    aligned = row_aligned(x) and x.element_size() in (2, 4)
+    return 16 // x.element_size() if aligned else 1
+
+
+def tile(width: int, run: int, lanes: int) -> tuple[int, int]:
+    """Channels and columns of a program.
+
+    Without vector loads a thread has two pixels, most often of two channels: eight would need the weights of eight.
+    """
+    pixels = lanes * (run if run > 1 else 2)
+    columns = min(column_block(width), pixels)
+    return pixels // columns, columns
+
+
+def fill(x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor | None, out: Tensor, activation: str) -> None:
+    """Fills a contiguous ``out`` with the activation of z or, where ``dy`` is given, with the gradient of z."""
+    channels, (height, width) = x.shape[1] // (2 if activation == "gate" else 1), x.shape[2:]
+    run = run_length(x)
+
+    def grid(meta: dict[str, int]) -> tuple[int]:
+        group, columns = tile(width, run, meta["LANES"])
+        return (len(x) * divide_up(channels, group) * divide_up(height, meta["RY"]) * divide_up(width, columns),)
+
+    with on_device_of(x):
+        depthwise_kernel[grid](
+            x,
+            weight.contiguous(),
+            None if bias is None else bias.contiguous(),
+            dy,
+            out,
+            channels,
+            height,
+            width,
+            *x.stride(),
+            *((0, 0, 0, 0) if dy is None else dy.stride()),
+            ACTIVATION=activation,
+            WIDTH=column_block(width),
+            RUN=run,
+            TYPE=tl.float64 if x.dtype is torch.float64 else tl.float32,
+        )

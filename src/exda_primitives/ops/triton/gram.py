@@ -1,0 +1,366 @@
+"""Everything that channel attention needs to know of q, k and the tokens, in one pass over them.
+
+With ``Q* = [q; g]`` and ``K* = [k; g]``, (c+K) rows of N pixels a head: the unnormalised Gram blocks ``P = Q* K*^T``,
+that is ``q k^T``, ``q g^T``, ``g k^T`` and ``g g^T``, and the squared norms of all rows. Nothing is concatenated: the
+rows of a tile come from two addresses. The forward pass reads q, k and g once (tiles of more than 128 rows: once from
+memory, again from the cache) into one partial sum a split of the pixels; PyTorch adds those, in a fixed order.
+
+Backward, ``dQ* = dP K* + 2 dq^2 Q*`` and ``dK* = dP^T Q* + 2 dk^2 K*`` (dq^2, dk^2 the gradients of the squared norms,
+one a row): one pass that reads q, k, g and writes dq, dk and ``dg = dQ*[c:] + dK*[c:]``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...errors import InputError
+from ..precision import accumulation_dtype, widen, without_autocast
+from .launch import autotuned, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, split_of, tile_side, vectorisable, wide
+
+
+class Gram(NamedTuple):
+    """Products and squared norms of the rows of every head, m = c+K of them: those of q (or k), then the tokens.
+
+    float32 for half types.
+
+    Attributes:
+        products: ``[q; g] [k; g]^T``, (B, h, m, m).
+        q_squares: squared norms of ``[q; g]``, (B, h, m).
+        k_squares: squared norms of ``[k; g]``, (B, h, m).
+    """
+
+    products: Tensor
+    q_squares: Tensor
+    k_squares: Tensor
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> Gram:
+        """Views of (B, h, m+2, m): the products, a row of q's squared norms, a row of k's."""
+        m = packed.shape[-1]
+        return cls(packed[:, :, :m], packed[:, :, m], packed[:, :, m + 1])
+
+
+@triton.jit
+def _rows(
+    own: tl.tensor,
+    own_stride: tl.tensor,
+    tokens: tl.tensor,
+    token_stride: tl.tensor,
+    i: tl.tensor,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    ALIGNED: tl.constexpr,
+) -> tl.tensor:
+    """Addresses of rows ``i`` of [own; tokens], where C rows are their own."""
+    rows = own + i.to(tl.int64) * own_stride
+    if K > 0:
+        rows = tl.where(i < C, rows, tokens + (i - C).to(tl.int64) * token_stride)
+        if ALIGNED:
+            # Triton does not see it through the choice, and would load element by element.
+            rows = tl.multiple_of(rows, 16)
+    return rows
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=4),
+        triton.Config({"BLOCK_N": 128}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
+    ],
+    key=["C", "K", "heads"],
+)
+@triton.jit
+def _gram_kernel(
+    q: tl.tensor,
+    k: tl.tensor,
+    g: tl.tensor,
+    partial: tl.tensor,
+    q_batch: tl.tensor,
+    q_row: tl.tensor,
+    k_batch: tl.tensor,
+    k_row: tl.tensor,
+    g_batch: tl.tensor,
+    g_row: tl.tensor,
+    N: tl.tensor,
+    heads: tl.tensor,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    SPLIT: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    M: tl.constexpr = C + K
+    # Tiles of one split of the pixels run one after the other: they share what the cache holds.
+    tile = tl.program_id(0) % (TILES * TILES)
+    part = tl.program_id(0) // (TILES * TILES)
+    image = (tl.program_id(1) // heads).to(tl.int64)
+    head = tl.program_id(1) % heads
+    i = (tile // TILES) * BLOCK + tl.arange(0, BLOCK)
+    j = (tile % TILES) * BLOCK + tl.arange(0, BLOCK)
+    tokens = g + image * g_batch + (head * K).to(tl.int64) * g_row
+    q_rows = _rows(q + image * q_batch + (head * C).to(tl.int64) * q_row, q_row, tokens, g_row, i, C, K, ALIGNED)
+    k_rows = _rows(k + image * k_batch + (head * C).to(tl.int64) * k_row, k_row, tokens, g_row, j, C, K, ALIGNED)
+
+    products = tl.zeros((BLOCK, BLOCK), TYPE)
+    q_squares = tl.zeros((BLOCK,), TYPE)
+    k_squares = tl.zeros((BLOCK,), TYPE)
+    # The interpreter of Triton 3.2 takes no bound that it has to compute: beyond the last pixel all is masked.
+    for first in range(0, SPLIT, BLOCK_N):
+        n = part * SPLIT + first + tl.arange(0, BLOCK_N)
+        a = tl.load(q_rows[:, None] + n[None, :], mask=(i < M)[:, None] & (n < N)[None, :], other=0.0)
+        b = tl.load(k_rows[:, None] + n[None, :], mask=(j < M)[:, None] & (n < N)[None, :], other=0.0)
+        products = dot(a, tl.trans(b), products, PRECISION)
+        q_squares += tl.sum(a.to(TYPE) * a.to(TYPE), 1)
+        k_squares += tl.sum(b.to(TYPE) * b.to(TYPE), 1)
+
+    sums = partial + (part.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * ((M + 2) * M)
+    tl.store(sums + i[:, None] * M + j[None, :], products, mask=(i < M)[:, None] & (j < M)[None, :])
+    tl.store(sums + M * M + i, q_squares, mask=(i < M) & (tile % TILES == 0))
+    tl.store(sums + (M + 1) * M + j, k_squares, mask=(j < M) & (tile // TILES == 0))
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=2),
+        triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=1),
+    ],
+    key=["C", "K", "heads"],
+)
+@triton.jit
+def _gram_backward_kernel(
+    grad: tl.tensor,
+    q: tl.tensor,
+    k: tl.tensor,
+    g: tl.tensor,
+    dq: tl.tensor,
+    dk: tl.tensor,
+    dg: tl.tensor,
+    q_batch: tl.tensor,
+    q_row: tl.tensor,
+    k_batch: tl.tensor,
+    k_row: tl.tensor,
+    g_batch: tl.tensor,
+    g_row: tl.tensor,
+    N: tl.tensor,
+    heads: tl.tensor,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    M: tl.constexpr = C + K
+    image = (tl.program_id(1) // heads).to(tl.int64)
+    head = tl.program_id(1) % heads
+    first = (head * C).to(tl.int64)
+    first_token = (head * K).to(tl.int64)
+    i = (tl.program_id(0) % TILES) * BLOCK + tl.arange(0, BLOCK)
+    n = (tl.program_id(0) // TILES) * BLOCK_N + tl.arange(0, BLOCK_N)
+    q_head = q + image * q_batch + first * q_row
+    k_head = k + image * k_batch + first * k_row
+    tokens = g + image * g_batch + first_token * g_row
+    grad += tl.program_id(1).to(tl.int64) * ((M + 2) * M)
+
+    mask = (i < M)[:, None] & (n < N)[None, :]
+    a = tl.load(_rows(q_head, q_row, tokens, g_row, i, C, K, ALIGNED)[:, None] + n[None, :], mask=mask, other=0.0)
+    b = tl.load(_rows(k_head, k_row, tokens, g_row, i, C, K, ALIGNED)[:, None] + n[None, :], mask=mask, other=0.0)
+    q_weight = tl.load(grad + M * M + i, mask=i < M, other=0.0)
+    k_weight = tl.load(grad + (M + 1) * M + i, mask=i < M, other=0.0)
+    da = 2 * q_weight[:, None] * a.to(TYPE)
+    db = 2 * k_weight[:, None] * b.to(TYPE)
+    for tile in range(TILES):
+        if TILES > 1:
+            j = tile * BLOCK + tl.arange(0, BLOCK)
+            inside = (j < M)[:, None] & (n < N)[None, :]
+            a = tl.load(
+                _rows(q_head, q_row, tokens, g_row, j, C, K, ALIGNED)[:, None] + n[None, :], mask=inside, other=0.0
+            )
+            b = tl.load(
+                _rows(k_head, k_row, tokens, g_row, j, C, K, ALIGNED)[:, None] + n[None, :], mask=inside, other=0.0
+            )
+        else:
+            j = i
+        square = (i < M)[:, None] & (j < M)[None, :]
+        # FINE: dq has no part along q, so that most of the product cancels; its rounding would remain.
+        weight = tl.load(grad + i[:, None] * M + j[None, :], mask=square, other=0.0)
+        da = scaled_dot(weight, b, da, PRECISION, True)
+        weight = tl.load(grad + j[None, :] * M + i[:, None], mask=square, other=0.0)
+        db = scaled_dot(weight, a, db, PRECISION, True)
+
+    own = (i < C)[:, None] & (n < N)[None, :]
+    here = (image * heads + head) * C + i
+    tl.store(dq + here[:, None] * N + n[None, :], da.to(dq.dtype.element_ty), mask=own)
+    tl.store(dk + here[:, None] * N + n[None, :], db.to(dk.dtype.element_ty), mask=own)
+    if K > 0:
+        here = (image * heads + head) * K + i - C
+        token = (i >= C)[:, None] & mask
+        tl.store(dg + here[:, None] * N + n[None, :], (da + db).to(dg.dtype.element_ty), mask=token)
+
+
+def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
+    """Gram blocks and squared norms of q, k and tokens; differentiable.
+
+    Args:
+        q: (B, C, N), B, C, N >= 1, of float32, float16 or bfloat16; a slice of a larger buffer (any strides of images
+            and channels) is read in place, if its neighbouring pixels are neighbours in memory.
+        k: likewise.
+        g: tokens, (B, heads*K, N) of q's dtype, or None.
+        heads: a divisor of C.
+
+    Returns:
+        Products and squared norms, float32 (float64 for float64, under the interpreter alone); the same bits in every
+        run of one process.
+
+    Raises:
+        InputError: for shapes that do not fit each other, and where no kernel can run.
+    """
+    return Gram.unpack(_gram(q, k, g, heads))
+
+
+def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
+    """:func:`gram` in plain PyTorch, with concatenated rows; any dtype, device and layout."""
+    q, k = (widen(x).unflatten(1, (heads, -1)) for x in (q, k))
+    if g is not None:
+        tokens = widen(g).unflatten(1, (heads, -1))
+        q, k = torch.cat([q, tokens], 2), torch.cat([k, tokens], 2)
+    with without_autocast(q):
+        return Gram(q @ k.transpose(-2, -1), q.square().sum(-1), k.square().sum(-1))
+
+
+def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:
+    require("gram", device_obstacle(q) or dtype_obstacle(q))
+    if q.ndim != 3 or q.numel() == 0 or heads < 1 or q.shape[1] % heads:
+        raise InputError(
+            f"gram: q is {tuple(q.shape)} with {heads} heads; expected (B, C, N), none of them 0, C a multiple of heads"
+        )
+    if k.shape != q.shape or k.dtype != q.dtype:
+        raise InputError(f"gram: k is {tuple(k.shape)} of {k.dtype}; expected q's {tuple(q.shape)} of {q.dtype}")
+    if g is not None and (
+        g.ndim != 3 or g.shape[::2] != q.shape[::2] or g.shape[1] % heads or g.shape[1] == 0 or g.dtype != q.dtype
+    ):
+        raise InputError(
+            f"gram: tokens are {tuple(g.shape)} of {g.dtype}; expected ({len(q)}, {heads}*K, {q.shape[2]}), K >= 1, "
+            f"of q's {q.dtype}"
+        )
+
+
+def _tokens(q: Tensor, g: Tensor | None, heads: int) -> tuple[Tensor, int]:
+    """The tokens, or something to point at, and how many there are a head."""
+    return (q, 0) if g is None else (along_pixels(g), g.shape[1] // heads)
+
+
+@torch.library.custom_op("exda::gram", mutates_args=())
+def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
+    _check(q, k, g, heads)
+    q, k = along_pixels(q), along_pixels(k)
+    tokens, each = _tokens(q, g, heads)
+    batch, channels, pixels = q.shape
+    c = channels // heads
+    m = c + each
+    block = tile_side(m, largest_side(q))
+    tiles = divide_up(m, block)
+    split = split_of(pixels, batch * heads * tiles**2, q.device)
+    splits = divide_up(pixels, split)
+    partial = torch.empty((splits, batch, heads, m + 2, m), device=q.device, dtype=accumulation_dtype(q.dtype))
+    with on_device_of(q):
+        _gram_kernel[(splits * tiles**2, batch * heads)](
+            q,
+            k,
+            tokens,
+            partial,
+            *q.stride()[:2],
+            *k.stride()[:2],
+            *tokens.stride()[:2],
+            pixels,
+            heads,
+            C=c,
+            K=each,
+            SPLIT=split,
+            TILES=tiles,
+            BLOCK=block,
+            ALIGNED=vectorisable(q, k, tokens),
+            TYPE=wide(q.dtype),
+            PRECISION=dot_precision(q),
+        )
+    return partial.sum(0)
+
+
+@_gram.register_fake
+def _(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
+    m = (q.shape[1] + (0 if g is None else g.shape[1])) // heads
+    return q.new_empty((q.shape[0], heads, m + 2, m), dtype=accumulation_dtype(q.dtype))
+
+
+@torch.library.custom_op(
+    "exda::gram_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor q, Tensor k, Tensor? g, int heads) -> Tensor[]",
+)
+def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
+    grad, q, k = grad.contiguous(), along_pixels(q), along_pixels(k)
+    tokens, each = _tokens(q, g, heads)
+    batch, channels, pixels = q.shape
+    c = channels // heads
+    # Tiles half as large where the weights would not fit: float32 and, of more than one tile, all.
+    largest = largest_side(q)
+    block = tile_side(c + each, largest if q.element_size() == 2 and c + each <= largest else largest // 2)
+    tiles = divide_up(c + each, block)
+    grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
+    with on_device_of(q):
+        _gram_backward_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch * heads)](
+            grad,
+            q,
+            k,
+            tokens,
+            grads[0],
+            grads[1],
+            grads[-1],
+            *q.stride()[:2],
+            *k.stride()[:2],
+            *tokens.stride()[:2],
+            pixels,
+            heads,
+            C=c,
+            K=each,
+            TILES=tiles,
+            BLOCK=block,
+            ALIGNED=vectorisable(q, k, tokens),
+            TYPE=wide(q.dtype),
+            PRECISION=dot_precision(q),
+        )
+    return grads
+
+
+@_gram_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
+    return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    q, k, g, ctx.heads = inputs
+    ctx.save_for_backward(q, k, g)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, g = ctx.saved_tensors
+    dq, dk, *dg = _gram_backward(grad, q, k, g, ctx.heads)
+    return dq, dk, dg[0] if dg else None, None
+
+
+_gram.register_autograd(_differentiate, setup_context=_save)

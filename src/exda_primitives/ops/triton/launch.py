@@ -1,0 +1,125 @@
+"""What launching a kernel needs: whether Triton interprets, where kernels run, which configuration they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+import triton
+
+from ...errors import InputError
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MINIMUM_CAPABILITY = (8, 0)
+
+
+def _nothing() -> None:
+    pass
+
+
+# Triton reads TRITON_INTERPRET while it decorates: what it made of a function is the truth, the environment may change.
+INTERPRETED = not isinstance(triton.jit(_nothing), triton.JITFunction)
+
+
+def device_obstacle(x: torch.Tensor) -> str | None:
+    """Why no kernel can run where ``x`` lies; None if one can.
+
+    Kernels run on CUDA GPUs of compute capability 8.0 and newer and, under Triton's interpreter
+    (``TRITON_INTERPRET=1`` before anything imports Triton), on any device.
+    """
+    if INTERPRETED:
+        return None
+    if x.device.type != "cuda":
+        return f"the tensor is on {x.device}; the kernels need a CUDA GPU (or Triton's interpreter)"
+    if torch.version.hip is not None:
+        return "PyTorch was built for ROCm; the kernels were written for CUDA"
+    capability = torch.cuda.get_device_capability(x.device)
+    if capability < MINIMUM_CAPABILITY:
+        return f"{x.device} has compute capability {capability}; the kernels need {MINIMUM_CAPABILITY} or newer"
+    return None
+
+
+def dtype_obstacle(x: torch.Tensor) -> str | None:
+    """Why no kernel takes the dtype of ``x``; None if one does.
+
+    They are float32, float16 and bfloat16; float64 under the interpreter alone, where it costs nothing to check with.
+    """
+    if x.dtype in DTYPES or (INTERPRETED and x.dtype is torch.float64):
+        return None
+    return f"the dtype is {x.dtype}; the kernels take {', '.join(map(str, DTYPES))}"
+
+
+def require(kernel: str, obstacle: str | None) -> None:
+    """Refuses input that a kernel cannot take.
+
+    Raises:
+        InputError: naming the kernel and the obstacle, unless that is None.
+    """
+    if obstacle is not None:
+        raise InputError(f"{kernel}: {obstacle}; use the 'torch' backend for this input")
+
+
+class FirstConfiguration:
+    """An interpreted kernel with the first of its configurations; ``kernel[grid](...)`` as ever."""
+
+    def __init__(self, kernel: Any, configs: list[triton.Config]) -> None:
+        self.kernel = kernel
+        self.configs = configs
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        return partial(self.kernel[grid], **self.configs[0].kwargs)
+
+
+def autotuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
+    """``triton.autotune`` over ``configs``, chosen anew for every value of the kernel arguments ``key``.
+
+    The first configuration should suit everybody: under the interpreter, where times mean nothing, it is taken as it
+    stands. On a GPU the first call for a key times all of them: make it before a CUDA graph is captured.
+    """
+
+    def decorate(kernel: Any) -> Any:
+        if INTERPRETED:
+            return FirstConfiguration(kernel, configs)
+        # `triton.autotune` of Triton 3.2 asks for the GPU's driver where the kernel is defined: nobody could import it
+        # elsewhere. With a timer of one's own the driver is asked at the first call.
+        return triton.runtime.Autotuner(kernel, kernel.arg_names, configs, key, None, None, do_bench=_do_bench)
+
+    return decorate
+
+
+def _do_bench(call: Callable[[], Any], quantiles: tuple[float, ...]) -> Any:
+    return triton.testing.do_bench(call, quantiles=quantiles)
+
+
+def on_device_of(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """A region in which kernels start on the GPU of ``x``, not on the current one; nothing for other devices."""
+    return torch.cuda.device_of(x)
+
+
+def divide_up(a: int, b: int) -> int:
+    """The smallest number of blocks of ``b`` that hold ``a``."""
+    return -(-a // b)
+
+
+def row_aligned(x: torch.Tensor) -> bool:
+    """Whether every row of a map (B, C, H, W) starts where Triton's widest loads can: at a multiple of 16 elements.
+
+    Triton is told of multiples of 16 alone; at any other it loads element by element.
+    """
+    return x.data_ptr() % 16 == 0 and x.stride(3) == 1 and not any(n % 16 for n in (*x.stride()[:3], x.shape[3]))
+
+
+def column_block(width: int) -> int:
+    """Columns of a map that one block holds: a power of two up to 1024 that leaves few lanes idle.
+
+    Example:
+        >>> [column_block(width) for width in (1, 5, 20, 48, 64, 720, 1024, 1100, 4000)]
+        [1, 8, 32, 16, 64, 256, 1024, 128, 1024]
+    """
+    blocks = [size for size in (1024, 512, 256, 128, 64, 32, 16) if size < 2 * width]
+    blocks = blocks or [1 << (width - 1).bit_length()]
+    padded = {size: size * divide_up(width, size) for size in blocks}
+    return next((size for size in blocks if 8 * padded[size] <= 9 * width), min(blocks, key=lambda size: padded[size]))

@@ -1,0 +1,500 @@
+"""Small matrices times large maps, ``out = sum_i M_i X_i + shift + residual``, written once.
+
+The output of an attention: its value channels, the hidden map of the non-linear value and the tokens, each with its
+own matrix, one pair after the other into one float32 accumulator, so that one token more does not spoil the
+alignment of a product of 48 channels. A pass reads every map and the residual once (more than 128 output channels: once
+from memory, again from the cache) and writes the output once.
+
+Backward, with D the output's gradient: one pass that reads D and writes ``dX_i = M_i^T D`` of all pairs, and one that
+reads D and the maps and sums ``dM_i = D X_i^T`` and ``dshift = D 1``, a partial sum a split of the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...errors import InputError
+from ..precision import accumulation_dtype, widen, without_autocast
+from .launch import autotuned, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, split_of, tile_side, wide
+
+PAIRS = 3
+# Up to this many channels (tokens), a sum of outer products in float32 is cheaper than a tile that is mostly padding.
+_FEW: tl.constexpr = tl.constexpr(8)
+
+
+@triton.jit
+def _add_product(
+    acc: tl.tensor,
+    matrix: tl.tensor,
+    matrix_row: tl.tensor,
+    x: tl.tensor,
+    x_row: tl.tensor,
+    o: tl.tensor,
+    n: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:
+    """``acc + M[o] X[:, n]`` for a matrix and a map that start at the given addresses."""
+    rows = matrix + o.to(tl.int64) * matrix_row
+    if C <= _FEW:
+        for i in tl.static_range(C):
+            column = tl.load(rows + i, mask=o < ROWS, other=0.0).to(acc.dtype)
+            row = tl.load(x + n, mask=n < N, other=0.0).to(acc.dtype)
+            acc += column[:, None] * row[None, :]
+            x += x_row
+    else:
+        for first in range(0, C, BLOCK_C):
+            i = first + tl.arange(0, BLOCK_C)
+            weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+            tile = tl.load(
+                x + (i.to(tl.int64) * x_row)[:, None] + n[None, :], mask=(i < C)[:, None] & (n < N)[None, :], other=0.0
+            )
+            acc = dot(weight.to(tile.dtype), tile, acc, PRECISION)
+    return acc
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 256, "BLOCK_C": 16}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 128, "BLOCK_C": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 64, "BLOCK_C": 32}, num_warps=4, num_stages=3),
+    ],
+    key=["ROWS", "C0", "C1", "C2"],
+)
+@triton.jit
+def _mix_kernel(
+    m0: tl.tensor,
+    m1: tl.tensor,
+    m2: tl.tensor,
+    x0: tl.tensor,
+    x1: tl.tensor,
+    x2: tl.tensor,
+    shift: tl.tensor,
+    residual: tl.tensor,
+    out: tl.tensor,
+    m0_image: tl.tensor,
+    m1_image: tl.tensor,
+    m2_image: tl.tensor,
+    m0_row: tl.tensor,
+    m1_row: tl.tensor,
+    m2_row: tl.tensor,
+    x0_image: tl.tensor,
+    x1_image: tl.tensor,
+    x2_image: tl.tensor,
+    x0_row: tl.tensor,
+    x1_row: tl.tensor,
+    x2_row: tl.tensor,
+    shift_image: tl.tensor,
+    shift_row: tl.tensor,
+    residual_image: tl.tensor,
+    residual_row: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C0: tl.constexpr,
+    C1: tl.constexpr,
+    C2: tl.constexpr,
+    SHIFT: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    # Tiles of the same pixels run one after the other: they share what the cache holds.
+    tiles = tl.cdiv(ROWS, BLOCK_O)
+    o = (tl.program_id(0) % tiles) * BLOCK_O + tl.arange(0, BLOCK_O)
+    n = (tl.program_id(0) // tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
+    image = tl.program_id(1).to(tl.int64)
+    acc = tl.zeros((BLOCK_O, BLOCK_N), TYPE)
+    m0 += image * m0_image
+    x0 += image * x0_image
+    acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION)
+    if C1 > 0:
+        m1 += image * m1_image
+        x1 += image * x1_image
+        acc = _add_product(acc, m1, m1_row, x1, x1_row, o, n, N, ROWS, C1, BLOCK_C, PRECISION)
+    if C2 > 0:
+        m2 += image * m2_image
+        x2 += image * x2_image
+        acc = _add_product(acc, m2, m2_row, x2, x2_row, o, n, N, ROWS, C2, BLOCK_C, PRECISION)
+    mask = (o < ROWS)[:, None] & (n < N)[None, :]
+    if SHIFT:
+        constant = tl.load(shift + image * shift_image + o * shift_row, mask=o < ROWS, other=0.0)
+        acc += constant.to(TYPE)[:, None]
+    if RESIDUAL:
+        rows = residual + image * residual_image + o.to(tl.int64) * residual_row
+        acc += tl.load(rows[:, None] + n[None, :], mask=mask, other=0.0).to(TYPE)
+    rows = out + (image * ROWS + o) * N
+    tl.store(rows[:, None] + n[None, :], acc.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _of_pair(
+    tile: tl.tensor, END0: tl.constexpr, END1: tl.constexpr, first: tl.tensor, second: tl.tensor, third: tl.tensor
+) -> tl.tensor:
+    """What belongs to the pair that owns a tile, where END0 and END1 tiles belong to the first and to the first two."""
+    return tl.where(tile < END0, first, tl.where(tile < END1, second, third))
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 128, "BLOCK_O": 32}, num_warps=4, num_stages=2),
+        triton.Config({"BLOCK_N": 128, "BLOCK_O": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 64, "BLOCK_O": 32}, num_warps=4, num_stages=3),
+    ],
+    key=["ROWS", "C0", "C1", "C2"],
+)
+@triton.jit
+def _map_gradients_kernel(
+    grad: tl.tensor,
+    m0: tl.tensor,
+    m1: tl.tensor,
+    m2: tl.tensor,
+    dx0: tl.tensor,
+    dx1: tl.tensor,
+    dx2: tl.tensor,
+    grad_image: tl.tensor,
+    grad_row: tl.tensor,
+    m0_image: tl.tensor,
+    m1_image: tl.tensor,
+    m2_image: tl.tensor,
+    m0_row: tl.tensor,
+    m1_row: tl.tensor,
+    m2_row: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C0: tl.constexpr,
+    C1: tl.constexpr,
+    C2: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
+    END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
+    END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
+    tile = tl.program_id(0) % END2
+    n = (tl.program_id(0) // END2) * BLOCK_N + tl.arange(0, BLOCK_N)
+    image = tl.program_id(1).to(tl.int64)
+    channels = _of_pair(tile, END0, END1, C0, C1, C2)
+    i = (tile - _of_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
+    matrix = _of_pair(tile, END0, END1, m0 + image * m0_image, m1 + image * m1_image, m2 + image * m2_image)
+    matrix_row = _of_pair(tile, END0, END1, m0_row, m1_row, m2_row)
+    dx = _of_pair(tile, END0, END1, dx0, dx1, dx2)
+
+    acc = tl.zeros((BLOCK_C, BLOCK_N), TYPE)
+    for first in range(0, ROWS, BLOCK_O):
+        o = first + tl.arange(0, BLOCK_O)
+        weight = tl.load(
+            matrix + i[:, None] + (o.to(tl.int64) * matrix_row)[None, :],
+            mask=(i < channels)[:, None] & (o < ROWS)[None, :],
+            other=0.0,
+        )
+        rows = grad + image * grad_image + o.to(tl.int64) * grad_row
+        tile_of_grad = tl.load(rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
+        # Tokens that sum to 1 over the image have weights that float16 cannot hold.
+        acc = scaled_dot(weight.to(TYPE), tile_of_grad, acc, PRECISION, False)
+    rows = dx + (image * channels + i) * N
+    tl.store(rows[:, None] + n[None, :], acc.to(dx.dtype.element_ty), mask=(i < channels)[:, None] & (n < N)[None, :])
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_N": 128}, num_warps=4, num_stages=2),
+        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
+    ],
+    key=["ROWS", "C0", "C1", "C2"],
+)
+@triton.jit
+def _matrix_gradients_kernel(
+    grad: tl.tensor,
+    x0: tl.tensor,
+    x1: tl.tensor,
+    x2: tl.tensor,
+    partial: tl.tensor,
+    grad_image: tl.tensor,
+    grad_row: tl.tensor,
+    x0_image: tl.tensor,
+    x1_image: tl.tensor,
+    x2_image: tl.tensor,
+    x0_row: tl.tensor,
+    x1_row: tl.tensor,
+    x2_row: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C0: tl.constexpr,
+    C1: tl.constexpr,
+    C2: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
+    END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
+    END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
+    TILES: tl.constexpr = (ROWS + BLOCK_O - 1) // BLOCK_O
+    WIDTH: tl.constexpr = C0 + C1 + C2 + 1
+    tile = tl.program_id(0) % END2
+    o = (tl.program_id(0) // END2 % TILES) * BLOCK_O + tl.arange(0, BLOCK_O)
+    part = tl.program_id(0) // (END2 * TILES)
+    image = tl.program_id(1).to(tl.int64)
+    channels = _of_pair(tile, END0, END1, C0, C1, C2)
+    i = (tile - _of_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
+    x = _of_pair(tile, END0, END1, x0 + image * x0_image, x1 + image * x1_image, x2 + image * x2_image)
+    x_rows = x + i.to(tl.int64) * _of_pair(tile, END0, END1, x0_row, x1_row, x2_row)
+    grad_rows = grad + image * grad_image + o.to(tl.int64) * grad_row
+
+    acc = tl.zeros((BLOCK_O, BLOCK_C), TYPE)
+    total = tl.zeros((BLOCK_O,), TYPE)
+    # The interpreter of Triton 3.2 takes no bound that it has to compute: beyond the last pixel all is masked.
+    for first in range(0, SPLIT, BLOCK_N):
+        n = part * SPLIT + first + tl.arange(0, BLOCK_N)
+        d = tl.load(grad_rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
+        b = tl.load(x_rows[:, None] + n[None, :], mask=(i < channels)[:, None] & (n < N)[None, :], other=0.0)
+        acc = dot(d, tl.trans(b), acc, PRECISION)
+        total += tl.sum(d.to(TYPE), 1)
+
+    sums = partial + ((part.to(tl.int64) * tl.num_programs(1) + image) * ROWS + o) * WIDTH
+    column = _of_pair(tile, END0, END1, 0, C0, C0 + C1) + i
+    tl.store(sums[:, None] + column[None, :], acc, mask=(o < ROWS)[:, None] & (i < channels)[None, :])
+    tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile == 0))
+
+
+def mix(
+    matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """``sum_i matrices[i] @ maps[i] + shift + residual``, image by image; differentiable.
+
+    Args:
+        matrices: one to three, (B, O, C_i), of one dtype, float32 preferably: taken as the maps' dtype for C_i > 8.
+        maps: as many, (B, C_i, N), B, C_i, N >= 1, of float32, float16 or bfloat16; a slice of a larger buffer (any
+            strides of images and channels) is read in place, if its neighbouring pixels are neighbours in memory.
+        shift: (B, O), added to every pixel, of any dtype; strides may be 0 (an expanded bias).
+        residual: (B, O, N) of the maps' dtype, laid out like a map.
+
+    Returns:
+        (B, O, N) of the maps' dtype, contiguous; the same bits in every run of one process, as have all gradients.
+
+    Raises:
+        InputError: for shapes that do not fit each other, and where no kernel can run.
+    """
+    return _mix(list(matrices), list(maps), shift, residual)
+
+
+def mix_reference(
+    matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None = None, residual: Tensor | None = None
+) -> Tensor:
+    """:func:`mix` in plain PyTorch, in the accumulation dtype throughout; any device and layout."""
+    with without_autocast(maps[0]):
+        products = [widen(m).to(widen(x).dtype) @ widen(x) for m, x in zip(matrices, maps, strict=True)]
+        out = torch.stack(products).sum(0)
+        if shift is not None:
+            out = out + shift.to(out.dtype)[:, :, None]
+        if residual is not None:
+            out = out + residual
+        return out.to(maps[0].dtype)
+
+
+def _check(matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None, residual: Tensor | None) -> None:
+    if not 1 <= len(maps) <= PAIRS or len(matrices) != len(maps):
+        raise InputError(f"mix: {len(matrices)} matrices and {len(maps)} maps; expected as many of both, 1 to {PAIRS}")
+    matrix, first = matrices[0], maps[0]
+    require("mix", device_obstacle(first) or dtype_obstacle(first))
+    for m, x in zip(matrices, maps, strict=True):
+        if x.ndim != 3 or x.numel() == 0 or x.shape[::2] != first.shape[::2] or x.dtype != first.dtype:
+            raise InputError(
+                f"mix: maps are {[tuple(x.shape) for x in maps]} of {[x.dtype for x in maps]}; expected (B, C_i, N), "
+                "none of them 0, of one dtype"
+            )
+        if m.shape != (len(first), matrix.shape[1], x.shape[1]) or m.numel() == 0 or m.dtype != matrix.dtype:
+            raise InputError(
+                f"mix: matrices are {[tuple(m.shape) for m in matrices]} of {[m.dtype for m in matrices]} for maps "
+                f"{[tuple(x.shape) for x in maps]}; expected (B, O, C_i), O and the dtype the same for all"
+            )
+    size = (len(first), matrix.shape[1], first.shape[2])
+    if shift is not None and shift.shape != size[:2]:
+        raise InputError(f"mix: shift is {tuple(shift.shape)}; expected {size[:2]}")
+    if residual is not None and (residual.shape != size or residual.dtype != first.dtype):
+        raise InputError(
+            f"mix: residual is {tuple(residual.shape)} of {residual.dtype}; expected {size} of {first.dtype}"
+        )
+
+
+class _Pairs:
+    """Matrices and maps as the kernels take them: three pairs, of which the last may have no channels."""
+
+    def __init__(self, matrices: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+        absent = PAIRS - len(maps)
+        self.widths = [x.shape[1] for x in maps] + [0] * absent
+        # What stands in for an absent pair is never read.
+        self.matrices = [along_pixels(m) for m in matrices] + [matrices[0]] * absent
+        self.maps = [along_pixels(x) for x in maps] + [maps[0]] * absent
+
+    @property
+    def channels(self) -> dict[str, int]:
+        return {f"C{i}": width for i, width in enumerate(self.widths)}
+
+
+def _strides(tensors: Sequence[Tensor]) -> list[int]:
+    return [x.stride(0) for x in tensors] + [x.stride(1) for x in tensors]
+
+
+@torch.library.custom_op(
+    "exda::mix",
+    mutates_args=(),
+    schema="(Tensor[] matrices, Tensor[] maps, Tensor? shift, Tensor? residual) -> Tensor",
+)
+def _mix(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
+    _check(matrices, maps, shift, residual)
+    pairs = _Pairs(matrices, maps)
+    batch, rows = matrices[0].shape[:2]
+    pixels = maps[0].shape[2]
+    block = tile_side(rows, largest_side(maps[0]))
+    out = torch.empty((batch, rows, pixels), device=maps[0].device, dtype=maps[0].dtype)
+    constant = out if shift is None else shift
+    identity = out if residual is None else along_pixels(residual)
+    with on_device_of(out):
+        _mix_kernel[lambda meta: (divide_up(rows, block) * divide_up(pixels, meta["BLOCK_N"]), batch)](
+            *pairs.matrices,
+            *pairs.maps,
+            constant,
+            identity,
+            out,
+            *_strides(pairs.matrices),
+            *_strides(pairs.maps),
+            *constant.stride()[:2],
+            *identity.stride()[:2],
+            pixels,
+            ROWS=rows,
+            **pairs.channels,
+            SHIFT=shift is not None,
+            RESIDUAL=residual is not None,
+            BLOCK_O=block,
+            TYPE=wide(out.dtype),
+            PRECISION=dot_precision(out),
+        )
+    return out
+
+
+@_mix.register_fake
+def _(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
+    x = maps[0]
+    return torch.empty((len(x), matrices[0].shape[1], x.shape[2]), device=x.device, dtype=x.dtype)
+
+
+@torch.library.custom_op(
+    "exda::mix_map_gradients",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor[] matrices, Tensor[] maps) -> Tensor[]",
+)
+def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
+    grad = along_pixels(grad)
+    pairs = _Pairs(matrices, maps)
+    batch, rows, pixels = grad.shape
+    block = tile_side(max(pairs.widths), 64)
+    tiles = sum(divide_up(width, block) for width in pairs.widths)
+    grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
+    with on_device_of(grad):
+        _map_gradients_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch)](
+            grad,
+            *pairs.matrices,
+            *grads,
+            *[grads[0]] * (PAIRS - len(grads)),
+            *grad.stride()[:2],
+            *_strides(pairs.matrices),
+            pixels,
+            ROWS=rows,
+            **pairs.channels,
+            BLOCK_C=block,
+            TYPE=wide(grad.dtype),
+            PRECISION=dot_precision(grad),
+        )
+    return grads
+
+
+@_map_gradients.register_fake
+def _(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
+    return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
+
+
+@torch.library.custom_op("exda::mix_matrix_gradients", mutates_args=(), schema="(Tensor grad, Tensor[] maps) -> Tensor")
+def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
+    """(B, O, sum C_i + 1): the gradients of all matrices side by side, then the shift's."""
+    grad = along_pixels(grad)
+    pairs = _Pairs([grad], maps)
+    batch, rows, pixels = grad.shape
+    largest = largest_side(grad)
+    block_o, block_c = tile_side(rows, largest), tile_side(max(pairs.widths), largest)
+    tiles = divide_up(rows, block_o) * sum(divide_up(width, block_c) for width in pairs.widths)
+    split = split_of(pixels, batch * tiles, grad.device)
+    splits = divide_up(pixels, split)
+    width = sum(pairs.widths) + 1
+    partial = torch.empty((splits, batch, rows, width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
+    with on_device_of(grad):
+        _matrix_gradients_kernel[(splits * tiles, batch)](
+            grad,
+            *pairs.maps,
+            partial,
+            *grad.stride()[:2],
+            *_strides(pairs.maps),
+            pixels,
+            ROWS=rows,
+            **pairs.channels,
+            SPLIT=split,
+            BLOCK_O=block_o,
+            BLOCK_C=block_c,
+            TYPE=wide(grad.dtype),
+            PRECISION=dot_precision(grad),
+        )
+    return partial.sum(0)
+
+
+@_matrix_gradients.register_fake
+def _(grad: Tensor, maps: list[Tensor]) -> Tensor:
+    width = sum(x.shape[1] for x in maps) + 1
+    return torch.empty((*grad.shape[:2], width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    matrices, maps, shift, _ = inputs
+    ctx.pairs = len(maps)
+    ctx.shift_dtype = None if shift is None else shift.dtype
+    ctx.save_for_backward(*matrices, *maps)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    matrices, maps = list(ctx.saved_tensors[: ctx.pairs]), list(ctx.saved_tensors[ctx.pairs :])
+    matrix_wanted, map_wanted, shift_wanted, residual_wanted = ctx.needs_input_grad
+    map_grads: list[Tensor | None] = [None] * len(maps)
+    if any(map_wanted):
+        map_grads = [*_map_gradients(grad, matrices, maps)]
+    matrix_grads: list[Tensor | None] = [None] * len(maps)
+    shift_grad = None
+    if any(matrix_wanted) or shift_wanted:
+        *columns, last = _matrix_gradients(grad, maps).split([*(x.shape[1] for x in maps), 1], -1)
+        matrix_grads = [column.to(m.dtype) for column, m in zip(columns, matrices, strict=True)]
+        shift_grad = last.squeeze(-1).to(ctx.shift_dtype) if shift_wanted else None
+    return matrix_grads, map_grads, shift_grad, grad if residual_wanted else None
+
+
+_mix.register_autograd(_differentiate, setup_context=_save)

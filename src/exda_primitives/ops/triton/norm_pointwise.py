@@ -1,0 +1,485 @@
+"""Layer normalisation over the channels and the 1x1 convolution that follows it, in one pass.
+
+``y = W n + b``, ``n = layer_norm(x)``: see :mod:`.norm`. A program normalises all channels of its pixels, keeps them,
+and multiplies them by W a block of output channels at a time: x is read once, y is written once, n is never stored.
+Backward, n is computed anew: ``dx`` and the norm's parameters in one pass over x, dy and dx (dn = W^T dy is never
+stored either), ``dW = dy n^T`` and ``db`` in one over dy and, for every 128 outputs, one over x, summed by splits of
+the pixels that PyTorch adds in a fixed order.
+
+Tiles of more than 128 channels do not fit shared memory beside W, and exact float32 products have no tensor cores to
+feed: there the normalisation is a kernel of its own (:func:`fuses` holds the choice).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..precision import accumulation_dtype, widen, without_autocast
+from .launch import autotuned, divide_up, dtype_obstacle, on_device_of, require
+from .norm import (
+    input_gradient,
+    layer_norm,
+    layer_norm_reference,
+    load_channels,
+    load_tile,
+    moments,
+    normalised,
+    store_parameter_sums,
+    store_tile,
+)
+from .norm import obstacle as norm_obstacle
+from .tiles import dot, dot_precision, split_of, tile_side, wide
+
+FUSED_CHANNELS = 128
+# Pixels of a program of the input's gradient: its part of the parameters' gradients is one row of a buffer.
+_GRADIENT_BN = 64
+
+
+@autotuned(
+    [
+        triton.Config({"BN": 128, "BO": 64}, num_warps=4, num_stages=3),
+        triton.Config({"BN": 64, "BO": 64}, num_warps=4, num_stages=3),
+        triton.Config({"BN": 128, "BO": 128}, num_warps=8, num_stages=2),
+        triton.Config({"BN": 256, "BO": 64}, num_warps=8, num_stages=2),
+        # The one that fits 99 KiB of shared memory (compute capability 8.6, 8.9) in float32.
+        triton.Config({"BN": 64, "BO": 32}, num_warps=4, num_stages=2),
+    ],
+    key=["CHANNELS", "OUTPUTS"],
+)
+@triton.jit
+def norm_pointwise_kernel(
+    x,
+    norm_weight,
+    norm_bias,
+    weight,
+    bias,
+    out,
+    CHANNELS: tl.constexpr,
+    PIXELS,
+    OUTPUTS: tl.constexpr,
+    x_image,
+    x_channel,
+    x_pixel,
+    EPS: tl.constexpr,
+    SUBTRACT_MEAN: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BC: tl.constexpr,
+    BN: tl.constexpr,
+    BO: tl.constexpr,
+):
+    """Y at BN pixels of one image, all outputs."""
+    tiles = (PIXELS + BN - 1) // BN
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    pixel = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
+    channel = tl.arange(0, BC)
+    x += image * x_image
+    out += image * OUTPUTS * PIXELS
+    tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
+    mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
+    n = normalised(tile, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN)
+    n *= load_channels(norm_weight, channel, CHANNELS, 1.0, TYPE)
+    n += load_channels(norm_bias, channel, CHANNELS, 0.0, TYPE)
+    n = tl.where((channel < CHANNELS)[:, None], n, 0.0).to(x.dtype.element_ty)
+    for first in range(0, OUTPUTS, BO):
+        output = first + tl.arange(0, BO)
+        w = load_tile(weight, output, channel, OUTPUTS, CHANNELS, CHANNELS, 1, x.dtype.element_ty)
+        y = dot(w, n, tl.zeros([BO, BN], TYPE), PRECISION) + load_channels(bias, output, OUTPUTS, 0.0, TYPE)
+        store_tile(out, y, output, pixel, OUTPUTS, PIXELS)
+
+
+@autotuned(
+    [
+        triton.Config({"BO": 64}, num_warps=4, num_stages=3),
+        triton.Config({"BO": 32}, num_warps=4, num_stages=4),
+        triton.Config({"BO": 64}, num_warps=8, num_stages=3),
+        triton.Config({"BO": 128}, num_warps=8, num_stages=2),
+    ],
+    key=["CHANNELS", "OUTPUTS"],
+)
+@triton.jit
+def input_gradient_kernel(
+    x,
+    dy,
+    norm_weight,
+    weight,
+    dx,
+    partial,
+    CHANNELS: tl.constexpr,
+    PIXELS,
+    OUTPUTS: tl.constexpr,
+    x_image,
+    x_channel,
+    x_pixel,
+    dy_image,
+    dy_output,
+    dy_pixel,
+    EPS: tl.constexpr,
+    SUBTRACT_MEAN: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BC: tl.constexpr,
+    BN: tl.constexpr,
+    BO: tl.constexpr,
+):
+    """Dx at BN pixels of one image and, unless ``partial`` is None, their part of the norm's parameters' gradients."""
+    tiles = (PIXELS + BN - 1) // BN
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    pixel = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
+    channel = tl.arange(0, BC)
+    x += image * x_image
+    dy += image * dy_image
+    dx += image * CHANNELS * PIXELS
+    dn = tl.zeros([BC, BN], TYPE)
+    for first in range(0, OUTPUTS, BO):
+        output = first + tl.arange(0, BO)
+        w = load_tile(weight, channel, output, CHANNELS, OUTPUTS, 1, CHANNELS, dy.dtype.element_ty)
+        upstream = load_tile(dy, output, pixel, OUTPUTS, PIXELS, dy_output, dy_pixel, dy.dtype.element_ty)
+        dn = dot(w, upstream, dn, PRECISION)
+    tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
+    mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
+    inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
+    z = normalised(tile, mean, inverse, SUBTRACT_MEAN)
+    dz = dn * load_channels(norm_weight, channel, CHANNELS, 1.0, TYPE)
+    along = tl.sum(dz * z, 0) / CHANNELS
+    level = tl.sum(dz, 0) / CHANNELS
+    gradient = input_gradient(tile, dz, mean, inverse, along, level, SUBTRACT_MEAN)
+    store_tile(dx, gradient, channel, pixel, CHANNELS, PIXELS)
+    if partial is not None:
+        store_parameter_sums(partial, dn, z, channel, CHANNELS)
+
+
+@autotuned(
+    [
+        triton.Config({"BN": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BN": 32}, num_warps=8, num_stages=3),
+        triton.Config({"BN": 32}, num_warps=4, num_stages=3),
+    ],
+    key=["CHANNELS", "OUTPUTS"],
+)
+@triton.jit
+def weight_gradient_kernel(
+    x,
+    dy,
+    norm_weight,
+    norm_bias,
+    partial,
+    CHANNELS: tl.constexpr,
+    PIXELS,
+    OUTPUTS: tl.constexpr,
+    x_image,
+    x_channel,
+    x_pixel,
+    dy_image,
+    dy_output,
+    dy_pixel,
+    EPS: tl.constexpr,
+    SUBTRACT_MEAN: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BC: tl.constexpr,
+    BN: tl.constexpr,
+    BO: tl.constexpr,
+):
+    """This program's part of dW and db, BO outputs over SPLIT pixels, in ``partial`` (images * splits, O, C + 1)."""
+    blocks = (OUTPUTS + BO - 1) // BO
+    splits = (PIXELS + SPLIT - 1) // SPLIT
+    output = tl.program_id(0) % blocks * BO + tl.arange(0, BO)
+    part = (tl.program_id(0) // blocks).to(tl.int64)
+    start = (part % splits).to(tl.int32) * SPLIT
+    channel = tl.arange(0, BC)
+    x += part // splits * x_image
+    dy += part // splits * dy_image
+    gain = load_channels(norm_weight, channel, CHANNELS, 1.0, TYPE)
+    shift = load_channels(norm_bias, channel, CHANNELS, 0.0, TYPE)
+    dw = tl.zeros([BO, BC], TYPE)
+    db = tl.zeros([BO], TYPE)
+    for first in range(0, SPLIT, BN):
+        pixel = start + first + tl.arange(0, BN)
+        tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
+        upstream = load_tile(dy, output, pixel, OUTPUTS, PIXELS, dy_output, dy_pixel, dy.dtype.element_ty)
+        mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
+        n = normalised(tile, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN) * gain + shift
+        dw = dot(upstream, tl.trans(n.to(dy.dtype.element_ty)), dw, PRECISION)
+        db += tl.sum(upstream.to(TYPE), 1)
+    at = partial + part * OUTPUTS * (CHANNELS + 1)
+    known = output < OUTPUTS
+    row = output[:, None] * (CHANNELS + 1)
+    tl.store(at + row + channel[None, :], dw, mask=known[:, None] & (channel < CHANNELS)[None, :])
+    tl.store(at + output * (CHANNELS + 1) + CHANNELS, db, mask=known)
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether :func:`norm_pointwise` is one kernel for ``x`` (B, C, H, W), or a normalisation and a product."""
+    on_tensor_cores = x.dtype in (torch.float16, torch.bfloat16) or (
+        x.dtype is torch.float32 and dot_precision(x) == "tf32"
+    )
+    return x.shape[1] <= FUSED_CHANNELS and on_tensor_cores
+
+
+def obstacle(
+    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> str | None:
+    """Why :func:`norm_pointwise` cannot be computed; None if it can.
+
+    Args:
+        x: (B, C, H, W).
+        norm_weight: (C,) or None.
+        norm_bias: (C,) or None.
+        weight: (O, C).
+        bias: (O,) or None.
+    """
+    if found := norm_obstacle(x, norm_weight, norm_bias):
+        return found
+    if weight.dim() != 2 or weight.shape[1] != x.shape[1] or not len(weight):
+        return f"the weight is {tuple(weight.shape)}; with {x.shape[1]} channels it has to be (O, {x.shape[1]})"
+    if bias is not None and bias.shape != (len(weight),):
+        return f"the bias is {tuple(bias.shape)}; with {len(weight)} outputs it has to be ({len(weight)},)"
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is None:
+            continue
+        if parameter.device != x.device:
+            return f"x is on {x.device}, the {name} on {parameter.device}"
+        if found := dtype_obstacle(parameter):
+            return found
+    return None
+
+
+def norm_pointwise(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """A 1x1 convolution of the layer normalisation over the channels of each pixel; differentiable once.
+
+    Args:
+        x: (B, C, H, W), float32, float16 or bfloat16; strides as for :func:`.norm.layer_norm`.
+        norm_weight: (C,) or None for ones. The parameters' dtypes may differ from that of ``x``.
+        norm_bias: (C,) or None for zeros.
+        subtract_mean: whether the normalisation subtracts the mean.
+        eps: added to the variance.
+        weight: (O, C), of the convolution.
+        bias: (O,) or None.
+
+    Returns:
+        (B, O, H, W), contiguous, in the dtype of ``x``. Sums are float32 (products of float32 may be TF32 where
+        ``torch.backends.cuda.matmul.allow_tf32`` is on), gradients deterministic.
+
+    Raises:
+        InputError: if the kernels do not apply; :func:`obstacle` says why beforehand.
+    """
+    require("exda::norm_pointwise", obstacle(x, norm_weight, norm_bias, weight, bias))
+    if fuses(x):
+        return _norm_pointwise(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
+    return pointwise(layer_norm(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution as PyTorch's matrix products, (B, C, H, W) -> (B, O, H, W), in the dtype of ``x``."""
+    # A product with one matrix for all images would copy x to fold the images into one.
+    matrices = weight.to(x.dtype).expand(len(x), -1, -1)
+    with without_autocast(x):
+        if bias is None:
+            out = torch.bmm(matrices, x.flatten(2))
+        else:
+            out = torch.baddbmm(bias.to(x.dtype)[:, None], matrices, x.flatten(2))
+    return out.unflatten(2, x.shape[2:])
+
+
+def norm_pointwise_reference(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """:func:`norm_pointwise` in PyTorch's own operations: any device, any dtype, differentiable."""
+    n = layer_norm_reference(widen(x), norm_weight, norm_bias, subtract_mean, eps)
+    out = torch.einsum("oc,bchw->bohw", widen(weight), n)
+    return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
+
+
+@torch.library.custom_op("exda::norm_pointwise", mutates_args=())
+def _norm_pointwise(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    pixels = x.flatten(2)
+    out = torch.empty((len(x), len(weight), *x.shape[2:]), dtype=x.dtype, device=x.device)
+
+    def grid(meta: dict[str, int]) -> tuple[int]:
+        return (len(x) * divide_up(pixels.shape[2], meta["BN"]),)
+
+    with on_device_of(x):
+        norm_pointwise_kernel[grid](
+            pixels,
+            None if norm_weight is None else norm_weight.contiguous(),
+            None if norm_bias is None else norm_bias.contiguous(),
+            weight.contiguous(),
+            None if bias is None else bias.contiguous(),
+            out,
+            *pixels.shape[1:],
+            len(weight),
+            *pixels.stride(),
+            EPS=eps,
+            SUBTRACT_MEAN=subtract_mean,
+            TYPE=wide(x.dtype),
+            PRECISION=dot_precision(x),
+            BC=tile_side(x.shape[1]),
+        )
+    return out
+
+
+@_norm_pointwise.register_fake
+def _norm_pointwise_fake(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    return torch.empty((x.shape[0], weight.shape[0], *x.shape[2:]), dtype=x.dtype, device=x.device)
+
+
+@torch.library.custom_op("exda::norm_pointwise_input_gradient", mutates_args=())
+def _input_gradient(
+    dy: Tensor,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    parameters: bool,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x, and of the norm's weight and bias together, (2, C) if asked for, else (0, C)."""
+    pixels, upstream = x.flatten(2), dy.flatten(2)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    programs = len(x) * divide_up(pixels.shape[2], _GRADIENT_BN)
+    rows = (programs, 2 if parameters else 0, x.shape[1])
+    partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
+    with on_device_of(x):
+        input_gradient_kernel[(programs,)](
+            pixels,
+            upstream,
+            None if norm_weight is None else norm_weight.contiguous(),
+            weight.contiguous(),
+            dx,
+            partial if parameters else None,
+            *pixels.shape[1:],
+            len(weight),
+            *pixels.stride(),
+            *upstream.stride(),
+            EPS=eps,
+            SUBTRACT_MEAN=subtract_mean,
+            TYPE=wide(x.dtype),
+            PRECISION=dot_precision(x),
+            BC=tile_side(x.shape[1]),
+            BN=_GRADIENT_BN,
+        )
+    return dx, partial.sum(0)
+
+
+@_input_gradient.register_fake
+def _input_gradient_fake(
+    dy: Tensor,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    parameters: bool,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    rows = (2 if parameters else 0, x.shape[1])
+    return (
+        torch.empty(x.shape, dtype=x.dtype, device=x.device),
+        torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device),
+    )
+
+
+@torch.library.custom_op("exda::norm_pointwise_weight_gradient", mutates_args=())
+def _weight_gradient(
+    dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
+) -> Tensor:
+    """Gradients of the convolution's weight and, in the last column, its bias: (O, C + 1)."""
+    pixels, upstream = x.flatten(2), dy.flatten(2)
+    channels, outputs = x.shape[1], dy.shape[1]
+    block = tile_side(outputs)
+    blocks = divide_up(outputs, block)
+    # A power of two, so that the kernel's loop has one length for many sizes.
+    split = 1 << (split_of(pixels.shape[2], len(x) * blocks, x.device) - 1).bit_length()
+    parts = len(x) * divide_up(pixels.shape[2], split)
+    rows = (parts, outputs, channels + 1)
+    partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
+    with on_device_of(x):
+        weight_gradient_kernel[(parts * blocks,)](
+            pixels,
+            upstream,
+            None if norm_weight is None else norm_weight.contiguous(),
+            None if norm_bias is None else norm_bias.contiguous(),
+            partial,
+            channels,
+            pixels.shape[2],
+            outputs,
+            *pixels.stride(),
+            *upstream.stride(),
+            EPS=eps,
+            SUBTRACT_MEAN=subtract_mean,
+            TYPE=wide(x.dtype),
+            PRECISION=dot_precision(x),
+            SPLIT=split,
+            BC=tile_side(channels),
+            BO=block,
+        )
+    return partial.sum(0)
+
+
+@_weight_gradient.register_fake
+def _weight_gradient_fake(
+    dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
+) -> Tensor:
+    rows = (dy.shape[1], x.shape[1] + 1)
+    return torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, norm_weight, norm_bias, ctx.subtract_mean, ctx.eps, weight, bias = inputs
+    ctx.save_for_backward(x, norm_weight, norm_bias, weight)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, norm_weight, norm_bias, weight = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    gradients: list[Tensor | None] = [None] * 7
+    if any(needed[:3]):
+        parameters = any(needed[1:3])
+        gradients[0], sums = _input_gradient(dy, x, norm_weight, parameters, ctx.subtract_mean, ctx.eps, weight)
+        gradients[1] = sums[0].to(norm_weight.dtype) if needed[1] else None
+        gradients[2] = sums[1].to(norm_bias.dtype) if needed[2] else None
+    if any(needed[5:]):
+        sums = _weight_gradient(dy, x, norm_weight, norm_bias, ctx.subtract_mean, ctx.eps)
+        gradients[5] = sums[:, :-1].to(weight.dtype) if needed[5] else None
+        gradients[6] = sums[:, -1].to(ctx.bias_dtype) if needed[6] else None
+    return tuple(gradients)
+
+
+_norm_pointwise.register_autograd(_differentiate, setup_context=_save)

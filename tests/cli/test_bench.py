@@ -1,0 +1,138 @@
+"""exda bench: a smoke run of all that it does, with a network that is done within seconds."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from tests.bench.stubs import Altered, timed
+from typer.testing import CliRunner, Result
+
+from exda_primitives.bench.plots import figure
+from exda_primitives.bench.record import append, read
+from exda_primitives.cli import app
+from exda_primitives.ops import dispatch
+
+OPTIONS = ("--device", "cpu", "--backbone", "restormer-tiny", "--turns", 1, "--warm-up", 0)
+
+
+def run(out: Path, *options: object) -> Result:
+    command = ["bench", "run", "--out", str(out), *map(str, OPTIONS), *map(str, options)]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both number formats, both tasks, at 32 x 32."""
+    out = tmp_path_factory.mktemp("bench")
+    formats = ("--precision", "float32", "--precision", "bf16")
+    result = run(out, "--size", 32, *formats, "--task", "forward", "--task", "training")
+    assert result.exit_code == 0, result.output
+    assert "Training step, bf16" in result.output
+    return out
+
+
+def test_every_case_has_its_row(results: Path) -> None:
+    records = read(results / "results.jsonl")
+    assert len(records) == 2 * 2 * 5
+    statuses = {(record.case.variant, record.status) for record in records}
+    assert statuses >= {("original", "timed"), ("reference", "timed"), ("torch", "timed")}
+    # Without a GPU, and with fused blocks where there are such.
+    assert {status for _, status in statuses} <= {"timed", "skipped"}
+    with (results / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(records)
+    text = (results / "results.md").read_text()
+    assert "| restormer-tiny | 32x32 | eager |" in text
+    assert records[0].origin.machine["cpu"] in text
+    assert records[0].origin.copy_bandwidth > 0
+
+
+def test_the_same_command_measures_nothing_again(results: Path) -> None:
+    before = (results / "results.jsonl").read_text()
+    assert run(results, "--size", 32).exit_code == 0
+    assert (results / "results.jsonl").read_text() == before
+
+
+def test_results_of_another_machine_are_kept_apart(tmp_path: Path) -> None:
+    append(tmp_path / "results.jsonl", timed())
+    result = run(tmp_path, "--size", 32)
+    assert result.exit_code == 1
+    assert "give another folder" in result.output
+    assert read(tmp_path / "results.jsonl") == [timed()]
+
+
+def test_what_was_measured_outlasts_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(out: object, terms: object) -> None:
+        raise KeyboardInterrupt
+
+    finished = run(tmp_path, "--size", 16, "--variant", "original")
+    assert finished.exit_code == 0
+    monkeypatch.setitem(dispatch._BACKENDS, "torch", Altered(interrupt))
+    assert run(tmp_path, "--size", 16, "--variant", "torch", "--variant", "triton").exit_code != 0
+    text = (tmp_path / "results.md").read_text()
+    assert "| restormer-tiny | 16x16 | eager |" in text
+    assert "triton:" in text
+    monkeypatch.undo()
+    assert run(tmp_path, "--size", 16, "--variant", "torch").exit_code == 0
+    variants = [record.case.variant for record in read(tmp_path / "results.jsonl")]
+    assert sorted(variants) == ["original", "torch", "triton"]
+
+
+def test_a_wrong_result_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dispatch._BACKENDS, "torch", Altered(lambda out, terms: 1.01 * out))
+    result = run(tmp_path, "--size", 16, "--variant", "torch")
+    assert result.exit_code == 1
+    assert "wrong" in result.output
+    row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+    assert (row["variant"], row["status"], row["seconds"]) == ("torch", "wrong", [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--size", "30"), "multiples of 8"),
+        (("--size", "big"), "is no size"),
+        (("--precision", "int8"), "'int8' is none of float32, tf32, bf16, fp16"),
+        (("--mode", "fast"), "'fast' is none of eager, compiled, captured"),
+        (("--variant", "mine"), "'mine' is none of original, reference, torch, triton, fused"),
+        (("--backbone", "unet"), "'unet' is none of restormer"),
+        (("--device", "tpu"), "'tpu' is none of auto, cpu, cuda"),
+    ],
+)
+def test_options_that_do_not_exist(tmp_path: Path, options: tuple[str, str], message: str) -> None:
+    result = run(tmp_path, *options)
+    assert result.exit_code != 0
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plots(results: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", "plot", str(results), "--out", str(tmp_path / "plots")])
+    assert result.exit_code == 0, result.output
+    names = {f"restormer-tiny-{task}-{form}-1.png" for task in ("forward", "training") for form in ("float32", "bf16")}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "plots").iterdir())
+
+
+def test_plots_of_nothing(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", "plot", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "cannot be read as results of exda bench" in result.output
+
+
+def test_guides_are_straight_and_the_axes_logarithmic() -> None:
+    sizes = ((16, 0.1), (32, 0.2))
+    records = [timed(height=side, width=side, seconds=(seconds,)) for side, seconds in sizes]
+    records += [timed("torch", height=side, width=side, seconds=(2 * s,), ratio=2.0) for side, s in sizes]
+    made = figure(records)
+    assert isinstance(made, Figure)
+    time, memory, ratios = made.axes
+    assert (time.get_xscale(), time.get_yscale()) == ("log", "log")
+    assert (memory.get_xscale(), memory.get_yscale()) == ("log", "log")
+    lines = {line.get_label(): line.get_xydata().tolist() for line in time.lines}
+    assert lines["original, eager"] == [[256, 100], [1024, 200]]
+    assert lines["linear"] == [[256, 50], [1024, 200]]
+    assert lines["bandwidth floor"] == [[256, 1], [1024, 1]]
+    # One line for the ratio, of the patched variant alone, and one at 1.
+    assert [line.get_ydata()[0] for line in ratios.lines] == [2.0, 1]

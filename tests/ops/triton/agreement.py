@@ -1,0 +1,65 @@
+"""How far a kernel's output and gradients are from a reference in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+# Relative to the largest element. Triton's interpreter truncates to bfloat16 where a GPU rounds: 2^-7 a step.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1.5e-3, torch.bfloat16: 1.6e-2}
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    """Normal numbers, the same in every dtype but for its rounding."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``torch.empty`` hand out NaNs, so that what a kernel leaves out shows."""
+    empty = torch.empty
+
+    def poisoned(*args: object, **options: object) -> Tensor:
+        made: Tensor = empty(*args, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def differentiate(
+    function: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], upstream: Tensor
+) -> list[Tensor]:
+    """The output, and the gradients of all tensors that there are."""
+    leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    output = function(*leaves)
+    gradients = torch.autograd.grad(output, [leaf for leaf in leaves if leaf is not None], upstream)
+    return [output.detach(), *gradients]
+
+
+def disagreement(
+    kernel: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    *tensors: Tensor | None,
+    upstream: Tensor | None = None,
+) -> float:
+    """The largest deviation of the output or a gradient from the reference's, relative to its largest element.
+
+    What is smaller than 0.1 is compared with 0.1: some gradients are zero.
+    """
+    wide = tuple(None if t is None else t.detach().double() for t in tensors)
+    assert tensors[0] is not None
+    if upstream is None:
+        upstream = random(*reference(*wide).shape, dtype=tensors[0].dtype, seed=9)
+    found = differentiate(kernel, tensors, upstream)
+    expected = differentiate(reference, wide, upstream.double())
+    assert [f.shape for f in found] == [e.shape for e in expected]
+    present = [t for t in tensors if t is not None]
+    assert [f.dtype for f in found] == [t.dtype for t in (tensors[0], *present)]
+    # A comparison with NaN would be False, and the maximum of it anything.
+    assert all(f.isfinite().all() for f in found)
+    return max(
+        ((f.double() - e).abs().max() / max(e.abs().max().item(), 0.1)).item()
+        for f, e in zip(found, expected, strict=True)
+    )

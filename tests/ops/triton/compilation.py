@@ -1,0 +1,46 @@
+"""Compiles kernels for GPUs that need not be there: ``python compilation.py CAPABILITY < kernels.json``.
+
+The interpreter runs kernels that no compiler takes. The JSON is a list of [module, kernel, arguments]; an argument is
+a type ("*bf16", "*fp32", "i32") or the value of a constant (that of TYPE is the name of a dtype). What the first
+configuration of an autotuned kernel sets need not be given. Prints the kernels' shared memory, in bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+
+def compiled(kernel: Any, arguments: dict[str, Any], capability: int) -> int:
+    options = {}
+    if not isinstance(kernel, triton.JITFunction):
+        config = kernel.configs[0]
+        arguments = arguments | config.kwargs
+        options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+        kernel = kernel.fn
+    given = {name: arguments[name] for name in kernel.arg_names}
+    types = {n: v for n, v in given.items() if isinstance(v, str) and (v == "i32" or v.startswith("*"))}
+    constants = {n: getattr(tl, v) if n == "TYPE" else v for n, v in given.items() if n not in types}
+    # Triton 3.3 and later want constants among the types, too.
+    marks = dict.fromkeys(constants, "constexpr") if "constexprs" in inspect.signature(ASTSource).parameters else {}
+    source = ASTSource(kernel, types | marks, constants)
+    shared: int = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared
+    return shared
+
+
+if __name__ == "__main__":
+    used = []
+    for module, name, arguments in json.load(sys.stdin):
+        try:
+            used.append(compiled(getattr(importlib.import_module(module), name), arguments, int(sys.argv[1])))
+        except Exception as error:
+            raise SystemExit(f"{module}.{name}: {error}") from error
+    print(json.dumps(used))

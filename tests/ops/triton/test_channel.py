@@ -1,0 +1,167 @@
+"""Whole attentions on kernels against the literal formula: output and every gradient, and when they do not apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.ops.test_agreement import CASES, Case
+from torch import nn
+
+import exda_primitives as exda
+from exda_primitives.ops import kernels
+from exda_primitives.ops import torch as concat_free
+from exda_primitives.ops import triton as on_kernels
+
+from .agreement import poison
+
+# The interpreter takes its time for every block of pixels.
+BEFORE = [
+    case._replace(height=min(case.height, 7), width=min(case.width, 9), batch=min(case.batch, 2))
+    for case in CASES
+    if case.position == "before"
+]
+
+
+@pytest.fixture(params=["mdta", "cross"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def applied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the functions that ran on kernels."""
+    ran: list[str] = []
+    for name in ("mdta", "cross"):
+        function = getattr(on_kernels, name)
+
+        def noted(*arguments: Any, name: str = name, function: Callable[..., Any] = function) -> Any:
+            ran.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(on_kernels, name, noted)
+    return ran
+
+
+def prepared(kind: str, case: Case, dtype: torch.dtype, make_attention: Any, make_maps: Any) -> tuple[Any, Any]:
+    dim = case.heads * case.channels
+    module = make_attention(kind, dim, case.heads, case.bias, dtype=dtype, **case.options)
+    return module, make_maps(kind, case.batch, dim, case.height, case.width, dtype=dtype)
+
+
+@pytest.mark.parametrize("case", BEFORE, ids=str)
+def test_float64(
+    case: Case,
+    kind: str,
+    applied: list[str],
+    make_attention: Any,
+    make_maps: Any,
+    differentiate: Any,
+    relative_errors: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, maps = prepared(kind, case, torch.float64, make_attention, make_maps)
+    expected = differentiate(module, maps, "reference")
+    poison(monkeypatch)
+    found = differentiate(module, maps, "triton")
+    assert applied == [kind]
+    errors = relative_errors(found, expected)
+    assert max(errors.values()) < 1e-12, errors
+
+
+@pytest.mark.parametrize("case", BEFORE[::4], ids=str)
+def test_float32(
+    case: Case, kind: str, make_attention: Any, make_maps: Any, differentiate: Any, relative_errors: Any
+) -> None:
+    module, maps = prepared(kind, case, torch.float32, make_attention, make_maps)
+    errors = relative_errors(differentiate(module, maps, "triton"), differentiate(module, maps, "reference"))
+    # As for the concat-free path in PyTorch's operations.
+    bound = 2e-5 if case.height * case.width > 1 else 2e-4
+    assert max(errors.values()) < bound, errors
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(
+    dtype: torch.dtype, kind: str, make_attention: Any, make_maps: Any, differentiate: Any, relative_errors: Any
+) -> None:
+    module, maps = prepared(kind, BEFORE[-1], dtype, make_attention, make_maps)
+    found = differentiate(module, maps, "triton")
+    expected = differentiate(module.float(), tuple(x.float() for x in maps), "reference")
+    errors = relative_errors(found, expected)
+    eps = torch.finfo(dtype).eps
+    # The bounds of the concat-free path.
+    assert errors.pop("output") < 4 * eps
+    assert max(errors.values()) < 24 * eps, errors
+
+
+@torch.no_grad()
+def test_autocast(make_attention: Any, make_maps: Any, applied: list[str]) -> None:
+    module, maps = make_attention("mdta", dtype=torch.float32), make_maps("mdta", 2, 6, 5, 7, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), exda.backend("triton"):
+        found = module(*maps)
+    assert applied == ["mdta"]
+    assert found.dtype is torch.bfloat16
+    expected = module(*maps)
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_projections_that_are_more_than_a_convolution_are_called(make_attention: Any, make_maps: Any) -> None:
+    module, maps = make_attention("mdta"), make_maps("mdta", 1, 6, 5, 7)
+    called = []
+    for name in ("qkv", "qkv_dwconv", "project_out"):
+        getattr(module, name).register_forward_hook(lambda module, _, output: called.append(module) or output * 1.5)
+    with exda.backend("reference"):
+        expected = module(*maps)
+    called.clear()
+    with exda.backend("triton"):
+        found = module(*maps)
+    assert len(called) == 3
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_depthwise_convolution_of_another_size(make_attention: Any, make_maps: Any) -> None:
+    module, maps = make_attention("cross"), make_maps("cross", 1, 6, 5, 7)
+    module.kv_dwconv = nn.Conv2d(12, 12, 7, padding=3, groups=12, dtype=torch.float64)
+    with exda.backend("reference"):
+        expected = module(*maps)
+    with exda.backend("triton"):
+        torch.testing.assert_close(module(*maps), expected, rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mdta", "cross", "histogram", "xca"])
+def test_where_kernels_do_not_apply_pytorch_computes(
+    kind: str, make_attention: Any, make_maps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{on_kernels.channel.__name__}.device_obstacle", lambda x: "no such device")
+    module, maps = make_attention(kind), make_maps(kind, 1, 6, 5, 7)
+    expected = module(*maps)
+    with exda.backend("triton"):
+        assert torch.equal(module(*maps), expected)
+
+
+def test_reasons(make_attention: Any, make_maps: Any) -> None:
+    (x,) = make_maps("mdta", 1, 6, 5, 7)
+    terms = make_attention("mdta")._terms()
+    assert on_kernels.mdta_obstacle(x, terms) is None
+    after = make_attention("mdta", value_position="after")._terms()
+    assert "after the aggregation" in str(on_kernels.mdta_obstacle(x, after))
+    assert "map is torch.float32, the projections are torch.float64" in str(on_kernels.mdta_obstacle(x.float(), terms))
+    long = x.new_empty(1, 6, 1, 40000)
+    assert "at most" in str(on_kernels.mdta_obstacle(long, terms))
+
+
+def test_the_table_holds_every_family() -> None:
+    assert kernels.histogram is concat_free.histogram
+    assert kernels.xca is concat_free.xca
+
+
+def test_compiled_in_one_graph(make_attention: Any, make_maps: Any) -> None:
+    module, maps = make_attention("mdta", dtype=torch.float32), make_maps("mdta", 1, 6, 5, 7, dtype=torch.float32)
+    with exda.backend("triton"):
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(*maps), module(*maps), rtol=0, atol=1e-5)

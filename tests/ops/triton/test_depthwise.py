@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import triton
+from torch import Tensor, nn
+
+from exda_primitives.errors import InputError
+from exda_primitives.ops.triton import depthwise as module
+from exda_primitives.ops.triton import depthwise_backward, depthwise_forward, launch
+from exda_primitives.ops.triton.depthwise import convolution_obstacle, depthwise, depthwise_reference, obstacle
+
+from .agreement import TOLERANCE, differentiate, disagreement, poison, random
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+ACTIVATIONS = pytest.mark.parametrize("activation", ["none", "gelu", "gate"])
+SMALL = triton.Config({"LANES": 16, "RY": 4, "UNROLL": 2})
+
+
+@pytest.fixture(autouse=True)
+def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+
+
+@pytest.fixture
+def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few enough pixels a program that a small map takes many: an interpreter's time goes by rows."""
+    monkeypatch.setattr(depthwise_forward.depthwise_kernel, "configs", [SMALL])
+    for name, value in {"LANES": 16, "ROWS": 4, "UNROLL": 2}.items():
+        monkeypatch.setattr(depthwise_backward, name, value)
+
+
+def parameters(channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return random(channels, 1, 3, 3, dtype=dtype, seed=1), random(channels, dtype=dtype, seed=2)
+
+
+def compared(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, upstream: Tensor | None = None) -> float:
+    functions: list[Callable[..., Tensor]] = [
+        partial(f, activation=activation) for f in (depthwise, depthwise_reference)
+    ]
+    return disagreement(*functions, x, weight, bias, upstream=upstream)
+
+
+@DTYPES
+@ACTIVATIONS
+@pytest.mark.usefixtures("small_programs")
+def test_output_and_gradients_agree_with_the_float64_reference(activation: str, dtype: torch.dtype) -> None:
+    assert compared(random(2, 6, 5, 7, dtype=dtype), *parameters(6, dtype), activation) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 6, 1, 5), (1, 10, 6, 1)])
+@pytest.mark.usefixtures("small_programs")
+def test_narrow_maps(shape: tuple[int, ...]) -> None:
+    x = random(*shape, dtype=torch.float32)
+    assert compared(x, *parameters(shape[1], torch.float32), "gate") < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+@pytest.mark.usefixtures("small_programs")
+def test_several_blocks_of_rows_columns_and_channels(channels: int) -> None:
+    assert depthwise_forward.tile(40, 1, 16) == (2, 16), "40 columns and 3 channels have to take several blocks"
+    x = random(2, channels, 6, 40, dtype=torch.float32)
+    activation = "gate" if channels == 6 else "none"
+    assert compared(x, *parameters(channels, torch.float32), activation) < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize(("dtype", "run"), [(torch.float32, 4), (torch.float16, 8), (torch.bfloat16, 8)])
+@pytest.mark.usefixtures("small_programs")
+def test_neighbours_taken_from_registers(dtype: torch.dtype, run: int) -> None:
+    x = random(1, 4, 3, 48, dtype=dtype)
+    assert depthwise_forward.run_length(x) == run
+    assert compared(x, *parameters(4, dtype), "gate") < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("config", depthwise_forward.CONFIGS, ids=str)
+def test_every_configuration(config: triton.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depthwise_forward.depthwise_kernel, "configs", [config])
+    x, (weight, bias) = random(1, 1, 35, 16, dtype=torch.float32), parameters(1, torch.float32)
+    expected = depthwise_reference(x.double(), weight.double(), bias.double(), "gelu")
+    assert (depthwise(x, weight, bias, "gelu") - expected).abs().max() < TOLERANCE[torch.float32]
+
+
+def test_backward_as_configured() -> None:
+    x = random(1, 1, 19, 16, dtype=torch.float32)
+    assert compared(x, *parameters(1, torch.float32), "none") < TOLERANCE[torch.float32]
+
+
+@pytest.mark.usefixtures("small_programs")
+def test_without_bias() -> None:
+    x, (weight, _) = random(1, 4, 3, 6, dtype=torch.float32), parameters(4, torch.float32)
+    assert compared(x, weight, None, "gate") < TOLERANCE[torch.float32]
+
+
+STRIDED: dict[str, Callable[[int], Tensor]] = {
+    "slice of channels": lambda c: random(2, c + 5, 3, 16, dtype=torch.float32)[:, 3 : c + 3],
+    "slice of columns": lambda c: random(2, c, 3, 20, dtype=torch.float32)[..., 4:],
+    "channels last": lambda c: random(2, c, 3, 6, dtype=torch.float32).to(memory_format=torch.channels_last),
+    "rows and columns swapped": lambda c: random(2, c, 6, 5, dtype=torch.float32).transpose(2, 3),
+    "one image for all": lambda c: random(1, c, 3, 16, dtype=torch.float32).expand(2, -1, -1, -1),
+    "a single number": lambda c: random(1, 1, 1, 1, dtype=torch.float32).expand(2, c, 3, 6),
+}
+
+
+@pytest.mark.parametrize("make", STRIDED.values(), ids=STRIDED)
+@pytest.mark.parametrize("activation", ["none", "gate"])
+@pytest.mark.usefixtures("small_programs")
+def test_any_strides_of_the_map_and_of_the_upstream_gradient(activation: str, make: Callable[[int], Tensor]) -> None:
+    x, upstream = make(4), make(2 if activation == "gate" else 4)
+    weight, bias = parameters(4, torch.float32)
+    assert compared(x, weight, bias, activation, upstream) < TOLERANCE[torch.float32]
+    assert depthwise(x, weight, bias, activation).is_contiguous()
+
+
+@pytest.mark.parametrize("dimension", range(4))
+@pytest.mark.usefixtures("small_programs")
+def test_offsets_beyond_32_bits(dimension: int) -> None:
+    strides = [1, 1, 1, 1]
+    strides[dimension] = 2**30 + 16
+    # Pages that nobody touches take no memory.
+    storage = torch.UntypedStorage(2 * (2**31 + 64))
+    x = torch.tensor([], dtype=torch.float16).set_(storage, 0, [1 + 2 * (i == dimension) for i in range(4)], strides)
+    channels = x.shape[1]
+    x.copy_(random(*x.shape, dtype=torch.float16))
+    assert compared(x, *parameters(channels, torch.float16), "none") < TOLERANCE[torch.float16]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.usefixtures("small_programs")
+def test_float32_parameters_of_a_half_precision_map(dtype: torch.dtype) -> None:
+    x = random(2, 2, 3, 6, dtype=dtype)
+    assert compared(x, *parameters(2, torch.float32), "gate") < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("size", [30.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.usefixtures("small_programs")
+def test_gelu_far_from_zero(dtype: torch.dtype, size: float) -> None:
+    x = (size * random(1, 2, 3, 5).sign()).to(dtype)
+    assert compared(x, torch.ones(2, 1, 3, 3, dtype=dtype) / 16, None, "gelu") < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)], ids=str)
+@pytest.mark.usefixtures("small_programs")
+def test_only_the_gradients_that_are_needed(
+    wanted: tuple[int, ...], activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = [random(1, 2, 3, 4, dtype=torch.float32), *parameters(2, torch.float32)]
+    function = partial(depthwise, activation=activation)
+    upstream = random(1, 2, 3, 4, dtype=torch.float32, seed=3)
+    _, *everything = differentiate(function, tuple(tensors), upstream)
+    leaves = [t.detach().requires_grad_(i in wanted) for i, t in enumerate(tensors)]
+    asked = []
+
+    def spy(*arguments: object) -> tuple[Tensor, ...]:
+        asked.append(arguments[-2:])
+        return depthwise_backward.depthwise_backward(*arguments)
+
+    monkeypatch.setattr(module, "depthwise_backward", spy)
+    found = torch.autograd.grad(function(*leaves), [leaves[i] for i in wanted], upstream)
+    assert asked == [(0 in wanted, 1 in wanted or 2 in wanted)]
+    assert all(torch.equal(f, everything[i]) for f, i in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+@pytest.mark.usefixtures("small_programs")
+def test_gradients_that_nobody_needs_are_not_computed(activation: str) -> None:
+    x, (weight, bias) = random(1, 2, 3, 3, dtype=torch.float32), parameters(2, torch.float32)
+    for need_x, need_parameters in ((True, False), (False, True), (False, False)):
+        found = depthwise_backward.depthwise_backward(x, x, weight, bias, activation, need_x, need_parameters)
+        assert [g.numel() > 0 for g in found] == [need_x, need_parameters, need_parameters]
+
+
+@ACTIVATIONS
+@pytest.mark.usefixtures("small_programs")
+def test_only_the_arguments_are_saved(activation: str) -> None:
+    tensors = [t.requires_grad_() for t in (random(1, 4, 3, 3, dtype=torch.float32), *parameters(4, torch.float32))]
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        depthwise(*tensors, activation)
+    assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in tensors}
+
+
+@pytest.mark.usefixtures("small_programs")
+def test_same_bits_every_time() -> None:
+    tensors = (random(2, 2, 5, 40, dtype=torch.float32), *parameters(2, torch.float32))
+    first, second = (differentiate(partial(depthwise, activation="gelu"), tensors, tensors[0]) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("activation", ["none", "gate"])
+@pytest.mark.usefixtures("small_programs")
+def test_library_checks(activation: str) -> None:
+    x, (weight, bias) = random(1, 2, 2, 3, dtype=torch.float32), parameters(2, torch.float32)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    torch.library.opcheck(torch.ops.exda.depthwise.default, (*leaves, activation))
+    dy = x[:, :1] if activation == "gate" else x
+    for needed in ((True, False), (False, True)):
+        arguments = (dy, x, weight, None, activation, *needed)
+        torch.library.opcheck(torch.ops.exda.depthwise_backward.default, arguments)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.usefixtures("small_programs")
+def test_compiles_into_one_graph(dynamic: bool) -> None:
+    torch._dynamo.reset()
+    function = partial(depthwise, activation="gate")
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for size in ((3, 5), (2, 7)):
+        tensors = (random(2, 2, *size, dtype=torch.float32), *parameters(2, torch.float32))
+        found, expected = (differentiate(f, tensors, tensors[0][:, :1]) for f in (compiled, function))
+        assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("small_programs")
+def test_second_derivatives_are_refused() -> None:
+    x, (weight, bias) = random(1, 2, 3, 3, dtype=torch.float32).requires_grad_(), parameters(2, torch.float32)
+    (gradient,) = torch.autograd.grad(depthwise(x, weight, bias, "gelu").sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+        gradient.sum().backward()
+
+
+X, WEIGHT, BIAS = torch.zeros(2, 3, 4, 5), torch.zeros(3, 1, 3, 3), torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((X, WEIGHT, BIAS, "relu"), "unknown activation 'relu'; known are 'none', 'gelu', 'gate'"),
+        ((X[0], WEIGHT), "x is (3, 4, 5)"),
+        ((X[:0], WEIGHT), "x is (0, 3, 4, 5)"),
+        ((X[..., :0], WEIGHT), "x is (2, 3, 4, 0)"),
+        ((X, torch.zeros(3, 1, 5, 5)), "the weight is (3, 1, 5, 5)"),
+        ((X, torch.zeros(3, 3, 3, 3)), "the weight is (3, 3, 3, 3)"),
+        ((X, torch.zeros(6, 1, 3, 3)), "the weight is (6, 1, 3, 3)"),
+        ((X, WEIGHT, BIAS[:2]), "the bias is (2,)"),
+        ((X, WEIGHT, BIAS, "gate"), "3 is odd"),
+        ((X, WEIGHT.to("meta")), "a parameter on meta"),
+        ((X.to(torch.complex64), WEIGHT), "torch.complex64"),
+        ((X, WEIGHT, BIAS.long()), "torch.int64"),
+    ],
+)
+def test_refusals(arguments: tuple[Tensor, ...], reason: str) -> None:
+    found = obstacle(*arguments)
+    assert found is not None
+    assert reason in found
+    with pytest.raises(InputError) as caught:
+        depthwise(*arguments)
+    assert found in str(caught.value)
+
+
+def test_the_cpu_without_an_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert obstacle(X, WEIGHT, BIAS) is None
+    assert obstacle(X.double(), WEIGHT) is None
+    monkeypatch.setattr(launch, "INTERPRETED", False)
+    assert "on cpu" in str(obstacle(X, WEIGHT, BIAS))
+    assert "float64" in str(obstacle(X.double(), WEIGHT))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kernel_size": 5, "padding": 2}, "kernel_size=(5, 5)"),
+        ({"stride": 2}, "stride=(2, 2)"),
+        ({"padding": 0}, "padding=(0, 0)"),
+        ({"dilation": 2, "padding": 2}, "padding=(2, 2)"),
+        ({"dilation": 2}, "dilation=(2, 2)"),
+        ({"groups": 2}, "groups=2"),
+        ({"out_channels": 8}, "out_channels=8"),
+        ({"padding_mode": "reflect"}, "padding_mode='reflect'"),
+    ],
+)
+def test_other_convolutions_are_told(options: dict[str, int | str], reason: str) -> None:
+    usual = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4}
+    assert convolution_obstacle(nn.Conv2d(**usual)) is None
+    assert reason in str(convolution_obstacle(nn.Conv2d(**(usual | options))))

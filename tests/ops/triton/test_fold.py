@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from exda_primitives.errors import InputError
+from exda_primitives.ops.precision import unit_divisor
+from exda_primitives.ops.triton.fold import (
+    TokenMixing,
+    compose,
+    compose_reference,
+    fold,
+    fold_reference,
+)
+from exda_primitives.ops.triton.gram import Gram, gram_reference
+
+from .agreement import poison, random
+from .several import deviations, differentiate
+
+# Measured: 1.3e-6 for float32, in the gradients of the squared norms; 4e-16 for float64.
+BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5}
+SIZES = [
+    # batch, heads, channels and tokens a head, rows of the matrix in front, how own rows come back
+    (2, 2, 5, 1, 7, "mean"),
+    (1, 1, 48, 1, 48, "mean"),
+    (2, 1, 20, 0, 3, "mean"),
+    (1, 2, 3, 17, 6, "mean"),
+    (2, 2, 18, 18, 40, "channelwise"),
+    (1, 1, 1, 1, 1, "channelwise"),
+    (1, 1, 130, 2, 33, "mean"),
+]
+
+
+@pytest.fixture(autouse=True)
+def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+
+
+def maps(batch: int, heads: int, c: int, tokens: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """q, k, correlated as in an attention, with a row of zeros each; tokens."""
+    q = random(batch, heads * c, 40)
+    k = q + random(batch, heads * c, 40, seed=1)
+    if c > 1:
+        q[0, 1] = k[0, 0] = 0
+    return q, k, random(batch, heads * tokens, 40, seed=2).abs() if tokens else None
+
+
+def small(heads: int, c: int, rows: int) -> list[Tensor]:
+    """Temperature, the matrix in front, gate and alpha."""
+    return [
+        1 + random(heads, 1, 1, seed=3).abs(),
+        random(rows, heads * c, seed=4),
+        random(heads, 1, 1, seed=5).sigmoid(),
+        random(heads, 1, 1, seed=6),
+    ]
+
+
+def matrices(function: object, tensors: tuple[Tensor, ...], reinject: str) -> tuple[Tensor, Tensor | None]:
+    products, q_squares, k_squares, temperature, left, *rest = tensors
+    tokens = TokenMixing(*rest, 0.3, reinject) if rest else None  # type: ignore[arg-type, misc]
+    return function(Gram(products, q_squares, k_squares), temperature, left, tokens)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("batch", "heads", "c", "tokens", "rows", "reinject"), SIZES)
+def test_output_and_gradients_agree_with_the_float64_reference(
+    batch: int, heads: int, c: int, tokens: int, rows: int, reinject: str, dtype: torch.dtype
+) -> None:
+    q, k, g = maps(batch, heads, c, tokens)
+    tensors = [*gram_reference(q, k, g, heads), *small(heads, c, rows)][: 7 if tokens else 5]
+    found = deviations(
+        lambda *t: matrices(fold, t, reinject),
+        lambda *t: matrices(fold_reference, t, reinject),
+        [t.to(dtype) for t in tensors],
+    )
+    assert max(found) < BOUNDS[dtype]
+
+
+@pytest.mark.parametrize(("batch", "heads", "c", "tokens", "rows", "reinject"), SIZES)
+def test_the_reference_is_the_printed_formula(
+    batch: int, heads: int, c: int, tokens: int, rows: int, reinject: str
+) -> None:
+    q, k, g = maps(batch, heads, c, tokens)
+    temperature, left, gate, alpha = small(heads, c, rows)
+    gram = gram_reference(q, k, g, heads)
+    mixing = TokenMixing(gate, alpha, 0.3, reinject) if tokens else None  # type: ignore[arg-type]
+    found = fold_reference(gram, temperature, left, mixing)
+
+    q, k = (x.unflatten(1, (heads, c)) for x in (q, k))
+    if g is not None:
+        q, k = (torch.cat([x, g.unflatten(1, (heads, tokens))], 2) for x in (q, k))
+    logits = temperature * ((q / unit_divisor(q)) @ (k / unit_divisor(k)).transpose(-2, -1))
+    local = logits[:, :, :c, :c].softmax(-1)
+    if tokens:
+        whole = logits.softmax(-1)
+        mass = whole[:, :, :c, c:].sum(-1, keepdim=True)
+        own = whole[:, :, c:].mean(2, keepdim=True) if reinject == "mean" else whole[:, :, c:]
+        local = torch.cat([(1 - gate * mass) * local, gate * whole[:, :, :c, c:]], -1) + alpha * own
+    expected = [
+        torch.cat([left[:, h * c : (h + 1) * c] @ local[:, h, :, columns] for h in range(heads)], -1)
+        for columns in (slice(c), slice(c, None))
+    ]
+    torch.testing.assert_close(found[0], expected[0])
+    if tokens:
+        torch.testing.assert_close(found[1], 0.3 * expected[1])
+    else:
+        assert found[1] is None
+
+
+def test_a_gate_and_alpha_of_zero_are_the_host() -> None:
+    q, k, g = maps(2, 2, 4, 1)
+    temperature, left, gate, alpha = small(2, 4, 8)
+    zero = TokenMixing(torch.zeros_like(gate), torch.zeros_like(alpha))
+    with_tokens, onto_tokens = fold(gram_reference(q, k, g, 2), temperature, left, zero)
+    alone, _ = fold(gram_reference(q, k, None, 2), temperature, left)
+    torch.testing.assert_close(with_tokens, alone)
+    assert onto_tokens is not None
+    assert not onto_tokens.any()
+
+
+def test_maps_of_zeros_have_finite_gradients() -> None:
+    gram = gram_reference(torch.zeros(1, 4, 9), torch.zeros(1, 4, 9), torch.zeros(1, 2, 9), 2)
+    tensors = [t.float() for t in (*gram, *small(2, 2, 4))]
+    outputs, gradients = differentiate(lambda *t: matrices(fold, t, "mean"), tensors)
+    assert all(t.isfinite().all() for t in [*outputs, *gradients])
+    assert max(t.abs().max().item() for t in gradients) < 1e3
+
+
+def test_large_logits() -> None:
+    q, k, g = maps(1, 1, 4, 1)
+    _, left, gate, alpha = small(1, 4, 4)
+    tensors = [*gram_reference(q, k, g, 1), torch.full((1, 1, 1), 1e3), left, gate, alpha]
+    outputs, _ = differentiate(lambda *t: matrices(fold, t, "mean"), [t.float() for t in tensors])
+    expected, _ = differentiate(lambda *t: matrices(fold_reference, t, "mean"), [t.double() for t in tensors])
+    for f, e in zip(outputs, expected, strict=True):
+        # A logit of 1000 is known to 1e-4 in float32.
+        torch.testing.assert_close(f, e.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_blocks_and_parameters_of_other_layouts_and_dtypes() -> None:
+    q, k, g = maps(2, 2, 3, 1)
+    gram = Gram(*(t.transpose(-2, -1).contiguous().transpose(-2, -1).float() for t in gram_reference(q, k, g, 2)))
+    temperature, left, gate, alpha = (t.bfloat16() for t in small(2, 3, 5))
+    left = left.T.contiguous().T
+    tokens = TokenMixing(gate, alpha)
+    found = fold(gram, temperature, left, tokens)
+    for f, e in zip(found, fold_reference(gram, temperature, left, tokens), strict=True):
+        assert f is not None
+        assert f.dtype is torch.float32
+        torch.testing.assert_close(f, e)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [(2, 5, 5, 5), (1, 48, 70, 33), (3, 1, 1, 1)])
+def test_compose(size: tuple[int, int, int, int], dtype: torch.dtype, bias: bool) -> None:
+    batch, rows, channels, columns = size
+    tensors = [
+        random(batch, rows, channels),
+        random(channels, columns, seed=1),
+        random(channels, seed=2),
+        random(rows, seed=3) if bias else None,
+    ]
+    tensors = [None if t is None else t.to(dtype) for t in tensors]
+    assert max(deviations(compose, compose_reference, tensors)) < BOUNDS[dtype]  # type: ignore[arg-type]
+
+
+def test_compose_with_a_half_type_convolution() -> None:
+    matrix = random(2, 5, 6, dtype=torch.float32)
+    weight, vector, bias = (random(*s, dtype=torch.bfloat16) for s in ((6, 7), (6,), (5,)))
+    found = compose(matrix, weight.T.contiguous().T, vector, bias)
+    for f, e in zip(found, compose_reference(matrix, weight, vector, bias), strict=True):
+        torch.testing.assert_close(f, e)
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_opcheck(tokens: int) -> None:
+    gram = [t.float().requires_grad_() for t in gram_reference(*maps(2, 2, 3, tokens), 2)]
+    temperature, left, gate, alpha = (t.float().requires_grad_() for t in small(2, 3, 5))
+    mixing = (gate, alpha) if tokens else (None, None)
+    torch.library.opcheck(torch.ops.exda.fold.default, (*gram, temperature, left, *mixing, 0.5, False))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_opcheck_of_compose(bias: bool) -> None:
+    shapes = ((2, 3, 4), (4, 5), (4,), (3,))
+    tensors = [random(*s, dtype=torch.float32).requires_grad_() for s in shapes]
+    torch.library.opcheck(torch.ops.exda.compose.default, (*tensors[:3], tensors[3] if bias else None))
+
+
+@pytest.mark.parametrize("reinject", ["mean", "channelwise"])
+def test_compiled_with_gradients(reinject: str) -> None:
+    gram = gram_reference(*maps(1, 2, 3, 3), 2)
+    leaves = [t.float().requires_grad_() for t in (*gram, *small(2, 3, 5), random(6, 4), random(6))]
+
+    def loss(*tensors: Tensor) -> Tensor:
+        matrix, onto_tokens = matrices(fold, tensors[:7], reinject)
+        assert onto_tokens is not None
+        product, shift = compose(matrix, *tensors[7:])
+        return sum(t.square().sum() for t in (matrix, onto_tokens, product, shift))  # type: ignore[return-value]
+
+    expected = torch.autograd.grad(loss(*leaves), leaves)
+    found = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves), leaves)
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e)
+
+
+GRAM = Gram(torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4), torch.zeros(2, 2, 4))
+ONE = torch.zeros(2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("gram", "temperature", "left", "tokens", "message"),
+    [
+        (GRAM, ONE, torch.zeros(5, 7), None, r"expected \(O, h\*c\)"),
+        (GRAM, ONE, torch.zeros(5, 10), None, "c at most 4"),
+        (GRAM, ONE, torch.zeros(0, 8), None, "no dimension 0"),
+        (GRAM, ONE, torch.zeros(5, 6), None, "gate and alpha None without tokens"),
+        (GRAM, ONE, torch.zeros(5, 8), TokenMixing(ONE, ONE), "gate and alpha None without tokens"),
+        (GRAM, ONE[:1], torch.zeros(5, 8), None, "expected 2 elements each"),
+        (GRAM, ONE, torch.zeros(5, 6), TokenMixing(ONE, ONE, 1.0, "channelwise"), "expected as many as channels, 3"),
+        (GRAM._replace(q_squares=torch.zeros(2, 2, 3)), ONE, torch.zeros(5, 8), None, r"and \(B, h, m\)"),
+        (Gram(*(t.half() for t in GRAM)), ONE, torch.zeros(5, 8), None, "expected float32"),
+    ],
+)
+def test_refusals(gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fold(gram, temperature, left, tokens)
+
+
+@pytest.mark.parametrize(
+    ("weight", "vector", "bias"),
+    [
+        (torch.zeros(3, 5), torch.zeros(4), None),
+        (torch.zeros(4, 5), torch.zeros(5), None),
+        (torch.zeros(4, 5), torch.zeros(4), torch.zeros(5)),
+    ],
+)
+def test_refusals_of_compose(weight: Tensor, vector: Tensor, bias: Tensor | None) -> None:
+    with pytest.raises(InputError, match=r"expected \(C, J\), \(C,\) and \(O,\) or None"):
+        compose(torch.zeros(2, 3, 4), weight, vector, bias)

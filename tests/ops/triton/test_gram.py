@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from exda_primitives.errors import InputError
+from exda_primitives.ops.triton import tiles
+from exda_primitives.ops.triton.gram import Gram, gram, gram_reference
+
+from .agreement import TOLERANCE, poison, random
+from .several import deviations, differentiate
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+# Sums of products are float32 whatever the maps are.
+SUMS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+
+
+def inputs(
+    batch: int, heads: int, c: int, tokens: int, pixels: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """q and k as slices of one buffer, as they are in an attention, and tokens."""
+    qkv = random(batch, 3 * heads * c, pixels, dtype=dtype)
+    q, k, _ = qkv.chunk(3, 1)
+    g = random(batch, heads * tokens, pixels, dtype=dtype, seed=1).abs() if tokens else None
+    return q, k, g
+
+
+def compared(tensors: Sequence[Tensor | None], heads: int) -> tuple[float, float]:
+    return deviations(partial(gram, heads=heads), partial(gram_reference, heads=heads), tensors)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "size",
+    [
+        (2, 2, 5, 1, 77),
+        (1, 1, 48, 1, 600),
+        (2, 1, 20, 0, 1),
+        (1, 2, 3, 17, 300),
+        (1, 3, 1, 1, 31),
+        (1, 1, 15, 1, 257),
+        (1, 1, 140, 1, 70),
+    ],
+    ids=str,
+)
+def test_output_and_gradients_agree_with_the_float64_reference(
+    size: tuple[int, int, int, int, int], dtype: torch.dtype
+) -> None:
+    output, gradient = compared(inputs(*size, dtype=dtype), size[1])
+    assert output < SUMS[dtype]
+    assert gradient < TOLERANCE[dtype]
+
+
+def test_the_reference_is_the_concatenation() -> None:
+    q, k, g = inputs(2, 2, 3, 2, 7, torch.float64)
+    assert g is not None
+    rows = [torch.cat([x.unflatten(1, (2, 3)), g.unflatten(1, (2, 2))], 2) for x in (q, k)]
+    found = gram_reference(q, k, g, 2)
+    torch.testing.assert_close(found.products, torch.einsum("bhin,bhjn->bhij", *rows))
+    torch.testing.assert_close(found.q_squares, torch.einsum("bhin,bhin->bhi", rows[0], rows[0]))
+    torch.testing.assert_close(found.k_squares, torch.einsum("bhin,bhin->bhi", rows[1], rows[1]))
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 200])
+def test_splits_of_the_pixels(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "_multiprocessors", lambda device: multiprocessors)
+    assert max(compared(inputs(1, 2, 3, 1, 2000, torch.float64), 2)) < 1e-12
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    "laid_out",
+    [channels_last, lambda x: x[:, :, ::2], lambda x: x.expand(3, -1, -1), lambda x: x[:, :, 1:]],
+    ids=["channels last", "every other pixel", "one image for all", "an odd start"],
+)
+def test_strides(laid_out: object) -> None:
+    tensors = [laid_out(x) for x in inputs(1, 2, 4, 3, 38, torch.float64)]  # type: ignore[operator]
+    assert max(compared(tensors, 2)) < 1e-12
+
+
+def test_rows_that_float16_could_not_sum() -> None:
+    # 300 pixels of about 200 squared are 1.2e7; float16 ends at 65504.
+    q, k, _ = (200 + x for x in inputs(1, 1, 4, 1, 300, torch.float64))
+    output, gradient = compared([q.half(), k.half(), None], 1)
+    assert output < 1e-5
+    assert gradient < TOLERANCE[torch.float16]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)])
+@pytest.mark.parametrize(("upstream", "size"), [(1e-8, 1e4), (1e6, 1e-3)])
+def test_upstream_gradients_that_float16_could_not_hold(
+    upstream: float, size: float, dtype: torch.dtype, bound: float
+) -> None:
+    q, k, g = inputs(1, 1, 4, 1, 50, torch.float64)
+    assert g is not None
+    leaves = [(size * x).to(dtype).requires_grad_() for x in (q, k, g)]
+    weights = upstream * random(1, 1, 5, 5, dtype=torch.float32)
+    found = torch.autograd.grad(gram(*leaves, 1).products, leaves, weights)
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    expected = torch.autograd.grad(gram_reference(*wide, 1).products, wide, weights.double())
+    for f, e in zip(found, expected, strict=True):
+        assert (f.double() - e).abs().max() < bound * e.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_cancels_in_the_gradient_leaves_no_rounding(dtype: torch.dtype) -> None:
+    # Flat maps: q and k are nearly parallel, and of the cosines' gradient only what stands on q remains.
+    q, k = ((1 + 0.01 * random(1, 6, 64, seed=seed)).to(dtype) for seed in (1, 2))
+
+    def cosines(function: Callable[..., Gram], *maps: Tensor) -> Tensor:
+        found = function(*maps, None, 1)
+        return found.products / (found.q_squares[..., :, None] * found.k_squares[..., None, :]).sqrt()
+
+    upstream = random(1, 1, 6, 6)
+    leaves = [x.detach().requires_grad_() for x in (q, k)]
+    found = torch.autograd.grad(cosines(gram, *leaves), leaves, upstream.float())
+    wide = [x.detach().double().requires_grad_() for x in (q, k)]
+    expected = torch.autograd.grad(cosines(gram_reference, *wide), wide, upstream)
+    for f, e in zip(found, expected, strict=True):
+        # Measured: 4e-4 and 6e-3, the rounding of the result; with weights as one half-type matrix 6e-3 and 4e-2.
+        assert (f.double() - e).abs().max() < TOLERANCE[dtype] * e.abs().max()
+
+
+def test_the_same_bits_twice() -> None:
+    tensors = inputs(2, 2, 5, 1, 700, torch.float32)
+    (outputs, gradients), again = (differentiate(partial(gram, heads=2), tensors) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip([*outputs, *gradients], [*again[0], *again[1]], strict=True))
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_opcheck(tokens: int) -> None:
+    q, k, g = (None if x is None else x.requires_grad_() for x in inputs(2, 2, 3, tokens, 10, torch.float32))
+    torch.library.opcheck(torch.ops.exda.gram.default, (q, k, g, 2))
+    grad = random(2, 2, 5 + tokens, 3 + tokens, dtype=torch.float32)
+    q, k, g = (None if x is None else x.detach() for x in (q, k, g))
+    torch.library.opcheck(torch.ops.exda.gram_backward.default, (grad, q, k, g, 2))
+
+
+def test_compiled_with_gradients() -> None:
+    def loss(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
+        products, q_squares, k_squares = gram(q, k, g, 2)
+        return products.square().sum() + (q_squares * k_squares).sum()
+
+    leaves = [x.detach().requires_grad_() for x in inputs(1, 2, 3, 1, 20, torch.float32) if x is not None]
+    expected = torch.autograd.grad(loss(*leaves), leaves)
+    found = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves), leaves)
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e)
+
+
+Q = torch.zeros(2, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "g", "heads", "message"),
+    [
+        (Q[:0], Q[:0], None, 2, "none of them 0"),
+        (Q, Q, None, 4, "a multiple of heads"),
+        (Q[0], Q[0], None, 2, r"expected \(B, C, N\)"),
+        (Q, Q[:, :4], None, 2, "expected q's"),
+        (Q, Q.half(), None, 2, "expected q's"),
+        (Q, Q, torch.zeros(2, 3, 5), 2, r"expected \(2, 2\*K, 5\)"),
+        (Q, Q, torch.zeros(2, 2, 4), 2, r"expected \(2, 2\*K, 5\)"),
+        (Q, Q, torch.zeros(2, 2, 5).double(), 2, "of q's torch.float32"),
+        (Q.int(), Q.int(), None, 2, "the dtype is torch.int32"),
+    ],
+)
+def test_refusals(q: Tensor, k: Tensor, g: Tensor | None, heads: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        gram(q, k, g, heads)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from exda_primitives.errors import InputError
+from exda_primitives.models.blocks import LayerNorm, rescaled, standardised
+from exda_primitives.ops.triton import norm
+from exda_primitives.ops.triton.norm import layer_norm, layer_norm_reference
+
+from .agreement import TOLERANCE, disagreement, poison, random
+
+EPS = 1e-5
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch)
+
+
+def kernel(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool) -> Tensor:
+    return layer_norm(x, weight, bias, subtract_mean, EPS)
+
+
+def reference(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool) -> Tensor:
+    out = standardised(x) if subtract_mean else rescaled(x)
+    if weight is not None:
+        out = out * weight[:, None, None]
+    return out if bias is None else out + bias[:, None, None]
+
+
+def compared(*tensors: Tensor | None, subtract_mean: bool, upstream: Tensor | None = None) -> float:
+    options = {"subtract_mean": subtract_mean}
+    return disagreement(partial(kernel, **options), partial(reference, **options), *tensors, upstream=upstream)
+
+
+def inputs(*shape: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    x = 2 * random(*shape) + 3
+    return x.to(dtype), random(shape[1], dtype=dtype, seed=1), random(shape[1], dtype=dtype, seed=2)
+
+
+@pytest.mark.parametrize("subtract_mean", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 5, 17, 19), (1, 48, 9, 11), (3, 2, 1, 1)])
+def test_output_and_gradients_agree_with_the_float64_reference(
+    shape: tuple[int, ...], dtype: torch.dtype, subtract_mean: bool
+) -> None:
+    assert compared(*inputs(*shape, dtype=dtype), subtract_mean=subtract_mean) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("subtract_mean", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [33, 40, 48])
+def test_more_channels_than_a_program_holds(
+    channels: int, dtype: torch.dtype, subtract_mean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(norm, "WHOLE", 32)
+    monkeypatch.setattr(norm, "_BLOCK_C", 16)
+    assert compared(*inputs(2, channels, 5, 7, dtype=dtype), subtract_mean=subtract_mean) < TOLERANCE[dtype]
+
+
+def test_the_real_bound_on_channels() -> None:
+    assert compared(*inputs(1, norm.WHOLE + 1, 1, 3, dtype=torch.float32), subtract_mean=True) < 1e-5
+
+
+@pytest.mark.parametrize("subtract_mean", [True, False])
+def test_a_single_channel(subtract_mean: bool) -> None:
+    assert compared(*inputs(1, 1, 3, 5, dtype=torch.float64), subtract_mean=subtract_mean) < 1e-12
+
+
+@pytest.mark.parametrize("weight", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("subtract_mean", [True, False])
+def test_without_some_parameters(weight: bool, bias: bool, subtract_mean: bool) -> None:
+    x, w, b = inputs(2, 6, 4, 5, dtype=torch.float64)
+    assert compared(x, w if weight else None, b if bias else None, subtract_mean=subtract_mean) < 1e-12
+
+
+@pytest.mark.parametrize("layout", ["channels", "channels_last", "crop", "transposed"])
+def test_strided_maps(layout: str) -> None:
+    x, w, b = inputs(2, 6, 5, 7, dtype=torch.float64)
+    if layout == "channels":
+        x = torch.cat([x, x, x], dim=1)[:, 4:10]
+    elif layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "crop":
+        x = torch.nn.functional.pad(x, (2, 1, 1, 3), value=7.0)[:, :, 1:-3, 2:-1]
+    else:
+        x = x.mT
+    upstream = random(*x.shape[:2], 1, 1, seed=3).expand(x.shape)
+    assert compared(x, w, b, subtract_mean=True, upstream=upstream) < 1e-12
+
+
+def test_parameters_of_another_dtype_than_the_map() -> None:
+    x, w, b = inputs(1, 6, 4, 5, dtype=torch.bfloat16)
+    options = {"subtract_mean": True, "upstream": random(1, 6, 4, 5, dtype=torch.bfloat16)}
+    assert compared(x, w.float(), b.float(), **options) < TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize("whole", [512, 8])
+def test_a_mean_large_beside_the_deviation(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "WHOLE", whole)
+    monkeypatch.setattr(norm, "_BLOCK_C", 8)
+    x = (random(1, 40, 3, 5) + 1e4).float()
+    found, expected = kernel(x, None, None, True), reference(x.double(), None, None, True)
+    # The mean's own rounding is 1e4 * 2^-24; E[x^2] - E[x]^2 would be off by several units.
+    assert (found - expected).abs().max() < 3e-3
+
+
+@pytest.mark.parametrize("norm_type", ["WithBias", "BiasFree"])
+def test_computes_what_the_networks_layer_computes(norm_type: str) -> None:
+    layer = LayerNorm(6, norm_type).double()
+    for i, parameter in enumerate(layer.parameters()):
+        parameter.data = random(6, seed=i)
+    x = random(2, 6, 4, 5)
+    found = kernel(x, layer.body.weight, getattr(layer.body, "bias", None), norm_type == "WithBias")
+    torch.testing.assert_close(found, layer(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("subtract_mean", [True, False])
+def test_the_modules_own_reference(subtract_mean: bool) -> None:
+    tensors = inputs(2, 6, 4, 5, dtype=torch.float64)
+    expected = reference(*tensors, subtract_mean)
+    torch.testing.assert_close(layer_norm_reference(*tensors, subtract_mean, EPS), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_only_what_is_asked_for_is_differentiated() -> None:
+    x, w, b = inputs(1, 6, 4, 5, dtype=torch.float32)
+    x.requires_grad_()
+    (alone,) = torch.autograd.grad(kernel(x, w, b, True).sum(), x)
+    w.requires_grad_()
+    both = torch.autograd.grad(kernel(x, w, b, True).sum(), (x, w))
+    assert torch.equal(alone, both[0])
+    (last,) = torch.autograd.grad(kernel(x.detach(), w, b, True).sum(), w)
+    assert torch.equal(last, both[1])
+
+
+def test_the_same_bits_twice() -> None:
+    tensors = [t.requires_grad_() for t in inputs(2, 5, 17, 19, dtype=torch.float32)]
+    runs = [torch.autograd.grad(kernel(*tensors, True).square().sum(), tensors) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("subtract_mean", [True, False])
+def test_is_a_proper_operator(subtract_mean: bool) -> None:
+    x, w, b = (t.requires_grad_() for t in inputs(2, 5, 3, 4, dtype=torch.float32))
+    torch.library.opcheck(norm._layer_norm, (x, w, b, subtract_mean, EPS))
+    torch.library.opcheck(norm._layer_norm, (x, None, None, subtract_mean, EPS))
+
+
+def test_compiles_without_a_graph_break() -> None:
+    tensors = [t.requires_grad_() for t in inputs(2, 5, 3, 4, dtype=torch.float32)]
+    compiled = torch.compile(partial(kernel, subtract_mean=True), fullgraph=True, backend="aot_eager")
+    found, expected = compiled(*tensors), kernel(*tensors, True)
+    assert torch.equal(found, expected)
+    found, expected = (torch.autograd.grad(y.square().sum(), tensors) for y in (found, expected))
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "message"),
+    [
+        (torch.zeros(2, 3, 4), None, None, r"x is \(2, 3, 4\); the kernel takes \(B, C, H, W\)"),
+        (torch.zeros(0, 3, 4, 5), None, None, "none of them 0"),
+        (torch.zeros(1, 3, 4, 5), torch.zeros(4), None, r"the weight is \(4,\); with 3 channels it has to be \(3,\)"),
+        (torch.zeros(1, 3, 4, 5), None, torch.zeros(3, 1), r"the bias is \(3, 1\)"),
+        (torch.zeros(1, 3, 4, 5, dtype=torch.int32), None, None, "the dtype is torch.int32"),
+        (torch.zeros(1, 3, 4, 5), torch.zeros(3, dtype=torch.int32), None, "the dtype is torch.int32"),
+        (torch.zeros(1, 3, 4, 5), torch.zeros(3, device="meta"), None, "x is on cpu, the weight on meta"),
+    ],
+)
+def test_refuses_what_it_cannot_take(x: Tensor, weight: Tensor | None, bias: Tensor | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        kernel(x, weight, bias, True)
