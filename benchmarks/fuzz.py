@@ -78,7 +78,7 @@ def markdown(result: dict[str, Any]) -> str:
         " | ".join(f"{row[column]:,}" if column in COLUMNS[2:] else row[column] for column in COLUMNS)
         for row in result["rows"]
     ]
-    table = "\n".join(f"| {row} |" for row in (" | ".join(COLUMNS), "|".join("---" for _ in COLUMNS), *rows))
+    table = "\n".join(f"| {row} |" for row in (" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS), *rows))
     total = sum(row["inputs"] for row in result["rows"])
     return (
         f"# Under attack\n\n{total:,} inputs, each given to every reader of its kind; seed {result['seed']}.\n\n"
