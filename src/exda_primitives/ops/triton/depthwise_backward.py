@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import depthwise_forward
 from .launch import divide_up, on_device_of
-from .stencil import block, load_columns, load_row, load_taps, slide
+from .stencil import block, load_columns, load_row, load_taps, rows_inside, slide
 
 # Not tuned: the size of the buffer for the partial sums depends on them. 166 registers a thread in half precision.
 LANES, ROWS, UNROLL, WARPS = 128, 16, 2, 4
@@ -87,7 +87,7 @@ def depthwise_backward_kernel(
             whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
         if partials is not None:
             at = x + (row + 1).to(tl.int64) * x_row
-            below = load_columns(at, column, W, x_column, known & (row + 1 < end)).to(TYPE)
+            below = load_columns(at, column, W, x_column, rows_inside(known, row + 1, 0, end)).to(TYPE)
             s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
                 above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8
             )
@@ -101,11 +101,13 @@ def depthwise_backward_kernel(
             if dx is not None:
                 whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
                 tl.store(
-                    dx + row.to(tl.int64) * W, whole.to(dx.dtype.element_ty), mask=known & (row < H) & (column < W)
+                    dx + row.to(tl.int64) * W,
+                    whole.to(dx.dtype.element_ty),
+                    mask=rows_inside(known, row, 0, H) & (column < W),
                 )
             if partials is not None:
                 at = x + (row + 2).to(tl.int64) * x_row
-                below = load_columns(at, column, W, x_column, known & (row + 2 < end)).to(TYPE)
+                below = load_columns(at, column, W, x_column, rows_inside(known, row + 2, 0, end)).to(TYPE)
                 s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
                     above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8
                 )

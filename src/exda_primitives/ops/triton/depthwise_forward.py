@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import autotuned, column_block, divide_up, on_device_of, row_aligned
-from .stencil import block, gelu, gelu_derivative, load_bias, load_columns, load_row, load_taps, slide
+from .stencil import block, gelu, gelu_derivative, load_bias, load_columns, load_row, load_taps, rows_inside, slide
 
 # LANES are the threads of a program, one vector load each. More rows unrolled are more loads in flight, but four of the
 # gate's take 150 registers, and all 16 more code than the instruction cache holds.
@@ -102,7 +102,7 @@ def depthwise_kernel(
                 b, b_upper, b_lower = slide(
                     b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
                 )
-            inside = known & (row < H)
+            inside = rows_inside(known, row, 0, H)
             offset = row.to(tl.int64) * W
             if dy is not None:
                 upstream = load_columns(dy + row.to(tl.int64) * dy_row, column, W, dy_column, inside).to(TYPE)

@@ -172,7 +172,7 @@ def _compose_kernel(
     if BIAS:
         total += tl.load(bias + o, mask=o < ROWS, other=0.0).to(TYPE)
     tl.store(out + rows[:, None] * COLUMNS + j[None, :], acc, mask=(o < ROWS)[:, None] & (j < COLUMNS)[None, :])
-    tl.store(shift + rows, total, mask=(o < ROWS) & (tl.program_id(1) == 0))
+    tl.store(shift + rows, total, mask=(o < ROWS) & (tl.program_id(1) + 0 * o == 0))
 
 
 class TokenMixing(NamedTuple):

@@ -126,8 +126,8 @@ def _gram_kernel(
 
     sums = partial + (part.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * ((M + 2) * M)
     tl.store(sums + i[:, None] * M + j[None, :], products, mask=(i < M)[:, None] & (j < M)[None, :])
-    tl.store(sums + M * M + i, q_squares, mask=(i < M) & (tile % TILES == 0))
-    tl.store(sums + (M + 1) * M + j, k_squares, mask=(j < M) & (tile // TILES == 0))
+    tl.store(sums + M * M + i, q_squares, mask=(i < M) & (tile % TILES + 0 * i == 0))
+    tl.store(sums + (M + 1) * M + j, k_squares, mask=(j < M) & (tile // TILES + 0 * j == 0))
 
 
 @autotuned(

@@ -277,7 +277,7 @@ def _matrix_gradients_kernel(
     sums = partial + ((part.to(tl.int64) * tl.num_programs(1) + image) * ROWS + o) * WIDTH
     column = _of_pair(tile, END0, END1, 0, C0, C0 + C1) + i
     tl.store(sums[:, None] + column[None, :], acc, mask=(o < ROWS)[:, None] & (i < channels)[None, :])
-    tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile == 0))
+    tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile + 0 * o == 0))
 
 
 def mix(

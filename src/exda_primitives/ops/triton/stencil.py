@@ -34,6 +34,16 @@ def interleaved(even, odd):
 
 
 @triton.jit
+def rows_inside(known, row, begin, end):
+    """``known`` (CH, 1), where the row, a number, lies in ``begin`` to ``end`` (exclusive); else nothing.
+
+    As a block from the start: of a block and a number, the interpreter of Triton 3.9 makes no mask.
+    """
+    row = row + 0 * known.to(tl.int32)
+    return known & (row >= begin) & (row < end)
+
+
+@triton.jit
 def load_columns(row, column, W, stride, inside):
     """Columns (1, n) of one row of every channel (CH, 1); 0 outside the map."""
     return tl.load(row + column.to(tl.int64) * stride, mask=inside & (column >= 0) & (column < W), other=0.0)
@@ -60,7 +70,7 @@ def load_row(
     those of the two ends are loaded.
     """
     rows += row.to(tl.int64) * stride_row
-    inside = known & (row >= 0) & (row < H)
+    inside = rows_inside(known, row, 0, H)
     column = first + tl.arange(0, BX)[None, :]
     centre = load_columns(rows, column, W, stride_column, inside)
     if RUN == 1:
