@@ -37,8 +37,7 @@ def onnx(model, x, path):
     return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(("kind", "stride"), [("restormer", 2), ("mdta", 1), ("cross", 2), ("histogram", 1)])
 @torch.no_grad()
 def test_the_same_outputs_at_every_size(kind, stride, tmp_path):
     model = NETWORKS[kind]().eval()
