@@ -38,7 +38,7 @@ def test_every_case_has_its_row(results: Path) -> None:
     assert len(records) == 2 * 2 * 5
     statuses = {(record.case.variant, record.status) for record in records}
     assert statuses >= {("original", "timed"), ("reference", "timed"), ("torch", "timed")}
-    # Without a GPU, and with fused blocks where there are such.
+    # Without a GPU.
     assert {status for _, status in statuses} <= {"timed", "skipped"}
     with (results / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(records)

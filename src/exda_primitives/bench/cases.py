@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
 
 import torch
 
-import exda_primitives as exda
-
 from ..errors import ConfigError
-from ..ops.dispatch import BackendName
 from .precision import PRECISIONS
 
 ORIGINAL = "original"
@@ -122,20 +118,21 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def why_not(case: Case, device: torch.device) -> str | None:
-    """Why a case cannot run on this device with this version of the library, or None where it should."""
+    """Why a case cannot run on this device, or None where it should."""
     training, cuda = case.comparison.task == TRAINING, device.type == "cuda"
     format_ = PRECISIONS[case.comparison.precision]
+    kernels = case.variant in (TRITON, FUSED)
     reasons = {
-        "fused: this version has no exda.fuse": case.variant == FUSED and not hasattr(exda, "fuse"),
-        "fused: for inference alone": case.variant == FUSED and training,
-        "triton: this version has no such backend": case.variant == TRITON and TRITON not in get_args(BackendName),
-        "triton: no CUDA device": case.variant == TRITON and not cuda,
+        f"{case.variant}: no CUDA device": kernels and not cuda,
         "captured: no CUDA device": case.mode == CAPTURED and not cuda,
         "captured: the forward pass alone": case.mode == CAPTURED and training,
         "tf32: no CUDA device": format_.tf32 and not cuda,
     }
-    # The kernels would hand over to the concat-free form without a word.
-    modern = {"triton": case.variant == TRITON, format_.name: format_.tf32 or format_.dtype == torch.bfloat16}
+    # The kernels would hand over to PyTorch's without a word.
+    modern = {
+        case.variant: case.variant in (TRITON, FUSED),
+        format_.name: format_.tf32 or format_.dtype == torch.bfloat16,
+    }
     if cuda and any(modern.values()):
         capability = torch.cuda.get_device_capability(device)
         reasons |= {

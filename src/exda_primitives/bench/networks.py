@@ -87,8 +87,7 @@ def ready(model: nn.Module, variant: str, device: torch.device, dtype: torch.dty
     """A copy of ``model`` on the device, as the variant has it."""
     model = copy.deepcopy(model).to(device, dtype).eval()
     if variant == FUSED:
-        # By name: whether there is such a function is asked in `why_not`.
-        getattr(exda, "fuse")(model)  # noqa: B009
+        exda.fuse(model)
     return model
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExDAError
+from ..extras import imported
 from .cases import CAPTURED, COMPILED, EAGER, MODES, ORIGINAL, VARIANTS
 from .record import TIMED, Record
 from .table import TITLES
@@ -51,7 +50,7 @@ def figure(records: Sequence[Record]) -> Any:
     Time and memory have a dotted guide that grows as the pixels do, through the largest image of the first line; time
     has the bandwidth floor of ``floor`` as well.
     """
-    made = _matplotlib().Figure(figsize=(15, 5), layout="constrained")
+    made = imported("matplotlib.figure", "bench").Figure(figsize=(15, 5), layout="constrained")
     time, memory, ratios = made.subplots(1, 3)
     for variant in VARIANTS:
         for mode in MODES:
@@ -111,12 +110,3 @@ def _floor(record: Record) -> float | None:
 def _devices(records: Sequence[Record]) -> str:
     machines = (record.origin.machine for record in records)
     return ", ".join(dict.fromkeys(machine.get("gpu", machine["cpu"]) for machine in machines))
-
-
-def _matplotlib() -> Any:
-    try:
-        return import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ExDAError(
-            f'matplotlib cannot be imported ({error}); run: pip install "exda_primitives[bench]"'
-        ) from error

@@ -38,7 +38,7 @@ _BACKENDS: dict[str, Backend] = {
     "triton": kernels,
 }
 # A plain global rather than a context variable: torch.compile guards on it, and DataParallel's threads see it.
-_current = "auto"
+_current: BackendName = "auto"
 
 
 @contextmanager
@@ -48,7 +48,8 @@ def backend(name: BackendName) -> Iterator[None]:
     Args:
         name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
             on kernels for CUDA GPUs of compute capability 8.0 and newer, and as ``"torch"`` wherever they do not
-            apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs.
+            apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs. Blocks that
+            :func:`exda_primitives.fuse` put in place use the kernels under ``"auto"`` as well.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
@@ -69,6 +70,16 @@ def backend(name: BackendName) -> Iterator[None]:
         yield
     finally:
         _current = previous
+
+
+def current_backend() -> BackendName:
+    """The one that is named by the innermost :func:`backend`, or ``"auto"``."""
+    return _current
+
+
+def fuses() -> bool:
+    """Whether fused blocks may use the kernels."""
+    return _current in ("auto", "triton")
 
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:

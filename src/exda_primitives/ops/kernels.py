@@ -2,25 +2,98 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from torch import Tensor
 
 from . import torch as concat_free
-from .terms import CrossTerms, FusedTerms
+from .terms import CrossTerms, FusedTerms, GatedTerms, NormTerms
 from .torch import histogram, xca
 
-__all__ = ["cross", "histogram", "mdta", "xca"]
+__all__ = [
+    "attention_step",
+    "cross",
+    "cross_obstacle",
+    "gated_step",
+    "histogram",
+    "mdta",
+    "mdta_obstacle",
+    "norm",
+    "step_obstacle",
+    "xca",
+]
+
+# Found, not imported: Triton is there for Linux alone, and slow to import.
+_MISSING = None if find_spec("triton") else "Triton is not installed"
+
+
+def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
+    """Why :func:`mdta` cannot be computed on kernels; None if it can."""
+    if _MISSING:
+        return _MISSING
+    from . import triton  # noqa: PLC0415
+
+    return triton.mdta_obstacle(x, terms)
+
+
+def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
+    """Why :func:`cross` cannot be computed on kernels; None if it can."""
+    if _MISSING:
+        return _MISSING
+    from . import triton  # noqa: PLC0415
+
+    return triton.cross_obstacle(x, y, terms)
 
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    # Late: Triton is there for Linux alone, and slow to import.
+    if mdta_obstacle(x, terms):
+        return concat_free.mdta(x, terms)
     from . import triton  # noqa: PLC0415
 
-    return concat_free.mdta(x, terms) if triton.mdta_obstacle(x, terms) else triton.mdta(x, terms)
+    return triton.mdta(x, terms)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W)."""
+    if cross_obstacle(x, y, terms):
+        return concat_free.cross(x, y, terms)
     from . import triton  # noqa: PLC0415
 
-    return concat_free.cross(x, y, terms) if triton.cross_obstacle(x, y, terms) else triton.cross(x, y, terms)
+    return triton.cross(x, y, terms)
+
+
+def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
+    """Why the kernels cannot compute a residual step ``x + function(norm(x))``; None if they can.
+
+    Args:
+        x: (B, C, H, W).
+        norm: layer normalisation over the channels.
+        function: an attention, a gated feed-forward, or None where a module computes it and the kernels the norm alone.
+    """
+    if _MISSING:
+        return _MISSING
+    from . import triton  # noqa: PLC0415
+
+    return triton.step_obstacle(x, norm, function)
+
+
+def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
+    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
+    from . import triton  # noqa: PLC0415
+
+    return triton.attention_step(x, norm, terms)
+
+
+def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
+    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
+    from . import triton  # noqa: PLC0415
+
+    return triton.gated_step(x, norm, terms)
+
+
+def norm(x: Tensor, terms: NormTerms) -> Tensor:
+    """(B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
+    from . import triton  # noqa: PLC0415
+
+    return triton.norm(x, terms)

@@ -22,7 +22,16 @@ def unit_divisor(rows: Tensor) -> Tensor:
     Rows of zeros stay zeros, as there, but have a divisor of 1: they have no direction, and a derivative of 1e12, which
     means nothing, overflows in float16.
     """
-    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return divisor(norms(rows))
+
+
+def norms(rows: Tensor) -> Tensor:
+    """L2 norms of rows (..., N), (..., 1)."""
+    return torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+
+
+def divisor(norm: Tensor) -> Tensor:
+    """:func:`unit_divisor` of rows that have these norms."""
     return torch.where(norm == 0, 1, norm.clamp_min(EPS))
 
 

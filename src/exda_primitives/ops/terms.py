@@ -103,4 +103,28 @@ class CrossTerms(NamedTuple):
     tokens: TokenTerms | None
 
 
+class NormTerms(NamedTuple):
+    """Layer normalisation over the channels of each pixel.
+
+    Attributes:
+        weight: (C,) or None for ones.
+        bias: (C,) or None for zeros.
+        subtract_mean: whether the mean is subtracted; if not, a pixel is only divided by its standard deviation.
+        eps: added to the variance.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    subtract_mean: bool
+    eps: float
+
+
+class GatedTerms(NamedTuple):
+    """Restormer's gated feed-forward (GDFN): C -> 2M, depthwise 3x3, ``GELU(first half) * second half``, M -> C."""
+
+    project_in: Map
+    depthwise: Map
+    project_out: Map
+
+
 ChannelTerms = FusedTerms | LinearTerms | CrossTerms

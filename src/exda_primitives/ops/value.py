@@ -11,11 +11,6 @@ from .terms import Branch, ValueTerms
 def hidden(v: Tensor, branch: Branch) -> Tensor:
     """``t = GELU(DWConv3x3(Conv1x1(v)))``, (B, C, H, W) -> (B, C, H, W): g without its last convolution."""
     u = F.conv2d(v, branch.in_weight, branch.in_bias)
-    return activate(u, branch)
-
-
-def activate(u: Tensor, branch: Branch) -> Tensor:
-    """``GELU(DWConv3x3(u))``, (B, C, H, W) -> (B, C, H, W): the part of g that cannot be folded."""
     return F.gelu(F.conv2d(u, branch.depthwise_weight, branch.depthwise_bias, padding=1, groups=u.shape[1]))
 
 

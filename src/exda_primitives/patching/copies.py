@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..primitives.base import HOOK_NAMES
+from ..primitives.standin import HOOK_NAMES
 
 Modules = TypeVar("Modules", bound=tuple[nn.Module, ...])
 

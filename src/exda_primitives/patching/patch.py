@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 from torch import nn
 
 from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
 from ..primitives import ExDAConfig, ExDAModule
 from .copies import has_weights
-from .parents import ParentHook, set_hook
 from .plan import draft
 from .recognise import Found
 from .report import Report
 from .select import Patterns
+from .swap import Holding, swap
 from .verify import verify as verify_pair
 from .wrappers import unwrap
 
@@ -81,9 +80,9 @@ def patch(
             f"replacement with exda.from_host(attention) and put it where the attention was."
         )
     replacements = [(found, _build(found, config, verify)) for found in drafted.found]
-    _swap(
+    swap(
         drafted.target,
-        {name: _Holding(module, found.family.parent_hook) for found, module in replacements for name in found.names},
+        {name: Holding(module, found.family.parent_hook) for found, module in replacements for name in found.names},
     )
     notes = report.notes
     if verify and not all(has_weights(module) for _, module in replacements):
@@ -111,7 +110,7 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
         raise RootModuleError(
             f"the model is itself an {type(target).__name__} in place of a host: its method release() gives that back."
         )
-    _swap(target, {name: _Holding(module.release(), None) for name, module in ours.items()})
+    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
     return tuple(ours)
 
 
@@ -138,7 +137,7 @@ def undo(model: nn.Module, report: Report) -> None:
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     target, _ = unwrap(model)
     ours = {name: module for name, module in patched_attentions(target).items() if name in names}
-    _swap(target, {name: _Holding(module.release(), None) for name, module in ours.items()})
+    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
 
 
 def from_host(
@@ -226,37 +225,6 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     if verify and has_weights(replacement):
         verify_pair(found.module, replacement, found.family)
     return replacement
-
-
-class _Holding(NamedTuple):
-    """What a parent is to hold under a name, and the kind of hook that tells it what the parent knows."""
-
-    module: nn.Module
-    hook: type[ParentHook] | None
-
-
-def _swap(target: nn.Module, wanted: Mapping[str, _Holding]) -> None:
-    places = [(target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in wanted]
-    before = [
-        (parent._modules[key], dict(parent._forward_pre_hooks), dict(parent._forward_pre_hooks_with_kwargs))
-        for parent, key, _ in places
-    ]
-    try:
-        for parent, key, name in places:
-            parent._modules[key] = wanted[name].module
-            set_hook(parent, key, wanted[name].hook)
-    except BaseException:
-        for (parent, key, _), (module, hooks, with_kwargs) in zip(places, before, strict=True):
-            parent._modules[key] = module
-            _refill(parent._forward_pre_hooks, hooks)
-            _refill(parent._forward_pre_hooks_with_kwargs, with_kwargs)
-        raise
-
-
-def _refill(held: dict[int, Any], earlier: Mapping[int, Any]) -> None:
-    # The very dictionary: handles of hooks hold on to it.
-    held.clear()
-    held.update(earlier)
 
 
 def _no_match(report: Report, recognised: int) -> str:

@@ -40,14 +40,14 @@ def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
     outcomes: dict[Hashable, _Outcome] = {}
     found, near_misses = [], []
     present: dict[str, ExDAModule] = {}
-    for module, names in _modules_with_names(model):
+    for module, names in modules_with_names(model):
         if isinstance(module, ExDAModule):
             present.update(dict.fromkeys(names, module))
             continue
-        look = _look(module)
-        if look not in outcomes:
-            outcomes[look] = _recognise(module, families)
-        outcome = outcomes[look]
+        key = look(module)
+        if key not in outcomes:
+            outcomes[key] = _recognise(module, families)
+        outcome = outcomes[key]
         if isinstance(outcome, NearMiss):
             near_misses.append(replace(outcome, name=names[0]))
         elif outcome is not None:
@@ -63,7 +63,8 @@ def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
 _Outcome = tuple[Family, Mapping[str, str]] | NearMiss | None
 
 
-def _modules_with_names(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+def modules_with_names(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """Every module once, with all the names that it has in the model; of ExDA attentions not what they hold."""
     names: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     inside: tuple[str, ...] = ()
@@ -106,7 +107,7 @@ def _recognise(module: nn.Module, families: tuple[Family, ...]) -> _Outcome:
 _ALL_RULES = 100
 
 
-def _look(module: nn.Module) -> Hashable:
+def look(module: nn.Module) -> Hashable:
     """Equal for modules that one probe can speak for: class, settings, and shapes of all parts."""
     return tuple(
         (
@@ -115,10 +116,16 @@ def _look(module: nn.Module) -> Hashable:
             part.extra_repr(),
             tuple((key, _shape(p), p.dtype) for key, p in part.named_parameters(recurse=False)),
             tuple(key for key, _ in part.named_buffers(recurse=False)),
-            tuple((key, _plain(held)) for key, held in vars(part).items() if key not in _NOT_SETTINGS),
+            _settings(part),
         )
         for name, part in module.named_modules()
     )
+
+
+def _settings(part: nn.Module) -> Hashable:
+    if isinstance(part, ExDAModule):
+        return repr(part), tuple(part.host_parts.items())
+    return tuple((key, _plain(held)) for key, held in vars(part).items() if key not in _NOT_SETTINGS)
 
 
 def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:

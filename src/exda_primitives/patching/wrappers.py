@@ -15,8 +15,8 @@ _REFUSED = {
 }
 
 
-def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module to patch inside of, and notes for the report.
+def unwrap(model: nn.Module, verb: str = "patch") -> tuple[nn.Module, tuple[str, ...]]:
+    """The module to patch (or whatever ``verb``) inside of, and notes for the report.
 
     Raises:
         WrappedModelError: for a scripted model, and for DataParallel, DDP and FSDP anywhere in it (their replicas and
@@ -30,18 +30,19 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             where = f"{name}: " if name else ""
             inner = "model.module" if not name and hasattr(module, "module") else "model"
             line = _REFUSED[wrapper].format(inner=inner)
+            why = ", which would not know the new parameters" if verb == "patch" else ""
             raise WrappedModelError(
-                f"{where}the model is wrapped in {wrapper}, which would not know the new parameters. Patch before "
-                f"wrapping: exda.patch({inner}); {line}"
+                f"{where}the model is wrapped in {wrapper}{why}. {verb.capitalize()} before wrapping: "
+                f"exda.{verb}({inner}); {line}"
             )
     if isinstance(model, torch.jit.ScriptModule):
         raise WrappedModelError(
-            f"the model is a {type(model).__name__}: a scripted or traced module cannot be patched. Patch the Python "
-            f"module it was made from, then script or export that."
+            f"the model is a {type(model).__name__}: a scripted or traced module cannot be changed. "
+            f"{verb.capitalize()} the Python module it was made from, then script or export that."
         )
     if is_compiled(model):
         return model.get_submodule("_orig_mod"), (
-            "the model is compiled: patched inside, it will be compiled anew at its next call",
+            "the model is compiled: changed inside, it will be compiled anew at its next call",
         )
     return model, ()
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, NotPatchedError
+from ..errors import ConfigError, InputError
 from ..ops.terms import Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
 from .checks import check_heads, map_problem
 from .config import ExDAConfig, Init
+from .standin import StandIn
 from .token import GST
 from .value import NonlinearValue
 
 Self = TypeVar("Self", bound="ExDAModule")
 
 NEW_NAMES = ("value", "token", "alpha", "token_gate")
-HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
 
 
-class ExDAModule(nn.Module):
+class ExDAModule(StandIn):
     """Base of every ExDA attention.
 
     A family's module names the host layers that it works with (``PARTS``, under the names that the official code
@@ -103,11 +102,8 @@ class ExDAModule(nn.Module):
             ConfigError: when the options do not fit this host; the message holds ``full_name``.
         """
         self = cls.__new__(cls)
-        nn.Module.__init__(self)
-        for name, parameter in host._parameters.items():
-            self.register_parameter(name, parameter)
-        for name, child in host._modules.items():
-            self.add_module(name, child)
+        StandIn.__init__(self)
+        self._take_contents(host)
         temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
         self._describe(len(project.weight), temperature.shape[-3], config, dict(parts), full_name)
         self._add_primitives()
@@ -115,43 +111,8 @@ class ExDAModule(nn.Module):
             new = getattr(self, name)
             if isinstance(new, nn.Module):
                 new.train(host.training)
-        self.training = host.training
-        # The very dictionaries, so that a handle from before removes its hook from either of the two.
-        shared = {name: held for name, held in vars(host).items() if name in HOOK_NAMES}
-        self.__dict__.update(shared)
-        for name, attribute in vars(host).items():
-            if not name.startswith("_") and self.__dict__.setdefault(name, attribute) is not attribute:
-                self._check_same(name, attribute)
-        # In a tuple, so that its parameters are not registered a second time.
-        self.__dict__["_host"] = (host,)
+        self._take_surroundings(host)
         return self
-
-    def release(self) -> nn.Module:
-        """The host that was adopted, the same object, with the weights, mode and hooks as they are now.
-
-        Raises:
-            NotPatchedError: for a module that was constructed from scratch.
-        """
-        if not self.replaces_host:
-            raise NotPatchedError(f"{self._owner()}: was constructed as such and stands in for no other module.")
-        (host,) = self._host
-        for name in host._parameters:
-            host._parameters[name] = self._parameters[name]
-        for name in host._modules:
-            host._modules[name] = self._modules[name]
-        hooks: Iterable[Any] = host._load_state_dict_pre_hooks.values()
-        for hook in hooks:
-            # PyTorch binds these to the module that they were registered on.
-            if getattr(hook, "with_module", False) and hook.module() is self:
-                hook.module = ref(host)
-        host._is_full_backward_hook = self._is_full_backward_hook
-        host.training = self.training
-        return host
-
-    @property
-    def replaces_host(self) -> bool:
-        """Whether this module stands in for one that it adopted."""
-        return bool(self._host)
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the host does not have, by their names in this module."""
@@ -167,6 +128,10 @@ class ExDAModule(nn.Module):
             macs += self.dim * self.num_heads * self.config.tokens * pooled + self.token_macs(height, width)
         return macs
 
+    def kernel_obstacle(self, height: int, width: int) -> str | None:
+        """Why the Triton kernels cannot compute maps of this size where the module lies; None if they can."""
+        return f"there are no kernels for {type(self).__name__}"
+
     def start_at_identity(self) -> None:
         """Sets the new parameters in place so that the module computes what its host computes."""
         if self.value is not None:
@@ -175,19 +140,10 @@ class ExDAModule(nn.Module):
             nn.init.zeros_(self.alpha)
             nn.init.zeros_(self.token_gate)
 
-    def _check_same(self, name: str, theirs: object) -> None:
-        ours = self.__dict__[name]
-        if theirs != ours:
-            raise ConfigError(
-                f"{self._owner()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
-                f"{ours!r}; rename it."
-            )
-
     def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
         self.dim, self.num_heads, self.config = dim, num_heads, config
         self.full_name = full_name
         self._parts = parts
-        self._host: tuple[nn.Module, ...] = ()
         check_heads(self._owner(), dim, num_heads)
         if config.reinject == "channelwise" and config.tokens not in (0, dim // num_heads):
             raise ConfigError(
@@ -216,6 +172,11 @@ class ExDAModule(nn.Module):
         """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""
         return getattr(self, self._parts[name])
 
+    @property
+    def host_parts(self) -> dict[str, str]:
+        """For every name in ``PARTS``, the attribute that plays this part."""
+        return dict(self._parts)
+
     def _value_terms(self) -> ValueTerms | None:
         return None if self.value is None else self.value.terms(self.config.value_position)
 
@@ -226,6 +187,10 @@ class ExDAModule(nn.Module):
         return TokenTerms(
             self.token.phi.weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate
         )
+
+    def _sketch(self, height: int, width: int) -> Tensor:
+        """A map to ask about: of the module's device and dtype, and next to no memory."""
+        return self.part(self.PARTS[-1]).weight.new_empty(()).expand(1, self.dim, height, width)
 
     def _check(self, name: str, x: Tensor) -> None:
         if problem := map_problem(name, x, self.dim):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import InputError
+from ..ops import kernels
 from ..ops.terms import CrossTerms, Projection
 from .base import ExDAModule
 from .layers import depthwise, pointwise
@@ -52,7 +53,11 @@ class ExDACrossAttention(ExDAModule):
             raise InputError(
                 f"{self._owner()}: expected x and y of equal shape, got {tuple(x.shape)} and {tuple(y.shape)}."
             )
-        terms = CrossTerms(
+        return ops.cross(x, y, self.terms())
+
+    def terms(self) -> CrossTerms:
+        """What the functions of ``ops`` read."""
+        return CrossTerms(
             self.part("temperature"),
             Projection(self.part("q"), self.part("q_dwconv")),
             Projection(self.part("kv"), self.part("kv_dwconv")),
@@ -60,4 +65,8 @@ class ExDACrossAttention(ExDAModule):
             self._value_terms(),
             self._token_terms(),
         )
-        return ops.cross(x, y, terms)
+
+    def kernel_obstacle(self, height: int, width: int) -> str | None:
+        """See :meth:`ExDAModule.kernel_obstacle`."""
+        x = self._sketch(height, width)
+        return kernels.cross_obstacle(x, x, self.terms())

@@ -40,4 +40,4 @@ class ExDAHistogramAttention(FusedAttention):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         self._check("x", x)
-        return ops.histogram(x, self._terms())
+        return ops.histogram(x, self.terms())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import ops
+from ..ops import kernels
 from .fused import FusedAttention
 
 
@@ -35,4 +36,8 @@ class ExDAAttention(FusedAttention):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         self._check("x", x)
-        return ops.mdta(x, self._terms())
+        return ops.mdta(x, self.terms())
+
+    def kernel_obstacle(self, height: int, width: int) -> str | None:
+        """See :meth:`ExDAModule.kernel_obstacle`."""
+        return kernels.mdta_obstacle(self._sketch(height, width), self.terms())

@@ -10,13 +10,43 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+Kernel = tuple[str, str, dict[str, Any]]
+PACKAGE = "exda_primitives.ops.triton"
+
+
+def pointers(dtype: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, f"*{dtype}")
+
+
+def integers(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "i32")
+
+
+def shared_memory(kernels: Sequence[Kernel], capability: int, cache: Path) -> list[int]:
+    """Bytes that each kernel takes, compiled by a Python that does not interpret."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(cache)}
+    run = subprocess.run(
+        [sys.executable, __file__, str(capability)],
+        input=json.dumps(kernels),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return [int(each) for each in json.loads(run.stdout)]
 
 
 def compiled(kernel: Any, arguments: dict[str, Any], capability: int) -> int:

@@ -146,9 +146,9 @@ def test_where_kernels_do_not_apply_pytorch_computes(
 
 def test_reasons(make_attention: Any, make_maps: Any) -> None:
     (x,) = make_maps("mdta", 1, 6, 5, 7)
-    terms = make_attention("mdta")._terms()
+    terms = make_attention("mdta").terms()
     assert on_kernels.mdta_obstacle(x, terms) is None
-    after = make_attention("mdta", value_position="after")._terms()
+    after = make_attention("mdta", value_position="after").terms()
     assert "after the aggregation" in str(on_kernels.mdta_obstacle(x, after))
     assert "map is torch.float32, the projections are torch.float64" in str(on_kernels.mdta_obstacle(x.float(), terms))
     long = x.new_empty(1, 6, 1, 40000)

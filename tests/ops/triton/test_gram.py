@@ -14,7 +14,19 @@ from exda_primitives.ops.triton.gram import Gram, gram, gram_reference
 from .agreement import TOLERANCE, poison, random
 from .several import deviations, differentiate
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+SIZES = [
+    # batch, heads, channels and tokens a head, pixels
+    (2, 2, 5, 1, 77),
+    (1, 1, 48, 1, 300),
+    (2, 1, 20, 0, 1),
+    (1, 2, 3, 17, 300),
+    (1, 3, 1, 1, 31),
+    (1, 1, 15, 1, 257),
+    (1, 1, 140, 1, 70),
+]
+# Every size in float64, where a mistake shows most; of the other dtypes, one tile and several.
+CASES = [(torch.float64, size) for size in SIZES]
+CASES += [(dtype, SIZES[i]) for dtype in (torch.float32, torch.float16, torch.bfloat16) for i in (0, 6)]
 # Sums of products are float32 whatever the maps are.
 SUMS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 1e-5}
 
@@ -38,20 +50,7 @@ def compared(tensors: Sequence[Tensor | None], heads: int) -> tuple[float, float
     return deviations(partial(gram, heads=heads), partial(gram_reference, heads=heads), tensors)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "size",
-    [
-        (2, 2, 5, 1, 77),
-        (1, 1, 48, 1, 600),
-        (2, 1, 20, 0, 1),
-        (1, 2, 3, 17, 300),
-        (1, 3, 1, 1, 31),
-        (1, 1, 15, 1, 257),
-        (1, 1, 140, 1, 70),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("dtype", "size"), CASES, ids=str)
 def test_output_and_gradients_agree_with_the_float64_reference(
     size: tuple[int, int, int, int, int], dtype: torch.dtype
 ) -> None:
@@ -73,7 +72,7 @@ def test_the_reference_is_the_concatenation() -> None:
 @pytest.mark.parametrize("multiprocessors", [1, 200])
 def test_splits_of_the_pixels(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_multiprocessors", lambda device: multiprocessors)
-    assert max(compared(inputs(1, 2, 3, 1, 2000, torch.float64), 2)) < 1e-12
+    assert max(compared(inputs(1, 2, 3, 1, 1000, torch.float64), 2)) < 1e-12
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -134,18 +133,16 @@ def test_what_cancels_in_the_gradient_leaves_no_rounding(dtype: torch.dtype) -> 
 
 
 def test_the_same_bits_twice() -> None:
-    tensors = inputs(2, 2, 5, 1, 700, torch.float32)
+    tensors = inputs(1, 2, 5, 1, 300, torch.float32)
     (outputs, gradients), again = (differentiate(partial(gram, heads=2), tensors) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip([*outputs, *gradients], [*again[0], *again[1]], strict=True))
 
 
-@pytest.mark.parametrize("tokens", [0, 2])
-def test_opcheck(tokens: int) -> None:
-    q, k, g = (None if x is None else x.requires_grad_() for x in inputs(2, 2, 3, tokens, 10, torch.float32))
+def test_opcheck() -> None:
+    q, k, g = (None if x is None else x.requires_grad_() for x in inputs(1, 2, 3, 2, 10, torch.float32))
     torch.library.opcheck(torch.ops.exda.gram.default, (q, k, g, 2))
-    grad = random(2, 2, 5 + tokens, 3 + tokens, dtype=torch.float32)
-    q, k, g = (None if x is None else x.detach() for x in (q, k, g))
-    torch.library.opcheck(torch.ops.exda.gram_backward.default, (grad, q, k, g, 2))
+    grad = random(1, 2, 5, 3, dtype=torch.float32)
+    torch.library.opcheck(torch.ops.exda.gram_backward.default, (grad, q.detach(), k.detach(), None, 2))
 
 
 def test_compiled_with_gradients() -> None:

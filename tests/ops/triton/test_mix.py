@@ -13,7 +13,18 @@ from exda_primitives.ops.triton.mix import mix, mix_reference
 from .agreement import TOLERANCE, poison, random
 from .several import deviations, differentiate
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+SIZES = [
+    # batch, rows of the matrices, channels of the maps, pixels
+    (1, 48, (48, 48, 1), 150),
+    (1, 7, (8, 9, 40), 130),
+    (2, 5, (5, 5, 2), 77),
+    (2, 20, (17,), 1),
+    (1, 140, (3, 130), 70),
+    (1, 1, (1, 1, 1), 1),
+]
+# Every size in float64, where a mistake shows most; of the other dtypes, maps of many channels and of few.
+CASES = [(torch.float64, *size) for size in SIZES]
+CASES += [(dtype, *size) for dtype in (torch.float32, torch.float16, torch.bfloat16) for size in SIZES[:2]]
 
 
 @pytest.fixture(autouse=True)
@@ -42,21 +53,9 @@ def compared(
     return deviations(of(mix), of(mix_reference), [*matrices, *maps, shift, residual])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("batch", "rows", "channels", "pixels"),
-    [
-        (2, 5, (5, 5, 2), 77),
-        (1, 48, (48, 48, 1), 300),
-        (2, 20, (17,), 1),
-        (1, 140, (3, 130), 70),
-        (1, 1, (1, 1, 1), 1),
-        (1, 7, (8, 9, 40), 130),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("dtype", "batch", "rows", "channels", "pixels"), CASES, ids=str)
 def test_output_and_gradients_agree_with_the_float64_reference(
-    batch: int, rows: int, channels: tuple[int, ...], pixels: int, dtype: torch.dtype
+    dtype: torch.dtype, batch: int, rows: int, channels: tuple[int, ...], pixels: int
 ) -> None:
     # Matrices and maps are rounded one step each.
     assert max(compared(*inputs(batch, rows, channels, pixels, dtype))) < 2 * TOLERANCE[dtype]
@@ -78,7 +77,7 @@ def test_the_reference_is_the_sum_of_products() -> None:
 @pytest.mark.parametrize("multiprocessors", [1, 200])
 def test_splits_of_the_pixels(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_multiprocessors", lambda device: multiprocessors)
-    assert max(compared(*inputs(1, 3, (4, 1), 2000, torch.float64))) < 1e-12
+    assert max(compared(*inputs(1, 3, (4, 1), 1000, torch.float64))) < 1e-12
 
 
 def test_strides() -> None:
@@ -134,7 +133,7 @@ def test_gradients_of_some(wanted: tuple[bool, ...]) -> None:
 
 
 def test_the_same_bits_twice() -> None:
-    matrices, maps, shift, residual = inputs(2, 5, (5, 1), 700, torch.float32)
+    matrices, maps, shift, residual = inputs(1, 5, (5, 1), 300, torch.float32)
 
     def run(*t: Tensor) -> tuple[Tensor]:
         return (mix(t[:2], t[2:4], t[4], t[5]),)
@@ -144,13 +143,12 @@ def test_the_same_bits_twice() -> None:
 
 
 def test_opcheck() -> None:
-    matrices, maps, shift, residual = inputs(2, 3, (4, 1), 10, torch.float32)
+    matrices, maps, shift, residual = inputs(1, 3, (4, 1), 10, torch.float32)
     maps = [x.contiguous() for x in maps]
     leaves = [[t.requires_grad_() for t in group] for group in (matrices, maps, [shift, residual])]
     torch.library.opcheck(torch.ops.exda.mix.default, (leaves[0], leaves[1], *leaves[2]))
-    torch.library.opcheck(torch.ops.exda.mix.default, (leaves[0][:1], leaves[1][:1], None, None))
     with torch.no_grad():
-        grad = random(2, 3, 10, dtype=torch.float32)
+        grad = random(1, 3, 10, dtype=torch.float32)
         detached = [[t.detach() for t in group] for group in (matrices, maps)]
         torch.library.opcheck(torch.ops.exda.mix_map_gradients.default, (grad, *detached))
         torch.library.opcheck(torch.ops.exda.mix_matrix_gradients.default, (grad, detached[1]))

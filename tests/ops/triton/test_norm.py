@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -8,13 +9,18 @@ from torch import Tensor
 
 from exda_primitives.errors import InputError
 from exda_primitives.models.blocks import LayerNorm, rescaled, standardised
-from exda_primitives.ops.triton import norm
 from exda_primitives.ops.triton.norm import layer_norm, layer_norm_reference
 
 from .agreement import TOLERANCE, disagreement, poison, random
 
+# The package has a function of this name.
+norm = import_module("exda_primitives.ops.triton.norm")
 EPS = 1e-5
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+# Every shape in float64, where a mistake shows most; one in each other dtype.
+OTHERS = [torch.float32, torch.float16, torch.bfloat16]
+CASES = [(torch.float64, shape) for shape in ((2, 5, 17, 19), (1, 48, 9, 11), (3, 2, 1, 1))]
+CASES += [(dtype, (1, 48, 9, 11)) for dtype in OTHERS]
+STREAMED = [(torch.float64, channels) for channels in (33, 40, 48)] + [(dtype, 40) for dtype in OTHERS]
 
 
 @pytest.fixture(autouse=True)
@@ -44,19 +50,17 @@ def inputs(*shape: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("subtract_mean", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 5, 17, 19), (1, 48, 9, 11), (3, 2, 1, 1)])
+@pytest.mark.parametrize(("dtype", "shape"), CASES)
 def test_output_and_gradients_agree_with_the_float64_reference(
-    shape: tuple[int, ...], dtype: torch.dtype, subtract_mean: bool
+    dtype: torch.dtype, shape: tuple[int, ...], subtract_mean: bool
 ) -> None:
     assert compared(*inputs(*shape, dtype=dtype), subtract_mean=subtract_mean) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("subtract_mean", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [33, 40, 48])
+@pytest.mark.parametrize(("dtype", "channels"), STREAMED)
 def test_more_channels_than_a_program_holds(
-    channels: int, dtype: torch.dtype, subtract_mean: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, channels: int, subtract_mean: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(norm, "WHOLE", 32)
     monkeypatch.setattr(norm, "_BLOCK_C", 16)
@@ -72,8 +76,7 @@ def test_a_single_channel(subtract_mean: bool) -> None:
     assert compared(*inputs(1, 1, 3, 5, dtype=torch.float64), subtract_mean=subtract_mean) < 1e-12
 
 
-@pytest.mark.parametrize("weight", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("weight", "bias"), [(True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("subtract_mean", [True, False])
 def test_without_some_parameters(weight: bool, bias: bool, subtract_mean: bool) -> None:
     x, w, b = inputs(2, 6, 4, 5, dtype=torch.float64)
@@ -145,11 +148,10 @@ def test_the_same_bits_twice() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-@pytest.mark.parametrize("subtract_mean", [True, False])
-def test_is_a_proper_operator(subtract_mean: bool) -> None:
+def test_is_a_proper_operator() -> None:
     x, w, b = (t.requires_grad_() for t in inputs(2, 5, 3, 4, dtype=torch.float32))
-    torch.library.opcheck(norm._layer_norm, (x, w, b, subtract_mean, EPS))
-    torch.library.opcheck(norm._layer_norm, (x, None, None, subtract_mean, EPS))
+    torch.library.opcheck(norm._layer_norm, (x, w, b, True, EPS))
+    torch.library.opcheck(norm._layer_norm, (x, None, None, False, EPS))
 
 
 def test_compiles_without_a_graph_break() -> None:

@@ -15,7 +15,10 @@ from exda_primitives.ops.triton.norm_pointwise import fuses, norm_pointwise, nor
 from .agreement import TOLERANCE, disagreement, poison, random
 
 EPS = 1e-5
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+SEVERAL_SPLITS, SEVERAL_BLOCKS, ONE_PIXEL = ((1, 5, 20, 33), 7), ((1, 48, 9, 11), 70), ((2, 3, 1, 1), 5)
+# Every shape in float64, where a mistake shows most; one in each other dtype.
+CASES = [(torch.float64, *case) for case in (SEVERAL_SPLITS, SEVERAL_BLOCKS, ONE_PIXEL)]
+CASES += [(dtype, *SEVERAL_BLOCKS) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
 
 
 @pytest.fixture(autouse=True)
@@ -65,17 +68,9 @@ def inputs(shape: tuple[int, ...], outputs: int, dtype: torch.dtype) -> tuple[Te
 
 
 @pytest.mark.parametrize("mean", [True, False])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("shape", "outputs"),
-    [
-        pytest.param((2, 5, 20, 33), 7, id="several splits of pixels"),
-        pytest.param((1, 48, 9, 11), 70, id="several blocks of outputs"),
-        pytest.param((2, 3, 1, 1), 5, id="one pixel"),
-    ],
-)
+@pytest.mark.parametrize(("dtype", "shape", "outputs"), CASES, ids=str)
 def test_output_and_gradients_agree_with_the_float64_reference(
-    shape: tuple[int, ...], outputs: int, dtype: torch.dtype, mean: bool, path: None
+    dtype: torch.dtype, shape: tuple[int, ...], outputs: int, mean: bool, path: None
 ) -> None:
     assert compared(*inputs(shape, outputs, dtype), mean=mean) < TOLERANCE[dtype]
 
@@ -149,7 +144,7 @@ def test_autocast_does_not_change_the_dtype(path: None) -> None:
 
 
 def test_the_same_bits_twice(path: None) -> None:
-    tensors = [t.requires_grad_() for t in inputs((2, 5, 20, 33), 7, torch.float32)]
+    tensors = [t.requires_grad_() for t in inputs((1, 5, 18, 17), 7, torch.float32)]
     runs = [torch.autograd.grad(kernel(*tensors, True).square().sum(), tensors) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
@@ -160,9 +155,8 @@ def test_is_a_proper_operator() -> None:
     torch.library.opcheck(module._norm_pointwise, (x, None, None, False, EPS, w, None))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_compiles_without_a_graph_break(dtype: torch.dtype) -> None:
-    tensors = [t.requires_grad_() for t in inputs((2, 5, 3, 4), 7, dtype)]
+def test_compiles_without_a_graph_break() -> None:
+    tensors = [t.requires_grad_() for t in inputs((2, 5, 3, 4), 7, torch.float16)]
     compiled = torch.compile(partial(kernel, mean=True), fullgraph=True, backend="aot_eager")
     found, expected = compiled(*tensors), kernel(*tensors, True)
     assert torch.equal(found, expected)

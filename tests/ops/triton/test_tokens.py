@@ -16,6 +16,9 @@ from exda_primitives.ops.triton.tokens import token_maps, token_maps_reference
 from .agreement import TOLERANCE, disagreement, poison, random
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+# Every size in float64, where a mistake shows most; one in each other dtype.
+CASES = [(torch.float64, shape, s) for shape, s in (((2, 2, 9, 13), 2), ((1, 1, 33, 34), 2), ((1, 1, 7, 5), 3))]
+CASES += [(dtype, (1, 2, 9, 13), 2) for dtype in DTYPES[1:]]
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +35,9 @@ def compared(phi: Tensor, stride: int, upstream: Tensor | None = None) -> float:
     return disagreement(partial(token_maps, stride=stride), partial(reference, stride=stride), phi, upstream=upstream)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("shape", "stride"), [((2, 2, 9, 13), 2), ((1, 1, 33, 34), 2), ((1, 1, 7, 5), 3)])
+@pytest.mark.parametrize(("dtype", "shape", "stride"), CASES, ids=str)
 def test_output_and_gradient_agree_with_the_float64_reference(
-    shape: tuple[int, ...], stride: int, dtype: torch.dtype
+    dtype: torch.dtype, shape: tuple[int, ...], stride: int
 ) -> None:
     assert compared(2 * random(*shape, dtype=dtype) + 3, stride) < TOLERANCE[dtype]
 
@@ -50,8 +52,10 @@ def test_a_stride_beyond_the_map() -> None:
     assert compared(random(1, 1, 3, 2), 5) < 1e-12
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize(("size", "stride"), [((11, 13), 1), ((16, 17), 2), ((8, 8), 1)])
+@pytest.mark.parametrize(
+    ("size", "stride", "dtype"),
+    [((11, 13), 1, torch.float64), ((16, 17), 2, torch.bfloat16), ((8, 8), 1, torch.float64)],
+)
 def test_many_chunks_of_many_blocks(
     size: tuple[int, int], stride: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +128,7 @@ def test_the_modules_own_reference() -> None:
 
 def test_the_same_bits_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_BLOCK", 32)
-    phi = random(1, 2, 11, 13, dtype=torch.float32).requires_grad_()
+    phi = random(1, 1, 11, 13, dtype=torch.float32).requires_grad_()
     runs = [torch.autograd.grad(token_maps(phi, 2).square().sum(), phi)[0] for _ in range(2)]
     assert torch.equal(*runs)
 

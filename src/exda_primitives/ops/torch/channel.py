@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import to_map, to_tokens
-from ..precision import unit_divisor, widen, without_autocast
-from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, ValueTerms, projected
+from ..precision import divisor, widen, without_autocast
+from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, ValueTerms
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
-from ..value import activate, hidden, nonlinear_value
-from .fold import Sum, foldable_weight, through_blocks
+from ..value import nonlinear_value
+from .fold import foldable_weight, through_blocks
+from .gram import gram
+from .projection import before_gelu, depthwise, projected, shared
+from .sums import Sum
 
 
 class _Mixing(NamedTuple):
@@ -30,6 +33,7 @@ class _Mixing(NamedTuple):
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
+    x = shared(x, *terms.qkv)
     q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
     out, folded = _attend(q, k, v, x, terms)
     return out if folded else terms.project(out)
@@ -37,6 +41,7 @@ def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
+    y = shared(y, *terms.kv)
     k, v = projected(y, terms.kv).chunk(2, dim=1)
     out, folded = _attend(projected(x, terms.q), k, v, y, terms)
     return out if folded else terms.project(out)
@@ -44,6 +49,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 
 def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
     """(B, N, C) -> (B, N, C), N = H*W pixels of a map of ``size``."""
+    x = shared(x, terms.qkv)
     q, k, v = to_map(terms.qkv(x), size).chunk(3, dim=1)
     out, folded = _attend(q, k, v, to_map(x, size), terms)
     out = to_tokens(out)
@@ -82,11 +88,11 @@ def _before(
     if value is None or value.form == "residual":
         total.add(matrix, v)
     if value is not None and value.branch is None:
-        total.add(matrix, nonlinear_value(v, value))
+        total.add(matrix, v, value.form if value.form in ("gelu", "sigmoid") else None)
     elif value is not None and value.branch is not None:
-        t = hidden(v, value.branch)
+        z = before_gelu(v, value.branch)
         with without_autocast(v):
-            total.add(matrix @ widen(value.branch.out_weight.flatten(1)), t)
+            total.add(matrix @ widen(value.branch.out_weight.flatten(1)), z, "gelu")
             total.shift(matrix @ widen(value.branch.out_bias))
     if g is not None and mixing.token is not None:
         total.add(through_blocks(left, mixing.token), g)
@@ -100,9 +106,9 @@ def _after(
     branch = value.branch
     u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).over(v, branch.in_bias)
     total = _aggregate(v, g, left, mixing) if value.form == "residual" else Sum()
-    t = activate(u, branch)
+    z = depthwise(u, branch.depthwise_weight, branch.depthwise_bias)
     with without_autocast(v):
-        total.add((left @ widen(branch.out_weight.flatten(1))).expand(len(v), -1, -1), t)
+        total.add((left @ widen(branch.out_weight.flatten(1))).expand(len(v), -1, -1), z, "gelu")
         total.shift((left @ widen(branch.out_bias)).expand(len(v), -1))
     return total.over(v, bias)
 
@@ -119,31 +125,33 @@ def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float, terms: Channel
     """E of maps q, k and tokens g, whose use as values still needs the factor ``scale``."""
     temperature = widen(terms.temperature)
     heads = temperature.shape[-3]
-    q, k = _rows(q, heads), _rows(k, heads)
-    q_norm, k_norm = unit_divisor(q), unit_divisor(k)
-    logits = temperature * _cosines(q, k, q_norm, k_norm)
+    found = gram(_rows(q, heads), _rows(k, heads), None if g is None else _rows(g, heads))
+    q_norms, k_norms = divisor(found.q_norms), divisor(found.k_norms)
+    logits = temperature * _cosines(found.qk, q_norms, k_norms)
     local = logits.softmax(-1)
     tokens = terms.tokens
-    if g is None or tokens is None:
+    if tokens is None or found.g_norms is None:
         return _Mixing(local, None)
-    g = _rows(g, heads)
-    g_norm = unit_divisor(g)
-    token_logits = temperature * _cosines(q, g, q_norm, g_norm)
+    assert found.qg is not None
+    assert found.gk is not None
+    assert found.gg is not None
+    g_norms = divisor(found.g_norms)
+    token_logits = temperature * _cosines(found.qg, q_norms, g_norms)
     mass = torch.sigmoid(token_logits.logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True))
     gate = widen(tokens.gate)
-    own = torch.cat([_cosines(g, k, g_norm, k_norm), _cosines(g, g, g_norm, g_norm)], dim=-1)
+    own = torch.cat([_cosines(found.gk, g_norms, k_norms), _cosines(found.gg, g_norms, g_norms)], dim=-1)
     own = (temperature * own).softmax(-1)
     if tokens.reinject == "mean":
         own = own.mean(2, keepdim=True)
     own = widen(tokens.alpha) * own
-    c = q.shape[2]
+    c = logits.shape[-1]
     from_tokens = gate * mass * token_logits.softmax(-1) + own[..., c:]
     return _Mixing((1 - gate * mass) * local + own[..., :c], scale * from_tokens)
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:
-    return widen(x.flatten(2)).unflatten(1, (heads, -1))
+    return x.flatten(2).unflatten(1, (heads, -1))
 
 
-def _cosines(a: Tensor, b: Tensor, a_norm: Tensor, b_norm: Tensor) -> Tensor:
-    return a @ b.transpose(-2, -1) / a_norm / b_norm.transpose(-2, -1)
+def _cosines(products: Tensor, norms: Tensor, others: Tensor) -> Tensor:
+    return products / norms / others.transpose(-2, -1)

@@ -4,5 +4,15 @@ Imported when it is first asked for: ``import exda_primitives`` needs no Triton.
 """
 
 from .channel import cross, cross_obstacle, mdta, mdta_obstacle
+from .step import attention_step, gated_step, norm, step_obstacle
 
-__all__ = ["cross", "cross_obstacle", "mdta", "mdta_obstacle"]
+__all__ = [
+    "attention_step",
+    "cross",
+    "cross_obstacle",
+    "gated_step",
+    "mdta",
+    "mdta_obstacle",
+    "norm",
+    "step_obstacle",
+]

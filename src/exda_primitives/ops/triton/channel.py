@@ -1,29 +1,33 @@
 """ExDA on channel attention by few passes over the maps: the algebra of ``ops.torch``, on kernels.
 
-For one attention on C channels: the 1x1 convolution to q, k, v with the tokens' logits as its last rows; one depthwise
-pass; the token branch on the logits; one pass for all Gram blocks and norms; the small matrices in two launches; W1 and
-one depthwise pass with GELU for the value; one product that reads v, t and the tokens and writes the output.
+For one attention on C channels: one product to q, k, v and the tokens' logits; one depthwise pass; the token branch on
+the logits; one pass for all Gram blocks and norms; the small matrices; W1 and one depthwise pass with GELU for the
+value; one product that reads v, t and the tokens and writes the output.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..precision import without_autocast
-from ..terms import CrossTerms, FusedTerms, Map, Projection, TokenTerms, ValueTerms
+from ..terms import CrossTerms, FusedTerms, Map, NormTerms, Projection, TokenTerms
 from ..torch.fold import foldable_weight
 from .depthwise import convolution_obstacle, depthwise
-from .fold import TokenMixing, compose, fold
+from .fold import TokenMixing, fold
+from .fold_branch import fold_branch
 from .gram import gram
 from .launch import device_obstacle, dtype_obstacle
 from .mix import mix
+from .norm import layer_norm
 from .norm_pointwise import pointwise
+from .projection import projected
 from .tokens import obstacle as tokens_obstacle
 from .tokens import token_maps
+from .value import mix_value
 
 
 def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
@@ -40,27 +44,32 @@ def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    x = x.to(_compute_dtype(x))
+    x = x.to(compute_dtype(x))
     with without_autocast(x):
-        qkv, logits = _projected(x, terms.qkv.pointwise, terms.tokens)
-        q, k, v = _depthwise(qkv, terms.qkv.depthwise).chunk(3, dim=1)
-        return _attend(q, k, v, logits, terms)
+        return attention(x, terms, None, None)
+
+
+def attention(x: Tensor, terms: FusedTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
+    """``mdta(norm(x)) + residual`` in the dtype of ``x``, (B, C, H, W) -> (B, C, H, W)."""
+    qkv, logits = _projected(x, terms.qkv, terms.tokens, norm)
+    q, k, v = qkv.chunk(3, dim=1)
+    return _attend(q, k, v, logits, terms, residual)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
-    x, y = x.to(_compute_dtype(x)), y.to(_compute_dtype(y))
+    x, y = x.to(compute_dtype(x)), y.to(compute_dtype(y))
     with without_autocast(x):
-        q = _depthwise(_projected(x, terms.q.pointwise, None)[0], terms.q.depthwise)
-        kv, logits = _projected(y, terms.kv.pointwise, terms.tokens)
-        k, v = _depthwise(kv, terms.kv.depthwise).chunk(2, dim=1)
-        return _attend(q, k, v, logits, terms)
+        q, _ = _projected(x, terms.q, None, None)
+        kv, logits = _projected(y, terms.kv, terms.tokens, None)
+        k, v = kv.chunk(2, dim=1)
+        return _attend(q, k, v, logits, terms, None)
 
 
 def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projection) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, for which there are no kernels"
-    dtype, maps = _compute_dtype(x), [each for projection in projections for each in projection]
+    dtype, maps = compute_dtype(x), [each for projection in projections for each in projection]
     weights = [foldable_weight(each)[0] for each in (*maps, terms.project)]
     found = {weight.dtype for weight in weights if weight is not None}
     if torch.is_autocast_enabled(x.device.type):
@@ -72,79 +81,71 @@ def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projectio
     return obstacle or (None if terms.tokens is None else tokens_obstacle(x, terms.tokens.stride))
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """What autocast, if it is on, makes of the inputs of a convolution."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _projected(x: Tensor, convolution: Map, tokens: TokenTerms | None) -> tuple[Tensor, Tensor | None]:
-    """The 1x1 convolution of x and the tokens' logits (B, h*K, H, W), in one product if the convolution is bare."""
-    weight, bias = foldable_weight(convolution)
-    if weight is None:
-        out = convolution(x)
-        return out, None if tokens is None else pointwise(x, tokens.weight.flatten(1), None)
-    if tokens is None:
-        return pointwise(x, weight, bias), None
+def _projected(
+    x: Tensor, projection: Projection, tokens: TokenTerms | None, norm: NormTerms | None
+) -> tuple[Tensor, Tensor | None]:
+    """The projection of norm(x), and the tokens' logits (B, h*K, H, W)."""
+    weight, bias = foldable_weight(projection.pointwise)
     # Pooling and 1x1 convolution commute: h*K maps to pool instead of C.
-    phi = tokens.weight.flatten(1)
-    rows = torch.cat([weight, phi.to(weight.dtype)])
-    if bias is not None:
-        bias = F.pad(bias, (0, len(phi)))
-    out, logits = pointwise(x, rows, bias).split([len(weight), len(phi)], dim=1)
-    return out, logits
+    phi = None if tokens is None else tokens.weight.flatten(1)
+    second = projection.depthwise
+    _, second_bias = foldable_weight(second)
+    on_kernels = _is_on_kernels(second)
+    if weight is not None and on_kernels:
+        return projected(x, norm, weight, bias, phi, second.weight, second_bias)
+    x = x if norm is None else layer_norm(x, *norm)
+    y = projection.pointwise(x) if weight is None else pointwise(x, weight, bias)
+    z = depthwise(y, second.weight, second_bias) if on_kernels else second(y)
+    return z, None if phi is None else pointwise(x, phi, None)
 
 
-def _depthwise(x: Tensor, convolution: Map) -> Tensor:
-    weight, bias = foldable_weight(convolution)
-    if weight is None or not isinstance(convolution, nn.Conv2d) or convolution_obstacle(convolution):
-        return convolution(x)
-    return depthwise(x, convolution.weight, bias)
+def _is_on_kernels(convolution: Map) -> TypeGuard[nn.Conv2d]:
+    return (
+        isinstance(convolution, nn.Conv2d)
+        and foldable_weight(convolution)[0] is not None
+        and convolution_obstacle(convolution) is None
+    )
 
 
-class _Matrices(NamedTuple):
-    """What maps are multiplied by, and what is added: (B, O, C_i) each, (B, O) or None."""
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms, residual: Tensor | None
+) -> Tensor:
+    weight, _ = foldable_weight(terms.project)
+    if weight is not None:
+        return _folded(q, k, v, logits, terms, residual)
+    out = terms.project(_folded(q, k, v, logits, terms, None))
+    return out if residual is None else out + residual
 
-    matrices: list[Tensor]
-    maps: list[Tensor]
-    shift: Tensor | None
 
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms) -> Tensor:
-    heads = terms.temperature.shape[-3]
-    tokens, g, mixing = terms.tokens, None, None
+def _folded(
+    q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms, residual: Tensor | None
+) -> Tensor:
+    """The attention's output, through its projection if that folds, and the sum."""
+    tokens, value, g, mixing = terms.tokens, terms.value, None, None
     if tokens is not None and logits is not None:
-        g = token_maps(logits, tokens.stride).to(v.dtype)
+        g = token_maps(logits, tokens.stride)
         cells = -(-v.shape[-2] // tokens.stride) * -(-v.shape[-1] // tokens.stride)
         mixing = TokenMixing(tokens.gate, tokens.alpha, 1 / cells if tokens.scale == "sum" else 1.0, tokens.reinject)
-        g = g.flatten(2)
     weight, bias = foldable_weight(terms.project)
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
-    matrix, token_matrix = fold(gram(q.flatten(2), k.flatten(2), g, heads), terms.temperature, left, mixing)
-    matrices, maps, shift = _value(matrix, v, bias, terms.value)
+    rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), terms.temperature.shape[-3])
+    if value is not None and value.branch is not None:
+        branch = value.branch
+        found = fold_branch(rows, terms.temperature, left, mixing, branch.out_weight.flatten(1), branch.out_bias, bias)
+        onto_value = found.value if value.form == "residual" else None
+        return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
+    matrix, token_matrix = fold(rows, terms.temperature, left, mixing)
+    if value is not None and value.form in ("gelu", "sigmoid"):
+        v = F.gelu(v) if value.form == "gelu" else v.sigmoid()
+    matrices, maps = [matrix], [v.flatten(2)]
     if g is not None and token_matrix is not None:
-        matrices, maps = [*matrices, token_matrix], [*maps, g]
-    out = mix(matrices, maps, shift).unflatten(2, v.shape[2:])
-    return terms.project(out) if weight is None else out
-
-
-def _value(matrix: Tensor, v: Tensor, bias: Tensor | None, value: ValueTerms | None) -> _Matrices:
-    """V' as a sum of matrices times maps: V itself, and what its non-linear branch ends with."""
+        matrices, maps = [matrix, token_matrix], [*maps, g.flatten(2)]
     shift = None if bias is None else bias.expand(len(v), -1)
-    plain = _Matrices([matrix], [v.flatten(2)], shift)
-    if value is None:
-        return plain
-    if value.branch is None:
-        activated = F.gelu(v) if value.form == "gelu" else v.sigmoid()
-        return _Matrices([matrix], [activated.flatten(2)], shift)
-    branch = value.branch
-    t = depthwise(
-        pointwise(v, branch.in_weight.flatten(1), branch.in_bias),
-        branch.depthwise_weight,
-        branch.depthwise_bias,
-        "gelu",
-    ).flatten(2)
-    composed, shift = compose(matrix, branch.out_weight.flatten(1), branch.out_bias, bias)
-    if value.form == "replace":
-        return _Matrices([composed], [t], shift)
-    return _Matrices([matrix, composed], [*plain.maps, t], shift)
+    out = mix(matrices, maps, shift, None if residual is None else residual.flatten(2))
+    return out.unflatten(2, v.shape[2:])

@@ -1,8 +1,9 @@
 """3x3 depthwise convolution with what follows it: nothing, GELU, or Restormer's gate ``GELU(z1) * z2`` (GDFN, eq. 3).
 
-``z[m, y, x] = bias[m] + sum_ij weight[m, i, j] X[m, y + i - 1, x + j - 1]``, X zero outside the map. Forward: one pass
-over X and the output. Backward: ``dz`` from X and dy (without an activation it is dy), then the gradients of X, weight
-and bias from dz and X in one pass. Saved for it are X, weight and bias alone.
+``z[m, y, x] = bias[m] + sum_ij weight[m, i, j] X[m, y + i - 1, x + j - 1]``, X zero outside the map. Inside it, X
+may be a map plus ``shift[m]``: the bias of the 1x1 convolution before, which PyTorch's product would take two passes to
+add. Forward: one pass over X and the output, one launch. Backward: ``dz`` from X and dy (without an activation it is
+dy), then the gradients of X, weight and bias from dz and X in one pass. Saved for it are the arguments alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import widen
 from . import depthwise_forward
 from .depthwise_backward import depthwise_backward
 from .launch import device_obstacle, dtype_obstacle, require
@@ -43,7 +45,9 @@ def convolution_obstacle(convolution: nn.Conv2d) -> str | None:
     return None
 
 
-def obstacle(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> str | None:
+def obstacle(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none", shift: Tensor | None = None
+) -> str | None:
     """Why :func:`depthwise` cannot be computed; None if it can.
 
     Args:
@@ -51,11 +55,14 @@ def obstacle(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: 
         weight: (M, 1, 3, 3).
         bias: (M,) or None.
         activation: ``"none"``, ``"gelu"`` or ``"gate"``.
+        shift: (M,) or None.
     """
-    return _shape_obstacle(x, weight, bias, activation) or _kind_obstacle(x, weight, bias)
+    return _shape_obstacle(x, weight, bias, activation, shift) or _kind_obstacle(x, weight, bias, shift)
 
 
-def _shape_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> str | None:
+def _shape_obstacle(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None
+) -> str | None:
     if activation not in ACTIVATIONS:
         return f"unknown activation {activation!r}; known are {', '.join(map(repr, ACTIVATIONS))}"
     if x.dim() != 4 or 0 in x.shape:
@@ -63,15 +70,16 @@ def _shape_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None, activation: 
     channels = x.shape[1]
     if weight.shape != (channels, 1, 3, 3):
         return f"the weight is {tuple(weight.shape)}; with {channels} channels the kernel takes {(channels, 1, 3, 3)}"
-    if bias is not None and bias.shape != (channels,):
-        return f"the bias is {tuple(bias.shape)}; with {channels} channels the kernel takes {(channels,)}"
+    for name, parameter in (("bias", bias), ("shift", shift)):
+        if parameter is not None and parameter.shape != (channels,):
+            return f"the {name} is {tuple(parameter.shape)}; with {channels} channels the kernel takes {(channels,)}"
     if activation == "gate" and channels % 2:
         return f"the gate halves the channels; {channels} is odd"
     return None
 
 
-def _kind_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    parameters = (weight,) if bias is None else (weight, bias)
+def _kind_obstacle(x: Tensor, *given: Tensor | None) -> str | None:
+    parameters = [tensor for tensor in given if tensor is not None]
     for tensor in parameters:
         if tensor.device != x.device:
             return f"x is on {x.device}, a parameter on {tensor.device}"
@@ -81,7 +89,13 @@ def _kind_obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None
     return device_obstacle(x)
 
 
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> Tensor:
+def depthwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation = "none",
+    shift: Tensor | None = None,
+) -> Tensor:
     """3x3 depthwise convolution, zero padding 1, and its activation, in one pass; differentiable once.
 
     Args:
@@ -89,6 +103,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation:
         weight: (M, 1, 3, 3); its dtype may differ from that of ``x``.
         bias: (M,) or None.
         activation: ``"none"``: z; ``"gelu"``: GELU(z), exact; ``"gate"``: GELU(z[:, :M/2]) * z[:, M/2:].
+        shift: (M,), added to ``x`` before the padding, or None.
 
     Returns:
         (B, M, H, W), with the gate (B, M/2, H, W); contiguous, in the dtype of ``x``. Sums are taken in float32.
@@ -96,14 +111,20 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation:
     Raises:
         InputError: if the kernel does not apply; :func:`obstacle` says why beforehand.
     """
-    require("exda::depthwise", obstacle(x, weight, bias, activation))
-    return _depthwise(x, weight, bias, activation)
+    require("exda::depthwise", obstacle(x, weight, bias, activation, shift))
+    return _depthwise(x, weight, bias, activation, shift)
 
 
 def depthwise_reference(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none"
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: Activation = "none",
+    shift: Tensor | None = None,
 ) -> Tensor:
     """:func:`depthwise` in PyTorch's own operations: any device, any dtype, differentiable."""
+    if shift is not None:
+        x = x + shift[:, None, None]
     z = F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
     if activation == "none":
         return z
@@ -114,29 +135,40 @@ def depthwise_reference(
 
 
 @torch.library.custom_op("exda::depthwise", mutates_args=())
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
     out = _empty_output(x, weight, bias, activation)
-    depthwise_forward.fill(x, weight, bias, None, out, activation)
+    depthwise_forward.fill(x, weight, bias, shift, None, out, activation)
     return out
 
 
 @_depthwise.register_fake
-def _empty_output(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+def _empty_output(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None
+) -> Tensor:
     channels = x.shape[1] // 2 if activation == "gate" else x.shape[1]
     return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, str], output: Tensor) -> None:
-    x, weight, bias, ctx.activation = inputs
-    ctx.save_for_backward(x, weight, bias)
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, str, Tensor | None], output: Tensor) -> None:
+    x, weight, bias, ctx.activation, shift = inputs
+    ctx.save_for_backward(x, weight, bias, shift)
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, bias = ctx.saved_tensors
-    need_x, *need_parameters = ctx.needs_input_grad[:3]
-    found = depthwise_backward(dy, x, weight, bias, ctx.activation, need_x, any(need_parameters))
-    needed = zip(found, ctx.needs_input_grad, strict=False)
-    return (*(gradient if need else None for gradient, need in needed), None)
+    x, weight, bias, shift = ctx.saved_tensors
+    # The dispatcher drops last arguments that are their defaults: there are four inputs without a shift.
+    (need_x, need_weight, need_bias, _), need_shift = ctx.needs_input_grad[:4], any(ctx.needs_input_grad[4:])
+    dx, dweight, dbias = depthwise_backward(
+        dy, x, weight, bias, ctx.activation, need_x or need_shift, need_weight or need_bias, shift
+    )
+    gradients = (
+        dx if need_x else None,
+        dweight if need_weight else None,
+        dbias if need_bias else None,
+        None,
+        widen(dx).sum((0, 2, 3)).to(shift.dtype) if need_shift else None,
+    )
+    return gradients[: len(ctx.needs_input_grad)]
 
 
 _depthwise.register_autograd(_backward, setup_context=_save)

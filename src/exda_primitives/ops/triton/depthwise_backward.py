@@ -1,9 +1,9 @@
 """The gradients of a 3x3 depthwise convolution, given that of its activation's output.
 
 ``dX[m, y, x] = sum_ij weight[m, i, j] dz[m, y - i + 1, x - j + 1]`` and
-``dweight[m, i, j] = sum_yx X[m, y, x] dz[m, y - i + 1, x - j + 1]`` take the same nine neighbours of dz: one pass reads
-dz and X and writes dX. Every program writes its part of the sums into a buffer of its own; they are added up in a fixed
-order, to the same bits every time.
+``dweight[m, i, j] = sum_yx (X[m, y, x] + shift[m]) dz[m, y - i + 1, x - j + 1]`` take the same nine neighbours of dz:
+one pass reads dz and X and writes dX. Every program writes its part of the sums into a buffer of its own; they are
+added up in a fixed order, to the same bits every time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..precision import accumulation_dtype
 from . import depthwise_forward
-from .launch import divide_up, on_device_of
-from .stencil import block, load_columns, load_row, load_taps, rows_inside, slide
+from .launch import contiguous, divide_up, on_device_of, summed
+from .stencil import block, load_bias, load_row, load_shifted, load_taps, rows_inside, slide
+from .tiles import wide
 
 # Not tuned: the size of the buffer for the partial sums depends on them. 166 registers a thread in half precision.
 LANES, ROWS, UNROLL, WARPS = 128, 16, 2, 4
@@ -43,6 +45,7 @@ def depthwise_backward_kernel(
     dz,
     x,
     weight,
+    shift,
     dx,
     partials,
     CHANNELS,
@@ -71,6 +74,8 @@ def depthwise_backward_kernel(
     x += image * x_image + channel * x_channel
     end = tl.minimum(top + RY, H)
     zero = tl.full([CH, BX], 0.0, TYPE)
+    SHIFTED: tl.constexpr = shift is not None
+    constant = load_bias(shift, channel, known, TYPE)
     if dx is not None:
         dx += (image * CHANNELS + channel) * H * W + column
         w0, w1, w2, w3, w4, w5, w6, w7, w8 = load_taps(weight, channel, known, TYPE)
@@ -82,12 +87,13 @@ def depthwise_backward_kernel(
     # The first two rows complete no row of dX: their part of the loop below.
     for i in tl.static_range(2):
         row = top - 1 + i
-        left, centre, right = load_row(dz, row, first, H, W, dz_row, dz_column, known, BX, RUN, TYPE)
+        left, centre, right = load_row(dz, row, first, H, W, dz_row, dz_column, known, constant, False, BX, RUN, TYPE)
         if dx is not None:
             whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
         if partials is not None:
             at = x + (row + 1).to(tl.int64) * x_row
-            below = load_columns(at, column, W, x_column, rows_inside(known, row + 1, 0, end)).to(TYPE)
+            inside = rows_inside(known, row + 1, 0, end)
+            below = load_shifted(at, column, W, x_column, inside, constant, SHIFTED).to(TYPE)
             s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
                 above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8
             )
@@ -97,7 +103,9 @@ def depthwise_backward_kernel(
     for start in range(0, RY, UNROLL):
         for i in tl.static_range(UNROLL):
             row = top + start + i
-            left, centre, right = load_row(dz, row + 1, first, H, W, dz_row, dz_column, known, BX, RUN, TYPE)
+            left, centre, right = load_row(
+                dz, row + 1, first, H, W, dz_row, dz_column, known, constant, False, BX, RUN, TYPE
+            )
             if dx is not None:
                 whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
                 tl.store(
@@ -107,7 +115,8 @@ def depthwise_backward_kernel(
                 )
             if partials is not None:
                 at = x + (row + 2).to(tl.int64) * x_row
-                below = load_columns(at, column, W, x_column, rows_inside(known, row + 2, 0, end)).to(TYPE)
+                inside = rows_inside(known, row + 2, 0, end)
+                below = load_shifted(at, column, W, x_column, inside, constant, SHIFTED).to(TYPE)
                 s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
                     above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8
                 )
@@ -130,19 +139,23 @@ def depthwise_backward_kernel(
         tl.store(at + 9, tl.sum(s9, 1)[:, None], mask=known)
 
 
-def gradients(dz: Tensor, x: Tensor, weight: Tensor, dx: Tensor | None, need_parameters: bool) -> Tensor | None:
+def gradients(
+    dz: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, dx: Tensor | None, need_parameters: bool
+) -> Tensor | None:
     """Fills a contiguous ``dx``, if given; returns the gradients of weight and bias (M, 10), if needed."""
     batch, channels, height, width = x.shape
     run = depthwise_forward.run_length(dz)
     group, columns = depthwise_forward.tile(width, run, LANES)
     parts = batch * divide_up(height, ROWS) * divide_up(width, columns)
-    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
-    partials = torch.empty((parts, channels, SUMS), dtype=wide, device=x.device) if need_parameters else None
+    partials = None
+    if need_parameters:
+        partials = torch.empty((parts, channels, SUMS), dtype=accumulation_dtype(x.dtype), device=x.device)
     with on_device_of(x):
         depthwise_backward_kernel[(parts * divide_up(channels, group),)](
             dz,
             x,
             weight.contiguous(),
+            contiguous(shift),
             dx,
             partials,
             channels,
@@ -155,10 +168,10 @@ def gradients(dz: Tensor, x: Tensor, weight: Tensor, dx: Tensor | None, need_par
             RY=ROWS,
             UNROLL=UNROLL,
             RUN=run,
-            TYPE=tl.float64 if x.dtype is torch.float64 else tl.float32,
+            TYPE=wide(x.dtype),
             num_warps=WARPS,
         )
-    return None if partials is None else partials.sum(0)
+    return None if partials is None else summed(partials)
 
 
 @torch.library.custom_op("exda::depthwise_backward", mutates_args=())
@@ -170,6 +183,7 @@ def depthwise_backward(
     activation: str,
     need_x: bool,
     need_parameters: bool,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``x``, weight and bias of :func:`exda_primitives.ops.triton.depthwise.depthwise`.
 
@@ -181,6 +195,7 @@ def depthwise_backward(
         activation: ``"none"``, ``"gelu"`` or ``"gate"``.
         need_x: without it, an empty tensor comes in place of the gradient of ``x``.
         need_parameters: likewise for those of weight and bias.
+        shift: (M,) or None; its gradient is the sum of that of ``x`` over images and pixels.
 
     Returns:
         In the shapes and dtypes of ``x``, ``weight`` and ``bias``. Sums are taken in float32; dz is rounded to the
@@ -192,8 +207,8 @@ def depthwise_backward(
     dz = dy
     if activation != "none":
         dz = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        depthwise_forward.fill(x, weight, bias, dy, dz, activation)
-    sums = gradients(dz, x, weight, dx if need_x else None, need_parameters)
+        depthwise_forward.fill(x, weight, bias, shift, dy, dz, activation)
+    sums = gradients(dz, x, weight, shift, dx if need_x else None, need_parameters)
     if sums is not None:
         dweight.copy_(sums[:, :9].view(dweight.shape))
         dbias.copy_(sums[:, 9])
@@ -209,6 +224,7 @@ def _empty_gradients(
     activation: str,
     need_x: bool,
     need_parameters: bool,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     nothing = (0,)
     parameters = weight if bias is None else bias

@@ -1,17 +1,17 @@
-"""``act(DW(X))`` in one pass, or, given the gradient dy of that, ``dz = dy * act'(z)`` with z = DW(X) computed anew.
+"""``act(z)``, ``z = DW(X + shift)``, in one pass, or, given its gradient dy, ``dz = dy * act'(z)``; z is computed anew.
 
 X is read once (its neighbouring columns out of registers or the cache), the output is written once; z is never stored.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import autotuned, column_block, divide_up, on_device_of, row_aligned
+from .launch import autotuned, column_block, contiguous, divide_up, on_device_of, row_aligned
 from .stencil import block, gelu, gelu_derivative, load_bias, load_columns, load_row, load_taps, rows_inside, slide
+from .tiles import wide
 
 # LANES are the threads of a program, one vector load each. More rows unrolled are more loads in flight, but four of the
 # gate's take 150 registers, and all 16 more code than the instruction cache holds.
@@ -30,6 +30,7 @@ def depthwise_kernel(
     x,
     weight,
     bias,
+    shift,
     dy,
     out,
     CHANNELS,
@@ -59,6 +60,7 @@ def depthwise_kernel(
     BX: tl.constexpr = WIDTH if WIDTH < TILE else TILE
     CH: tl.constexpr = TILE // BX
     GATE: tl.constexpr = ACTIVATION == "gate"
+    SHIFTED: tl.constexpr = shift is not None
     image, channel, top, first = block(CHANNELS, H, W, CH, BX, RY)
     known = channel < CHANNELS
     column = first + tl.arange(0, BX)[None, :]
@@ -67,6 +69,7 @@ def depthwise_kernel(
     x += image * x_image
     a_rows = x + channel * x_channel
     a_bias = load_bias(bias, channel, known, TYPE)
+    a_shift = load_bias(shift, channel, known, TYPE)
     a0, a1, a2, a3, a4, a5, a6, a7, a8 = load_taps(weight, channel, known, TYPE)
     a_upper, a_lower = a_bias, a_bias
     out += image * out_channels * H * W + column
@@ -75,6 +78,7 @@ def depthwise_kernel(
         partner = channel + CHANNELS
         b_rows = x + partner * x_channel
         b_bias = load_bias(bias, partner, known, TYPE)
+        b_shift = load_bias(shift, partner, known, TYPE)
         b0, b1, b2, b3, b4, b5, b6, b7, b8 = load_taps(weight, partner, known, TYPE)
         b_upper, b_lower = b_bias, b_bias
         b_out = out + partner * H * W
@@ -83,22 +87,30 @@ def depthwise_kernel(
 
     for i in tl.static_range(2):
         row = top - 1 + i
-        left, centre, right = load_row(a_rows, row, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+        left, centre, right = load_row(
+            a_rows, row, first, H, W, x_row, x_column, known, a_shift, SHIFTED, BX, RUN, TYPE
+        )
         a, a_upper, a_lower = slide(a_upper, a_lower, a_bias, left, centre, right, a0, a1, a2, a3, a4, a5, a6, a7, a8)
         if GATE:
-            left, centre, right = load_row(b_rows, row, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+            left, centre, right = load_row(
+                b_rows, row, first, H, W, x_row, x_column, known, b_shift, SHIFTED, BX, RUN, TYPE
+            )
             b, b_upper, b_lower = slide(
                 b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
             )
     for start in range(0, RY, UNROLL):
         for i in tl.static_range(UNROLL):
             row = top + start + i
-            left, centre, right = load_row(a_rows, row + 1, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+            left, centre, right = load_row(
+                a_rows, row + 1, first, H, W, x_row, x_column, known, a_shift, SHIFTED, BX, RUN, TYPE
+            )
             a, a_upper, a_lower = slide(
                 a_upper, a_lower, a_bias, left, centre, right, a0, a1, a2, a3, a4, a5, a6, a7, a8
             )
             if GATE:
-                left, centre, right = load_row(b_rows, row + 1, first, H, W, x_row, x_column, known, BX, RUN, TYPE)
+                left, centre, right = load_row(
+                    b_rows, row + 1, first, H, W, x_row, x_column, known, b_shift, SHIFTED, BX, RUN, TYPE
+                )
                 b, b_upper, b_lower = slide(
                     b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
                 )
@@ -134,7 +146,15 @@ def tile(width: int, run: int, lanes: int) -> tuple[int, int]:
     return pixels // columns, columns
 
 
-def fill(x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor | None, out: Tensor, activation: str) -> None:
+def fill(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shift: Tensor | None,
+    dy: Tensor | None,
+    out: Tensor,
+    activation: str,
+) -> None:
     """Fills a contiguous ``out`` with the activation of z or, where ``dy`` is given, with the gradient of z."""
     channels, (height, width) = x.shape[1] // (2 if activation == "gate" else 1), x.shape[2:]
     run = run_length(x)
@@ -147,7 +167,8 @@ def fill(x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor | None, out:
         depthwise_kernel[grid](
             x,
             weight.contiguous(),
-            None if bias is None else bias.contiguous(),
+            contiguous(bias),
+            contiguous(shift),
             dy,
             out,
             channels,
@@ -158,5 +179,5 @@ def fill(x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor | None, out:
             ACTIVATION=activation,
             WIDTH=column_block(width),
             RUN=run,
-            TYPE=tl.float64 if x.dtype is torch.float64 else tl.float32,
+            TYPE=wide(x.dtype),
         )

@@ -5,174 +5,30 @@ A_token] + alpha mean(A_own)``, (c x (c+K)) a head; ``[M_v, M_g] = left blockdia
 behind the attention, and with the last convolution W2, b2 of the non-linear value ``M_t = M_v W2`` and
 ``shift = M_v b2 + bias``.
 
-Two launches: E is computed tile by tile inside the product with ``left`` (one program a head and rows of ``left``; the
-softmaxes are cheaper than a launch), then M_t and the shift, where there is a branch. Everything is float32 and exact,
-whatever TF32 does elsewhere. Backward, the small matrices are computed again in plain PyTorch, under autograd.
+One launch: E is computed tile by tile inside the product with ``left`` (one program a head and rows of ``left``; the
+softmaxes are cheaper than a launch). M_t and the shift take another (:mod:`.compose`) or, of small matrices, none
+(:mod:`.fold_branch`). Everything is float32 and exact, whatever TF32 does elsewhere. Backward, the small matrices are
+computed again in plain PyTorch, under autograd.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ...errors import InputError
 from ..precision import EPS, accumulation_dtype, widen, without_autocast
 from ..terms import Reinject
+from .compose import compose, compose_reference
+from .fold_kernels import fold_kernel
 from .gram import Gram
-from .launch import device_obstacle, divide_up, dtype_obstacle, on_device_of, require
-from .tiles import dot, tile_side, wide
+from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .tiles import tile_side, wide
 
-_EPS: tl.constexpr = tl.constexpr(EPS)
-
-
-@triton.jit
-def _divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.constexpr) -> tl.tensor:
-    """What to divide rows by for a norm of 1, of their squared norms: see :func:`..precision.unit_divisor`."""
-    # 0 for what is not there: Triton 3.2 does not compile another constant in a loop.
-    norm = tl.sqrt(tl.load(squares + i, mask=i < M, other=0.0).to(TYPE))
-    return tl.where(norm == 0, 1.0, tl.maximum(norm, _EPS))
-
-
-@triton.jit
-def _logit_rows(
-    products: tl.tensor,
-    q_squares: tl.tensor,
-    columns: tl.tensor,
-    temperature: tl.tensor,
-    i: tl.tensor,
-    j: tl.tensor,
-    M: tl.constexpr,
-) -> tl.tensor:
-    """Rows ``i`` of the logits, given what to divide columns ``j`` by."""
-    at = products + i[:, None] * M + j[None, :]
-    rows = tl.load(at, mask=(i < M)[:, None] & (j < M)[None, :], other=0.0)
-    return temperature * (rows / _divisors(q_squares, i, M, rows.dtype)[:, None] / columns[None, :])
-
-
-@triton.jit
-def _softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
-    """Of rows over the columns ``inside``, 0 in all others; and the logarithm of each row's sum of exponentials."""
-    logits = tl.where(inside[None, :], logits, float("-inf"))
-    largest = tl.max(logits, 1)
-    weights = tl.exp(logits - largest[:, None])
-    total = tl.sum(weights, 1)
-    return weights / total[:, None], largest + tl.log(total)
-
-
-@triton.jit
-def _fold_kernel(
-    products: tl.tensor,
-    q_squares: tl.tensor,
-    k_squares: tl.tensor,
-    temperature: tl.tensor,
-    gate: tl.tensor,
-    alpha: tl.tensor,
-    left: tl.tensor,
-    matrix: tl.tensor,
-    token_matrix: tl.tensor,
-    products_image: tl.tensor,
-    products_head: tl.tensor,
-    q_image: tl.tensor,
-    q_head: tl.tensor,
-    k_image: tl.tensor,
-    k_head: tl.tensor,
-    left_row: tl.tensor,
-    heads: tl.tensor,
-    scale: tl.tensor,
-    ROWS: tl.constexpr,
-    C: tl.constexpr,
-    K: tl.constexpr,
-    CHANNELWISE: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    TYPE: tl.constexpr,
-) -> None:
-    M: tl.constexpr = C + K
-    o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
-    head = tl.program_id(1)
-    image = tl.program_id(2)
-    j = tl.arange(0, BLOCK_M)
-    products += image * products_image + head * products_head
-    q_squares += image * q_image + head * q_head
-    columns = _divisors(k_squares + image * k_image + head * k_head, j, M, TYPE)
-    temperature = tl.load(temperature + head).to(TYPE)
-    if K > 0:
-        gate = tl.load(gate + head).to(TYPE)
-        alpha = tl.load(alpha + head).to(TYPE)
-        if not CHANNELWISE:
-            own = tl.zeros((1, BLOCK_M), TYPE)
-            for first in range(C, M, BLOCK_R):
-                i = first + tl.arange(0, BLOCK_R)
-                weights, _ = _softmax(_logit_rows(products, q_squares, columns, temperature, i, j, M), j < M)
-                own += tl.sum(tl.where((i < M)[:, None], weights, 0.0), 0)[None, :] / K
-
-    acc = tl.zeros((BLOCK_O, BLOCK_M), TYPE)
-    for first in range(0, C, BLOCK_R):
-        i = first + tl.arange(0, BLOCK_R)
-        logits = _logit_rows(products, q_squares, columns, temperature, i, j, M)
-        mixing, own_sum = _softmax(logits, j < C)
-        if K > 0:
-            onto_tokens, token_sum = _softmax(logits, (j >= C) & (j < M))
-            odds = tl.exp(-tl.abs(token_sum - own_sum))
-            mass = (gate * tl.where(token_sum > own_sum, 1.0, odds) / (1 + odds))[:, None]
-            mixing = (1 - mass) * mixing + mass * onto_tokens
-            if CHANNELWISE:
-                own_rows, _ = _softmax(_logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
-                mixing += alpha * own_rows
-            else:
-                mixing += alpha * own
-        weight = tl.load(
-            left + o[:, None] * left_row + (head * C + i)[None, :],
-            mask=(o < ROWS)[:, None] & (i < C)[None, :],
-            other=0.0,
-        )
-        acc = dot(weight.to(TYPE), mixing, acc, "ieee")
-
-    rows = ((image * ROWS + o) * heads + head)[:, None]
-    tl.store(matrix + rows * C + j[None, :], acc, mask=(o < ROWS)[:, None] & (j < C)[None, :])
-    if K > 0:
-        tokens = (o < ROWS)[:, None] & (j >= C)[None, :] & (j < M)[None, :]
-        tl.store(token_matrix + rows * K + (j - C)[None, :], acc * scale, mask=tokens)
-
-
-@triton.jit
-def _compose_kernel(
-    matrix: tl.tensor,
-    weight: tl.tensor,
-    vector: tl.tensor,
-    bias: tl.tensor,
-    out: tl.tensor,
-    shift: tl.tensor,
-    weight_row: tl.tensor,
-    ROWS: tl.constexpr,
-    C: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    BIAS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TYPE: tl.constexpr,
-) -> None:
-    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    rows = tl.program_id(2) * ROWS + o
-    acc = tl.zeros((BLOCK, BLOCK), TYPE)
-    total = tl.zeros((BLOCK,), TYPE)
-    for first in range(0, C, BLOCK):
-        i = first + tl.arange(0, BLOCK)
-        a = tl.load(matrix + rows[:, None] * C + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
-        b = tl.load(
-            weight + i[:, None] * weight_row + j[None, :], mask=(i < C)[:, None] & (j < COLUMNS)[None, :], other=0.0
-        )
-        acc = dot(a, b.to(TYPE), acc, "ieee")
-        total += tl.sum(a * tl.load(vector + i, mask=i < C, other=0.0).to(TYPE)[None, :], 1)
-    if BIAS:
-        total += tl.load(bias + o, mask=o < ROWS, other=0.0).to(TYPE)
-    tl.store(out + rows[:, None] * COLUMNS + j[None, :], acc, mask=(o < ROWS)[:, None] & (j < COLUMNS)[None, :])
-    tl.store(shift + rows, total, mask=(o < ROWS) & (tl.program_id(1) + 0 * o == 0))
+__all__ = ["TokenMixing", "compose", "compose_reference", "fold", "fold_reference"]
 
 
 class TokenMixing(NamedTuple):
@@ -238,42 +94,73 @@ def fold_reference(
         return matrix.flatten(2), None if tokens is None else tokens.scale * token_matrix.flatten(2)
 
 
-def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``matrix weight`` and ``matrix vector + bias``: a 1x1 convolution folded into what follows it; one launch.
-
-    Differentiable.
-
-    Args:
-        matrix: (B, O, C), float32.
-        weight: of the convolution, (C, J), of any dtype.
-        vector: its bias, (C,), of any dtype.
-        bias: (O,), of any dtype, or None.
-
-    Returns:
-        (B, O, J) and (B, O), float32.
-
-    Raises:
-        InputError: for shapes that do not fit each other, and where no kernel can run.
-    """
-    product, shift = _compose(matrix, weight, vector, bias)
-    return product, shift
-
-
-def compose_reference(
-    matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """:func:`compose` in plain PyTorch; any dtype, device and layout."""
-    with without_autocast(matrix):
-        shift = matrix @ vector.to(matrix.dtype)
-        return matrix @ weight.to(matrix.dtype), shift if bias is None else shift + bias.to(matrix.dtype)
-
-
 def _divisor(squares: Tensor) -> Tensor:
     # The square root of 0 has no derivative, and its infinity survives a `where` behind it.
     return torch.where(squares == 0, 1, squares).sqrt().clamp_min(EPS)
 
 
-def _check_fold(
+class Blocks:
+    """Gram blocks and parameters as the kernels take them, checked.
+
+    Attributes:
+        tensors: pointers of the kernels, in their order.
+        strides: likewise.
+        matrices: to be filled: (B, O, h*c) and, if there are tokens, (B, O, h*K).
+        sizes: constants of the kernels.
+    """
+
+    def __init__(
+        self,
+        products: Tensor,
+        q_squares: Tensor,
+        k_squares: Tensor,
+        temperature: Tensor,
+        left: Tensor,
+        gate: Tensor | None,
+        alpha: Tensor | None,
+        channelwise: bool,
+    ) -> None:
+        _check(products, (q_squares, k_squares), (temperature, gate, alpha), left, channelwise)
+        self.batch, self.heads, m = products.shape[:3]
+        self.rows, channels = left.shape
+        c = channels // self.heads
+        if products.stride()[2:] != (m, 1):
+            products = products.contiguous()
+        q_squares, k_squares, left = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_squares, k_squares, left))
+        self.matrices = empty_matrices(products, left, gate)
+        self.tensors = [
+            products,
+            q_squares,
+            k_squares,
+            *(contiguous(x) for x in (temperature, gate, alpha)),
+            left,
+            self.matrices[0],
+            self.matrices[-1],
+        ]
+        self.strides = [*products.stride()[:2], *q_squares.stride()[:2], *k_squares.stride()[:2], left.stride(0)]
+        columns = tile_side(m, 4096)
+        self.sizes: dict[str, Any] = {
+            "ROWS": self.rows,
+            "C": c,
+            "K": m - c,
+            "CHANNELWISE": channelwise,
+            "BLOCK_O": tile_side(self.rows, 32),
+            "BLOCK_M": columns,
+            "BLOCK_R": 16,
+            "TYPE": wide(products.dtype),
+            "num_warps": 4 if columns <= 128 else 8,
+        }
+
+
+def empty_matrices(products: Tensor, left: Tensor, gate: Tensor | None) -> list[Tensor]:
+    """Uninitialised: (B, O, h*c) and, with a gate, (B, O, h*K)."""
+    batch, heads, m = products.shape[:3]
+    rows, channels = left.shape
+    widths = [channels] if gate is None else [channels, heads * m - channels]
+    return [torch.empty((batch, rows, width), device=products.device, dtype=products.dtype) for width in widths]
+
+
+def _check(
     products: Tensor, squares: tuple[Tensor, Tensor], terms: tuple[Tensor | None, ...], left: Tensor, channelwise: bool
 ) -> None:
     require("fold", device_obstacle(products) or dtype_obstacle(products))
@@ -317,47 +204,12 @@ def _fold(
     scale: float,
     channelwise: bool,
 ) -> list[Tensor]:
-    _check_fold(products, (q_squares, k_squares), (temperature, gate, alpha), left, channelwise)
-    batch, heads, m = products.shape[:3]
-    rows, channels = left.shape
-    c = channels // heads
-    if products.stride()[2:] != (m, 1):
-        products = products.contiguous()
-    q_squares, k_squares, left = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_squares, k_squares, left))
-    temperature = temperature.contiguous()
-    gate, alpha = (None if x is None else x.contiguous() for x in (gate, alpha))
-    out = [torch.empty((batch, rows, channels), device=products.device, dtype=products.dtype)]
-    if m > c:
-        out.append(torch.empty((batch, rows, heads * (m - c)), device=products.device, dtype=products.dtype))
-    block, columns = tile_side(rows, 32), tile_side(m, 4096)
+    blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
     with on_device_of(products):
-        _fold_kernel[(divide_up(rows, block), heads, batch)](
-            products,
-            q_squares,
-            k_squares,
-            temperature,
-            gate,
-            alpha,
-            left,
-            out[0],
-            out[-1],
-            *products.stride()[:2],
-            *q_squares.stride()[:2],
-            *k_squares.stride()[:2],
-            left.stride(0),
-            heads,
-            scale,
-            ROWS=rows,
-            C=c,
-            K=m - c,
-            CHANNELWISE=channelwise,
-            BLOCK_O=block,
-            BLOCK_M=columns,
-            BLOCK_R=16,
-            TYPE=wide(products.dtype),
-            num_warps=4 if columns <= 128 else 8,
+        fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
+            *blocks.tensors, *blocks.strides, blocks.heads, scale, **blocks.sizes
         )
-    return out
+    return blocks.matrices
 
 
 @_fold.register_fake
@@ -372,84 +224,50 @@ def _(
     scale: float,
     channelwise: bool,
 ) -> list[Tensor]:
-    batch, heads, m = products.shape[:3]
-    rows, channels = left.shape
-    widths = [channels] if gate is None else [channels, heads * m - channels]
-    return [torch.empty((batch, rows, width), device=products.device, dtype=products.dtype) for width in widths]
+    return empty_matrices(products, left, gate)
 
 
-def _save_fold(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *tensors, ctx.scale, ctx.channelwise = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate_fold(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    inputs: list[Any] = [None if x is None else x.detach() for x in ctx.saved_tensors]
-    leaves = [x.requires_grad_() for x, wanted in zip(inputs, ctx.needs_input_grad, strict=False) if wanted]
-    products, q_squares, k_squares, temperature, left, gate, alpha = inputs
+def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
+    return gradients(lambda *inputs: again(*inputs, ctx.scale, ctx.channelwise), ctx, grads)
+
+
+def again(
+    products: Tensor,
+    q_squares: Tensor,
+    k_squares: Tensor,
+    temperature: Tensor,
+    left: Tensor,
+    gate: Tensor | None,
+    alpha: Tensor | None,
+    scale: float,
+    channelwise: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`fold_reference` of the operator's arguments."""
     tokens = None
-    if gate is not None:
-        tokens = TokenMixing(gate, alpha, ctx.scale, "channelwise" if ctx.channelwise else "mean")
+    if gate is not None and alpha is not None:
+        tokens = TokenMixing(gate, alpha, scale, "channelwise" if channelwise else "mean")
+    return fold_reference(Gram(products, q_squares, k_squares), temperature, left, tokens)
+
+
+def gradients(
+    function: Callable[..., Sequence[Tensor | None]], ctx: Any, grads: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Those that are needed of what ``ctx`` saved, by differentiating a function of it; None for all other inputs."""
+    inputs = [None if x is None else x.detach() for x in ctx.saved_tensors]
+    wanted = [
+        x.requires_grad_() for x, need in zip(inputs, ctx.needs_input_grad, strict=False) if need and x is not None
+    ]
     with torch.enable_grad():
-        matrices = fold_reference(Gram(products, q_squares, k_squares), temperature, left, tokens)
-    found = iter(torch.autograd.grad([x for x in matrices if x is not None], leaves, grads))
-    return tuple(next(found) if wanted else None for wanted in ctx.needs_input_grad)
+        outputs = [x for x in function(*inputs) if x is not None]
+    # Those that do not depend on what is wanted have no graph.
+    pairs = [(x, grad) for x, grad in zip(outputs, grads, strict=True) if x.requires_grad]
+    found = iter(torch.autograd.grad([x for x, _ in pairs], wanted, [grad for _, grad in pairs]))
+    return tuple(next(found) if need else None for need in ctx.needs_input_grad)
 
 
-_fold.register_autograd(_differentiate_fold, setup_context=_save_fold)
-
-
-@torch.library.custom_op("exda::compose", mutates_args=())
-def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    require("compose", device_obstacle(matrix) or dtype_obstacle(matrix))
-    batch, rows, channels = matrix.shape
-    columns = weight.shape[1]
-    expected = (channels, columns), (channels,), None if bias is None else (rows,)
-    if (weight.shape, vector.shape, None if bias is None else bias.shape) != expected:
-        raise InputError(
-            f"compose: weight, vector and bias are {tuple(weight.shape)}, {tuple(vector.shape)} and "
-            f"{None if bias is None else tuple(bias.shape)} for matrices {tuple(matrix.shape)}; expected (C, J), (C,) "
-            "and (O,) or None for (B, O, C)"
-        )
-    matrix, weight, vector = matrix.contiguous(), weight.contiguous(), vector.contiguous()
-    out = torch.empty((batch, rows, columns), device=matrix.device, dtype=matrix.dtype)
-    shift = torch.empty((batch, rows), device=matrix.device, dtype=matrix.dtype)
-    block = 32
-    with on_device_of(matrix):
-        _compose_kernel[(divide_up(rows, block), divide_up(columns, block), batch)](
-            matrix,
-            weight,
-            vector,
-            None if bias is None else bias.contiguous(),
-            out,
-            shift,
-            columns,
-            ROWS=rows,
-            C=channels,
-            COLUMNS=columns,
-            BIAS=bias is not None,
-            BLOCK=block,
-            TYPE=wide(matrix.dtype),
-        )
-    return out, shift
-
-
-@_compose.register_fake
-def _(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    return matrix.new_empty((*matrix.shape[:2], weight.shape[1])), matrix.new_empty(matrix.shape[:2])
-
-
-def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:
-    matrix, weight, vector, bias = ctx.saved_tensors
-    with without_autocast(matrix):
-        d_matrix = grad @ weight.to(grad.dtype).T + shift_grad[..., None] * vector.to(grad.dtype)
-        d_weight = (matrix.transpose(1, 2) @ grad).sum(0).to(weight.dtype)
-        d_vector = (matrix * shift_grad[..., None]).sum((0, 1)).to(vector.dtype)
-    return d_matrix, d_weight, d_vector, None if bias is None else shift_grad.sum(0).to(bias.dtype)
-
-
-_compose.register_autograd(_differentiate_compose, setup_context=_save_compose)
+_fold.register_autograd(_differentiate, setup_context=_save)

@@ -3,7 +3,8 @@
 With ``Q* = [q; g]`` and ``K* = [k; g]``, (c+K) rows of N pixels a head: the unnormalised Gram blocks ``P = Q* K*^T``,
 that is ``q k^T``, ``q g^T``, ``g k^T`` and ``g g^T``, and the squared norms of all rows. Nothing is concatenated: the
 rows of a tile come from two addresses. The forward pass reads q, k and g once (tiles of more than 128 rows: once from
-memory, again from the cache) into one partial sum a split of the pixels; PyTorch adds those, in a fixed order.
+memory, again from the cache) into one partial sum a split of the pixels; PyTorch adds those in a fixed order, by a
+second launch where there is more than one.
 
 Backward, ``dQ* = dP K* + 2 dq^2 Q*`` and ``dK* = dP^T Q* + 2 dk^2 K*`` (dq^2, dk^2 the gradients of the squared norms,
 one a row): one pass that reads q, k, g and writes dq, dk and ``dg = dQ*[c:] + dK*[c:]``.
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..precision import accumulation_dtype, widen, without_autocast
-from .launch import autotuned, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .launch import autotuned, device_obstacle, divide_up, dtype_obstacle, on_device_of, require, summed
 from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, split_of, tile_side, vectorisable, wide
 
 
@@ -70,7 +71,7 @@ def _rows(
 @autotuned(
     [
         triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=4),
-        triton.Config({"BLOCK_N": 128}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=3),
         triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
         triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
     ],
@@ -298,7 +299,7 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
             TYPE=wide(q.dtype),
             PRECISION=dot_precision(q),
         )
-    return partial.sum(0)
+    return summed(partial)
 
 
 @_gram.register_fake

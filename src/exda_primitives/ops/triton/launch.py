@@ -99,6 +99,16 @@ def on_device_of(x: torch.Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device_of(x)
 
 
+def contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
+    """A parameter that may be absent, its elements one after the other."""
+    return None if x is None else x.contiguous()
+
+
+def summed(partial: torch.Tensor) -> torch.Tensor:
+    """The sum over the first dimension, in a fixed order: one launch; of a single part, which is the sum, none."""
+    return partial.squeeze(0) if len(partial) == 1 else partial.sum(0)
+
+
 def divide_up(a: int, b: int) -> int:
     """The smallest number of blocks of ``b`` that hold ``a``."""
     return -(-a // b)

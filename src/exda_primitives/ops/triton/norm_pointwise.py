@@ -15,204 +15,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..precision import accumulation_dtype, widen, without_autocast
-from .launch import autotuned, divide_up, dtype_obstacle, on_device_of, require
-from .norm import (
-    input_gradient,
-    layer_norm,
-    layer_norm_reference,
-    load_channels,
-    load_tile,
-    moments,
-    normalised,
-    store_parameter_sums,
-    store_tile,
-)
+from .launch import contiguous, divide_up, dtype_obstacle, on_device_of, require, summed
+from .norm import layer_norm, layer_norm_reference
 from .norm import obstacle as norm_obstacle
-from .tiles import dot, dot_precision, split_of, tile_side, wide
+from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel, weight_gradient_kernel
+from .tiles import dot_precision, split_of, tile_side, wide
 
 FUSED_CHANNELS = 128
 # Pixels of a program of the input's gradient: its part of the parameters' gradients is one row of a buffer.
 _GRADIENT_BN = 64
-
-
-@autotuned(
-    [
-        triton.Config({"BN": 128, "BO": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BN": 64, "BO": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BN": 128, "BO": 128}, num_warps=8, num_stages=2),
-        triton.Config({"BN": 256, "BO": 64}, num_warps=8, num_stages=2),
-        # The one that fits 99 KiB of shared memory (compute capability 8.6, 8.9) in float32.
-        triton.Config({"BN": 64, "BO": 32}, num_warps=4, num_stages=2),
-    ],
-    key=["CHANNELS", "OUTPUTS"],
-)
-@triton.jit
-def norm_pointwise_kernel(
-    x,
-    norm_weight,
-    norm_bias,
-    weight,
-    bias,
-    out,
-    CHANNELS: tl.constexpr,
-    PIXELS,
-    OUTPUTS: tl.constexpr,
-    x_image,
-    x_channel,
-    x_pixel,
-    EPS: tl.constexpr,
-    SUBTRACT_MEAN: tl.constexpr,
-    TYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BC: tl.constexpr,
-    BN: tl.constexpr,
-    BO: tl.constexpr,
-):
-    """Y at BN pixels of one image, all outputs."""
-    tiles = (PIXELS + BN - 1) // BN
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    pixel = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
-    channel = tl.arange(0, BC)
-    x += image * x_image
-    out += image * OUTPUTS * PIXELS
-    tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
-    mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
-    n = normalised(tile, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN)
-    n *= load_channels(norm_weight, channel, CHANNELS, 1.0, TYPE)
-    n += load_channels(norm_bias, channel, CHANNELS, 0.0, TYPE)
-    n = tl.where((channel < CHANNELS)[:, None], n, 0.0).to(x.dtype.element_ty)
-    for first in range(0, OUTPUTS, BO):
-        output = first + tl.arange(0, BO)
-        w = load_tile(weight, output, channel, OUTPUTS, CHANNELS, CHANNELS, 1, x.dtype.element_ty)
-        y = dot(w, n, tl.zeros([BO, BN], TYPE), PRECISION) + load_channels(bias, output, OUTPUTS, 0.0, TYPE)
-        store_tile(out, y, output, pixel, OUTPUTS, PIXELS)
-
-
-@autotuned(
-    [
-        triton.Config({"BO": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BO": 32}, num_warps=4, num_stages=4),
-        triton.Config({"BO": 64}, num_warps=8, num_stages=3),
-        triton.Config({"BO": 128}, num_warps=8, num_stages=2),
-    ],
-    key=["CHANNELS", "OUTPUTS"],
-)
-@triton.jit
-def input_gradient_kernel(
-    x,
-    dy,
-    norm_weight,
-    weight,
-    dx,
-    partial,
-    CHANNELS: tl.constexpr,
-    PIXELS,
-    OUTPUTS: tl.constexpr,
-    x_image,
-    x_channel,
-    x_pixel,
-    dy_image,
-    dy_output,
-    dy_pixel,
-    EPS: tl.constexpr,
-    SUBTRACT_MEAN: tl.constexpr,
-    TYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BC: tl.constexpr,
-    BN: tl.constexpr,
-    BO: tl.constexpr,
-):
-    """Dx at BN pixels of one image and, unless ``partial`` is None, their part of the norm's parameters' gradients."""
-    tiles = (PIXELS + BN - 1) // BN
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    pixel = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
-    channel = tl.arange(0, BC)
-    x += image * x_image
-    dy += image * dy_image
-    dx += image * CHANNELS * PIXELS
-    dn = tl.zeros([BC, BN], TYPE)
-    for first in range(0, OUTPUTS, BO):
-        output = first + tl.arange(0, BO)
-        w = load_tile(weight, channel, output, CHANNELS, OUTPUTS, 1, CHANNELS, dy.dtype.element_ty)
-        upstream = load_tile(dy, output, pixel, OUTPUTS, PIXELS, dy_output, dy_pixel, dy.dtype.element_ty)
-        dn = dot(w, upstream, dn, PRECISION)
-    tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
-    mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
-    inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
-    z = normalised(tile, mean, inverse, SUBTRACT_MEAN)
-    dz = dn * load_channels(norm_weight, channel, CHANNELS, 1.0, TYPE)
-    along = tl.sum(dz * z, 0) / CHANNELS
-    level = tl.sum(dz, 0) / CHANNELS
-    gradient = input_gradient(tile, dz, mean, inverse, along, level, SUBTRACT_MEAN)
-    store_tile(dx, gradient, channel, pixel, CHANNELS, PIXELS)
-    if partial is not None:
-        store_parameter_sums(partial, dn, z, channel, CHANNELS)
-
-
-@autotuned(
-    [
-        triton.Config({"BN": 64}, num_warps=8, num_stages=2),
-        triton.Config({"BN": 32}, num_warps=8, num_stages=3),
-        triton.Config({"BN": 32}, num_warps=4, num_stages=3),
-    ],
-    key=["CHANNELS", "OUTPUTS"],
-)
-@triton.jit
-def weight_gradient_kernel(
-    x,
-    dy,
-    norm_weight,
-    norm_bias,
-    partial,
-    CHANNELS: tl.constexpr,
-    PIXELS,
-    OUTPUTS: tl.constexpr,
-    x_image,
-    x_channel,
-    x_pixel,
-    dy_image,
-    dy_output,
-    dy_pixel,
-    EPS: tl.constexpr,
-    SUBTRACT_MEAN: tl.constexpr,
-    TYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    SPLIT: tl.constexpr,
-    BC: tl.constexpr,
-    BN: tl.constexpr,
-    BO: tl.constexpr,
-):
-    """This program's part of dW and db, BO outputs over SPLIT pixels, in ``partial`` (images * splits, O, C + 1)."""
-    blocks = (OUTPUTS + BO - 1) // BO
-    splits = (PIXELS + SPLIT - 1) // SPLIT
-    output = tl.program_id(0) % blocks * BO + tl.arange(0, BO)
-    part = (tl.program_id(0) // blocks).to(tl.int64)
-    start = (part % splits).to(tl.int32) * SPLIT
-    channel = tl.arange(0, BC)
-    x += part // splits * x_image
-    dy += part // splits * dy_image
-    gain = load_channels(norm_weight, channel, CHANNELS, 1.0, TYPE)
-    shift = load_channels(norm_bias, channel, CHANNELS, 0.0, TYPE)
-    dw = tl.zeros([BO, BC], TYPE)
-    db = tl.zeros([BO], TYPE)
-    for first in range(0, SPLIT, BN):
-        pixel = start + first + tl.arange(0, BN)
-        tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
-        upstream = load_tile(dy, output, pixel, OUTPUTS, PIXELS, dy_output, dy_pixel, dy.dtype.element_ty)
-        mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
-        n = normalised(tile, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN) * gain + shift
-        dw = dot(upstream, tl.trans(n.to(dy.dtype.element_ty)), dw, PRECISION)
-        db += tl.sum(upstream.to(TYPE), 1)
-    at = partial + part * OUTPUTS * (CHANNELS + 1)
-    known = output < OUTPUTS
-    row = output[:, None] * (CHANNELS + 1)
-    tl.store(at + row + channel[None, :], dw, mask=known[:, None] & (channel < CHANNELS)[None, :])
-    tl.store(at + output * (CHANNELS + 1) + CHANNELS, db, mask=known)
 
 
 def fuses(x: Tensor) -> bool:
@@ -330,10 +144,10 @@ def _norm_pointwise(
     with on_device_of(x):
         norm_pointwise_kernel[grid](
             pixels,
-            None if norm_weight is None else norm_weight.contiguous(),
-            None if norm_bias is None else norm_bias.contiguous(),
+            contiguous(norm_weight),
+            contiguous(norm_bias),
             weight.contiguous(),
-            None if bias is None else bias.contiguous(),
+            contiguous(bias),
             out,
             *pixels.shape[1:],
             len(weight),
@@ -380,7 +194,7 @@ def _input_gradient(
         input_gradient_kernel[(programs,)](
             pixels,
             upstream,
-            None if norm_weight is None else norm_weight.contiguous(),
+            contiguous(norm_weight),
             weight.contiguous(),
             dx,
             partial if parameters else None,
@@ -395,7 +209,7 @@ def _input_gradient(
             BC=tile_side(x.shape[1]),
             BN=_GRADIENT_BN,
         )
-    return dx, partial.sum(0)
+    return dx, summed(partial)
 
 
 @_input_gradient.register_fake
@@ -433,8 +247,8 @@ def _weight_gradient(
         weight_gradient_kernel[(parts * blocks,)](
             pixels,
             upstream,
-            None if norm_weight is None else norm_weight.contiguous(),
-            None if norm_bias is None else norm_bias.contiguous(),
+            contiguous(norm_weight),
+            contiguous(norm_bias),
             partial,
             channels,
             pixels.shape[2],
@@ -449,7 +263,7 @@ def _weight_gradient(
             BC=tile_side(channels),
             BO=block,
         )
-    return partial.sum(0)
+    return summed(partial)
 
 
 @_weight_gradient.register_fake

@@ -50,6 +50,15 @@ def load_columns(row, column, W, stride, inside):
 
 
 @triton.jit
+def load_shifted(row, column, W, stride, inside, shift, SHIFTED: tl.constexpr):
+    """Likewise, plus one number a channel, (CH, 1) of the dtype of the sums, if SHIFTED: 0 outside the map as well."""
+    x = load_columns(row, column, W, stride, inside)
+    if SHIFTED:
+        x = tl.where(inside & (column >= 0) & (column < W), x.to(shift.dtype) + shift, 0.0)
+    return x
+
+
+@triton.jit
 def load_row(
     rows,
     row,
@@ -59,11 +68,15 @@ def load_row(
     stride_row,
     stride_column,
     known,
+    shift,
+    SHIFTED: tl.constexpr,
     BX: tl.constexpr,
     RUN: tl.constexpr,
     TYPE: tl.constexpr,
 ):
     """The columns left of, at and right of the BX that start at ``first``: three (CH, BX) tiles, 0 outside the map.
+
+    Inside it, ``shift`` (CH, 1) is added to each, if SHIFTED.
 
     A neighbour's address is not aligned: to load the left and the right tile takes one instruction an element. Where
     RUN (1, 4 or 8) aligned columns come in one vector load, their inner neighbours are in the same registers, and only
@@ -72,14 +85,14 @@ def load_row(
     rows += row.to(tl.int64) * stride_row
     inside = rows_inside(known, row, 0, H)
     column = first + tl.arange(0, BX)[None, :]
-    centre = load_columns(rows, column, W, stride_column, inside)
+    centre = load_shifted(rows, column, W, stride_column, inside, shift, SHIFTED)
     if RUN == 1:
-        left = load_columns(rows, column - 1, W, stride_column, inside)
-        right = load_columns(rows, column + 1, W, stride_column, inside)
+        left = load_shifted(rows, column - 1, W, stride_column, inside, shift, SHIFTED)
+        right = load_shifted(rows, column + 1, W, stride_column, inside, shift, SHIFTED)
     else:
         start = first + RUN * tl.arange(0, BX // RUN)[None, :]
-        left = load_columns(rows, start - 1, W, stride_column, inside)
-        right = load_columns(rows, start + RUN, W, stride_column, inside)
+        left = load_shifted(rows, start - 1, W, stride_column, inside, shift, SHIFTED)
+        right = load_shifted(rows, start + RUN, W, stride_column, inside, shift, SHIFTED)
         even, odd = halves(centre)
         even0, even1 = halves(even)
         odd0, odd1 = halves(odd)

@@ -1,0 +1,113 @@
+"""Which implementation computes which part of a model, and why not the kernels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from ..ops.dispatch import BackendName, current_backend, fuses
+from ..patching.wrappers import unwrap
+from ..primitives import ExDAModule
+from .block import FusedBlock
+from .steps import part_of
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A part of a model and what computes it.
+
+    Attributes:
+        name: of the attention, or of the fused block and the function of its step, in the model.
+        what: class of the attention, or kind of the step.
+        backend: ``"reference"``, ``"torch"`` or ``"triton"``; ``"modules"`` where a fused block calls its children.
+        reason: why it is not ``"triton"``; None where it is.
+    """
+
+    name: str
+    what: str
+    backend: str
+    reason: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.what}): {self.backend}" + (f", because {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """What :func:`backend_report` found; ``print`` it for a summary, :meth:`as_dict` it for data.
+
+    Attributes:
+        backend: that is set, see :func:`exda_primitives.backend`.
+        parts: attentions and steps of fused blocks, in the model's order.
+    """
+
+    backend: str
+    parts: tuple[Computed, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data: strings, lists and dictionaries."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"backend {self.backend!r}, {len(self.parts)} parts"]
+        kinds = Counter((part.what, part.backend, part.reason) for part in self.parts)
+        for (what, backend, reason), count in kinds.items():
+            lines.append(f"  {count} x {what}: {backend}" + (f", because {reason}" if reason else ""))
+        return "\n".join(lines)
+
+
+def backend_report(model: nn.Module, height: int = 256, width: int = 256) -> BackendReport:
+    """Says what would compute each ExDA attention and each step of a fused block, here and now.
+
+    "Here" are the device and dtype of the model's parameters; "now" are :func:`exda_primitives.backend` and autocast.
+    Nothing is computed.
+
+    Args:
+        model: patched, fused, both, or built from ExDA modules; others have no parts.
+        height: of the maps to ask about, in pixels.
+        width: likewise.
+
+    Raises:
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model)
+        >>> with exda.backend("reference"):
+        ...     print(exda.backend_report(model))
+        backend 'reference', 8 parts
+          8 x ExDAAttention: reference, because it is asked for
+    """
+    target, _ = unwrap(model, "backend_report")
+    return BackendReport(current_backend(), tuple(_parts(target, height, width)))
+
+
+def _parts(model: nn.Module, height: int, width: int) -> Iterator[Computed]:
+    in_steps: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, FusedBlock):
+            for step, found in module.obstacles(height, width):
+                obstacle = found if fuses() else f"the backend is {current_backend()!r}"
+                function = part_of(module, step.function)
+                if step.covers_function and obstacle is None:
+                    in_steps.add(id(function))
+                full_name = f"{name}.{step.function}" if name else step.function
+                yield Computed(full_name, f"step: {step.kind}", "modules" if obstacle else "triton", obstacle)
+        elif isinstance(module, ExDAModule) and id(module) not in in_steps:
+            yield _of_attention(name, module, height, width)
+
+
+def _of_attention(name: str, module: ExDAModule, height: int, width: int) -> Computed:
+    chosen: BackendName = current_backend()
+    what = type(module).__name__
+    if chosen == "triton":
+        obstacle = module.kernel_obstacle(height, width)
+        return Computed(name, what, "torch" if obstacle else "triton", obstacle)
+    if chosen == "auto":
+        return Computed(name, what, "torch", "only fused blocks and exda.backend('triton') use the kernels")
+    return Computed(name, what, chosen, "it is asked for")

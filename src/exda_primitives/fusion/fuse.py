@@ -1,0 +1,96 @@
+"""Puts fused blocks into a model in place, and takes them out again."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..errors import NoMatchError, NotFusedError, RootModuleError
+from ..patching.swap import Holding, swap
+from ..patching.wrappers import unwrap
+from .block import FusedBlock
+from .recognise import Block, Survey, survey_blocks
+from .report import FusedMatch, FusedStep, FusionReport
+
+
+def fuse(model: nn.Module) -> FusionReport:
+    """Computes every recognised transformer block of ``model`` by fused kernels, in place.
+
+    A block is any module, whatever its class, that holds a known attention (the host's or ExDA's) and computes
+    ``x = x + function(norm(x))`` once or several times and nothing else, by layer normalisations over the channels.
+    That is found by the order in which it calls its children, and proven on a randomised copy in float64. Of each
+    step, norm, function and sum become few kernels where the function is Restormer's attention or its gated
+    feed-forward; of any other function (Histoformer's, whose sorts make it what it is) the norm alone.
+
+    The kernels need a CUDA GPU of compute capability 8.0 or newer and Triton; elsewhere, and for parts with hooks, the
+    block's own modules compute, see :func:`backend_report`. All parameters keep their objects and names; patching,
+    unpatching, loading and training go on as before. For inference, fuse last and compile or capture the fused model.
+
+    Args:
+        model: any module, patched or not; not wrapped in DataParallel, DDP or FSDP.
+
+    Returns:
+        The report. A second call fuses what is not fused yet, and says what was.
+
+    Raises:
+        NoMatchError: when no block is recognised, with those that were left alone and why.
+        RootModuleError: when the model itself is the block.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> print(exda.fuse(model))
+        Restormer: 8 blocks fused
+          8 x norm1, attn (attention) + norm2, ffn (gated feed-forward)
+        >>> len(exda.unfuse(model))
+        8
+    """
+    target, notes = unwrap(model, "fuse")
+    seen = survey_blocks(target)
+    if any("" in block.names for block in seen.blocks):
+        raise RootModuleError(
+            f"{type(target).__name__} is itself the block: it has no parent in which it could be replaced. Put it into "
+            f"one first, nn.Sequential(block)."
+        )
+    if not seen.blocks and not seen.present:
+        raise NoMatchError(_no_match(target, seen))
+    fused = [(block.names, FusedBlock(block.module, block.channels, block.steps)) for block in seen.blocks]
+    swap(target, {name: Holding(module, None) for names, module in fused for name in names})
+    return FusionReport(type(target).__name__, tuple(map(_match, seen.blocks)), seen.left_alone, seen.present, notes)
+
+
+def unfuse(model: nn.Module) -> tuple[str, ...]:
+    """Puts the very blocks back that :func:`fuse` replaced, with their contents, mode and hooks as they are now.
+
+    Args:
+        model: a model that :func:`fuse` changed.
+
+    Returns:
+        The names of the blocks that were put back.
+
+    Raises:
+        NotFusedError: when there is nothing to put back.
+        RootModuleError: when the model itself is a fused block.
+    """
+    target, _ = unwrap(model, "unfuse")
+    fused = {
+        name: module for name, module in target.named_modules(remove_duplicate=False) if isinstance(module, FusedBlock)
+    }
+    if not fused:
+        raise NotFusedError(f"{type(target).__name__} holds no block that exda.fuse put there.")
+    if "" in fused:
+        raise RootModuleError("the model is itself a fused block: its method release() gives the block back.")
+    swap(target, {name: Holding(module.release(), None) for name, module in fused.items()})
+    return tuple(fused)
+
+
+def _match(block: Block) -> FusedMatch:
+    name, *aliases = block.names
+    return FusedMatch(
+        name, tuple(aliases), tuple(FusedStep(step.norm, step.function, step.kind) for step in block.steps)
+    )
+
+
+def _no_match(target: nn.Module, seen: Survey) -> str:
+    lines = [f"{type(target).__name__}: no transformer block around a known attention was recognised."]
+    return "\n".join(lines + [f"  left alone: {each}" for each in seen.left_alone])

@@ -1,0 +1,201 @@
+"""Finds transformer blocks: residual steps in the order in which a block calls its children, then a numerical probe."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from inspect import Parameter, signature
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..patching.copies import detached, quietly
+from ..patching.recognise import look, modules_with_names, survey
+from ..patching.registry import known_families
+from ..patching.wrappers import is_compiled
+from ..primitives import ExDAAttention, ExDAModule
+from .block import FusedBlock
+from .close import is_close
+from .feed_forward import gated_convolutions
+from .norms import norm_form
+from .report import LeftAlone
+from .steps import AttentionStep, GatedStep, Step, part_of
+
+# Odd sizes; the second map's variance is near the eps of the usual norms, so that eps shows; the third is longer than
+# the windows in use (up to 64).
+_SIZES = ((2, 7, 13), (1, 9, 6), (1, 3, 80))
+_SCALES = (1.0, 3e-3, 1.0)
+
+
+class Block(NamedTuple):
+    """A block of the model, under all the names it has there, and the steps that it consists of."""
+
+    names: tuple[str, ...]
+    module: nn.Module
+    channels: int
+    steps: tuple[Step, ...]
+
+
+class Attention(NamedTuple):
+    """What makes a module a candidate: C, and the parts of Restormer's attention, or None for another one's."""
+
+    channels: int
+    parts: tuple[tuple[str, str], ...] | None
+
+
+class Survey(NamedTuple):
+    """What a walk found: blocks to fuse, look-alikes, and the names of those that are fused already."""
+
+    blocks: tuple[Block, ...]
+    left_alone: tuple[LeftAlone, ...]
+    present: tuple[str, ...]
+
+
+def survey_blocks(model: nn.Module) -> Survey:
+    """Recognises every block around a known attention; blocks that look the same are probed once."""
+    attentions = _attentions_in(model)
+    outcomes: dict[Hashable, tuple[Step, ...] | str] = {}
+    blocks: list[Block] = []
+    left_alone: list[LeftAlone] = []
+    present: list[str] = []
+    for module, names in modules_with_names(model):
+        held = {name: attentions[id(child)] for name, child in _parts_of(module) if id(child) in attentions}
+        if isinstance(module, FusedBlock):
+            present += names
+        elif held and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+            key = look(module)
+            if key not in outcomes:
+                outcomes[key] = _steps(module, held)
+            outcome = outcomes[key]
+            if any(is_compiled(model.get_submodule(name.rpartition(".")[0])) for name in names if name):
+                outcome = "it is compiled by itself, which binds it to its wrapper; fuse before compiling it"
+            if isinstance(outcome, str):
+                left_alone.append(LeftAlone(names[0], type(module).__name__, outcome))
+            else:
+                blocks.append(Block(names, module, next(iter(held.values())).channels, outcome))
+    return Survey(tuple(blocks), tuple(left_alone), tuple(present))
+
+
+def _attentions_in(model: nn.Module) -> dict[int, Attention]:
+    """By their ids."""
+    seen = survey(model, known_families().values())
+    attentions = {}
+    for found in seen.found:
+        kind = found.family.replacement
+        project = getattr(found.module, found.parts[kind.PARTS[-1]])
+        attentions[id(found.module)] = Attention(len(project.weight), _parts(kind, found.parts))
+    for module in seen.present.values():
+        attentions[id(module)] = Attention(module.dim, _parts(type(module), module.host_parts))
+    return attentions
+
+
+def _parts(kind: type[ExDAModule], parts: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    return tuple(parts.items()) if kind is ExDAAttention else None
+
+
+def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] | str:
+    """Of a block, or why it is none."""
+    own = [name for name, _ in (*block.named_parameters(recurse=False), *block.named_buffers(recurse=False))]
+    if own:
+        return f"it has parameters or buffers of its own ({', '.join(own)})"
+    if problem := _forward_problem(block):
+        return problem
+    with quietly():
+        try:
+            (copy,) = detached((block,), torch.float64)
+            generator = torch.Generator().manual_seed(0)
+            _randomise(copy, generator)
+            channels = next(iter(held.values())).channels
+            maps = tuple(
+                scale * torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
+                for (batch, height, width), scale in zip(_SIZES, _SCALES, strict=True)
+            )
+            calls = _calls(copy, maps[0])
+            pairs = list(zip(calls[::2], calls[1::2], strict=False))
+            silent = {name for name, part in _parts_of(copy) if [*part.parameters()]} - {*calls}
+            if len(calls) % 2 or len(set(calls)) < len(calls) or silent:
+                return (
+                    f"it calls {', '.join(calls) or 'none of its parts'}: expected norm, function, norm, function, "
+                    f"..., each once"
+                )
+            if problem := _difference(copy, pairs, maps):
+                return problem
+            return _kinds(copy, pairs, held, maps)
+        except Exception as error:
+            return f"a copy of it could not be probed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+
+
+def _forward_problem(block: nn.Module) -> str | None:
+    if "forward" in vars(block):
+        return "its forward was replaced on the instance, by another library perhaps; undo that first"
+    arguments = [*signature(block.forward).parameters.values()]
+    if len(arguments) != 1 or arguments[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+        return f"its forward takes ({', '.join(map(str, arguments))}), a block takes one map"
+    return None
+
+
+def _randomise(copy: nn.Module, generator: torch.Generator) -> None:
+    for parameter in copy.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        parameter.normal_(std=fan_in**-0.5, generator=generator)
+
+
+def _calls(block: nn.Module, x: Tensor) -> list[str]:
+    """Names of the parts, in the order in which the block calls them."""
+    called: list[str] = []
+    handles = [
+        part.register_forward_pre_hook(lambda *_, name=name: called.append(name)) for name, part in _parts_of(block)
+    ]
+    try:
+        block(x.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
+
+
+def _parts_of(block: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Children that do something, by name; instead of a list of modules, which nobody can call, what it holds."""
+    for name, child in block.named_children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _parts_of(child, f"{prefix}{name}.")
+        # Some norms have no parameters: Histoformer's.
+        elif not isinstance(child, nn.Identity):
+            yield f"{prefix}{name}", child
+
+
+def _difference(block: nn.Module, pairs: list[tuple[str, str]], maps: tuple[Tensor, ...]) -> str | None:
+    for training in (True, False):
+        block.train(training)
+        for x in maps:
+            # The same numbers for what is drawn at random: a drop path is no part of any child with parameters.
+            torch.manual_seed(0)
+            expected = block(x.clone())
+            drawn = torch.get_rng_state()
+            torch.manual_seed(0)
+            found = x
+            for norm, function in pairs:
+                found = found + part_of(block, function)(part_of(block, norm)(found))
+            if not is_close(expected, found) or not torch.equal(torch.get_rng_state(), drawn):
+                said = " + ".join(["x", *(f"{function}({norm}(x))" for norm, function in pairs)])
+                return f"it does not compute {said}, step by step, in {'training' if training else 'eval'} mode"
+    return None
+
+
+def _kinds(
+    block: nn.Module, pairs: list[tuple[str, str]], held: Mapping[str, Attention], maps: tuple[Tensor, ...]
+) -> tuple[Step, ...] | str:
+    steps: list[Step] = []
+    for norm, function in pairs:
+        form = norm_form(part_of(block, norm), maps)
+        if form is None:
+            return f"{norm} is no layer normalisation over the channels that is known"
+        attention = held.get(function)
+        convolutions = gated_convolutions(part_of(block, function), maps)
+        if attention is not None and attention.parts is not None:
+            steps.append(AttentionStep(norm, function, form, attention.parts))
+        elif convolutions is not None:
+            steps.append(GatedStep(norm, function, form, convolutions))
+        else:
+            steps.append(Step(norm, function, form))
+    return tuple(steps)

@@ -1,0 +1,138 @@
+"""A 1x1 convolution and the 3x3 depthwise one after it, of which backward keeps the input alone."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import terms
+from ..precision import without_autocast
+from ..terms import Branch, Map, Projection
+from .fold import does_more, foldable_weight
+from .recording import as_product_takes, recomputes
+
+# Weight and bias of the 1x1 convolution, then of the depthwise one.
+Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+
+
+def projected(x: Tensor, projection: Projection) -> Tensor:
+    """(B, C, H, W) -> (B, C', H, W)."""
+    weights = _weights(projection)
+    if weights is None or not recomputes(x, *weights):
+        return terms.projected(x, projection)
+    return _recomputed(x, weights)
+
+
+def shared(x: Tensor, *layers: Map) -> Tensor:
+    """``x`` cast once for these layers and for whatever else multiplies it, so that backward keeps one copy.
+
+    Layers that are more than their weights get ``x`` as it is.
+    """
+    weights = [foldable_weight(layer)[0] for layer in layers]
+    bare = all(weight is not None for weight in weights)
+    return as_product_takes(x) if bare and recomputes(x, *weights) else x
+
+
+def depthwise(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """3x3 convolution of every channel by itself, (B, C, H, W) -> (B, C, H, W)."""
+    return F.conv2d(u, weight, bias, padding=1, groups=len(weight))
+
+
+def before_gelu(v: Tensor, branch: Branch) -> Tensor:
+    """``DWConv3x3(Conv1x1(v))``, (B, C, H, W) -> (B, C, H, W): the value's branch as far as its GELU."""
+    weights = branch.in_weight, branch.in_bias, branch.depthwise_weight, branch.depthwise_bias
+    return _recomputed(v, weights) if recomputes(v, *weights) else _convolved(v, *weights)
+
+
+def after_gelu(z: Tensor, branch: Branch) -> Tensor:
+    """``Conv1x1(GELU(z))``, (B, C, H, W) -> (B, C, H, W): the rest of the value's branch, unfolded."""
+    weight, bias = branch.out_weight, branch.out_bias
+    if not recomputes(z, weight, bias):
+        return _after_gelu(z, weight, bias)
+    out: Tensor = _AfterGELU.apply(*(as_product_takes(x) for x in (z, weight, bias)))
+    return out
+
+
+def _weights(projection: Projection) -> Weights | None:
+    """Of two bare convolutions that keep the map's size; None for anything else, which has to be called."""
+    first, second = projection
+    if not (_bare(first) and _bare(second)):
+        return None
+    if (first.kernel_size, first.stride, first.padding, first.groups) != ((1, 1), (1, 1), (0, 0), 1):
+        return None
+    found = second.kernel_size, second.stride, second.padding, second.dilation, second.groups, second.padding_mode
+    if found != ((3, 3), (1, 1), (1, 1), (1, 1), first.out_channels, "zeros"):
+        return None
+    return first.weight, first.bias, second.weight, second.bias
+
+
+def _bare(convolution: Map) -> TypeGuard[nn.Conv2d]:
+    return type(convolution) is nn.Conv2d and not does_more(convolution)
+
+
+def _recomputed(x: Tensor, weights: Weights) -> Tensor:
+    cast = (None if weight is None else as_product_takes(weight) for weight in weights)
+    out: Tensor = _Convolved.apply(as_product_takes(x), *cast)
+    return out
+
+
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, depthwise_weight: Tensor, depthwise_bias: Tensor | None
+) -> Tensor:
+    return depthwise(F.conv2d(x, weight, bias), depthwise_weight, depthwise_bias)
+
+
+class _Convolved(torch.autograd.Function):
+    """The pair of convolutions; the first one's output is computed anew."""
+
+    generate_vmap_rule = True
+    forward = staticmethod(_convolved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+        *saved, _ = inputs
+        ctx.save_for_backward(*saved)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, depthwise_weight = ctx.saved_tensors
+        *before, need_weight, need_bias = ctx.needs_input_grad
+        with without_autocast(grad):
+            # Where its values have no part, anything of its size will do.
+            u = F.conv2d(x, weight, bias) if need_weight else grad
+            groups, needed = len(depthwise_weight), (any(before), need_weight, need_bias)
+            du, *depthwise = _gradients(grad, u, depthwise_weight, 1, groups, *needed)
+            first = _gradients(du, x, weight, 0, 1, *before) if any(before) else (None, None, None)
+        return *first, *depthwise
+
+
+def _after_gelu(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv2d(F.gelu(z), weight, bias)
+
+
+class _AfterGELU(torch.autograd.Function):
+    generate_vmap_rule = True
+    forward = staticmethod(_after_gelu)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, weight = ctx.saved_tensors
+        dt, *others = _gradients(grad, F.gelu(z), weight, 0, 1, *ctx.needs_input_grad)
+        return None if dt is None else torch.ops.aten.gelu_backward(dt, z), *others
+
+
+def _gradients(
+    grad: Tensor | None, x: Tensor, weight: Tensor, padding: int, groups: int, *needed: bool
+) -> tuple[Tensor | None, ...]:
+    """Those of a convolution's input, weight and bias that are needed; they can be differentiated again."""
+    found = torch.ops.aten.convolution_backward(
+        grad, x, weight, [len(weight)], [1, 1], [padding] * 2, [1, 1], False, [0, 0], groups, needed
+    )
+    return tuple(found)

@@ -1,0 +1,111 @@
+"""Small matrices times large maps, summed in place: the one pass in which an attention writes its output."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..precision import widen, without_autocast
+from .recording import as_product_takes, recomputes
+
+Activation = Literal["gelu", "sigmoid", None]
+
+
+class Sum:
+    """``sum_i matrix_i @ activation_i(map_i) + shift``, evaluated in one output buffer.
+
+    Backward keeps the maps as they were before their activations, which it computes anew.
+    """
+
+    def __init__(self) -> None:
+        self._matrices: list[Tensor] = []
+        self._maps: list[Tensor] = []
+        self._activations: list[Activation] = []
+        self._shift: Tensor | None = None
+
+    def add(self, matrix: Tensor, x: Tensor, activation: Activation = None) -> None:
+        """``matrix`` (B, O, M), cast to the map's dtype; ``x`` (B, M, H, W)."""
+        x = as_product_takes(x.flatten(2))
+        if activation is not None and not recomputes(matrix, x):
+            x, activation = _activated(x, activation), None
+        self._matrices.append(matrix.to(x.dtype))
+        self._maps.append(x)
+        self._activations.append(activation)
+
+    def shift(self, vector: Tensor) -> None:
+        """``vector`` (B, O), added to every pixel."""
+        self._shift = vector
+
+    def over(self, like: Tensor, bias: Tensor | None) -> Tensor:
+        """The sum plus ``bias`` (O,), as a map (B, O, H, W) of ``like``'s spatial size."""
+        shift = self._shift
+        if bias is not None:
+            shift = widen(bias) if shift is None else shift + widen(bias)
+        if shift is not None:
+            x = self._maps[0]
+            shift = shift.to(x.dtype).expand(len(x), -1).unsqueeze(-1)
+        # Where there is no activation left, autograd's own nodes keep no more than is needed.
+        evaluate = _Sum.apply if any(self._activations) else _sum
+        out: Tensor = evaluate(tuple(self._activations), shift, *self._matrices, *self._maps)
+        return out.unflatten(2, like.shape[2:])
+
+
+def _activated(x: Tensor, activation: Activation) -> Tensor:
+    if activation is None:
+        return x
+    return F.gelu(x) if activation == "gelu" else x.sigmoid()
+
+
+def _sum(activations: tuple[Activation, ...], shift: Tensor | None, *factors: Tensor) -> Tensor:
+    """(B, O, N), of a shift (B, O, 1), all matrices (B, O, M_i) and all maps (B, M_i, N)."""
+    matrices, maps = factors[: len(activations)], factors[len(activations) :]
+    out = None
+    for matrix, x, activation in zip(matrices, maps, activations, strict=True):
+        t = _activated(x, activation)
+        if out is not None:
+            # bmm keeps its inputs, never its output, for the backward pass: adding in place is safe.
+            out.baddbmm_(matrix, t)
+        elif shift is None:
+            out = torch.bmm(matrix, t)
+        else:
+            out = torch.baddbmm(shift, matrix, t)
+    assert out is not None
+    return out
+
+
+class _Sum(torch.autograd.Function):
+    generate_vmap_rule = True
+    forward = staticmethod(_sum)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.activations, _, *factors = inputs
+        ctx.save_for_backward(*factors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.activations)
+        # Unpacked once: activation checkpointing counts.
+        saved = ctx.saved_tensors
+        matrices, maps = saved[:count], saved[count:]
+        _, need_shift, *needed = ctx.needs_input_grad
+        d_matrices: list[Tensor | None] = []
+        d_maps: list[Tensor | None] = []
+        with without_autocast(grad):
+            for i, activation in enumerate(ctx.activations):
+                x = maps[i]
+                t = _activated(x, activation)
+                d_matrices.append(torch.bmm(grad, t.transpose(1, 2)) if needed[i] else None)
+                dt = torch.bmm(matrices[i].transpose(1, 2), grad) if needed[count + i] else None
+                d_maps.append(dt if dt is None else _through(dt, x, t, activation))
+            shift = grad.sum(-1, keepdim=True) if need_shift else None
+        return None, shift, *d_matrices, *d_maps
+
+
+def _through(grad: Tensor, x: Tensor, t: Tensor, activation: Activation) -> Tensor:
+    if activation is None:
+        return grad
+    return torch.ops.aten.gelu_backward(grad, x) if activation == "gelu" else torch.ops.aten.sigmoid_backward(grad, t)

@@ -1,0 +1,112 @@
+"""A 1x1 convolution folded into the matrix that follows it: ``M (W x + b) + bias = (M W) x + (M b + bias)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ..precision import without_autocast
+from .fold_kernels import compose_kernel
+from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .tiles import wide
+
+_BLOCK = 32
+
+
+def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``matrix weight`` and ``matrix vector + bias``: a 1x1 convolution folded into what follows it; one launch.
+
+    Differentiable.
+
+    Args:
+        matrix: (B, O, C), float32.
+        weight: of the convolution, (C, J), of any dtype.
+        vector: its bias, (C,), of any dtype.
+        bias: (O,), of any dtype, or None.
+
+    Returns:
+        (B, O, J) and (B, O), float32.
+
+    Raises:
+        InputError: for shapes that do not fit each other, and where no kernel can run.
+    """
+    product, shift = _compose(matrix, weight, vector, bias)
+    return product, shift
+
+
+def compose_reference(
+    matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """:func:`compose` in plain PyTorch; any dtype, device and layout."""
+    with without_autocast(matrix):
+        shift = matrix @ vector.to(matrix.dtype)
+        return matrix @ weight.to(matrix.dtype), shift if bias is None else shift + bias.to(matrix.dtype)
+
+
+def check_convolution(
+    operator: str, matrix: Sequence[int], weight: Tensor, vector: Tensor, bias: Tensor | None
+) -> None:
+    """Refuses a convolution that does not fit matrices of the shape (B, O, C).
+
+    Raises:
+        InputError: naming the operator.
+    """
+    rows, channels = matrix[1:]
+    found = [tuple(weight.shape), tuple(vector.shape), None if bias is None else tuple(bias.shape)]
+    if weight.ndim != 2 or found != [(channels, weight.shape[1]), (channels,), None if bias is None else (rows,)]:
+        raise InputError(
+            f"{operator}: weight, vector and bias are {found[0]}, {found[1]} and {found[2]} for matrices "
+            f"{tuple(matrix)}; expected (C, J), (C,) and (O,) or None for (B, O, C)"
+        )
+
+
+@torch.library.custom_op("exda::compose", mutates_args=())
+def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    require("compose", device_obstacle(matrix) or dtype_obstacle(matrix))
+    batch, rows, channels = matrix.shape
+    columns = weight.shape[1]
+    check_convolution("compose", matrix.shape, weight, vector, bias)
+    matrix, weight, vector = matrix.contiguous(), weight.contiguous(), vector.contiguous()
+    out = torch.empty((batch, rows, columns), device=matrix.device, dtype=matrix.dtype)
+    shift = torch.empty((batch, rows), device=matrix.device, dtype=matrix.dtype)
+    with on_device_of(matrix):
+        compose_kernel[(divide_up(rows, _BLOCK), divide_up(columns, _BLOCK), batch)](
+            matrix,
+            weight,
+            vector,
+            contiguous(bias),
+            out,
+            shift,
+            columns,
+            ROWS=rows,
+            C=channels,
+            COLUMNS=columns,
+            BLOCK=_BLOCK,
+            TYPE=wide(matrix.dtype),
+        )
+    return out, shift
+
+
+@_compose.register_fake
+def _(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    return matrix.new_empty((*matrix.shape[:2], weight.shape[1])), matrix.new_empty(matrix.shape[:2])
+
+
+def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:
+    matrix, weight, vector, bias = ctx.saved_tensors
+    with without_autocast(matrix):
+        d_matrix = grad @ weight.to(grad.dtype).T + shift_grad[..., None] * vector.to(grad.dtype)
+        d_weight = (matrix.transpose(1, 2) @ grad).sum(0).to(weight.dtype)
+        d_vector = (matrix * shift_grad[..., None]).sum((0, 1)).to(vector.dtype)
+    return d_matrix, d_weight, d_vector, None if bias is None else shift_grad.sum(0).to(bias.dtype)
+
+
+_compose.register_autograd(_differentiate_compose, setup_context=_save_compose)

@@ -1,0 +1,173 @@
+"""All matrices of an attention whose value has a non-linear branch, ``[M_v, M_g, M_t]`` and the shift.
+
+What :mod:`.fold` and :mod:`.compose` compute, by one launch and one operator where the matrices are small: a program
+for some rows and columns of ``M_t = M_v W2`` computes the rows of M_v anew. Where that takes longer than a launch
+(:data:`CHANNELS` of all heads) or does not fit the registers (:data:`ROWS` of one head), by those two.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .compose import check_convolution, compose, compose_reference
+from .fold import Blocks, TokenMixing, again, empty_matrices, fold, fold_reference, gradients
+from .fold_kernels import fold_branch_kernel
+from .gram import Gram
+from .launch import contiguous, divide_up, on_device_of
+
+CHANNELS = 128
+ROWS = 64
+_BLOCK_O, _BLOCK_J = 16, 32
+
+
+class Matrices(NamedTuple):
+    """What the maps of an attention are multiplied by, and what is added; float32.
+
+    Attributes:
+        value: onto the value channels, (B, O, h*c).
+        tokens: onto the token maps, (B, O, h*K), or None.
+        branch: onto the hidden map of the non-linear value, (B, O, J).
+        shift: (B, O).
+    """
+
+    value: Tensor
+    tokens: Tensor | None
+    branch: Tensor
+    shift: Tensor
+
+
+def fold_branch(
+    gram: Gram,
+    temperature: Tensor,
+    left: Tensor,
+    tokens: TokenMixing | None,
+    weight: Tensor,
+    vector: Tensor,
+    bias: Tensor | None = None,
+) -> Matrices:
+    """:func:`.fold.fold`, and its first matrix times a 1x1 convolution; differentiable.
+
+    One launch for up to 128 channels and, a head, 64 channels and tokens; else two.
+
+    Args:
+        gram: of h heads, c channels and K tokens each, float32.
+        temperature: h elements, of any dtype and shape.
+        left: (O, h*c), of any dtype.
+        tokens: None if and only if K = 0.
+        weight: of the branch's last convolution, (h*c, J), of any dtype.
+        vector: its bias, (h*c,), of any dtype.
+        bias: behind ``left``, (O,), of any dtype, or None.
+
+    Returns:
+        The matrices; ``shift`` is ``value vector + bias``.
+
+    Raises:
+        InputError: for shapes that do not fit each other, and where no kernel can run.
+    """
+    if left.shape[-1] > CHANNELS or gram.products.shape[-1] > ROWS:
+        value, onto_tokens = fold(gram, temperature, left, tokens)
+        return Matrices(value, onto_tokens, *compose(value, weight, vector, bias))
+    gate, alpha, scale, reinject = (None, None, 1.0, "mean") if tokens is None else tokens
+    value, *rest, branch, shift = _fold_branch(
+        *gram, temperature, left, gate, alpha, weight, vector, bias, scale, reinject == "channelwise"
+    )
+    return Matrices(value, rest[0] if rest else None, branch, shift)
+
+
+def fold_branch_reference(
+    gram: Gram,
+    temperature: Tensor,
+    left: Tensor,
+    tokens: TokenMixing | None,
+    weight: Tensor,
+    vector: Tensor,
+    bias: Tensor | None = None,
+) -> Matrices:
+    """:func:`fold_branch` in plain PyTorch; any dtype, device and layout."""
+    value, onto_tokens = fold_reference(gram, temperature, left, tokens)
+    return Matrices(value, onto_tokens, *compose_reference(value, weight, vector, bias))
+
+
+@torch.library.custom_op(
+    "exda::fold_branch",
+    mutates_args=(),
+    schema="(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
+    "Tensor? alpha, Tensor weight, Tensor vector, Tensor? bias, float scale, bool channelwise) -> Tensor[]",
+)
+def _fold_branch(
+    products: Tensor,
+    q_squares: Tensor,
+    k_squares: Tensor,
+    temperature: Tensor,
+    left: Tensor,
+    gate: Tensor | None,
+    alpha: Tensor | None,
+    weight: Tensor,
+    vector: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    channelwise: bool,
+) -> list[Tensor]:
+    blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
+    check_convolution("fold_branch", blocks.matrices[0].shape, weight, vector, bias)
+    weight, vector = weight.contiguous(), vector.contiguous()
+    out = _empty_branch(products, left, weight)
+    with on_device_of(products):
+        fold_branch_kernel[(divide_up(blocks.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), blocks.batch)](
+            *blocks.tensors,
+            weight,
+            vector,
+            contiguous(bias),
+            *out,
+            *blocks.strides,
+            weight.stride(0),
+            scale,
+            HEADS=blocks.heads,
+            COLUMNS=weight.shape[1],
+            BLOCK_J=_BLOCK_J,
+            **blocks.sizes | {"BLOCK_O": _BLOCK_O},
+        )
+    return [*blocks.matrices, *out]
+
+
+def _empty_branch(products: Tensor, left: Tensor, weight: Tensor) -> list[Tensor]:
+    rows = (products.shape[0], left.shape[0])
+    sizes = ((*rows, weight.shape[1]), rows)
+    return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
+
+
+@_fold_branch.register_fake
+def _(
+    products: Tensor,
+    q_squares: Tensor,
+    k_squares: Tensor,
+    temperature: Tensor,
+    left: Tensor,
+    gate: Tensor | None,
+    alpha: Tensor | None,
+    weight: Tensor,
+    vector: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    channelwise: bool,
+) -> list[Tensor]:
+    return [*empty_matrices(products, left, gate), *_empty_branch(products, left, weight)]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *tensors, ctx.scale, ctx.channelwise = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
+    def function(*inputs: Any) -> tuple[Tensor | None, ...]:
+        matrices = again(*inputs[:7], ctx.scale, ctx.channelwise)
+        return *matrices, *compose_reference(matrices[0], *inputs[7:])
+
+    return gradients(function, ctx, grads)
+
+
+_fold_branch.register_autograd(_differentiate, setup_context=_save)

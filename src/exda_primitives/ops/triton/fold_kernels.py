@@ -1,0 +1,320 @@
+"""The kernels of :mod:`.fold`, :mod:`.compose` and :mod:`.fold_branch`: softmaxes of small matrices, and products.
+
+Everything is float32 and exact, whatever TF32 does elsewhere.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ..precision import EPS
+from .tiles import dot
+
+_EPS: tl.constexpr = tl.constexpr(EPS)
+
+
+@triton.jit
+def _divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.constexpr) -> tl.tensor:
+    """What to divide rows by for a norm of 1, of their squared norms: see :func:`..precision.unit_divisor`."""
+    # 0 for what is not there: Triton 3.2 does not compile another constant in a loop.
+    norm = tl.sqrt(tl.load(squares + i, mask=i < M, other=0.0).to(TYPE))
+    return tl.where(norm == 0, 1.0, tl.maximum(norm, _EPS))
+
+
+@triton.jit
+def _logit_rows(
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    columns: tl.tensor,
+    temperature: tl.tensor,
+    i: tl.tensor,
+    j: tl.tensor,
+    M: tl.constexpr,
+) -> tl.tensor:
+    """Rows ``i`` of the logits, given what to divide columns ``j`` by."""
+    at = products + i[:, None] * M + j[None, :]
+    rows = tl.load(at, mask=(i < M)[:, None] & (j < M)[None, :], other=0.0)
+    return temperature * (rows / _divisors(q_squares, i, M, rows.dtype)[:, None] / columns[None, :])
+
+
+@triton.jit
+def _softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
+    """Of rows over the columns ``inside``, 0 in all others; and the logarithm of each row's sum of exponentials."""
+    logits = tl.where(inside[None, :], logits, float("-inf"))
+    largest = tl.max(logits, 1)
+    weights = tl.exp(logits - largest[:, None])
+    total = tl.sum(weights, 1)
+    return weights / total[:, None], largest + tl.log(total)
+
+
+@triton.jit
+def _rows_of_head(
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    k_squares: tl.tensor,
+    temperature: tl.tensor,
+    gate: tl.tensor,
+    alpha: tl.tensor,
+    left: tl.tensor,
+    products_head: tl.tensor,
+    q_head: tl.tensor,
+    k_head: tl.tensor,
+    left_row: tl.tensor,
+    head: tl.tensor,
+    o: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    CHANNELWISE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> tl.tensor:
+    """Rows ``o`` of ``left E`` for one head of the image that the blocks are of: c channels, K tokens, zeros."""
+    M: tl.constexpr = C + K
+    j = tl.arange(0, BLOCK_M)
+    products += head * products_head
+    q_squares += head * q_head
+    columns = _divisors(k_squares + head * k_head, j, M, TYPE)
+    temperature = tl.load(temperature + head).to(TYPE)
+    if K > 0:
+        gate = tl.load(gate + head).to(TYPE)
+        alpha = tl.load(alpha + head).to(TYPE)
+        if not CHANNELWISE:
+            own = tl.zeros((1, BLOCK_M), TYPE)
+            for first in range(C, M, BLOCK_R):
+                i = first + tl.arange(0, BLOCK_R)
+                weights, _ = _softmax(_logit_rows(products, q_squares, columns, temperature, i, j, M), j < M)
+                own += tl.sum(tl.where((i < M)[:, None], weights, 0.0), 0)[None, :] / K
+
+    acc = tl.zeros((o.shape[0], BLOCK_M), TYPE)
+    for first in range(0, C, BLOCK_R):
+        i = first + tl.arange(0, BLOCK_R)
+        logits = _logit_rows(products, q_squares, columns, temperature, i, j, M)
+        mixing, own_sum = _softmax(logits, j < C)
+        if K > 0:
+            onto_tokens, token_sum = _softmax(logits, (j >= C) & (j < M))
+            odds = tl.exp(-tl.abs(token_sum - own_sum))
+            mass = (gate * tl.where(token_sum > own_sum, 1.0, odds) / (1 + odds))[:, None]
+            mixing = (1 - mass) * mixing + mass * onto_tokens
+            if CHANNELWISE:
+                own_rows, _ = _softmax(_logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
+                mixing += alpha * own_rows
+            else:
+                mixing += alpha * own
+        weight = tl.load(
+            left + o[:, None] * left_row + (head * C + i)[None, :],
+            mask=(o < ROWS)[:, None] & (i < C)[None, :],
+            other=0.0,
+        )
+        acc = dot(weight.to(TYPE), mixing, acc, "ieee")
+    return acc
+
+
+@triton.jit
+def _store_head(
+    rows: tl.tensor,
+    matrix: tl.tensor,
+    token_matrix: tl.tensor,
+    scale: tl.tensor,
+    image: tl.tensor,
+    head: tl.tensor,
+    heads: tl.tensor,
+    o: tl.tensor,
+    known: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+) -> None:
+    """Writes the ``known`` of the rows ``o`` of one head: the channels' part, and the tokens' times scale."""
+    j = tl.arange(0, BLOCK_M)
+    at = ((image * ROWS + o) * heads + head)[:, None]
+    tl.store(matrix + at * C + j[None, :], rows, mask=known[:, None] & (j < C)[None, :])
+    if K > 0:
+        tokens = known[:, None] & (j >= C)[None, :] & (j < C + K)[None, :]
+        tl.store(token_matrix + at * K + (j - C)[None, :], rows * scale, mask=tokens)
+
+
+@triton.jit
+def fold_kernel(
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    k_squares: tl.tensor,
+    temperature: tl.tensor,
+    gate: tl.tensor,
+    alpha: tl.tensor,
+    left: tl.tensor,
+    matrix: tl.tensor,
+    token_matrix: tl.tensor,
+    products_image: tl.tensor,
+    products_head: tl.tensor,
+    q_image: tl.tensor,
+    q_head: tl.tensor,
+    k_image: tl.tensor,
+    k_head: tl.tensor,
+    left_row: tl.tensor,
+    heads: tl.tensor,
+    scale: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    CHANNELWISE: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> None:
+    """BLOCK_O rows of the matrices of one head and image: programs are (rows, heads, images)."""
+    o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
+    head = tl.program_id(1)
+    image = tl.program_id(2)
+    rows = _rows_of_head(
+        products + image * products_image,
+        q_squares + image * q_image,
+        k_squares + image * k_image,
+        temperature,
+        gate,
+        alpha,
+        left,
+        products_head,
+        q_head,
+        k_head,
+        left_row,
+        head,
+        o,
+        ROWS,
+        C,
+        K,
+        CHANNELWISE,
+        BLOCK_M,
+        BLOCK_R,
+        TYPE,
+    )
+    _store_head(rows, matrix, token_matrix, scale, image, head, heads, o, o < ROWS, ROWS, C, K, BLOCK_M)
+
+
+@triton.jit
+def fold_branch_kernel(
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    k_squares: tl.tensor,
+    temperature: tl.tensor,
+    gate: tl.tensor,
+    alpha: tl.tensor,
+    left: tl.tensor,
+    matrix: tl.tensor,
+    token_matrix: tl.tensor,
+    weight: tl.tensor,
+    vector: tl.tensor,
+    bias: tl.tensor,
+    branch_matrix: tl.tensor,
+    shift: tl.tensor,
+    products_image: tl.tensor,
+    products_head: tl.tensor,
+    q_image: tl.tensor,
+    q_head: tl.tensor,
+    k_image: tl.tensor,
+    k_head: tl.tensor,
+    left_row: tl.tensor,
+    weight_row: tl.tensor,
+    scale: tl.tensor,
+    HEADS: tl.constexpr,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELWISE: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> None:
+    """BLOCK_O rows and BLOCK_J columns of the branch's matrix, of all heads: programs are (rows, columns, images).
+
+    Every program computes the rows of ``left E`` that it multiplies; those of the first columns write them.
+    """
+    o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
+    column = tl.program_id(1) * BLOCK_J + tl.arange(0, BLOCK_J)
+    image = tl.program_id(2)
+    j = tl.arange(0, BLOCK_M)
+    # As a block from the start: of a block and a number, the interpreter of Triton 3.9 makes no mask.
+    writes = (o < ROWS) & (tl.program_id(1) + 0 * o == 0)
+    acc = tl.zeros((BLOCK_O, BLOCK_J), TYPE)
+    total = tl.zeros((BLOCK_O,), TYPE)
+    for head in range(HEADS):
+        rows = _rows_of_head(
+            products + image * products_image,
+            q_squares + image * q_image,
+            k_squares + image * k_image,
+            temperature,
+            gate,
+            alpha,
+            left,
+            products_head,
+            q_head,
+            k_head,
+            left_row,
+            head,
+            o,
+            ROWS,
+            C,
+            K,
+            CHANNELWISE,
+            BLOCK_M,
+            BLOCK_R,
+            TYPE,
+        )
+        _store_head(rows, matrix, token_matrix, scale, image, head, HEADS, o, writes, ROWS, C, K, BLOCK_M)
+        # Rows of zeros stand against the tokens' columns.
+        tile = tl.load(
+            weight + (head * C + j)[:, None] * weight_row + column[None, :],
+            mask=(j < C)[:, None] & (column < COLUMNS)[None, :],
+            other=0.0,
+        )
+        acc = dot(rows, tile.to(TYPE), acc, "ieee")
+        constant = tl.load(vector + head * C + j, mask=j < C, other=0.0).to(TYPE)
+        total += tl.sum(rows * constant[None, :], 1)
+    if bias is not None:
+        total += tl.load(bias + o, mask=o < ROWS, other=0.0).to(TYPE)
+    at = image * ROWS + o
+    known = (o < ROWS)[:, None] & (column < COLUMNS)[None, :]
+    tl.store(branch_matrix + at[:, None] * COLUMNS + column[None, :], acc, mask=known)
+    tl.store(shift + at, total, mask=writes)
+
+
+@triton.jit
+def compose_kernel(
+    matrix: tl.tensor,
+    weight: tl.tensor,
+    vector: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    shift: tl.tensor,
+    weight_row: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> None:
+    """BLOCK rows and columns of ``matrix weight``: programs are (rows, columns, images); the first add the shift."""
+    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    rows = tl.program_id(2) * ROWS + o
+    acc = tl.zeros((BLOCK, BLOCK), TYPE)
+    total = tl.zeros((BLOCK,), TYPE)
+    for first in range(0, C, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        a = tl.load(matrix + rows[:, None] * C + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+        b = tl.load(
+            weight + i[:, None] * weight_row + j[None, :], mask=(i < C)[:, None] & (j < COLUMNS)[None, :], other=0.0
+        )
+        acc = dot(a, b.to(TYPE), acc, "ieee")
+        total += tl.sum(a * tl.load(vector + i, mask=i < C, other=0.0).to(TYPE)[None, :], 1)
+    if bias is not None:
+        total += tl.load(bias + o, mask=o < ROWS, other=0.0).to(TYPE)
+    tl.store(out + rows[:, None] * COLUMNS + j[None, :], acc, mask=(o < ROWS)[:, None] & (j < COLUMNS)[None, :])
+    tl.store(shift + rows, total, mask=(o < ROWS) & (tl.program_id(1) + 0 * o == 0))

@@ -1,0 +1,267 @@
+"""The kernels of :mod:`.mix`: the sum of products, the gradients of its maps, those of its matrices."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .launch import autotuned
+from .tiles import dot, scaled_dot
+
+# Up to this many channels (tokens), a sum of outer products in float32 is cheaper than a tile that is mostly padding.
+_FEW: tl.constexpr = tl.constexpr(8)
+
+
+@triton.jit
+def _add_product(
+    acc: tl.tensor,
+    matrix: tl.tensor,
+    matrix_row: tl.tensor,
+    x: tl.tensor,
+    x_row: tl.tensor,
+    o: tl.tensor,
+    n: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:
+    """``acc + M[o] X[:, n]`` for a matrix and a map that start at the given addresses."""
+    rows = matrix + o.to(tl.int64) * matrix_row
+    if C <= _FEW:
+        # A loop, not its body C times: that loads all ahead, and spills.
+        for i in range(C):
+            column = tl.load(rows + i, mask=o < ROWS, other=0.0).to(acc.dtype)
+            row = tl.load(x + n, mask=n < N, other=0.0).to(acc.dtype)
+            acc += column[:, None] * row[None, :]
+            x += x_row
+    else:
+        for first in range(0, C, BLOCK_C):
+            i = first + tl.arange(0, BLOCK_C)
+            weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+            tile = tl.load(
+                x + (i.to(tl.int64) * x_row)[:, None] + n[None, :], mask=(i < C)[:, None] & (n < N)[None, :], other=0.0
+            )
+            acc = dot(weight.to(tile.dtype), tile, acc, PRECISION)
+    return acc
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 256, "BLOCK_C": 16}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 128, "BLOCK_C": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 64, "BLOCK_C": 32}, num_warps=4, num_stages=3),
+    ],
+    key=["ROWS", "C0", "C1", "C2"],
+)
+@triton.jit
+def mix_kernel(
+    m0: tl.tensor,
+    m1: tl.tensor,
+    m2: tl.tensor,
+    x0: tl.tensor,
+    x1: tl.tensor,
+    x2: tl.tensor,
+    shift: tl.tensor,
+    residual: tl.tensor,
+    out: tl.tensor,
+    m0_image: tl.tensor,
+    m1_image: tl.tensor,
+    m2_image: tl.tensor,
+    m0_row: tl.tensor,
+    m1_row: tl.tensor,
+    m2_row: tl.tensor,
+    x0_image: tl.tensor,
+    x1_image: tl.tensor,
+    x2_image: tl.tensor,
+    x0_row: tl.tensor,
+    x1_row: tl.tensor,
+    x2_row: tl.tensor,
+    shift_image: tl.tensor,
+    shift_row: tl.tensor,
+    residual_image: tl.tensor,
+    residual_row: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C0: tl.constexpr,
+    C1: tl.constexpr,
+    C2: tl.constexpr,
+    SHIFT: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """BLOCK_O rows and BLOCK_N pixels of the output of one image."""
+    # Tiles of the same pixels run one after the other: they share what the cache holds.
+    tiles = tl.cdiv(ROWS, BLOCK_O)
+    o = (tl.program_id(0) % tiles) * BLOCK_O + tl.arange(0, BLOCK_O)
+    n = (tl.program_id(0) // tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
+    image = tl.program_id(1).to(tl.int64)
+    acc = tl.zeros((BLOCK_O, BLOCK_N), TYPE)
+    m0 += image * m0_image
+    x0 += image * x0_image
+    acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION)
+    if C1 > 0:
+        m1 += image * m1_image
+        x1 += image * x1_image
+        acc = _add_product(acc, m1, m1_row, x1, x1_row, o, n, N, ROWS, C1, BLOCK_C, PRECISION)
+    if C2 > 0:
+        m2 += image * m2_image
+        x2 += image * x2_image
+        acc = _add_product(acc, m2, m2_row, x2, x2_row, o, n, N, ROWS, C2, BLOCK_C, PRECISION)
+    mask = (o < ROWS)[:, None] & (n < N)[None, :]
+    if SHIFT:
+        constant = tl.load(shift + image * shift_image + o * shift_row, mask=o < ROWS, other=0.0)
+        acc += constant.to(TYPE)[:, None]
+    if RESIDUAL:
+        rows = residual + image * residual_image + o.to(tl.int64) * residual_row
+        acc += tl.load(rows[:, None] + n[None, :], mask=mask, other=0.0).to(TYPE)
+    rows = out + (image * ROWS + o) * N
+    tl.store(rows[:, None] + n[None, :], acc.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _of_pair(
+    tile: tl.tensor, END0: tl.constexpr, END1: tl.constexpr, first: tl.tensor, second: tl.tensor, third: tl.tensor
+) -> tl.tensor:
+    """What belongs to the pair that owns a tile, where END0 and END1 tiles belong to the first and to the first two."""
+    return tl.where(tile < END0, first, tl.where(tile < END1, second, third))
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 128, "BLOCK_O": 32}, num_warps=4, num_stages=2),
+        triton.Config({"BLOCK_N": 128, "BLOCK_O": 64}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 64, "BLOCK_O": 32}, num_warps=4, num_stages=3),
+    ],
+    key=["ROWS", "C0", "C1", "C2"],
+)
+@triton.jit
+def map_gradients_kernel(
+    grad: tl.tensor,
+    m0: tl.tensor,
+    m1: tl.tensor,
+    m2: tl.tensor,
+    dx0: tl.tensor,
+    dx1: tl.tensor,
+    dx2: tl.tensor,
+    grad_image: tl.tensor,
+    grad_row: tl.tensor,
+    m0_image: tl.tensor,
+    m1_image: tl.tensor,
+    m2_image: tl.tensor,
+    m0_row: tl.tensor,
+    m1_row: tl.tensor,
+    m2_row: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C0: tl.constexpr,
+    C1: tl.constexpr,
+    C2: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """BLOCK_C channels and BLOCK_N pixels of the gradient of one map of one image."""
+    END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
+    END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
+    END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
+    tile = tl.program_id(0) % END2
+    n = (tl.program_id(0) // END2) * BLOCK_N + tl.arange(0, BLOCK_N)
+    image = tl.program_id(1).to(tl.int64)
+    channels = _of_pair(tile, END0, END1, C0, C1, C2)
+    i = (tile - _of_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
+    matrix = _of_pair(tile, END0, END1, m0 + image * m0_image, m1 + image * m1_image, m2 + image * m2_image)
+    matrix_row = _of_pair(tile, END0, END1, m0_row, m1_row, m2_row)
+    dx = _of_pair(tile, END0, END1, dx0, dx1, dx2)
+
+    acc = tl.zeros((BLOCK_C, BLOCK_N), TYPE)
+    for first in range(0, ROWS, BLOCK_O):
+        o = first + tl.arange(0, BLOCK_O)
+        weight = tl.load(
+            matrix + i[:, None] + (o.to(tl.int64) * matrix_row)[None, :],
+            mask=(i < channels)[:, None] & (o < ROWS)[None, :],
+            other=0.0,
+        )
+        rows = grad + image * grad_image + o.to(tl.int64) * grad_row
+        tile_of_grad = tl.load(rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
+        # Tokens that sum to 1 over the image have weights that float16 cannot hold.
+        acc = scaled_dot(weight.to(TYPE), tile_of_grad, acc, PRECISION, False)
+    rows = dx + (image * channels + i) * N
+    tl.store(rows[:, None] + n[None, :], acc.to(dx.dtype.element_ty), mask=(i < channels)[:, None] & (n < N)[None, :])
+
+
+@autotuned(
+    [
+        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
+        triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
+        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
+        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
+    ],
+    key=["ROWS", "C0", "C1", "C2"],
+)
+@triton.jit
+def matrix_gradients_kernel(
+    grad: tl.tensor,
+    x0: tl.tensor,
+    x1: tl.tensor,
+    x2: tl.tensor,
+    partial: tl.tensor,
+    grad_image: tl.tensor,
+    grad_row: tl.tensor,
+    x0_image: tl.tensor,
+    x1_image: tl.tensor,
+    x2_image: tl.tensor,
+    x0_row: tl.tensor,
+    x1_row: tl.tensor,
+    x2_row: tl.tensor,
+    N: tl.tensor,
+    ROWS: tl.constexpr,
+    C0: tl.constexpr,
+    C1: tl.constexpr,
+    C2: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> None:
+    """One split's part of a tile of one matrix's gradient and of the shift's: into (splits, B, O, sum C_i + 1)."""
+    END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
+    END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
+    END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
+    TILES: tl.constexpr = (ROWS + BLOCK_O - 1) // BLOCK_O
+    WIDTH: tl.constexpr = C0 + C1 + C2 + 1
+    tile = tl.program_id(0) % END2
+    o = (tl.program_id(0) // END2 % TILES) * BLOCK_O + tl.arange(0, BLOCK_O)
+    part = tl.program_id(0) // (END2 * TILES)
+    image = tl.program_id(1).to(tl.int64)
+    channels = _of_pair(tile, END0, END1, C0, C1, C2)
+    i = (tile - _of_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
+    x = _of_pair(tile, END0, END1, x0 + image * x0_image, x1 + image * x1_image, x2 + image * x2_image)
+    x_rows = x + i.to(tl.int64) * _of_pair(tile, END0, END1, x0_row, x1_row, x2_row)
+    grad_rows = grad + image * grad_image + o.to(tl.int64) * grad_row
+
+    acc = tl.zeros((BLOCK_O, BLOCK_C), TYPE)
+    total = tl.zeros((BLOCK_O,), TYPE)
+    # The interpreter of Triton 3.2 takes no bound that it has to compute: beyond the last pixel all is masked.
+    for first in range(0, SPLIT, BLOCK_N):
+        n = part * SPLIT + first + tl.arange(0, BLOCK_N)
+        d = tl.load(grad_rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
+        b = tl.load(x_rows[:, None] + n[None, :], mask=(i < channels)[:, None] & (n < N)[None, :], other=0.0)
+        acc = dot(d, tl.trans(b), acc, PRECISION)
+        total += tl.sum(d.to(TYPE), 1)
+
+    sums = partial + ((part.to(tl.int64) * tl.num_programs(1) + image) * ROWS + o) * WIDTH
+    column = _of_pair(tile, END0, END1, 0, C0, C0 + C1) + i
+    tl.store(sums[:, None] + column[None, :], acc, mask=(o < ROWS)[:, None] & (i < channels)[None, :])
+    tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile + 0 * o == 0))

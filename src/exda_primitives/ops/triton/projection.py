@@ -1,0 +1,202 @@
+"""Norm, 1x1 convolution and the 3x3 depthwise one after it; backward keeps the input and the parameters alone.
+
+``y = W norm(x) + b``, ``z = activation(DW(y))``. More rows of the same product skip the depthwise convolution: the
+tokens' logits ``Phi norm(x)``. With q, k, v for y, three maps less are kept than by :mod:`.norm_pointwise` and
+:mod:`.depthwise`, with a gated feed-forward's hidden map more than five.
+
+Backward, y is computed anew. Its gradient and that of the logits lie in two tensors, which nobody copies together:
+``dn = W^T dy + Phi^T dlogits`` is one pass over both, dW and dPhi are one pass each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..precision import accumulation_dtype, without_autocast
+from ..terms import NormTerms
+from .depthwise import Activation
+from .depthwise import obstacle as depthwise_obstacle
+from .depthwise_backward import depthwise_backward
+from .launch import require
+from .norm import layer_norm
+from .norm_pointwise import fuses, norm_pointwise, pointwise
+from .norm_pointwise import obstacle as product_obstacle
+
+
+def obstacle(
+    x: Tensor,
+    norm: NormTerms | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    phi: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None = None,
+    activation: str = "none",
+) -> str | None:
+    """Why :func:`projected` cannot be computed; None if it can. Arguments as there."""
+    norm_weight, norm_bias = (None, None) if norm is None else (norm.weight, norm.bias)
+    if found := product_obstacle(x, norm_weight, norm_bias, weight, bias):
+        return found
+    if phi is not None and (found := product_obstacle(x, None, None, phi, None)):
+        return f"of the logits' rows: {found}"
+    y = x[:, :1].expand(-1, len(weight), -1, -1)
+    return depthwise_obstacle(y, depthwise_weight, depthwise_bias, activation)
+
+
+def projected(
+    x: Tensor,
+    norm: NormTerms | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    phi: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None = None,
+    activation: Activation = "none",
+) -> tuple[Tensor, Tensor | None]:
+    """``activation(DW(W norm(x) + b))`` and ``Phi norm(x)``; differentiable once.
+
+    Args:
+        x: (B, C, H, W), float32, float16 or bfloat16; strides as for :func:`.norm.layer_norm`.
+        norm: over the channels, or None. The dtypes of all parameters may differ from that of ``x``.
+        weight: W, (M, C).
+        bias: b, (M,) or None.
+        phi: (h*K, C) or None.
+        depthwise_weight: (M, 1, 3, 3).
+        depthwise_bias: (M,) or None.
+        activation: as for :func:`.depthwise.depthwise`.
+
+    Returns:
+        (B, M, H, W), with the gate (B, M/2, H, W), and (B, h*K, H, W), None without ``phi``; both contiguous, in the
+        dtype of ``x``.
+
+    Raises:
+        InputError: if the kernels do not apply; :func:`obstacle` says why beforehand.
+    """
+    parameters = weight, bias, phi, depthwise_weight, depthwise_bias
+    require("exda::projected", obstacle(x, norm, *parameters, activation))
+    z, *logits = _projected(x, *((None, None, False, None) if norm is None else norm), *parameters, activation)
+    return z, logits[0] if logits else None
+
+
+def _product(x: Tensor, norm: NormTerms | None, weight: Tensor) -> Tensor:
+    """``W norm(x)``; the bias is added as the depthwise convolution reads it."""
+    return pointwise(x, weight, None) if norm is None else norm_pointwise(x, *norm, weight, None)
+
+
+@torch.library.custom_op(
+    "exda::projected",
+    mutates_args=(),
+    schema="(Tensor x, Tensor? norm_weight, Tensor? norm_bias, bool subtract_mean, float? eps, Tensor weight, "
+    "Tensor? bias, Tensor? phi, Tensor depthwise_weight, Tensor? depthwise_bias, str activation) -> Tensor[]",
+)
+def _projected(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    phi: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    activation: str,
+) -> list[Tensor]:
+    norm = None if eps is None else NormTerms(norm_weight, norm_bias, subtract_mean, eps)
+    rows = weight if phi is None else torch.cat([weight, phi.to(weight.dtype)])
+    y = _product(x, norm, rows)
+    z = torch.ops.exda.depthwise(y[:, : len(weight)], depthwise_weight, depthwise_bias, activation, bias)
+    if phi is None:
+        return [z]
+    # A view would keep all of y.
+    return [z, y[:, len(weight) :].clone(memory_format=torch.contiguous_format)]
+
+
+@_projected.register_fake
+def _projected_fake(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    phi: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    activation: str,
+) -> list[Tensor]:
+    channels = [weight.shape[0] // 2 if activation == "gate" else weight.shape[0]]
+    if phi is not None:
+        channels.append(phi.shape[0])
+    return [torch.empty((x.shape[0], each, *x.shape[2:]), dtype=x.dtype, device=x.device) for each in channels]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    x, norm_weight, norm_bias, subtract_mean, eps, *parameters, ctx.activation = inputs
+    ctx.normalisation = None if eps is None else (subtract_mean, eps)
+    ctx.save_for_backward(x, norm_weight, norm_bias, *parameters)
+
+
+def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
+    x, norm_weight, norm_bias, weight, bias, phi, depthwise_weight, depthwise_bias = ctx.saved_tensors
+    norm = None if ctx.normalisation is None else NormTerms(norm_weight, norm_bias, *ctx.normalisation)
+    needed = ctx.needs_input_grad
+    need_input, need_norm = any(needed[:3]), any(needed[1:3])
+    need_weight, need_depthwise = any(needed[5:7]), any(needed[8:10])
+    gradients: list[Tensor | None] = [None] * len(needed)
+    dz, *d_logits = grads
+    with without_autocast(x):
+        n, within = x, norm
+        if norm is not None and not fuses(x):
+            n, within = layer_norm(x, *norm), None
+        # Where its values have no part, anything of its size will do.
+        y = _product(n, within, weight) if need_depthwise or ctx.activation != "none" else dz
+        need_y = need_input or need_weight
+        dy, *gradients[8:10] = depthwise_backward(
+            dz, y, depthwise_weight, depthwise_bias, ctx.activation, need_y, need_depthwise, bias
+        )
+        del y
+        if need_input:
+            rows = [weight] if phi is None else [weight, phi]
+            gradients[0], sums = _through_product(x, norm, rows, [dy, *d_logits], need_norm)
+            gradients[1] = sums[0].to(norm_weight.dtype) if needed[1] else None
+            gradients[2] = sums[1].to(norm_bias.dtype) if needed[2] else None
+        if need_weight:
+            sums = _of_rows(n, within, dy)
+            gradients[5] = sums[:, :-1].to(weight.dtype)
+            gradients[6] = None if bias is None else sums[:, -1].to(bias.dtype)
+        if needed[7]:
+            gradients[7] = _of_rows(n, within, d_logits[0])[:, :-1].to(phi.dtype)
+    return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
+
+
+def _through_product(
+    x: Tensor, norm: NormTerms | None, rows: list[Tensor], upstream: list[Tensor], parameters: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and, (2, C), of the norm's weight and bias, of products by ``rows`` with these gradients."""
+    if norm is not None and len(rows) == 1 and fuses(x):
+        return torch.ops.exda.norm_pointwise_input_gradient(
+            upstream[0], x, norm.weight, parameters, norm.subtract_mean, norm.eps, rows[0]
+        )
+    dtype = accumulation_dtype(x.dtype)
+    matrices = [each.T.to(x.dtype if len(rows) == 1 else dtype).expand(len(x), -1, -1) for each in rows]
+    maps = [each.flatten(2) for each in upstream]
+    dn = torch.bmm(matrices[0], maps[0]) if len(rows) == 1 else torch.ops.exda.mix(matrices, maps, None, None)
+    dn = dn.unflatten(2, x.shape[2:])
+    if norm is None:
+        return dn, dn.new_empty((0, x.shape[1]))
+    return torch.ops.exda.layer_norm_backward(dn, x, norm.weight, parameters, norm.subtract_mean, norm.eps)
+
+
+def _of_rows(x: Tensor, norm: NormTerms | None, upstream: Tensor) -> Tensor:
+    """Gradients of the rows that ``norm(x)`` was multiplied by and, in the last column, their bias: (O, C + 1)."""
+    if norm is not None:
+        return torch.ops.exda.norm_pointwise_weight_gradient(upstream, x, *norm)
+    return torch.ops.exda.mix_matrix_gradients(upstream.flatten(2), [x.flatten(2)]).sum(0)
+
+
+_projected.register_autograd(_differentiate, setup_context=_save)

@@ -1,0 +1,218 @@
+"""The kernels of :mod:`.tokens`: pooling and softmax, interpolation, and their transposes.
+
+Places between pooled pixels are fractions of integers: weights are exact to the last bit at any size.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def between(place, LENGTH, CELLS, TYPE: tl.constexpr):
+    """The two cells between whose centres a pixel lies, and the weight of the second."""
+    # (place + 1/2) CELLS / LENGTH - 1/2, at least 0, in units of 1 / (2 LENGTH).
+    numerator = tl.maximum((2 * place + 1) * CELLS - LENGTH, 0)
+    low = numerator // (2 * LENGTH)
+    weight = (numerator - low * 2 * LENGTH).to(TYPE) / (2 * LENGTH)
+    return low, tl.minimum(low + 1, CELLS - 1), weight
+
+
+@triton.jit
+def share(place, cell, LENGTH, CELLS, TYPE: tl.constexpr):
+    """How much of a cell's value a pixel takes."""
+    low, high, weight = between(place, LENGTH, CELLS, TYPE)
+    return tl.where(low == cell, 1 - weight, 0.0) + tl.where(high == cell, weight, 0.0)
+
+
+@triton.jit
+def first_taker(cell, LENGTH, CELLS):
+    """The first pixel that takes a share of a cell; with stride S, those that do are among the 2 S from it on."""
+    return tl.maximum((2 * cell - 1) * LENGTH + CELLS, 0) // (2 * CELLS)
+
+
+@triton.jit
+def finite(peak):
+    """``peak``, or 0 for that of nothing: exp(-inf - 0) is 0, exp(-inf - -inf) is not."""
+    return tl.where(peak == float("-inf"), 0.0, peak)
+
+
+@triton.jit
+def softmax_terms(chunks, row, CHUNKS, CELLS, KNOWN: tl.constexpr):
+    """The peak of a map's logits, and the factor of ``exp(logit - peak)`` for maps of mean 1.
+
+    ``chunks`` (rows, 2, CHUNKS) holds each chunk's peak and sum; KNOWN is a power of two, at least CHUNKS.
+    """
+    i = tl.arange(0, KNOWN)
+    at = chunks + row * 2 * CHUNKS + i
+    peaks = tl.load(at, mask=i < CHUNKS, other=float("-inf"))
+    masses = tl.load(at + CHUNKS, mask=i < CHUNKS, other=0.0)
+    peak = tl.max(peaks, 0)
+    return peak, CELLS / tl.sum(masses * tl.exp(peaks - finite(peak)), 0)
+
+
+@triton.jit
+def pool_kernel(
+    phi,
+    logits,
+    chunks,
+    MAPS,
+    H,
+    W,
+    phi_image,
+    phi_map,
+    phi_row,
+    phi_column,
+    STRIDE: tl.constexpr,
+    STEPS: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Pooled logits of one chunk of one map, STEPS blocks of it, their peak and the sum of their exponentials."""
+    h = (H + STRIDE - 1) // STRIDE
+    w = (W + STRIDE - 1) // STRIDE
+    CHUNKS = (h * w + STEPS * BLOCK - 1) // (STEPS * BLOCK)
+    row = (tl.program_id(0) // CHUNKS).to(tl.int64)
+    chunk = tl.program_id(0) % CHUNKS
+    phi += row // MAPS * phi_image + row % MAPS * phi_map
+    peak = tl.full([BLOCK], float("-inf"), TYPE)
+    mass = tl.zeros([BLOCK], TYPE)
+    for step in range(STEPS):
+        cell = (chunk * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        known = cell < h * w
+        # Lanes beyond the map compute its last cell, which is never stored, not 0 / 0.
+        place = tl.minimum(cell, h * w - 1)
+        top = place // w * STRIDE
+        left = place % w * STRIDE
+        total = tl.zeros([BLOCK], TYPE)
+        for i in range(STRIDE):
+            line = phi + (top + i).to(tl.int64) * phi_row
+            for j in range(STRIDE):
+                inside = known & (top + i < H) & (left + j < W)
+                total += tl.load(line + (left + j).to(tl.int64) * phi_column, mask=inside, other=0.0).to(TYPE)
+        logit = total / (tl.minimum(H - top, STRIDE) * tl.minimum(W - left, STRIDE))
+        tl.store(logits + row * h * w + cell, logit, mask=known)
+        logit = tl.where(known, logit, float("-inf"))
+        higher = tl.maximum(peak, logit)
+        mass = mass * tl.exp(peak - finite(higher)) + tl.exp(logit - finite(higher))
+        peak = higher
+    highest = tl.max(peak, 0)
+    at = chunks + row * 2 * CHUNKS + chunk
+    tl.store(at, highest)
+    tl.store(at + CHUNKS, tl.sum(mass * tl.exp(peak - finite(highest)), 0))
+
+
+@triton.jit
+def upsample_kernel(
+    logits,
+    chunks,
+    out,
+    H,
+    W,
+    h,
+    w,
+    CHUNKS,
+    KNOWN: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """BLOCK pixels of one map of G."""
+    tiles = (H * W + BLOCK - 1) // BLOCK
+    row = (tl.program_id(0) // tiles).to(tl.int64)
+    pixel = tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
+    known = pixel < H * W
+    peak, factor = softmax_terms(chunks, row, CHUNKS, h * w, KNOWN)
+    top, bottom, down = between(pixel // W, H, h, TYPE)
+    left, right, along = between(pixel % W, W, w, TYPE)
+    logits += row * h * w
+    a = tl.exp(tl.load(logits + top * w + left, mask=known, other=0.0) - peak)
+    b = tl.exp(tl.load(logits + top * w + right, mask=known, other=0.0) - peak)
+    c = tl.exp(tl.load(logits + bottom * w + left, mask=known, other=0.0) - peak)
+    d = tl.exp(tl.load(logits + bottom * w + right, mask=known, other=0.0) - peak)
+    value = (1 - down) * ((1 - along) * a + along * b) + down * ((1 - along) * c + along * d)
+    tl.store(out + row * H * W + pixel, (value * factor).to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
+def upsample_backward_kernel(
+    dg,
+    logits,
+    chunks,
+    du,
+    products,
+    MAPS,
+    H,
+    W,
+    dg_image,
+    dg_map,
+    dg_row,
+    dg_column,
+    STRIDE: tl.constexpr,
+    STEPS: tl.constexpr,
+    KNOWN: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gradients of one chunk of a compact map u of mean 1, and their products' sum with u."""
+    h = (H + STRIDE - 1) // STRIDE
+    w = (W + STRIDE - 1) // STRIDE
+    CHUNKS = (h * w + STEPS * BLOCK - 1) // (STEPS * BLOCK)
+    row = (tl.program_id(0) // CHUNKS).to(tl.int64)
+    chunk = tl.program_id(0) % CHUNKS
+    peak, factor = softmax_terms(chunks, row, CHUNKS, h * w, KNOWN)
+    dg += row // MAPS * dg_image + row % MAPS * dg_map
+    product = tl.zeros([BLOCK], TYPE)
+    for step in range(STEPS):
+        cell = (chunk * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        known = cell < h * w
+        top = first_taker(cell // w, H, h)
+        left = first_taker(cell % w, W, w)
+        total = tl.zeros([BLOCK], TYPE)
+        for i in range(2 * STRIDE):
+            vertical = share(top + i, cell // w, H, h, TYPE)
+            line = dg + (top + i).to(tl.int64) * dg_row
+            for j in range(2 * STRIDE):
+                inside = known & (top + i < H) & (left + j < W)
+                upstream = tl.load(line + (left + j).to(tl.int64) * dg_column, mask=inside, other=0.0).to(TYPE)
+                total += vertical * share(left + j, cell % w, W, w, TYPE) * upstream
+        at = row * h * w + cell
+        u = tl.exp(tl.load(logits + at, mask=known, other=0.0) - peak) * factor
+        product += tl.where(known, u * total, 0.0)
+        tl.store(du + at, total, mask=known)
+    tl.store(products + row * CHUNKS + chunk, tl.sum(product, 0))
+
+
+@triton.jit
+def pool_backward_kernel(
+    du,
+    logits,
+    chunks,
+    products,
+    dphi,
+    H,
+    W,
+    CHUNKS,
+    STRIDE: tl.constexpr,
+    KNOWN: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gradients of BLOCK pixels of one map of logits."""
+    h = (H + STRIDE - 1) // STRIDE
+    w = (W + STRIDE - 1) // STRIDE
+    tiles = (H * W + BLOCK - 1) // BLOCK
+    row = (tl.program_id(0) // tiles).to(tl.int64)
+    pixel = tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
+    known = pixel < H * W
+    peak, factor = softmax_terms(chunks, row, CHUNKS, h * w, KNOWN)
+    i = tl.arange(0, KNOWN)
+    mean = tl.sum(tl.load(products + row * CHUNKS + i, mask=i < CHUNKS, other=0.0), 0) / (h * w)
+    place = tl.minimum(pixel, H * W - 1)
+    y = place // W // STRIDE
+    x = place % W // STRIDE
+    at = row * h * w + y * w + x
+    u = tl.exp(tl.load(logits + at, mask=known, other=0.0) - peak) * factor
+    gradient = u * (tl.load(du + at, mask=known, other=0.0) - mean)
+    pooled = tl.minimum(H - y * STRIDE, STRIDE) * tl.minimum(W - x * STRIDE, STRIDE)
+    tl.store(dphi + row * H * W + pixel, (gradient / pooled).to(dphi.dtype.element_ty), mask=known)

@@ -1,0 +1,151 @@
+"""The output of an attention whose value has a non-linear branch; backward keeps v and the tokens alone.
+
+``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``, as :mod:`.depthwise` and :mod:`.mix`
+compute it. Backward, ``u = W1 v + b1`` and t are computed anew, a product and a depthwise pass: two maps less to keep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..precision import without_autocast
+from ..terms import Branch
+from .depthwise import obstacle
+from .depthwise_backward import depthwise_backward
+from .launch import require
+from .mix import mix
+from .norm_pointwise import pointwise
+
+
+def mix_value(
+    v: Tensor,
+    branch: Branch,
+    value_matrix: Tensor | None,
+    branch_matrix: Tensor,
+    g: Tensor | None = None,
+    token_matrix: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``M_v v + M_t GELU(DW(W1 v + b1)) + M_g g + shift + residual``, image by image; differentiable once.
+
+    Args:
+        v: (B, C, H, W), float32, float16 or bfloat16; a slice of the channels of a larger map is read in place.
+        branch: of which the last convolution is part of ``branch_matrix``; the parameters may be of any dtype.
+        value_matrix: M_v, (B, O, C), or None for a branch that replaces the value; matrices as for :func:`.mix.mix`.
+        branch_matrix: M_t, (B, O, C).
+        g: tokens, (B, h*K, H, W) of the dtype of ``v``, or None.
+        token_matrix: M_g, (B, O, h*K); None if and only if ``g`` is.
+        shift: (B, O) or None.
+        residual: (B, O, H, W) of the dtype of ``v``, or None.
+
+    Returns:
+        (B, O, H, W), contiguous, in the dtype of ``v``.
+
+    Raises:
+        InputError: for shapes that do not fit each other, and where no kernel can run.
+    """
+    require("exda::mix_value", obstacle(v, branch.depthwise_weight, branch.depthwise_bias, "gelu"))
+    weight, bias, depthwise_weight, depthwise_bias, *_ = branch
+    of_branch = weight, bias, depthwise_weight, depthwise_bias
+    return _mix_value(value_matrix, branch_matrix, token_matrix, v, g, *of_branch, shift, residual)
+
+
+def _product(v: Tensor, weight: Tensor) -> Tensor:
+    """``W1 v``; the bias is added as the depthwise convolution reads it."""
+    return pointwise(v, weight.flatten(1), None)
+
+
+def _present(*tensors: Tensor | None) -> list[Tensor]:
+    return [x for x in tensors if x is not None]
+
+
+def _maps(value_matrix: Tensor | None, v: Tensor, t: Tensor, g: Tensor | None) -> list[Tensor]:
+    return [x.flatten(2) for x in _present(None if value_matrix is None else v, t, g)]
+
+
+@torch.library.custom_op("exda::mix_value", mutates_args=())
+def _mix_value(
+    value_matrix: Tensor | None,
+    branch_matrix: Tensor,
+    token_matrix: Tensor | None,
+    v: Tensor,
+    g: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    shift: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    t = torch.ops.exda.depthwise(_product(v, weight), depthwise_weight, depthwise_bias, "gelu", bias)
+    matrices = _present(value_matrix, branch_matrix, token_matrix)
+    out = mix(matrices, _maps(value_matrix, v, t, g), shift, None if residual is None else residual.flatten(2))
+    return out.unflatten(2, v.shape[2:])
+
+
+@_mix_value.register_fake
+def _mix_value_fake(
+    value_matrix: Tensor | None,
+    branch_matrix: Tensor,
+    token_matrix: Tensor | None,
+    v: Tensor,
+    g: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    shift: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    return torch.empty((v.shape[0], branch_matrix.shape[1], *v.shape[2:]), dtype=v.dtype, device=v.device)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *saved, shift, _ = inputs
+    ctx.shift_dtype = None if shift is None else shift.dtype
+    ctx.save_for_backward(*saved)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    *given, v, g, weight, bias, depthwise_weight, depthwise_bias = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    matrices, out, pixels = _present(*given), grad.flatten(2), v.flatten(2)
+    gradients: list[Tensor | None] = [None] * len(needed)
+    with without_autocast(v):
+        u = _product(v, weight)
+        if any(needed[:3]) or needed[9]:
+            t = torch.ops.exda.depthwise(u, depthwise_weight, depthwise_bias, "gelu", bias)
+            sums = torch.ops.exda.mix_matrix_gradients(out, _maps(given[0], v, t, g))
+            del t
+            *columns, last = sums.split([*(m.shape[2] for m in matrices), 1], -1)
+            each = iter(columns)
+            gradients[:3] = [None if m is None else next(each).to(m.dtype) for m in given]
+            gradients[9] = last.squeeze(-1).to(ctx.shift_dtype) if needed[9] else None
+        if any(needed[3:9]):
+            # Of the maps, only sizes count here.
+            of_maps = torch.ops.exda.mix_map_gradients(out, matrices, _maps(given[0], v, u, g))
+            dv = None if given[0] is None else of_maps[0]
+            gradients[4] = None if g is None else of_maps[-1].unflatten(2, g.shape[2:])
+            dt = of_maps[0 if dv is None else 1].unflatten(2, v.shape[2:])
+            need_u, need_depthwise = any(needed[index] for index in (3, 5, 6)), needed[7] or needed[8]
+            du, *gradients[7:9] = depthwise_backward(
+                dt, u, depthwise_weight, depthwise_bias, "gelu", need_u, need_depthwise, bias
+            )
+            if needed[3]:
+                through = weight.flatten(1).T.to(v.dtype).expand(len(v), -1, -1)
+                du_pixels = du.flatten(2)
+                dv = torch.bmm(through, du_pixels) if dv is None else torch.baddbmm(dv, through, du_pixels)
+                gradients[3] = dv.unflatten(2, v.shape[2:])
+            if needed[5] or needed[6]:
+                sums = torch.ops.exda.mix_matrix_gradients(du.flatten(2), [pixels]).sum(0)
+                gradients[5] = sums[:, :-1].reshape(weight.shape).to(weight.dtype)
+                gradients[6] = sums[:, -1].to(bias.dtype)
+    gradients[10] = grad
+    return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
+
+
+_mix_value.register_autograd(_differentiate, setup_context=_save)

@@ -1,0 +1,82 @@
+"""A module in place of another one: with its children, parameters, attributes and hooks, and able to give it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import ref
+
+from torch import nn
+
+from ..errors import ConfigError, NotPatchedError
+
+HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
+
+
+class StandIn(nn.Module):
+    """Base of what stands in for a host module in its parent.
+
+    A subclass builds itself around a host between :meth:`_take_contents` and :meth:`_take_surroundings`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._host: tuple[nn.Module, ...] = ()
+
+    @property
+    def replaces_host(self) -> bool:
+        """Whether this module stands in for one that it adopted."""
+        return bool(self._host)
+
+    def release(self) -> nn.Module:
+        """The host that was adopted, the same object, with the weights, mode and hooks as they are now.
+
+        Raises:
+            NotPatchedError: for a module that was constructed from scratch.
+        """
+        if not self.replaces_host:
+            raise NotPatchedError(f"{self._owner()}: was constructed as such and stands in for no other module.")
+        (host,) = self._host
+        for name in host._parameters:
+            host._parameters[name] = self._parameters[name]
+        for name in host._modules:
+            host._modules[name] = self._modules[name]
+        hooks: Iterable[Any] = host._load_state_dict_pre_hooks.values()
+        for hook in hooks:
+            # PyTorch binds these to the module that they were registered on.
+            if getattr(hook, "with_module", False) and hook.module() is self:
+                hook.module = ref(host)
+        host._is_full_backward_hook = self._is_full_backward_hook
+        host.training = self.training
+        return host
+
+    def _take_contents(self, host: nn.Module) -> None:
+        """Its parameters and children, the same objects under the same names."""
+        for name, parameter in host._parameters.items():
+            self.register_parameter(name, parameter)
+        for name, child in host._modules.items():
+            self.add_module(name, child)
+
+    def _take_surroundings(self, host: nn.Module) -> None:
+        """Its mode, hooks and other attributes, and itself for :meth:`release`."""
+        self.training = host.training
+        # The very dictionaries, so that a handle from before removes its hook from either of the two.
+        shared = {name: held for name, held in vars(host).items() if name in HOOK_NAMES}
+        self.__dict__.update(shared)
+        for name, attribute in vars(host).items():
+            if not name.startswith("_") and self.__dict__.setdefault(name, attribute) is not attribute:
+                self._check_same(name, attribute)
+        # In a tuple, so that its parameters are not registered a second time.
+        self.__dict__["_host"] = (host,)
+
+    def _check_same(self, name: str, theirs: object) -> None:
+        ours = self.__dict__[name]
+        if theirs != ours:
+            raise ConfigError(
+                f"{self._owner()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
+                f"{ours!r}; rename it."
+            )
+
+    def _owner(self) -> str:
+        """Itself, for messages."""
+        return type(self).__name__

@@ -1,0 +1,584 @@
+"""Transformer blocks as people write them: those that are fused and into which steps, and those that look like one."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from tests.patching.friends import ReLU
+from tests.patching.hosts import MDTA, Cross, Histogram, Renamed, depthwise
+from torch import nn
+
+import exda_primitives as exda
+
+ATTENTION, GATED, ANY = "attention", "gated feed-forward", "any function"
+
+
+class WithBias(nn.Module):
+    """On pixels as rows, as Restormer's."""
+
+    eps = 1e-5
+
+    def __init__(self, dim=8):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(dim) + 0.5)
+        self.bias = nn.Parameter(torch.randn(dim))
+
+    def forward(self, x):
+        rows = rearrange(x, "b c h w -> b (h w) c")
+        return rearrange(self.on_rows(rows), "b (h w) c -> b c h w", h=x.shape[2])
+
+    def on_rows(self, x):
+        mean, variance = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
+        return (x - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
+
+
+class BiasFree(WithBias):
+    def __init__(self, dim=8):
+        super().__init__(dim)
+        del self.bias
+
+    def on_rows(self, x):
+        return x / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + self.eps) * self.weight
+
+
+class SmallEps(WithBias):
+    eps = 1e-6
+
+
+class Within(nn.Module):
+    """The norm proper is a child."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x)
+
+
+class Permuted(nn.LayerNorm):
+    """PyTorch's own, through a permutation."""
+
+    def __init__(self, dim=8, **options):
+        super().__init__(dim, **options)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, 0.5, 1.5)
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class InFloat32(WithBias):
+    """As written for half precision."""
+
+    def on_rows(self, x):
+        return F.layer_norm(x.float(), x.shape[-1:]).to(x.dtype) * self.weight + self.bias
+
+
+class NoParameters(nn.Module):
+    """Histoformer's, whose constructor forgets them."""
+
+    def __init__(self, subtract_mean=True):
+        super().__init__()
+        self.subtract_mean = subtract_mean
+
+    def forward(self, x):
+        mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
+        return (x - mean if self.subtract_mean else x) / torch.sqrt(variance + 1e-5)
+
+
+class Unbiased(WithBias):
+    """Divides by C - 1."""
+
+    def on_rows(self, x):
+        return (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + self.eps) * self.weight + self.bias
+
+
+class EpsOutside(WithBias):
+    def on_rows(self, x):
+        return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + self.eps)
+
+
+class RootMeanSquare(BiasFree):
+    def on_rows(self, x):
+        return x / torch.sqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+class NoisyInTraining(WithBias):
+    def on_rows(self, x):
+        return super().on_rows(x) * (1 + self.training * torch.rand(()))
+
+
+class FeedForward(nn.Module):
+    """Restormer's, under its names."""
+
+    def __init__(self, dim=8, hidden=12, bias=False, local=depthwise):
+        super().__init__()
+        self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=bias)
+        self.dwconv = local(2 * hidden, bias=bias)
+        self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
+
+    def forward(self, x):
+        return self.project_out(self.gate(*self.dwconv(self.project_in(x)).chunk(2, dim=1)))
+
+    def gate(self, first, second):
+        return F.gelu(first) * second
+
+
+class OutputFirst(FeedForward):
+    """Other names, in another order; the activation is a module; hidden = C / 2, so that two shapes are equal."""
+
+    def __init__(self):
+        super().__init__(hidden=4)
+        self.act = nn.GELU()
+        layers = self._modules
+        self._modules = {"fc2": layers["project_out"], "act": self.act, "dw": layers["dwconv"]}
+        self._modules["fc1"] = layers["project_in"]
+
+    def forward(self, x):
+        first, second = self.dw(self.fc1(x)).tensor_split(2, dim=1)
+        return self.fc2(second * self.act(first))
+
+
+class Tanh(FeedForward):
+    def gate(self, first, second):
+        return F.gelu(first, approximate="tanh") * second
+
+
+class Swapped(FeedForward):
+    def gate(self, first, second):
+        return first * F.gelu(second)
+
+
+class SimpleGate(FeedForward):
+    def gate(self, first, second):
+        return first * second
+
+
+class Dropout(FeedForward):
+    """Active in training mode, where it has a rate."""
+
+    def __init__(self, rate=0.5):
+        super().__init__()
+        self.drop = nn.Dropout(rate)
+
+    def forward(self, x):
+        return self.drop(super().forward(x))
+
+
+class Scaled(FeedForward):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+def reflecting(channels, bias):
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias, padding_mode="reflect")
+
+
+class Block(nn.Module):
+    """Under the names of Restormer's paper and code."""
+
+    def __init__(self, norm=WithBias, attention=MDTA, ffn=FeedForward):
+        super().__init__()
+        self.norm1, self.attn, self.norm2, self.ffn = norm(), attention(), norm(), ffn()
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class Lists(nn.Module):
+    """Norms in a list, functions in a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList([WithBias(), BiasFree()])
+        self.mixers = nn.ModuleDict({"channels": MDTA(), "ffn": FeedForward()})
+
+    def forward(self, x):
+        for norm, mixer in zip(self.norms, self.mixers.values(), strict=True):
+            x = mixer(norm(x)) + x
+        return x
+
+
+class Pixels(nn.Module):
+    """Any other function of a map."""
+
+    def __init__(self, dim=8):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x):
+        return x.softmax(1) * self.conv(x)
+
+
+class Four(nn.Module):
+    """Four steps, as X-Restormer's: attention over channels and over pixels, each with a feed-forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.channel_attn, self.channel_ffn = MDTA(), FeedForward(bias=True)
+        self.spatial_attn, self.spatial_ffn = Pixels(), FeedForward()
+        self.norm1, self.norm2, self.norm3, self.norm4 = WithBias(), WithBias(), BiasFree(), Within(WithBias())
+
+    def forward(self, x):
+        x = x + self.channel_attn(self.norm1(x))
+        x = x + self.channel_ffn(self.norm2(x))
+        x = x + self.spatial_attn(self.norm3(x))
+        return x + self.spatial_ffn(self.norm4(x))
+
+
+class FeedForwardFirst(Block):
+    def forward(self, x):
+        x = x + self.ffn(self.norm2(x))
+        return x + self.attn(self.norm1(x))
+
+
+class AttentionAlone(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attn = WithBias(), MDTA()
+
+    def forward(self, x):
+        return self.attn(self.norm(x)).add(x)
+
+
+class Idle(Block):
+    """Children that do nothing, called and not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop_path, self.shortcut, self.unused = nn.Identity(), nn.Identity(), nn.ReLU()
+
+    def forward(self, x):
+        x = self.shortcut(x) + self.drop_path(self.attn(self.norm1(x)))
+        return self.shortcut(x) + self.drop_path(self.ffn(self.norm2(x)))
+
+
+class InTheBlock(Block):
+    """The permutation for PyTorch's norm is the block's."""
+
+    def __init__(self):
+        super().__init__(norm=partial(nn.LayerNorm, 8))
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return x + self.ffn(self.norm2(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+class PostNorm(Block):
+    def forward(self, x):
+        x = self.norm1(x + self.attn(x))
+        return self.norm2(x + self.ffn(x))
+
+
+class NormOfOutput(Block):
+    def forward(self, x):
+        x = x + self.norm1(self.attn(x))
+        return x + self.norm2(self.ffn(x))
+
+
+class LayerScale(Block):
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(8, 1, 1))
+
+    def forward(self, x):
+        x = x + self.gamma * self.attn(self.norm1(x))
+        return x + self.gamma * self.ffn(self.norm2(x))
+
+
+class Half(Block):
+    def forward(self, x):
+        x = x + 0.5 * self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class NoResidual(Block):
+    def forward(self, x):
+        x = self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class SharedNorm(Block):
+    def __init__(self):
+        super().__init__()
+        self.norm2 = self.norm1
+
+
+class DropPath(nn.Module):
+    def forward(self, x):
+        return x * (torch.rand(len(x), 1, 1, 1, dtype=x.dtype) > 0.5) if self.training else x
+
+
+class DropPaths(Block):
+    def __init__(self):
+        super().__init__()
+        self.drop_path = DropPath()
+
+    def forward(self, x):
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.ffn(self.norm2(x)))
+
+
+class DropsByItself(Block):
+    def forward(self, x):
+        x = x + F.dropout(self.attn(self.norm1(x)), 0.5, self.training)
+        return x + self.ffn(self.norm2(x))
+
+
+class RarelySkipped(Block):
+    """Stochastic depth that hardly ever shows."""
+
+    def forward(self, x):
+        return x if self.training and torch.rand(()) < 1e-6 else super().forward(x)
+
+
+class Parallel(Block):
+    def forward(self, x):
+        return x + self.attn(self.norm1(x)) + self.ffn(self.norm2(x))
+
+
+class OneNorm(Block):
+    def forward(self, x):
+        y = self.norm1(x)
+        return x + self.attn(y) + self.ffn(self.norm2(y))
+
+
+class ExtraConvolution(Block):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return self.conv(super().forward(x))
+
+
+class ConvolutionBeside(ExtraConvolution):
+    """Applied as a function, so that no call of it shows."""
+
+    def forward(self, x):
+        return Block.forward(self, x) + F.conv2d(x, self.conv.weight)
+
+
+class TwoArguments(Block):
+    def forward(self, x, guide):
+        return super().forward(x + guide)
+
+
+class OptionalArgument(Block):
+    def forward(self, x, mask=None):
+        return super().forward(x if mask is None else x * mask)
+
+
+class KeywordOnly(Block):
+    def forward(self, *, x):
+        return super().forward(x)
+
+
+class Buffer(Block):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+class Windows(Block):
+    """The attention sees windows; on maps no larger than one, it is exactly the block without."""
+
+    def forward(self, x):
+        y = self.norm1(x)
+        windows = [self.attn(part) for rows in y.split(64, dim=2) for part in rows.split(64, dim=3)]
+        if len(windows) == 1:
+            return Block.forward(self, x)
+        across = -(-x.shape[3] // 64)
+        rows = [torch.cat(windows[start : start + across], dim=3) for start in range(0, len(windows), across)]
+        x = x + torch.cat(rows, dim=2)
+        return x + self.ffn(self.norm2(x))
+
+
+class OneWindow(Block):
+    """Maps larger than 64 pixels are halved for the attention."""
+
+    def forward(self, x):
+        if max(x.shape[2:]) <= 64:
+            return super().forward(x)
+        small = F.avg_pool2d(x, 2, ceil_mode=True)
+        x = x + F.interpolate(self.attn(self.norm1(small)), size=x.shape[2:])
+        return x + self.ffn(self.norm2(x))
+
+
+class ReturnsList(Block):
+    def forward(self, x):
+        return [super().forward(x), x]
+
+
+class PreNorm(nn.Module):
+    """The residual is somebody else's."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fn = WithBias(), MDTA()
+
+    def forward(self, x):
+        return self.fn(self.norm(x))
+
+
+class Guided(Block):
+    """A cross attention, which takes two maps."""
+
+    def __init__(self):
+        super().__init__(attention=Cross)
+
+    def forward(self, x):
+        y = self.norm1(x)
+        x = x + self.attn(y, y)
+        return x + self.ffn(self.norm2(x))
+
+
+class Calls(Block):
+    """Past the call that hooks see."""
+
+    def forward(self, x):
+        x = x + self.attn.forward(self.norm1.forward(x))
+        return x + self.ffn.forward(self.norm2.forward(x))
+
+
+def forward_replaced():
+    block = Block()
+    block.forward = partial(block.forward)
+    return block
+
+
+def frozen_block():
+    return Block().requires_grad_(False)
+
+
+RESTORMER = (("norm1", "attn", ATTENTION), ("norm2", "ffn", GATED))
+FFN_BY_ITSELF = (("norm1", "attn", ATTENTION), ("norm2", "ffn", ANY))
+
+# The steps that are found.
+FUSED = {
+    "restormer": (Block, RESTORMER),
+    "bias-free": (partial(Block, BiasFree), RESTORMER),
+    "eps-1e-6": (partial(Block, SmallEps), RESTORMER),
+    "norm-is-a-child": (partial(Block, lambda: Within(BiasFree())), RESTORMER),
+    "layer-norm-permuted": (partial(Block, Permuted), RESTORMER),
+    "layer-norm-without-bias": (partial(Block, partial(Permuted, bias=False)), RESTORMER),
+    "layer-norm-in-float32": (partial(Block, InFloat32), RESTORMER),
+    "norm-without-parameters": (partial(Block, NoParameters), RESTORMER),
+    "norm-without-parameters-or-mean": (partial(Block, partial(NoParameters, False)), RESTORMER),
+    "biases": (partial(Block, WithBias, partial(MDTA, bias=True), partial(FeedForward, bias=True)), RESTORMER),
+    "attention-renamed": (partial(Block, attention=Renamed), RESTORMER),
+    "feed-forward-renamed": (partial(Block, ffn=OutputFirst), RESTORMER),
+    "feed-forward-5x5": (partial(Block, ffn=partial(FeedForward, local=partial(depthwise, kernel=5))), RESTORMER),
+    "feed-forward-dilated": (partial(Block, ffn=partial(FeedForward, local=partial(depthwise, dilation=2))), RESTORMER),
+    "feed-forward-reflecting": (partial(Block, ffn=partial(FeedForward, local=reflecting)), RESTORMER),
+    "feed-forward-without-drop": (partial(Block, ffn=partial(Dropout, 0.0)), RESTORMER),
+    "feed-forward-drop": (partial(Block, ffn=Dropout), FFN_BY_ITSELF),
+    "feed-forward-drop-rare": (partial(Block, ffn=partial(Dropout, 1e-6)), FFN_BY_ITSELF),
+    "feed-forward-tanh": (partial(Block, ffn=Tanh), FFN_BY_ITSELF),
+    "feed-forward-swapped": (partial(Block, ffn=Swapped), FFN_BY_ITSELF),
+    "feed-forward-simple-gate": (partial(Block, ffn=SimpleGate), FFN_BY_ITSELF),
+    "feed-forward-scaled": (partial(Block, ffn=Scaled), FFN_BY_ITSELF),
+    "feed-forward-convolution": (partial(Block, ffn=partial(nn.Conv2d, 8, 8, 3, padding=1)), FFN_BY_ITSELF),
+    "histoformer": (partial(Block, NoParameters, Histogram), (("norm1", "attn", ANY), ("norm2", "ffn", GATED))),
+    "lists": (Lists, (("norms.0", "mixers.channels", ATTENTION), ("norms.1", "mixers.ffn", GATED))),
+    "four-steps": (
+        Four,
+        (
+            ("norm1", "channel_attn", ATTENTION),
+            ("norm2", "channel_ffn", GATED),
+            ("norm3", "spatial_attn", ANY),
+            ("norm4", "spatial_ffn", GATED),
+        ),
+    ),
+    "feed-forward-first": (FeedForwardFirst, (("norm2", "ffn", GATED), ("norm1", "attn", ATTENTION))),
+    "attention-alone": (AttentionAlone, (("norm", "attn", ATTENTION),)),
+    "idle-children": (Idle, RESTORMER),
+    "frozen": (frozen_block, RESTORMER),
+}
+
+# What a refusal has to say.
+LEFT_ALONE = {
+    "norm-in-the-block": (InTheBlock, "could not be probed .*RuntimeError"),
+    "norm-unbiased": (partial(Block, Unbiased), "norm1 is no layer normalisation"),
+    "norm-eps-outside": (partial(Block, EpsOutside), "norm1 is no layer normalisation"),
+    "norm-root-mean-square": (partial(Block, RootMeanSquare), "norm1 is no layer normalisation"),
+    "norm-noisy-in-training": (partial(Block, NoisyInTraining), "norm1 is no layer normalisation"),
+    "group-norm": (partial(Block, partial(nn.GroupNorm, 1, 8)), "norm1 is no layer normalisation"),
+    "batch-norm": (partial(Block, partial(nn.BatchNorm2d, 8)), "norm1 is no layer normalisation"),
+    "post-norm": (PostNorm, r"does not compute x \+ norm1\(attn\(x\)\)"),
+    "norm-of-output": (NormOfOutput, "attn is no layer normalisation"),
+    "layer-scale": (LayerScale, r"parameters or buffers of its own \(gamma\)"),
+    "half": (Half, r"does not compute x \+ attn\(norm1\(x\)\) \+ ffn\(norm2\(x\)\), step by step"),
+    "no-residual": (NoResidual, "does not compute"),
+    "shared-norm": (SharedNorm, "norm1, attn, norm1, ffn"),
+    "drop-path": (DropPaths, "norm1, attn, drop_path, norm2, ffn, drop_path"),
+    "drops-by-itself": (DropsByItself, "does not compute .* in training mode"),
+    "rarely-skipped": (RarelySkipped, "does not compute .* in training mode"),
+    "parallel": (Parallel, "does not compute"),
+    "one-norm": (OneNorm, "does not compute"),
+    "extra-convolution": (ExtraConvolution, "norm1, attn, norm2, ffn, conv"),
+    "convolution-beside": (ConvolutionBeside, "norm1, attn, norm2, ffn: expected"),
+    "two-arguments": (TwoArguments, r"forward takes \(x, guide\)"),
+    "optional-argument": (OptionalArgument, r"forward takes \(x, mask=None\)"),
+    "keyword-only": (KeywordOnly, r"forward takes \(x\)"),
+    "buffer": (Buffer, r"parameters or buffers of its own \(scale\)"),
+    "windows": (Windows, "does not compute|calls"),
+    "one-window": (OneWindow, "does not compute"),
+    "returns-list": (ReturnsList, "does not compute"),
+    "pre-norm": (PreNorm, r"does not compute x \+ fn\(norm\(x\)\)"),
+    "cross": (Guided, "could not be probed .*TypeError"),
+    "calls-forward": (Calls, "none of its parts"),
+    "forward-replaced": (forward_replaced, "forward was replaced on the instance"),
+}
+
+# Around an attention that is none: not even looked at.
+UNKNOWN = {"relu": partial(Block, attention=ReLU), "convolution": partial(Block, attention=partial(nn.Conv2d, 8, 8, 1))}
+
+
+class Net(nn.Module):
+    """Convolution, blocks of 8 channels, convolution: ``blocks.0``, ``blocks.1``, ..."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(*blocks)
+        self.tail = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, image):
+        return image + self.tail(self.blocks(self.head(image)))
+
+
+def two_blocks():
+    return Net(Block(), Block(BiasFree))
+
+
+def small(norm=WithBias, bias=False):
+    """As few channels as heads allow: the interpreter takes its time for every channel."""
+    return Block(partial(norm, 4), partial(MDTA, 4, bias=bias), partial(FeedForward, 4, 3, bias))
+
+
+def image(height=5, width=7, batch=2, dtype=torch.float32):
+    return torch.rand(batch, 3, height, width, dtype=dtype)
+
+
+def feature(height=5, width=7, batch=2, dtype=torch.float32, dim=4):
+    return torch.randn(batch, dim, height, width, dtype=torch.float64).to(dtype)
+
+
+@torch.no_grad()
+def trained(model):
+    """Patched, with random values for every new parameter."""
+    exda.patch(model)
+    for parameter in exda.new_parameters(model):
+        parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model

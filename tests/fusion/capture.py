@@ -1,0 +1,113 @@
+"""A fused, patched network captured once and replayed: ``python -m tests.fusion.capture DEVICE``.
+
+On a GPU by CUDA graphs, plain and those of ``torch.compile(mode="reduce-overhead")``. On a CPU by a record of every
+operator's call, which is repeated on the same memory: what a forward takes from tensors to Python, or makes of Python's
+numbers from tensors, is as stale in the one as in the other.
+"""
+
+import sys
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import exda_primitives as exda
+
+from .blocks import feature, small, trained
+
+
+class Record(TorchDispatchMode):
+    """Calls of operators on tensors, and what they returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        self.calls.append((func, args, kwargs, out))
+        return out
+
+    def replay(self):
+        for func, args, kwargs, out in self.calls:
+            for new, old in zip(tree_leaves(func(*args, **kwargs)), tree_leaves(out), strict=True):
+                # Views are where they were.
+                if isinstance(new, torch.Tensor) and new.data_ptr() != old.data_ptr():
+                    old.copy_(new)
+
+
+@torch.no_grad()
+def captured(function, x):
+    """A function that computes ``function`` of what ``x`` holds by then, without Python, and where it writes that."""
+    if not x.is_cuda:
+        with Record() as record:
+            out = function(x)
+        return record.replay, out
+    # As PyTorch's manual asks; kernels choose their configurations before.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            function(x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = function(x)
+    return graph.replay, out
+
+
+@torch.no_grad()
+def follows(function, x, change):
+    """Whether a replay computes what the function does, of another map, and after ``change`` of what it reads."""
+    replay, out = captured(function, x)
+    equal = []
+    for act in (lambda: x.copy_(torch.randn_like(x)), change):
+        act()
+        replay()
+        equal.append(torch.equal(out, function(x)))
+    return all(equal)
+
+
+def network(device, dtype=torch.float32):
+    model = nn.Sequential(small(bias=True)).to(device, dtype)
+    trained(model)
+    exda.fuse(model)
+    return model
+
+
+def maps(device, dtype=torch.float32):
+    return feature(5, 4, 1, dtype).to(device)
+
+
+@torch.no_grad()
+def grow(model):
+    for parameter in model.parameters():
+        parameter.mul_(1.1)
+
+
+def check_replay(device, dtype=torch.float32):
+    """Fails unless a replay follows its input and the parameters that were changed in place."""
+    model = network(device, dtype)
+    assert {part.backend for part in exda.backend_report(model).parts} == {"triton"}
+    assert follows(model, maps(device, dtype), lambda: grow(model))
+
+
+@torch.no_grad()
+def check_reduce_overhead(device):
+    """Fails unless the network compiles to one graph for the least overhead, and computes the same."""
+    torch.compiler.reset()
+    model = network(device)
+    compiled = torch.compile(model, mode="reduce-overhead", fullgraph=True)
+    # On a GPU the first call compiles, the second records a CUDA graph, the third replays it.
+    for _ in range(1 if device == "cpu" else 3):
+        x = maps(device)
+        torch.testing.assert_close(compiled(x).clone(), model(x), rtol=0, atol=1e-5)
+    torch.compiler.reset()
+
+
+if __name__ == "__main__":
+    for dtype in (torch.float32, torch.bfloat16):
+        check_replay(sys.argv[1], dtype)
+    check_reduce_overhead(sys.argv[1])

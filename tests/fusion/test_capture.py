@@ -1,0 +1,101 @@
+"""Fused, patched networks as one graph: of torch.compile, and of CUDA."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import exda_primitives as exda
+
+from .blocks import feature, small, trained
+from .capture import check_reduce_overhead, check_replay, follows, network
+
+GPUS = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+@pytest.fixture
+def _fresh_dynamo():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+class TestCompiled:
+    @torch.no_grad()
+    def test_a_restormer(self):
+        blocks = {"num_blocks": [1, 0, 0, 0], "num_refinement_blocks": 0, "heads": [2, 1, 1, 1]}
+        model = trained(exda.models.Restormer(dim=4, ffn_expansion_factor=1, **blocks))
+        exda.fuse(model)
+        x = torch.rand(1, 3, 8, 16)
+        found = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
+        with exda.backend("torch"):
+            torch.testing.assert_close(found, model(x), rtol=0, atol=1e-5)
+
+    def test_its_gradients(self):
+        model = network("cpu", torch.float64)
+        x = feature(4, 5, 1, torch.float64).requires_grad_()
+        wanted = [x, *model.parameters()]
+        whole = torch.compile(model, backend="aot_eager", fullgraph=True)
+        found = torch.autograd.grad(whole(x).square().sum(), wanted)
+        with exda.backend("reference"):
+            expected = torch.autograd.grad(model(x).square().sum(), wanted)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+    @torch.no_grad()
+    def test_one_graph_for_all_sizes(self):
+        model, counter = nn.Sequential(small()), CompileCounterWithBackend("eager")
+        exda.fuse(model)
+        whole = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+        # None of them the number of channels, which a compiler would take for the same number.
+        for size in ((5, 6), (7, 3)):
+            x = feature(*size)
+            found = whole(x)
+            with exda.backend("torch"):
+                torch.testing.assert_close(found, model(x), rtol=0, atol=1e-5)
+        assert counter.frame_count == 1
+
+    @torch.no_grad()
+    def test_another_backend_is_another_graph(self, ran_as_formulas):
+        # A compiled network must not go on as it was compiled.
+        model = nn.Sequential(small())
+        exda.fuse(model)
+        whole = torch.compile(model, backend="eager", fullgraph=True)
+        x = feature()
+        whole(x)
+        assert ran_as_formulas == ["attention_step", "gated_step"]
+        with exda.backend("torch"):
+            whole(x)
+        assert ran_as_formulas == ["attention_step", "gated_step"]
+
+
+class TestCaptured:
+    def test_on_all_devices(self):
+        # Here for the interpreter; on GPUs compiled, which another process has to do.
+        check_replay("cpu")
+        check_reduce_overhead("cpu")
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        for gpu in GPUS:
+            command = [sys.executable, "-m", "tests.fusion.capture", gpu]
+            root = Path(__file__).parents[2]
+            done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize(
+        ("function", "expected"),
+        [
+            (lambda x: x / x.sum(), True),
+            (lambda x: x / x.sum().item(), False),
+            (lambda x: x * torch.tensor(float(x.abs().max())), False),
+            (lambda x: x.exp_().sin(), False),
+        ],
+        ids=["on-the-device", "item", "tensor", "in-place"],
+    )
+    def test_the_record_shows_what_would_be_stale(self, function, expected):
+        assert follows(function, torch.randn(3, 4), lambda: None) is expected

@@ -1,0 +1,62 @@
+"""How many kernels a step starts, and that none of them waits: where maps are small, this is what a forward costs."""
+
+import pytest
+import torch
+from tests.ops.triton.launches import Launches
+from torch import nn
+
+import exda_primitives as exda
+
+from .blocks import feature, small, trained
+
+
+@torch.no_grad()
+def started(dtype, bias, patched):
+    """Kernels of both steps of a block."""
+    model = nn.Sequential(small(bias=bias))
+    if patched:
+        trained(model)
+    model.to(dtype)
+    exda.fuse(model)
+    x = feature(batch=1, dtype=dtype)
+    found = []
+    for step in model[0]._steps:
+        with Launches() as launches:
+            x = step(model[0], x)
+        assert launches.waits == []
+        found.append(dict(launches.kernels))
+    return found
+
+
+# Half precision up to 128 channels, a norm and the product that follows it being one kernel.
+NORM = {"norm_pointwise_kernel": 1}
+# Gram blocks and norms of q and k; the small matrices; the sum of products that writes the output with the residual.
+ATTENTION = NORM | {"depthwise_kernel": 1, "_gram_kernel": 1, "fold_kernel": 1, "mix_kernel": 1}
+GATED = NORM | {"depthwise_kernel": 1, "mix_kernel": 1}
+BIAS = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+
+
+@BIAS
+def test_of_a_block_in_half_precision(bias):
+    assert started(torch.bfloat16, bias, patched=False) == [ATTENTION, GATED]
+
+
+def test_of_a_block_in_float32():
+    # The norm is a kernel of its own, its product PyTorch's.
+    apart = {"layer_norm_kernel": 1, "aten.bmm": 1}
+    expected = [{**kernels, **apart} for kernels in (ATTENTION, GATED)]
+    for kernels in expected:
+        del kernels["norm_pointwise_kernel"]
+    assert started(torch.float32, True, patched=False) == expected
+
+
+@BIAS
+def test_of_a_patched_block_in_half_precision(bias):
+    attention, feed_forward = started(torch.bfloat16, bias, patched=True)
+    assert feed_forward == GATED
+    # The tokens' rows beside those of q, k, v, and the logits taken out of the product; the tokens' maps; the value's
+    # W1 and its depthwise convolution; W2 folded with the output's matrix.
+    added = {"aten.cat": 1, "aten.clone": 1, "pool_kernel": 1, "upsample_kernel": 1, "aten.bmm": 1}
+    expected = ATTENTION | added | {"depthwise_kernel": 2, "fold_branch_kernel": 1}
+    del expected["fold_kernel"]
+    assert attention == expected

@@ -1,0 +1,85 @@
+"""Norms, depthwise convolutions and token maps, with arguments to compile them for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from .compilation import PACKAGE, Kernel, integers, pointers
+
+# The package has a function of this name.
+norm = import_module(f"{PACKAGE}.norm")
+
+
+def norms(dtype: str) -> list[Kernel]:
+    shared = (
+        pointers(dtype, "x", "dy", "weight", "bias", "out", "dx")
+        | pointers("fp32", "partial")
+        | integers("PIXELS", "x_image", "x_channel", "dy_image", "dy_channel")
+        | {"x_pixel": 1, "dy_pixel": 1, "EPS": 1e-5, "TYPE": "float32"}
+    )
+    beyond = norm.WHOLE + 1
+    kernels = []
+    for channels, mean, absent in ((48, True, {}), (beyond, False, {"weight": None, "bias": None, "partial": None})):
+        for kernel, lane in (("layer_norm_kernel", norm._FORWARD), ("layer_norm_backward_kernel", norm._BACKWARD)):
+            sizes = {"CHANNELS": channels, "SUBTRACT_MEAN": mean} | norm._blocking(channels, lane)
+            kernels.append((f"{PACKAGE}.norm_kernels", kernel, shared | sizes | absent))
+    return kernels
+
+
+def norms_with_products(dtype: str) -> list[Kernel]:
+    arguments = (
+        pointers(dtype, "x", "dy", "norm_weight", "norm_bias", "weight", "bias", "out", "dx")
+        | pointers("fp32", "partial")
+        | integers("PIXELS", "x_image", "x_channel", "dy_image", "dy_output")
+        | {"x_pixel": 1, "dy_pixel": 1, "EPS": 1e-5, "TYPE": "float32", "SUBTRACT_MEAN": True, "PRECISION": "tf32"}
+        | {"CHANNELS": 96, "OUTPUTS": 289, "SPLIT": 4096, "BC": 128, "BN": 64, "BO": 64}
+    )
+    return [
+        (f"{PACKAGE}.norm_pointwise_kernels", kernel, arguments)
+        for kernel in ("norm_pointwise_kernel", "input_gradient_kernel", "weight_gradient_kernel")
+    ]
+
+
+def tokens(dtype: str) -> list[Kernel]:
+    arguments = (
+        pointers(dtype, "phi", "dg", "out", "dphi")
+        | pointers("fp32", "logits", "chunks", "products", "du")
+        | integers("MAPS", "H", "W", "h", "w", "CHUNKS", "phi_image", "phi_map", "phi_row")
+        | integers("dg_image", "dg_map", "dg_row")
+        | {"phi_column": 1, "dg_column": 1, "STRIDE": 2, "STEPS": 1, "KNOWN": 256, "BLOCK": 1024, "TYPE": "float32"}
+    )
+    # Triton makes constants of integers that are 1.
+    ones = dict.fromkeys(("MAPS", "H", "W", "h", "w", "CHUNKS", "phi_image", "dg_image"), 1)
+    return [
+        (f"{PACKAGE}.tokens_kernels", kernel, sizes)
+        for kernel in ("pool_kernel", "upsample_kernel", "upsample_backward_kernel", "pool_backward_kernel")
+        for sizes in (arguments, arguments | ones)
+    ]
+
+
+def depthwise(dtype: str, run: int) -> list[Kernel]:
+    """Forward and backward with all that there may be; for ``run`` 8 also the gate, and without what may be absent."""
+    sizes = [f"{name}_{axis}" for name in ("x", "dy", "dz") for axis in ("image", "channel", "row")]
+    names = ("CHANNELS", "H", "W", *sizes)
+    common = (
+        pointers(dtype, "x", "dy", "dz", "weight", "bias", "shift", "out", "dx")
+        | pointers("fp32", "partials")
+        | integers(*names)
+        | {"TYPE": "float32", "RUN": run}
+        | dict.fromkeys(("x_column", "dy_column", "dz_column"), 1)
+    )
+    # Triton makes constants of integers that are 1.
+    ones = dict.fromkeys(names, 1)
+    forward = (f"{PACKAGE}.depthwise_forward", "depthwise_kernel", common | {"WIDTH": 64})
+    sliding = {"BX": 64, "CH": 2 * run, "RY": 16, "UNROLL": 2}
+    backward = (f"{PACKAGE}.depthwise_backward", "depthwise_backward_kernel", common | sliding)
+    variants = [(forward, {"ACTIVATION": "gelu"}), (backward, {})]
+    if run == 8:
+        variants += [
+            (forward, {"ACTIVATION": "gate"}),
+            (forward, {"ACTIVATION": "none", "dy": None, "bias": None, "shift": None}),
+            (forward, {"ACTIVATION": "gate", "dy": None, "shift": None} | ones),
+            (backward, {"dx": None} | ones),
+            (backward, {"partials": None, "shift": None}),
+        ]
+    return [(module, name, arguments | given) for (module, name, arguments), given in variants]
