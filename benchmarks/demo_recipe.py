@@ -99,7 +99,9 @@ class Run:
 
     def generator(self, stream: Stream, step: int) -> torch.Generator:
         """A fresh generator for one step, so that no step depends on what was drawn before it."""
-        return torch.Generator().manual_seed((self.seed << 40) + (stream << 32) + step)
+        # Mixed: PyTorch's generator on the CPU looks at the low 32 bits of a seed alone.
+        words = np.random.SeedSequence([self.seed, stream, step]).generate_state(1, np.uint32)
+        return torch.Generator().manual_seed(int(words[0]))
 
     def checkpoint(self, phase: Phase) -> Path:
         return self.out / f"{phase.value}.safetensors"

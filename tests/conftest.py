@@ -18,6 +18,10 @@ import exda_primitives as exda
 
 from .maps import XCAOnMaps
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores.
+    torch.set_num_threads(1)
+
 FAMILIES: dict[str, type[exda.ExDAModule]] = {
     "mdta": exda.ExDAAttention,
     "cross": exda.ExDACrossAttention,

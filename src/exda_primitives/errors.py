@@ -41,6 +41,10 @@ class NotPatchedError(ExDAError, RuntimeError):
     """The model contains no attention that ``patch`` put there."""
 
 
+class NotFusedError(ExDAError, RuntimeError):
+    """The model contains no block that ``fuse`` put there."""
+
+
 class VerificationError(ExDAError, RuntimeError):
     """A replacement does not compute what its host computes; nothing was changed."""
 
@@ -53,8 +57,16 @@ class CheckpointError(ExDAError, ValueError):
     """A file that is no checkpoint, is damaged, or does not fit the model; nothing was changed."""
 
 
+class DivergedError(ExDAError, ArithmeticError):
+    """Training, or what it trained, gave NaN or infinity."""
+
+
 class ImageError(ExDAError, ValueError):
     """A picture that cannot be read, restored or written as asked; no file was changed."""
+
+
+class DataError(ExDAError, ValueError):
+    """A data set that is not as its layout asks: files are missing, left over, or another number than published."""
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -6,9 +6,13 @@ import typer
 
 from .bench import bench
 from .demo import demo
+from .diagnose import diagnose
+from .evaluate import evaluate
 from .info import info
+from .inspect import inspect
 from .plan import plan
 from .restore import restore
+from .train import train
 
 app = typer.Typer(help="Attention primitives for image restoration.", no_args_is_help=True, add_completion=False)
 
@@ -19,7 +23,11 @@ def main() -> None:
 
 
 app.add_typer(bench, name="bench")
+app.add_typer(diagnose, name="diagnose")
 app.command()(demo)
+app.command()(evaluate)
 app.command()(info)
+app.command()(inspect)
 app.command()(plan)
 app.command()(restore)
+app.command()(train)

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from ..errors import ExDAError
+from ..extras import imported
 
 
 def pyvips() -> Any:
     """The module that reads and writes pictures."""
-    return _imported("pyvips")
+    return imported("pyvips", "restore")
 
 
 def psutil() -> Any:
     """The module that knows how much memory there is."""
-    return _imported("psutil")
-
-
-def _imported(name: str) -> Any:
-    try:
-        return import_module(name)
-    # pyvips raises OSError where it is installed but the library behind it is not.
-    except (ImportError, OSError) as error:
-        raise ExDAError(f'{name} cannot be imported ({error}); run: pip install "exda_primitives[restore]"') from error
+    return imported("psutil", "restore")

@@ -1,0 +1,128 @@
+"""``exda diagnose``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .errors import plainly
+
+if TYPE_CHECKING:
+    from ..diagnostics.experiment import Experiment, Run
+
+diagnose = typer.Typer(
+    help="Small CPU experiments that isolate what a non-linear value, its position and a token do.",
+    no_args_is_help=True,
+)
+
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results; what it holds of them is not trained again.", file_okay=False)
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer steps and conditions: about a minute.")]
+Seeds = Annotated[int, typer.Option(help="How often each network is trained, from seeds 0, 1, ...", min=1)]
+Steps = Annotated[int | None, typer.Option(help="Of training, instead of the experiment's own number.", min=1)]
+Variants = Annotated[
+    list[str] | None, typer.Option("--variant", help="Form of the value path, several times; by default all.")
+]
+
+
+@diagnose.command()
+def function(
+    out: Out = Path(), quick: Quick = False, seeds: Seeds = 3, steps: Steps = None, variant: Variants = None
+) -> None:
+    """Approximate a function of one number by attention, with linear and with non-linear values."""
+    from ..diagnostics.function import FunctionExperiment, quick_options  # noqa: PLC0415
+
+    with plainly():
+        _run(FunctionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
+
+
+@diagnose.command()
+def digits(
+    out: Out = Path(),
+    quick: Quick = False,
+    seeds: Seeds = 3,
+    steps: Steps = None,
+    variant: Variants = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with images, or a folder with torchvision's MNIST (by default: data)."),
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch MNIST into the folder.")] = False,
+    depth: Annotated[list[int] | None, typer.Option(help="Attentions one after the other, several times.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step, by default 32.", min=1)] = None,
+    rate: Annotated[float | None, typer.Option(help="Of learning, by default 0.002.", min=0)] = None,
+) -> None:
+    """Restore degraded digits by channel attention alone, with linear and with non-linear values."""
+    from ..diagnostics.data import load_digits  # noqa: PLC0415
+    from ..diagnostics.digits import DigitsExperiment, quick_options  # noqa: PLC0415
+
+    with plainly():
+        options = _options(quick_options() if quick else {}, steps, variant, batch=batch, rate=rate)
+        found = load_digits(data, download=download)
+        _run(DigitsExperiment(found, depth or [1], **options), out, seeds)
+
+
+@diagnose.command()
+def position(
+    out: Out = Path(), quick: Quick = False, seeds: Seeds = 3, steps: Steps = None, variant: Variants = None
+) -> None:
+    """Tell tasks that need a non-linearity before the aggregation from those that need one after it."""
+    from ..diagnostics.position import PositionExperiment, quick_options  # noqa: PLC0415
+
+    with plainly():
+        _run(PositionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
+
+
+def _options(
+    options: dict[str, Any], steps: int | None, given: Sequence[str] | None, **others: float | None
+) -> dict[str, Any]:
+    from ..diagnostics.variants import VARIANTS  # noqa: PLC0415
+
+    unknown = sorted(set(given or ()) - set(VARIANTS))
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(VARIANTS)}", param_hint="--variant")
+    variants = [name for name in VARIANTS if name in (given or ())]
+    asked = {"steps": steps, "variants": variants, **others}
+    return options | {name: value for name, value in asked.items() if value}
+
+
+def _run(experiment: Experiment, out: Path, seeds: int) -> None:
+    from ..bench.machine import machine_line  # noqa: PLC0415
+    from ..diagnostics.plot import figure, matplotlib  # noqa: PLC0415
+    from ..diagnostics.run import run  # noqa: PLC0415
+    from ..diagnostics.table import markdown, printed  # noqa: PLC0415
+
+    # Whether it is there is better known before the training than after.
+    matplotlib()
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("remaining"),
+        TimeRemainingColumn(),
+    )
+    path = out / f"diagnose_{experiment.kind}.json"
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(experiment.kind, total=1.0)
+
+        def on_progress(each: Run, done: float) -> None:
+            progress.update(task, completed=done, description=f"{each.condition}, {each.variant}, seed {each.seed}")
+
+        result = run(experiment, path, range(seeds), shlex.join(["exda", *sys.argv[1:]]), on_progress)
+        progress.update(task, completed=1.0)
+    path.with_suffix(".md").write_text(markdown(type(experiment), result))
+    figure(type(experiment), result).savefig(path.with_suffix(".png"), dpi=150)
+    for table in printed(type(experiment), result):
+        console.print(table)
+    console.print(machine_line(result["machine"]), markup=False, highlight=False)
+    console.print(f"written: {path}, .md, .png", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,248 @@
+"""``exda evaluate``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .errors import plainly
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..evaluation import Case, PictureResult
+    from ..evaluation.protocols import Protocol
+    from ..evaluation.published import Published
+    from ..evaluation.run import Progress as OnCase
+    from ..restoration import Restorer
+
+_WEATHERBENCH = "weatherbench"
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights of the network.", dir_okay=False)],
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="promptir, adair, moce-ir, moce-ir-cdd11, restormer-y, restormer-noise, histoformer, weatherbench, "
+            "amir."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="promptir-3, promptir-5, moce-ir-3, moce-ir-5, cdd11, allweather, amir, with --root; weatherbench, "
+            "with --pairs."
+        ),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the benchmark.", file_okay=False)] = None,
+    pairs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two folders, degraded and clean, in which the pictures of a pair have the same name."),
+    ] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Clean pictures to degrade: a folder, a zip, or an npz of arrays.")
+    ] = None,
+    degrade: Annotated[
+        list[str] | None,
+        typer.Option(help="How, several times: noise15, noise25, noise50, blur, low, haze, rain, snow, low_haze, ..."),
+    ] = None,
+    degradation: Annotated[
+        list[str] | None, typer.Option(help="Of the benchmark, several times: evaluate these alone.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take a benchmark of another number of pairs than was published.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
+    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of noise and degradations; all protocols have 0.", min=0)] = 0,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Side of tiles in pixels; by default pictures go whole if memory allows.", min=1),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of anything else.")] = False,
+) -> None:
+    """PSNR and SSIM by the protocol of a repository: its crop, channel, rounding, window and noise.
+
+    Pictures come from a benchmark's folder, from two folders of pairs, or from clean pictures that are degraded here.
+    All of them are read before the first is restored, so that what is missing or does not fit is known at once.
+    Written are evaluate.json, evaluate.csv with a line for each picture, evaluate.md and evaluate.png.
+    """
+    # Late: --help needs no torch.
+    from ..evaluation import protocol_named  # noqa: PLC0415
+    from ..evaluation.plot import matplotlib  # noqa: PLC0415
+    from ..evaluation.record import configuration, refuse_others, write  # noqa: PLC0415
+    from ..evaluation.run import chosen  # noqa: PLC0415
+    from .devices import named_device  # noqa: PLC0415
+
+    source = Source(benchmark, root, pairs, clean, degrade or [], seed, whole=not partial)
+    where = named_device(device)
+    with plainly():
+        by = protocol_named(protocol)
+        # Whether it is there is better known before the work than after.
+        matplotlib()
+        network, published, restorer = _network(checkpoint, model, patch, where, half, tile, benchmark)
+        cases = source.cases(restorer.channels)
+        wanted = chosen(cases, degradation or ())
+        names = list(dict.fromkeys(case.degradation for case in cases if case.degradation in wanted))
+        restoring = {"device": where.type, "tile": tile, "precision": str(restorer.half or restorer.own_dtype)}
+        config = configuration(by, network, source.described(), degradations=names, restoring=restoring, seed=seed)
+        if not overwrite:
+            refuse_others(out, config)
+        found = _evaluated(restorer, cases, by, names, seed)
+        command = shlex.join(["exda", *sys.argv[1:]])
+        result = write(out, config, by.note, found, published, command=command, device=where, overwrite=overwrite)
+    _print(result, out)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures come from, as the options say.
+
+    Raises:
+        BadParameter: for options that do not go together.
+    """
+
+    benchmark: str | None
+    root: Path | None
+    pairs: tuple[Path, Path] | None
+    clean: Path | None
+    degrade: Sequence[str]
+    seed: int
+    whole: bool
+
+    def __post_init__(self) -> None:
+        given = [
+            name for name, value in (("--root", self.root), ("--pairs", self.pairs), ("--clean", self.clean)) if value
+        ]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise typer.BadParameter(f"give one of --root, --pairs and --clean; found {found}")
+        if (self.root is not None) != (self.benchmark not in (None, _WEATHERBENCH)):
+            raise typer.BadParameter("a benchmark's name and --root go together", param_hint="--benchmark")
+        if self.benchmark == _WEATHERBENCH and self.pairs is None:
+            raise typer.BadParameter("WeatherBench is two folders: give --pairs", param_hint="--benchmark")
+        if bool(self.degrade) != (self.clean is not None):
+            raise typer.BadParameter("--clean and --degrade go together", param_hint="--degrade")
+
+    def cases(self, channels: int) -> list[Case]:
+        """All pictures, for a network of 1 or 3 channels.
+
+        Raises:
+            ExDAError: for what is missing, left over, or of another number.
+        """
+        from ..data import open_pictures  # noqa: PLC0415
+        from ..data.benchmarks import weatherbench_files  # noqa: PLC0415
+        from ..evaluation import benchmark_files, clean_cases, file_cases, paired_folders  # noqa: PLC0415
+
+        if self.clean is not None:
+            return clean_cases(open_pictures(self.clean, 1 if channels == 1 else 3), self.degrade, self.seed)
+        if self.pairs is not None:
+            if self.benchmark:
+                return file_cases(weatherbench_files(*self.pairs, whole=self.whole))
+            return file_cases(paired_folders(*self.pairs))
+        assert self.root is not None
+        assert self.benchmark is not None
+        return file_cases(benchmark_files(self.benchmark, self.root, whole=self.whole))
+
+    def described(self) -> dict[str, Any]:
+        """For the results."""
+        folders = {"root": self.root, "clean": self.clean}
+        if self.pairs is not None:
+            folders |= {"degraded": self.pairs[0], "clean": self.pairs[1]}
+        return {
+            "benchmark": self.benchmark,
+            **{name: str(folder.absolute()) for name, folder in folders.items() if folder},
+            "published number of pairs": self.benchmark is not None and self.whole,
+        }
+
+
+def _network(
+    checkpoint: Path,
+    name: str,
+    patch: Path | None,
+    device: torch.device,
+    half: bool,
+    tile: int | None,
+    benchmark: str | None,
+) -> tuple[Mapping[str, Any], Published | None, Restorer]:
+    import torch  # noqa: PLC0415
+
+    from ..checkpoints import load  # noqa: PLC0415
+    from ..evaluation import published_for  # noqa: PLC0415
+    from ..evaluation.record import file_digest  # noqa: PLC0415
+    from ..models import create, identify  # noqa: PLC0415
+    from ..restoration import Restorer  # noqa: PLC0415
+    from ..restoration.extra import psutil  # noqa: PLC0415
+
+    # Now rather than after the checkpoint.
+    psutil()
+    identity = identify(checkpoint)
+    network = create(name, checkpoint=checkpoint)
+    if patch is not None:
+        load(network, patch)
+    about = {
+        "architecture": identity.architecture.name,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "checkpoint": file_digest(checkpoint),
+        "patch": None if patch is None else file_digest(patch),
+    }
+    dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
+    published = published_for(identity.architecture.name, identity.arguments, benchmark)
+    return about, published, Restorer(network.to(device), tile=tile, dtype=dtype)
+
+
+def _evaluated(
+    restorer: Restorer, cases: Sequence[Case], protocol: Protocol, degradations: Sequence[str], seed: int
+) -> list[PictureResult]:
+    from ..evaluation import check  # noqa: PLC0415
+    from ..evaluation import evaluate as evaluated  # noqa: PLC0415
+
+    with _bar("reading") as progress:
+        check(cases, protocol, degradations, progress)
+    with _bar("restoring") as progress:
+        return list(evaluated(restorer, cases, protocol, degradations=degradations, seed=seed, progress=progress))
+
+
+@contextmanager
+def _bar(doing: str) -> Iterator[OnCase]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("remaining"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console()) as progress:
+        task = progress.add_task(doing)
+
+        def on_case(case: Case, done: float, total: int) -> None:
+            progress.update(task, description=f"{doing} {escape(str(case))}", completed=done, total=total)
+
+        yield on_case
+
+
+def _print(result: Mapping[str, Any], out: Path) -> None:
+    from ..bench.machine import machine_line  # noqa: PLC0415
+    from ..evaluation.record import FILE  # noqa: PLC0415
+    from ..evaluation.table import printed, remarks  # noqa: PLC0415
+
+    console = Console()
+    console.print(printed(dict(result)))
+    for line in (*remarks(dict(result)), machine_line(result["machine"])):
+        console.print(line, markup=False, highlight=False)
+    console.print(f"written: {out / FILE}, .csv, .md, .png", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,169 @@
+"""``exda inspect``."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .devices import named_device
+from .errors import plainly
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..inspection.embeddings import Of
+    from ..inspection.pictures import LabelledPictures
+
+DEMO, DEMO_HOST = "demo", "demo-host"
+
+
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(help="A checkpoint; or demo, the demo's trained ExDA network, or demo-host, the same without."),
+    ],
+    images: Annotated[Path, typer.Option(help="Folder, .zip or .npz of pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("exda-inspect"),
+    degrade: Annotated[
+        list[str] | None,
+        typer.Option(help="noise25, rain, ..., or clean, several times; by default noise25, rain, haze, blur, low."),
+    ] = None,
+    labels_from_folders: Annotated[
+        bool, typer.Option("--labels-from-folders", help="Degrade nothing: each folder's name is a degradation's.")
+    ] = False,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(help="What to embed: outputs, tokens, or both by giving it twice; by default what there is."),
+    ] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Names of attentions, such as latent or *.0.attn; by default all.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side in pixels to which larger pictures are cropped.", min=16)] = 256,
+    seeds: Annotated[int, typer.Option(help="How often k-means is run, from seeds 0, 1, ...", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Of the degradations and the projections.", min=0)] = 0,
+    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Find out whether a model's attentions know how a picture is degraded.
+
+    Clean pictures are degraded, and what each attention makes of them is pooled into a point for each picture. Written
+    are how well k-means finds the degradations in these points (NMI, ARI), their projections by t-SNE and UMAP, where
+    the global tokens look, and the spectra of the features.
+    """
+    from ..inspection.run import Question, free, run  # noqa: PLC0415
+    from ..inspection.table import NOTE, printed  # noqa: PLC0415
+
+    console = Console()
+    where = named_device(device)
+    if labels_from_folders and degrade:
+        raise typer.BadParameter("pictures are either degraded or labelled by their folders", param_hint="--degrade")
+    with plainly():
+        free(out)
+        network, about = _network(model, patch)
+        network.to(where)
+        pictures = _pictures(network, images, degrade, labels_from_folders, size, seed)
+        question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
+        config = about | _about(images, pictures) | {"device": where.type}
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("remaining"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=1.0)
+            command = shlex.join(["exda", *sys.argv[1:]])
+            result, notes = run(
+                network,
+                pictures,
+                out,
+                question,
+                config,
+                command,
+                lambda title, done: progress.update(task, description=title, completed=done),
+            )
+    console.print(printed(result))
+    console.print(NOTE, highlight=False)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    written = ", ".join(sorted(path.name for path in out.iterdir()))
+    console.print(f"written to {out}: {written}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The network, and what the result says of it."""
+    from ..checkpoints import load  # noqa: PLC0415
+    from ..models import create  # noqa: PLC0415
+    from ..patching import config_of, is_patched  # noqa: PLC0415
+
+    if name in (DEMO, DEMO_HOST):
+        network, data = _demo(name)
+    else:
+        network = create(checkpoint=name)
+        data = Path(name).read_bytes()
+    about: dict[str, Any] = {"model": name, "model_sha256": hashlib.sha256(data).hexdigest()}
+    if patch is not None:
+        load(network, patch)
+        about |= {"patch": str(patch), "patch_sha256": hashlib.sha256(patch.read_bytes()).hexdigest()}
+    return network, about | {"exda": config_of(network).as_dict() if is_patched(network) else None}
+
+
+def _demo(name: str) -> tuple[nn.Module, bytes]:
+    from importlib import resources  # noqa: PLC0415
+
+    from safetensors.torch import load  # noqa: PLC0415
+
+    from ..demo.model import tiny_restormer  # noqa: PLC0415
+    from ..patching import patch  # noqa: PLC0415
+
+    network = tiny_restormer()
+    if name == DEMO:
+        patch(network)
+    file = (
+        resources.files("exda_primitives.demo") / "data" / ("exda.safetensors" if name == DEMO else "host.safetensors")
+    )
+    data = file.read_bytes()
+    network.load_state_dict(load(data))
+    return network, data
+
+
+def _pictures(
+    network: nn.Module, images: Path, names: list[str] | None, by_folder: bool, size: int, seed: int
+) -> LabelledPictures:
+    from ..data import open_pictures  # noqa: PLC0415
+    from ..inspection.pictures import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
+    from ..restoration import Restorer  # noqa: PLC0415
+
+    found = open_pictures(images, channels=3 if Restorer(network).channels == 3 else 1)
+    return labelled_by_folder(found, size) if by_folder else degraded(found, names or DEFAULT, size, seed)
+
+
+def _kinds(given: list[str] | None, network: nn.Module, blocks: list[str] | None) -> list[Of]:
+    from ..inspection.attentions import attentions, has_tokens  # noqa: PLC0415
+    from ..inspection.embeddings import READERS  # noqa: PLC0415
+
+    unknown = sorted(set(given or ()) - set(READERS))
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(READERS)}", param_hint="--of")
+    there = any(map(has_tokens, attentions(network, blocks or None).values()))
+    return [kind for kind in READERS if (kind in given if given else kind == "outputs" or there)]
+
+
+def _about(images: Path, pictures: LabelledPictures) -> dict[str, Any]:
+    return {
+        "images": str(images),
+        "pictures": len(pictures),
+        "labels": pictures.kinds,
+        "labels_from": "degradation" if pictures.made else "folders",
+        "size": pictures.size,
+        "degradation_seed": pictures.seed if pictures.made else None,
+    }

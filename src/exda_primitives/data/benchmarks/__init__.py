@@ -1,0 +1,21 @@
+"""The public benchmarks, in the folders that the official repositories use; no file is left out without a word."""
+
+from .allweather import allweather_files
+from .cdd11 import cdd11_files
+from .files import FilePair, PairedFiles
+from .medical import medical_files
+from .moceir import moceir_files
+from .promptir import REPEATS, promptir_files
+from .weatherbench import weatherbench_files
+
+__all__ = [
+    "REPEATS",
+    "FilePair",
+    "PairedFiles",
+    "allweather_files",
+    "cdd11_files",
+    "medical_files",
+    "moceir_files",
+    "promptir_files",
+    "weatherbench_files",
+]

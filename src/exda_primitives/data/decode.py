@@ -1,0 +1,101 @@
+"""One picture, from a file or an array, as a tensor."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..errors import ImageError
+from ..restoration.images import MAX_PIXELS
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+"""Endings of the file names, in lower case, that are taken for pictures."""
+
+Channels = Literal[1, 3]
+
+_WHITE_OF_16_BITS = 65535
+# Pillow's modes of grey with more than 8 bits.
+_GREY16 = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of that name is taken for a picture: by its ending, and unless it is hidden."""
+    path = Path(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_picture(path: Path, channels: Channels = 3) -> Tensor:
+    """Reads a picture file, upright, 8 bits per channel (grey up to 16); transparency is dropped.
+
+    Args:
+        path: of a file.
+        channels: 3 for RGB, 1 for grey.
+
+    Returns:
+        (channels, H, W) float32 in [0, 1].
+
+    Raises:
+        ImageError: for a file that is missing, damaged, no picture or too large.
+    """
+    try:
+        with path.open("rb") as file:
+            return decode(file, str(path), channels)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
+    """Decodes an open file; ``name`` is for the messages.
+
+    Raises:
+        ImageError: as ``read_picture``.
+    """
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{name} has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read")
+            return _as_tensor(ImageOps.exif_transpose(image), name, channels)
+    except ImageError:
+        raise
+    # What Pillow raises on damaged files.
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        OverflowError,
+        TypeError,
+        IndexError,
+        KeyError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ImageError(f"{name} is no picture that can be read ({type(error).__name__}: {error})") from error
+
+
+def from_array(array: NDArray[Any], channels: Channels) -> Tensor:
+    """A picture (H, W) or (H, W, 1, 3 or 4) of bytes, as ``read_picture`` gives it."""
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return _as_tensor(Image.fromarray(np.ascontiguousarray(array)), "", channels)
+
+
+def _as_tensor(image: Image.Image, name: str, channels: Channels) -> Tensor:
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floats, whose range is unknown; 8 or 16 bits are read")
+    if image.mode in _GREY16:
+        values = np.array(image).astype(np.float32)
+        if values.min() < 0 or values.max() > _WHITE_OF_16_BITS:
+            raise ImageError(f"{name} holds numbers of 32 bits; 8 or 16 bits are read")
+        return torch.from_numpy(values / _WHITE_OF_16_BITS)[None].repeat(channels, 1, 1)
+    values = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(values.reshape(*values.shape[:2], channels)).permute(2, 0, 1).float() / 255

@@ -1,0 +1,63 @@
+"""Several degradations one after the other, as in CDD-11."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .haze import haze
+from .low_light import low_light
+from .rain import rain
+from .snow import snow
+from .tensors import Degradation
+
+PARTS: dict[str, Degradation] = {"low": low_light, "rain": rain, "snow": snow, "haze": haze}
+"""What CDD-11 is composed of, in the order in which it is applied."""
+
+CDD11 = (
+    "low",
+    "haze",
+    "rain",
+    "snow",
+    "low_haze",
+    "low_rain",
+    "low_snow",
+    "haze_rain",
+    "haze_snow",
+    "low_haze_rain",
+    "low_haze_snow",
+)
+"""The eleven degradations of CDD-11, as its folders are named."""
+
+
+def composition(clean: Tensor, generator: torch.Generator, *, name: str) -> Tensor:
+    """Applies what a name of CDD-11 says: first low light, then rain or snow, and haze in front of all.
+
+    Source: Y. Guo et al., "OneRestore: A Universal Restoration Framework for Composite Degradation", ECCV 2024. The
+    order is that of the program which made CDD-11, whatever the order of the words; here each part clips to [0, 1],
+    there rain may exceed 1 until haze has dimmed it.
+
+    Args:
+        clean: (B, C, H, W) or (C, H, W) in [0, 1].
+        generator: handed to one part after the other.
+        name: one or several of ``PARTS``, joined by ``_``, for instance one of ``CDD11``.
+
+    Returns:
+        As ``clean``, in [0, 1].
+
+    Raises:
+        ImageError: if ``clean`` holds no float pictures.
+
+    Example:
+        >>> import torch
+        >>> clean = torch.rand(3, 32, 32)
+        >>> both = composition(clean, torch.Generator().manual_seed(0), name="haze_rain")
+        >>> one_by_one = torch.Generator().manual_seed(0)
+        >>> torch.equal(both, haze(rain(clean, one_by_one), one_by_one))
+        True
+    """
+    chosen = name.split("_")
+    for part, degradation in PARTS.items():
+        if part in chosen:
+            clean = degradation(clean, generator)
+    return clean

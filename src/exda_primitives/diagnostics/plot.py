@@ -1,0 +1,60 @@
+"""Results as a picture: a panel for each condition, a line for each form of the value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..extras import imported
+from ..results import Result, spread
+from .experiment import Experiment
+from .table import by_variant, conditions
+from .variants import LINEAR, VARIANTS
+
+_COLUMNS = 3
+
+
+def figure(experiment: type[Experiment], result: Result) -> Any:
+    """A Matplotlib figure: every run a dot, the mean a bar, the linear value's mean a line from top to bottom.
+
+    Raises:
+        ExDAError: where Matplotlib is missing.
+    """
+    metric = experiment.metric
+    found = conditions(result)
+    columns = min(_COLUMNS, len(found))
+    rows = -(-len(found) // columns)
+    names = [name for name in VARIANTS if any(name in by_variant(result, condition) for condition in found)]
+    made = matplotlib().Figure(
+        figsize=(2.6 + 3.2 * columns, 1.2 + rows * (0.8 + 0.28 * len(names))), layout="constrained"
+    )
+    panels = made.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for axes, condition in zip(panels, found, strict=False):
+        for name, held in by_variant(result, condition).items():
+            values = [row[metric.name] for row in held]
+            place = names.index(name)
+            # Blue and orange are told apart by those who see no red or no green as well.
+            colour = "#E69F00" if _is_linear(name) else "#0072B2"
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.6)
+            axes.plot(spread(values).mean, place, "|", color=colour, markersize=16, markeredgewidth=2)
+            if name == LINEAR:
+                axes.axvline(spread(values).mean, color="grey", linewidth=0.8, linestyle=":")
+        axes.set(title=condition, xlabel=metric.title, xscale="log" if metric.error else "linear")
+        axes.set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
+    for axes in list(panels)[len(found) :]:
+        axes.set_axis_off()
+    made.axes[0].invert_yaxis()
+    made.suptitle(f"{experiment.title} (orange: linear in V)")
+    return made
+
+
+def _is_linear(name: str) -> bool:
+    return VARIANTS[name].value == "none"
+
+
+def matplotlib() -> Any:
+    """The module that makes figures.
+
+    Raises:
+        ExDAError: where it is missing.
+    """
+    return imported("matplotlib.figure", "diagnose")

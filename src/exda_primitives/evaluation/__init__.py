@@ -1,0 +1,29 @@
+"""PSNR and SSIM of networks by the named protocols of the repositories that published them."""
+
+from .cases import BENCHMARKS, Case, benchmark_files, clean_cases, file_cases, paired_folders
+from .metrics import Score, measure
+from .protocols import PROTOCOLS, Protocol, protocol_named
+from .published import PUBLISHED, Published, published_for
+from .run import PictureResult, Summary, check, evaluate, summaries
+
+__all__ = [
+    "BENCHMARKS",
+    "PROTOCOLS",
+    "PUBLISHED",
+    "Case",
+    "PictureResult",
+    "Protocol",
+    "Published",
+    "Score",
+    "Summary",
+    "benchmark_files",
+    "check",
+    "clean_cases",
+    "evaluate",
+    "file_cases",
+    "measure",
+    "paired_folders",
+    "protocol_named",
+    "published_for",
+    "summaries",
+]

@@ -1,0 +1,59 @@
+"""SSIM over the windows of the protocols, in float64.
+
+torchmetrics has neither scikit-image's sample covariance nor AMIR's border of zeros, and averages over pixels whose
+window reaches beyond the picture. Its convolution is over the square window: in float32 it is off by up to 0.002 where
+a picture is bright and even, and in float64 it takes ten times longer and a gigabyte for a picture of 1280 x 720. A
+window that is the product of two lines needs neither.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .protocols import Window
+
+_C1, _C2 = 0.01**2, 0.03**2
+_SIGMA = 1.5
+
+
+def ssim(a: Tensor, b: Tensor, window: Window) -> float:
+    """Mean structural similarity, equation 13 of Z. Wang et al., "Image Quality Assessment", TIP 2004, with its K1, K2.
+
+    Args:
+        a: (C, H, W) float64, H and W at least the window's size, in units of the data range.
+        b: likewise.
+        window: over which means, variances and the covariance are taken.
+    """
+    if window.zero_border:
+        a, b = (F.pad(image, [window.size // 2] * 4) for image in (a, b))
+    weights = _weights(window)
+    pixels = window.size**2
+    unbiased = pixels / (pixels - 1) if window.sample_covariance else 1.0
+    mean_a, mean_b = _mean(a, weights), _mean(b, weights)
+    variances = unbiased * (_mean(a * a + b * b, weights) - mean_a**2 - mean_b**2)
+    covariance = unbiased * (_mean(a * b, weights) - mean_a * mean_b)
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    return float((luminance * (2 * covariance + _C2) / (variances + _C2)).mean())
+
+
+def _weights(window: Window) -> list[float]:
+    """Of the pixels of a line; they sum to 1."""
+    if window.shape == "uniform":
+        return [1 / window.size] * window.size
+    offsets = torch.arange(window.size, dtype=torch.float64) - window.size // 2
+    bell = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+    weights: list[float] = (bell / bell.sum()).tolist()
+    return weights
+
+
+def _mean(values: Tensor, weights: list[float]) -> Tensor:
+    """Over the windows that lie inside."""
+    for dim in (-2, -1):
+        length = values.shape[dim] - len(weights) + 1
+        total = weights[0] * values.narrow(dim, 0, length)
+        for start, weight in enumerate(weights[1:], 1):
+            total.add_(values.narrow(dim, start, length), alpha=weight)
+        values = total
+    return values

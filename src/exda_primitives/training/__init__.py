@@ -1,0 +1,21 @@
+"""Training of restoration networks, patched or not, from a configuration file."""
+
+from .config import DataConfig, ModelConfig, PrimitivesConfig, RecipeConfig, TrainConfig
+from .files import read_config
+from .plan import Plan, prepare
+from .presets import ABLATIONS, RECIPES
+from .run import train
+
+__all__ = [
+    "ABLATIONS",
+    "RECIPES",
+    "DataConfig",
+    "ModelConfig",
+    "Plan",
+    "PrimitivesConfig",
+    "RecipeConfig",
+    "TrainConfig",
+    "prepare",
+    "read_config",
+    "train",
+]

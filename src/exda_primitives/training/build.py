@@ -1,0 +1,77 @@
+"""The network of a run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError, ExDAError
+from ..models import ExDA, create
+from ..patching import Report, is_patched, new_parameters, patch
+from .config import ModelConfig, TrainConfig
+from .order import mixed
+
+
+class Network(NamedTuple):
+    """The network, and the report of what was patched in, or None."""
+
+    net: nn.Module
+    report: Report | None
+
+
+def build(config: TrainConfig) -> Network:
+    """The network as the run begins with it, in train mode, on the CPU; the same numbers each time.
+
+    The primitives are patched in; a network of :class:`~exda_primitives.models.ExDA` is built with them instead.
+
+    Raises:
+        ConfigError: for a network that does not exist, arguments that it does not take, primitives that it cannot have,
+            and where nothing is left to train.
+        CheckpointError: for a checkpoint that cannot be read or does not fit.
+        NoMatchError, PatternError: where the primitives find no place.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed(config.recipe.seed))
+        network = _built(config)
+    if config.recipe.train == "new":
+        ours = {id(parameter) for parameter in new_parameters(network.net)}
+        if not ours:
+            raise ConfigError("recipe.train: found 'new', but the network has no new parameters; set primitives.")
+        for parameter in network.net.parameters():
+            parameter.requires_grad_(id(parameter) in ours)
+    network.net.train()
+    return network
+
+
+def _built(config: TrainConfig) -> Network:
+    model, primitives = config.model, config.primitives
+    net = _created(model)
+    if primitives is None:
+        return Network(net, None)
+    if isinstance(net, ExDA) and not is_patched(net):
+        if primitives.include or primitives.exclude:
+            raise ConfigError(
+                f"primitives: {model.name} has them in every attention; include and exclude are for a network that is "
+                f"patched, such as restormer."
+            )
+        return Network(_created(model, config=primitives.options), None)
+    if not primitives.adds:
+        return Network(net, None)
+    report = patch(net, primitives.options, include=primitives.include, exclude=primitives.exclude)
+    return Network(net, report)
+
+
+def _created(model: ModelConfig, **more: object) -> nn.Module:
+    try:
+        return create(model.name, model.checkpoint, **{**model.arguments, **more})
+    except ExDAError as error:
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"model: {error}") from None
+        raise
+    except Exception as error:
+        # Whatever a network makes of what a file says.
+        raise ConfigError(
+            f"model.arguments: {model.name} refuses {model.arguments} ({type(error).__name__}: {error})."
+        ) from error

@@ -1,0 +1,238 @@
+"""What a training run is told: network, primitives, data, recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from ..errors import ConfigError
+from ..primitives import ExDAConfig
+from .decode import decode
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Trained = Literal["all", "new"]
+Benchmark = Literal["promptir-3", "promptir-5", "moceir-3", "moceir-5", "allweather", "cdd11", "medical"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        name: one of ``exda.models.list()``, or ``"auto"`` for that of ``checkpoint``.
+        arguments: of its constructor.
+        checkpoint: of any format that ``exda.models.create`` reads, to start from; None for random weights.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class PrimitivesConfig:
+    """What is put into the network's attentions, and into which of them.
+
+    Attributes:
+        tokens, stride, scale, reinject, value, value_position, init: as of :class:`~exda_primitives.ExDAConfig`.
+            With no tokens and the value ``"none"`` nothing is added: the host as it is.
+        include: patterns of names or stages (``"encoder"``, ``"decoder"``); None for all.
+        exclude: patterns of those to leave alone.
+    """
+
+    tokens: int = 1
+    stride: int = 2
+    scale: str = "sum"
+    reinject: str = "mean"
+    value: str = "residual"
+    value_position: str = "before"
+    init: str = "identity"
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.options
+
+    @property
+    def options(self) -> ExDAConfig:
+        """What ``exda.patch`` is told."""
+        given = {each.name: getattr(self, each.name) for each in fields(ExDAConfig)}
+        try:
+            return ExDAConfig(**given)
+        except ConfigError as error:
+            raise ConfigError(f"primitives: {error}") from None
+
+    @property
+    def adds(self) -> bool:
+        """Whether there is anything to put in."""
+        return self.tokens > 0 or self.value != "none"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pairs of pictures: clean ones that are degraded at each turn anew, or the training set of a benchmark.
+
+    Attributes:
+        source: folder, zip or npz of clean pictures, or the folder of a benchmark's training set.
+        degradations: what is done to clean pictures, each picture with each of them; none for a benchmark.
+        benchmark: one of :data:`Benchmark`; None for clean pictures.
+        whole: insist on the benchmark's published number of pairs.
+        repeats: degradation -> how often an epoch has it; once if it is not named.
+        patch: side of the square that is cut out, in pixels.
+        validation: source of the pairs that are restored whole to see how training goes: clean pictures, or the folder
+            of the benchmark's test set; None for no such pairs.
+        workers: processes that prepare pairs; the pairs do not depend on it.
+    """
+
+    source: str
+    degradations: tuple[str, ...] = ()
+    benchmark: Benchmark | None = None
+    whole: bool = True
+    repeats: dict[str, int] = field(default_factory=dict)
+    patch: int = 128
+    validation: str | None = None
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("data.patch", self.patch, 8)
+        _at_least("data.workers", self.workers, 0)
+        if bool(self.degradations) == (self.benchmark is not None):
+            raise ConfigError(
+                f"data: found degradations {list(self.degradations)} and benchmark {self.benchmark!r}, expected one of "
+                f"the two."
+            )
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How it is trained: AdamW, a linear warm-up and half a cosine, both step by step.
+
+    Attributes:
+        steps: optimiser steps; either these or ``epochs``.
+        epochs: passes over the data, rounded up to whole steps.
+        batch: pairs a process (a device) and pass.
+        accumulate: passes whose gradients are averaged into a step.
+        learning_rate: at the end of the warm-up.
+        warm_up: of the learning rate from 0, as a part of the length.
+        cosine_to: where the cosine reaches 0, as a multiple of the length; None for a constant learning rate.
+        weight_decay: of AdamW.
+        l1: weight of the mean absolute difference.
+        fft: weight of the mean absolute difference of the (unnormalised) Fourier transforms, real and imaginary part.
+        clip: largest norm of all gradients together; None for no limit.
+        precision: ``"32-true"``, or autocast to ``"bf16-mixed"`` or ``"16-mixed"`` (with a scaled loss); weights,
+            losses and updates are in float32 either way.
+        ema: decay of the moving average of the weights, each step; None for no average.
+        seed: of weights, order and degradations.
+        train: ``"all"`` parameters, or the ``"new"`` ones alone, with the host frozen.
+        log_every: steps between the lines of the history.
+        validate_every: steps between validations; None for one at the end.
+        save_every: steps between checkpoints.
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch: int = 8
+    accumulate: int = 1
+    learning_rate: float = 2e-4
+    warm_up: float = 0.0
+    cosine_to: float | None = 1.0
+    weight_decay: float = 0.01
+    l1: float = 1.0
+    fft: float = 0.0
+    clip: float | None = None
+    precision: Precision = "32-true"
+    ema: float | None = None
+    seed: int = 0
+    train: Trained = "all"
+    log_every: int = 100
+    validate_every: int | None = None
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError(
+                f"recipe: found steps {self.steps} and epochs {self.epochs}, expected one of the two as the length."
+            )
+        for name in ("steps", "epochs", "batch", "accumulate", "log_every", "validate_every", "save_every"):
+            if getattr(self, name) is not None:
+                _at_least(f"recipe.{name}", getattr(self, name), 1)
+        _at_least("recipe.seed", self.seed, 0)
+        _within("recipe.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        _within("recipe.warm_up", self.warm_up, "from 0 to 1", 0 <= self.warm_up <= 1)
+        if self.cosine_to is not None:
+            _within("recipe.cosine_to", self.cosine_to, "of at least 1", self.cosine_to >= 1)
+        if self.clip is not None:
+            _within("recipe.clip", self.clip, "above 0", self.clip > 0)
+        if self.ema is not None:
+            _within("recipe.ema", self.ema, "between 0 and 1", 0 < self.ema < 1)
+        for name in ("weight_decay", "l1", "fft"):
+            _within(f"recipe.{name}", getattr(self, name), "of at least 0", getattr(self, name) >= 0)
+        if self.l1 == self.fft == 0:
+            raise ConfigError("recipe: the weights l1 and fft are both 0; there is no loss to train with.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run, see :func:`~exda_primitives.training.read_config` for the file.
+
+    Attributes:
+        model: the network.
+        primitives: what is put into it; None for the network as it is.
+        data: the pairs.
+        recipe: how it is trained.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    recipe: RecipeConfig
+    primitives: PrimitivesConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.model.name == "auto" and self.model.checkpoint is None:
+            raise ConfigError("model.name: 'auto' needs model.checkpoint, to tell which network is meant.")
+        if self.recipe.validate_every is not None and self.data.validation is None:
+            raise ConfigError("recipe.validate_every: needs pictures, data.validation.")
+
+    @classmethod
+    def decoded(cls, given: Mapping[str, Any]) -> TrainConfig:
+        """From plain data; ``TrainConfig.decoded(config.as_dict()) == config``.
+
+        Raises:
+            ConfigError: for a key that is unknown or missing, and for a value that makes no sense.
+        """
+        return decode(cls, given, "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as JSON would give it back."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = "") -> list[str]:
+    """Where two configurations differ, a line each: the key, what was held and what is given."""
+    found = []
+    for name in sorted({*held, *given}):
+        path = f"{key}.{name}" if key else name
+        ours, theirs = held.get(name), given.get(name)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found += differences(ours, theirs, path)
+        elif ours != theirs:
+            found.append(f"{path} was {ours!r}, is {theirs!r}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _at_least(key: str, given: int, least: int) -> None:
+    _within(key, given, f"of at least {least}", given >= least)
+
+
+def _within(key: str, given: float, expected: str, holds: bool) -> None:
+    if not holds or not math.isfinite(given):
+        raise ConfigError(f"{key}: found {given!r}, expected a number {expected}.")

@@ -1,0 +1,67 @@
+"""The pairs of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, NamedTuple, cast
+
+from ..data import PairedFiles, PairedFileSet, PairedSet, open_pictures
+from ..data.benchmarks import (
+    allweather_files,
+    cdd11_files,
+    medical_files,
+    moceir_files,
+    promptir_files,
+)
+from ..data.decode import Channels
+from .config import Benchmark, TrainConfig
+
+Split = Literal["train", "test"]
+
+BENCHMARKS: Mapping[Benchmark, Callable[..., PairedFiles]] = {
+    "promptir-3": partial(promptir_files, setting=3),
+    "promptir-5": partial(promptir_files, setting=5),
+    "moceir-3": partial(moceir_files, setting=3),
+    "moceir-5": partial(moceir_files, setting=5),
+    "allweather": allweather_files,
+    "cdd11": cdd11_files,
+    "medical": lambda root, split, whole: medical_files(root, split),
+}
+"""What ``data.benchmark`` may name."""
+
+
+class Data(NamedTuple):
+    """What is trained on, and the whole pictures to validate with, or None."""
+
+    training: PairedSet | PairedFileSet
+    validation: PairedSet | PairedFileSet | None
+
+
+def open_data(config: TrainConfig, channels: int) -> Data:
+    """Opens the pictures; they are read when they are asked for.
+
+    Args:
+        config: of the run; its seed is that of the degradations.
+        channels: of the network's pictures, 3 or 1.
+
+    Raises:
+        ConfigError: for a degradation that does not exist.
+        DataError: for a benchmark that is not whole.
+        ImageError: for a source without pictures, or that cannot be read.
+    """
+    data = config.data
+    validation = None if data.validation is None else _opened(config, data.validation, "test", None, channels)
+    return Data(_opened(config, data.source, "train", data.patch, channels), validation)
+
+
+def _opened(
+    config: TrainConfig, source: str, split: Split, patch: int | None, channels: int
+) -> PairedSet | PairedFileSet:
+    data, seed = config.data, config.recipe.seed
+    repeats = None if patch is None else data.repeats
+    if data.benchmark is not None:
+        files = BENCHMARKS[data.benchmark](source, split, whole=data.whole)
+        return PairedFileSet(files, seed=seed, patch=patch, repeats=repeats)
+    pictures = open_pictures(source, cast(Channels, channels))
+    return PairedSet(pictures, data.degradations, seed=seed, patch=patch, repeats=repeats)

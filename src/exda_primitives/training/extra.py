@@ -1,0 +1,27 @@
+"""The packages of the extra ``train``, imported when they are needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..extras import imported
+
+
+def fabric() -> Any:
+    """Lightning Fabric: devices, and processes that train together."""
+    return imported("lightning.fabric", "train")
+
+
+def fabric_strategies() -> Any:
+    """Fabric's ways to spread training over devices."""
+    return imported("lightning.fabric.strategies", "train")
+
+
+def yaml() -> Any:
+    """PyYAML, which comes with Lightning."""
+    return imported("yaml", "train")
+
+
+def matplotlib_figure() -> Any:
+    """The module of figures that need no display."""
+    return imported("matplotlib.figure", "train")

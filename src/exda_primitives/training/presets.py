@@ -1,0 +1,62 @@
+"""Recipes and ablations by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "promptir": {
+            "data": {"patch": 128, "workers": 4},
+            "recipe": {
+                "epochs": 120,
+                "batch": 8,
+                "learning_rate": 2e-4,
+                # 15 and 150 epochs of 120.
+                "warm_up": 0.125,
+                "cosine_to": 1.25,
+            },
+        },
+        "budget": {
+            "data": {"patch": 64},
+            "recipe": {
+                "steps": 2000,
+                "batch": 4,
+                "learning_rate": 2e-3,
+                "warm_up": 0.05,
+                "weight_decay": 1e-4,
+                "clip": 1.0,
+                "ema": 0.999,
+            },
+        },
+    }
+)
+"""What a file's ``base`` stands for; its own values win.
+
+- ``promptir``: as PromptIR, AdaIR (but for its length) and MoCE-IR train. Patches of 128, 8 a device (they used 4
+  devices), AdamW with 2e-4, L1. Theirs changes the learning rate between epochs, this one at each step.
+- ``budget``: a small network (dim 16, one block a level) takes a quarter of an hour of one CPU core.
+"""
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "a": {"tokens": 0, "value": "none"},
+        "b": {"tokens": 0, "value": "replace"},
+        "c": {"tokens": 0, "value": "residual"},
+        "d": {"tokens": 1, "value": "none"},
+        "e": {"tokens": 1, "value": "replace"},
+        "f": {"tokens": 1, "value": "residual", "value_position": "after"},
+        "g": {"tokens": 1, "value": "residual"},
+    }
+)
+"""What ``primitives.ablation`` stands for; the file's own values win.
+
+(a) the host; (b) g(V) in the place of V; (c) V + g(V); (d) tokens; (e) tokens and g(V); (f) tokens and, after the
+aggregation, O + g(O); (g) tokens and V + g(V), the whole method. All with ``init="paper"``: (b) and (e) have no other.
+
+Which components the paper means by its letters is not known: these are our reading, from the nothing to the whole.
+"""
+
+ABLATION_INIT = "paper"

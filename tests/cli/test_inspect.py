@@ -1,0 +1,171 @@
+"""exda inspect."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.data.pictures import write_picture
+from tests.lifecycle.networks import trained
+from typer.testing import CliRunner, Result
+
+import exda_primitives as exda
+from exda_primitives.cli import app
+from exda_primitives.demo.model import tiny_restormer
+from exda_primitives.inspection import embeddings
+from exda_primitives.inspection.pictures import degraded
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["inspect", "--device", "cpu", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(autouse=True)
+def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were not installed; importing it takes longer than all that is here."""
+    monkeypatch.setitem(sys.modules, "umap", None)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(4):
+        write_picture(folder / f"{index}.png", 36, 34, seed=index)
+    return folder
+
+
+def options(images: Path, out: Path) -> list[Any]:
+    return ["--images", images, "--out", out, "--degrade", "noise50", "--degrade", "haze", "--size", 32, "--seeds", 2]
+
+
+def test_the_demo(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    result = run("demo", *options(images, out), "--block", "latent", "--block", "*_level3")
+    assert result.exit_code == 0, result.output
+    assert "umap.png was not drawn" in result.output
+    blocks = ["encoder_level3.0.attn", "latent.0.attn", "decoder_level3.0.attn"]
+    assert {path.name for path in (out / "tokens").iterdir()} == {f"{block}.png" for block in blocks}
+    names = {"inspect.json", "inspect.md", "embeddings.npz", "clusters.png", "tsne.png", "tokens.png", "spectra.png"}
+    assert {path.name for path in out.iterdir()} == names | {"tokens"}
+
+    held = json.loads((out / "inspect.json").read_text())
+    assert held["kind"] == "inspect"
+    assert held["seeds"] == [0, 1]
+    assert {"torch", "commit", "cpu"} <= held["machine"].keys()
+    assert held["config"]["labels"] == ["noise50", "haze"]
+    assert held["config"]["pictures"] == 8
+    assert held["config"]["exda"]["tokens"] == 1
+    assert held["config"]["versions"]["scikit-learn"]
+    clusters = [row for row in held["runs"] if row["measure"] == "clusters"]
+    assert [(row["of"], row["block"]) for row in clusters[::2]] == [
+        (of, block) for of in ("outputs", "tokens") for block in ("all", *blocks)
+    ]
+    assert all(0 <= row["nmi"] <= 1 and -1 <= row["ari"] <= 1 for row in clusters)
+    assert "latent.0.attn" in (out / "inspect.md").read_text()
+
+    arrays = np.load(out / "embeddings.npz")
+    assert arrays["labels"].tolist() == ["noise50"] * 4 + ["haze"] * 4
+    pictures = degraded(exda_pictures(images), ["noise50", "haze"], 32, 0)
+    network = patched_demo()
+    expected = embeddings(network, pictures, "latent")["latent.0.attn"]
+    # Other hooks and readers beside it do not change what the network computes.
+    assert np.array_equal(arrays["outputs/latent.0.attn"], expected.numpy())
+
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+    again = run("demo", *options(images, out))
+    assert again.exit_code == 1
+    assert "nothing is overwritten" in again.output
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before
+
+
+def patched_demo() -> torch.nn.Module:
+    from importlib import resources
+
+    from safetensors.torch import load
+
+    network = tiny_restormer()
+    exda.patch(network)
+    file = resources.files("exda_primitives.demo") / "data" / "exda.safetensors"
+    network.load_state_dict(load(file.read_bytes()))
+    return network
+
+
+def exda_pictures(images: Path) -> Any:
+    from exda_primitives.data import open_pictures
+
+    return open_pictures(images)
+
+
+def test_a_host_has_no_tokens(images: Path, tmp_path: Path) -> None:
+    result = run("demo-host", *options(images, tmp_path / "out"), "--block", "latent")
+    assert result.exit_code == 0, result.output
+    assert "tokens.png was not drawn" in result.output
+    assert not (tmp_path / "out" / "tokens").exists()
+    held = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert {(row["measure"], row["block"]) for row in held["runs"]} == {
+        ("clusters", "latent.0.attn"),
+        ("spectrum", "latent.0.attn"),
+    }
+    asked = run("demo-host", *options(images, tmp_path / "other"), "--of", "tokens")
+    assert asked.exit_code == 1
+    assert "no ExDA attention with global spatial tokens" in asked.output
+    assert not (tmp_path / "other").exists()
+
+
+def test_blocks_without_tokens_of_a_model_that_has_some(images: Path, tmp_path: Path) -> None:
+    network = tiny_restormer()
+    exda.patch(network, include="decoder")
+    exda.save(network, tmp_path / "partly.safetensors", whole=True)
+    result = run(tmp_path / "partly.safetensors", *options(images, tmp_path / "out"), "--block", "latent")
+    assert result.exit_code == 0, result.output
+    assert "tokens.png was not drawn" in result.output
+
+
+def test_a_file_and_labels_from_folders(tmp_path: Path) -> None:
+    exda.save(trained(), tmp_path / "whole.safetensors", whole=True)
+    for index in range(3):
+        for label in ("rain", "haze"):
+            write_picture(tmp_path / "images" / label / f"{index}.png", 16, 18, seed=index)
+    command = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--labels-from-folders", "--seeds", 1]
+    result = run(tmp_path / "whole.safetensors", *command, "--of", "tokens", "--block", "refinement")
+    assert result.exit_code == 0, result.output
+    held = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert held["config"]["labels"] == ["haze", "rain"]
+    assert held["config"]["labels_from"] == "folders"
+    assert len(held["config"]["model_sha256"]) == 64
+    assert np.load(tmp_path / "out" / "embeddings.npz")["tokens/refinement.0.attn"].shape == (6, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--degrade", "rian"], 1, "rian"),
+        (["--degrade", "rain"], 1, "only rain"),
+        (["--of", "gradients"], 2, "gradients"),
+        (["--labels-from-folders"], 1, "lies in none"),
+        (["--labels-from-folders", "--degrade", "rain"], 2, "either degraded or labelled"),
+        (["--block", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_errors(images: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    result = run("demo", "--images", images, "--out", tmp_path / "out", "--size", 32, *arguments)
+    assert result.exit_code == code, result.output
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    result = run("demo", "--images", tmp_path / "images", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no picture" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_such_model(images: Path, tmp_path: Path) -> None:
+    result = run(tmp_path / "none.pth", "--images", images, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "none.pth" in result.output

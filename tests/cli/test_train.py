@@ -1,0 +1,100 @@
+"""exda train."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.training.runs import checkpoint, pictures, settings
+from typer.testing import CliRunner
+
+from exda_primitives.cli import app
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs the command on a file of three steps."""
+    file = tmp_path / "run.yaml"
+    given = settings(tmp_path, recipe={"steps": 3, "ema": 0.5})
+    given["data"]["validation"] = pictures(tmp_path, "valid.npz", 1, seed=1)
+    file.write_text(yaml.safe_dump(given))
+
+    def run(*options: object, out: Path = tmp_path / "out"):
+        arguments = ["train", "--config", file, "--out", out, "--accelerator", "cpu", *options]
+        return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
+
+    return run
+
+
+def test_summary_table_result_and_plot(command, tmp_path):
+    done = command("--set", "recipe.batch=1", "--set", "primitives.tokens=2")
+    assert done.exit_code == 0, done.output
+    for line in (
+        "attentions replaced",
+        "restormer, ",
+        "6 pairs an epoch, patches of 16: noise25, haze",
+        "3 steps of 1",
+    ):
+        assert line in done.output
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    last = result["runs"][0]["history"][-1]
+    assert f"{last['loss']:.5f}" in done.output
+    assert f"{last['psnr']:.2f}" in done.output
+    assert result["kind"] == "train"
+    assert result["command"].startswith("exda ")
+    assert (result["config"]["recipe"]["batch"], result["config"]["primitives"]["tokens"]) == (1, 2)
+    assert {"torch", "cpu", "commit"} <= result["machine"].keys()
+    assert (tmp_path / "out" / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_dry_run_says_it_all_and_does_nothing(command, tmp_path):
+    done = command("--dry-run", "--devices", 2)
+    assert done.exit_code == 0, done.output
+    for line in ("3 steps of 4 pairs, 2 epochs", "2 x cpu", "random weights", "2 pairs, whole pictures"):
+        assert line in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_command_again(command, tmp_path):
+    assert command().exit_code == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    again = command()
+    assert again.exit_code == 0
+    assert "done before" in again.output
+    assert (tmp_path / "out" / "result.json").read_bytes() == before
+
+
+def test_another_configuration_is_refused(command, tmp_path):
+    assert command().exit_code == 0
+    before = checkpoint(tmp_path / "out")["config"]
+    refused = command("--set", "recipe.learning_rate=2e-3")
+    assert refused.exit_code == 1
+    assert "recipe.learning_rate was 0.001, is 0.002. Give another folder" in refused.output
+    assert "Traceback" not in refused.output
+    assert checkpoint(tmp_path / "out")["config"] == before
+
+
+def test_divergence_is_an_error_not_a_traceback(command, tmp_path):
+    failed = command("--set", "recipe.learning_rate=1e18", "--set", "recipe.steps=50")
+    assert failed.exit_code == 1
+    assert "with learning rate 1e+18; the last finite loss was" in failed.output
+    assert "Traceback" not in failed.output
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "recipe.lr=1"), "recipe.lr: is not known. Known are steps"),
+        (("--set", "model.name=unet"), "there is no such network"),
+        (("--set", "data.source=nowhere"), "nowhere does not exist"),
+        (("--set", "primitives.include=head"), "selects none of the recognised attentions"),
+        (("--accelerator", "tpu"), "found 'tpu', expected one of auto, cpu, gpu"),
+        (("--config", "none.yaml"), "none.yaml: cannot be read"),
+    ],
+)
+def test_bad_input(command, tmp_path, options, message):
+    done = command(*options)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
