@@ -25,10 +25,9 @@ def block(norm, bias, patched, dtype):
 @pytest.mark.parametrize(
     ("norm", "bias", "patched", "shape"),
     [
-        (WithBias, False, False, (1, 5, 7)),
-        (WithBias, True, True, (2, 5, 7)),
-        (BiasFree, True, False, (2, 1, 9)),
-        (BiasFree, False, True, (1, 9, 1)),
+        (WithBias, False, False, (2, 1, 9)),
+        (WithBias, True, True, (1, 5, 7)),
+        (BiasFree, False, True, (2, 7, 1)),
         (lambda _: NoParameters(), True, False, (1, 1, 1)),
     ],
 )

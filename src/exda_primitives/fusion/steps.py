@@ -12,7 +12,7 @@ from ..ops import dispatch, kernels
 from ..ops.terms import FusedTerms, GatedTerms, NormTerms
 from ..ops.torch.fold import does_more
 from ..primitives import ExDAAttention, ExDAModule
-from ..primitives.fused import plain_terms
+from ..primitives.fused import fused_terms
 
 
 def part_of(block: nn.Module, name: str) -> nn.Module:
@@ -121,7 +121,7 @@ class AttentionStep(Step):
         return kernels.attention_step(x, norm, self._terms(function))
 
     def _terms(self, attention: nn.Module) -> FusedTerms:
-        return attention.terms() if isinstance(attention, ExDAAttention) else plain_terms(attention, dict(self.parts))
+        return attention.terms() if isinstance(attention, ExDAAttention) else fused_terms(attention, dict(self.parts))
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,11 @@ def widen(x: Tensor) -> Tensor:
 def without_autocast(x: Tensor) -> torch.autocast:
     """A region in which autocast does not send the small matrices back to half precision."""
     return torch.autocast(device_type=x.device.type, enabled=False)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """In which convolutions and matrix products take ``x``: that of autocast where it is on, and x is not float64."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or x.dtype is torch.float64:
+        return x.dtype
+    return torch.get_autocast_dtype(kind)

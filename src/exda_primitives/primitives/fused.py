@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..ops.terms import FusedTerms, Projection
+from ..ops.terms import FusedTerms, Projection, TokenTerms, ValueTerms
 from .base import ExDAModule
-from .layers import depthwise as depthwise_layer
-from .layers import pointwise
+from .layers import depthwise, pointwise
 
 
 class FusedAttention(ExDAModule):
@@ -23,16 +22,18 @@ class FusedAttention(ExDAModule):
     def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
         return {
             "qkv": pointwise(dim, self.PROJECTIONS * dim, bias, factory),
-            "qkv_dwconv": depthwise_layer(self.PROJECTIONS * dim, bias, factory),
+            "qkv_dwconv": depthwise(self.PROJECTIONS * dim, bias, factory),
             "project_out": pointwise(dim, dim, bias, factory),
         }
 
     def terms(self) -> FusedTerms:
         """What the functions of ``ops`` read."""
-        return plain_terms(self, self._parts)._replace(value=self._value_terms(), tokens=self._token_terms())
+        return fused_terms(self, self._parts, self._value_terms(), self._token_terms())
 
 
-def plain_terms(module: nn.Module, parts: Mapping[str, str]) -> FusedTerms:
-    """Those of an attention without primitives, the host's own for one, whose ``parts`` have these attributes."""
-    temperature, qkv, depthwise, project = (getattr(module, parts[part]) for part in FusedAttention.PARTS)
-    return FusedTerms(temperature, Projection(qkv, depthwise), project, None, None)
+def fused_terms(
+    module: nn.Module, parts: Mapping[str, str], value: ValueTerms | None = None, tokens: TokenTerms | None = None
+) -> FusedTerms:
+    """Those of an attention whose ``parts`` have these attributes, a host's own for one."""
+    temperature, qkv, qkv_dwconv, project = [getattr(module, parts[part]) for part in FusedAttention.PARTS]
+    return FusedTerms(temperature, Projection(qkv, qkv_dwconv), project, value, tokens)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..precision import product_dtype
+
 
 def recomputes(*tensors: Tensor | None) -> bool:
     """Whether autograd records a gradient of one of these, eagerly and backward.
@@ -28,11 +30,8 @@ def recomputes(*tensors: Tensor | None) -> bool:
 
 
 def as_product_takes(x: Tensor) -> Tensor:
-    """``x`` in the dtype in which convolutions and matrix products take it: that of autocast where it is on.
+    """``x`` in the dtype in which convolutions and matrix products take it.
 
     Cast inside a function of autograd, a weight would enter autocast's cache without its gradient.
     """
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype is torch.float64:
-        return x
-    return x.to(torch.get_autocast_dtype(kind))
+    return x.to(product_dtype(x))

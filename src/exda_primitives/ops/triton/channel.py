@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..precision import without_autocast
+from ..precision import product_dtype, without_autocast
 from ..terms import CrossTerms, FusedTerms, Map, NormTerms, Projection, TokenTerms
 from ..torch.fold import foldable_weight
 from .depthwise import convolution_obstacle, depthwise
@@ -44,7 +44,7 @@ def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    x = x.to(compute_dtype(x))
+    x = x.to(product_dtype(x))
     with without_autocast(x):
         return attention(x, terms, None, None)
 
@@ -58,7 +58,7 @@ def attention(x: Tensor, terms: FusedTerms, norm: NormTerms | None, residual: Te
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
-    x, y = x.to(compute_dtype(x)), y.to(compute_dtype(y))
+    x, y = x.to(product_dtype(x)), y.to(product_dtype(y))
     with without_autocast(x):
         q, _ = _projected(x, terms.q, None, None)
         kv, logits = _projected(y, terms.kv, terms.tokens, None)
@@ -69,7 +69,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projection) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, for which there are no kernels"
-    dtype, maps = compute_dtype(x), [each for projection in projections for each in projection]
+    dtype, maps = product_dtype(x), [each for projection in projections for each in projection]
     weights = [foldable_weight(each)[0] for each in (*maps, terms.project)]
     found = {weight.dtype for weight in weights if weight is not None}
     if torch.is_autocast_enabled(x.device.type):
@@ -81,12 +81,6 @@ def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projectio
     return obstacle or (None if terms.tokens is None else tokens_obstacle(x, terms.tokens.stride))
 
 
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """What autocast, if it is on, makes of the inputs of a convolution."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def _projected(
     x: Tensor, projection: Projection, tokens: TokenTerms | None, norm: NormTerms | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -95,13 +89,11 @@ def _projected(
     # Pooling and 1x1 convolution commute: h*K maps to pool instead of C.
     phi = None if tokens is None else tokens.weight.flatten(1)
     second = projection.depthwise
-    _, second_bias = foldable_weight(second)
-    on_kernels = _is_on_kernels(second)
-    if weight is not None and on_kernels:
-        return projected(x, norm, weight, bias, phi, second.weight, second_bias)
+    if weight is not None and _is_on_kernels(second):
+        return projected(x, norm, weight, bias, phi, second.weight, second.bias)
     x = x if norm is None else layer_norm(x, *norm)
     y = projection.pointwise(x) if weight is None else pointwise(x, weight, bias)
-    z = depthwise(y, second.weight, second_bias) if on_kernels else second(y)
+    z = depthwise(y, second.weight, second.bias) if _is_on_kernels(second) else second(y)
     return z, None if phi is None else pointwise(x, phi, None)
 
 

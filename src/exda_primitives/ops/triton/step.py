@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..precision import without_autocast
+from ..precision import product_dtype, without_autocast
 from ..terms import FusedTerms, GatedTerms, NormTerms
 from ..torch.fold import foldable_weight
-from .channel import attention, compute_dtype, mdta, mdta_obstacle
+from .channel import attention, mdta, mdta_obstacle
 from .depthwise import convolution_obstacle
 from .mix import mix
 from .norm import layer_norm
@@ -41,7 +41,7 @@ def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
     """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))``, (B, C, H, W) -> (B, C, H, W)."""
     if torch.is_autocast_enabled(x.device.type):
-        normalised = layer_norm(x, *norm).to(compute_dtype(x))
+        normalised = layer_norm(x, *norm).to(product_dtype(x))
         with without_autocast(x):
             out = _gated(normalised, terms, None, None)
         return x + out

@@ -1,0 +1,178 @@
+"""What is trained, when it stops, and how it goes on."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from benchmarks.quality.forms import ARMS, BASE, FORMS, HOST, Setting, Study
+from tests.benchmarks.quality.small import SETTING, Clock, all_arms, form, sitting, sources
+
+import exda_primitives as exda
+from benchmarks.quality import sitting as module
+
+
+@pytest.fixture(autouse=True)
+def no_plot(monkeypatch):
+    """Drawing the history takes longer than these runs."""
+    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)
+
+
+def held(folder, name="quality"):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def without_clocks(run):
+    return {name: each for name, each in run.items() if name not in {"legs", "machine"}}
+
+
+def test_every_arm_is_trained_and_scored(tmp_path):
+    assert sitting(tmp_path, form(all_arms())).work_off(math.inf)
+    result = held(tmp_path)
+    assert [run["arm"] for run in result["runs"]] == list(ARMS)
+    for run in result["runs"]:
+        assert (run["setting"], run["budget"], run["seed"], run["steps"]) == (BASE, "steps", 0, 3)
+        assert len(run["scores"]["noise25"]["psnr"]) == len(run["scores"]["noise25"]["ssim"]) == 2
+        assert 0 < run["scores"]["noise25"]["degraded_psnr"] < 40
+    # The two starts have as many parameters; an arm of fewer primitives has fewer.
+    parameters = {run["arm"]: run["parameters"] for run in result["runs"]}
+    assert parameters["both, identity"] == parameters["both, paper"]
+    assert parameters[HOST] < parameters["tokens"] < parameters["value"] < parameters["both, paper"]
+    assert len({run["scores"]["noise25"]["psnr"][0] for run in result["runs"]}) == len(ARMS)
+
+
+def test_no_path_and_no_weights_are_left(tmp_path):
+    assert sitting(tmp_path, form()).work_off(math.inf)
+    assert str(tmp_path) not in (tmp_path / "quality.json").read_text()
+    assert list((tmp_path / "quality").iterdir()) == []
+    pictures = held(tmp_path)["config"]["pictures"]
+    assert pictures["train"]["name"] == "crops.npz"
+    assert pictures["test"]["pictures"] == 2
+    assert len(pictures["train"]["sha256"]) == 64
+
+
+def test_stopped_in_the_middle_it_comes_to_the_same(tmp_path):
+    told = form(Study(SETTING, (HOST, "both, paper"), (0,)))
+    assert sitting(tmp_path, told, "whole").work_off(math.inf)
+    turns, after = 0, set()
+    while not sitting(tmp_path, told, "often").work_off(2.5, Clock()):
+        turns += 1
+        after.update(path.name for path in (tmp_path / "often").iterdir())
+        assert turns < 20
+    assert turns >= 2
+    assert after == {"base-steps-host-seed0", "base-steps-both-paper-seed0"}
+    whole, often = (held(tmp_path, name)["runs"] for name in ("whole", "often"))
+    assert list(map(without_clocks, often)) == list(map(without_clocks, whole))
+    assert max(len(run["legs"]) for run in often) > 1
+    assert not any(leg["not_bit_for_bit"] for run in often for leg in run["legs"])
+
+
+def test_without_time_nothing_is_begun(tmp_path):
+    assert not sitting(tmp_path, form()).work_off(0)
+    assert not (tmp_path / "quality.json").exists()
+    assert not (tmp_path / "quality").exists()
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    assert sitting(tmp_path, form()).work_off(math.inf)
+    before = (tmp_path / "quality.json").read_bytes()
+    again = sitting(tmp_path, form())
+    assert again.missing() == []
+    assert again.work_off(math.inf)
+    assert (tmp_path / "quality.json").read_bytes() == before
+
+
+def test_more_may_be_asked_for(tmp_path):
+    assert sitting(tmp_path, form()).work_off(math.inf)
+    more = sitting(tmp_path, form(Study(SETTING, (HOST,), (0, 1))))
+    assert [job.seed for job in more.missing()] == [1]
+    assert more.work_off(math.inf)
+    assert held(tmp_path)["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": {"learning_rate": 2e-3}}, "another config .recipe"),
+        ({"crop": None}, "another config .test"),
+        ({"name": "other"}, "another config .form"),
+    ],
+)
+def test_another_form_is_refused(tmp_path, changes, message):
+    assert sitting(tmp_path, form()).work_off(math.inf)
+    before = (tmp_path / "quality.json").read_bytes()
+    with pytest.raises(exda.ConfigError, match=message):
+        sitting(tmp_path, form(**changes))
+    assert (tmp_path / "quality.json").read_bytes() == before
+
+
+def test_other_pictures_are_refused(tmp_path):
+    assert sitting(tmp_path, form()).work_off(math.inf)
+    sources(tmp_path, seed=1)
+    with pytest.raises(exda.ConfigError, match=r"another config .pictures"):
+        sitting(tmp_path, form())
+
+
+def test_another_machine_is_refused(tmp_path):
+    assert sitting(tmp_path, form()).work_off(math.inf)
+    result = held(tmp_path)
+    result["machine"]["cpu"] = "another"
+    (tmp_path / "quality.json").write_text(json.dumps(result))
+    with pytest.raises(exda.ConfigError, match=r"another machine .cpu"):
+        sitting(tmp_path, form())
+
+
+def test_a_setting_that_became_another_is_refused(tmp_path):
+    rate = Setting("rate", "", {"recipe": {"learning_rate": 1e-4}})
+    assert sitting(tmp_path, form(Study(rate, (HOST,), (0,)))).work_off(math.inf)
+    before = (tmp_path / "quality.json").read_bytes()
+    other = dataclasses.replace(rate, training={"recipe": {"learning_rate": 1e-5}})
+    with pytest.raises(exda.ConfigError, match=r"rate-steps-host-seed0 was done with .*0\.0001.*1e-05.*another name"):
+        sitting(tmp_path, form(Study(other, (HOST,), (0,)))).work_off(math.inf)
+    assert (tmp_path / "quality.json").read_bytes() == before
+
+
+def test_a_half_trained_run_of_another_recipe_is_refused(tmp_path):
+    assert not sitting(tmp_path, form()).work_off(1.5, Clock())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "quality" / "base-steps-host-seed0").iterdir()}
+    with pytest.raises(exda.ConfigError, match=r"recipe\.steps was 3, is 4"):
+        sitting(tmp_path, form(recipe={"steps": 4})).work_off(math.inf)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "quality" / "base-steps-host-seed0").iterdir()}
+    assert after == before
+    assert not (tmp_path / "quality.json").exists()
+
+
+def test_equal_time_is_fewer_steps_of_what_was_measured_once(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(configs, accelerator):
+        asked.append((list(configs), accelerator))
+        return {"clock": "a test", "host_seconds": 1.0, "ratio": {HOST: 1.0, "both, paper": 1.4, "tokens": 4.0}}
+
+    monkeypatch.setattr(module, "pace", measured)
+    told = form(Study(SETTING, ("both, paper", "tokens"), (0, 1), "time"))
+    assert not sitting(tmp_path, told).work_off(4.5, Clock())
+    assert sitting(tmp_path, told).work_off(math.inf)
+    assert asked == [([HOST, "both, paper", "tokens"], "cpu")]
+    # Of the host's 3 steps: 3 / 1.4, and at least one.
+    assert [run["steps"] for run in held(tmp_path)["runs"]] == [2, 1, 2, 1]
+    assert held(tmp_path)["paces"][BASE]["ratio"]["tokens"] == 4.0
+
+
+def test_a_run_that_diverges_is_a_result(tmp_path):
+    wild = Setting("rate", "", {"recipe": {"learning_rate": 1e30, "clip": 1.0}})
+    told = form(Study(wild, (HOST,), (0,)), Study(SETTING, (HOST,), (0,)))
+    assert sitting(tmp_path, told).work_off(math.inf)
+    diverged, sound = held(tmp_path)["runs"]
+    assert "the loss is nan" in diverged["diverged"]
+    assert str(tmp_path) not in diverged["diverged"]
+    assert diverged["scores"] is None
+    assert sound["diverged"] is None
+
+
+def test_forms_name_each_job_once():
+    for told in FORMS.values():
+        names = [job.name for job in told.jobs()]
+        assert len(names) == len(set(names)) > 0
+        # The first seed of the base is whole before the second.
+        assert [job.arm for job in list(told.jobs())[: len(ARMS)]] == list(ARMS)
