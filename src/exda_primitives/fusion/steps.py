@@ -26,7 +26,9 @@ def part_of(block: nn.Module, name: str) -> nn.Module:
 
 
 def _hooked(module: nn.Module, name: str) -> str | None:
-    return next((f"{inner} has hooks" for inner, part in module.named_modules(prefix=name) if does_more(part)), None)
+    # Not next(..., None), which torch.compile of PyTorch 2.6 refuses.
+    hooked = [inner for inner, part in module.named_modules(prefix=name) if does_more(part)]
+    return f"{hooked[0]} has hooks" if hooked else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ImageError, some_of
-from ..restoration.network import MULTIPLE, _inferring, known_multiple
+from ..restoration.network import MULTIPLE, inferring, known_multiple
 from ..restoration.padding import pad
 from .attentions import unwrapped
 
@@ -63,7 +63,7 @@ def collect(
     latest: dict[str, Tensor] = {}
     found: dict[str, list[Tensor]] = {name: [] for name in attentions}
     done = 0
-    with _inferring(target), _watched(attentions, read, latest):
+    with inferring(target), _watched(attentions, read, latest):
         for done, image in enumerate(images, 1):
             latest.clear()
             target(as_seen(target, image))

@@ -66,4 +66,4 @@ def spatial(call: Call, x: Tensor) -> Tensor:
 
 
 def _grid(attention: ExDAXCAttention, call: Call) -> tuple[int, int]:
-    return attention._size(call.inputs[-1], call.options.get("grid"))
+    return attention.map_size(call.inputs[-1], call.options.get("grid"))

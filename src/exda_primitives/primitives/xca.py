@@ -71,9 +71,14 @@ class ExDAXCAttention(ExDAModule):
         terms = LinearTerms(
             self.part("temperature"), self.part("qkv"), self.part("proj"), self._value_terms(), self._token_terms()
         )
-        return ops.xca(x, self._size(x, grid), terms)
+        return ops.xca(x, self.map_size(x, grid), terms)
 
-    def _size(self, x: Tensor, grid: Grid | None) -> Grid:
+    def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid:
+        """(H, W) of the map whose pixels ``x`` (B, N, C) are, by ``grid``, the parent's call or the attribute.
+
+        Raises:
+            InputError: where it is not known, or does not have N pixels.
+        """
         if self.token is None and self.config.value not in ("residual", "replace"):
             # Nothing looks at a pixel's neighbours: any arrangement gives the same.
             return x.shape[1], 1

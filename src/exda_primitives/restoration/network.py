@@ -159,7 +159,7 @@ class Restorer:
         if tile is None:
             free = room(self.device, self.memory)
             tile = largest_tile(self.need, down, right, self.multiple, self._overlap_of, free)
-        with _inferring(self.model):
+        with inferring(self.model):
             if tile is None or max(down, right) <= tile:
                 whole = self._run(padded)
                 on_tile(1, 1)
@@ -215,7 +215,7 @@ class Restorer:
         errors = []
         for channels in _CHANNELS:
             image = torch.zeros(1, channels, side, side, device=self.device, dtype=self.own_dtype)
-            with _inferring(self.model), _uncompiled(), LiveBytes() as live:
+            with inferring(self.model), _uncompiled(), LiveBytes() as live:
                 try:
                     restored = self._forward(image)
                 except Exception as error:
@@ -237,7 +237,7 @@ def known_multiple(model: nn.Module) -> int | None:
 
 
 @contextmanager
-def _inferring(model: nn.Module) -> Iterator[None]:
+def inferring(model: nn.Module) -> Iterator[None]:
     """In eval mode and without gradients; then every module is in its own mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()

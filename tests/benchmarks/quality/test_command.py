@@ -40,6 +40,15 @@ def test_one_command_trains_and_reports_and_goes_on(tmp_path):
     assert (tmp_path / "quality.md").read_text() == text
 
 
+def test_the_large_form_needs_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    given = sources(tmp_path)
+    told = ["run", "--form", "gpu", "--train", str(given.train), "--test", str(given.test)]
+    refused = CliRunner().invoke(command.app, [*told, "--out", str(tmp_path / "quality.json")])
+    assert (refused.exit_code, "needs a GPU" in refused.output) == (1, True)
+    assert not (tmp_path / "quality.json").exists()
+
+
 def test_a_result_of_another_kind_is_left_alone(tmp_path):
     (tmp_path / "quality.json").write_text('{"kind": "digits", "schema": 1}')
     refused = invoked(tmp_path)

@@ -158,8 +158,9 @@ def test_tables():
     text = markdown(full())
     lines = text.splitlines()
     assert lines.count("## The base, equal steps") == lines.count("## The base, equal time") == 1
-    host = "Host: 1,234 parameters, 26.750 dB (3 seeds, standard deviation over seeds 1.000); the degraded photographs"
+    host = "Host: 1,234 parameters, 26.750 dB (seeds: 3, standard deviation over seeds 1.000); the degraded photographs"
     assert f"{host} have 15.000 dB." in text
+    assert "that is 100 times each crop" in text
     # Both before the widened host, as in the list of arms.
     both = f"| {COMPARED} | 1,234 | 300 | 3 | 26.450 | -0.300 [-0.300, -0.300] | -0.0030 [-0.0030, -0.0030] | worse |"
     widened = "| widened | 1,234 | 300 | 3 | 26.900 | +0.150 [+0.150, +0.150] | +0.0015 [+0.0015, +0.0015] | better |"
@@ -176,9 +177,9 @@ def test_tables():
 
 
 def test_what_is_not_done_is_said():
-    told = result(*hosts([0]))
+    told = result(*({**each, "name": f"base-steps-host-seed{each['seed']}"} for each in hosts([0])))
     told["config"] = {**CONFIG, "form": "cpu"}
-    assert "- the base, equal steps: 18 runs" in markdown(told)
+    assert "- the base, equal steps (17)" in markdown(told)
 
 
 def test_a_report_is_three_files(tmp_path):

@@ -159,6 +159,17 @@ def test_equal_time_is_fewer_steps_of_what_was_measured_once(tmp_path, monkeypat
     assert held(tmp_path)["paces"][BASE]["ratio"]["tokens"] == 4.0
 
 
+def test_what_another_sitting_has_added_is_kept(tmp_path):
+    told = form(Study(SETTING, (HOST,), (0, 1)))
+    first, second = sitting(tmp_path, told), sitting(tmp_path, told)
+    assert first.work_off(math.inf)
+    before = (tmp_path / "quality.json").read_bytes()
+    with pytest.raises(exda.ConfigError, match=r"another sitting has added base-steps-host-seed1 meanwhile"):
+        second.work_off(math.inf)
+    assert (tmp_path / "quality.json").read_bytes() == before
+    assert sitting(tmp_path, told).missing() == []
+
+
 def test_a_run_that_diverges_is_a_result(tmp_path):
     wild = Setting("rate", "", {"recipe": {"learning_rate": 1e30, "clip": 1.0}})
     told = form(Study(wild, (HOST,), (0,)), Study(SETTING, (HOST,), (0,)))

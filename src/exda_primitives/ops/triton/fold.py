@@ -233,24 +233,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    return gradients(lambda *inputs: again(*inputs, ctx.scale, ctx.channelwise), ctx, grads)
+    return gradients(lambda *inputs: again(inputs, ctx.scale, ctx.channelwise), ctx, grads)
 
 
-def again(
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
-    temperature: Tensor,
-    left: Tensor,
-    gate: Tensor | None,
-    alpha: Tensor | None,
-    scale: float,
-    channelwise: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """:func:`fold_reference` of the operator's arguments."""
-    tokens = None
-    if gate is not None and alpha is not None:
-        tokens = TokenMixing(gate, alpha, scale, "channelwise" if channelwise else "mean")
+def again(tensors: Sequence[Any], scale: float, channelwise: bool) -> tuple[Tensor, Tensor | None]:
+    """:func:`fold_reference` of the operator's arguments, of which the first seven are tensors or None."""
+    products, q_squares, k_squares, temperature, left, gate, alpha = tensors
+    tokens = None if gate is None else TokenMixing(gate, alpha, scale, "channelwise" if channelwise else "mean")
     return fold_reference(Gram(products, q_squares, k_squares), temperature, left, tokens)
 
 

@@ -164,7 +164,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     def function(*inputs: Any) -> tuple[Tensor | None, ...]:
-        matrices = again(*inputs[:7], ctx.scale, ctx.channelwise)
+        matrices = again(inputs[:7], ctx.scale, ctx.channelwise)
         return *matrices, *compose_reference(matrices[0], *inputs[7:])
 
     return gradients(function, ctx, grads)

@@ -1,0 +1,41 @@
+"""Files of results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from exda_primitives.bench.machine import machine_line
+from exda_primitives.errors import ConfigError
+from exda_primitives.results import Result
+
+from .claim import Source
+
+
+def source(path: Path, folder: Path, result: Result) -> Source:
+    """Of a result, see ``exda_primitives.results``; of one that is not finished, the seeds that there are."""
+    asked, found = (set(result["seeds"]), {run["seed"] for run in result["runs"] if "seed" in run})
+    seeds = ", ".join(map(str, sorted(found)))
+    if asked > found:
+        seeds += f" (of {', '.join(map(str, sorted(asked)))})"
+    return Source(str(path.relative_to(folder)), seeds, machine_line(result["machine"]), result["command"])
+
+
+def plain(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """A result without an envelope, of the scripts that are older than that; None where there is none.
+
+    Raises:
+        ConfigError: for a file that is damaged or lacks something.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no JSON ({error}); measure again") from None
+    missing = [key for key in keys if not (isinstance(found, dict) and key in found)]
+    if missing:
+        raise ConfigError(f"{path}: lacks {missing[0]!r}; it is damaged or of another version, measure again")
+    held: dict[str, Any] = found
+    return held

@@ -1,0 +1,99 @@
+"""The claims and what became of them, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .claim import Claim, Finding, Row
+from .verdicts import CONFIDENCE, SIZE, TOGETHER, Verdict
+
+PLOTS = "evidence"
+"""Folder of the plots, beside the page."""
+
+Found = tuple[Claim, "Finding | None"]
+
+
+def page(found: Sequence[Found], command: str) -> str:
+    """Everything.
+
+    Args:
+        found: claims in the order of the page.
+        command: that writes the page.
+    """
+    lines = [
+        "# The paper's claims, and what became of them here",
+        "",
+        f"Written by `{command}` from the files in `benchmarks/results`; a test rebuilds it and compares. No figure "
+        "and no verdict of ours is written by hand.",
+        "",
+        *_table(_SUMMARY, (_summary(*each) for each in found)),
+        "",
+        "## How a verdict is made",
+        "",
+        f"Ours is a difference pair by pair (the same seed, the same turn), with Student's {CONFIDENCE:.0%} interval; "
+        "of errors and times it is the difference of logarithms, printed as a ratio. The interval is wider than a "
+        "bootstrap interval of so few pairs, which is hardly more than the smallest and the largest. Nothing is "
+        "corrected for the number of comparisons on this page. In the plots reproduced is blue, refuted orange, not at "
+        "this budget grey; the dashed line is the paper's figure.",
+        "",
+        "The rule for a condition is printed with each claim. " + TOGETHER,
+        "",
+        "Where the paper gives a figure, its size has a verdict of its own. " + SIZE,
+        "",
+    ]
+    for number, (claim, finding) in enumerate(found, 1):
+        lines += _section(number, claim, finding)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+_SUMMARY = ("claim", "the paper", "ours", "budget", "verdict", "at the paper's size")
+
+
+def _summary(claim: Claim, finding: Finding | None) -> list[str]:
+    if finding is None:
+        return [claim.title, claim.paper, "-", "-", _bold(Verdict.NOT_MEASURED), "-"]
+    size = "-" if finding.size is None else _counted(finding.size, [row.size for row in finding.counted])
+    effect = _counted(finding.effect, [row.effect for row in finding.counted])
+    return [claim.title, claim.paper, _ours(claim, finding.counted), finding.budget, effect, size]
+
+
+def _ours(claim: Claim, rows: Sequence[Row]) -> str:
+    least, most = (of(rows, key=lambda row: row.gain.mean) for of in (min, max))
+    intervals = f"{claim.unit.title}: {claim.unit.interval(least.gain)}"
+    return intervals if len(rows) == 1 else f"{intervals} to {claim.unit.interval(most.gain)}, by condition"
+
+
+def _counted(verdict: Verdict, of: Sequence[Verdict | None]) -> str:
+    return _bold(verdict) + (f" ({of.count(verdict)} of {len(of)} conditions)" if len(of) > 1 else "")
+
+
+def _section(number: int, claim: Claim, finding: Finding | None) -> list[str]:
+    lines = [f"## {number}. {claim.title}", "", f"The paper: {claim.paper}.", ""]
+    if finding is None:
+        return [*lines, f"{_bold(Verdict.NOT_MEASURED)}: there is no result. `{claim.missing}` makes one.", ""]
+    sized = finding.size is not None
+    head = ["condition", *finding.head, "verdict", *(["at the paper's size"] if sized else [])]
+    rows = [
+        [row.condition, *row.cells, row.effect.value, *([row.size.value] if row.size else [])] for row in finding.rows
+    ]
+    lines += [*_table(head, rows), "", f"![{claim.title}]({plot_of(claim)})", ""]
+    for note in finding.notes:
+        lines += [note, ""]
+    verdict = f"Verdict: {_bold(finding.effect)}" + (f"; at the paper's size: {_bold(finding.size)}" if sized else "")
+    lines += [f"{verdict}. The rule, for a condition: {claim.rule}", "", f"Budget: {finding.budget}.", ""]
+    for source in finding.sources:
+        lines += [f"`{source.file}`: seeds {source.seeds}. {source.machine}", "", f"Command: `{source.command}`", ""]
+    return lines
+
+
+def plot_of(claim: Claim) -> str:
+    """Path of a claim's plot, from the page."""
+    return f"{PLOTS}/{claim.name}.svg"
+
+
+def _bold(verdict: Verdict | None) -> str:
+    return f"**{verdict.value}**" if verdict else "-"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

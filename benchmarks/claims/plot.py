@@ -1,0 +1,62 @@
+"""Gains with their intervals as a picture: an SVG that is the same to the byte wherever it is drawn."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from itertools import chain
+
+from .claim import Claim, Finding
+from .verdicts import Verdict
+
+LABELS, SCALE, NUMBERS, LINE, TOP = 480, 380, 240, 26, 56
+# Told apart by those who see no red or no green as well (Okabe and Ito, "Color Universal Design", 2008).
+COLOURS = {
+    Verdict.REPRODUCED: "#0072B2",
+    Verdict.SMALL: "#777777",
+    Verdict.REFUTED: "#D55E00",
+    Verdict.NOT_MEASURED: "#777777",
+}
+
+
+def svg(claim: Claim, finding: Finding) -> str:
+    """A line for each condition: the gain as a dot on its interval, 0 and the paper's figure as upright lines."""
+    ends = [value for row in finding.rows for value in row.gain[:3] if math.isfinite(value)]
+    low, high = min(0.0, *ends, claim.figure or 0), max(0.0, *ends, claim.figure or 0)
+    reach = (high - low) or 1.0
+
+    def x(value: float) -> str:
+        return f"{LABELS + SCALE * (0.05 + 0.9 * (value - low) / reach):.1f}"
+
+    bottom = TOP + LINE * len(finding.rows)
+    marks = [_line(x(0), TOP - 10, x(0), bottom, "#000000"), _text(x(0), TOP - 16, "no difference", "middle")]
+    if claim.figure is not None:
+        marks += [_line(x(claim.figure), TOP - 28, x(claim.figure), bottom, "#000000", dashed=True)]
+        marks += [_text(x(claim.figure), TOP - 34, f"paper {claim.unit.number(claim.figure)}", "middle")]
+    for index, row in enumerate(finding.rows):
+        y = TOP + LINE * index + LINE // 2
+        colour = COLOURS[row.effect]
+        if math.isfinite(row.gain.high):
+            marks.append(_line(x(row.gain.low), y, x(row.gain.high), y, colour))
+        marks += [
+            _text("10", y + 4, row.condition),
+            f'<circle cx="{x(row.gain.mean)}" cy="{y}" r="4" fill="{colour}"/>',
+            _text(str(LABELS + SCALE + 10), y + 4, claim.unit.interval(row.gain)),
+        ]
+    marks.append(_text(str(LABELS + SCALE // 2), bottom + 20, claim.unit.title, "middle"))
+    width, height = LABELS + SCALE + NUMBERS, bottom + 32
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">'
+    )
+    background = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
+    return "\n".join(chain([head, background], marks, ["</svg>"])) + "\n"
+
+
+def _line(x1: str, y1: int, x2: str, y2: int, colour: str, *, dashed: bool = False) -> str:
+    dashes = ' stroke-dasharray="5 4"' if dashed else ""
+    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="2"{dashes}/>'
+
+
+def _text(x: str, y: int, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

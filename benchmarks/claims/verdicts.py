@@ -1,0 +1,181 @@
+"""What was gained, and the rules by which a verdict follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from scipy.stats import t as student
+
+from exda_primitives.errors import ExDAError
+from exda_primitives.results import spread
+
+LEAST = 3
+"""Repeats that a verdict other than "not at this budget" needs."""
+SHARE = 0.1
+"""Of a gain: less than this is none."""
+NEGLIGIBLE = 0.05
+"""Of the original's time: less than this is negligible."""
+CONFIDENCE = 0.95
+
+
+class Verdict(str, Enum):
+    """What became of a claim; the values are what the page says."""
+
+    REPRODUCED = "reproduced"
+    SMALL = "not at this budget"
+    REFUTED = "refuted"
+    NOT_MEASURED = "not measured"
+
+
+class Gain(NamedTuple):
+    """A mean difference with its interval; where something is gained, positive in the direction that is claimed.
+
+    Attributes:
+        low: of the interval.
+        mean: of all pairs.
+        high: of the interval.
+        repeats: how often the experiment was done anew (trained, timed); not how many images were measured.
+    """
+
+    low: float
+    mean: float
+    high: float
+    repeats: int
+
+
+def gain(differences: Sequence[float], repeats: int | None = None) -> Gain:
+    """Mean of differences pair by pair, with Student's interval; without any spread to judge by, an endless one.
+
+    Of three seeds a bootstrap interval is hardly more than the smallest and the largest difference; Student's is as
+    wide as so few allow.
+
+    Args:
+        differences: of each pair.
+        repeats: of the experiment; by default each pair is one.
+
+    Raises:
+        ExDAError: for no differences, or one that is not finite.
+    """
+    mean, deviation, n = spread(differences)
+    half = math.inf
+    if deviation is not None:
+        half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
+    return Gain(mean - half, mean, mean + half, n if repeats is None else repeats)
+
+
+def log_ratios(larger: Sequence[float], smaller: Sequence[float]) -> list[float]:
+    """Natural logarithms of ``larger / smaller``, pair by pair.
+
+    Raises:
+        ExDAError: for different numbers of values, or one that has no logarithm.
+    """
+    if len(larger) != len(smaller):
+        raise ExDAError(f"ratios pair by pair need as many values of each, got {len(larger)} and {len(smaller)}")
+    for value in (*larger, *smaller):
+        if not (math.isfinite(value) and value > 0):
+            raise ExDAError(f"{value} is no error or time: expected a positive, finite number")
+    return [math.log(one / other) for one, other in zip(larger, smaller, strict=True)]
+
+
+EFFECT = (
+    "**reproduced**: the interval of the gain lies above 0, and so does that of the gain over each control of equal "
+    "size. **refuted**: the interval lies below 0; or it lies above, but a control does equally well (the gain over it "
+    f"has an interval that ends below {SHARE:.0%} of the gain). **not at this budget**: anything else, less than "
+    f"{LEAST} repeats, and no control."
+)
+
+
+def effect(over_host: Gain, over_controls: Mapping[str, Gain]) -> Verdict:
+    """By the rule ``EFFECT``."""
+    if over_host.repeats < LEAST or not over_controls or min(c.repeats for c in over_controls.values()) < LEAST:
+        return Verdict.SMALL
+    if over_host.high < 0:
+        return Verdict.REFUTED
+    if over_host.low <= 0:
+        return Verdict.SMALL
+    if any(control.high < SHARE * over_host.mean for control in over_controls.values()):
+        return Verdict.REFUTED
+    return Verdict.REPRODUCED if all(c.low > 0 for c in over_controls.values()) else Verdict.SMALL
+
+
+SIZE = (
+    "**reproduced**: the effect is, and its interval reaches the paper's figure or lies above it. **refuted**: the "
+    "effect is. **not at this budget**: anything else, and so any interval that ends below the figure."
+)
+
+
+def size(of_effect: Verdict, over_host: Gain, figure: float) -> Verdict:
+    """By the rule ``SIZE``."""
+    if of_effect is Verdict.REPRODUCED and over_host.high < figure:
+        return Verdict.SMALL
+    return of_effect
+
+
+ONLY_BEFORE = (
+    "**refuted**: a non-linearity after the aggregation leaves it too, i.e. the intervals of its gains over linear V "
+    f"and over the wider linear V lie above 0, and the gain is at least {SHARE:.0%} of that of the one before. "
+    "**reproduced**: the one before is better than both, and the interval of the gain of the one after ends below "
+    f"{SHARE:.0%} of it. **not at this budget**: anything else, and less than {LEAST} repeats."
+)
+
+
+def only_before(
+    before: Gain, before_controls: Mapping[str, Gain], after: Gain, after_controls: Mapping[str, Gain]
+) -> Verdict:
+    """By the rule ``ONLY_BEFORE``."""
+    escapes = effect(after, after_controls) is Verdict.REPRODUCED
+    if escapes and after.mean >= SHARE * before.mean:
+        return Verdict.REFUTED
+    does = effect(before, before_controls) is Verdict.REPRODUCED
+    if does and after.repeats >= LEAST and after.high < SHARE * before.mean:
+        return Verdict.REPRODUCED
+    return Verdict.SMALL
+
+
+BEST = (
+    "**reproduced**: the intervals of the gains over each other form lie above 0. **refuted**: one lies below 0. "
+    f"**not at this budget**: anything else, and less than {LEAST} repeats."
+)
+
+
+def best(over_others: Mapping[str, Gain]) -> Verdict:
+    """By the rule ``BEST``."""
+    if not over_others or min(other.repeats for other in over_others.values()) < LEAST:
+        return Verdict.SMALL
+    if any(other.high < 0 for other in over_others.values()):
+        return Verdict.REFUTED
+    return Verdict.REPRODUCED if all(other.low > 0 for other in over_others.values()) else Verdict.SMALL
+
+
+COST = (
+    f"Negligible is, for us, less than {NEGLIGIBLE:.0%} more time. **reproduced**: the interval ends below that. "
+    f"**refuted**: it begins above. **not at this budget**: anything else, and less than {LEAST} turns."
+)
+
+
+def cost(more: Gain) -> Verdict:
+    """By the rule ``COST``; ``more`` is the logarithm of the ratio of times."""
+    limit = math.log(1 + NEGLIGIBLE)
+    if more.repeats < LEAST or more.low <= limit <= more.high:
+        return Verdict.SMALL
+    return Verdict.REPRODUCED if more.high < limit else Verdict.REFUTED
+
+
+TOGETHER = (
+    "The paper states its claims without conditions. So a claim is **reproduced** if it is under every condition that "
+    "was tried, **refuted** if it is under at least one, **not measured** if there is none, and else **not at this "
+    f"budget**. Conditions of less than {LEAST} repeats do not count where others have more."
+)
+
+
+def together(verdicts: Iterable[Verdict]) -> Verdict:
+    """Of a claim, from those under its conditions, by the rule ``TOGETHER``."""
+    found = set(verdicts)
+    if not found:
+        return Verdict.NOT_MEASURED
+    if Verdict.REFUTED in found:
+        return Verdict.REFUTED
+    return Verdict.REPRODUCED if found == {Verdict.REPRODUCED} else Verdict.SMALL

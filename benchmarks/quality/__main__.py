@@ -1,0 +1,73 @@
+"""``python -m benchmarks.quality``: run and report."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from exda_primitives import results
+from exda_primitives.errors import ExDAError
+
+from .forms import FORMS
+from .report import write_report
+from .sitting import KIND, Sitting, Sources
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+console = Console()
+
+
+class FormName(str, Enum):
+    """A size of the benchmark."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@app.command()
+def run(
+    form: Annotated[FormName, typer.Option(help="Size of the benchmark.")],
+    train: Annotated[Path, typer.Option(help="Training crops: a folder, zip or npz.", exists=True)],
+    test: Annotated[Path, typer.Option(help="Test photographs: likewise.", exists=True)],
+    minutes: Annotated[
+        float, typer.Option(help="When to stop, at the next checkpoint; by default when all is done.", min=0)
+    ] = math.inf,
+    out: Annotated[Path, typer.Option(help="Result; what is in it is not done again.")] = RESULTS / "quality.json",
+    work: Annotated[Path, typer.Option(help="Folder of the run at hand.")] = Path("build/quality"),
+) -> None:
+    """Train and score what is missing; the same command goes on where this one stops."""
+    accelerator = "gpu" if form is FormName.GPU else "cpu"
+    if accelerator == "cpu":
+        # Its clock is the process's, which counts all threads.
+        torch.set_num_threads(1)
+    elif not torch.cuda.is_available():
+        console.print("Error: the form gpu needs a GPU, PyTorch finds none; take --form cpu.", highlight=False)
+        raise typer.Exit(1)
+    command = f"python -m benchmarks.quality run --form {form.value} --train {train.name} --test {test.name}"
+    try:
+        sitting = Sitting(FORMS[form.value], Sources(train, test), out, work, accelerator, command, console)
+        done = sitting.work_off(60 * minutes)
+        if sitting.result["runs"]:
+            write_report(sitting.result, out, console)
+    except ExDAError as error:
+        console.print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    left = "nothing is left" if done else f"{len(sitting.missing())} runs are left; the same command goes on"
+    console.print(left, highlight=False)
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)] = RESULTS / "quality.json") -> None:
+    """Write the table and the plot of a result again."""
+    write_report(results.read(out, KIND), out, console)
+
+
+if __name__ == "__main__":
+    app()

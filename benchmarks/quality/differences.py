@@ -1,0 +1,140 @@
+"""Differences to the host, with intervals over seeds and photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exda_primitives.errors import ExDAError
+from exda_primitives.results import Interval, Result
+
+from .forms import BASE, HOST
+
+DRAWS = 10_000
+ENOUGH_SEEDS = 3
+"""Below, an interval says too little about another seed to conclude anything from it."""
+
+Scores = Mapping[str, Mapping[str, list[float]]]
+"""Degradation -> ``psnr`` and ``ssim`` of each photograph."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one arm in one setting and budget, and their hosts.
+
+    Attributes:
+        setting: its name.
+        what: is changed in it.
+        budget: ``"steps"`` or ``"time"``.
+        arm: which network.
+        runs: that did not diverge, by seed.
+        hosts: of the same seeds; a seed without a host is in neither.
+        diverged: how many runs did.
+    """
+
+    setting: str
+    what: str
+    budget: str
+    arm: str
+    runs: Mapping[int, Mapping[str, Any]]
+    hosts: Mapping[int, Mapping[str, Any]]
+    diverged: int
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """In the order of the result; none without a run."""
+        return tuple(next(iter(self.runs.values()))["scores"]) if self.runs else ()
+
+    def mean(self, metric: str) -> float:
+        """Over seeds, degradations and photographs."""
+        return float(np.mean([np.mean(_photographs(run["scores"], metric)) for run in self.runs.values()]))
+
+    def difference(self, metric: str, degradations: Iterable[str] = ()) -> Interval:
+        """To the hosts of the same seeds; over all degradations, or those named.
+
+        Raises:
+            ExDAError: without a run.
+        """
+        return interval(self._paired(metric, tuple(degradations)))
+
+    def by_seed(self, metric: str) -> list[float]:
+        """Mean difference to the host of each seed."""
+        return [float(each) for each in self._paired(metric, ()).mean(axis=1)]
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the PSNR."""
+        if len(self.runs) < ENOUGH_SEEDS:
+            return f"too few seeds ({len(self.runs)})"
+        found = self.difference("psnr")
+        return "better" if found.low > 0 else "worse" if found.high < 0 else "not enough to tell"
+
+    def _paired(self, metric: str, degradations: tuple[str, ...]) -> NDArray[np.float64]:
+        return np.array(
+            [
+                _photographs(self.runs[seed]["scores"], metric, degradations)
+                - _photographs(self.hosts[seed]["scores"], metric, degradations)
+                for seed in sorted(self.runs)
+            ]
+        )
+
+
+def groups(result: Result) -> list[Group]:
+    """All but the hosts, in the order of the runs."""
+    done: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
+    for run in result["runs"]:
+        done.setdefault((run["setting"], run["budget"], run["arm"]), {})[run["seed"]] = run
+    found = []
+    for (setting, budget, arm), runs in done.items():
+        if arm == HOST:
+            continue
+        first = next(iter(runs.values()))
+        hosts = done.get((host_setting(first), "steps", HOST), {})
+        paired = {seed: run for seed, run in runs.items() if not run["diverged"] and hosts.get(seed, {}).get("scores")}
+        diverged = sum(run["diverged"] is not None for run in runs.values())
+        found.append(
+            Group(setting, first["what"], budget, arm, paired, {seed: hosts[seed] for seed in paired}, diverged)
+        )
+    return found
+
+
+def host_setting(run: Mapping[str, Any]) -> str:
+    """The setting whose host a run is compared with: its own, unless its primitives alone are changed."""
+    own: str = run["setting"]
+    return own if {*run["changes"]} - {"primitives"} else BASE
+
+
+def interval(
+    differences: NDArray[np.float64], *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """Mean of (seeds, photographs), with its percentile bootstrap interval.
+
+    Seeds are drawn with replacement, and then photographs: the same ones for all seeds that were drawn, since each
+    network restores the same photographs, and one that suits the primitives suits them with each seed (A. B. Owen,
+    "The pigeonhole bootstrap", Annals of Applied Statistics 2007). Of one seed, the interval is over photographs
+    alone; of few, it is too narrow.
+
+    Raises:
+        ExDAError: for no differences, or one that is not finite.
+    """
+    if differences.ndim != 2 or not differences.size or not np.isfinite(differences).all():
+        raise ExDAError(f"differences of shape {differences.shape}: expected finite ones, (seeds, photographs)")
+    generator = np.random.default_rng(seed)
+    seeds, photographs = (_drawn(generator, draws, number) for number in differences.shape)
+    means = ((seeds @ differences) * photographs).sum(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(differences.mean()), float(high))
+
+
+def _drawn(generator: np.random.Generator, draws: int, number: int) -> NDArray[np.float64]:
+    """How often each of ``number`` is drawn, as a part of all: (draws, number)."""
+    return generator.multinomial(number, [1 / number] * number, size=draws) / number
+
+
+def _photographs(scores: Scores, metric: str, degradations: tuple[str, ...] = ()) -> NDArray[np.float64]:
+    """Mean over degradations for each photograph."""
+    return np.mean([scores[name][metric] for name in degradations or scores], axis=0)

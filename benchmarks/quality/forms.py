@@ -1,0 +1,190 @@
+"""What is trained: the sizes of the benchmark, and what is changed one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from exda_primitives.data.degradations.composition import CDD11
+
+Budget = Literal["steps", "time"]
+"""As many steps as the host; or as much time as the host takes for its steps, and as many steps as fit into it."""
+
+HOST = "host"
+WIDENED = "widened"
+PRIMITIVES: Mapping[str, Mapping[str, Any]] = {
+    "both, identity": {"tokens": 1, "value": "residual", "init": "identity"},
+    "both, paper": {"tokens": 1, "value": "residual", "init": "paper"},
+    "value": {"tokens": 0, "value": "residual", "init": "identity"},
+    "tokens": {"tokens": 1, "value": "none", "init": "identity"},
+}
+"""Arm -> what is put into every attention of the host."""
+
+ARMS = (HOST, "both, identity", WIDENED, "both, paper", "value", "tokens")
+"""All arms, in the order in which they are trained."""
+
+COMPARED = "both, identity"
+"""The arm that the variations are made with, and whose parameters the widened host has."""
+
+BASE = "base"
+"""The setting that all others change."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How it is trained, as a change of the form's base.
+
+    Attributes:
+        name: in the result.
+        what: is changed, for the table.
+        training: over ``data`` and ``recipe`` of the form.
+        primitives: over those of the arm.
+    """
+
+    name: str
+    what: str
+    training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    primitives: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A setting, and what is trained in it.
+
+    Attributes:
+        setting: of the base.
+        arms: in this order; the host of equal time is that of equal steps.
+        seeds: one after the other, so that the first is whole early.
+        budget: see :data:`Budget`.
+    """
+
+    setting: Setting
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    budget: Budget = "steps"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to train.
+
+    Attributes:
+        setting: of the base.
+        arm: of :data:`ARMS`.
+        seed: of weights, order and degradations.
+        budget: see :data:`Budget`.
+    """
+
+    setting: Setting
+    arm: str
+    seed: int
+    budget: Budget
+
+    @property
+    def name(self) -> str:
+        """Tells it from all others, and is fit for a folder."""
+        return "-".join((self.setting.name, self.budget, self.arm.replace(", ", "-"), f"seed{self.seed}"))
+
+
+@dataclass(frozen=True)
+class Form:
+    """A size of the benchmark.
+
+    Attributes:
+        name: ``"cpu"`` or ``"gpu"``.
+        model: arguments of Restormer.
+        data: of the training configuration, without its source.
+        recipe: likewise; its ``steps`` are those of the host.
+        crop: side of the square in the middle of each test photograph that is restored; None for all of it.
+        studies: in the order in which they are done.
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    crop: int | None
+    studies: tuple[Study, ...]
+
+    def jobs(self) -> Iterator[Job]:
+        """In the order in which they are done."""
+        for study in self.studies:
+            for seed in study.seeds:
+                for arm in study.arms:
+                    yield Job(study.setting, arm, seed, study.budget)
+
+
+def _all(setting: Setting, seeds: tuple[int, ...]) -> tuple[Study, Study]:
+    return Study(setting, ARMS, seeds), Study(setting, tuple(arm for arm in ARMS if arm != HOST), seeds, "time")
+
+
+def _varied(setting: Setting, seeds: tuple[int, ...]) -> Study:
+    """Of a variation: the primitives, with a host and a widened host of its own where those are changed too."""
+    return Study(setting, (HOST, COMPARED, WIDENED) if setting.training else (COMPARED,), seeds)
+
+
+_SEEDS = (0, 1, 2)
+_BASE = Setting(BASE, "the base")
+_THREE = ("noise25", "rain", "haze")
+_MIX = Setting("mix", "the 11 degradations of CDD-11 in place of the three", {"data": {"degradations": CDD11}})
+_DECODER = Setting("decoder", "primitives in the decoder alone", primitives={"include": ("decoder",)})
+_LATENT = Setting("latent", "primitives in the latent level alone", primitives={"include": ("latent",)})
+_K4 = Setting("tokens4", "K = 4 tokens", primitives={"tokens": 4})
+_MEAN = Setting("mean", "tokens of mean 1 over their map (scale 'mean')", primitives={"scale": "mean"})
+
+_CPU_RECIPE = {"steps": 300, "batch": 2, "learning_rate": 2e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
+CPU = Form(
+    name="cpu",
+    model={"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2.66},
+    data={"degradations": _THREE, "patch": 64},
+    recipe={**_CPU_RECIPE, "save_every": 20, "log_every": 100},
+    crop=96,
+    studies=(
+        *_all(_BASE, _SEEDS),
+        Study(_MIX, ARMS, (0,)),
+        *(
+            _varied(setting, (0,))
+            for setting in (
+                Setting("steps", "1,200 steps in place of 300", {"recipe": {"steps": 1200}}),
+                Setting("rate", "learning rate 5e-4 in place of 2e-3", {"recipe": {"learning_rate": 5e-4}}),
+                Setting("patch", "patches of 128 in place of 64", {"data": {"patch": 128}}),
+                _K4,
+                _MEAN,
+                _DECODER,
+                _LATENT,
+            )
+        ),
+        Study(_MIX, ARMS, (1, 2)),
+    ),
+)
+"""The smallest form: what a shared core does in a good half hour, and more in each further one."""
+
+_GPU_RECIPE = {"steps": 2400, "batch": 16, "learning_rate": 1e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
+GPU = Form(
+    name="gpu",
+    model={"dim": 32, "num_blocks": [2, 2, 2, 2], "num_refinement_blocks": 2, "ffn_expansion_factor": 2.66},
+    data={"degradations": _THREE, "patch": 64, "workers": 14},
+    recipe={**_GPU_RECIPE, "save_every": 200, "log_every": 200},
+    crop=None,
+    studies=(
+        *_all(_BASE, _SEEDS),
+        *(
+            _varied(setting, _SEEDS)
+            for setting in (
+                Setting("steps", "9,600 steps in place of 2,400", {"recipe": {"steps": 9600}}),
+                _K4,
+                _MEAN,
+                _DECODER,
+                _LATENT,
+                Setting("patch", "patches of 128 in place of 64", {"data": {"patch": 128}}),
+                Setting("rate", "learning rate 3e-4 in place of 1e-3", {"recipe": {"learning_rate": 3e-4}}),
+            )
+        ),
+        *_all(_MIX, _SEEDS),
+        *_all(_BASE, (3, 4)),
+    ),
+)
+"""For sittings of half an hour on a data-centre GPU."""
+
+FORMS: Mapping[str, Form] = {form.name: form for form in (CPU, GPU)}

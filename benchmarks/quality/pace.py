@@ -1,0 +1,94 @@
+"""What a step of each arm costs beside one of the host, all of them taking turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from exda_primitives.training import TrainConfig
+from exda_primitives.training.build import build
+from exda_primitives.training.exactness import deterministic, prepare_cublas
+from exda_primitives.training.extra import fabric
+from exda_primitives.training.order import Pair
+from exda_primitives.training.state import State
+from exda_primitives.training.step import Step
+
+from .forms import HOST
+
+CLOCKS = {"cpu": "time of the process on one thread of the processor", "gpu": "wall-clock, with the GPU waited for"}
+"""On a processor that others use too, wall-clock would measure them."""
+
+STEPS, TURNS = 5, 9
+
+
+def pace(
+    configs: Mapping[str, TrainConfig], accelerator: str, *, steps: int = STEPS, turns: int = TURNS
+) -> dict[str, Any]:
+    """Seconds of optimiser steps; what prepares the pairs costs all arms the same and is left out.
+
+    Args:
+        configs: arm -> what is trained; the host among them.
+        accelerator: ``"cpu"`` or ``"gpu"``.
+        steps: of an arm in a turn.
+        turns: of all arms, after one that does not count.
+
+    Returns:
+        Plain data: the clock, the host's seconds a step (median over turns), and for each arm the median over turns of
+        its ratio to the host.
+    """
+    if accelerator == "gpu":
+        prepare_cublas()
+    here = fabric().Fabric(accelerator=accelerator, devices=1)
+    seconds: dict[str, list[float]] = {arm: [] for arm in configs}
+    with torch.random.fork_rng(), deterministic(here.device):
+        runs = {arm: _steps(here, config, steps) for arm, config in configs.items()}
+        for turn in range(turns + 1):
+            for arm, run in runs.items():
+                taken = _seconds(run, here.device) / steps
+                if turn:
+                    seconds[arm].append(taken)
+    return {
+        "clock": CLOCKS[accelerator],
+        "host_seconds": statistics.median(seconds[HOST]),
+        "ratio": {
+            arm: statistics.median(ours / host for ours, host in zip(each, seconds[HOST], strict=True))
+            for arm, each in seconds.items()
+        },
+    }
+
+
+def steps_in_time(host_steps: int, ratio: float) -> int:
+    """How many fit into the time in which the host makes its own."""
+    return max(int(host_steps / ratio), 1)
+
+
+def _steps(here: Any, config: TrainConfig, number: int) -> Callable[[], None]:
+    net = here.to_device(build(config).net)
+    state = State(net, config.recipe)
+    assert config.recipe.steps is not None
+    step = Step(here, here.setup_module(net, move_to_device=False), state, config.recipe, config.recipe.steps)
+    side = config.data.patch
+    clean = torch.rand(config.recipe.batch, 3, side, side, device=here.device)
+    pair = Pair((clean + 0.1 * torch.randn_like(clean)).clamp(0, 1), clean)
+
+    def run() -> None:
+        for _ in range(number):
+            step([pair])
+
+    return run
+
+
+def _seconds(run: Callable[[], None], device: torch.device) -> float:
+    on_gpu = device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    start = clock()
+    run()
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    return clock() - start

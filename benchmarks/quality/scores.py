@@ -1,0 +1,74 @@
+"""PSNR and SSIM of the test photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from exda_primitives.data import Pictures, degrade
+from exda_primitives.evaluation import Case, PictureResult, evaluate
+from exda_primitives.evaluation.protocols import Protocol, Window
+from exda_primitives.restoration import Restorer
+
+SEED = 1234
+"""Of the degradations of the test photographs, whatever was trained with which seed."""
+
+PROTOCOL = Protocol(name="quality", source="this benchmark", window=Window("gaussian", 11, sample_covariance=False))
+"""PSNR over all channels, range 1, not rounded; SSIM of each channel with Wang's window of 11 pixels."""
+
+PROTOCOL_LINE = (
+    "PSNR over R, G and B together, range 1, clipped, not rounded; SSIM of each channel, Gaussian window of 11 pixels"
+)
+
+
+class Photographs:
+    """Test photographs, degraded whole and once, then cropped around the centre.
+
+    Args:
+        pictures: clean.
+        crop: side of the square, or None for whole photographs.
+    """
+
+    def __init__(self, pictures: Pictures, crop: int | None) -> None:
+        self.pictures, self.crop = pictures, crop
+        self._degraded = lru_cache(maxsize=None)(self._make)
+        self._clean = lru_cache(maxsize=None)(lambda index: self._inside(self.pictures[index]))
+
+    def scored(self, net: nn.Module, degradations: Sequence[str]) -> dict[str, Any]:
+        """Plain data: degradation -> ``psnr`` and ``ssim`` of each photograph, and the mean PSNR of what was given.
+
+        Raises:
+            ImageError: for an output that is not finite.
+        """
+        cases = [
+            Case(name, degradation, partial(self._clean, index), stored=partial(self._degraded, degradation, index))
+            for degradation in degradations
+            for index, name in enumerate(self.pictures.names)
+        ]
+        found: dict[str, list[PictureResult]] = {}
+        for result in evaluate(Restorer(net.eval()), cases, PROTOCOL):
+            found.setdefault(result.degradation, []).append(result)
+        return {
+            degradation: {
+                "psnr": [round(each.restored.psnr, 4) for each in results],
+                "ssim": [round(each.restored.ssim, 5) for each in results],
+                "degraded_psnr": round(float(np.mean([each.degraded.psnr for each in results])), 4),
+            }
+            for degradation, results in found.items()
+        }
+
+    def _make(self, degradation: str, index: int) -> Tensor:
+        # A number of its own for each photograph.
+        seed = int(np.random.SeedSequence([SEED, index]).generate_state(1)[0])
+        return self._inside(degrade(self.pictures[index], degradation, seed))
+
+    def _inside(self, picture: Tensor) -> Tensor:
+        if self.crop is None:
+            return picture
+        height, width = picture.shape[-2:]
+        top, left = max(height - self.crop, 0) // 2, max(width - self.crop, 0) // 2
+        return picture[..., top : top + self.crop, left : left + self.crop].contiguous()
