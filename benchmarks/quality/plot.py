@@ -43,7 +43,7 @@ def _panels(found: Sequence[Group]) -> dict[str, dict[str, Group]]:
     panels: dict[str, dict[str, Group]] = {}
     for group in sorted(found, key=lambda group: ARMS.index(group.arm)):
         if group.setting in (BASE, "mix"):
-            panels.setdefault(f"{group.what}, equal {group.budget}", {})[f"{group.arm} ({len(group.runs)})"] = group
+            panels.setdefault(f"{group.setting}, equal {group.budget}", {})[f"{group.arm} ({len(group.runs)})"] = group
     varied = [group for group in found if group.arm == COMPARED and group.setting not in (BASE, "mix")]
     if varied:
         panels[f"changed, {COMPARED}"] = {f"{group.setting} ({len(group.runs)})": group for group in varied}

@@ -72,7 +72,8 @@ def _how(result: Result) -> list[str]:
         f"{photographs['pictures']} photographs, {whole}, degraded by a fixed seed. {test['protocol']}.",
         "Differences are to the host of the same seed, with a 95 % bootstrap interval in which seeds are drawn and "
         f"then photographs, the same ones for all seeds. With fewer than {ENOUGH_SEEDS} seeds nothing is concluded "
-        "from it, and of three it is still too narrow: another three may lie outside.",
+        "from it. Of three it is still too narrow: without any effect, three seeds come out on one side of 0 in one of "
+        'four cases, and several arms are compared. "Better" and "worse" say that the interval leaves out 0, no more.',
     ] + [
         f"Equal time ({name}): a step of the host takes {pace['host_seconds']:.3g} s ({pace['clock']}; arms in turns, "
         f"median of the ratios within a turn); the others take "

@@ -41,7 +41,7 @@ def test_summary_table_result_and_plot(command, tmp_path):
     assert f"{last['loss']:.5f}" in done.output
     assert f"{last['psnr']:.2f}" in done.output
     assert result["kind"] == "train"
-    assert result["command"].startswith("exda ")
+    assert result["command"].split()[0] == "exda"
     assert (result["config"]["recipe"]["batch"], result["config"]["primitives"]["tokens"]) == (1, 2)
     assert {"torch", "cpu", "commit"} <= result["machine"].keys()
     assert (tmp_path / "out" / "history.png").read_bytes().startswith(b"\x89PNG")

@@ -49,8 +49,11 @@ class TestCompiled:
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
     @torch.no_grad()
-    def test_one_graph_for_all_sizes(self):
+    @pytest.mark.parametrize("patched", [False, True])
+    def test_one_graph_for_all_sizes(self, patched):
         model, counter = nn.Sequential(small()), CompileCounterWithBackend("eager")
+        if patched:
+            exda.patch(model)
         exda.fuse(model)
         whole = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
         # None of them the number of channels, which a compiler would take for the same number.

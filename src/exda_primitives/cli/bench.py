@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .command import command_line
 from .errors import plainly
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def _measured(
     if not left:
         return records
     effort = Effort(turns, warm_up, seconds)
-    harness = Harness(device, effort, Origin(_command(), about, copy_bandwidth(device)))
+    harness = Harness(device, effort, Origin(command_line(), about, copy_bandwidth(device)))
     try:
         _run(harness, left, file, records)
     finally:
@@ -206,7 +205,3 @@ def _known(option: str, given: Sequence[str] | None, known: Iterable[str], defau
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}", param_hint=option)
     return [name for name in known if name in (given or default)]
-
-
-def _command() -> str:
-    return shlex.join(["exda", *sys.argv[1:]])

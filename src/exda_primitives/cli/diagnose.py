@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .command import command_line
 from .errors import plainly
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
         def on_progress(each: Run, done: float) -> None:
             progress.update(task, completed=done, description=f"{each.condition}, {each.variant}, seed {each.seed}")
 
-        result = run(experiment, path, range(seeds), shlex.join(["exda", *sys.argv[1:]]), on_progress)
+        result = run(experiment, path, range(seeds), command_line(), on_progress)
         progress.update(task, completed=1.0)
     path.with_suffix(".md").write_text(markdown(type(experiment), result))
     figure(type(experiment), result).savefig(path.with_suffix(".png"), dpi=150)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .command import command_line
 from .errors import plainly
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def evaluate(
         if not overwrite:
             refuse_others(out, config)
         found = _evaluated(restorer, cases, by, names, seed)
-        command = shlex.join(["exda", *sys.argv[1:]])
+        command = command_line()
         result = write(out, config, by.note, found, published, command=command, device=where, overwrite=overwrite)
     _print(result, out)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .command import command_line
 from .devices import named_device
 from .errors import plainly
 
@@ -81,7 +80,7 @@ def inspect(
         )
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("", total=1.0)
-            command = shlex.join(["exda", *sys.argv[1:]])
+            command = command_line()
             result, notes = run(
                 network,
                 pictures,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .command import command_line
 from .errors import plainly
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def train(
             return
         if plan.done:
             console.print("done before", highlight=False)
-        _print(run(plan, command=shlex.join(["exda", *sys.argv[1:]])), out, console)
+        _print(run(plan, command=command_line()), out, console)
 
 
 def _print(result: Result, out: Path, console: Console) -> None:

@@ -144,7 +144,7 @@ class WindowNetwork(nn.Module):
 
 def quick_options() -> dict[str, Any]:
     """Of the experiment's form that takes about a minute."""
-    return {"steps": 250, "conditions": [f"{kind}, order 2" for kind in (CHANNELS, POSITIONS)]}
+    return {"steps": 200, "conditions": [f"{kind}, order 2" for kind in (CHANNELS, POSITIONS)]}
 
 
 def points(condition: str, n: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from ..extras import imported
@@ -38,7 +39,8 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
             axes.plot(spread(values).mean, place, "|", color=colour, markersize=16, markeredgewidth=2)
             if name == LINEAR:
                 axes.axvline(spread(values).mean, color="grey", linewidth=0.8, linestyle=":")
-        axes.set(title=condition, xlabel=metric.title, xscale="log" if metric.error else "linear")
+        axes.set_title("\n".join(wrap(condition, 30)), fontsize="medium")
+        axes.set(xlabel=metric.title, xscale="log" if metric.error else "linear")
         axes.set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
     for axes in list(panels)[len(found) :]:
         axes.set_axis_off()

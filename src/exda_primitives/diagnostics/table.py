@@ -103,7 +103,9 @@ def _interval(of: Interval | None, metric: Metric) -> str:
     if of is None:
         return "-"
     form = ".3g" if metric.error else "+.2f"
-    return f"{of.mean:{form}} ({of.low:{form}} to {of.high:{form}})"
+    # Of a single pair there is no interval.
+    between = f" ({of.low:{form}} to {of.high:{form}})" if of.low < of.high else ""
+    return f"{of.mean:{form}}{between}"
 
 
 def _plainly(value: object) -> str:

@@ -58,7 +58,7 @@ def small(heads: int, c: int, rows: int) -> list[Tensor]:
 
 def matrices(function: object, tensors: tuple[Tensor, ...], reinject: str) -> tuple[Tensor, Tensor | None]:
     products, q_squares, k_squares, temperature, left, *rest = tensors
-    tokens = TokenMixing(*rest, 0.3, reinject) if rest else None  # type: ignore[arg-type, misc]
+    tokens = TokenMixing(*rest, 3, reinject) if rest else None  # type: ignore[arg-type, misc]
     return function(Gram(products, q_squares, k_squares), temperature, left, tokens)  # type: ignore[operator]
 
 
@@ -84,7 +84,7 @@ def test_the_reference_is_the_printed_formula(
     q, k, g = maps(batch, heads, c, tokens)
     temperature, left, gate, alpha = small(heads, c, rows)
     gram = gram_reference(q, k, g, heads)
-    mixing = TokenMixing(gate, alpha, 0.3, reinject) if tokens else None  # type: ignore[arg-type]
+    mixing = TokenMixing(gate, alpha, 3, reinject) if tokens else None  # type: ignore[arg-type]
     found = fold_reference(gram, temperature, left, mixing)
 
     q, k = (x.unflatten(1, (heads, c)) for x in (q, k))
@@ -103,7 +103,7 @@ def test_the_reference_is_the_printed_formula(
     ]
     torch.testing.assert_close(found[0], expected[0])
     if tokens:
-        torch.testing.assert_close(found[1], 0.3 * expected[1])
+        torch.testing.assert_close(found[1], expected[1] / 3)
     else:
         assert found[1] is None
 
@@ -177,7 +177,7 @@ def test_compose_with_a_half_type_convolution() -> None:
 def test_opcheck() -> None:
     gram = [t.float().requires_grad_() for t in gram_reference(*maps(2, 2, 3, 2), 2)]
     temperature, left, gate, alpha = (t.float().requires_grad_() for t in small(2, 3, 5))
-    torch.library.opcheck(torch.ops.exda.fold.default, (*gram, temperature, left, gate, alpha, 0.5, False))
+    torch.library.opcheck(torch.ops.exda.fold.default, (*gram, temperature, left, gate, alpha, 2, False))
 
 
 def test_opcheck_of_compose() -> None:
@@ -215,7 +215,7 @@ ONE = torch.zeros(2, 1, 1)
         (GRAM, ONE, torch.zeros(5, 6), None, "gate and alpha None without tokens"),
         (GRAM, ONE, torch.zeros(5, 8), TokenMixing(ONE, ONE), "gate and alpha None without tokens"),
         (GRAM, ONE[:1], torch.zeros(5, 8), None, "expected 2 elements each"),
-        (GRAM, ONE, torch.zeros(5, 6), TokenMixing(ONE, ONE, 1.0, "channelwise"), "expected as many as channels, 3"),
+        (GRAM, ONE, torch.zeros(5, 6), TokenMixing(ONE, ONE, 1, "channelwise"), "expected as many as channels, 3"),
         (GRAM._replace(q_squares=torch.zeros(2, 2, 3)), ONE, torch.zeros(5, 8), None, r"and \(B, h, m\)"),
         (Gram(*(t.half() for t in GRAM)), ONE, torch.zeros(5, 8), None, "expected float32"),
     ],

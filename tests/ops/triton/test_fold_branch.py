@@ -42,7 +42,7 @@ def inputs(
 
 def called(function: object, tensors: list[Tensor | None] | tuple[Tensor, ...], reinject: str = "mean") -> Matrices:
     *gram, temperature, left, weight, vector, bias, gate, alpha = tensors
-    tokens = None if gate is None else TokenMixing(gate, alpha, 0.3, reinject)  # type: ignore[arg-type]
+    tokens = None if gate is None else TokenMixing(gate, alpha, 3, reinject)  # type: ignore[arg-type]
     return function(Gram(*gram), temperature, left, tokens, weight, vector, bias)  # type: ignore[operator, no-any-return]
 
 
@@ -109,7 +109,7 @@ def test_the_gradient_of_one_output() -> None:
 def test_opcheck() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs(2, 3, 1, 5, 4, torch.float32)]
     *gram, temperature, left, weight, vector, bias, gate, alpha = tensors
-    arguments = (*gram, temperature, left, gate, alpha, weight, vector, bias, 0.5, False)
+    arguments = (*gram, temperature, left, gate, alpha, weight, vector, bias, 2, False)
     # The fourth check, compiled with gradients, is the test below: here it takes several times as long.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.exda.fold_branch.default, arguments, test_utils=checks)

@@ -49,10 +49,11 @@ def in_kernels(x: Tensor, terms: FusedTerms) -> Tensor:
     tokens, branch = terms.tokens, terms.value.branch
     q, k, v = terms.qkv.depthwise(x).chunk(3, 1)
     compact = softmax_over_space(pool(nn.functional.conv2d(x, tokens.weight), tokens.stride))
-    compact, scale = unit_mean(compact, tokens.scale)
+    compact, _ = unit_mean(compact, tokens.scale)
+    cells = compact.shape[-2] * compact.shape[-1] if tokens.scale == "sum" else 1
     g = upsample(compact, x.shape[2:])
     blocks = gram(q.flatten(2), k.flatten(2), g.flatten(2), HEADS)
-    mixing = TokenMixing(tokens.gate, tokens.alpha, scale, tokens.reinject)
+    mixing = TokenMixing(tokens.gate, tokens.alpha, cells, tokens.reinject)
     onto_v, onto_g = fold(blocks, terms.temperature, terms.project.weight.flatten(1), mixing)
     assert onto_g is not None
     onto_t, shift = compose(onto_v, branch.out_weight.flatten(1), branch.out_bias, terms.project.bias)

@@ -123,7 +123,7 @@ def _folded(
     if tokens is not None and logits is not None:
         g = token_maps(logits, tokens.stride)
         cells = -(-v.shape[-2] // tokens.stride) * -(-v.shape[-1] // tokens.stride)
-        mixing = TokenMixing(tokens.gate, tokens.alpha, 1 / cells if tokens.scale == "sum" else 1.0, tokens.reinject)
+        mixing = TokenMixing(tokens.gate, tokens.alpha, cells if tokens.scale == "sum" else 1, tokens.reinject)
     weight, bias = foldable_weight(terms.project)
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
     rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), terms.temperature.shape[-3])

@@ -37,13 +37,13 @@ class TokenMixing(NamedTuple):
     Attributes:
         gate: lam, how much of the softmax mass the local rows give to tokens.
         alpha: weight of the tokens' own rows.
-        scale: what the tokens' use as values is multiplied by.
+        cells: what the tokens' use as values is divided by.
         reinject: how the own rows come back to the channels.
     """
 
     gate: Tensor
     alpha: Tensor
-    scale: float = 1.0
+    cells: int = 1
     reinject: Reinject = "mean"
 
 
@@ -64,8 +64,8 @@ def fold(
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    gate, alpha, scale, reinject = (None, None, 1.0, "mean") if tokens is None else tokens
-    matrix, *rest = _fold(*gram, temperature, left, gate, alpha, scale, reinject == "channelwise")
+    gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
+    matrix, *rest = _fold(*gram, temperature, left, gate, alpha, cells, reinject == "channelwise")
     return matrix, rest[0] if rest else None
 
 
@@ -91,7 +91,7 @@ def fold_reference(
             mixing = torch.cat([(1 - mass) * mixing, mass * onto_tokens.softmax(-1)], -1) + alpha * own
         blocks = widen(left).unflatten(1, (heads, c)).transpose(0, 1).to(mixing.dtype) @ mixing
         matrix, token_matrix = blocks.transpose(1, 2).split([c, m - c], -1)
-        return matrix.flatten(2), None if tokens is None else tokens.scale * token_matrix.flatten(2)
+        return matrix.flatten(2), None if tokens is None else token_matrix.flatten(2) / tokens.cells
 
 
 def _divisor(squares: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def _check(
     "exda::fold",
     mutates_args=(),
     schema="(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
-    "Tensor? alpha, float scale, bool channelwise) -> Tensor[]",
+    "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold(
     products: Tensor,
@@ -201,13 +201,13 @@ def _fold(
     left: Tensor,
     gate: Tensor | None,
     alpha: Tensor | None,
-    scale: float,
+    cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
     blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
     with on_device_of(products):
         fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
-            *blocks.tensors, *blocks.strides, blocks.heads, scale, **blocks.sizes
+            *blocks.tensors, *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
         )
     return blocks.matrices
 
@@ -221,25 +221,25 @@ def _(
     left: Tensor,
     gate: Tensor | None,
     alpha: Tensor | None,
-    scale: float,
+    cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
     return empty_matrices(products, left, gate)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *tensors, ctx.scale, ctx.channelwise = inputs
+    *tensors, ctx.cells, ctx.channelwise = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    return gradients(lambda *inputs: again(inputs, ctx.scale, ctx.channelwise), ctx, grads)
+    return gradients(lambda *inputs: again(inputs, ctx.cells, ctx.channelwise), ctx, grads)
 
 
-def again(tensors: Sequence[Any], scale: float, channelwise: bool) -> tuple[Tensor, Tensor | None]:
+def again(tensors: Sequence[Any], cells: int, channelwise: bool) -> tuple[Tensor, Tensor | None]:
     """:func:`fold_reference` of the operator's arguments, of which the first seven are tensors or None."""
     products, q_squares, k_squares, temperature, left, gate, alpha = tensors
-    tokens = None if gate is None else TokenMixing(gate, alpha, scale, "channelwise" if channelwise else "mean")
+    tokens = None if gate is None else TokenMixing(gate, alpha, cells, "channelwise" if channelwise else "mean")
     return fold_reference(Gram(products, q_squares, k_squares), temperature, left, tokens)
 
 

@@ -70,9 +70,9 @@ def fold_branch(
     if left.shape[-1] > CHANNELS or gram.products.shape[-1] > ROWS:
         value, onto_tokens = fold(gram, temperature, left, tokens)
         return Matrices(value, onto_tokens, *compose(value, weight, vector, bias))
-    gate, alpha, scale, reinject = (None, None, 1.0, "mean") if tokens is None else tokens
+    gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
     value, *rest, branch, shift = _fold_branch(
-        *gram, temperature, left, gate, alpha, weight, vector, bias, scale, reinject == "channelwise"
+        *gram, temperature, left, gate, alpha, weight, vector, bias, cells, reinject == "channelwise"
     )
     return Matrices(value, rest[0] if rest else None, branch, shift)
 
@@ -95,7 +95,7 @@ def fold_branch_reference(
     "exda::fold_branch",
     mutates_args=(),
     schema="(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
-    "Tensor? alpha, Tensor weight, Tensor vector, Tensor? bias, float scale, bool channelwise) -> Tensor[]",
+    "Tensor? alpha, Tensor weight, Tensor vector, Tensor? bias, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold_branch(
     products: Tensor,
@@ -108,7 +108,7 @@ def _fold_branch(
     weight: Tensor,
     vector: Tensor,
     bias: Tensor | None,
-    scale: float,
+    cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
     blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
@@ -124,7 +124,7 @@ def _fold_branch(
             *out,
             *blocks.strides,
             weight.stride(0),
-            scale,
+            1 / cells,
             HEADS=blocks.heads,
             COLUMNS=weight.shape[1],
             BLOCK_J=_BLOCK_J,
@@ -151,20 +151,20 @@ def _(
     weight: Tensor,
     vector: Tensor,
     bias: Tensor | None,
-    scale: float,
+    cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
     return [*empty_matrices(products, left, gate), *_empty_branch(products, left, weight)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *tensors, ctx.scale, ctx.channelwise = inputs
+    *tensors, ctx.cells, ctx.channelwise = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     def function(*inputs: Any) -> tuple[Tensor | None, ...]:
-        matrices = again(inputs[:7], ctx.scale, ctx.channelwise)
+        matrices = again(inputs[:7], ctx.cells, ctx.channelwise)
         return *matrices, *compose_reference(matrices[0], *inputs[7:])
 
     return gradients(function, ctx, grads)
