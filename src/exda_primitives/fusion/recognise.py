@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from inspect import Parameter, signature
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..patching.copies import detached, quietly
+from ..patching.probe import signature_problem
 from ..patching.recognise import look, modules_with_names, survey
 from ..patching.registry import known_families
 from ..patching.wrappers import is_compiled
@@ -98,7 +98,7 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
     own = [name for name, _ in (*block.named_parameters(recurse=False), *block.named_buffers(recurse=False))]
     if own:
         return f"it has parameters or buffers of its own ({', '.join(own)})"
-    if problem := _forward_problem(block):
+    if problem := signature_problem(block, 1, "a block"):
         return problem
     with quietly():
         try:
@@ -123,15 +123,6 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
             return _kinds(copy, pairs, held, maps)
         except Exception as error:
             return f"a copy of it could not be probed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-
-
-def _forward_problem(block: nn.Module) -> str | None:
-    if "forward" in vars(block):
-        return "its forward was replaced on the instance, by another library perhaps; undo that first"
-    arguments = [*signature(block.forward).parameters.values()]
-    if len(arguments) != 1 or arguments[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
-        return f"its forward takes ({', '.join(map(str, arguments))}), a block takes one map"
-    return None
 
 
 def _randomise(copy: nn.Module, generator: torch.Generator) -> None:

@@ -32,7 +32,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
     around the same layers, in eval mode at several sizes and in training mode at one.
     """
     name = parts[TEMPERATURE]
-    if problem := _signature_problem(module, family.inputs):
+    if problem := signature_problem(module, family.inputs, "this attention"):
         return problem
     with quietly():
         try:
@@ -54,14 +54,15 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
     return None
 
 
-def _signature_problem(module: nn.Module, inputs: int) -> str | None:
+def signature_problem(module: nn.Module, inputs: int, kind: str) -> str | None:
+    """Why a module is not called with so many maps and nothing else; ``kind`` says what would be."""
     if "forward" in vars(module):
         return "its forward was replaced on the instance, by another patching library perhaps; undo that first"
     required = [Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD]
     arguments = list(signature(module.forward).parameters.values())
     if len(arguments) != inputs or any(a.kind not in required for a in arguments):
         given = ", ".join(map(str, arguments))
-        return f"its forward takes ({given}), this attention takes {inputs} map{'s' if inputs > 1 else ''}"
+        return f"its forward takes ({given}), {kind} takes {inputs} map{'s' if inputs > 1 else ''}"
     return None
 
 
