@@ -7,7 +7,7 @@ from triton.runtime import interpreter
 from exda_primitives.ops import kernels, reference
 from exda_primitives.ops import torch as concat_free
 
-STEPS = ("attention_step", "gated_step", "norm")
+STEPS = ("attention_step", "gated_step", "normalise")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def ran_as_formulas(monkeypatch):
         {
             "attention_step": lambda x, n, terms: x + concat_free.mdta(norm(x, n), terms),
             "gated_step": lambda x, n, terms: x + reference.step.gated(norm(x, n), terms),
-            "norm": norm,
+            "normalise": norm,
         },
     )
 

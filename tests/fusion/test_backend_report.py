@@ -188,7 +188,7 @@ def test_an_attention_of_another_kind(ran_as_formulas):
             ("0.ffn", "step: gated feed-forward", "triton", None),
             ("0.attn", "ExDAHistogramAttention", "torch", "there are no kernels for ExDAHistogramAttention"),
         ]
-    assert happens(model, ran_as_formulas) == ["norm", "gated_step"]
+    assert happens(model, ran_as_formulas) == ["normalise", "gated_step"]
 
 
 def test_an_attention_that_was_replaced_by_one_of_another_kind(ran_as_formulas):

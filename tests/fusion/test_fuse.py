@@ -57,7 +57,7 @@ class TestOutputs:
         # What recognition read off the block is what it computes, in eval mode and in training.
         model = Net(FUSED[name][0]()).double()
         x = image(dtype=torch.float64)
-        kinds = {"attention": "attention_step", "gated feed-forward": "gated_step", "any function": "norm"}
+        kinds = {"attention": "attention_step", "gated feed-forward": "gated_step", "any function": "normalise"}
         for training in (False, True):
             torch.manual_seed(1)
             expected = model.train(training)(x)

@@ -117,7 +117,7 @@ def test_histoformer(name, patched, ran, differentiate, relative_errors, monkeyp
     exda.fuse(model)
     poison(monkeypatch)
     found = differentiate(model, (x,), "auto")
-    assert ran == ["norm", "gated_step" if name == "in-place" else "norm"]
+    assert ran == ["normalise", "gated_step" if name == "in-place" else "normalise"]
     errors = relative_errors(found, expected)
     assert max(errors.values()) < 1e-12, errors
 
@@ -168,6 +168,6 @@ def test_histoformer_in_half_precision(ran):
     by_modules = model(x)
     exda.fuse(model)
     found = model(x)
-    assert ran == ["norm", "norm"]
+    assert ran == ["normalise", "normalise"]
     ours, theirs = (root_mean_square(each.double(), expected) for each in (found, by_modules))
     assert ours < 1.1 * theirs

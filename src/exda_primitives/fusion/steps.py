@@ -89,7 +89,7 @@ class Step:
         return kernels.step_obstacle(x, norm, None)
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module) -> Tensor:
-        return x + function(kernels.norm(x, norm))
+        return x + function(kernels.normalise(x, norm))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ __all__ = [
     "histogram",
     "mdta",
     "mdta_obstacle",
-    "norm",
+    "normalise",
     "step_obstacle",
     "xca",
 ]
@@ -92,8 +92,8 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
     return triton.gated_step(x, norm, terms)
 
 
-def norm(x: Tensor, terms: NormTerms) -> Tensor:
+def normalise(x: Tensor, terms: NormTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
     from . import triton  # noqa: PLC0415
 
-    return triton.norm(x, terms)
+    return triton.normalise(x, terms)

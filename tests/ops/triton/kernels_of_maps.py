@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from exda_primitives.ops.triton import norm
 
 from .compilation import PACKAGE, Kernel, integers, pointers
-
-# The package has a function of this name.
-norm = import_module(f"{PACKAGE}.norm")
 
 
 def norms(dtype: str) -> list[Kernel]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
 
 import pytest
 import torch
@@ -9,12 +8,11 @@ from torch import Tensor
 
 from exda_primitives.errors import InputError
 from exda_primitives.models.blocks import LayerNorm, rescaled, standardised
+from exda_primitives.ops.triton import norm
 from exda_primitives.ops.triton.norm import layer_norm, layer_norm_reference
 
 from .agreement import TOLERANCE, disagreement, poison, random
 
-# The package has a function of this name.
-norm = import_module("exda_primitives.ops.triton.norm")
 EPS = 1e-5
 # Every shape in float64, where a mistake shows most; one in each other dtype.
 OTHERS = [torch.float32, torch.float16, torch.bfloat16]

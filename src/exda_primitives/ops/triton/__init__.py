@@ -4,7 +4,7 @@ Imported when it is first asked for: ``import exda_primitives`` needs no Triton.
 """
 
 from .channel import cross, cross_obstacle, mdta, mdta_obstacle
-from .step import attention_step, gated_step, norm, step_obstacle
+from .step import attention_step, gated_step, normalise, step_obstacle
 
 __all__ = [
     "attention_step",
@@ -13,6 +13,6 @@ __all__ = [
     "gated_step",
     "mdta",
     "mdta_obstacle",
-    "norm",
+    "normalise",
     "step_obstacle",
 ]

@@ -48,7 +48,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
     return _gated(x, terms, norm, x)
 
 
-def norm(x: Tensor, terms: NormTerms) -> Tensor:
+def normalise(x: Tensor, terms: NormTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     return layer_norm(x, *terms)
 
