@@ -22,7 +22,7 @@ BEFORE = [
     case._replace(height=min(case.height, 7), width=min(case.width, 9), batch=min(case.batch, 2))
     for case in CASES
     if case.position == "before"
-][::2]
+][::3]
 
 
 @pytest.fixture(params=["mdta", "cross"])
