@@ -28,7 +28,7 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
     made = matplotlib().Figure(
         figsize=(2.6 + 3.2 * columns, 1.2 + rows * (0.8 + 0.28 * len(names))), layout="constrained"
     )
-    panels = made.subplots(rows, columns, squeeze=False, sharey=True).flat
+    panels = list(made.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes, condition in zip(panels, found, strict=False):
         for name, held in by_variant(result, condition).items():
             values = [row[metric.name] for row in held]
@@ -42,7 +42,7 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
         axes.set_title("\n".join(wrap(condition, 30)), fontsize="medium")
         axes.set(xlabel=metric.title, xscale="log" if metric.error else "linear")
         axes.set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
-    for axes in list(panels)[len(found) :]:
+    for axes in panels[len(found) :]:
         axes.set_axis_off()
     made.axes[0].invert_yaxis()
     made.suptitle(f"{experiment.title} (orange: linear in V)")

@@ -60,8 +60,10 @@ def markdown(experiment: type[Experiment], result: Result) -> str:
     for condition in conditions(result):
         rows = rows_of(experiment, result, condition)
         parts += [f"## {condition[0].upper()}{condition[1:]}", "", *_lines(head, rows), ""]
+    # Of an interrupted experiment not all that are planned.
+    seeds = sorted({row["seed"] for row in result["runs"]})
     settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
-    parts += [f"Configuration: {settings}. Seeds: {', '.join(map(str, result['seeds']))}.", ""]
+    parts += [f"Configuration: {settings}. Seeds: {', '.join(map(str, seeds))}.", ""]
     parts += [machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
     return "\n".join(parts) + "\n"
 
