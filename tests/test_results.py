@@ -153,7 +153,7 @@ def test_an_interrupted_write_leaves_what_was_there(file: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     result = a_result(file)
-    monkeypatch.setattr(results.os, "replace", interrupt)
+    monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(file, result)
     assert file.read_text() == before

@@ -6,15 +6,16 @@ import math
 from html import escape
 from itertools import chain
 
+from exda_primitives.plotting import BLUE, VERMILION
+
 from .claim import Claim, Finding
 from .verdicts import Verdict
 
 LABELS, SCALE, NUMBERS, LINE, TOP = 480, 380, 240, 26, 56
-# Told apart by those who see no red or no green as well (Okabe and Ito, "Color Universal Design", 2008).
 COLOURS = {
-    Verdict.REPRODUCED: "#0072B2",
+    Verdict.REPRODUCED: BLUE,
     Verdict.SMALL: "#777777",
-    Verdict.REFUTED: "#D55E00",
+    Verdict.REFUTED: VERMILION,
     Verdict.NOT_MEASURED: "#777777",
 }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from exda_primitives.training.extra import matplotlib_figure
+from exda_primitives.plotting import BLUE, ORANGE, matplotlib_figure
 
 from .differences import Group
 from .forms import ARMS, BASE, COMPARED
 
 # Blue and orange are told apart by those who see no red or no green as well.
-_SEED, _MEAN = "#E69F00", "#0072B2"
+_SEED, _MEAN = ORANGE, BLUE
 
 
 def draw(found: Sequence[Group], path: Path) -> None:
@@ -24,7 +24,9 @@ def draw(found: Sequence[Group], path: Path) -> None:
     if not panels:
         return
     rows = max(len(panel) for panel in panels.values())
-    figure = matplotlib_figure().Figure(figsize=(3.0 + 3.4 * len(panels), 1.4 + 0.4 * rows), layout="constrained")
+    figure = matplotlib_figure("train").Figure(
+        figsize=(3.0 + 3.4 * len(panels), 1.4 + 0.4 * rows), layout="constrained"
+    )
     for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for place, group in enumerate(panel.values()):
             of = group.difference("psnr")

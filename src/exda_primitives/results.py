@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +22,7 @@ import torch
 
 from .bench.machine import machine
 from .errors import ConfigError, ExDAError
+from .files import replacing
 
 SCHEMA = 1
 """Version of the envelope. A file of another one is refused."""
@@ -106,16 +105,8 @@ def write(path: Path, result: Mapping[str, Any], *, replace: bool = False) -> No
     if path.exists() and not replace:
         _check_same(path, read(path, plain["kind"]), plain, "config")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
-        # mkstemp makes it for its owner alone.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path, kind: str) -> Result:

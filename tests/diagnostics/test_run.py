@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,9 +192,3 @@ def test_the_picture(result: tuple[type[Experiment], Path]) -> None:
     assert [axes.get_title().replace("\n", " ") for axes in panels] == list(tiny(kind).conditions)
     dots = [line for line in panels[0].lines if line.get_marker() == "o"]
     assert sum(len(line.get_xdata()) for line in dots) == 2 * len(dots)
-
-
-def test_a_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ExDAError, match=r'pip install "exda_primitives\[diagnose\]"'):
-        plot.matplotlib()

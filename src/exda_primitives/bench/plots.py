@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..extras import imported
+from ..plotting import BLACK, BLUE, GREEN, ORANGE, VERMILION, matplotlib_figure
 from .cases import CAPTURED, COMPILED, EAGER, MODES, ORIGINAL, VARIANTS
 from .record import TIMED, Record
 from .table import TITLES
 
-# Told apart by those who see no red or no green as well (Okabe and Ito, "Color Universal Design", 2008).
-_COLOURS = dict(zip(VARIANTS, ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00"), strict=True))
+_COLOURS = dict(zip(VARIANTS, (BLACK, ORANGE, BLUE, GREEN, VERMILION), strict=True))
 _LINES = {EAGER: "-", COMPILED: "--", CAPTURED: ":"}
 _GIB = 2**30
 
@@ -50,7 +49,7 @@ def figure(records: Sequence[Record]) -> Any:
     Time and memory have a dotted guide that grows as the pixels do, through the largest image of the first line; time
     has the bandwidth floor of ``floor`` as well.
     """
-    made = imported("matplotlib.figure", "bench").Figure(figsize=(15, 5), layout="constrained")
+    made = matplotlib_figure("bench").Figure(figsize=(15, 5), layout="constrained")
     time, memory, ratios = made.subplots(1, 3)
     for variant in VARIANTS:
         for mode in MODES:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, some_of
+from ..files import replacing
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -72,21 +73,18 @@ def read_pickle(path: Path) -> Any:
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Writes beside ``path`` and renames: an existing file is replaced whole or not at all.
+    """Writes a file; an existing one is replaced whole or not at all.
 
     Raises:
         OSError: when it cannot be written; what was there is still there.
     """
     # Copies: two names may share one storage, which the format refuses.
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(held, partial, metadata=metadata)
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(held, partial, metadata=metadata)
     except SafetensorError as error:
         raise OSError(f"{path}: could not be written ({error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], path: Path) -> None:

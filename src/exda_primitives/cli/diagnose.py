@@ -95,12 +95,13 @@ def _options(
 
 def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     from ..bench.machine import machine_line  # noqa: PLC0415
-    from ..diagnostics.plot import figure, matplotlib  # noqa: PLC0415
+    from ..diagnostics.plot import figure  # noqa: PLC0415
     from ..diagnostics.run import run  # noqa: PLC0415
     from ..diagnostics.table import markdown, printed  # noqa: PLC0415
+    from ..plotting import matplotlib_figure  # noqa: PLC0415
 
     # Whether it is there is better known before the training than after.
-    matplotlib()
+    matplotlib_figure("diagnose")
     console = Console()
     columns = (
         TextColumn("{task.description}"),

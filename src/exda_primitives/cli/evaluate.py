@@ -82,9 +82,9 @@ def evaluate(
     """
     # Late: --help needs no torch.
     from ..evaluation import protocol_named  # noqa: PLC0415
-    from ..evaluation.plot import matplotlib  # noqa: PLC0415
     from ..evaluation.record import configuration, refuse_others, write  # noqa: PLC0415
     from ..evaluation.run import chosen  # noqa: PLC0415
+    from ..plotting import matplotlib_figure  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
 
     source = Source(benchmark, root, pairs, clean, degrade or [], seed, whole=not partial)
@@ -92,7 +92,7 @@ def evaluate(
     with plainly():
         by = protocol_named(protocol)
         # Whether it is there is better known before the work than after.
-        matplotlib()
+        matplotlib_figure("evaluate")
         network, published, restorer = _network(checkpoint, model, patch, where, half, tile, benchmark)
         cases = source.cases(restorer.channels)
         wanted = chosen(cases, degradation or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -117,22 +117,15 @@ def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _demo(name: str) -> tuple[nn.Module, bytes]:
-    from importlib import resources  # noqa: PLC0415
-
-    from safetensors.torch import load  # noqa: PLC0415
-
-    from ..demo.model import tiny_restormer  # noqa: PLC0415
+    from ..demo.model import tiny_restormer, weights, weights_file  # noqa: PLC0415
     from ..patching import patch  # noqa: PLC0415
 
     network = tiny_restormer()
     if name == DEMO:
         patch(network)
-    file = (
-        resources.files("exda_primitives.demo") / "data" / ("exda.safetensors" if name == DEMO else "host.safetensors")
-    )
-    data = file.read_bytes()
-    network.load_state_dict(load(data))
-    return network, data
+    of: Literal["host", "exda"] = "exda" if name == DEMO else "host"
+    network.load_state_dict(weights(of))
+    return network, weights_file(of)
 
 
 def _pictures(

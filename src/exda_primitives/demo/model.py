@@ -1,8 +1,14 @@
-"""The network whose weights the demo ships."""
+"""The network that the demo ships, and its weights."""
 
 from __future__ import annotations
 
-from exda_primitives.models import Restormer
+from importlib import resources
+from typing import Literal
+
+from safetensors.torch import load
+from torch import Tensor
+
+from ..models import Restormer
 
 
 def tiny_restormer() -> Restormer:
@@ -16,3 +22,13 @@ def tiny_restormer() -> Restormer:
         bias=False,
         LayerNorm_type="WithBias",
     )
+
+
+def weights_file(of: Literal["host", "exda"]) -> bytes:
+    """The safetensors file of :func:`tiny_restormer`, or of the same patched."""
+    return (resources.files(__package__) / "data" / f"{of}.safetensors").read_bytes()
+
+
+def weights(of: Literal["host", "exda"]) -> dict[str, Tensor]:
+    """What is in :func:`weights_file`."""
+    return load(weights_file(of))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from ..patching import Report, is_patched, patch, unpatch
 from ..primitives import ExDAModule
 from .degradation import mixed
 from .metrics import Score, largest_difference, score
-from .model import tiny_restormer
+from .model import tiny_restormer, weights
 from .photograph import photograph
 from .sheet import over_grey, sheet
 
@@ -60,7 +58,7 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
 
     on_step("restoring with the host")
     model = tiny_restormer().eval()
-    host_weights = _weights("host")
+    host_weights = weights("host")
     model.load_state_dict(host_weights)
     modules = list(model.modules())
     by_host = _restore(model, degraded)
@@ -72,7 +70,7 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     as_it_starts = _restore(model, degraded)
 
     on_step("restoring with trained ExDA weights")
-    model.load_state_dict(_weights("exda"))
+    model.load_state_dict(weights("exda"))
     by_exda, token_map = _restore_and_look(model, degraded)
 
     on_step("unpatching")
@@ -96,10 +94,6 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     page.save(out, quality=90)
     same = same_modules and torch.equal(given_back, by_host) and not is_patched(model)
     return Demo(scores, report, largest_difference(as_it_starts, by_host), same, out)
-
-
-def _weights(name: str) -> dict[str, Tensor]:
-    return load((resources.files(__package__) / "data" / f"{name}.safetensors").read_bytes())
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
-from ..extras import imported
+from ..plotting import BLUE, ORANGE, matplotlib_figure
 from ..results import Result, spread
 from .experiment import Experiment
 from .table import by_variant, conditions
@@ -25,7 +25,7 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
     columns = min(_COLUMNS, len(found))
     rows = -(-len(found) // columns)
     names = [name for name in VARIANTS if any(name in by_variant(result, condition) for condition in found)]
-    made = matplotlib().Figure(
+    made = matplotlib_figure("diagnose").Figure(
         figsize=(2.6 + 3.2 * columns, 1.2 + rows * (0.8 + 0.28 * len(names))), layout="constrained"
     )
     panels = list(made.subplots(rows, columns, squeeze=False, sharey=True).flat)
@@ -33,8 +33,7 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
         for name, held in by_variant(result, condition).items():
             values = [row[metric.name] for row in held]
             place = names.index(name)
-            # Blue and orange are told apart by those who see no red or no green as well.
-            colour = "#E69F00" if _is_linear(name) else "#0072B2"
+            colour = ORANGE if _is_linear(name) else BLUE
             axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.6)
             axes.plot(spread(values).mean, place, "|", color=colour, markersize=16, markeredgewidth=2)
             if name == LINEAR:
@@ -51,12 +50,3 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
 
 def _is_linear(name: str) -> bool:
     return VARIANTS[name].value == "none"
-
-
-def matplotlib() -> Any:
-    """The module that makes figures.
-
-    Raises:
-        ExDAError: where it is missing.
-    """
-    return imported("matplotlib.figure", "diagnose")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from ..data.benchmarks import (
     moceir_files,
     promptir_files,
 )
-from ..data.benchmarks.files import Search
+from ..data.benchmarks.files import search_of_two
 from ..data.degradations import degradation_named, degrade
 from ..data.pictures import Pictures
 from ..errors import ConfigError
@@ -93,11 +92,7 @@ def paired_folders(degraded: Path, clean: Path) -> PairedFiles:
     Raises:
         DataError: for pictures without a partner, and for folders without any.
     """
-    degraded, clean = degraded.absolute(), clean.absolute()
-    root = Path(os.path.commonpath([degraded, clean]))
-    search = Search("the set of pairs", root)
-    search.pair(degraded.relative_to(root).as_posix(), clean.relative_to(root).as_posix(), PAIRS)
-    return search.found({})
+    return search_of_two("the set of pairs", degraded, clean, PAIRS).found({})
 
 
 def file_cases(files: PairedFiles) -> list[Case]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..extras import imported
+from ..plotting import BLUE, GREY, VERMILION, matplotlib_figure
 from ..results import Result
 
-# Told apart by those who see no red or no green as well (Okabe and Ito, "Color Universal Design", 2008).
-_DEGRADED, _RESTORED, _PUBLISHED = "#999999", "#0072B2", "#D55E00"
+_DEGRADED, _RESTORED, _PUBLISHED = GREY, BLUE, VERMILION
 
 
 def figure(result: Result) -> Any:
@@ -21,7 +20,7 @@ def figure(result: Result) -> Any:
         ExDAError: where Matplotlib is missing.
     """
     runs = result["runs"]
-    made = matplotlib().Figure(figsize=(8, 1.6 + 0.45 * len(runs)), layout="constrained")
+    made = matplotlib_figure("evaluate").Figure(figsize=(8, 1.6 + 0.45 * len(runs)), layout="constrained")
     axes = made.subplots()
     places = {run["degradation"]: place for place, run in enumerate(runs)}
     pictures = [(float(each["psnr"]), places[each["degradation"]]) for each in result["pictures"]]
@@ -46,15 +45,6 @@ def figure(result: Result) -> Any:
     axes.set(xlabel=f"PSNR (dB), protocol {config['protocol']['name']}", title=config["network"]["architecture"])
     axes.legend(fontsize="small")
     return made
-
-
-def matplotlib() -> Any:
-    """The module that makes figures.
-
-    Raises:
-        ExDAError: where it is missing.
-    """
-    return imported("matplotlib.figure", "evaluate")
 
 
 def _finite(points: list[tuple[float, int]]) -> tuple[list[float], list[int]]:

@@ -9,16 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from ..demo.sheet import over_grey
-from ..diagnostics.plot import matplotlib
+from ..plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, YELLOW, matplotlib_figure
 from ..results import spread
 from .spectra import FREQUENCIES, INPUT, NONLINEAR, OUTPUT, VALUE
 from .token_maps import area
 
-# Told apart by those who see no red or no green as well (Okabe and Ito, "Color Universal Design", 2008).
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY_BLUE, BLACK, YELLOW)
 _MARKERS = "os^DvP*X"
 # V' is dashed, for where it hides V.
-_LINES = {INPUT: ("#0072B2", "-"), OUTPUT: ("#E69F00", "-"), VALUE: ("#009E73", "-"), NONLINEAR: ("#000000", "--")}
+_LINES = {INPUT: (BLUE, "-"), OUTPUT: (ORANGE, "-"), VALUE: (GREEN, "-"), NONLINEAR: (BLACK, "--")}
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _COLUMNS = 4
 
@@ -31,7 +30,7 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
         labels: of the pictures.
         title: of the figure.
     """
-    made = matplotlib().Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
+    made = matplotlib_figure("diagnose").Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
     for axes, (name, points) in zip(made.subplots(1, len(planes), squeeze=False).flat, planes.items(), strict=True):
         for label, colour, marker in zip(dict.fromkeys(labels), cycle(_COLOURS), cycle(_shapes()), strict=False):
             mine = points[[each == label for each in labels]]
@@ -56,7 +55,9 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
         title: of the figure.
     """
     most = max(len(blocks) for blocks in found.values())
-    made = matplotlib().Figure(figsize=(4.2 + 3.6 * len(found), 1.4 + 0.26 * most), layout="constrained")
+    made = matplotlib_figure("diagnose").Figure(
+        figsize=(4.2 + 3.6 * len(found), 1.4 + 0.26 * most), layout="constrained"
+    )
     for axes, (of, blocks) in zip(made.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
         for index, (score, colour) in enumerate((("NMI", _COLOURS[0]), ("ARI", _COLOURS[1]))):
             for place, pairs in enumerate(blocks.values()):
@@ -83,7 +84,7 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
     """
     columns = min(_COLUMNS, len(found))
     rows = -(-len(found) // columns)
-    made = matplotlib().Figure(figsize=(1 + 3.2 * columns, 1 + 2.6 * rows), layout="constrained")
+    made = matplotlib_figure("diagnose").Figure(figsize=(1 + 3.2 * columns, 1 + 2.6 * rows), layout="constrained")
     panels = list(made.subplots(rows, columns, squeeze=False).flat)
     for axes, (name, powers) in zip(panels, found.items(), strict=False):
         for what, power in powers.items():
@@ -119,7 +120,7 @@ def sheet(pictures: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], 
     side = 1.9
     # In a row of many columns, a figure that is higher than its pictures is empty between them.
     figsize = (side * columns + 0.3, len(pictures) * (side * height / width + 0.3) + 0.6)
-    made = matplotlib().Figure(figsize=figsize, layout="constrained")
+    made = matplotlib_figure("diagnose").Figure(figsize=figsize, layout="constrained")
     panels = made.subplots(len(pictures), columns, squeeze=False)
     for row, (caption, picture) in enumerate(pictures.items()):
         shown = picture.float().cpu().expand(1, 3, -1, -1)

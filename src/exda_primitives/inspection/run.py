@@ -97,7 +97,8 @@ def run(
     sklearn("cluster")
     chosen = {of: attentions(model, question.blocks, with_tokens=of == "tokens") for of in question.of}
     seen = any(map(has_tokens, attentions(model, question.blocks).values()))
-    result = begin(out / "inspect.json", "inspect", {**config, **_asked(question)}, question.seeds, command)
+    asked = {**config, **_asked(question)}
+    result = begin(out / "inspect.json", "inspect", asked, question.seeds, command, next(model.parameters()).device)
 
     embedded = {}
     total = len(pictures) * len(chosen)

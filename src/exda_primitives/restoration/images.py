@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ImageError
+from ..files import replacing
 from .exif import exif_of_tiff, tiff_with_exif
 from .extra import pyvips
 from .orientation import upright
@@ -142,13 +142,8 @@ def write(picture: Picture, path: Path) -> tuple[str, ...]:
 
 def replace(path: Path, data: bytes) -> None:
     """Puts ``data`` into a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 def _format_of(data: bytes) -> str | None:

@@ -20,8 +20,3 @@ def fabric_strategies() -> Any:
 def yaml() -> Any:
     """PyYAML, which comes with Lightning."""
     return imported("yaml", "train")
-
-
-def matplotlib_figure() -> Any:
-    """The module of figures that need no display."""
-    return imported("matplotlib.figure", "train")

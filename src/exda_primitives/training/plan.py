@@ -15,10 +15,11 @@ from torch import nn
 from ..errors import ConfigError
 from ..patching import new_parameters
 from ..patching.table import print_report
+from ..plotting import matplotlib_figure
 from .build import Network, build
 from .config import TrainConfig
 from .data import Data, open_data
-from .extra import fabric, matplotlib_figure
+from .extra import fabric
 from .folder import Folder
 
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -101,7 +102,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
         ExDAError: where packages of the extra ``train`` are missing.
     """
     fabric()
-    matplotlib_figure()
+    matplotlib_figure("train")
     folder = Folder(out)
     held = folder.begun(config)
     where = _accelerator(accelerator, devices, config)

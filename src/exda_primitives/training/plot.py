@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .extra import matplotlib_figure
+from ..plotting import matplotlib_figure
 
 
 def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -17,7 +17,7 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         path: of the picture.
     """
     psnr = [(line["step"], line["psnr"]) for line in history if line["psnr"] is not None]
-    figure = matplotlib_figure().Figure(figsize=(15 if psnr else 10, 4), layout="constrained")
+    figure = matplotlib_figure("train").Figure(figsize=(15 if psnr else 10, 4), layout="constrained")
     panels = figure.subplots(1, 3 if psnr else 2)
     steps = [line["step"] for line in history]
     for axes, name in zip(panels, ("loss", "learning_rate"), strict=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..checkpoints.safe import read_pickle
 from ..errors import CheckpointError
+from ..files import replacing
 from .config import RecipeConfig, TrainConfig
 
 VERSION = 1
@@ -78,7 +78,7 @@ class State:
 
 
 def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[dict[str, Any]]) -> None:
-    """Writes beside ``path`` and renames: what was there stays until the new one is whole.
+    """Writes a file; what was there stays until the new one is whole.
 
     Args:
         path: the file.
@@ -90,12 +90,8 @@ def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[d
         OSError: when it cannot be written.
     """
     held = {"version": VERSION, **state.as_dict(), "config": config.as_dict(), "legs": legs}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         torch.save(held, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,3 +190,22 @@ class Search:
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
+
+
+def search_of_two(benchmark: str, degraded: Path, clean: Path, degradation: str) -> Search:
+    """The search in two folders, wherever they are, in which the pictures of a pair have the same name.
+
+    Args:
+        benchmark: its name.
+        degraded: folder.
+        clean: folder.
+        degradation: of all pairs.
+
+    Raises:
+        DataError: where the two have no folder in common that exists.
+    """
+    degraded, clean = degraded.absolute(), clean.absolute()
+    root = Path(os.path.commonpath([degraded, clean]))
+    search = Search(benchmark, root)
+    search.pair(degraded.relative_to(root).as_posix(), clean.relative_to(root).as_posix(), degradation)
+    return search

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from .files import PairedFiles, Search
+from .files import PairedFiles, search_of_two
 from .promptir import Split
 
 _PAIRS = {"train": 41402, "test": 600}
@@ -31,11 +30,5 @@ def weatherbench_files(
     Raises:
         DataError: which file is missing where, is left over, or how many there are.
     """
-    root = Path(os.path.commonpath([Path(degraded).absolute(), Path(clean).absolute()]))
-    search = Search(f"WeatherBench ({split})", root)
-    search.pair(
-        Path(degraded).absolute().relative_to(root).as_posix(),
-        Path(clean).absolute().relative_to(root).as_posix(),
-        "weather",
-    )
+    search = search_of_two(f"WeatherBench ({split})", Path(degraded), Path(clean), "weather")
     return search.found({"weather": (_PAIRS[split],)} if whole else {})

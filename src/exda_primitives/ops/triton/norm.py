@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from ..precision import accumulation_dtype, widen
+from ..reference import step
+from ..terms import NormTerms
 from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, on_device_of, require, summed
 from .norm_kernels import layer_norm_backward_kernel, layer_norm_kernel
 from .tiles import wide
@@ -74,15 +76,7 @@ def layer_norm_reference(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
     """:func:`layer_norm` in PyTorch's own operations: any device, any dtype, differentiable."""
-    wide_x = widen(x)
-    deviation = wide_x - wide_x.mean(1, keepdim=True)
-    inverse = torch.rsqrt(deviation.square().mean(1, keepdim=True) + eps)
-    out = (deviation if subtract_mean else wide_x) * inverse
-    if weight is not None:
-        out = out * weight[:, None, None]
-    if bias is not None:
-        out = out + bias[:, None, None]
-    return out.to(x.dtype)
+    return step.norm(widen(x), NormTerms(weight, bias, subtract_mean, eps)).to(x.dtype)
 
 
 def _blocking(channels: int, lane: int) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Files are replaced whole or not at all, and are anybody's to read who could read any other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from exda_primitives.files import replacing
+
+
+def test_the_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    path.write_text("old")
+    with replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_after_an_error_the_file_is_what_it_was(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    path.write_text("old")
+
+    def half(partial: Path) -> None:
+        partial.write_text("half")
+        raise error
+
+    with pytest.raises(error), replacing(path) as partial:
+        half(partial)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "missing" / "result"):
+        pass
+
+
+def test_safetensors_are_as_readable_as_other_files(tmp_path: Path) -> None:
+    path, other = tmp_path / "weights.safetensors", tmp_path / "other"
+    other.touch()
+    with replacing(path) as partial:
+        save_file({"weight": torch.ones(2)}, partial)
+    assert path.stat().st_mode == other.stat().st_mode
