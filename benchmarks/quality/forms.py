@@ -133,6 +133,15 @@ _LATENT = Setting("latent", "primitives in the latent level alone", primitives={
 _K4 = Setting("tokens4", "K = 4 tokens", primitives={"tokens": 4})
 _MEAN = Setting("mean", "tokens of mean 1 over their map (scale 'mean')", primitives={"scale": "mean"})
 
+_CPU_VARIED = (
+    Setting("steps", "1,200 steps in place of 300", {"recipe": {"steps": 1200}}),
+    Setting("rate", "learning rate 5e-4 in place of 2e-3", {"recipe": {"learning_rate": 5e-4}}),
+    Setting("patch", "patches of 128 in place of 64", {"data": {"patch": 128}}),
+    _K4,
+    _MEAN,
+    _DECODER,
+    _LATENT,
+)
 _CPU_RECIPE = {"steps": 300, "batch": 2, "learning_rate": 2e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
 CPU = Form(
     name="cpu",
@@ -143,19 +152,10 @@ CPU = Form(
     studies=(
         *_all(_BASE, _SEEDS),
         Study(_MIX, ARMS, (0,)),
-        *(
-            _varied(setting, (0,))
-            for setting in (
-                Setting("steps", "1,200 steps in place of 300", {"recipe": {"steps": 1200}}),
-                Setting("rate", "learning rate 5e-4 in place of 2e-3", {"recipe": {"learning_rate": 5e-4}}),
-                Setting("patch", "patches of 128 in place of 64", {"data": {"patch": 128}}),
-                _K4,
-                _MEAN,
-                _DECODER,
-                _LATENT,
-            )
-        ),
+        *(_varied(setting, (0,)) for setting in _CPU_VARIED),
         Study(_MIX, ARMS, (1, 2)),
+        Study(_BASE, ARMS, (3, 4)),
+        *(_varied(setting, (1, 2)) for setting in _CPU_VARIED),
     ),
 )
 """The smallest form: what a shared core does in a good half hour, and more in each further one."""

@@ -179,7 +179,7 @@ def test_tables():
 def test_what_is_not_done_is_said():
     told = result(*({**each, "name": f"base-steps-host-seed{each['seed']}"} for each in hosts([0])))
     told["config"] = {**CONFIG, "form": "cpu"}
-    assert "- the base, equal steps (17)" in markdown(told)
+    assert "- the base, equal steps (29)" in markdown(told)
 
 
 def test_a_report_is_three_files(tmp_path):
