@@ -1,6 +1,7 @@
 """What a figure was measured on."""
 
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,28 @@ def test_of_a_gpu() -> None:
 def test_an_installed_package_has_a_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "PROJECT", tmp_path)
     assert git_commit().startswith("of version ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [("src/code.py", True), ("benchmarks/results/quality.json", False), ("README.md", False)]
+)
+def test_only_a_change_of_code_is_told(
+    changed: str, told: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    for name in ("pyproject.toml", "src/code.py", "adapters/a.py", "benchmarks/results/quality.json", "README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git_commit()
+    assert not commit.endswith("+changes")
+    (tmp_path / changed).write_text("after")
+    assert git_commit() == (commit + "+changes" if told else commit)
 
 
 def test_the_scripts_use_the_same() -> None:

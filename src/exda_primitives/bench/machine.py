@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 PROJECT = Path(__file__).parents[3]
+_CODE = ("src", "adapters", "benchmarks", "pyproject.toml", ":!benchmarks/results")
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:
@@ -54,12 +55,16 @@ def cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The commit, with ``+changes`` when tracked files differ from it; of an installed package its version."""
+    """The commit, with ``+changes`` when its code differs from it; of an installed package its version.
+
+    Results that are written into the checkout, to be committed later, are no change of what wrote them.
+    """
     # An environment may lie in the repository of somebody else's project.
     if not (PROJECT / "pyproject.toml").exists():
         return f"of version {_version('exda_primitives')}"
     commit = _output("git", "rev-parse", "--verify", "--quiet", "HEAD") or "not committed"
-    return commit + "+changes" if _output("git", "status", "--porcelain", "--untracked-files=no") else commit
+    changes = _output("git", "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
+    return commit + "+changes" if changes else commit
 
 
 def _gpu(device: torch.device) -> dict[str, Any]:
