@@ -12,6 +12,8 @@ from claims.page import PLOTS, page, plot_of
 from claims.plot import svg
 from rich.console import Console
 
+from exda_primitives.cli.errors import plainly
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
@@ -41,7 +43,8 @@ def main(
     docs: Annotated[Path, typer.Option(file_okay=False)] = DOCS,
 ) -> None:
     """Write ``evidence.md`` and its plots; plots of claims that are measured no longer are removed."""
-    files = rendered(results)
+    with plainly():
+        files = rendered(results)
     (docs / PLOTS).mkdir(parents=True, exist_ok=True)
     for path in (docs / PLOTS).glob("*.svg"):
         if f"{PLOTS}/{path.name}" not in files:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from benchmarks.claims import awareness, files, overhead, quality, values
 from benchmarks.claims.claim import DECIBEL, MORE, Finding, Row, times
 from benchmarks.claims.plot import svg
@@ -75,6 +76,19 @@ def test_without_results_nothing_is_measured(evidence, tmp_path):
         assert f"| **{verdict.value}**" not in rendered["evidence.md"]
 
 
+def test_a_result_of_another_version_leaves_the_page_as_it_is(evidence, tmp_path, capsys):
+    found, docs = tmp_path / "results", tmp_path / "docs"
+    write_digits(found, linear=[20.0], residual=[22.0])
+    evidence.main(found, docs)
+    before = {path: path.read_bytes() for path in docs.rglob("*.*")}
+    path = found / "diagnose_digits.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(typer.Exit):
+        evidence.main(found, docs)
+    assert "is of version 2" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in docs.rglob("*.*")} == before
+
+
 def test_names_of_plots_differ(evidence):
     assert len({claim.name for claim in evidence.CLAIMS}) == len(evidence.CLAIMS)
 
@@ -127,6 +141,9 @@ def g(low, high, repeats=3):
         (g(0, 2), [g(0.5, 1)], SMALL),
         (g(-1, 2), [g(-2, -1)], SMALL),
         (g(1, 2), [], SMALL),
+        # What is worse than the host needs no control to be so.
+        (g(-2, -1), [], REFUTED),
+        (g(-2, -1), [g(-2, -1, 2)], REFUTED),
         (g(1, 2, 2), [g(0.5, 2)], SMALL),
         (g(-2, -1, 1), [g(-2, -1)], SMALL),
         (g(1, 2), [g(0.5, 2, 2)], SMALL),
@@ -394,7 +411,15 @@ def test_a_figure_that_is_not_a_number_is_refused(tmp_path):
 
 
 def write_inspection(folder, name, exda, nmi, **config):
-    shared = {"images": "a", "pictures": 4, "labels": ["x"], "labels_from": "folders", "size": 8, "degradation_seed": 0}
+    shared = {
+        "images_sha256": "a",
+        "pictures": 4,
+        "labels": ["x"],
+        "labels_from": "folders",
+        "size": 8,
+        "degradation_seed": 0,
+    }
+    shared["blocks"] = None
     runs = [
         {"measure": "clusters", "of": "outputs", "block": "all", "seed": seed, "nmi": value, "ari": value / 2}
         for seed, value in enumerate(nmi)
@@ -414,8 +439,9 @@ def test_one_network_of_each_kind_decides_nothing(tmp_path):
     assert row.condition == "ours against host"
 
 
-def test_inspections_of_other_pictures_are_not_compared(tmp_path):
-    write_inspection(tmp_path, "host", None, [0.5, 0.52], images="b")
+@pytest.mark.parametrize("other", [{"images_sha256": "b"}, {"blocks": ["latent"]}])
+def test_inspections_of_other_pictures_or_blocks_are_not_compared(tmp_path, other):
+    write_inspection(tmp_path, "host", None, [0.5, 0.52], **other)
     write_inspection(tmp_path, "ours", {"tokens": 1}, [0.9, 0.92])
     assert awareness.CLAIMS[0].measure(tmp_path) is None
 
@@ -430,7 +456,7 @@ def test_an_inspection_of_single_blocks_is_refused(tmp_path):
 # Quality
 
 
-def trained(arm, psnr, setting="base", budget="steps", changes=None):
+def trained(arm, psnr, setting="base", budget="steps", changes=None, parameters=5):
     return [
         {
             "setting": setting,
@@ -439,7 +465,7 @@ def trained(arm, psnr, setting="base", budget="steps", changes=None):
             "budget": budget,
             "arm": arm,
             "seed": seed,
-            "parameters": 5,
+            "parameters": parameters,
             "scores": value and {"noise25": {"psnr": [value - 1, value]}, "rain": {"psnr": [value, value + 1]}},
         }
         for seed, value in enumerate(psnr)
@@ -470,6 +496,33 @@ def test_quality(tmp_path, ours, wider, verdict):
     assert found.effect is verdict
     assert any("1 trainings of this arm diverged" in note for note in found.notes) is (None in ours)
     assert quality.CLAIMS[3].measure(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "verdict"),
+    [
+        # As small as the host: only that is a control. As large as the wider one: that does equally well.
+        (1005, REPRODUCED),
+        (1099, REFUTED),
+        # In between there is no control.
+        (1050, SMALL),
+    ],
+)
+def test_a_control_has_as_many_parameters(tmp_path, parameters, verdict):
+    ours = [21, 21.1, 21.2]
+    write_quality(
+        tmp_path,
+        trained("host", [20, 20.1, 20.2], parameters=1000)
+        + trained("tokens", ours, parameters=parameters)
+        + trained("widened", ours, parameters=1100),
+    )
+    assert quality.CLAIMS[3].measure(tmp_path).effect is verdict
+
+
+def test_figures_are_of_the_seeds_that_both_have(tmp_path):
+    write_quality(tmp_path, trained("host", [20, 30, 40]) + trained("tokens", [20.5]))
+    (row,) = quality.CLAIMS[3].measure(tmp_path).rows
+    assert row.cells[:3] == ["20.00 (1)", "20.50 (1)", "+0.50 (no interval)"]
 
 
 def test_settings_are_compared_with_their_own_host(tmp_path):

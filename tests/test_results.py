@@ -116,6 +116,24 @@ def test_a_file_that_is_no_result_is_kept(tmp_path: Path, content: bytes, messag
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+def test_a_folder_that_cannot_be(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"cannot hold results: .*file is a file; give another folder"):
+        a_result(tmp_path / place / "result.json")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whoever runs this may have all rights.
+    monkeypatch.setattr(results.os, "access", lambda folder, mode: folder != tmp_path)
+    with pytest.raises(ConfigError, match="may not be written into; give another folder"):
+        results.check_writable(tmp_path / "new" / "folder")
+    (tmp_path / "mine").mkdir()
+    results.check_writable(tmp_path / "mine" / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"nowhere.json: cannot be read"):
         read(Path("nowhere.json"), "digits")

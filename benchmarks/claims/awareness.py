@@ -15,7 +15,7 @@ from .claim import POINTS, Claim, Finding, Row, Source
 from .files import source
 from .verdicts import EFFECT, effect, gain, size
 
-SHARED = ("images", "pictures", "labels", "labels_from", "size", "degradation_seed")
+SHARED = ("images_sha256", "pictures", "labels", "labels_from", "size", "degradation_seed", "blocks")
 """What two inspections must have in common to be compared."""
 
 
@@ -88,7 +88,8 @@ def _claim(score: str, without: float, with_tokens: float) -> Claim:
         round(with_tokens - without, 2),
         POINTS,
         EFFECT,
-        "exda inspect demo-host --images PHOTOGRAPHS --out benchmarks/results/inspect_host, and exda inspect demo",
+        "exda inspect demo-host --images PHOTOGRAPHS --out benchmarks/results/inspect_host; "
+        "exda inspect demo --images PHOTOGRAPHS --out benchmarks/results/inspect_demo",
         partial(_aware, score, round(with_tokens - without, 2)),
     )
 

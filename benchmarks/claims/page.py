@@ -30,8 +30,10 @@ def page(found: Sequence[Found], command: str) -> str:
         "",
         "## How a verdict is made",
         "",
-        f"Ours is a difference pair by pair (the same seed, the same turn), with Student's {CONFIDENCE:.0%} interval; "
-        "of errors and times it is the difference of logarithms, printed as a ratio. The interval is wider than a "
+        f"Ours is a difference pair by pair (the same seed, the same turn), with Student's {CONFIDENCE:.0%} interval. "
+        "Of a single training the pairs are crops or runs of k-means, and the interval says nothing of another one: "
+        "that counts as one repeat. "
+        "Of errors and times it is the difference of logarithms, printed as a ratio. The interval is wider than a "
         "bootstrap interval of so few pairs, which is hardly more than the smallest and the largest. Nothing is "
         "corrected for the number of comparisons on this page. In the plots reproduced is blue, refuted orange, not at "
         "this budget grey; the dashed line is the paper's figure.",

@@ -17,6 +17,9 @@ from .verdicts import EFFECT, Gain, effect, gain
 
 BASE, HOST, WIDENED = "base", "host", "widened"
 
+CLOSE = 0.01
+"""How far, as a part, the parameters of a control of equal size may be from those of what it is a control of."""
+
 Run = dict[str, Any]
 
 
@@ -51,7 +54,9 @@ def _trained(arm: str, folder: Path) -> Finding | None:
     notes = [
         "PSNR in dB: mean over photographs, then over degradations, ± standard deviation over seeds (their number). "
         "Of equal time, the host has the time that its steps take, and the others as many steps as fit into that. The "
-        "wider host has as many parameters as that with both primitives.",
+        "wider host has as many parameters as that with both primitives in every block. A control of equal size has "
+        f"within {CLOSE:.0%} as many parameters as what it is compared with: the wider host, or, of tokens alone, the "
+        "host itself; where neither has, there is none.",
     ]
     if diverged:
         notes.append(f"{diverged} trainings of this arm diverged and are left out.")
@@ -67,15 +72,27 @@ def _rows(arm: str, result: Result) -> list[Row]:
         first = next(run for run in runs if run["setting"] == setting)
         # Of a setting that changes the primitives alone, the host is the base's.
         home = setting if first["changes"].keys() - {"primitives"} else BASE
-        ours, host = _seeds(runs, setting, arm, budget), _seeds(runs, home, HOST, "steps")
-        over_host, over_wider = _over(ours, host), _over(ours, _seeds(runs, home, WIDENED, budget))
+        host, wider = _seeds(runs, home, HOST, "steps"), _seeds(runs, home, WIDENED, budget)
+        ours = _seeds(runs, setting, arm, budget)
+        over_host, over_wider = _over(ours, host), _over(ours, wider)
         if over_host is None:
             continue
-        cells = [_mean(host), _mean(ours), DECIBEL.interval(over_host)]
+        both = ours.keys() & host.keys()
+        cells = [*(_mean({seed: each[seed] for seed in both}) for each in (host, ours)), DECIBEL.interval(over_host)]
         cells.append(DECIBEL.interval(over_wider) if over_wider else "-")
         title = f"{result['config']['form']}, {first['what']}, equal {budget}"
-        rows.append(Row(title, cells, over_host, effect(over_host, {WIDENED: over_wider} if over_wider else {})))
+        controls = {
+            name: over
+            for name, each, over in ((HOST, host, over_host), (WIDENED, wider, over_wider))
+            if over is not None and _of_equal_size(ours, each)
+        }
+        rows.append(Row(title, cells, over_host, effect(over_host, controls)))
     return rows
+
+
+def _of_equal_size(ours: Mapping[int, Run], theirs: Mapping[int, Run]) -> bool:
+    mine, others = (next(iter(runs.values()))["parameters"] for runs in (ours, theirs))
+    return bool(abs(others / mine - 1) <= CLOSE)
 
 
 def _mean(runs: Mapping[int, Run]) -> str:

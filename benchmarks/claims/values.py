@@ -168,6 +168,7 @@ def _finding(head: Sequence[str], rows: Sequence[Row], measured: Measured, notes
 _ERROR = "Errors are relative to the target's variance: mean ± standard deviation over seeds (their number)."
 _DECIBELS = "PSNR in dB on held-out digits: mean ± standard deviation over seeds (their number)."
 _OURS = "The paper gives neither architecture nor data; ours are in `src/exda_primitives/diagnostics/{}.py`."
+_REPLACED = "The gain in the plot and in the summary is that over g(V); the verdict is on all other forms."
 _WORSE, _HIGHER = math.log(1.504), 5.92
 _BY_LINEAR = times("error of linear V / of V + g(V)")
 _BY_AFTER = times("error of O + g(O) / of V + g(V)")
@@ -212,7 +213,7 @@ CLAIMS = (
         _BY_OTHER,
         BEST,
         "exda diagnose function --out benchmarks/results --seeds 5",
-        partial(_best, (FunctionExperiment, PositionExperiment), _BY_OTHER, (_ERROR,)),
+        partial(_best, (FunctionExperiment, PositionExperiment), _BY_OTHER, (_ERROR, _REPLACED)),
     ),
     Claim(
         "form-digits",
@@ -222,6 +223,6 @@ CLAIMS = (
         DECIBEL,
         BEST,
         "exda diagnose digits --data mnist.npz --out benchmarks/results",
-        partial(_best, (DigitsExperiment,), DECIBEL, (_DECIBELS,)),
+        partial(_best, (DigitsExperiment,), DECIBEL, (_DECIBELS, _REPLACED)),
     ),
 )

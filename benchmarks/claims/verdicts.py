@@ -84,17 +84,17 @@ EFFECT = (
     "**reproduced**: the interval of the gain lies above 0, and so does that of the gain over each control of equal "
     "size. **refuted**: the interval lies below 0; or it lies above, but a control does equally well (the gain over it "
     f"has an interval that ends below {SHARE:.0%} of the gain). **not at this budget**: anything else, less than "
-    f"{LEAST} repeats, and no control."
+    f"{LEAST} repeats, and a gain without a control."
 )
 
 
 def effect(over_host: Gain, over_controls: Mapping[str, Gain]) -> Verdict:
     """By the rule ``EFFECT``."""
-    if over_host.repeats < LEAST or not over_controls or min(c.repeats for c in over_controls.values()) < LEAST:
+    if over_host.repeats < LEAST:
         return Verdict.SMALL
     if over_host.high < 0:
         return Verdict.REFUTED
-    if over_host.low <= 0:
+    if over_host.low <= 0 or not over_controls or min(c.repeats for c in over_controls.values()) < LEAST:
         return Verdict.SMALL
     if any(control.high < SHARE * over_host.mean for control in over_controls.values()):
         return Verdict.REFUTED

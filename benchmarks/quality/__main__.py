@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from exda_primitives import results
-from exda_primitives.errors import ExDAError
+from exda_primitives.cli.errors import plainly
 
 from .forms import FORMS
 from .report import write_report
@@ -51,14 +51,11 @@ def run(
         console.print("Error: the form gpu needs a GPU, PyTorch finds none; take --form cpu.", highlight=False)
         raise typer.Exit(1)
     command = f"python -m benchmarks.quality run --form {form.value} --train {train.name} --test {test.name}"
-    try:
+    with plainly():
         sitting = Sitting(FORMS[form.value], Sources(train, test), out, work, accelerator, command, console)
         done = sitting.work_off(60 * minutes)
         if sitting.result["runs"]:
             write_report(sitting.result, out, console)
-    except ExDAError as error:
-        console.print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
     left = "nothing is left" if done else f"{len(sitting.missing())} runs are left; the same command goes on"
     console.print(left, highlight=False)
 
@@ -66,7 +63,8 @@ def run(
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)] = RESULTS / "quality.json") -> None:
     """Write the table and the plot of a result again."""
-    write_report(results.read(out, KIND), out, console)
+    with plainly():
+        write_report(results.read(out, KIND), out, console)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def draw(found: Sequence[Group], path: Path) -> None:
         return
     rows = max(len(panel) for panel in panels.values())
     figure = matplotlib_figure("train").Figure(
-        figsize=(3.0 + 3.4 * len(panels), 1.4 + 0.4 * rows), layout="constrained"
+        figsize=(3.0 + 3.4 * len(panels), 1.6 + 0.4 * rows), layout="constrained"
     )
     for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for place, group in enumerate(panel.values()):
@@ -37,7 +37,8 @@ def draw(found: Sequence[Group], path: Path) -> None:
         axes.set(title=title, xlabel="PSNR, difference to the host (dB)")
         axes.set_yticks(range(len(panel)), list(panel))
         axes.set_ylim(len(panel) - 0.5, -0.5)
-    figure.suptitle("A dot a seed (in brackets how many); mean and 95 % interval over seeds and photographs")
+    # In two lines, for a single panel is not as wide.
+    figure.suptitle("A dot a seed (in brackets how many);\nmean and 95 % interval over seeds and photographs")
     figure.savefig(path, dpi=110)
 
 

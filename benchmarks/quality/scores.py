@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from exda_primitives.data import Pictures, degrade
+from exda_primitives.errors import ImageError
 from exda_primitives.evaluation import Case, PictureResult, evaluate
 from exda_primitives.evaluation.protocols import Protocol, Window
 from exda_primitives.restoration import Restorer
@@ -37,6 +38,20 @@ class Photographs:
         self.pictures, self.crop = pictures, crop
         self._degraded = lru_cache(maxsize=None)(self._make)
         self._clean = lru_cache(maxsize=None)(lambda index: self._inside(self.pictures[index]))
+
+    def check(self) -> None:
+        """Reads all of them, so that one that is no good is known before hours of training.
+
+        Raises:
+            ImageError: for one that cannot be read, or is smaller than the crop.
+        """
+        for index, name in enumerate(self.pictures.names):
+            height, width = self.pictures[index].shape[-2:]
+            if self.crop is not None and min(height, width) < self.crop:
+                raise ImageError(
+                    f"{self.pictures.path}: {name} has {height} x {width} pixels, too few for the middle "
+                    f"{self.crop} x {self.crop}"
+                )
 
     def scored(self, net: nn.Module, degradations: Sequence[str]) -> dict[str, Any]:
         """Plain data: degradation -> ``psnr`` and ``ssim`` of each photograph, and the mean PSNR of what was given.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -18,6 +17,7 @@ import exda_primitives as exda
 from exda_primitives import results
 from exda_primitives.data import open_pictures
 from exda_primitives.errors import ConfigError, DivergedError
+from exda_primitives.files import fingerprint
 from exda_primitives.training import prepare, train
 from exda_primitives.training.plan import Plan
 from exda_primitives.training.state import State
@@ -55,17 +55,6 @@ class Sources:
             name: {"name": path.name, "sha256": fingerprint(path), "pictures": len(open_pictures(path))}
             for name, path in (("train", self.train), ("test", self.test))
         }
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files below a folder."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    found = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            found.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
-    return found.hexdigest()
 
 
 def shared_config(form: Form, sources: Sources) -> dict[str, Any]:
@@ -134,9 +123,15 @@ class Sitting:
 
         Returns:
             Whether nothing is left to do.
+
+        Raises:
+            ConfigError: for a run of another configuration in the folder, and where another sitting has added runs.
+            ImageError: for pictures that cannot be read, or are too small.
         """
         end = clock() + seconds
         missing = self.missing()
+        if missing:
+            self.photographs.check()
         total = len(list(self.form.jobs()))
         for number, job in enumerate(missing, total - len(missing) + 1):
             if clock() >= end:

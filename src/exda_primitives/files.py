@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what tells them apart."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,3 +28,21 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder, in hexadecimal.
+
+    Raises:
+        OSError: for a file that cannot be read.
+    """
+    found = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                found.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
+        return found.hexdigest()
+    with path.open("rb") as opened:
+        while block := opened.read(2**20):
+            found.update(block)
+    return found.hexdigest()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,8 @@ def begin(
         The envelope. Its machine is this one; where the file was begun at another commit, both commits are named.
 
     Raises:
-        ConfigError: for a file that is no such result, of another configuration, or of another machine.
+        ConfigError: for a file that is no such result, of another configuration, or of another machine, and for a
+            folder that cannot be written.
         ExDAError: for a configuration that is not plain and finite.
     """
     fresh = _plain(
@@ -70,6 +72,7 @@ def begin(
             "runs": [],
         }
     )
+    check_writable(path.parent)
     if not path.exists():
         return fresh
     held = read(path, kind)
@@ -107,6 +110,19 @@ def write(path: Path, result: Mapping[str, Any], *, replace: bool = False) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n")
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure, before the work, that files can be written into a folder, which need not be there yet.
+
+    Raises:
+        ConfigError: where it is none, cannot be made, or is not for us to write into; nothing was made.
+    """
+    # Path.exists raises where a folder above may not be looked into.
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.exists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written into" if there.is_dir() else "is a file"
+        raise ConfigError(f"{folder}: cannot hold results: {there} {why}; give another folder")
 
 
 def read(path: Path, kind: str) -> Result:

@@ -73,6 +73,7 @@ def test_what_was_measured_otherwise_is_kept(tmp_path: Path) -> None:
         (("function", "--variant", "cubic"), 2, "'cubic' is none of linear"),
         (("digits", "--data", "nowhere.npz"), 1, "nowhere.npz: cannot be read as digits"),
         (("function", "--seeds", 0), 2, "--seeds"),
+        (("digits", "--rate", 0), 2, "a rate of 0 learns nothing"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: tuple[object, ...], code: int, message: str) -> None:
@@ -80,6 +81,24 @@ def test_bad_options(tmp_path: Path, options: tuple[object, ...], code: int, mes
     assert result.exit_code == code
     assert message in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".md", ".png"])
+def test_a_file_of_something_else_is_kept(tmp_path: Path, suffix: str) -> None:
+    mine = tmp_path / f"diagnose_position{suffix}"
+    mine.write_text("mine")
+    result = run("position", *TINY, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert "exists without diagnose_position.json" in result.output
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_folder_that_cannot_be_is_known_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = run("position", *TINY, "--out", tmp_path / "file" / "out")
+    assert result.exit_code == 1
+    assert "cannot hold results" in result.output
+    assert "seed 0" not in result.output
 
 
 def test_matplotlib_is_missed_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

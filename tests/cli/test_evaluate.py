@@ -206,6 +206,21 @@ def test_names_that_do_not_exist(arguments: list[str], complaint: str, tmp_path:
     assert complaint in result.output
 
 
+def test_a_folder_that_cannot_be_is_known_before_the_work(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run(pairs[0] / "a.png" / "out", "--pairs", *pairs)
+    assert result.exit_code == 1
+    assert "cannot hold results" in result.output
+    assert "restoring" not in result.output
+
+
+def test_what_is_no_picture_is_said(tmp_path: Path) -> None:
+    write_picture(tmp_path / "clean/a.png", 16, 16)
+    (tmp_path / "clean/b.heic").write_bytes(b"")
+    result = run(tmp_path / "out", "--clean", tmp_path / "clean", "--degrade", "rain", protocol="promptir")
+    assert result.exit_code == 0, result.output
+    assert "no pictures, left out: b.heic" in result.output
+
+
 def test_a_checkpoint_that_is_none(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     result = run(tmp_path / "out", "--pairs", *pairs, checkpoint=tmp_path / "weights.pth")

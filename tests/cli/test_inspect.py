@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tests.data.pictures import write_picture
 from tests.lifecycle.networks import trained
 from typer.testing import CliRunner, Result
@@ -15,8 +16,10 @@ from typer.testing import CliRunner, Result
 import exda_primitives as exda
 from exda_primitives.cli import app
 from exda_primitives.demo.model import tiny_restormer
+from exda_primitives.files import fingerprint
 from exda_primitives.inspection import embeddings
 from exda_primitives.inspection.pictures import degraded
+from exda_primitives.inspection.table import printed
 
 
 def run(*arguments: object) -> Result:
@@ -57,6 +60,8 @@ def test_the_demo(images: Path, tmp_path: Path) -> None:
     assert {"torch", "commit", "cpu"} <= held["machine"].keys()
     assert held["config"]["labels"] == ["noise50", "haze"]
     assert held["config"]["pictures"] == 8
+    assert held["config"]["images"] == images.name
+    assert held["config"]["images_sha256"] == fingerprint(images)
     assert held["config"]["exda"]["tokens"] == 1
     assert held["config"]["versions"]["scikit-learn"]
     clusters = [row for row in held["runs"] if row["measure"] == "clusters"]
@@ -64,7 +69,9 @@ def test_the_demo(images: Path, tmp_path: Path) -> None:
         (of, block) for of in ("outputs", "tokens") for block in ("all", *blocks)
     ]
     assert all(0 <= row["nmi"] <= 1 and -1 <= row["ari"] <= 1 for row in clusters)
-    assert "latent.0.attn" in (out / "inspect.md").read_text()
+    text = (out / "inspect.md").read_text()
+    assert "latent.0.attn" in text
+    assert "umap.png was not drawn" in text
 
     arrays = np.load(out / "embeddings.npz")
     assert arrays["labels"].tolist() == ["noise50"] * 4 + ["haze"] * 4
@@ -122,6 +129,54 @@ def test_blocks_without_tokens_of_a_model_that_has_some(images: Path, tmp_path: 
     result = run(tmp_path / "partly.safetensors", *options(images, tmp_path / "out"), "--block", "latent")
     assert result.exit_code == 0, result.output
     assert "tokens.png was not drawn" in result.output
+
+
+def test_the_smallest_pictures(images: Path, tmp_path: Path) -> None:
+    """The deepest maps are then of a few pixels, and the compact ones of a single pixel."""
+    out = tmp_path / "out"
+    command = ["--images", images, "--out", out, "--degrade", "noise50", "--degrade", "haze", "--seeds", 1]
+    blocks = ["--block", "latent", "--block", "decoder_level2"]
+    result = run("demo", *command, "--size", 16, *blocks)
+    assert result.exit_code == 0, result.output
+    assert "tokens of latent.0.attn were not clustered: only 1 of the points are different" in result.output
+    held = json.loads((out / "inspect.json").read_text())
+    clusters = {(row["of"], row["block"]) for row in held["runs"] if row["measure"] == "clusters"}
+    assert clusters == {
+        ("outputs", "all"),
+        ("outputs", "latent.0.attn"),
+        ("outputs", "decoder_level2.0.attn"),
+        ("tokens", "all"),
+        ("tokens", "decoder_level2.0.attn"),
+    }
+
+
+def test_an_inspection_that_fails_can_be_repeated(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    failed = run("demo", *options(images, out), "--size", 16, "--block", "latent")
+    assert failed.exit_code == 1
+    assert "tokens of latent.0.attn were not clustered" in failed.output
+    assert list(out.iterdir()) == []
+    again = run("demo", *options(images, out), "--block", "latent", "--of", "outputs")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_folder_that_cannot_be_made(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("demo", *options(images, tmp_path / "file" / "out"))
+    assert result.exit_code == 1
+    assert "cannot hold results" in result.output
+
+
+def test_names_of_blocks_are_whole_on_a_narrow_terminal() -> None:
+    runs = [
+        {"measure": "clusters", "of": "outputs", "block": block, "features": 8, "seed": 0, "nmi": 0.5, "ari": 0.25}
+        for block in ("encoder_level1.0.attn", "encoder_level1.1.attn")
+    ]
+    console = Console(width=50)
+    with console.capture() as captured:
+        console.print(printed({"runs": runs}))
+    lines = [line.split("│") for line in captured.get().splitlines() if "│" in line]
+    assert "".join(cells[2].strip() for cells in lines) == "encoder_level1.0.attnencoder_level1.1.attn"
 
 
 def test_a_file_and_labels_from_folders(tmp_path: Path) -> None:

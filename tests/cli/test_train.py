@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tests.training.runs import checkpoint, pictures, settings
@@ -55,6 +56,19 @@ def test_dry_run_says_it_all_and_does_nothing(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_picture_is_said(command, tmp_path):
+    np.savez(tmp_path / "more.npz", pictures=np.zeros((1, 20, 20, 3), np.uint8), labels=np.zeros(1))
+    done = command("--dry-run", "--set", f"data.source={tmp_path / 'more.npz'}")
+    assert done.exit_code == 0, done.output
+    assert "noise25, haze; no pictures, left out: labels" in done.output
+
+
+def test_a_folder_that_cannot_be(command, tmp_path):
+    done = command(out=tmp_path / "run.yaml" / "out")
+    assert done.exit_code == 1
+    assert "cannot hold results" in done.output
+
+
 def test_the_same_command_again(command, tmp_path):
     assert command().exit_code == 0
     before = (tmp_path / "out" / "result.json").read_bytes()
@@ -89,6 +103,7 @@ def test_divergence_is_an_error_not_a_traceback(command, tmp_path):
         (("--set", "model.name=unet"), "there is no such network"),
         (("--set", "data.source=nowhere"), "nowhere does not exist"),
         (("--set", "primitives.include=head"), "selects none of the recognised attentions"),
+        (("--set", "data.patch=20"), "data.patch: found 20, restormer takes multiples of 8"),
         (("--accelerator", "tpu"), "found 'tpu', expected one of auto, cpu, gpu"),
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
     ],

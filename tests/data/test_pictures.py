@@ -57,6 +57,43 @@ class TestFoldersAndZips:
             assert torch.equal(one, other)
         assert "4 pictures, 2 other files left out" in repr(folder)
 
+    def test_a_member_without_a_name(self, tmp_path: Path) -> None:
+        path = in_zip(tmp_path, **{"a.png": bytes_of_a_png(), "b": b""})
+        whole = bytearray(path.read_bytes())
+        # A name ends at its first zero; in the directory it comes after 46 bytes.
+        whole[whole.rindex(b"PK\x01\x02") + 46] = 0
+        path.write_bytes(whole)
+        pictures = open_pictures(path)
+        assert (pictures.names, pictures.left_out) == (("a.png",), ("",))
+
+    def test_links_are_followed(self, tmp_path: Path) -> None:
+        write_pictures(tmp_path, ["elsewhere/a.png", "elsewhere/below/b.png", "some/c.png"])
+        some = tmp_path / "some"
+        (some / "linked").symlink_to(tmp_path / "elsewhere")
+        (some / "again").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "back").symlink_to(some)
+        (some / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        pictures = open_pictures(some)
+        below = ("a.png", "below/b.png")
+        linked = [f"{folder}/{name}" for folder in ("again", "linked") for name in below]
+        assert pictures.names == (*linked[:2], "c.png", "gone.png", *linked[2:])
+        with pytest.raises(ImageError, match=r"gone\.png cannot be read"):
+            pictures[3]
+
+    def test_a_folder_that_cannot_be_looked_into(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_pictures(tmp_path, ["a.png", "locked/b.png"])
+        original = Path.iterdir
+
+        def refused(self: Path) -> object:
+            # Whoever runs this may have all rights.
+            if self.name == "locked":
+                raise PermissionError(13, "Permission denied")
+            return original(self)
+
+        monkeypatch.setattr(Path, "iterdir", refused)
+        with pytest.raises(ImageError, match=r"locked cannot be looked into \(Permission denied\)"):
+            open_pictures(tmp_path)
+
     def test_values_are_the_bytes_by_255(self, tmp_path: Path) -> None:
         path = write_picture(tmp_path / "one.png", height=3, width=7)
         pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -93,6 +94,21 @@ def test_a_broken_file(elsewhere: Path, content: bytes) -> None:
     (elsewhere / "bad.npz").write_bytes(content)
     with pytest.raises(ConfigError, match=r"bad.npz: cannot be read as digits"):
         load_digits(Path("bad.npz"))
+
+
+def test_damage_inside_of_a_packed_file(elsewhere: Path) -> None:
+    np.savez_compressed("bad.npz", images=BYTES)
+    whole = Path("bad.npz").read_bytes()
+    for start in range(0, len(whole), 3):
+        Path("bad.npz").write_bytes(whole[:start] + b"\xff\xff\xff" + whole[start + 3 :])
+        # Where nothing is read, nothing is missed.
+        with suppress(ConfigError):
+            assert torch.equal(load_digits(Path("bad.npz")).images[:, 0], torch.from_numpy(BYTES) / 255)
+
+
+def test_a_file_is_read_where_mnist_might_be_fetched(elsewhere: Path) -> None:
+    np.savez("some.npz", images=BYTES)
+    assert load_digits(Path("some.npz"), download=True).source == "some.npz"
 
 
 def test_places_that_hold_nothing(elsewhere: Path) -> None:

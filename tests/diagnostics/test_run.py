@@ -63,6 +63,10 @@ def test_every_run_is_there_once(result: tuple[type[Experiment], Path]) -> None:
     assert len(set(values)) == len(values)
 
 
+def test_what_is_asked_for_twice_is_trained_once() -> None:
+    assert len(grid(DigitsExperiment(some_digits(), [1, 1, 2], 2, NAMES), [0, 0])) == 4
+
+
 def test_tokens_are_compared_in_channel_attention_alone() -> None:
     found = {(each.condition, each.variant) for each in grid(tiny(FunctionExperiment), [0])}
     assert (f"{CHANNELS}, order 2", "token") in found

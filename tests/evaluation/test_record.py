@@ -67,6 +67,7 @@ def test_four_files(tmp_path: Path) -> None:
     result = results.read(tmp_path / "evaluate.json", "evaluate")
     assert result["seeds"] == [0]
     assert result["machine"]["torch"] == torch.__version__
+    assert {"torchmetrics", "numpy", "pillow"} <= result["machine"].keys()
     assert result["machine"]["commit"]
     rain, noise, average = result["runs"]
     assert (rain["psnr"], rain["pictures"], rain["degraded_psnr"]) == (32, 2, 21)

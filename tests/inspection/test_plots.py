@@ -1,5 +1,7 @@
 """What the figures show."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -21,6 +23,8 @@ def test_no_two_labels_look_alike() -> None:
         (tuple(each.get_facecolor()[0]), each.get_paths()[0].vertices.tobytes()) for each in made.axes[0].collections
     }
     assert len(looks) == 12
+    # For those who see no colours.
+    assert len({shape for _, shape in looks}) == 7
 
 
 def test_agreements() -> None:
@@ -29,6 +33,19 @@ def test_agreements() -> None:
     dots = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
     assert dots == pytest.approx([0.6, 0.1, 0.3, 0.0])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["all", "latent"]
+
+
+def test_an_agreement_below_0_is_inside() -> None:
+    made = agreements({"outputs": {"all": [(0.5, -0.3)]}, "tokens": {"all": [(0.5, 0.2)]}}, "")
+    assert [axes.get_xlim()[0] for axes in made.axes] == pytest.approx([-0.35, -0.35])
+
+
+def test_spectra_of_maps_too_small_to_have_one(tmp_path: Path) -> None:
+    nothing = torch.full((BINS,), torch.nan, dtype=torch.float64)
+    nothing[-1] = 0
+    made = spectra_figure({"a": {"input": torch.ones(BINS)}, "b": {"input": nothing}}, "")
+    made.savefig(tmp_path / "spectra.png")
+    assert [text.get_text() for text in made.axes[1].texts] == ["no power at any frequency"]
 
 
 def test_spectra() -> None:

@@ -1,7 +1,11 @@
 """Two processes that train together compute what one does with as large a batch."""
 
+import numpy as np
+import pytest
 import torch
 from tests.training.runs import TINY, checkpoint, config, pictures, run
+
+import exda_primitives as exda
 
 # AdaIR has parameters that nothing uses, as PromptIR does.
 ADAIR = {"name": "adair", "arguments": TINY}
@@ -31,3 +35,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     for part in ("state_dict", "average"):
         # Measured: 8e-7, where a single step moves a weight by up to RATE.
         torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=RATE / 100)
+
+
+def test_an_error_of_one_process_is_that_of_the_run(tmp_path):
+    np.savez(tmp_path / "small.npz", pictures=np.zeros((1, 9, 20, 3), np.uint8))
+    told = config(tmp_path, data={"source": str(tmp_path / "small.npz")})
+    with pytest.raises(exda.ImageError, match=r"pictures/0 has 9 x 20 pixels, too few for patches of 16"):
+        run(told, tmp_path / "out", devices=2)

@@ -1,5 +1,6 @@
 """Whole runs of a few steps."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -113,6 +114,25 @@ def test_the_host_stays_as_it_is_when_the_new_parameters_train_alone(tmp_path):
     moved = {name for name, each in before.named_parameters() if not torch.equal(each, after[name])}
     assert moved == {name for name, each in before.named_parameters() if id(each) in ours}
     assert result["runs"][0]["trained_parameters"] == sum(each.numel() for each in exda.new_parameters(before))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_is_too_small_is_named(tmp_path, workers):
+    """In the midst of a run, whose checkpoint stays."""
+    told = config(tmp_path, data={"source": some_small(tmp_path), "workers": workers}, recipe={"save_every": 1})
+    with pytest.raises(
+        exda.ImageError, match=r"^small has 9 x 20 pixels, too few for patches of 16; make the"
+    ) as caught:
+        run(told, tmp_path / "out")
+    assert "Traceback" not in str(caught.value)
+    assert checkpoint(tmp_path / "out")["step"] > 0
+
+
+def some_small(folder):
+    """Pictures of which one is too small, and none that the fingerprint looks at."""
+    sizes = {"a": 20, "b": 20, "small": 9, "d": 20, "e": 20}
+    np.savez(folder / "some.npz", **{name: np.zeros((side, 20, 3), np.uint8) for name, side in sizes.items()})
+    return str(folder / "some.npz")
 
 
 def test_two_runs_are_alike_and_the_seed_matters(tmp_path):

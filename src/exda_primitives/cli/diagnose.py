@@ -24,11 +24,12 @@ diagnose = typer.Typer(
 Out = Annotated[
     Path, typer.Option(help="Folder for the results; what it holds of them is not trained again.", file_okay=False)
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Fewer steps and conditions: about a minute.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer steps, conditions and forms: about a minute.")]
 Seeds = Annotated[int, typer.Option(help="How often each network is trained, from seeds 0, 1, ...", min=1)]
 Steps = Annotated[int | None, typer.Option(help="Of training, instead of the experiment's own number.", min=1)]
 Variants = Annotated[
-    list[str] | None, typer.Option("--variant", help="Form of the value path, several times; by default all.")
+    list[str] | None,
+    typer.Option("--variant", help="Form of the value path, several times; by default those that the task is about."),
 ]
 
 
@@ -57,12 +58,14 @@ def digits(
     download: Annotated[bool, typer.Option("--download", help="Fetch MNIST into the folder.")] = False,
     depth: Annotated[list[int] | None, typer.Option(help="Attentions one after the other, several times.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, by default 32.", min=1)] = None,
-    rate: Annotated[float | None, typer.Option(help="Of learning, by default 0.002.", min=0)] = None,
+    rate: Annotated[float | None, typer.Option(help="Of learning, above 0, by default 0.002.", min=0)] = None,
 ) -> None:
     """Restore degraded digits by channel attention alone, with linear and with non-linear values."""
     from ..diagnostics.data import load_digits  # noqa: PLC0415
     from ..diagnostics.digits import DigitsExperiment, quick_options  # noqa: PLC0415
 
+    if rate == 0:
+        raise typer.BadParameter("a rate of 0 learns nothing", param_hint="--rate")
     with plainly():
         options = _options(quick_options() if quick else {}, steps, variant, batch=batch, rate=rate)
         found = load_digits(data, download=download)
@@ -98,6 +101,8 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     from ..diagnostics.plot import figure  # noqa: PLC0415
     from ..diagnostics.run import run  # noqa: PLC0415
     from ..diagnostics.table import markdown, printed  # noqa: PLC0415
+    from ..errors import ConfigError  # noqa: PLC0415
+    from ..files import replacing  # noqa: PLC0415
     from ..plotting import matplotlib_figure  # noqa: PLC0415
 
     # Whether it is there is better known before the training than after.
@@ -112,6 +117,9 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
         TimeRemainingColumn(),
     )
     path = out / f"diagnose_{experiment.kind}.json"
+    beside = [each for each in map(path.with_suffix, (".md", ".png")) if each.exists()]
+    if beside and not path.exists():
+        raise ConfigError(f"{beside[0]} exists without {path.name} and would be overwritten; give another folder")
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(experiment.kind, total=1.0)
 
@@ -120,8 +128,10 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
 
         result = run(experiment, path, range(seeds), command_line(), on_progress)
         progress.update(task, completed=1.0)
-    path.with_suffix(".md").write_text(markdown(type(experiment), result))
-    figure(type(experiment), result).savefig(path.with_suffix(".png"), dpi=150)
+    with replacing(path.with_suffix(".md")) as partial:
+        partial.write_text(markdown(type(experiment), result), encoding="utf-8")
+    with replacing(path.with_suffix(".png")) as partial:
+        figure(type(experiment), result).savefig(partial, format="png", dpi=150)
     for table in printed(type(experiment), result):
         console.print(table)
     console.print(machine_line(result["machine"]), markup=False, highlight=False)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from .command import command_line
 from .errors import plainly
+from .pictures import opened
 
 if TYPE_CHECKING:
     import torch
@@ -85,14 +86,16 @@ def evaluate(
     from ..evaluation.record import configuration, refuse_others, write  # noqa: PLC0415
     from ..evaluation.run import chosen  # noqa: PLC0415
     from ..plotting import matplotlib_figure  # noqa: PLC0415
+    from ..results import check_writable  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
 
     source = Source(benchmark, root, pairs, clean, degrade or [], seed, whole=not partial)
     where = named_device(device)
     with plainly():
         by = protocol_named(protocol)
-        # Whether it is there is better known before the work than after.
+        # Both are better known before the work than after.
         matplotlib_figure("evaluate")
+        check_writable(out)
         network, published, restorer = _network(checkpoint, model, patch, where, half, tile, benchmark)
         cases = source.cases(restorer.channels)
         wanted = chosen(cases, degradation or ())
@@ -143,12 +146,11 @@ class Source:
         Raises:
             ExDAError: for what is missing, left over, or of another number.
         """
-        from ..data import open_pictures  # noqa: PLC0415
         from ..data.benchmarks import weatherbench_files  # noqa: PLC0415
         from ..evaluation import benchmark_files, clean_cases, file_cases, paired_folders  # noqa: PLC0415
 
         if self.clean is not None:
-            return clean_cases(open_pictures(self.clean, 1 if channels == 1 else 3), self.degrade, self.seed)
+            return clean_cases(opened(self.clean, 1 if channels == 1 else 3), self.degrade, self.seed)
         if self.pairs is not None:
             if self.benchmark:
                 return file_cases(weatherbench_files(*self.pairs, whole=self.whole))

@@ -10,9 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..files import fingerprint
 from .command import command_line
 from .devices import named_device
 from .errors import plainly
+from .pictures import opened
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,10 +111,10 @@ def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     else:
         network = create(checkpoint=name)
         data = Path(name).read_bytes()
-    about: dict[str, Any] = {"model": name, "model_sha256": hashlib.sha256(data).hexdigest()}
+    about: dict[str, Any] = {"model": Path(name).name, "model_sha256": hashlib.sha256(data).hexdigest()}
     if patch is not None:
         load(network, patch)
-        about |= {"patch": str(patch), "patch_sha256": hashlib.sha256(patch.read_bytes()).hexdigest()}
+        about |= {"patch": patch.name, "patch_sha256": fingerprint(patch)}
     return network, about | {"exda": config_of(network).as_dict() if is_patched(network) else None}
 
 
@@ -131,11 +133,10 @@ def _demo(name: str) -> tuple[nn.Module, bytes]:
 def _pictures(
     network: nn.Module, images: Path, names: list[str] | None, by_folder: bool, size: int, seed: int
 ) -> LabelledPictures:
-    from ..data import open_pictures  # noqa: PLC0415
     from ..inspection.pictures import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
     from ..restoration import Restorer  # noqa: PLC0415
 
-    found = open_pictures(images, channels=3 if Restorer(network).channels == 3 else 1)
+    found = opened(images, 3 if Restorer(network).channels == 3 else 1)
     return labelled_by_folder(found, size) if by_folder else degraded(found, names or DEFAULT, size, seed)
 
 
@@ -152,7 +153,8 @@ def _kinds(given: list[str] | None, network: nn.Module, blocks: list[str] | None
 
 def _about(images: Path, pictures: LabelledPictures) -> dict[str, Any]:
     return {
-        "images": str(images),
+        "images": images.name,
+        "images_sha256": fingerprint(images),
         "pictures": len(pictures),
         "labels": pictures.kinds,
         "labels_from": "degradation" if pictures.made else "folders",

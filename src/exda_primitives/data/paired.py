@@ -78,12 +78,13 @@ class _Seeded(Dataset[Pair], ABC):
         if degraded is not None and degraded.shape != clean.shape:
             raise ImageError(
                 f"{name} ({degradation}): the degraded picture has shape {tuple(degraded.shape)}, the clean one "
-                f"{tuple(clean.shape)}"
+                f"{tuple(clean.shape)}: they are no pair"
             )
         if self._patch is not None:
             if min(clean.shape[-2:]) < self._patch:
                 raise ImageError(
-                    f"{name} has {clean.shape[-2]} x {clean.shape[-1]} pixels, too few for patches of {self._patch}"
+                    f"{name} has {clean.shape[-2]} x {clean.shape[-1]} pixels, too few for patches of {self._patch}; "
+                    f"make the patches smaller, or take it out of the set"
                 )
             turn = _below(8, generator)
             clean = _turned(clean, turn)

@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
@@ -61,10 +61,10 @@ class Pictures(ABC, Sequence[Tensor]):
 
 
 class FolderPictures(Pictures):
-    """All pictures below a folder."""
+    """All pictures below a folder, those behind links too."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
-        files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+        files = sorted(file.relative_to(path).as_posix() for file in _files_below(path))
         super().__init__(path, *_sorted_out(files), channels)
 
     def _read(self, index: int) -> Tensor:
@@ -78,7 +78,8 @@ class ZipPictures(Pictures):
         self._archive: zipfile.ZipFile | None = None
         self._process = 0
         with _opened_zip(path) as archive:
-            members = sorted(member.filename for member in archive.infolist() if not member.is_dir())
+            # ZipInfo.is_dir fails on a name without a letter.
+            members = sorted(name for name in archive.namelist() if not name.endswith("/"))
         outside = [name for name in members if _leaves(name)]
         if outside:
             raise ImageError(f"{path} names files outside of itself: {some_of(outside)}; it is not read")
@@ -155,7 +156,8 @@ def open_pictures(path: str | Path, channels: Channels = 3) -> Pictures:
     """The pictures of a folder and all folders below, of a zip, or of the arrays of an npz, sorted by name.
 
     Args:
-        path: of a folder or a file. Pictures in files are told by their ending: PNG, JPEG, BMP, TIFF, WebP, PGM, PPM.
+        path: of a folder, in which links are followed, or of a file. Pictures in files are told by their ending: PNG,
+            JPEG, BMP, TIFF, WebP, PGM, PPM.
         channels: 3 for RGB or 1 for grey, into which all pictures are converted.
 
     Raises:
@@ -179,6 +181,30 @@ def open_pictures(path: str | Path, channels: Channels = 3) -> Pictures:
     if path.suffix.lower() not in kinds:
         raise ImageError(f"{path} is neither a folder nor a .zip or .npz")
     return kinds[path.suffix.lower()](path, channels)
+
+
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files, of links that lead nowhere as well: when it is read, one of these is missed by name.
+
+    Args:
+        folder: to look into, as are those below.
+        above: real places of the folders on the way there; a link back to one of them would go on for ever.
+
+    Raises:
+        ImageError: for a folder that cannot be looked into.
+    """
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise ImageError(f"{folder} cannot be looked into ({error.strerror or error})") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(entry, above | {real})
+        else:
+            yield entry
 
 
 def _sorted_out(files: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,13 @@ def load_digits(data: Path | None = None, *, download: bool = False) -> Digits:
         data: an .npz with ``images``, (n, H, W), bytes or floats in [0, 1]; or a folder with torchvision's MNIST (its
             argument ``root``). By default ``data`` in the working directory if it holds MNIST, else the 1,797 digits
             of 8x8 pixels of scikit-learn.
-        download: let torchvision fetch MNIST where the folder does not hold it.
+        download: let torchvision fetch MNIST where the folder does not hold it; with a file, nothing is fetched.
 
     Raises:
         ConfigError: for a path that holds no digits.
         ExDAError: where the package that is needed is missing.
     """
-    if data is not None and not data.is_dir() and not download:
+    if data is not None and not data.is_dir() and (data.exists() or not download):
         return _from_npz(data)
     folder = data or DEFAULT_FOLDER
     if data is not None or download or (folder / "MNIST" / "raw").is_dir():
@@ -59,7 +60,18 @@ def _from_npz(path: Path) -> Digits:
     try:
         with np.load(path, allow_pickle=False) as held:
             images = held["images"]
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    # RuntimeError: encrypted, or packed in a way that Python does not know.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ConfigError(
             f"{path}: cannot be read as digits ({error}); expected an .npz with 'images', (n, H, W), or a folder with "
             f"torchvision's MNIST"

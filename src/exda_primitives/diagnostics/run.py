@@ -63,14 +63,15 @@ def run(
 
 
 def grid(experiment: Experiment, seeds: Sequence[int]) -> list[Run]:
-    """All runs, seed by seed: of an interrupted experiment every variant has as many."""
-    return [
+    """All runs, seed by seed: of an interrupted experiment every variant has as many. None comes twice."""
+    runs = [
         Run(condition, variant, seed)
         for seed in seeds
         for condition in experiment.conditions
         for variant in experiment.variants
         if experiment.has(condition, variant)
     ]
+    return list(dict.fromkeys(runs))
 
 
 @contextmanager

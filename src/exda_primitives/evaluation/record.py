@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from .. import results
 from ..bench.machine import machine
 from ..errors import ConfigError
+from ..files import fingerprint
 from ..restoration.images import replace
 from .plot import figure
 from .protocols import Protocol
@@ -26,6 +27,8 @@ from .table import markdown
 KIND = "evaluate"
 FILE = "evaluate.json"
 _BESIDE = (".csv", ".md", ".png")
+_MATTER = ("torchmetrics", "numpy", "pillow")
+"""Packages beside PyTorch that figures depend on: PSNR, noise, and the decoding of pictures."""
 
 
 def configuration(
@@ -63,15 +66,11 @@ def configuration(
 
 def file_digest(path: Path) -> dict[str, str]:
     """A file's name and the SHA-256 of what it holds."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"file": path.name, "sha256": digest.hexdigest()}
+    return {"file": path.name, "sha256": fingerprint(path)}
 
 
 def refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes sure that no result of anything else would be replaced.
+    """Makes sure, before the work, that no result of anything else would be replaced.
 
     Raises:
         ConfigError: for a folder that holds results of another configuration, kind or version, or files in the place of
@@ -127,7 +126,7 @@ def write(
         "kind": KIND,
         "schema": results.SCHEMA,
         "command": command,
-        "machine": machine(device),
+        "machine": machine(device) | {package: version(package) for package in _MATTER},
         "config": dict(config),
         "note": note,
         "seeds": [config["seed"]],

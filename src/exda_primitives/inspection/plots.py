@@ -15,7 +15,8 @@ from .spectra import FREQUENCIES, INPUT, NONLINEAR, OUTPUT, VALUE
 from .token_maps import area
 
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY_BLUE, BLACK, YELLOW)
-_MARKERS = "os^DvP*X"
+# One less than there are colours: 56 labels before two share both.
+_MARKERS = "os^DvPX"
 # V' is dashed, for where it hides V.
 _LINES = {INPUT: (BLUE, "-"), OUTPUT: (ORANGE, "-"), VALUE: (GREEN, "-"), NONLINEAR: (BLACK, "--")}
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -32,7 +33,7 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
     """
     made = matplotlib_figure("diagnose").Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
     for axes, (name, points) in zip(made.subplots(1, len(planes), squeeze=False).flat, planes.items(), strict=True):
-        for label, colour, marker in zip(dict.fromkeys(labels), cycle(_COLOURS), cycle(_shapes()), strict=False):
+        for label, colour, marker in zip(dict.fromkeys(labels), cycle(_COLOURS), cycle(_MARKERS), strict=False):
             mine = points[[each == label for each in labels]]
             axes.scatter(*mine.T.numpy(), s=24, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0)
         # A projection's axes have no unit.
@@ -40,11 +41,6 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
     made.axes[0].legend(fontsize="small")
     made.suptitle(title)
     return made
-
-
-def _shapes() -> list[str]:
-    """As many of one shape as there are colours, so that no two labels share both."""
-    return [marker for marker in _MARKERS for _ in _COLOURS]
 
 
 def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], title: str) -> Any:
@@ -55,6 +51,10 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
         title: of the figure.
     """
     most = max(len(blocks) for blocks in found.values())
+    # ARI may be below 0.
+    least = min(
+        0.0, *(value for blocks in found.values() for pairs in blocks.values() for each in pairs for value in each)
+    )
     made = matplotlib_figure("diagnose").Figure(
         figsize=(4.2 + 3.6 * len(found), 1.4 + 0.26 * most), layout="constrained"
     )
@@ -67,7 +67,7 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
                 axes.plot([min(values), max(values)], [at, at], color=colour, linewidth=2, alpha=0.5)
                 label = score if place == 0 else None
                 axes.plot(spread(values).mean, at, "os"[index], color=colour, markersize=5, label=label)
-        axes.set(title=of, xlabel="agreement with the degradation", xlim=(-0.05, 1.05))
+        axes.set(title=of, xlabel="agreement with the degradation", xlim=(least - 0.05, 1.05))
         axes.set_yticks(range(len(blocks)), list(blocks))
         axes.invert_yaxis()
     made.axes[0].legend(fontsize="small")
@@ -86,7 +86,13 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
     rows = -(-len(found) // columns)
     made = matplotlib_figure("diagnose").Figure(figsize=(1 + 3.2 * columns, 1 + 2.6 * rows), layout="constrained")
     panels = list(made.subplots(rows, columns, squeeze=False).flat)
+    shown = []
     for axes, (name, powers) in zip(panels, found.items(), strict=False):
+        if not any((power > 0).any() for power in powers.values()):
+            # A logarithmic axis without a point is an error.
+            axes.set(title=name, xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "no power at any frequency", ha="center", va="center", fontsize="small")
+            continue
         for what, power in powers.items():
             there = (power > 0).nonzero().flatten()
             colour, line = _LINES[what]
@@ -94,10 +100,11 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
         axes.set(title=name, xscale="log", yscale="log", xlim=(0.0075, 0.52))
         axes.set_xticks(_TICKS, map(str, _TICKS))
         axes.minorticks_off()
+        shown.append(axes)
     for axes in panels[len(found) :]:
         axes.set_axis_off()
-    longest = max(range(len(found)), key=lambda i: len(list(found.values())[i]))
-    panels[longest].legend(fontsize="small")
+    if shown:
+        max(shown, key=lambda axes: len(axes.lines)).legend(fontsize="small")
     made.supxlabel("frequency (cycles per pixel of the map)")
     made.supylabel("power")
     made.suptitle(title)

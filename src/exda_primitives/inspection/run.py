@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def run(
     Args:
         model: patched or not.
         pictures: with labels.
-        out: folder, is made if need be; ``inspect.json`` is written last.
+        out: folder, is made if need be; files appear in it when all are complete.
         question: what to find out.
         config: what is known of model and pictures, plain data, for the result.
         command: what to type to get the same files.
@@ -88,8 +89,9 @@ def run(
         The result as it is in the file, and what was not done, in words.
 
     Raises:
-        ConfigError: for files that are there already, and labels that cannot be told apart.
-        ExDAError: whatever the parts raise; ``inspect.json`` is then not written.
+        ConfigError: for files that are there already, a folder that cannot be made, and labels that cannot be told
+            apart.
+        ExDAError: whatever the parts raise; no file is then written.
     """
     free(out)
     check_labels(pictures.labels, len(pictures))
@@ -109,22 +111,26 @@ def run(
 
         embedded[of] = stacked(collect(model, pictures, those, READERS[of], on_picture))
     out.mkdir(parents=True, exist_ok=True)
-    _save(out / "embeddings.npz", embedded, pictures)
-
-    on_progress("k-means", 0.7)
-    scores = _clustered(embedded, pictures.labels, question.seeds, result)
-    agreements(scores, "k-means against the true degradation").savefig(out / "clusters.png", dpi=150)
-    notes = _projected(out, embedded, pictures, question.seed, on_progress)
-    shown = {f"{pictures.labels[i]}: {Path(pictures.name(i)).stem}": pictures[i] for i in pictures.one_of_each()}
-    on_progress("spectra", 0.9)
-    _spectra(out, model, shown, question.blocks, result)
-    if seen:
-        on_progress("token maps", 0.95)
-        _tokens(out, model, shown, question.blocks, result)
-    else:
-        notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
-    (out / "inspect.md").write_text(markdown(result))
-    write(out / "inspect.json", result)
+    # Left half done, the folder would be refused the next time.
+    with TemporaryDirectory(prefix=".inspect-", dir=out) as name:
+        partial = Path(name)
+        _save(partial / "embeddings.npz", embedded, pictures)
+        on_progress("k-means", 0.7)
+        scores, notes = _clustered(embedded, pictures.labels, question.seeds, result)
+        agreements(scores, "k-means against the true degradation").savefig(partial / "clusters.png", dpi=150)
+        notes += _projected(partial, embedded, pictures, question.seed, on_progress)
+        shown = {f"{pictures.labels[i]}: {Path(pictures.name(i)).stem}": pictures[i] for i in pictures.one_of_each()}
+        on_progress("spectra", 0.9)
+        _spectra(partial, model, shown, question.blocks, result)
+        if seen:
+            on_progress("token maps", 0.95)
+            _tokens(partial, model, shown, question.blocks, result)
+        else:
+            notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
+        (partial / "inspect.md").write_text(markdown(result, notes))
+        write(partial / "inspect.json", result)
+        for path in partial.iterdir():
+            path.rename(out / path.name)
     on_progress("done", 1)
     return result, notes
 
@@ -160,17 +166,30 @@ def _save(path: Path, embedded: Mapping[Of, Mapping[str, Tensor]], pictures: Lab
 
 def _clustered(
     embedded: Mapping[Of, Mapping[str, Tensor]], labels: Sequence[str], seeds: Sequence[int], result: Result
-) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """What is embedded -> block -> (NMI, ARI) of each seed; all go into the result."""
+) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], list[str]]:
+    """What is embedded -> block -> (NMI, ARI) of each seed, which all go into the result; what was left out, and why.
+
+    Raises:
+        ConfigError: where not even all blocks together can be clustered.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    notes = []
     for of, blocks in embedded.items():
         everything = {ALL: concatenated(blocks)} if len(blocks) > 1 else {}
         for block, points in {**everything, **blocks}.items():
-            for score in agreement(points, labels, seeds):
+            try:
+                scores = agreement(points, labels, seeds)
+            except ConfigError as error:
+                left_out = f"{of} of {block} were not clustered: {error}"
+                if of not in found:
+                    raise ConfigError(left_out) from None
+                notes.append(left_out)
+                continue
+            for score in scores:
                 of_block = {"measure": "clusters", "of": of, "block": block, "features": points.shape[1]}
                 result["runs"].append(of_block | score._asdict())
                 found.setdefault(of, {}).setdefault(block, []).append((score.nmi, score.ari))
-    return found
+    return found, notes
 
 
 def _projected(

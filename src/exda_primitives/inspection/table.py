@@ -31,8 +31,13 @@ def rows_of(result: Result) -> list[list[str]]:
     return rows
 
 
-def markdown(result: Result) -> str:
-    """Everything, for a file."""
+def markdown(result: Result, notes: Sequence[str] = ()) -> str:
+    """Everything, for a file.
+
+    Args:
+        result: of an inspection.
+        notes: what was not done, in words.
+    """
     settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
     parts = [
         "# What the attentions know of the degradation",
@@ -41,6 +46,7 @@ def markdown(result: Result) -> str:
         "",
         *(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(result))),
         "",
+        *(line for note in notes for line in (f"{note}.", "")),
         f"Configuration: {settings}. Seeds of k-means: {', '.join(map(str, result['seeds']))}.",
         "",
         machine_line(result["machine"]),
@@ -54,7 +60,10 @@ def printed(result: Result) -> Table:
     """For the terminal."""
     from rich.table import Table  # noqa: PLC0415  (for printing alone)
 
-    table = Table(*HEAD)
+    table = Table()
+    for title in HEAD:
+        # A name that is cut off could be that of several blocks.
+        table.add_column(title, overflow="fold" if title == "block" else "ellipsis")
     for row in rows_of(result):
         table.add_row(*row)
     return table

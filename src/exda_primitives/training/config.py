@@ -13,7 +13,7 @@ from .decode import decode
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trained = Literal["all", "new"]
-Benchmark = Literal["promptir-3", "promptir-5", "moceir-3", "moceir-5", "allweather", "cdd11", "medical"]
+Benchmark = Literal["promptir-3", "promptir-5", "moce-ir-3", "moce-ir-5", "allweather", "cdd11", "amir"]
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ Split = Literal["train", "test"]
 BENCHMARKS: Mapping[Benchmark, Callable[..., PairedFiles]] = {
     "promptir-3": partial(promptir_files, setting=3),
     "promptir-5": partial(promptir_files, setting=5),
-    "moceir-3": partial(moceir_files, setting=3),
-    "moceir-5": partial(moceir_files, setting=5),
+    "moce-ir-3": partial(moceir_files, setting=3),
+    "moce-ir-5": partial(moceir_files, setting=5),
     "allweather": allweather_files,
     "cdd11": cdd11_files,
-    "medical": lambda root, split, whole: medical_files(root, split),
+    "amir": lambda root, split, whole: medical_files(root, split),
 }
 """What ``data.benchmark`` may name."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
+from ..results import check_writable
 from .config import TrainConfig, differences
 from .state import read_checkpoint
 
@@ -43,11 +44,11 @@ class Folder(NamedTuple):
         """The checkpoint to go on from, or None in a folder that holds nothing of a run.
 
         Raises:
-            ConfigError: if it was made with another configuration, or if there are files of a run without one.
+            ConfigError: if it was made with another configuration, if there are files of a run without one, or if
+                nothing can be written there.
             CheckpointError: if it cannot be read.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path}: is a file, expected a folder.")
+        check_writable(self.path)
         if not self.checkpoint.exists():
             there = [path.name for path in (self.weights, self.result, self.plot) if path.exists()]
             if there:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+
+from ..errors import ExDAError
 
 
 class PairsByEpoch(Sized, Protocol):
@@ -36,8 +38,12 @@ class Place(NamedTuple):
     item: int
 
 
-class AtPlaces(Dataset[Pair]):
-    """The pairs by :class:`Place`, so that processes that prepare them need not be told when an epoch begins."""
+class AtPlaces(Dataset[Pair | ExDAError]):
+    """The pairs by :class:`Place`, so that processes that prepare them need not be told when an epoch begins.
+
+    An error of the library is handed over as one, see :func:`batched`: of what such a process raises, the traceback is
+    all that is left.
+    """
 
     def __init__(self, pairs: PairsByEpoch) -> None:
         self._pairs = pairs
@@ -46,10 +52,22 @@ class AtPlaces(Dataset[Pair]):
         """To be called in each process that prepares pairs, all of which would set the epoch of one data set."""
         self._pairs = deepcopy(self._pairs)
 
-    def __getitem__(self, place: Place) -> Pair:
+    def __getitem__(self, place: Place) -> Pair | ExDAError:
         self._pairs.set_epoch(place.epoch)
-        degraded, clean, *_ = self._pairs[place.item]
+        try:
+            degraded, clean, *_ = self._pairs[place.item]
+        except ExDAError as error:
+            return error
         return Pair(degraded, clean)
+
+
+def batched(pairs: Sequence[Pair | ExDAError]) -> Pair | ExDAError:
+    """A batch of pairs, or the first error among them."""
+    error = next((each for each in pairs if isinstance(each, ExDAError)), None)
+    if error is not None:
+        return error
+    batch: Pair = default_collate(list(pairs))
+    return batch
 
 
 class Order(Sampler[list[Place]]):

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ..errors import ConfigError
+from ..data import PairedSet
+from ..errors import ConfigError, some_of
 from ..patching import new_parameters
 from ..patching.table import print_report
 from ..plotting import matplotlib_figure
+from ..restoration.network import known_multiple
 from .build import Network, build
 from .config import TrainConfig
 from .data import Data, open_data
@@ -76,7 +78,8 @@ class Plan:
             "network": f"{config.model.name}, {parameters(net):,} parameters, {new:,} of them new",
             "begins with": begin,
             "trained": f"{parameters(net, trained=True):,} parameters ({recipe.train})",
-            "data": f"{len(self.data.training):,} pairs an epoch, patches of {data.patch}: {what}",
+            "data": f"{len(self.data.training):,} pairs an epoch, patches of {data.patch}: {what}"
+            + _left_out(self.data),
             "validation": validation,
             "length": f"{self.steps:,} steps of {together} pairs{passes}, {epochs:.3g} epochs",
             "optimiser": f"AdamW, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}",
@@ -107,6 +110,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     held = folder.begun(config)
     where = _accelerator(accelerator, devices, config)
     network = build(config)
+    _check_patch(config, network.net)
     data = open_data(config, channels(network.net))
     return Plan(config, folder, network, data, length(config, len(data.training), devices), where, devices, held)
 
@@ -136,6 +140,19 @@ def length(config: TrainConfig, pairs: int, devices: int) -> int:
         return recipe.steps
     assert recipe.epochs is not None
     return -(-recipe.epochs * pairs // (recipe.batch * recipe.accumulate * devices))
+
+
+def _check_patch(config: TrainConfig, net: nn.Module) -> None:
+    patch, multiple = config.data.patch, known_multiple(net) or 1
+    if patch % multiple:
+        raise ConfigError(f"data.patch: found {patch}, {config.model.name} takes multiples of {multiple}.")
+
+
+def _left_out(data: Data) -> str:
+    """Files that are no pictures; of a benchmark there are none."""
+    sets = [each for each in (data.training, data.validation) if isinstance(each, PairedSet)]
+    names = [name for each in sets for name in each.pictures.left_out]
+    return f"; no pictures, left out: {some_of(names)}" if names else ""
 
 
 def _accelerator(asked: str, devices: int, config: TrainConfig) -> str:

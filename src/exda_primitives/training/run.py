@@ -6,6 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from .. import results
 from ..checkpoints import save
 from ..checkpoints.safe import write_safetensors
-from ..errors import DivergedError
+from ..errors import DivergedError, ExDAError
 from ..patching import is_patched
 from .build import build
 from .config import TrainConfig
@@ -26,7 +30,7 @@ from .data import open_data
 from .exactness import circumstances, deterministic, prepare_cublas, why_not
 from .extra import fabric, fabric_strategies
 from .folder import Folder
-from .order import AtPlaces, Order, Pair, in_worker
+from .order import AtPlaces, Order, Pair, batched, in_worker
 from .plan import Plan, channels, length, parameters
 from .plot import draw
 from .state import State, read_checkpoint, write_checkpoint
@@ -55,17 +59,22 @@ def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> re
 
     Raises:
         DivergedError: for NaN or infinity; the last checkpoint stays.
+        ImageError: for a picture that cannot be read, is too small, or does not fit its partner; likewise.
         OSError: if the folder cannot be written.
     """
     if plan.done:
         return results.read(plan.folder.result, KIND)
     plan.folder.path.mkdir(parents=True, exist_ok=True)
-    outcome: results.Result | DivergedError = _launcher(plan).launch(
-        _work, plan.config.as_dict(), plan.folder.path, command, on_step
-    )
-    if isinstance(outcome, DivergedError):
-        raise outcome
-    return outcome
+    told: SimpleQueue[ExDAError] = get_context("spawn").SimpleQueue()
+    try:
+        result: results.Result = _launcher(plan).launch(
+            _work, plan.config.as_dict(), plan.folder.path, command, on_step, told
+        )
+    except ProcessRaisedException:
+        if told.empty():
+            raise
+        raise told.get() from None
+    return result
 
 
 def _launcher(plan: Plan) -> Any:
@@ -79,16 +88,23 @@ def _launcher(plan: Plan) -> Any:
 
 
 def _work(
-    here: Any, config: Mapping[str, Any], out: Path, command: str, on_step: OnStep | None
-) -> results.Result | DivergedError:
+    here: Any,
+    config: Mapping[str, Any],
+    out: Path,
+    command: str,
+    on_step: OnStep | None,
+    told: SimpleQueue[ExDAError],
+) -> results.Result:
     """What each process does; Lightning takes no frozen dataclass through to it."""
     cuda = [here.device] if here.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         try:
             return Run(here, TrainConfig.decoded(config), Folder(out)).finish(command, on_step)
-        except DivergedError as error:
-            # It is met in all processes at once, and no traceback between them says more than it does.
-            return error
+        except ExDAError as error:
+            if here.world_size > 1:
+                # Of what a process raises, the one that began it is given the traceback alone.
+                told.put(error)
+            raise
 
 
 class Run:
@@ -162,12 +178,19 @@ class Run:
                 batch_sampler=order,
                 num_workers=self.config.data.workers,
                 worker_init_fn=in_worker,
+                collate_fn=batched,
                 pin_memory=device.type == "cuda",
             )
         )
+
+        def passes() -> Iterator[Pair]:
+            for batch in islice(batches, recipe.accumulate):
+                if isinstance(batch, ExDAError):
+                    raise batch
+                yield Pair(*(part.to(device, non_blocking=True) for part in batch))
+
         for _ in todo:
-            passes = (next(batches) for _ in range(recipe.accumulate))
-            yield self.step(Pair(*(part.to(device, non_blocking=True) for part in each)) for each in passes)
+            yield self.step(passes())
 
     def _after(self, done: Done) -> None:
         recipe, state, last = self.config.recipe, self.state, self.state.step == self.steps

@@ -53,6 +53,14 @@ def test_a_result_of_another_kind_is_left_alone(tmp_path):
     (tmp_path / "quality.json").write_text('{"kind": "digits", "schema": 1}')
     refused = invoked(tmp_path)
     assert refused.exit_code == 1
-    assert "Error: " in refused.output
+    assert "error: " in refused.output
     assert "holds a result of kind 'digits'" in refused.output
     assert (tmp_path / "quality.json").read_text() == '{"kind": "digits", "schema": 1}'
+
+
+def test_no_report_of_a_result_of_another_version(tmp_path):
+    path = tmp_path / "quality.json"
+    path.write_text('{"kind": "quality", "schema": 0}')
+    refused = CliRunner().invoke(command.app, ["report", "--out", str(path)])
+    assert (refused.exit_code, "is of version 0" in refused.output) == (1, True)
+    assert list(tmp_path.iterdir()) == [path]

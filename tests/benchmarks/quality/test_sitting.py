@@ -79,6 +79,14 @@ def test_without_time_nothing_is_begun(tmp_path):
     assert not (tmp_path / "quality").exists()
 
 
+def test_photographs_that_are_no_good_are_known_before_the_training(tmp_path):
+    # They have 24 x 27 pixels.
+    with pytest.raises(exda.ImageError, match="24 x 27 pixels, too few for the middle 25 x 25"):
+        sitting(tmp_path, form(crop=25)).work_off(math.inf)
+    assert not (tmp_path / "quality").exists()
+    assert sitting(tmp_path, form(crop=24)).work_off(math.inf)
+
+
 def test_what_is_done_is_not_done_again(tmp_path):
     assert sitting(tmp_path, form()).work_off(math.inf)
     before = (tmp_path / "quality.json").read_bytes()

@@ -130,6 +130,18 @@ def test_damaged_files(tmp_path: Path) -> None:
             read_slice(tmp_path / name, "CT")
 
 
+@pytest.mark.parametrize(
+    ("place", "value"), [(70, b"\0\x10"), (70, b"\0\0"), (108, b"\0\0\0\x43"), (42, b"\0\x40\0\x40")]
+)
+def test_damaged_headers(tmp_path: Path, place: int, value: bytes) -> None:
+    """Types that do not exist, a place before the end of the header, and more pixels than there are."""
+    path = nifti(tmp_path / "a.nii", ramp("CT"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + value + whole[place + len(value) :])
+    with pytest.raises(ImageError, match=r"a\.nii is no NIfTI file that can be read"):
+        read_slice(path, "CT")
+
+
 def test_volumes_and_numbers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"has shape \(2, 5, 7\); one slice"):
         read_slice(nifti(tmp_path / "a.nii", np.zeros((2, 5, 7), np.float32)), "CT")

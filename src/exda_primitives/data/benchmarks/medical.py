@@ -76,5 +76,6 @@ def _nifti(path: Path) -> Any:
     try:
         # Transposed: nibabel counts x first, SimpleITK's arrays last.
         return nibabel.load(path).get_fdata(dtype=np.float32).T
-    except (OSError, ValueError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
-        raise ImageError(f"{path} is no NIfTI file that can be read ({error})") from error
+    # Of a damaged header nibabel raises errors of several packages, some of them derived from Exception alone.
+    except Exception as error:
+        raise ImageError(f"{path} is no NIfTI file that can be read ({type(error).__name__}: {error})") from error
