@@ -12,6 +12,7 @@ import pytest
 import typer
 from benchmarks.claims import awareness, files, overhead, quality, values
 from benchmarks.claims.claim import DECIBEL, MORE, Finding, Row, times
+from benchmarks.claims.page import page
 from benchmarks.claims.plot import svg
 from benchmarks.claims.verdicts import (
     Gain,
@@ -238,6 +239,21 @@ def test_conditions_of_few_repeats_count_only_where_there_are_no_others():
     assert (both.effect, both.size) == (REPRODUCED, REPRODUCED)
     alone = replace(both, rows=(few,))
     assert (alone.effect, alone.size) == (SMALL, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("effects", "cell"),
+    [
+        ([REPRODUCED], "**reproduced**"),
+        ([REPRODUCED] * 2, "**reproduced** (all 2 conditions)"),
+        ([REFUTED, SMALL, REFUTED], "**refuted** (of 3 conditions: 2 refuted, 1 not at this budget)"),
+    ],
+)
+def test_the_summary_counts_conditions(effects, cell):
+    rows = tuple(Row("a", (), g(1, 2), each, None) for each in effects)
+    text = page([(DIGITS, Finding((), rows, "a budget", ()))], "a command")
+    row = next(line for line in text.splitlines() if line.startswith(f"| {DIGITS.title} |"))
+    assert row.split(" | ")[4] == cell
 
 
 # Intervals

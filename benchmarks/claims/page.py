@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .claim import Claim, Finding, Row
@@ -66,7 +67,12 @@ def _ours(claim: Claim, rows: Sequence[Row]) -> str:
 
 
 def _counted(verdict: Verdict, of: Sequence[Verdict | None]) -> str:
-    return _bold(verdict) + (f" ({of.count(verdict)} of {len(of)} conditions)" if len(of) > 1 else "")
+    if len(of) == 1:
+        return _bold(verdict)
+    counts = Counter(each.value for each in of if each).most_common()
+    if len(counts) == 1:
+        return f"{_bold(verdict)} (all {len(of)} conditions)"
+    return f"{_bold(verdict)} (of {len(of)} conditions: {', '.join(f'{count} {value}' for value, count in counts)})"
 
 
 def _section(number: int, claim: Claim, finding: Finding | None) -> list[str]:
