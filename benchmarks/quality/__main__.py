@@ -28,6 +28,7 @@ class FormName(str, Enum):
     """A size of the benchmark."""
 
     CPU = "cpu"
+    FIVE = "five"
     GPU = "gpu"
 
 
@@ -39,7 +40,9 @@ def run(
     minutes: Annotated[
         float, typer.Option(help="When to stop, at the next checkpoint; by default when all is done.", min=0)
     ] = math.inf,
-    out: Annotated[Path, typer.Option(help="Result; what is in it is not done again.")] = RESULTS / "quality.json",
+    out: Annotated[
+        Path | None, typer.Option(help="Result, by default the form's; what is in it is not done again.")
+    ] = None,
     work: Annotated[Path, typer.Option(help="Folder of the run at hand.")] = Path("build/quality"),
 ) -> None:
     """Train and score what is missing; the same command goes on where this one stops."""
@@ -50,6 +53,7 @@ def run(
     elif not torch.cuda.is_available():
         console.print("Error: the form gpu needs a GPU, PyTorch finds none; take --form cpu.", highlight=False)
         raise typer.Exit(1)
+    out = out or RESULTS / ("quality.json" if form is FormName.CPU else f"quality_{form.value}.json")
     command = f"python -m benchmarks.quality run --form {form.value} --train {train.name} --test {test.name}"
     with plainly():
         sitting = Sitting(FORMS[form.value], Sources(train, test), out, work, accelerator, command, console)

@@ -92,7 +92,7 @@ class Form:
     """A size of the benchmark.
 
     Attributes:
-        name: ``"cpu"`` or ``"gpu"``.
+        name: ``"cpu"``, ``"five"`` or ``"gpu"``, which is also where it runs; ``"five"`` runs on the CPU.
         model: arguments of Restormer.
         data: of the training configuration, without its source.
         recipe: likewise; its ``steps`` are those of the host.
@@ -160,6 +160,16 @@ CPU = Form(
 )
 """The smallest form: what a shared core does in a good half hour, and more in each further one."""
 
+FIVE = Form(
+    name="five",
+    model=CPU.model,
+    data={**CPU.data, "degradations": (*_THREE, "blur", "low")},
+    recipe={**CPU.recipe, "steps": 900},
+    crop=CPU.crop,
+    studies=(Study(_BASE, (HOST, COMPARED, WIDENED, "tokens"), _SEEDS),),
+)
+"""The five degradations of the paper, longer, for what tokens tell apart."""
+
 _GPU_RECIPE = {"steps": 2400, "batch": 16, "learning_rate": 1e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
 GPU = Form(
     name="gpu",
@@ -187,4 +197,4 @@ GPU = Form(
 )
 """For sittings of half an hour on a data-centre GPU."""
 
-FORMS: Mapping[str, Form] = {form.name: form for form in (CPU, GPU)}
+FORMS: Mapping[str, Form] = {form.name: form for form in (CPU, FIVE, GPU)}

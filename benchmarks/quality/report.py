@@ -16,6 +16,7 @@ from .differences import ENOUGH_SEEDS, Group, groups
 from .forms import ARMS, BASE, COMPARED, FORMS, HOST
 from .plot import draw
 
+SCORES = ("nmi", "ari")
 BUDGETS = {"steps": "equal steps", "time": "equal time"}
 
 
@@ -35,7 +36,7 @@ def markdown(result: Result) -> str:
     for setting, budget in sections:
         there = _sorted([group for group in found if (group.setting, group.budget) == (setting, budget)])
         parts += [f"## {there[0].what[0].upper()}{there[0].what[1:]}, {BUDGETS[budget]}", "", *_hosts(result, setting)]
-        parts += [*_overview(result, there), "", *_by_degradation(there), ""]
+        parts += [*_overview(result, there), "", *_by_degradation(there), "", *_told_apart(there)]
     varied = [group for group in found if group.setting != BASE and group.arm == COMPARED and group.budget == "steps"]
     if varied:
         parts += [f'## One thing at a time ("{COMPARED}", equal steps)', "", *_variations(found, varied), ""]
@@ -131,6 +132,23 @@ def _by_degradation(there: Sequence[Group]) -> list[str]:
         return []
     rows = [[name, *(shown(group.difference("psnr", [name])) for group in there)] for name in there[0].degradations]
     return _table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
+
+
+def _told_apart(there: Sequence[Group]) -> list[str]:
+    rows = []
+    for group in there:
+        seeds = [seed for seed, run in group.runs.items() if run.get("told_apart")]
+        if seeds:
+            both = [[runs[seed]["told_apart"] for seed in seeds] for runs in (group.hosts, group.runs)]
+            cells = [" -> ".join(f"{np.mean([e[score] for e in each]):.3f}" for each in both) for score in SCORES]
+            rows.append([group.arm, str(len(seeds)), *cells])
+    if not rows:
+        return []
+    how = (
+        "Agreement of k-means on the outputs of all attentions with the degradation, host -> arm: mean over seeds and "
+        "runs of k-means."
+    )
+    return [how, "", *_table(["arm", "seeds", "NMI", "ARI"], rows), ""]
 
 
 def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of the test photographs."""
+"""PSNR and SSIM of the test photographs, and whether the network tells their degradations apart."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from exda_primitives.data import Pictures, degrade
 from exda_primitives.errors import ImageError
 from exda_primitives.evaluation import Case, PictureResult, evaluate
 from exda_primitives.evaluation.protocols import Protocol, Window
+from exda_primitives.inspection import agreement, concatenated, embeddings
 from exda_primitives.restoration import Restorer
 
 SEED = 1234
@@ -75,6 +76,24 @@ class Photographs:
             }
             for degradation, results in found.items()
         }
+
+    def told_apart(self, net: nn.Module, degradations: Sequence[str]) -> dict[str, list[float]] | None:
+        """How well k-means on the outputs of all attentions finds the degradation of each photograph.
+
+        Returns:
+            Plain data: ``nmi`` and ``ari``, a figure for each seed of k-means, see
+            :func:`exda_primitives.inspection.agreement`. None for a single degradation or photograph.
+
+        Raises:
+            ExDAError: for features that are not finite.
+        """
+        number = len(self.pictures)
+        if len(degradations) < 2 or number < 2:
+            return None
+        labels = [degradation for degradation in degradations for _ in range(number)]
+        shown = (self._degraded(name, index) for name in degradations for index in range(number))
+        found = agreement(concatenated(embeddings(net, shown)), labels)
+        return {"nmi": [round(each.nmi, 4) for each in found], "ari": [round(each.ari, 4) for each in found]}
 
     def _make(self, degradation: str, index: int) -> Tensor:
         # A number of its own for each photograph.

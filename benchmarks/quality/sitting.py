@@ -166,10 +166,12 @@ class Sitting:
             why = str(error).replace(str(plan.folder.path), "the folder of the run")
             self._say(f"{job.name}: {why}")
             return {**record, "diverged": why, "scores": None}
-        scores = self.photographs.scored(self._network(plan), told.data.degradations)
+        net = self._network(plan)
+        scores = self.photographs.scored(net, told.data.degradations)
+        told_apart = self.photographs.told_apart(net, told.data.degradations)
         mean = sum(sum(each["psnr"]) / len(each["psnr"]) for each in scores.values()) / len(scores)
         self._say(f"{job.name}: {mean:.3f} dB")
-        return {**record, **trained, "diverged": None, "scores": scores}
+        return {**record, **trained, "diverged": None, "scores": scores, "told_apart": told_apart}
 
     def _trained(self, plan: Plan, is_over: Callable[[], bool]) -> dict[str, Any]:
         every = plan.config.recipe.save_every

@@ -47,6 +47,17 @@ def test_every_arm_is_trained_and_scored(tmp_path):
     assert len({run["scores"]["noise25"]["psnr"][0] for run in result["runs"]}) == len(ARMS)
 
 
+def test_degradations_that_are_told_apart_are_counted(tmp_path):
+    told = form(Study(SETTING, (HOST, "tokens"), (0,)), data={"degradations": ("noise25", "haze"), "patch": 16})
+    assert sitting(tmp_path, told).work_off(math.inf)
+    for run in held(tmp_path)["runs"]:
+        # Haze has so much less contrast than noise that any network shows it.
+        assert run["told_apart"] == {"nmi": [1.0] * 10, "ari": [1.0] * 10}
+    # Between what and what, if there is one.
+    assert sitting(tmp_path, form(), "single").work_off(math.inf)
+    assert held(tmp_path, "single")["runs"][0]["told_apart"] is None
+
+
 def test_no_path_and_no_weights_are_left(tmp_path):
     assert sitting(tmp_path, form()).work_off(math.inf)
     assert str(tmp_path) not in (tmp_path / "quality.json").read_text()
@@ -200,4 +211,6 @@ def test_forms_name_each_job_once():
         names = [job.name for job in told.jobs()]
         assert len(names) == len(set(names)) > 0
         # The first seed of the base is whole before the second.
-        assert [job.arm for job in list(told.jobs())[: len(ARMS)]] == list(ARMS)
+        arms = told.studies[0].arms
+        assert [(job.arm, job.seed) for job in list(told.jobs())[: len(arms)]] == [(arm, 0) for arm in arms]
+        assert arms[0] == HOST
