@@ -1,8 +1,9 @@
-"""The claim that tokens make features tell degradations apart, from the files of ``exda inspect``."""
+"""The claim that tokens make features tell degradations apart, from quality benchmark and ``exda inspect``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from exda_primitives.results import Result, read, spread
 
 from .claim import POINTS, Claim, Finding, Row, Source
 from .files import source
+from .quality import CONTROL, Measure, Run, budget_of, rows_of
 from .verdicts import EFFECT, effect, gain, size
+
+ARMS = ("tokens", "both, identity", "both, paper")
+"""Of the quality benchmark, those with tokens."""
 
 SHARED = ("images_sha256", "pictures", "labels", "labels_from", "size", "degradation_seed", "blocks")
 """What two inspections must have in common to be compared."""
@@ -43,6 +48,46 @@ def _scores(path: Path, result: Result, score: str) -> dict[int, float]:
 
 
 def _aware(score: str, figure: float, folder: Path) -> Finding | None:
+    inspected, trained = _inspected(score, figure, folder), _trained(score, figure, folder)
+    parts = [part for part in (trained, inspected) if part.rows]
+    if not parts:
+        return None
+    return Finding(
+        ("without", "with tokens", POINTS.title, "over the wider host"),
+        [row for part in parts for row in part.rows],
+        "; ".join(part.budget for part in parts),
+        [source for part in parts for source in part.sources],
+        [note for part in parts for note in part.notes],
+    )
+
+
+def _trained(score: str, figure: float, folder: Path) -> Finding:
+    """Of the networks of the quality benchmark, a pair for each seed of their training."""
+
+    def mean(run: Run) -> float | None:
+        found = run.get("told_apart")
+        return spread(found[score]).mean if found else None
+
+    measure = Measure(mean, POINTS, 2, figure)
+    rows, sources, budgets = [], [], []
+    for path in sorted(folder.glob("quality*.json")):
+        result = read(path, "quality")
+        found = [
+            replace(row, condition=f"{arm}: {row.condition}") for arm in ARMS for row in rows_of(arm, result, measure)
+        ]
+        if found:
+            rows += found
+            sources.append(source(path, folder, result))
+            budgets.append(budget_of(result))
+    note = (
+        "Agreement of k-means on the outputs of all attentions with the true degradation. Of the quality benchmark's "
+        "networks, a pair is one seed of their training, and its figure the mean over runs of k-means. " + CONTROL
+    )
+    return Finding((), rows, "; ".join(budgets), sources, (note,))
+
+
+def _inspected(score: str, figure: float, folder: Path) -> Finding:
+    """Of the networks of ``exda inspect``, a pair for each seed of k-means."""
     rows: list[Row] = []
     sources: dict[Path, Source] = {}
     budget = ""
@@ -54,24 +99,21 @@ def _aware(score: str, figure: float, folder: Path) -> Finding | None:
         # However often k-means is run, it is one network with and one without.
         more = gain([with_tokens[seed] - without[seed] for seed in seeds], repeats=1)
         verdict = effect(more, {})
-        cells = [_spread(without), _spread(with_tokens), POINTS.interval(more)]
+        cells = [_spread(without), _spread(with_tokens), POINTS.interval(more), "-"]
         config = ours["config"]
-        title = f"{config['model']} against {host['config']['model']}"
+        title = f"{config['model']} against {host['config']['model']}: {', '.join(config['labels'])}"
         rows.append(Row(title, cells, more, verdict, size(verdict, more, figure)))
         sources |= {each: source(each, folder, result) for each, result in ((host_path, host), (path, ours))}
         budget = (
-            f"1 network of each kind, {config['pictures']} pictures of {config['size']} pixels, "
-            f"{len(config['labels'])} degradations, {len(seeds)} runs of k-means"
+            f"1 network of each kind, {config['pictures']} pictures of {config['size']} pixels, {len(seeds)} runs of "
+            "k-means"
         )
     notes = (
-        "Agreement of k-means on the outputs of all attentions with the true degradation: mean ± standard deviation "
-        "over runs of k-means (their number). The interval is over these runs alone: it says nothing about how much "
-        "another training would differ, so that by the rule it is one repeat.",
-        "The network with tokens has the non-linear value as well.",
+        "Of two networks that were inspected, the interval is over runs of k-means alone: it says nothing about how "
+        "much another training would differ, so that by the rule it is one repeat. The one with tokens has the "
+        "non-linear value as well.",
     )
-    return (
-        Finding(["without", "with tokens", POINTS.title], rows, budget, list(sources.values()), notes) if rows else None
-    )
+    return Finding((), rows, budget, list(sources.values()), notes)
 
 
 def _spread(values: dict[int, float]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,33 +12,64 @@ from exda_primitives.bench.machine import machine_line
 from exda_primitives.errors import ConfigError
 from exda_primitives.results import Result, read, spread
 
-from .claim import DECIBEL, Claim, Finding, Row, Source
+from .claim import DECIBEL, Claim, Finding, Row, Source, Unit
 from .files import plain, source
-from .verdicts import EFFECT, Gain, effect, gain
+from .verdicts import EFFECT, Gain, effect, gain, size
 
 BASE, HOST, WIDENED = "base", "host", "widened"
 
 CLOSE = 0.01
 """How far, as a part, the parameters of a control of equal size may be from those of what it is a control of."""
 
+CONTROL = (
+    "The wider host has as many parameters as that with both primitives in every block. A control of equal size has "
+    f"within {CLOSE:.0%} as many parameters as what it is compared with: the wider host, or, of tokens alone, the host "
+    "itself; where neither has, there is none."
+)
+
 Run = dict[str, Any]
 
 
-def _psnr(run: Run) -> float:
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a trained network.
+
+    Attributes:
+        of: it; None of a run that has none.
+        unit: of differences.
+        digits: to print.
+        figure: the paper's difference, if it gives one.
+    """
+
+    of: Callable[[Run], float | None]
+    unit: Unit
+    digits: int
+    figure: float | None = None
+
+    def by_seed(self, runs: Sequence[Run], setting: str, arm: str, budget: str) -> dict[int, float]:
+        """Of the runs of an arm that have one."""
+        wanted = (setting, arm, budget)
+        mine = [run for run in runs if (run["setting"], run["arm"], run["budget"]) == wanted]
+        return {run["seed"]: value for run in mine if (value := self.of(run)) is not None}
+
+    def mean(self, values: Collection[float]) -> str:
+        """Mean ± standard deviation (their number)."""
+        mean, deviation, n = spread(list(values))
+        return f"{mean:.{self.digits}f}" + ("" if deviation is None else f" ± {deviation:.{self.digits}f}") + f" ({n})"
+
+
+def _psnr(run: Run) -> float | None:
     """Mean over degradations of the mean over photographs."""
-    return spread([spread(each["psnr"]).mean for each in run["scores"].values()]).mean
+    return spread([spread(each["psnr"]).mean for each in run["scores"].values()]).mean if run["scores"] else None
 
 
-def _over(ours: Mapping[int, Run], theirs: Mapping[int, Run]) -> Gain | None:
+PSNR = Measure(_psnr, DECIBEL, 2)
+
+
+def _over(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Gain | None:
     """Over the seeds that both have; None without any."""
     seeds = sorted(ours.keys() & theirs.keys())
-    return gain([_psnr(ours[seed]) - _psnr(theirs[seed]) for seed in seeds]) if seeds else None
-
-
-def _seeds(runs: Sequence[Run], setting: str, arm: str, budget: str) -> dict[int, Run]:
-    """The finished runs of an arm, by seed."""
-    wanted = (setting, arm, budget)
-    return {run["seed"]: run for run in runs if (run["setting"], run["arm"], run["budget"]) == wanted and run["scores"]}
+    return gain([ours[seed] - theirs[seed] for seed in seeds]) if seeds else None
 
 
 def _trained(arm: str, folder: Path) -> Finding | None:
@@ -45,18 +77,16 @@ def _trained(arm: str, folder: Path) -> Finding | None:
     rows, sources, budgets, diverged = [], [], [], 0
     for path in paths:
         result = read(path, "quality")
-        found = _rows(arm, result)
+        found = rows_of(arm, result, PSNR)
         if found:
             rows += found
             sources.append(source(path, folder, result))
-            budgets.append(_budget(result))
+            budgets.append(budget_of(result))
             diverged += sum(run["arm"] == arm and run["scores"] is None for run in result["runs"])
     notes = [
         "PSNR in dB: mean over photographs, then over degradations, ± standard deviation over seeds (their number). "
-        "Of equal time, the host has the time that its steps take, and the others as many steps as fit into that. The "
-        "wider host has as many parameters as that with both primitives in every block. A control of equal size has "
-        f"within {CLOSE:.0%} as many parameters as what it is compared with: the wider host, or, of tokens alone, the "
-        "host itself; where neither has, there is none.",
+        "Of equal time, the host has the time that its steps take, and the others as many steps as fit into that. "
+        + CONTROL,
     ]
     if diverged:
         notes.append(f"{diverged} trainings of this arm diverged and are left out.")
@@ -64,7 +94,11 @@ def _trained(arm: str, folder: Path) -> Finding | None:
     return Finding(head, rows, "; ".join(budgets), sources, notes) if rows else None
 
 
-def _rows(arm: str, result: Result) -> list[Row]:
+def rows_of(arm: str, result: Result, measure: Measure) -> list[Row]:
+    """A row for each condition under which an arm and its host were trained.
+
+    Its cells: host, arm, gain over the host, gain over the wider host.
+    """
     runs = result["runs"]
     conditions = dict.fromkeys((run["setting"], run["budget"]) for run in runs if run["arm"] == arm)
     rows = []
@@ -72,35 +106,29 @@ def _rows(arm: str, result: Result) -> list[Row]:
         first = next(run for run in runs if run["setting"] == setting)
         # Of a setting that changes the primitives alone, the host is the base's.
         home = setting if first["changes"].keys() - {"primitives"} else BASE
-        host, wider = _seeds(runs, home, HOST, "steps"), _seeds(runs, home, WIDENED, budget)
-        ours = _seeds(runs, setting, arm, budget)
+        host, wider = (measure.by_seed(runs, home, *of) for of in ((HOST, "steps"), (WIDENED, budget)))
+        ours = measure.by_seed(runs, setting, arm, budget)
         over_host, over_wider = _over(ours, host), _over(ours, wider)
         if over_host is None:
             continue
         both = ours.keys() & host.keys()
-        cells = [*(_mean({seed: each[seed] for seed in both}) for each in (host, ours)), DECIBEL.interval(over_host)]
-        cells.append(DECIBEL.interval(over_wider) if over_wider else "-")
+        cells = [*(measure.mean([each[seed] for seed in both]) for each in (host, ours))]
+        cells += ["-" if over is None else measure.unit.interval(over) for over in (over_host, over_wider)]
         title = f"{result['config']['form']}, {first['what']}, equal {budget}"
+        size_of = {(run["setting"], run["arm"]): run["parameters"] for run in runs if "parameters" in run}
         controls = {
             name: over
-            for name, each, over in ((HOST, host, over_host), (WIDENED, wider, over_wider))
-            if over is not None and _of_equal_size(ours, each)
+            for name, over in ((HOST, over_host), (WIDENED, over_wider))
+            if over is not None and abs(size_of[home, name] / size_of[setting, arm] - 1) <= CLOSE
         }
-        rows.append(Row(title, cells, over_host, effect(over_host, controls)))
+        verdict = effect(over_host, controls)
+        sized = None if measure.figure is None else size(verdict, over_host, measure.figure)
+        rows.append(Row(title, cells, over_host, verdict, sized))
     return rows
 
 
-def _of_equal_size(ours: Mapping[int, Run], theirs: Mapping[int, Run]) -> bool:
-    mine, others = (next(iter(runs.values()))["parameters"] for runs in (ours, theirs))
-    return bool(abs(others / mine - 1) <= CLOSE)
-
-
-def _mean(runs: Mapping[int, Run]) -> str:
-    mean, deviation, n = spread([_psnr(run) for run in runs.values()])
-    return f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}") + f" ({n})"
-
-
-def _budget(result: Result) -> str:
+def budget_of(result: Result) -> str:
+    """What was trained, in words."""
     config = result["config"]
     recipe, pictures = config["recipe"], config["pictures"]
     trained = [run for run in result["runs"] if run["scores"]]

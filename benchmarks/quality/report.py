@@ -137,7 +137,8 @@ def _by_degradation(there: Sequence[Group]) -> list[str]:
 def _told_apart(there: Sequence[Group]) -> list[str]:
     rows = []
     for group in there:
-        seeds = [seed for seed, run in group.runs.items() if run.get("told_apart")]
+        # Runs of before this was measured have none.
+        seeds = [seed for seed in group.runs if all(of[seed].get("told_apart") for of in (group.hosts, group.runs))]
         if seeds:
             both = [[runs[seed]["told_apart"] for seed in seeds] for runs in (group.hosts, group.runs)]
             cells = [" -> ".join(f"{np.mean([e[score] for e in each]):.3f}" for each in both) for score in SCORES]

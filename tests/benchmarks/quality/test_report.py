@@ -176,6 +176,17 @@ def test_tables():
     assert text.endswith("Command: `python -m benchmarks.quality`\n")
 
 
+def test_degradations_told_apart():
+    host, ours = run(HOST, 0, 0.0), run(COMPARED, 0, 0.0)
+    older = [run("value", 0, 0.0), *(run(arm, 1, 0.0) for arm in (HOST, COMPARED))]
+    assert "NMI" not in markdown(result(host, ours, *older))
+    host["told_apart"] = {"nmi": [0.2, 0.4], "ari": [0.0, 0.1]}
+    assert "NMI" not in markdown(result(host, ours, *older))
+    ours["told_apart"] = {"nmi": [0.5, 0.6], "ari": [0.3, 0.3]}
+    lines = markdown(result(host, ours, *older)).splitlines()
+    assert f"| {COMPARED} | 1 | 0.300 -> 0.550 | 0.050 -> 0.300 |" in lines
+
+
 def test_what_is_not_done_is_said():
     told = result(*({**each, "name": f"base-steps-host-seed{each['seed']}"} for each in hosts([0])))
     told["config"] = {**CONFIG, "form": "cpu"}
