@@ -38,7 +38,7 @@ def figure(experiment: type[Experiment], result: Result) -> Any:
             axes.plot(spread(values).mean, place, "|", color=colour, markersize=16, markeredgewidth=2)
             if name == LINEAR:
                 axes.axvline(spread(values).mean, color="grey", linewidth=0.8, linestyle=":")
-        axes.set_title("\n".join(wrap(condition, 30)), fontsize="medium")
+        axes.set_title("\n".join(wrap(condition, 34)), fontsize="medium")
         axes.set(xlabel=metric.title, xscale="log" if metric.error else "linear")
         axes.set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
     for axes in panels[len(found) :]:
