@@ -36,7 +36,7 @@ from exda_primitives.errors import ConfigError, ExDAError
 
 ROOT = Path(__file__).parents[1]
 REPRODUCED, SMALL, REFUTED, NOT_MEASURED = Verdict
-FUNCTION, DIGITS, POSITION, FORM_ERRORS, FORM_DIGITS = values.CLAIMS
+FUNCTION, DIGITS, POSITION, POSITION_DIGITS, FORM_ERRORS, FORM_DIGITS = values.CLAIMS
 MACHINE = {"cpu": "a CPU", "cores": 1, "threads": 1, "python": "3", "torch": "2", "commit": "abc"}
 
 
@@ -385,6 +385,17 @@ def test_position(tmp_path, after, verdict):
     variants = {"linear": LINEAR, "widened": LINEAR, "residual": NONLINEAR, "after": after}
     write_errors(tmp_path, "position", {"a mixture": variants})
     assert POSITION.measure(tmp_path).effect is verdict
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"), [([20, 20.1, 20.2], REPRODUCED), ([22, 22.1, 22.1], REFUTED), ([20, 23, 20.2], SMALL)]
+)
+def test_the_position_of_the_non_linearity_in_digits(tmp_path, after, verdict):
+    host, before = [20, 20.1, 20.2], [22, 22.1, 22.2]
+    write_digits(tmp_path, linear=host, widened=host, residual=before, after=after)
+    found = POSITION_DIGITS.measure(tmp_path)
+    assert found.effect is verdict
+    assert found.rows[0].cells[4] == "+2.00 (+2.00 to +2.00)"
 
 
 @pytest.mark.parametrize(
