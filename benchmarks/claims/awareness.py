@@ -73,7 +73,9 @@ def _trained(score: str, figure: float, folder: Path) -> Finding:
     for path in sorted(folder.glob("quality*.json")):
         result = read(path, "quality")
         found = [
-            replace(row, condition=f"{arm}: {row.condition}") for arm in ARMS for row in rows_of(arm, result, measure)
+            replace(row, condition=f"{arm}: {row.condition}")
+            for arm in ARMS
+            for row in rows_of(arm, "steps", result, measure)
         ]
         if found:
             rows += found

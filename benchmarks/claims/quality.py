@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ CONTROL = (
     f"within {CLOSE:.0%} as many parameters as what it is compared with: the wider host, or, of tokens alone, the host "
     "itself; where neither has, there is none."
 )
+
+TIME = "The host has the time that its steps take, and the others as many steps as fit into that. "
 
 Run = dict[str, Any]
 
@@ -72,37 +74,42 @@ def _over(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Gain | None
     return gain([ours[seed] - theirs[seed] for seed in seeds]) if seeds else None
 
 
-def _trained(arm: str, folder: Path) -> Finding | None:
+def _trained(arms: Sequence[str], budget: str, folder: Path) -> Finding | None:
     paths = sorted(folder.glob("quality*.json"))
     rows, sources, budgets, diverged = [], [], [], 0
     for path in paths:
         result = read(path, "quality")
-        found = rows_of(arm, result, PSNR)
+        found = [
+            replace(row, condition=f"{arm}: {row.condition}") if len(arms) > 1 else row
+            for arm in arms
+            for row in rows_of(arm, budget, result, PSNR)
+        ]
         if found:
             rows += found
             sources.append(source(path, folder, result))
             budgets.append(budget_of(result))
-            diverged += sum(run["arm"] == arm and run["scores"] is None for run in result["runs"])
+            mine = [run for run in result["runs"] if run["arm"] in arms and run["budget"] == budget]
+            diverged += sum(run["scores"] is None for run in mine)
     notes = [
         "PSNR in dB: mean over photographs, then over degradations, ± standard deviation over seeds (their number). "
-        "Of equal time, the host has the time that its steps take, and the others as many steps as fit into that. "
+        + (TIME if budget == "time" else "")
         + CONTROL,
     ]
     if diverged:
-        notes.append(f"{diverged} trainings of this arm diverged and are left out.")
+        notes.append(f"{diverged} trainings diverged and are left out.")
     head = ("host", "with it", DECIBEL.title, "over the wider host")
     return Finding(head, rows, "; ".join(budgets), sources, notes) if rows else None
 
 
-def rows_of(arm: str, result: Result, measure: Measure) -> list[Row]:
-    """A row for each condition under which an arm and its host were trained.
+def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row]:
+    """A row for each condition under which an arm and its host were trained with such a budget.
 
     Its cells: host, arm, gain over the host, gain over the wider host.
     """
     runs = result["runs"]
-    conditions = dict.fromkeys((run["setting"], run["budget"]) for run in runs if run["arm"] == arm)
+    settings = dict.fromkeys(run["setting"] for run in runs if (run["arm"], run["budget"]) == (arm, budget))
     rows = []
-    for setting, budget in conditions:
+    for setting in settings:
         first = next(run for run in runs if run["setting"] == setting)
         # Of a setting that changes the primitives alone, the host is the base's.
         home = setting if first["changes"].keys() - {"primitives"} else BASE
@@ -172,7 +179,7 @@ _RUN = "python -m benchmarks.quality run --form cpu --train CROPS --test PHOTOGR
 
 
 def _claim(name: str, title: str, arm: str) -> Claim:
-    return Claim(name, title, _HIGHER, None, DECIBEL, EFFECT, _RUN, partial(_trained, arm))
+    return Claim(name, title, _HIGHER, None, DECIBEL, EFFECT, _RUN, partial(_trained, (arm,), "steps"))
 
 
 CLAIMS = (
@@ -180,6 +187,16 @@ CLAIMS = (
     _claim("quality-paper", "Both primitives restore better: the paper's init", "both, paper"),
     _claim("quality-value", "The non-linear value alone restores better", "value"),
     _claim("quality-tokens", "Global tokens alone restore better", "tokens"),
+    Claim(
+        "quality-time",
+        "The primitives restore better in equal training time, too",
+        "compares at equal length of training; of equal time it says nothing",
+        None,
+        DECIBEL,
+        EFFECT,
+        _RUN,
+        partial(_trained, ("both, identity", "both, paper", "value", "tokens"), "time"),
+    ),
     Claim(
         "demo",
         "Both primitives restore better: the demo's network",
