@@ -24,10 +24,10 @@ def run(out: Path, *options: object) -> Result:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both number formats, both tasks, at 32 x 32."""
+    """Both number formats, both tasks, at 16 x 16."""
     out = tmp_path_factory.mktemp("bench")
     formats = ("--precision", "float32", "--precision", "bf16")
-    result = run(out, "--size", 32, *formats, "--task", "forward", "--task", "training")
+    result = run(out, "--size", 16, *formats, "--task", "forward", "--task", "training")
     assert result.exit_code == 0, result.output
     assert "Training step, bf16" in result.output
     return out
@@ -43,14 +43,14 @@ def test_every_case_has_its_row(results: Path) -> None:
     with (results / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(records)
     text = (results / "results.md").read_text()
-    assert "| restormer-tiny | 32x32 | eager |" in text
+    assert "| restormer-tiny | 16x16 | eager |" in text
     assert records[0].origin.machine["cpu"] in text
     assert records[0].origin.copy_bandwidth > 0
 
 
 def test_the_same_command_measures_nothing_again(results: Path) -> None:
     before = (results / "results.jsonl").read_text()
-    assert run(results, "--size", 32).exit_code == 0
+    assert run(results, "--size", 16).exit_code == 0
     assert (results / "results.jsonl").read_text() == before
 
 

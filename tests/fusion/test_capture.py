@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.ops.triton.programs import shrink_depthwise
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -16,6 +17,11 @@ from .blocks import feature, small, trained
 from .capture import check_reduce_overhead, check_replay, follows, network
 
 GPUS = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+@pytest.fixture(autouse=True)
+def _small_programs(monkeypatch):
+    shrink_depthwise(monkeypatch)
 
 
 @pytest.fixture

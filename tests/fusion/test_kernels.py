@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from tests.ops.triton.agreement import poison
+from tests.ops.triton.programs import shrink_depthwise
 from torch import nn
 
 import exda_primitives as exda
@@ -17,6 +18,11 @@ from .blocks import BiasFree, Block, FeedForward, Histogram, NoParameters, WithB
 BOTH_STEPS = ["attention_step", "gated_step"]
 
 
+@pytest.fixture(autouse=True)
+def _small_programs(monkeypatch):
+    shrink_depthwise(monkeypatch)
+
+
 def block(norm, bias, patched, dtype):
     model = nn.Sequential(small(norm, bias))
     return (trained(model) if patched else model).to(dtype)
@@ -25,7 +31,7 @@ def block(norm, bias, patched, dtype):
 @pytest.mark.parametrize(
     ("norm", "bias", "patched", "shape"),
     [
-        (WithBias, False, False, (2, 1, 9)),
+        (WithBias, False, False, (2, 1, 5)),
         (WithBias, True, True, (1, 5, 7)),
         (BiasFree, False, True, (1, 7, 1)),
         (lambda _: NoParameters(), True, False, (1, 1, 1)),

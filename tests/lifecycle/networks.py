@@ -6,6 +6,8 @@ import exda_primitives as exda
 
 SMALL = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2}
 FEW_BLOCKS = {"num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}
+# At an eighth of the size, which is the furthest from the image's; what compiles a network takes its time a block.
+ONE_BLOCK = {"num_blocks": [0, 0, 0, 1], "num_refinement_blocks": 0}
 CLASSES = {"mdta": exda.models.Restormer, "cross": exda.models.AdaIR, "histogram": exda.models.Histoformer}
 
 

@@ -6,7 +6,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import exda_primitives as exda
 
-from .networks import CLASSES, FEW_BLOCKS, image, loss, trained
+from .networks import CLASSES, ONE_BLOCK, image, loss, trained
 
 
 @pytest.fixture(autouse=True)
@@ -19,13 +19,13 @@ def _fresh_dynamo():
 @pytest.mark.parametrize("family", CLASSES)
 @torch.no_grad()
 def test_no_graph_breaks(family):
-    found = torch._dynamo.explain(trained(family, **FEW_BLOCKS))(image())
+    found = torch._dynamo.explain(trained(family, **ONE_BLOCK))(image())
     assert found.graph_count == 1, found.break_reasons
     assert found.graph_break_count == 0, found.break_reasons
 
 
 def test_one_graph_for_all_sizes_with_its_gradients():
-    model, counter = trained(**FEW_BLOCKS).double(), CompileCounterWithBackend("eager")
+    model, counter = trained(**ONE_BLOCK).double(), CompileCounterWithBackend("eager")
     whole = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
     # A side of 1 at an eighth of the size would be a graph of its own, as without the patch.
     for size in ((32, 40), (48, 32)):

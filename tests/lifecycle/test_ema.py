@@ -1,5 +1,7 @@
 """Averages of a patched network follow its new parameters too."""
 
+import copy
+
 import pytest
 import torch
 from timm.utils import ModelEmaV3
@@ -7,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import exda_primitives as exda
 
-from .networks import CLASSES, image, trained
+from .networks import CLASSES, FEW_BLOCKS, image, trained
 
 DECAY = 0.75
 
@@ -33,9 +35,15 @@ def average(request):
     return request.param
 
 
-@pytest.fixture(params=CLASSES)
-def model(request):
-    return trained(request.param)
+@pytest.fixture(scope="module", params=CLASSES)
+def made(request):
+    """To be copied: to patch takes longer."""
+    return trained(request.param, **FEW_BLOCKS)
+
+
+@pytest.fixture
+def model(made):
+    return copy.deepcopy(made)
 
 
 @torch.no_grad()

@@ -1,29 +1,37 @@
 """Built and patched without weights, then loaded: the same network as the one that was built with them."""
 
+import copy
+
 import pytest
 import torch
 
 import exda_primitives as exda
 
-from .networks import CLASSES, image, network, trained
+from .networks import CLASSES, FEW_BLOCKS, image, network, trained
 
 CONFIG = exda.ExDAConfig(tokens=2, scale="mean")
 
 
-@pytest.fixture(params=CLASSES)
+@pytest.fixture(scope="module", params=CLASSES)
 def family(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def made(family):
+    """To be copied: to patch takes longer."""
+    return trained(family, config=CONFIG, **FEW_BLOCKS)
+
+
 @pytest.fixture
-def source(family):
-    return trained(family, config=CONFIG)
+def source(made):
+    return copy.deepcopy(made)
 
 
 @pytest.fixture
 def empty(family):
     with torch.device("meta"):
-        model = network(family)
+        model = network(family, **FEW_BLOCKS)
     exda.patch(model, CONFIG)
     assert all(parameter.is_meta for parameter in model.parameters())
     return model
@@ -64,7 +72,7 @@ def two_files(model, source, path):
 
 def _unpatched(source):
     family = next(name for name, kind in CLASSES.items() if type(source) is kind)
-    return network(family)
+    return network(family, **FEW_BLOCKS)
 
 
 @torch.no_grad()
@@ -79,7 +87,7 @@ def test_the_same_outputs(load, empty, source, tmp_path):
 def test_an_unpatched_network_without_weights_is_patched_by_the_file(family, source, tmp_path):
     exda.save(source, tmp_path / "whole.safetensors", whole=True)
     with torch.device("meta"):
-        model = network(family)
+        model = network(family, **FEW_BLOCKS)
     exda.load(model, tmp_path / "whole.safetensors")
     assert torch.equal(model(image()), source(image()))
 

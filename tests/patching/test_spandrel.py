@@ -84,7 +84,7 @@ def test_plan_at_full_size(full_size):
 
 @torch.no_grad()
 def test_identity_at_full_size(full_size):
-    images = [image(64, 64, batch=1), image(40, 72, batch=1)]
+    images = [image(32, 24, batch=1), image(16, 40, batch=1)]
     before = [full_size(x) for x in images]
     with exda.patched(full_size):
         for x, expected in zip(images, before, strict=True):

@@ -55,7 +55,7 @@ def tokens(dtype: str) -> list[Kernel]:
 
 
 def depthwise(dtype: str, run: int) -> list[Kernel]:
-    """Forward and backward with all that there may be; for ``run`` 8 also the gate, and without what may be absent."""
+    """Forward and backward with all that there may be; for ``run`` 8 with the gate, and without what may be absent."""
     sizes = [f"{name}_{axis}" for name in ("x", "dy", "dz") for axis in ("image", "channel", "row")]
     names = ("CHANNELS", "H", "W", *sizes)
     common = (
@@ -70,12 +70,11 @@ def depthwise(dtype: str, run: int) -> list[Kernel]:
     forward = (f"{PACKAGE}.depthwise_forward", "depthwise_kernel", common | {"WIDTH": 64})
     sliding = {"BX": 64, "CH": 2 * run, "RY": 16, "UNROLL": 2}
     backward = (f"{PACKAGE}.depthwise_backward", "depthwise_backward_kernel", common | sliding)
-    variants = [(forward, {"ACTIVATION": "gelu"}), (backward, {})]
+    # The gate holds GELU.
+    variants = [(forward, {"ACTIVATION": "gate" if run == 8 else "gelu"}), (backward, {})]
     if run == 8:
         variants += [
-            (forward, {"ACTIVATION": "gate"}),
-            (forward, {"ACTIVATION": "none", "dy": None, "bias": None, "shift": None}),
-            (forward, {"ACTIVATION": "gate", "dy": None, "shift": None} | ones),
+            (forward, {"ACTIVATION": "none", "dy": None, "bias": None, "shift": None} | ones),
             (backward, {"dx": None} | ones),
             (backward, {"partials": None, "shift": None}),
         ]
