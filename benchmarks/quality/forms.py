@@ -116,7 +116,12 @@ class Form:
 
 
 def _all(setting: Setting, seeds: tuple[int, ...]) -> tuple[Study, Study]:
-    return Study(setting, ARMS, seeds), Study(setting, tuple(arm for arm in ARMS if arm != HOST), seeds, "time")
+    return Study(setting, ARMS, seeds), _in_time(setting, seeds)
+
+
+def _in_time(setting: Setting, seeds: tuple[int, ...]) -> Study:
+    """The host of equal time is that of equal steps."""
+    return Study(setting, tuple(arm for arm in ARMS if arm != HOST), seeds, "time")
 
 
 def _varied(setting: Setting, seeds: tuple[int, ...]) -> Study:
@@ -156,6 +161,7 @@ CPU = Form(
         Study(_MIX, ARMS, (1, 2)),
         Study(_BASE, ARMS, (3, 4)),
         *(_varied(setting, (1, 2)) for setting in _CPU_VARIED),
+        _in_time(_MIX, _SEEDS),
     ),
 )
 """The smallest form: what a shared core does in a good half hour, and more in each further one."""
