@@ -11,7 +11,7 @@ from exda_primitives.plotting import BLUE, VERMILION
 from .claim import Claim, Finding
 from .verdicts import Verdict
 
-LABELS, SCALE, NUMBERS, LINE, TOP = 480, 380, 240, 26, 56
+LABELS, SCALE, NUMBERS, LINE, TOP = 580, 380, 240, 26, 56
 COLOURS = {
     Verdict.REPRODUCED: BLUE,
     Verdict.SMALL: "#777777",
