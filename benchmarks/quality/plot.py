@@ -10,7 +10,6 @@ from exda_primitives.plotting import BLUE, ORANGE, matplotlib_figure
 from .differences import Group
 from .forms import ARMS, BASE, COMPARED
 
-# Blue and orange are told apart by those who see no red or no green as well.
 _SEED, _MEAN = ORANGE, BLUE
 
 
