@@ -187,7 +187,7 @@ def test_an_entry_of_that_name_may_be_another_modules(tmp_path: Path) -> None:
 @pytest.mark.parametrize("patched", ["params", "params_ema"])
 def test_half_patched_trainers(patched: str, tmp_path: Path) -> None:
     model = trained()
-    host = {name: tensor for name, tensor in Restormer(**SMALL).state_dict().items()}
+    host = Restormer(**SMALL).state_dict()
     other = {"params": "params_ema", "params_ema": "params"}[patched]
     torch.save({patched: model.state_dict(), other: host}, tmp_path / "model.pth")
     for read in (create, identify, lambda checkpoint: exda.load_checkpoint(checkpoint, into=Restormer(**SMALL))):

@@ -36,6 +36,18 @@ class Described(NamedTuple):
         """All of them."""
         return {**self.host, **self.added}
 
+    def by_config(self) -> dict[ExDAConfig, list[str]]:
+        """The attentions with each configuration, by name."""
+        return by_config(self.attentions)
+
+
+def by_config(attentions: Mapping[str, Description]) -> dict[ExDAConfig, list[str]]:
+    """The names of each configuration, in the order in which they come."""
+    found: dict[ExDAConfig, list[str]] = {}
+    for name, description in attentions.items():
+        found.setdefault(description.config, []).append(name)
+    return found
+
 
 def described(
     tensors: Mapping[str, Tensor],

@@ -10,9 +10,9 @@ from torch import nn
 from ..errors import AlreadyPatchedError
 from ..patching import patch
 from ..patching.patch import undo
-from ..primitives import ExDAConfig
 from ..primitives.description import Description
-from .network import attentions_of
+from .described import by_config
+from .network import attentions_of, canonical
 
 
 @contextmanager
@@ -35,19 +35,14 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
                 f"{source}: {name} was saved with {description.config}, in this model it has {there[name].config}. "
                 f"exda.unpatch(model) first: then it is patched as the file says."
             )
+    # Wrappers of parts are in the names of modules, not in those of a file.
+    names_there = {canonical(name): name for name, _ in model.named_modules(remove_duplicate=False)}
     with ExitStack() as undoing:
-        for config, names in _by_config({n: d for n, d in attentions.items() if n not in there}).items():
-            report = patch(model, config, include=[literally(name) for name in names])
+        for config, names in by_config({n: d for n, d in attentions.items() if n not in there}).items():
+            report = patch(model, config, include=[literally(names_there.get(name, name)) for name in names])
             undoing.callback(undo, model, report)
         yield
         undoing.pop_all()
-
-
-def _by_config(attentions: Mapping[str, Description]) -> dict[ExDAConfig, list[str]]:
-    found: dict[ExDAConfig, list[str]] = {}
-    for name, description in attentions.items():
-        found.setdefault(description.config, []).append(name)
-    return found
 
 
 def literally(name: str) -> str:

@@ -63,7 +63,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def attentions_of(model: nn.Module, *, aliases: bool = False) -> Mapping[str, ExDAModule]:
-    """Every ExDA attention of a model by its canonical name, patched in or built in; with ``aliases`` by all of them."""
+    """Every ExDA attention of a model by its canonical name, or with ``aliases`` by all its names there."""
     return {
         canonical(name): module
         for name, module in model.named_modules(remove_duplicate=not aliases)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoints import load_checkpoint
 from ..checkpoints.contents import Contents, Patterns, read_checkpoint

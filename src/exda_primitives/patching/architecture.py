@@ -64,7 +64,9 @@ def expansion_factor(widths: Sequence[tuple[int, int]], likely: Sequence[float] 
         Unlike: if no factor gives all of them.
     """
     smallest = max((hidden / dim for dim, hidden in widths if dim), default=0.0)
-    for factor in (*likely, *(ceil(smallest * 10**digits) / 10**digits for digits in range(8))):
+    # The shortest that is not smaller, and the next: a product that is whole on paper may be rounded down.
+    written = ((ceil(smallest * 10**digits) + more) / 10**digits for digits in range(8) for more in (0, 1))
+    for factor in (*likely, *written):
         if all(int(dim * factor) == hidden for dim, hidden in widths):
             return factor
     raise Unlike(f"no factor gives the hidden widths {[hidden for _, hidden in widths]}")
