@@ -23,7 +23,7 @@ BESIDE: dict[str, Any] = {
     "Path": [Path("/a/b"), pathlib.PurePosixPath("c"), pathlib.PureWindowsPath("d")],
     "numpy scalar": {"psnr": np.float64(31.5), "best": np.float32(2), "step": np.int64(7)},
     "numpy array": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "numpy generator": np.random.RandomState(0).get_state(),  # noqa: NPY002
+    "numpy generator": np.random.RandomState(0).get_state(),
     "slice": [slice(1, 2), range(3), frozenset({1})],
 }
 

@@ -1,7 +1,7 @@
 """exda info."""
 
-from importlib import resources
 import re
+from importlib import resources
 from pathlib import Path
 
 import pytest

@@ -53,8 +53,7 @@ def averaged_by_hand(state, other, decay=0.99):
     """Every entry that is a float, in place, as many training scripts do."""
     for name, tensor in state.items():
         if tensor.dtype.is_floating_point:
-            tensor *= decay
-            tensor += (1 - decay) * other[name].detach()
+            tensor.mul_(decay).add_(other[name].detach(), alpha=1 - decay)
     return state
 
 
