@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ExDAError
+from ..files import write_text
 from ..patching.select import Patterns
 from ..results import Result, begin, write
 from .attentions import attentions, has_tokens
@@ -127,7 +128,7 @@ def run(
             _tokens(partial, model, shown, question.blocks, result)
         else:
             notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
-        (partial / "inspect.md").write_text(markdown(result, notes))
+        write_text(partial / "inspect.md", markdown(result, notes))
         write(partial / "inspect.json", result)
         for path in partial.iterdir():
             path.rename(out / path.name)
