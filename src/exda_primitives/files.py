@@ -100,7 +100,8 @@ def fingerprint(path: Path) -> str:
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file():
-                found.update(f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n".encode())
+                line = f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n"
+                found.update(line.encode("utf-8", "surrogateescape"))
         return found.hexdigest()
     with path.open("rb") as opened:
         while block := opened.read(2**20):

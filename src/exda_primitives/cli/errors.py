@@ -67,7 +67,7 @@ def plainly() -> Iterator[None]:
         # Whoever read the output wanted no more of it.
         raise
     except OSError as error:
-        _exit(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        _exit(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         _exit(": ".join(["interrupted", *map(str, stop.args)]), INTERRUPTED + number, kind="")
