@@ -266,4 +266,4 @@ def test_without_the_extra(picture: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pyvips", None)
     result = run(picture, tmp_path / "out.png")
     assert result.exit_code == 1
-    assert 'pip install "exda_primitives[restore]"' in result.output
+    assert 'pip install "psutil>=5.9" "pyvips[binary]>=3"' in result.output
