@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.forms import BASE, COMPARED, HOST, PRIMITIVES, WIDENED, Form, Setting, Study
+
 from exda_primitives.data.degradations import DEGRADATIONS
 from exda_primitives.data.degradations.composition import CDD11
 from exda_primitives.data.degradations.tensors import Degradation
@@ -193,9 +194,7 @@ ADAPTATION = Continued(
         Path(str(resources.files("exda_primitives.demo"))) / "data" / "host.safetensors",
         {"haze, rain and noise": mixed},
     ),
-    search=Search(
-        100, 200, {"all": (3e-4, 1e-3, 3e-3), "new": (1e-3, 3e-3, 1e-2, 3e-2), "norms": (1e-3, 3e-3, 1e-2, 3e-2)}
-    ),
+    search=Search(100, 200, {"all": (1e-3, 3e-3, 1e-2), "new": (3e-3, 1e-2, 3e-2), "norms": (3e-3, 1e-2, 3e-2)}),
     keeps=True,
 )
 """The demo's host learns a degradation that it never saw."""

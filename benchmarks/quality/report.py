@@ -40,7 +40,7 @@ def markdown(result: Result) -> str:
     varied = [group for group in found if group.setting != BASE and group.arm == COMPARED and group.budget == "steps"]
     if varied:
         parts += [f'## One thing at a time ("{COMPARED}", equal steps)', "", *_variations(found, varied), ""]
-    parts += [*_left(result), *_origin(result)]
+    parts += [*_left(result), *origin(result)]
     return "\n".join(parts) + "\n"
 
 
@@ -123,7 +123,7 @@ def _overview(result: Result, there: Sequence[Group]) -> list[str]:
             ]
         )
     head = ["arm", "parameters", "steps", "seeds", "PSNR (dB)", "difference in PSNR (dB)", "in SSIM", "in PSNR"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _by_degradation(there: Sequence[Group]) -> list[str]:
@@ -131,7 +131,7 @@ def _by_degradation(there: Sequence[Group]) -> list[str]:
     if not there:
         return []
     rows = [[name, *(shown(group.difference("psnr", [name])) for group in there)] for name in there[0].degradations]
-    return _table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
+    return table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
 
 
 def _told_apart(there: Sequence[Group]) -> list[str]:
@@ -149,7 +149,7 @@ def _told_apart(there: Sequence[Group]) -> list[str]:
         "Agreement of k-means on the outputs of all attentions with the degradation, host -> arm: mean over seeds and "
         "runs of k-means."
     )
-    return [how, "", *_table(["arm", "seeds", "NMI", "ARI"], rows), ""]
+    return [how, "", *table(["arm", "seeds", "NMI", "ARI"], rows), ""]
 
 
 def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:
@@ -161,7 +161,7 @@ def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:
             [f"{group.mean('psnr'):.3f}", shown(group.difference("psnr")), group.verdict] if group.runs else ["-"] * 3
         )
         rows.append(row)
-    return _table(["changed", "seeds", "PSNR (dB)", "difference to the host (dB)", ""], rows)
+    return table(["changed", "seeds", "PSNR (dB)", "difference to the host (dB)", ""], rows)
 
 
 def _left(result: Result) -> list[str]:
@@ -179,7 +179,8 @@ def _left(result: Result) -> list[str]:
     return ["## Not done yet", "", *(f"- {what} ({number})" for what, number in left.items()), ""]
 
 
-def _origin(result: Result) -> list[str]:
+def origin(result: Result) -> list[str]:
+    """What it took, on what, and the command."""
     hours = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", [])) / 3600
     again = [line for run in result["runs"] for leg in run.get("legs", []) for line in leg["not_bit_for_bit"]]
     lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training by the clock on the wall.", ""]
@@ -192,5 +193,6 @@ def _sorted(there: Sequence[Group]) -> list[Group]:
     return sorted(there, key=lambda group: ARMS.index(group.arm))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lines of Markdown."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

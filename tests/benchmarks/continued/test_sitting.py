@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from benchmarks.continued import sitting as module
 from benchmarks.continued.forms import ARMS, EVERYTHING, FORMS, FROZEN, LORA, Search
 from benchmarks.quality.forms import COMPARED, HOST, WIDENED, Study
 from tests.benchmarks.continued.small import form, host, sitting
 from tests.benchmarks.quality.small import SETTING, Clock
 
 import exda_primitives as exda
+from benchmarks.continued import sitting as module
 from exda_primitives.training.state import read_checkpoint
 
 
@@ -76,7 +76,7 @@ def test_another_host_is_refused(tmp_path):
     with torch.no_grad():
         net.output.weight.add_(1)
     exda.checkpoints.safe.write_safetensors(net.state_dict(), {}, told.host.weights)
-    with pytest.raises(exda.ConfigError, match="another config .host"):
+    with pytest.raises(exda.ConfigError, match=r"another config .host"):
         sitting(tmp_path, told)
 
 
