@@ -43,7 +43,8 @@ def adaptable(net: nn.Module, layers: str) -> list[str]:
     An attention's own is one that would get primitives, or has got them.
     """
     ours = [name for name, module in net.named_modules() if isinstance(module, ExDAModule)]
-    attentions = ours or [match.name for match in plan(net).matches] if layers == "attention" else [""]
+    # Of a network that is patched in part, the plan has the rest.
+    attentions = [*ours, *(match.name for match in plan(net).matches)] if layers == "attention" else [""]
     added = tuple(f"{name}.{new}." for name in ours for new in NEW_NAMES)
     return [
         name
