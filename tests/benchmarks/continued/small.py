@@ -11,7 +11,7 @@ from tests.benchmarks.quality.small import sources as made_sources
 
 from exda_primitives.data.degradations import DEGRADATIONS
 
-MODEL = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 0, "ffn_expansion_factor": 2}
+MODEL = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "ffn_expansion_factor": 2}
 PHASE = {"steps": 2, "batch": 1, "learning_rate": 1e-3, "save_every": 1, "ema": 0.9}
 
 
@@ -30,7 +30,7 @@ def form(folder, *studies, recipe=None, **changes):
         "crop": 16,
         "studies": studies or (Study(SETTING, (HOST,), (0,)),),
         "host": host,
-        "search": Search(100, 1, {"all": (1e-3, 1e-4), "new": (1e-2,), "norms": (1e-2,)}),
+        "search": Search(100, 1, {"all": (1e-3,)}),
     }
     return Continued(**{**given, **changes})
 
