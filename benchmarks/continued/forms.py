@@ -37,7 +37,7 @@ class Arm:
     widened: bool = False
 
 
-_HALF = PRIMITIVES[COMPARED] | {"exclude": ("latent",)}
+_HALF = {**PRIMITIVES[COMPARED], "exclude": ("latent",)}
 """Of the new parameters, those of the latent level are about half."""
 
 EVERYTHING: Mapping[str, Arm] = {
@@ -125,13 +125,11 @@ class Continued(Form):
     Attributes:
         host: it; ``model`` has its arguments.
         search: of the learning rate, in the setting of the first study.
-        marks: steps before the last one after which the photographs are restored, too; checkpoints are written there.
         keeps: whether is measured what is left of the host's own degradations, and of the host.
     """
 
     host: Host = field(kw_only=True)
     search: Search = field(kw_only=True)
-    marks: tuple[int, ...] = ()
     keeps: bool = False
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,8 +22,6 @@ from exda_primitives.errors import DivergedError
 from exda_primitives.files import fingerprint
 from exda_primitives.training import TrainConfig, prepare
 from exda_primitives.training.plan import Plan, parameters
-from exda_primitives.training.run import OnStep
-from exda_primitives.training.state import State
 
 from .configs import Starts, configuration, rank
 from .forms import ARMS, Continued
@@ -102,26 +98,6 @@ class ContinuedSitting(Sitting):
             self.write()
         return self._configuration(job, {"learning_rate": self.rate(job.arm)})
 
-    def trained(self, plan: Plan, on_step: OnStep = lambda state: None) -> dict[str, Any]:
-        """Trains to the end, and restores the photographs at the form's marks, too."""
-        path, degradations = plan.folder.path / "curve.json", plan.config.data.degradations
-        curve: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-        def mark(step: int, net: nn.Module) -> None:
-            if step in self.form.marks and str(step) not in curve:
-                curve[str(step)] = self.photographs.scored(net, degradations)
-                path.write_text(json.dumps(curve))
-
-        def after(state: State) -> None:
-            on_step(state)
-            if state.step in self.form.marks:
-                mark(state.step, deepcopy(state.result))
-
-        if plan.held is not None:
-            # It may have been stopped between the checkpoint and what was to be done with it.
-            mark(plan.held["step"], network(plan))
-        return {**super().trained(plan, after), "curve": curve}
-
     def measured(self, job: Job, plan: Plan) -> dict[str, Any]:
         """Of the network that was trained, plain data; ``scores`` among it, by degradation."""
         own, degradations = list(self.form.host.degradations), plan.config.data.degradations
@@ -161,7 +137,7 @@ class ContinuedSitting(Sitting):
             told = self._configuration(job, {"learning_rate": rate, "steps": search.steps})
             plan = prepare(told, self.work / f"{job.name}-rate{rate:g}", accelerator=self.accelerator)
             try:
-                held[f"{rate:g}"] = super().trained(plan)["loss"]
+                held[f"{rate:g}"] = self.trained(plan)["loss"]
             except DivergedError:
                 held[f"{rate:g}"] = None
             self.write()

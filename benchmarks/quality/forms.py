@@ -98,6 +98,7 @@ class Form:
         recipe: likewise; its ``steps`` are those of the host.
         crop: side of the square in the middle of each test photograph that is restored; None for all of it.
         studies: in the order in which they are done.
+        marks: steps before the last one after which the photographs are restored, too; checkpoints are written there.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Form:
     recipe: Mapping[str, Any]
     crop: int | None
     studies: tuple[Study, ...]
+    marks: tuple[int, ...] = ()
 
     def jobs(self) -> Iterator[Job]:
         """In the order in which they are done."""

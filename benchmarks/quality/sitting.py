@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +22,6 @@ from exda_primitives.errors import ConfigError, DivergedError
 from exda_primitives.files import fingerprint
 from exda_primitives.training import TrainConfig, prepare, train
 from exda_primitives.training.plan import Plan
-from exda_primitives.training.run import OnStep
 from exda_primitives.training.state import State, read_checkpoint
 
 from .configs import configuration, model_arguments
@@ -186,7 +187,7 @@ class Sitting:
             "steps": told.recipe.steps,
         }
         try:
-            trained = self.trained(plan)
+            trained = self.trained(plan, self.form.marks)
         except DivergedError as error:
             why = str(error).replace(str(plan.folder.path), "the folder of the run")
             self.say(f"{job.name}: {why}")
@@ -196,12 +197,12 @@ class Sitting:
         self.say(f"{job.name}: {mean / len(measured['scores']):.3f} dB")
         return {**record, **trained, "diverged": None, **measured}
 
-    def trained(self, plan: Plan, on_step: OnStep = lambda state: None) -> dict[str, Any]:
+    def trained(self, plan: Plan, marks: Sequence[int] = ()) -> dict[str, Any]:
         """Trains to the end.
 
         Args:
             plan: of the run.
-            on_step: called after each step; what it led to is written.
+            marks: steps after which the photographs are restored.
 
         Returns:
             Plain data.
@@ -211,19 +212,32 @@ class Sitting:
             TimeUpError: when the time is up.
         """
         every = plan.config.recipe.save_every
+        path, degradations = plan.folder.path / "curve.json", plan.config.data.degradations
+        curve: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-        def after(state: State) -> None:
-            on_step(state)
+        def mark(step: int, net: nn.Module) -> None:
+            if step in marks and str(step) not in curve:
+                curve[str(step)] = self.photographs.scored(net, degradations)
+                path.write_text(json.dumps(curve))
+
+        def on_step(state: State) -> None:
+            if state.step in marks:
+                # In evaluation mode it would go on.
+                mark(state.step, deepcopy(state.result))
             if state.step % every == 0 and state.step < plan.steps and self._is_over():
                 raise TimeUpError
 
-        run = train(plan, on_step=after)["runs"][0]
+        if plan.held is not None:
+            # It may have been stopped between the checkpoint and what was to be done with it.
+            mark(plan.held["step"], network(plan))
+        run = train(plan, on_step=on_step)["runs"][0]
         legs = run["legs"]
         return {
             "parameters": run["parameters"],
             "loss": run["history"][-1]["loss"],
             "legs": [{key: leg[key] for key in ("after_step", "seconds", "not_bit_for_bit")} for leg in legs],
             "machine": legs[-1]["machine"],
+            **({"curve": curve} if marks else {}),
         }
 
     def _steps(self, job: Job) -> int | None:

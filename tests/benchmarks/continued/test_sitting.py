@@ -12,6 +12,7 @@ from tests.benchmarks.quality.small import SETTING, Clock
 
 import exda_primitives as exda
 from benchmarks.continued import sitting as module
+from benchmarks.quality import sitting as base
 from exda_primitives.training.state import read_checkpoint
 
 
@@ -129,7 +130,7 @@ def test_a_mark_that_was_missed_is_made_up_for(tmp_path, monkeypatch):
     told = form(tmp_path, marks=(1,))
     one = sitting(tmp_path, told)
     # Stopped after the checkpoint of the first step, and before anything else.
-    monkeypatch.setattr(module, "deepcopy", lambda net: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(base, "deepcopy", lambda net: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         one.work_off(math.inf)
     monkeypatch.undo()
