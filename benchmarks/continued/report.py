@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.claims.verdicts import CONFIDENCE, POWER, gain, visible
+from benchmarks.claims.verdicts import CONFIDENCE, POWER
 from benchmarks.quality.differences import ENOUGH_SEEDS, Group, groups
 from benchmarks.quality.forms import COMPARED, HOST, WIDENED
 from benchmarks.quality.plot import draw_panels
-from benchmarks.quality.report import origin, table
+from benchmarks.quality.report import origin
+from benchmarks.quality.students import curve, mean_of, student, visible_effect, with_interval
+from benchmarks.quality.tables import table
 from rich.console import Console
 
 from exda_primitives.results import Interval, Result
@@ -29,7 +30,7 @@ def write_report(result: Result, path: Path, console: Console) -> None:
     text = markdown(result)
     path.with_suffix(".md").write_text(text)
     interval = "mean and Student's 95 % interval over seeds"
-    draw_panels(_panels(result), path.with_suffix(".png"), student, interval, "that arm", columns=len(QUESTIONS))
+    draw_panels(_panels(result), path.with_suffix(".png"), _student, interval, "that arm", columns=len(QUESTIONS))
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -53,38 +54,20 @@ def markdown(result: Result) -> str:
                     "",
                     *_control(result, setting),
                 ]
-                parts += [*_by_degradation(there, first), *_curve(asked, there)]
+                parts += [*_by_degradation(there, first), *_curve(there)]
     return "\n".join([*parts, *_left(result), *origin(result)]) + "\n"
 
 
-def student(group: Group) -> Interval:
-    """Mean over seeds with Student's interval, endless for a single one."""
-    return _interval(group.by_seed("psnr"))
+def _student(group: Group) -> Interval:
+    return student(group.by_seed("psnr"))
 
 
 def verdict(differences: Sequence[float]) -> str:
     """What may be said of the mean difference of so many seeds."""
     if len(differences) < ENOUGH_SEEDS:
         return f"too few seeds ({len(differences)})"
-    found = _interval(differences)
+    found = student(differences)
     return "better" if found.low > 0 else "worse" if found.high < 0 else "inconclusive"
-
-
-def _interval(differences: Sequence[float]) -> Interval:
-    low, mean, high, _ = gain(differences)
-    return Interval(low, mean, high)
-
-
-def _shown(differences: Sequence[float], digits: int = 3) -> str:
-    low, mean, high = _interval(differences)
-    if math.isinf(high):
-        return f"{mean:+.{digits}f}"
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-def _seen(differences: Sequence[float]) -> str:
-    effect = visible(differences)
-    return "-" if math.isinf(effect) else f"{effect:.3f}"
 
 
 def _how(result: Result) -> list[str]:
@@ -170,17 +153,19 @@ def _overview(result: Result, runs: Sequence[Run], there: Sequence[Group], first
             continue
         row = [arm, f"{good[0]['parameters']:,}", f"{good[0]['trained_parameters']:,}"]
         row += [f"{good[0]['learning_rate']:g}", str(len(good))]
-        row += [f"{np.mean([_mean(run['scores'], metric) for run in good]):.{digits}f}" for metric, digits in _METRICS]
+        row += [
+            f"{np.mean([mean_of(run['scores'], metric) for run in good]):.{digits}f}" for metric, digits in _METRICS
+        ]
         group = differences.get(arm)
         if group is not None and group.runs:
             by_seed = group.by_seed("psnr")
-            row += [_shown(by_seed), _seen(by_seed)]
+            row += [with_interval(by_seed), visible_effect(by_seed)]
             said = ", ".join(filter(None, (verdict(by_seed), diverged)))
         else:
             row += ["-", "-"]
             said = ", ".join(filter(None, ("the others are compared with it" if arm == first else "-", diverged)))
         if keeps:
-            row += [f"{np.mean([_mean(run['own'], 'psnr') for run in good]):.3f}"]
+            row += [f"{np.mean([mean_of(run['own'], 'psnr') for run in good]):.3f}"]
             row += ["yes" if all(run["given_back"] for run in good) else "no"]
             row += [f"{good[0]['bytes'] / 1000:,.0f} kB"]
         rows.append([*row, f"{result['paces']['ratio'][arm]:.2f}", said])
@@ -196,14 +181,19 @@ def _control(result: Result, setting: str) -> list[str]:
         return []
     by_seed = over[0].by_seed("psnr")
     seeds = f"{len(by_seed)} {'seed' if len(by_seed) == 1 else 'seeds'}"
-    return [f'"{COMPARED}" to "{WIDENED}": {_shown(by_seed)} dB, {seeds}, visible {_seen(by_seed)}.', ""]
+    return [
+        f'"{COMPARED}" to "{WIDENED}": {with_interval(by_seed)} dB, {seeds}, visible {visible_effect(by_seed)}.',
+        "",
+    ]
 
 
 _METRICS = (("psnr", 3), ("ssim", 4))
 
 
-def _mean(scores: Mapping[str, Any], metric: str) -> float:
-    return float(np.mean([np.mean(each[metric]) for each in scores.values()]))
+def _curve(there: Sequence[Group]) -> list[str]:
+    there = [group for group in there if group.runs]
+    rows = curve(there)
+    return [*table(["after steps, difference (dB)", *(group.arm for group in there)], rows), ""] if rows else []
 
 
 def _by_degradation(there: Sequence[Group], first: str) -> list[str]:
@@ -211,34 +201,11 @@ def _by_degradation(there: Sequence[Group], first: str) -> list[str]:
     if not there or len(there[0].degradations) < 2:
         return []
     rows = [
-        [name, *(f"{_shown(of := group.by_seed('psnr', [name]), 2)}, {_seen(of)}" for group in there)]
+        [name, *(f"{with_interval(of := group.by_seed('psnr', [name]), 2)}, {visible_effect(of)}" for group in there)]
         for name in there[0].degradations
     ]
     head = [f"PSNR, difference to {first} (dB), visible", *(group.arm for group in there)]
     return [*table(head, rows), ""]
-
-
-def _curve(runs: Sequence[Run], there: Sequence[Group]) -> list[str]:
-    """Mean difference in PSNR at the marks and at the end."""
-    marks = dict.fromkeys(mark for run in runs for mark in run.get("curve", {}))
-    there = [group for group in there if group.runs]
-    if not marks or not there:
-        return []
-    rows = []
-    for mark in marks:
-        cells = []
-        for group in there:
-            both = [
-                (run["curve"], group.hosts[seed]["curve"])
-                for seed, run in group.runs.items()
-                if all(mark in one.get("curve", {}) for one in (run, group.hosts[seed]))
-            ]
-            gained = [_mean(ours[mark], "psnr") - _mean(theirs[mark], "psnr") for ours, theirs in both]
-            cells.append(_shown(gained) if gained else "-")
-        rows.append([f"{int(mark):,}", *cells])
-    steps = next(iter(there[0].runs.values()))["steps"]
-    rows.append([f"{steps:,}", *(_shown(group.by_seed("psnr")) for group in there)])
-    return [*table(["after steps, difference (dB)", *(group.arm for group in there)], rows), ""]
 
 
 def _panels(result: Result) -> dict[str, dict[str, Group]]:

@@ -61,9 +61,15 @@ class Group:
         """
         return interval(self._paired(metric, tuple(degradations)))
 
-    def by_seed(self, metric: str, degradations: Iterable[str] = ()) -> list[float]:
-        """Mean difference to the host of each seed; over all degradations, or those named."""
-        return [float(each) for each in self._paired(metric, tuple(degradations)).mean(axis=1)]
+    def by_seed(self, metric: str, degradations: Iterable[str] = (), every: int = 1) -> list[float]:
+        """Mean difference to the host of each seed.
+
+        Args:
+            metric: ``"psnr"`` or ``"ssim"``.
+            degradations: over which; all by default.
+            every: how manieth photograph, from the first on.
+        """
+        return [float(each) for each in self._paired(metric, tuple(degradations))[:, ::every].mean(axis=1)]
 
     @property
     def verdict(self) -> str:

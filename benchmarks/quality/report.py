@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,8 +12,11 @@ from exda_primitives.bench.machine import machine_line
 from exda_primitives.results import Interval, Result, spread
 
 from .differences import ENOUGH_SEEDS, Group, groups
-from .forms import ARMS, BASE, COMPARED, FORMS, HOST
+from .forms import ARMS, BASE, COMPARED, FORMS, HOST, QUIET
 from .plot import draw
+from .quietness import by_degradation, by_photographs, by_recipe
+from .students import curve
+from .tables import table
 
 SCORES = ("nmi", "ari")
 BUDGETS = {"steps": "equal steps", "time": "equal time"}
@@ -31,12 +33,13 @@ def write_report(result: Result, path: Path, console: Console) -> None:
 def markdown(result: Result) -> str:
     """All that is in the picture and more."""
     found = groups(result)
-    sections = dict.fromkeys((group.setting, group.budget) for group in found if len(arms_of(found, group)) > 1)
     parts = ["# Do the primitives restore better?", "", *(f"{line}\n" for line in _how(result))]
+    parts += _quietness(result, found)
+    sections = dict.fromkeys((group.setting, group.budget) for group in found if len(arms_of(found, group)) > 1)
     for setting, budget in sections:
         there = _sorted([group for group in found if (group.setting, group.budget) == (setting, budget)])
         parts += [f"## {there[0].what[0].upper()}{there[0].what[1:]}, {BUDGETS[budget]}", "", *_hosts(result, setting)]
-        parts += [*_overview(result, there), "", *_by_degradation(there), "", *_told_apart(there)]
+        parts += [*_overview(result, there), "", *_by_degradation(there), "", *_curve(there), *_told_apart(there)]
     varied = [group for group in found if group.setting != BASE and group.arm == COMPARED and group.budget == "steps"]
     if varied:
         parts += [f'## One thing at a time ("{COMPARED}", equal steps)', "", *_variations(found, varied), ""]
@@ -82,6 +85,14 @@ def _how(result: Result) -> list[str]:
         + " times as long and make so many steps fewer. What prepares the pairs is not counted."
         for name, pace in result["paces"].items()
     ]
+
+
+def _quietness(result: Result, found: Sequence[Group]) -> list[str]:
+    """Of the form that is made for it."""
+    found = [group for group in found if len(group.runs) > 1]
+    if result["config"]["form"] != QUIET.name or not found:
+        return []
+    return ["## How quiet it is", "", *by_recipe(found), *by_degradation(found), *by_photographs(found)]
 
 
 def _hosts(result: Result, setting: str) -> list[str]:
@@ -132,6 +143,15 @@ def _by_degradation(there: Sequence[Group]) -> list[str]:
         return []
     rows = [[name, *(shown(group.difference("psnr", [name])) for group in there)] for name in there[0].degradations]
     return table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
+
+
+def _curve(there: Sequence[Group]) -> list[str]:
+    there = [group for group in there if group.runs]
+    rows = curve(there)
+    if not rows:
+        return []
+    how = "After so many steps, difference to the host in PSNR (dB), with Student's interval over seeds:"
+    return [how, "", *table(["steps", *(group.arm for group in there)], rows), ""]
 
 
 def _told_apart(there: Sequence[Group]) -> list[str]:
@@ -191,8 +211,3 @@ def origin(result: Result) -> list[str]:
 
 def _sorted(there: Sequence[Group]) -> list[Group]:
     return sorted(there, key=lambda group: ARMS.index(group.arm))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
