@@ -30,6 +30,9 @@ class FormName(str, Enum):
 
     CONTINUED = "continued"
     ADAPTATION = "adaptation"
+    ADAPTATION_LONG = "adaptation_long"
+    CONTINUED_GPU = "continued_gpu"
+    ADAPTATION_GPU = "adaptation_gpu"
 
 
 @app.command()
@@ -46,17 +49,21 @@ def run(
     work: Annotated[Path, typer.Option(help="Folder of the run at hand, and of the host.")] = Path("build/continued"),
 ) -> None:
     """Train and score what is missing; the same command goes on where this one stops."""
-    # Its clock is the process's, which counts all threads.
-    torch.set_num_threads(1)
     end = time.monotonic() + 60 * minutes
     told, out = FORMS[form.value], out or RESULTS / f"{form.value}.json"
+    if told.accelerator == "cpu":
+        # Its clock is the process's, which counts all threads.
+        torch.set_num_threads(1)
+    elif not torch.cuda.is_available():
+        console.print(f"Error: the form {told.name} needs a GPU, PyTorch finds none.", highlight=False)
+        raise typer.Exit(1)
     command = f"python -m benchmarks.continued run --form {form.value} --train {train.name} --test {test.name}"
     with plainly():
-        host = host_weights(told, str(train), work, "cpu", lambda: time.monotonic() >= end, command)
+        host = host_weights(told, str(train), work, told.accelerator, lambda: time.monotonic() >= end, command)
         if host is None:
             console.print("the host is not trained yet; the same command goes on", highlight=False)
             return
-        sitting = ContinuedSitting(told, host, Sources(train, test), out, work, "cpu", command, console)
+        sitting = ContinuedSitting(told, host, Sources(train, test), out, work, told.accelerator, command, console)
         done = sitting.work_off(end - time.monotonic())
         if sitting.result["runs"]:
             write_report(sitting.result, out, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,16 @@ class Host:
 
     Attributes:
         name: in the result.
-        weights: a file that holds them; where it is not there, they are trained.
+        file: of the weights in the folder of the runs, without its ending.
+        weights: a file that holds them; where it is not there, they are trained. None for those that are trained in
+            the folder of the runs, and stay there.
         degradations: that it was trained on, by name.
         phases: that make it; none for one that is made elsewhere.
     """
 
     name: str
-    weights: Path
+    file: str
+    weights: Path | None
     degradations: Mapping[str, Degradation]
     phases: tuple[Phase, ...] = ()
 
@@ -132,6 +135,11 @@ class Continued(Form):
     search: Search = field(kw_only=True)
     keeps: bool = False
 
+    @property
+    def accelerator(self) -> str:
+        """Where it runs."""
+        return "gpu" if self.name.endswith("gpu") else "cpu"
+
 
 _MODEL = {"dim": 12, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2.0}
 """The demo's, too."""
@@ -140,6 +148,7 @@ _SHARED = {"batch": 4, "clip": 1.0, "weight_decay": 1e-4}
 _PHASE = {**_SHARED, "ema": 0.999, "save_every": 500, "log_every": 250, "seed": 0}
 LONG = Host(
     "15,000 steps on CDD-11's degradations",
+    "long",
     RESULTS / "continued_host.safetensors",
     {name: DEGRADATIONS[name] for name in CDD11},
     (
@@ -189,6 +198,7 @@ ADAPTATION = Continued(
     ),
     host=Host(
         "the demo's",
+        "demo",
         Path(str(resources.files("exda_primitives.demo"))) / "data" / "host.safetensors",
         {"haze, rain and noise": mixed},
     ),
@@ -197,4 +207,59 @@ ADAPTATION = Continued(
 )
 """The demo's host learns a degradation that it never saw."""
 
-FORMS: Mapping[str, Continued] = {form.name: form for form in (CONTINUED, ADAPTATION)}
+ADAPTATION_LONG = replace(
+    ADAPTATION,
+    name="adaptation_long",
+    studies=tuple(
+        Study(_learns(name, what), _ADAPTED, _SEEDS)
+        for name, what in (("blur", "motion blur"), ("noise25", "noise of 25/255"))
+    ),
+    host=LONG,
+)
+"""The host of :data:`CONTINUED` learns what is none of CDD-11's degradations."""
+
+_LARGE = {**_MODEL, "dim": 32}
+"""With one block a level its checkpoint has some 50 MB, which travel from piece to piece."""
+
+_ON_GPU = {**_SHARED, "batch": 16, "precision": "bf16-mixed", "save_every": 250, "log_every": 250}
+_LARGE_HOST = Host(
+    "18,000 steps on CDD-11's degradations",
+    "large",
+    None,
+    LONG.degradations,
+    (
+        Phase(
+            "host-64",
+            64,
+            {**_ON_GPU, "ema": 0.999, "steps": 12000, "learning_rate": 1e-3, "warm_up": 0.03, "cosine_to": 1.5},
+        ),
+        Phase("host-128", 128, {**_ON_GPU, "ema": 0.999, "steps": 6000, "learning_rate": 3e-4, "warm_up": 0.02}),
+    ),
+)
+
+CONTINUED_GPU = replace(
+    CONTINUED,
+    name="continued_gpu",
+    model=_LARGE,
+    data={**CONTINUED.data, "patch": 128, "workers": 14},
+    recipe={**CONTINUED.recipe, **_ON_GPU},
+    crop=None,
+    host=_LARGE_HOST,
+)
+"""Larger, for pieces of 4 to 10 minutes on a data-centre GPU that add up."""
+
+ADAPTATION_GPU = replace(
+    ADAPTATION,
+    name="adaptation_gpu",
+    model=_LARGE,
+    data={"patch": 128, "workers": 14},
+    recipe={**ADAPTATION.recipe, **_ON_GPU},
+    crop=None,
+    studies=ADAPTATION_LONG.studies,
+    host=_LARGE_HOST,
+)
+"""The host of :data:`CONTINUED_GPU` learns the same as in :data:`ADAPTATION_LONG`."""
+
+FORMS: Mapping[str, Continued] = {
+    form.name: form for form in (CONTINUED, ADAPTATION, ADAPTATION_LONG, CONTINUED_GPU, ADAPTATION_GPU)
+}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 from exda_primitives.checkpoints.safe import write_safetensors
+from exda_primitives.restoration import Restorer
 from exda_primitives.training.lora import without_lora
 
 
@@ -21,7 +22,7 @@ def gives_back(net: nn.Module, host: nn.Module, pictures: Sequence[Tensor]) -> b
     Args:
         net: trained.
         host: as it was before.
-        pictures: (C, H, W) in [0, 1], sides divisible by 8.
+        pictures: (C, H, W) in [0, 1].
     """
     # LoRA first: it may stand beside the layers of an attention that is given back.
     bare = deepcopy(without_lora(net, merge=False)).eval()
@@ -29,11 +30,8 @@ def gives_back(net: nn.Module, host: nn.Module, pictures: Sequence[Tensor]) -> b
         exda.unpatch(bare)
     ours, theirs = bare.state_dict(), host.state_dict()
     same = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    device = next(host.parameters()).device
-    with torch.no_grad():
-        return same and all(
-            torch.equal(bare(picture[None].to(device)), host(picture[None].to(device))) for picture in pictures
-        )
+    restored, expected = Restorer(bare), Restorer(host)
+    return same and all(torch.equal(restored(picture).image, expected(picture).image) for picture in pictures)
 
 
 def bytes_of(net: nn.Module) -> int:

@@ -18,6 +18,7 @@ PHASE = {"steps": 2, "batch": 1, "learning_rate": 1e-3, "save_every": 1, "ema": 
 def form(folder, *studies, recipe=None, **changes):
     host = Host(
         "a test's",
+        "small",
         folder / "given.safetensors",
         {"noise15": DEGRADATIONS["noise15"]},
         (Phase("host-16", 16, PHASE), Phase("host-24", 24, PHASE)),

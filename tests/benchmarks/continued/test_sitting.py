@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_the_host_is_trained_once_and_given_to_the_next(tmp_path):
     assert path.read_bytes() == told.host.weights.read_bytes()
     # Nobody trains it anew.
     assert host(tmp_path, told, "other").read_bytes() == path.read_bytes()
-    assert [each.name for each in (tmp_path / "other").iterdir()] == ["host.safetensors"]
+    assert [each.name for each in (tmp_path / "other").iterdir()] == ["small.safetensors"]
 
 
 def test_a_host_that_is_stopped_goes_on(tmp_path):
@@ -73,6 +75,27 @@ def test_a_host_that_is_stopped_goes_on(tmp_path):
     stopped = host(tmp_path, told).read_bytes()
     told.host.weights.unlink()
     assert host(tmp_path, told, "whole").read_bytes() == stopped
+
+
+def test_a_host_without_a_file_of_its_own_stays_in_the_folder(tmp_path):
+    given = form(tmp_path).host
+    told = form(tmp_path, host=replace(given, weights=None))
+    path = host(tmp_path, told)
+    before = path.read_bytes()
+    for phase in given.phases:
+        shutil.rmtree(tmp_path / "work" / phase.name)
+    assert host(tmp_path, told).read_bytes() == before
+    assert not given.weights.exists()
+
+
+def test_half_precision_and_processes_that_prepare_pairs(tmp_path):
+    """As on a GPU."""
+    data = {"degradations": ("noise25",), "patch": 16, "workers": 1}
+    told = form(tmp_path, Study(SETTING, ("frozen, both",), (0,)), data=data, recipe={"precision": "bf16-mixed"})
+    told = replace(told, crop=None, keeps=True, search=Search(100, 1, {"new": (1e-3,)}))
+    assert sitting(tmp_path, told).work_off(math.inf)
+    run = held(tmp_path)["runs"][0]
+    assert (run["given_back"], run["diverged"]) == (True, None)
 
 
 def test_another_host_is_refused(tmp_path):

@@ -192,7 +192,7 @@ def quiet():
 
 def test_how_quiet_it_is():
     lines = markdown(quiet()).splitlines()
-    # Of 0.75 times the gains, rain and half of it in haze; the bounds are those of chi squared, 3 / 9.348 and 3 / 0.2158.
+    # Of 0.75 times the gains, rain and half of it in haze; bounds by chi squared, 3 / 9.348 and 3 / 0.2158.
     base = next(line for line in lines if line.startswith("| the base | 4 |"))
     assert "| 1.291 | 0.548 [0.310, 2.042] | 61 | 61.0 |" in base
     assert any("| 0.005 [0.003, 0.020] | 2 | 2.0 |" in line for line in lines)
