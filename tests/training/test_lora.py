@@ -5,11 +5,13 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from tests.training.runs import PowerError, config, everything, run, same
 from torch import nn
 
 import exda_primitives as exda
+from exda_primitives.training import prepare
 from exda_primitives.training.build import build
 from exda_primitives.training.config import LoraConfig
 from exda_primitives.training.lora import adaptable, add_lora, lora_parameters, without_lora
@@ -104,8 +106,13 @@ def test_a_frozen_host_stays_and_the_rest_is_trained(tmp_path, primitives):
 
 
 def test_everything_is_trained_with_it(tmp_path):
-    told = config(tmp_path, primitives=None, lora={"rank": 1, "layers": "all"})
-    assert all(parameter.requires_grad for parameter in build(told).net.parameters())
+    told = config(tmp_path, primitives=None, lora={"rank": 1})
+    plan = prepare(told, tmp_path / "out", accelerator="cpu")
+    assert all(parameter.requires_grad for parameter in plan.network.net.parameters())
+    console = Console(record=True, width=200)
+    plan.print(console)
+    # C + 3C and C + C of each attention.
+    assert f" {6 * (8 + 64 + 16)} of them new" in console.export_text()
 
 
 def test_an_interrupted_run_comes_to_the_same(tmp_path):
