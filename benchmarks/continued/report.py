@@ -119,8 +119,16 @@ def _rates(result: Result) -> list[str]:
         loss = losses.get(rate)
         return ("diverged" if rate in losses else "-") if loss is None else f"{loss:.5f}"
 
-    rows = [[arm, *(cell(losses, rate) for rate in rates)] for arm, losses in searched.items()]
-    return ["Loss by learning rate:", "", *table(["arm", *rates], rows), ""]
+    rows = [[arm, *(cell(losses, rate) for rate in rates), _taken(result, arm)] for arm, losses in searched.items()]
+    return ["Loss by learning rate:", "", *table(["arm", *rates, "taken"], rows), ""]
+
+
+def _taken(result: Result, arm: str) -> str:
+    """The rate of the arm's runs; it may be the last one that was tried, and a better one beyond."""
+    rates = {run["learning_rate"] for run in result["runs"] if run["arm"] == arm and run["scores"]}
+    tried = [float(rate) for rate in result["searched"][arm]]
+    at_edge = {min(tried): ", the smallest", max(tried): ", the largest"}
+    return "; ".join(f"{rate:g}{at_edge.get(rate, '')}" for rate in sorted(rates)) or "-"
 
 
 def _untrained(result: Result, runs: Sequence[Run]) -> list[str]:

@@ -92,7 +92,7 @@ def test_further_training():
     assert any(line.endswith("| too few seeds (1), 1 diverged |") for line in lines)
     assert "| 1,000 | +0.100 [-0.024, +0.224] | +0.000 [-0.124, +0.124] | +0.200 |" in lines
     assert "| 5,000 | +0.200 [-0.048, +0.448] | +0.000 [-0.248, +0.248] | +0.400 |" in lines
-    assert "| host | 0.05000 | diverged |" in lines
+    assert "| host | 0.05000 | diverged | 0.001, the largest |" in lines
     assert "- the base: 14 runs, first tokens 0" in lines
 
 
