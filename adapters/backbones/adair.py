@@ -7,7 +7,7 @@ from typing import Any
 from exda_primitives.models import AdaIR
 from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, register_adapter
 
-from .restormer import CHILDREN, STAGES, unet_arguments
+from .restormer import CHILDREN, STAGES, check_residual, unet_arguments
 
 _FREQUENCY = (
     Stage("fre1", "latent", 8),
@@ -19,6 +19,7 @@ _FREQUENCY = (
 def _infer(state: StateShapes) -> dict[str, Any]:
     # Without its frequency blocks an AdaIR is a Restormer, in keys and in function.
     state.require("fre1.para1")
+    check_residual(state)
     return unet_arguments(state)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 from exda_primitives.models import AMIR
 from exda_primitives.patching import Architecture, Backbone, StateShapes, register_adapter
 
-from .restormer import CHILDREN, STAGES, unet_arguments
+from .restormer import CHILDREN, STAGES, check_residual, unet_arguments
 
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("dict_generator.dictionary")
+    check_residual(state)
     return unet_arguments(state)
 
 

@@ -19,6 +19,8 @@ from exda_primitives.patching import (
     register_adapter,
 )
 
+from .restormer import check_residual
+
 _STAGES = (
     Stage("enc.0", "encoder", 1),
     Stage("enc.1", "encoder", 2),
@@ -43,6 +45,7 @@ _SMALL = {
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("freq_embed.high_conv.0.conv.weight")
+    check_residual(state)
     levels = state.depth("enc") + 1
     # By level, from full size down; the decoder is stored the other way round.
     encoder = [f"enc.{level}.0" for level in range(levels - 1)] + ["latent"]

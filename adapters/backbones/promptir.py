@@ -7,7 +7,7 @@ from typing import Any
 from exda_primitives.models import PromptIR
 from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, register_adapter
 
-from .restormer import CHILDREN, STAGES, unet_arguments
+from .restormer import CHILDREN, STAGES, check_residual, unet_arguments
 
 _PROMPTED = (
     Stage("noise_level3", "decoder", 8),
@@ -18,6 +18,7 @@ _PROMPTED = (
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("prompt1.prompt_param")
+    check_residual(state)
     return unet_arguments(state)
 
 

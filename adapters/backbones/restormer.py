@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from exda_primitives.models import Restormer
-from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, expansion_factor, register_adapter
+from exda_primitives.patching import (
+    Architecture,
+    Backbone,
+    Stage,
+    StateShapes,
+    Unlike,
+    expansion_factor,
+    register_adapter,
+)
 
 STAGES = (
     Stage("encoder_level1", "encoder", 1),
@@ -43,8 +51,18 @@ def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any
     }
 
 
+def check_residual(state: StateShapes) -> None:
+    """Raises Unlike for an output that the image cannot be added to: it is of a network that does something else."""
+    given, returned = state.size("patch_embed.proj.weight", 1), state.size("output.weight")
+    if given != returned:
+        raise Unlike(f"it takes {given} channels and returns {returned}, to which the image cannot be added")
+
+
 def _infer(state: StateShapes) -> dict[str, Any]:
-    return unet_arguments(state) | {"dual_pixel_task": "skip_conv.weight" in state}
+    dual_pixel = "skip_conv.weight" in state
+    if not dual_pixel:
+        check_residual(state)
+    return unet_arguments(state) | {"dual_pixel_task": dual_pixel}
 
 
 register_adapter(Backbone("restormer", CHILDREN, STAGES, multiple_of=8))

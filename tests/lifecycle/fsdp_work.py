@@ -24,11 +24,11 @@ def optimizer(model):
     return torch.optim.SGD(exda.new_parameters(model), lr=0.1)
 
 
-def work(rank):
-    return {family: _train(family, rank) for family in FAMILIES}
+def work(rank, folder):
+    return {family: _train(family, rank, folder) for family in FAMILIES}
 
 
-def _train(family, rank):
+def _train(family, rank, folder):
     model, mesh = network(family), init_device_mesh("cpu", (WORLD,))
     for name, module in model.named_modules():
         if name.endswith(("attn", "attn_g")):
@@ -38,6 +38,8 @@ def _train(family, rank):
     loss(model, picture(rank)).backward()
     gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
     optimizer(model).step()
+    for whole in (True, False):
+        exda.save(model, folder / f"{family}-{whole}.safetensors", whole=whole)
     return {
         "output": output,
         "patched": exda.is_patched(model),

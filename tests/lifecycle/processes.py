@@ -20,7 +20,7 @@ def run(work, folder):
     try:
         while not processes.join(timeout=1):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{work.__name__} did not come back from {WORLD} processes in {SECONDS} s")
+                raise TimeoutError(f"{work} did not come back from {WORLD} processes in {SECONDS} s")
     finally:
         for process in processes.processes:
             process.kill()

@@ -1,5 +1,7 @@
 """fully_shard over two processes, put on after the patch."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -11,8 +13,13 @@ from .networks import loss
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    return processes.run(work, tmp_path_factory.mktemp("fsdp"))
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fsdp")
+
+
+@pytest.fixture(scope="module")
+def ranks(folder):
+    return processes.run(partial(work, folder=folder), folder)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -52,3 +59,18 @@ def test_the_gathered_state_dict_is_the_trained_network(ranks, family, whole):
     model.load_state_dict(state)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("of_all", [True, False], ids=["whole", "new"])
+def test_saved_from_all_processes(ranks, folder, family, of_all):
+    path = folder / f"{family}-{of_all}.safetensors"
+    model = network(family)
+    exda.unpatch(model)
+    exda.load(model, path, any_host=True)
+    state = ranks[0][family]["state"]
+    assert all(torch.equal(p, state[name]) for name, p in model.named_parameters() if of_all or name in ours(model))
+
+
+def ours(model):
+    known = {id(parameter) for parameter in exda.new_parameters(model)}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in known}

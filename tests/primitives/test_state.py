@@ -51,7 +51,7 @@ class RestormerAttention(nn.Module):
 def test_names(family, bias, options, new, classes):
     module = classes[family](8, 2, bias, **options)
     biases = {name.replace("weight", "bias") for name in HOST[family] if bias and name.endswith("weight")}
-    assert set(module.state_dict()) == HOST[family] | biases | new
+    assert set(module.state_dict()) == HOST[family] | biases | new | {"_extra_state"}
     assert set(module.new_parameters()) == new
     parameters = dict(module.named_parameters())
     assert all(parameter is parameters[name] for name, parameter in module.new_parameters().items())
@@ -62,10 +62,24 @@ def test_names(family, bias, options, new, classes):
 def test_restormer_state_dict_loads(bias, options, new):
     host = RestormerAttention(8, 2, bias)
     module = exda.ExDAAttention(8, 2, bias, **options)
-    result = module.load_state_dict(host.state_dict(), strict=False)
-    assert set(result.missing_keys) == new
-    assert result.unexpected_keys == []
+    before = {name: module.state_dict()[name].clone() for name in new}
+    with pytest.warns(UserWarning, match="holds nothing of what ExDA added") as warned:
+        module.load_state_dict(host.state_dict(), strict=True)
+    assert len(warned) == 1
+    assert all(torch.equal(module.state_dict()[name], weight) for name, weight in before.items())
     assert all(torch.equal(module.state_dict()[name], weight) for name, weight in host.state_dict().items())
+
+
+@pytest.mark.parametrize("kept", ["the first parameter", "all but the first", "the configuration"])
+@pytest.mark.parametrize("options", [{}, {"tokens": 0}, {"value": "gelu"}], ids=str)
+def test_a_part_of_what_was_added_is_not_enough(kept, options):
+    module = exda.ExDAAttention(8, 2, **options)
+    added = [*sorted(module.new_parameters()), "_extra_state"]
+    chosen = {"the first parameter": added[:1], "all but the first": added[1:], "the configuration": added[-1:]}[kept]
+    state = {name: module.state_dict()[name] for name in chosen}
+    with pytest.raises(RuntimeError, match="Missing key") as raised:
+        module.load_state_dict(RestormerAttention(8, 2, False).state_dict() | state, strict=True)
+    assert all(repr(name)[1:-1] in str(raised.value) for name in {*added} - {*chosen})
 
 
 def test_host_parameters_come_first_and_in_the_official_order():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,31 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, some_of
+from ..primitives.base import DESCRIPTION
+from .described import undescribed
 from .safe import looks_like_safetensors, read_pickle, read_safetensors
 
 FORMAT = "exda_primitives"
-# Where trainers put the weights, the likelier first: BasicSR (with and without averaging), Lightning.
-WRAPPINGS = ("params_ema", "params", "state_dict")
-# What wrappers put before every name: Lightning modules, DataParallel and DDP, torch.compile.
-PREFIXES = ("net.", "module.", "_orig_mod.")
+# Where trainers put the weights, the likelier first: BasicSR and timm (with and without averaging), Lightning, and what
+# people write by hand.
+WRAPPINGS = (
+    "params_ema",
+    "params",
+    "state_dict_ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "generator",
+)
+# What wrappers put before every name: Lightning modules, DataParallel and DDP, torch.compile, and what people call a
+# network inside of another module.
+PREFIXES = ("net.", "module.", "_orig_mod.", "model.", "generator.")
+# Entries of which one is the moving average of the other.
+_AVERAGES = (("params", "params_ema"), ("state_dict", "state_dict_ema"))
+
+Patterns = str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -58,34 +77,61 @@ class Contents:
             prefix += common
             tensors = {n.removeprefix(common): tensor for n, tensor in tensors.items() if n.startswith(common)}
 
+    def without(self, ignore: Patterns) -> Contents:
+        """Without the weights whose names, or leading parts of them, one of the patterns matches.
 
-def read_checkpoint(path: Path) -> Contents:
+        Raises:
+            CheckpointError: for a pattern that matches nothing.
+        """
+        patterns = [ignore] if isinstance(ignore, str) else list(ignore or ())
+        left_out: set[str] = set()
+        for pattern in patterns:
+            hits = {name for name in self.tensors if _matches(name, pattern)}
+            if not hits:
+                raise CheckpointError(
+                    f"{self.path}: ignore={pattern!r} matches none of its names; they begin with "
+                    f"{some_of(sorted({name.split('.')[0] for name in self.tensors}))}."
+                )
+            left_out |= hits
+        return replace(self, tensors={name: each for name, each in self.tensors.items() if name not in left_out})
+
+
+def read_checkpoint(path: Path, param_key: str | None = None) -> Contents:
     """Reads the weights of a file, without running code from it.
 
     Args:
         path: a safetensors file under any name, or anything that ``torch.save`` wrote.
+        param_key: the entry that holds the weights, for a file with several; by default the likeliest.
 
     Raises:
         CheckpointError: for a file that is missing, damaged, holds more than tensors and plain containers, or holds
-            tensors that no network has (sparse, quantized, on the meta device, or not finite).
+            tensors that no network has (sparse, quantized, on the meta device, or not finite); for one without an entry
+            ``param_key``; and for one whose weights are patched and their moving average is not, or the reverse, unless
+            ``param_key`` says which to take.
     """
     if path.suffix.lower() == ".safetensors" or looks_like_safetensors(path):
         tensors, metadata = read_safetensors(path)
         wrapping = None
+        if param_key is not None:
+            raise CheckpointError(f"{path}: a safetensors file has no entries, param_key={param_key!r} is none of it.")
     else:
         metadata = {}
-        wrapping, tensors = _unwrapped(read_pickle(path), path)
+        wrapping, tensors = _unwrapped(read_pickle(path), path, param_key)
     for name, tensor in tensors.items():
         if problem := _problem(tensor):
             raise CheckpointError(f"{path}: {name} {problem}.")
     return Contents(path, tensors, wrapping, metadata)
 
 
-def _unwrapped(held: Any, path: Path) -> tuple[str | None, dict[str, Tensor]]:
-    wrapping = None
-    if isinstance(held, Mapping):
-        wrapping = next((key for key in WRAPPINGS if isinstance(held.get(key), Mapping)), None)
+def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None, dict[str, Tensor]]:
+    entries = [key for key in held if isinstance(held[key], Mapping)] if isinstance(held, Mapping) else []
+    if param_key is not None and param_key not in entries:
+        named = some_of([str(key) for key in entries]) or "none"
+        raise CheckpointError(f"{path}: has no entry param_key={param_key!r} with weights; its entries are {named}.")
+    wrapping = param_key or next((key for key in WRAPPINGS if key in entries), None)
     if wrapping is not None:
+        if param_key is None:
+            _check_average(held, wrapping, path)
         held = held[wrapping]
     if not isinstance(held, Mapping) or not held:
         raise CheckpointError(f"{path}: holds {type(held).__name__}, expected a state dict.")
@@ -96,6 +142,31 @@ def _unwrapped(held: Any, path: Path) -> tuple[str | None, dict[str, Tensor]]:
             f"{type(held[strange[0]]).__name__}; its entries are {some_of([str(name) for name in held])}."
         )
     return wrapping, dict(held)
+
+
+def _check_average(held: Mapping[Any, Any], taken: str, path: Path) -> None:
+    """A trainer keeps two networks, and patched is what the line of code was written for: perhaps one of them alone."""
+    for pair in _AVERAGES:
+        if taken not in pair or not all(isinstance(held.get(key), Mapping) and held[key] for key in pair):
+            continue
+        patched = [key for key in pair if _is_patched(held[key])]
+        if len(patched) == 1:
+            (other,) = {*pair} - {*patched}
+            raise CheckpointError(
+                f"{path}: {patched[0]!r} is of a patched network and {other!r} is not: when it was trained, one of the "
+                f"two networks of the trainer was left unpatched. Say which to take with param_key={patched[0]!r} or "
+                f"param_key={other!r}; to train on, patch where the network is built, so that both are."
+            )
+
+
+def _is_patched(state: Mapping[Any, Any]) -> bool:
+    keys = {str(key): tensor for key, tensor in state.items()}
+    return any(key.endswith(DESCRIPTION) for key in keys) or bool(undescribed(keys))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[: i + 1]), pattern) for i in range(len(parts)))
 
 
 def _problem(tensor: Tensor) -> str | None:

@@ -1,4 +1,4 @@
-"""Our own files: safetensors with the configuration and the names of the patched attentions in the header."""
+"""Our own files: safetensors whose tensors say how their attentions are configured, and a header for people."""
 
 from __future__ import annotations
 
@@ -10,37 +10,45 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ExDAError, some_of
-from ..patching import config_of, patch
-from ..patching.patch import patched_attentions, undo
-from ..patching.wrappers import unwrap
-from ..primitives import ExDAConfig
-from ..primitives.base import NEW_NAMES
+from ..errors import CheckpointError, NotPatchedError, some_of
+from ..primitives import ExDAConfig, ExDAModule
+from ..primitives.base import DESCRIPTION, is_new
+from ..primitives.description import Description
 from .contents import FORMAT, Contents, read_checkpoint
-from .safe import check_fit, copy_into, write_safetensors
+from .described import Described, described
+from .filling import patched_as
+from .fit import check_fit, copy_into
+from .host import check_host, fingerprint
+from .network import attentions_of, inside, parts_of, state_of
+from .safe import write_safetensors
+from .sharded import gathered_state, is_sharded
 
-VERSION = 1
-_LARGEST = 2**31 - 1
+VERSION = 2
 
 
 class Header(NamedTuple):
-    """How the model was patched, in which attentions, and whether the file holds the host's weights, too."""
+    """Whether the file holds the host's weights too, what tells them from others, and what version 1 said besides."""
 
-    config: ExDAConfig
-    modules: list[str]
     whole: bool
+    host: Any
+    attentions: Mapping[str, Description]
 
 
 def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) -> None:
-    """Writes the parameters that ExDA added, or everything, with the configuration, as one safetensors file.
+    """Writes the parameters that ExDA added, or everything, with the configurations, as one safetensors file.
+
+    The parameters alone are of use on the host that they were trained on. The file holds a fingerprint of its weights,
+    and :func:`load` compares. A host that was trained as well needs ``whole=True``.
 
     Args:
-        model: a patched model.
+        model: a network with ExDA attentions, patched in or built in, bare or in DataParallel, DDP, an averaged model,
+            a compiled one or a LightningModule; the names in the file are those of the bare network. Of a network in
+            FSDP, of either kind, all processes call this, and the first one writes.
         path: the file; replaced whole or not at all.
         whole: the entire state dict instead of the new parameters alone.
 
     Raises:
-        NotPatchedError: for a model that is not patched.
+        NotPatchedError: for a model without ExDA attentions.
         OSError: when the file cannot be written.
 
     Example:
@@ -55,67 +63,67 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
         >>> exda.is_patched(model)
         True
     """
-    model, _ = unwrap(model)
-    config = config_of(model)
+    state: Mapping[str, Tensor] | None
+    if is_sharded(model):
+        state = gathered_state(model)
+    else:
+        model = inside(model, "save")
+        state = state_of(model)
+    attentions = attentions_of(model)
+    if not attentions:
+        raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: exda.patch(model) first.")
+    if state is None:
+        # Another process has the weights, and writes.
+        return
     header = {
         "format": FORMAT,
         "version": str(VERSION),
-        "config": json.dumps(config.as_dict()),
-        "modules": json.dumps(_patched_names(model)),
         "whole": json.dumps(whole),
+        "attentions": json.dumps({name: module.config.as_dict() for name, module in attentions.items()}),
+        "host": json.dumps(None if whole else fingerprint(parts_of(model, state).host)),
     }
-    write_safetensors(model.state_dict() if whole else _new_state(model), header, Path(path))
+    write_safetensors(state if whole else _added(state, attentions), header, Path(path))
 
 
-def load(model: nn.Module, path: str | PathLike[str]) -> None:
-    """Loads what :func:`save` wrote; an unpatched model is first patched as the file says.
+def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False) -> None:
+    """Loads what :func:`save` wrote; what is not patched is first patched as the file says.
 
     Args:
-        model: an unpatched model, or one that is patched with the file's configuration at the file's attentions.
+        model: without ExDA attentions, or with the file's, configured as there; wrapped as for :func:`save`, but for
+            FSDP.
         path: the file.
+        any_host: load parameters that were trained on a host with other weights, too.
 
     Raises:
-        CheckpointError: for a file that is damaged, not ours, of a newer version, or does not fit; the model is as it
-            was.
+        CheckpointError: for a file that is damaged, not ours, of a newer version, or does not fit, or whose parameters
+            were trained on a host with other weights. On this and any other error the model is as it was.
         AlreadyPatchedError: for a model that is patched with another configuration.
-        NoMatchError, PatternError, WrappedModelError: as for :func:`patch`, when the model cannot be patched so.
+        NoMatchError, PatternError, WrappedModelError: as for :func:`exda_primitives.patch`, when the model cannot be
+            patched so.
     """
     path = Path(path)
     contents = read_checkpoint(path)
     header = read_header(contents)
-    names = header.modules
-    model, _ = unwrap(model)
-    report = patch(model, header.config, include=[_literally(name) for name in names])
-    try:
-        if sorted(_patched_names(model)) != sorted(names):
-            raise CheckpointError(
-                f"{path}: was saved from a model with {len(names)} patched attentions, this one is patched in: "
-                f"{some_of(_patched_names(model))}."
-            )
-        check_fit(contents.tensors, model.state_dict() if header.whole else _new_state(model), path)
-        copy_into(model, contents.tensors)
-    except ExDAError:
-        undo(model, report)
-        raise
+    model = inside(model, "load")
+    load_file(model, header, described(contents.tensors, path, known=header.attentions), path, any_host)
 
 
-def _new_state(model: nn.Module) -> dict[str, Tensor]:
-    """The new parameters under their names in the state dict, every one once."""
-    state = model.state_dict()
-    return {
-        f"{name}.{key}": state[f"{name}.{key}"]
-        for name, module in patched_attentions(model, aliases=False).items()
-        for key in module.new_parameters()
-    }
-
-
-def _patched_names(model: nn.Module) -> list[str]:
-    return list(patched_attentions(model, aliases=False))
-
-
-def _literally(name: str) -> str:
-    """A pattern that matches ``name`` alone."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+def load_file(model: nn.Module, header: Header, held: Described, path: Path, any_host: bool) -> None:
+    """:func:`load` for a file that is read already and a network without wrappers."""
+    same = {id(module) for name, module in attentions_of(model, aliases=True).items() if name in held.attentions}
+    more = [name for name, module in attentions_of(model).items() if id(module) not in same]
+    if more:
+        raise CheckpointError(
+            f"{path}: was saved from a model with {len(held.attentions)} ExDA attentions, this one has others: "
+            f"{some_of(more)}."
+        )
+    with patched_as(model, held.attentions, path):
+        own = parts_of(model)
+        once = _added(own.added, attentions_of(model))
+        check_fit(held.weights, own.weights if header.whole else once, path)
+        if not (header.whole or any_host):
+            check_host(header.host, own.host, path)
+        copy_into(model, held.weights, path)
 
 
 def read_header(contents: Contents) -> Header:
@@ -133,36 +141,28 @@ def read_header(contents: Contents) -> Header:
             raise CheckpointError(
                 f"{path}: is of version {version}, this library reads up to {VERSION}; upgrade exda_primitives."
             )
-        options: dict[str, Any] = json.loads(held["config"])
-        modules = [str(name) for name in json.loads(held["modules"])]
-        config = ExDAConfig(**options)
-        # Before anything of that size is made.
-        if config.tokens > sum(tensor.numel() for tensor in contents.tensors.values()) or config.stride > _LARGEST:
-            raise ValueError(f"{config} is beyond what the file holds")
-        return Header(config, modules, json.loads(held["whole"]) is True)
+        whole = json.loads(held["whole"]) is True
+        if version > 1:
+            host = json.loads(held["host"])
+            if host is not None and not isinstance(host, dict):
+                raise ValueError("the host's fingerprint is none")
+            return Header(whole, host, {})
+        # Here the header alone said how the model was patched: everywhere alike.
+        config = Description(ExDAConfig(**json.loads(held["config"])), built_in=False)
+        return Header(whole, None, {str(name): config for name in json.loads(held["modules"])})
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({type(error).__name__}: {error}).") from error
 
 
-def host_weights(contents: Contents, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """``tensors`` without the parameters that ExDA added, where :func:`save` wrote the file.
-
-    Raises:
-        CheckpointError: if it wrote these parameters alone.
-    """
-    if not contents.is_ours:
-        return tensors
-    header = read_header(contents)
-    if not header.whole:
-        raise CheckpointError(
-            f"{contents.path}: holds the parameters that ExDA added and no network. Make the network from its own "
-            f"checkpoint, then exda.load(model, this file)."
-        )
-    added = tuple(f"{name}.{new}" for name in header.modules for new in NEW_NAMES)
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name not in added and not name.startswith(tuple(f"{prefix}." for prefix in added))
-    }
+def _added(state: Mapping[str, Tensor], attentions: Mapping[str, ExDAModule]) -> dict[str, Tensor]:
+    """What ExDA added to these attentions, their configurations included."""
+    found = {}
+    for name in attentions:
+        prefix = f"{name}." if name else ""
+        for key, tensor in state.items():
+            inner = key.removeprefix(prefix)
+            if key.startswith(prefix) and (is_new(inner) or inner == DESCRIPTION):
+                found[key] = tensor
+    return found

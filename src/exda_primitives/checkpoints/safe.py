@@ -1,9 +1,10 @@
-"""Reading without running code, writing without leaving half a file, copying without leaving half a model."""
+"""Reading without running code, writing without leaving half a file."""
 
 from __future__ import annotations
 
 import os
 import re
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import CheckpointError, some_of
+from ..errors import CheckpointError
 from ..files import replacing
 
 
@@ -48,8 +49,40 @@ def looks_like_safetensors(path: Path) -> bool:
     return begin[8:] == b"{" and int.from_bytes(begin[:8], "little") <= path.stat().st_size - 8
 
 
+class Unread:
+    """In the place of what trainers keep beside the weights and nothing here asks for; no argument is looked at."""
+
+    def __new__(cls, *_: object, **__: object) -> Unread:
+        """As a pickle calls a class."""
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None:
+        """As a pickle fills an object."""
+
+
+_BESIDE = (
+    "argparse.Namespace",
+    *(
+        f"pathlib.{kind}"
+        for kind in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    ),
+    *(f"pathlib._local.{kind}" for kind in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.{name}" for name in ("dtype", "ndarray")),
+    "_codecs.encode",
+    *(f"builtins.{name}" for name in ("slice", "range", "frozenset")),
+)
+"""The classes and functions of which trainers leave objects beside the weights, by the names in a pickle."""
+
+_allowing = threading.Lock()
+"""PyTorch's list of what may be read is one for all threads."""
+
+
 def read_pickle(path: Path) -> Any:
     """What ``torch.load(weights_only=True)`` returns, on the CPU: tensors and plain containers, never code.
+
+    Command-line arguments, paths, and numbers and arrays of NumPy, which trainers keep beside the weights, come as
+    :class:`Unread`: neither they nor anything that such a name in a damaged file may stand for is made.
 
     Raises:
         CheckpointError: for a file that is damaged, or holds anything else.
@@ -59,7 +92,11 @@ def read_pickle(path: Path) -> Any:
         with warnings.catch_warnings():
             # Of a pickle protocol that PyTorch does not write: the file is refused below, or it is whole.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except UnpicklingError:
+                with _allowing, torch.serialization.safe_globals([(Unread, name) for name in _BESIDE]):
+                    return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         # Of PyTorch's advice, which is to run the code after all, only the finding is passed on.
         finding = re.search(r"WeightsUnpickler error: *(\S.*)", str(error))
@@ -87,43 +124,8 @@ def write_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str], p
         raise OSError(f"{path}: could not be written ({error}).") from error
 
 
-def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], path: Path) -> None:
-    """Raises CheckpointError unless both hold the same names with the same shapes, all floating point where it is."""
-    missing, foreign = sorted(into.keys() - tensors.keys()), sorted(tensors.keys() - into.keys())
-    if missing or foreign:
-        raise CheckpointError(
-            f"{path}: does not fit the model. {_some('missing in the file', missing)}"
-            f"{_some('not in the model', foreign)}"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != into[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(tensor.shape)}, in the model it is {tuple(into[name].shape)}."
-            )
-        if tensor.is_floating_point() != into[name].is_floating_point():
-            raise CheckpointError(f"{path}: {name} holds {tensor.dtype}, in the model it is {into[name].dtype}.")
-
-
-@torch.no_grad()
-def copy_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copies values into the model's own tensors, which keep dtype and device; to be checked by ``check_fit`` before.
-
-    On the meta device, where there is nothing to copy into, the tensors take the place of the model's.
-    """
-    state = model.state_dict()
-    if any(state[name].is_meta for name in tensors):
-        model.load_state_dict(dict(tensors), strict=False, assign=True)
-        return
-    for name, tensor in tensors.items():
-        state[name].copy_(tensor)
-
-
 def _check_is_file(path: Path) -> None:
     # os.path, which takes any name that cannot be one for a file that is not there.
     if not os.path.isfile(path):
         what = "is a folder, not a file" if os.path.isdir(path) else "is not a file that can be read"
         raise CheckpointError(f"{path}: {what if os.path.exists(path) else 'does not exist'}.")
-
-
-def _some(what: str, names: list[str]) -> str:
-    return f"{what.capitalize()}: {some_of(names)}. " if names else ""

@@ -15,7 +15,9 @@ from .errors import plainly
 def info(checkpoint: Annotated[Path, typer.Argument(help="A .pth, .ckpt or .safetensors file.")]) -> None:
     """Say which network a checkpoint is of, how that is configured, and what the file holds besides."""
     from ..checkpoints.contents import read_checkpoint  # noqa: PLC0415
+    from ..checkpoints.described import described  # noqa: PLC0415
     from ..checkpoints.ours import read_header  # noqa: PLC0415
+    from ..errors import some_of  # noqa: PLC0415
     from ..models.catalog import identity_of  # noqa: PLC0415
 
     table = Table("", "", show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -27,15 +29,17 @@ def info(checkpoint: Annotated[Path, typer.Argument(help="A .pth, .ckpt or .safe
         table.add_row("file", str(checkpoint))
         table.add_row("tensors", f"{len(contents.tensors)}, {numbers:,} numbers, {', '.join(kinds)}")
         header = read_header(contents) if contents.is_ours else None
-        if header is not None:
-            table.add_row("ExDA", f"in {len(header.modules)} attentions: {header.config}")
         if header is None or header.whole:
             identity = identity_of(contents)
+            held = identity.held
             table.add_row("wrapping", contents.wrapping or "none")
             table.add_row("prefix", identity.prefix or "none")
             table.add_row("network", identity.architecture.name)
             for name, argument in identity.arguments.items():
                 table.add_row(f"  {name}", str(argument))
         else:
+            held = described(contents.tensors, checkpoint, known=header.attentions)
             table.add_row("network", "none: the parameters that ExDA added, for exda.load(model, file)")
+        for config, names in held.by_config().items():
+            table.add_row("ExDA", f"in {len(names)} attentions ({some_of(names)}): {config}")
     Console().print(table, markup=False, highlight=False)

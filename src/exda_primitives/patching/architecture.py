@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ..primitives.description import Description
+
 
 class Unlike(Exception):  # noqa: N818
     """A state dict is not one of the network that was asked; the message says what is missing."""
@@ -19,11 +21,14 @@ class StateShapes:
     """The shapes of a state dict, asked for what tells a network's constructor arguments.
 
     Args:
-        shapes: key -> shape, without any wrapper's prefix.
+        shapes: key -> shape, without any wrapper's prefix and without what ExDA added.
+        attentions: name -> configuration of the ExDA attentions, by what the state dict says of them.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.shapes = shapes
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], attentions: Mapping[str, Description] = MappingProxyType({})
+    ) -> None:
+        self.shapes, self.attentions = shapes, attentions
 
     def __contains__(self, key: str) -> bool:
         return key in self.shapes
@@ -59,7 +64,9 @@ def expansion_factor(widths: Sequence[tuple[int, int]], likely: Sequence[float] 
         Unlike: if no factor gives all of them.
     """
     smallest = max((hidden / dim for dim, hidden in widths if dim), default=0.0)
-    for factor in (*likely, *(ceil(smallest * 10**digits) / 10**digits for digits in range(8))):
+    # The shortest that is not smaller, and the next: a product that is whole on paper may be rounded down.
+    written = ((ceil(smallest * 10**digits) + more) / 10**digits for digits in range(8) for more in (0, 1))
+    for factor in (*likely, *written):
         if all(int(dim * factor) == hidden for dim, hidden in widths):
             return factor
     raise Unlike(f"no factor gives the hidden widths {[hidden for _, hidden in widths]}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
+from ..errors import CheckpointError, ConfigError, InputError
 from ..ops.terms import Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
 from .checks import check_heads, map_problem
 from .config import ExDAConfig, Init
+from .description import Description, decoded, encoded
 from .standin import StandIn
 from .token import GST
 from .value import NonlinearValue
@@ -20,6 +24,16 @@ from .value import NonlinearValue
 Self = TypeVar("Self", bound="ExDAModule")
 
 NEW_NAMES = ("value", "token", "alpha", "token_gate")
+DESCRIPTION = "_extra_state"
+"""PyTorch's name for what :meth:`ExDAModule.get_extra_state` gives, behind the module's own in a state dict."""
+
+_last_load = threading.local()
+"""Of each thread: the list of errors of the load that was warned of last, which stands for that load."""
+
+
+def is_new(name: str) -> bool:
+    """Whether a parameter or buffer of an attention, by its name there, is one that ExDA added."""
+    return name.split(".", 1)[0] in NEW_NAMES
 
 
 class ExDAModule(StandIn):
@@ -116,7 +130,66 @@ class ExDAModule(StandIn):
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the host does not have, by their names in this module."""
-        return {name: parameter for name, parameter in self.named_parameters() if name.split(".", 1)[0] in NEW_NAMES}
+        return {name: parameter for name, parameter in self.named_parameters() if is_new(name)}
+
+    def get_extra_state(self) -> Tensor:
+        """The configuration, for the state dict: see :mod:`.description`."""
+        return encoded(Description(self.config, built_in=not self.replaces_host))
+
+    def set_extra_state(self, state: object) -> None:
+        """Nothing: what a state dict says is compared before anything of it is loaded."""
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """As PyTorch calls it; an original state dict lacks what ExDA added, which then stays as it is.
+
+        Raises:
+            CheckpointError: for the state of an attention with another configuration.
+        """
+        own = {prefix + name: tensor for name, tensor in self._new_entries()}
+        if prefix + DESCRIPTION in state_dict:
+            self._check_description(state_dict[prefix + DESCRIPTION], prefix)
+        elif own.keys().isdisjoint(state_dict):
+            # The dictionary is PyTorch's own copy, and what the children load is taken from it after this.
+            state_dict.update(own)
+            state_dict[prefix + DESCRIPTION] = self.get_extra_state()
+            self._warn_of_absence(prefix, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _new_entries(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in chain(self.named_parameters(), self.named_buffers()):
+            if is_new(name):
+                yield name, tensor
+
+    def _check_description(self, held: object, prefix: str) -> None:
+        owner = prefix.removesuffix(".") or self._owner()
+        theirs = decoded(held, owner).config
+        if not theirs.computes_as(self.config):
+            raise CheckpointError(
+                f"{owner}: the state is of an attention with {theirs}, this one has {self.config}. Patch the model "
+                f"with the state's configuration: exda.load and exda.load_checkpoint do so by themselves."
+            )
+
+    def _warn_of_absence(self, prefix: str, load: list[str]) -> None:
+        if getattr(_last_load, "errors", None) is load:
+            return
+        _last_load.errors = load
+        warnings.warn(
+            f"{prefix.removesuffix('.') or self._owner()}: the state dict holds nothing of what ExDA added here; it "
+            f"stays as it is, as in every attention of which the state dict holds nothing (an original checkpoint in a "
+            f"patched model).",
+            stacklevel=2,
+        )
 
     def extra_macs(self, height: int, width: int) -> int:
         """Multiply-accumulates that the printed formulas add to the host's for one (C, height, width) map."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
@@ -51,6 +51,10 @@ init='identity')
         check_choice("ExDAConfig", "reinject", self.reinject, Reinject)
         check_choice("ExDAConfig", "value_position", self.value_position, ValuePosition)
         check_value("ExDAConfig", "value", self.value, self.init)
+
+    def computes_as(self, other: ExDAConfig) -> bool:
+        """Whether both give the same function of the same parameters: all but ``init``, which says how they begin."""
+        return replace(self, init="paper") == replace(other, init="paper")
 
     def as_dict(self) -> dict[str, Any]:
         """The options as plain data, ``ExDAConfig(**config.as_dict()) == config``."""

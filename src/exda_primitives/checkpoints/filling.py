@@ -1,0 +1,50 @@
+"""A state dict that says how it was patched, into a model: patched as it says where it is not yet, then loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from torch import nn
+
+from ..errors import AlreadyPatchedError
+from ..patching import patch
+from ..patching.patch import undo
+from ..primitives.description import Description
+from .described import by_config
+from .network import attentions_of, canonical
+
+
+@contextmanager
+def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: object) -> Iterator[None]:
+    """Patches what is not patched yet as ``attentions`` say; after an error in the block, the model is as it was.
+
+    Args:
+        model: to patch, in place.
+        attentions: name in the model -> configuration.
+        source: of them, for messages.
+
+    Raises:
+        AlreadyPatchedError: for an attention of the model that has another configuration.
+        NoMatchError, PatternError, ConfigError: as for :func:`exda_primitives.patch`.
+    """
+    there = attentions_of(model, aliases=True)
+    for name, description in attentions.items():
+        if name in there and not there[name].config.computes_as(description.config):
+            raise AlreadyPatchedError(
+                f"{source}: {name} was saved with {description.config}, in this model it has {there[name].config}. "
+                f"exda.unpatch(model) first: then it is patched as the file says."
+            )
+    # Wrappers of parts are in the names of modules, not in those of a file.
+    names_there = {canonical(name): name for name, _ in model.named_modules(remove_duplicate=False)}
+    with ExitStack() as undoing:
+        for config, names in by_config({n: d for n, d in attentions.items() if n not in there}).items():
+            report = patch(model, config, include=[literally(names_there.get(name, name)) for name in names])
+            undoing.callback(undo, model, report)
+        yield
+        undoing.pop_all()
+
+
+def literally(name: str) -> str:
+    """A pattern that matches ``name`` alone."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)

@@ -1,0 +1,113 @@
+"""Weights into a model, all or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, some_of
+from .network import canonical, state_of
+
+
+class Place(NamedTuple):
+    """Where a module holds a tensor."""
+
+    module: nn.Module
+    name: str
+    tensor: Tensor
+
+
+def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], source: object) -> None:
+    """Raises CheckpointError unless both hold the same names with the same shapes, all floating point where it is."""
+    missing, foreign = sorted(into.keys() - tensors.keys()), sorted(tensors.keys() - into.keys())
+    if missing or foreign:
+        raise CheckpointError(
+            f"{source}: does not fit the model. {_some('missing in the file', missing)}"
+            f"{_some('not in the model', foreign)}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != into[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(tensor.shape)}, in the model it is {tuple(into[name].shape)}."
+            )
+        if tensor.is_floating_point() != into[name].is_floating_point():
+            raise CheckpointError(f"{source}: {name} holds {tensor.dtype}, in the model it is {into[name].dtype}.")
+
+
+@torch.no_grad()
+def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
+    """Copies values into the model's own tensors, which keep object, dtype and device; checked by ``check_fit`` before.
+
+    On the meta device, where there is nothing to copy into, new ones take the place of the model's: in the model's
+    dtype, shared by the modules that share it.
+
+    Raises:
+        CheckpointError: for a tensor of the model that cannot be written to.
+
+    On any error, of whatever kind, all tensors are as they were.
+    """
+    state = state_of(model)
+    solid = {name: tensor for name, tensor in tensors.items() if not state[name].is_meta}
+    kept: dict[str, Tensor] = {}
+    places: list[Place] = []
+    try:
+        for name in solid:
+            kept[name] = state[name].clone()
+        for name, tensor in solid.items():
+            state[name].copy_(tensor)
+        for place, tensor in _new_tensors(model, {n: t for n, t in tensors.items() if n not in solid}):
+            places.append(Place(place.module, place.name, place.tensor))
+            _put(place, tensor)
+    except BaseException as error:
+        for place in places:
+            _put(place, place.tensor)
+        for name, tensor in kept.items():
+            _restore(state[name], tensor)
+        if isinstance(error, RuntimeError | NotImplementedError | TypeError):
+            raise CheckpointError(
+                f"{source}: the model's own tensors cannot be written to ({_line(error)}); nothing was loaded. Load it "
+                f"before the model is quantised, expanded or otherwise changed."
+            ) from error
+        raise
+
+
+def _new_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Place, Tensor]]:
+    """Every place of a tensor of the model that is to be replaced, and by what; what is shared stays shared."""
+    made: dict[int, Tensor] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        held: list[Mapping[str, Tensor | None]] = [module._parameters, module._buffers]
+        for name, old in ((name, old) for each in held for name, old in each.items()):
+            full_name = canonical(f"{prefix}.{name}" if prefix else name)
+            if old is None or full_name not in tensors:
+                continue
+            if id(old) not in made:
+                new = tensors[full_name].detach().to(old.dtype, copy=True)
+                is_parameter = isinstance(old, nn.Parameter)
+                made[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
+            yield Place(module, name, old), made[id(old)]
+
+
+def _put(place: Place, tensor: Tensor) -> None:
+    if isinstance(tensor, nn.Parameter):
+        place.module._parameters[place.name] = tensor
+    else:
+        place.module._buffers[place.name] = tensor
+
+
+def _restore(tensor: Tensor, before: Tensor) -> None:
+    try:
+        tensor.copy_(before)
+    except (RuntimeError, NotImplementedError, TypeError):
+        # It could not be written to before either, and is as it was.
+        return
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _some(what: str, names: list[str]) -> str:
+    return f"{what.capitalize()}: {some_of(names)}. " if names else ""

@@ -1,0 +1,29 @@
+"""Networks in FSDP, whose processes hold a part of each weight."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .network import canonical
+
+_KINDS = ("FSDPModule", "FullyShardedDataParallel")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the model, or a part of it, is in FSDP of either kind."""
+    # By name: torch.distributed stays unloaded where nothing uses it.
+    return any(kind.__name__ in _KINDS for module in model.modules() for kind in type(module).__mro__)
+
+
+def gathered_state(model: nn.Module) -> dict[str, Tensor] | None:
+    """The whole weights on the CPU by their canonical names in the first process, None in the others.
+
+    All processes have to call it.
+    """
+    import torch.distributed as dist  # noqa: PLC0415
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # noqa: PLC0415
+
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if dist.get_rank() != 0:
+        return None
+    return {canonical(name): each for name, each in state.items() if isinstance(each, Tensor)}

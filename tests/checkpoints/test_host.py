@@ -1,0 +1,148 @@
+"""A patch belongs to the host that it was trained on: on another one it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.patching.unchanged import unchanged
+from torch import nn
+
+import exda_primitives as exda
+from exda_primitives.checkpoints.host import check_host, fingerprint
+from exda_primitives.models import Restormer
+
+SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}
+
+
+def host(seed: int = 0, **more: Any) -> Restormer:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Restormer(**{**SMALL, **more}).eval()
+
+
+def patch_file(path: Path, model: nn.Module | None = None) -> Path:
+    model = host() if model is None else model
+    exda.patch(model)
+    with torch.no_grad():
+        for parameter in exda.new_parameters(model):
+            parameter.add_(0.1)
+    exda.save(model, path)
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return patch_file(tmp_path / "patch.safetensors")
+
+
+def test_the_host_that_it_was_trained_on(file: Path) -> None:
+    model = host()
+    exda.load(model, file)
+    assert exda.is_patched(model)
+
+
+@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("changed", ["another", "one weight", "fine-tuned"])
+def test_another_host(file: Path, changed: str, patched: bool) -> None:
+    model = host(seed=1 if changed == "another" else 0)
+    with torch.no_grad():
+        if changed == "one weight":
+            model.output.weight[0, 0, 0, 0] += 1e-6
+        elif changed == "fine-tuned":
+            for parameter in model.parameters():
+                parameter.mul_(1.001)
+    if patched:
+        exda.patch(model)
+    why = r"trained on a host with other weights.*whole=True.*any_host=True"
+    with unchanged(model, random_numbers=False), pytest.raises(exda.CheckpointError, match=why):
+        exda.load(model, file)
+    exda.load(model, file, any_host=True)
+    assert exda.is_patched(model)
+
+
+def test_full_fine_tuning_saved_whole(tmp_path: Path) -> None:
+    model = host()
+    exda.patch(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    exda.save(model, tmp_path / "whole.safetensors", whole=True)
+    other = host(seed=1)
+    exda.load(other, tmp_path / "whole.safetensors")
+    image = torch.rand(1, 3, 16, 16)
+    assert torch.equal(other(image), model(image))
+
+
+def test_another_backbone_whose_names_and_shapes_fit(tmp_path: Path) -> None:
+    # A deeper network has all attentions of a shallower one.
+    deeper = host(num_blocks=[1, 1, 1, 1])
+    path = patch_file(tmp_path / "patch.safetensors", host(num_blocks=[1, 0, 0, 1]))
+    exda.patch(deeper, include=["encoder_level1", "latent"])
+    with pytest.raises(exda.CheckpointError, match="other weights"):
+        exda.load(deeper, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_same_host_in_another_dtype(file: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    exda.load(host().to(dtype), file)
+    with pytest.raises(exda.CheckpointError, match="other weights"):
+        exda.load(host(seed=1).to(dtype), file)
+    exda.load(host().float(), patch_file(tmp_path / "other.safetensors", host().to(dtype)))
+
+
+def test_some_weights_in_a_half_type(file: Path) -> None:
+    model = host().bfloat16()
+    for module in model.modules():
+        if "Norm" in type(module).__name__:
+            module.float()
+    exda.load(model, file)
+    assert exda.is_patched(model)
+
+
+def test_a_host_without_weights_yet_is_taken_as_it_is(file: Path) -> None:
+    with torch.device("meta"):
+        model = Restormer(**SMALL)
+    exda.load(model, file)
+    assert exda.is_patched(model)
+
+
+def test_the_names_do_not_depend_on_wrappers(file: Path) -> None:
+    model = host()
+    for block in model.latent:
+        block.ffn = torch.compile(block.ffn, backend="eager")
+    exda.load(torch.nn.DataParallel(torch.compile(model, backend="eager")), file)
+    assert exda.is_patched(model)
+
+
+TENSORS = st.integers(0, 10**6).map(lambda seed: torch.randn(3, 5, generator=torch.Generator().manual_seed(seed)))
+
+
+@given(TENSORS, TENSORS)
+@settings(max_examples=30)
+def test_a_fingerprint_is_of_names_shapes_and_values(one: torch.Tensor, other: torch.Tensor) -> None:
+    marks = [
+        fingerprint(each)
+        for each in (
+            {"a": one, "b": other},
+            {"b": other, "a": one},
+            {"a": one, "c": other},
+            {"a": one.flatten(), "b": other},
+            {"a": one, "b": other + 1},
+        )
+    ]
+    assert marks[0] == marks[1]
+    assert all(mark != marks[0] for mark in marks[2:])
+
+
+def test_weights_that_have_none() -> None:
+    assert fingerprint({}) is None
+    assert fingerprint({"a": torch.zeros(2, device="meta")}) is None
+    assert fingerprint({"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}) is None
+    held = fingerprint({"a": torch.ones(2)})
+    with pytest.raises(exda.CheckpointError, match="here: "):
+        check_host(held, {"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "here")
