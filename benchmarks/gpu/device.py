@@ -64,7 +64,8 @@ class Gpu:
         return Captured(cast(Step, forward), None)
 
     def kernels(self, forward: Forward) -> list[Ran]:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=kinds) as profile:
             forward()
             self.wait()
         events = [event for event in profile.events() if event.device_type == torch._C._autograd.DeviceType.CUDA]

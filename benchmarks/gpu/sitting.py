@@ -76,20 +76,22 @@ class Sitting:
 
     def _processes(self, stage: Stage, limit: float, log: BinaryIO) -> list[int | str]:
         """The exit status of each, or what became of it instead."""
-        end = time.monotonic() + limit + _GRACE
-        running: list[subprocess.Popen[bytes] | str] = []
+        # This clock is the same in all processes of a machine.
+        end = time.monotonic() + limit
+        started: list[subprocess.Popen[bytes] | str] = []
         for process in stage.processes:
             named = stage.name if len(stage.processes) == 1 else process.split()[0]
             command = [*stage.under.split(), *self.module, "stage", *process.split()]
-            command += ["--out", str(self.folder), "--named", named, "--limit", str(limit)]
+            command += ["--out", str(self.folder), "--named", named, "--end", str(end)]
             environment = {**_environment(), **stage.environment}
-            running.append(_started(command, environment, log))
+            started.append(_started(command, environment, log))
+        running = [each for each in started if isinstance(each, subprocess.Popen)]
         try:
-            return [each if isinstance(each, str) else _ended(each, end) for each in running]
+            _wait(running, end + _GRACE)
         finally:
-            for each in running:
-                if not isinstance(each, str):
-                    _kill(each, signal.SIGKILL)
+            # And whatever they started themselves.
+            _kill(running, signal.SIGKILL)
+        return [each if isinstance(each, str) else _status(each) for each in started]
 
     def _told(self, known: int, fate: str) -> str:
         for row in read(self.folder / FILE)[known:]:
@@ -124,21 +126,26 @@ def _started(command: Sequence[str], environment: Mapping[str, str], log: Binary
         return str(error)
 
 
-def _ended(process: subprocess.Popen[bytes], end: float) -> int | str:
-    """Its exit status, asked to end by then, and then made to."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            return process.wait(max(end - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            _kill(process, sent)
-            end = time.monotonic() + _GRACE
-    try:
-        return process.wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        # Where a driver hangs not even this ends it.
-        return "could not be killed"
+def _wait(running: Sequence[subprocess.Popen[bytes]], end: float) -> None:
+    """Until all have ended, asked to by then, and at last made to."""
+    for sent in (signal.SIGTERM, signal.SIGKILL, None):
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(end - time.monotonic(), 0.0))
+        late = [process for process in running if process.poll() is None]
+        if not late or sent is None:
+            return
+        _kill(late, sent)
+        end = time.monotonic() + _GRACE
 
 
-def _kill(process: subprocess.Popen[bytes], sent: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, sent)
+def _status(process: subprocess.Popen[bytes]) -> int | str:
+    status = process.poll()
+    # Where a driver hangs nothing ends a process.
+    return "could not be killed" if status is None else status
+
+
+def _kill(running: Sequence[subprocess.Popen[bytes]], sent: signal.Signals) -> None:
+    for process in running:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)

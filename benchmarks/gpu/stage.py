@@ -98,7 +98,7 @@ def parsed(arguments: Sequence[str]) -> tuple[Stage, argparse.Namespace]:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.gpu stage {name}")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the results")
     parser.add_argument("--named", default=name, help="the stage's name in the results")
-    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which the process ends itself")
+    parser.add_argument("--end", type=float, help="when it ends itself, on the system's monotonic clock")
     stage.options(parser)
     return stage, parser.parse_args(rest)
 
@@ -111,10 +111,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     stage, options = parsed(arguments)
     rows = Rows(options.out, options.named)
+    seconds = _SECONDS if options.end is None else max(options.end - time.monotonic(), 1.0)
     # From another thread, with a trace of where it hung.
-    faulthandler.dump_traceback_later(options.limit, exit=True)
+    faulthandler.dump_traceback_later(seconds, exit=True)
     try:
-        stage.run(Run(rows, options.out, time.monotonic() + _SHARE * options.limit), options)
+        stage.run(Run(rows, options.out, time.monotonic() + _SHARE * seconds), options)
     except BaseException as error:
         rows.write("failed", **described(error))
         return 1
@@ -125,6 +126,8 @@ def main(arguments: Sequence[str]) -> int:
 
 _SHARE = 0.85
 """Of a stage's time in which it begins something new."""
+_SECONDS = 600.0
+"""Of one that is run by hand."""
 
 
 def described(error: BaseException) -> dict[str, str]:
