@@ -109,12 +109,12 @@ def _gradients(rows: Sequence[Row]) -> list[str]:
             row["precision"],
             f"{row['error']:.2g}",
             f"{row['own_error']:.2g}",
-            ", ".join(f"{name} {each:.2g}" for name, each in row["worst"].items()),
-            "right" if row["ok"] else _WRONG,
+            ", ".join(f"{name} {ours:.2g} ({own:.2g})" for name, (ours, own) in row["worst"].items()),
+            "right" if row["ok"] else f"{_WRONG}: {', '.join(row['wrong']) or 'all together'}",
         ]
         for row in _of(rows, "gradients")
     ]
-    return _table(["block", "format", "error", "the modules' own", "the worst", ""], cells)
+    return _table(["block", "format", "error", "the modules' own", "the worst (the modules' own)", ""], cells)
 
 
 def _times(rows: Sequence[Row]) -> list[str]:

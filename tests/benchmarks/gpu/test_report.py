@@ -125,7 +125,7 @@ def test_another_stage_is_another_comparison() -> None:
 def test_passes_host_gradients_training_and_tuning() -> None:
     known = {"kernel": "depthwise_kernel", "launches": 132, "ms": 21.5, "megabytes": 43000.0}
     other = {"kernel": "a" * 80, "launches": 4, "ms": 1.0, "megabytes": None, "terabytes_per_second": None}
-    gradients = {"case": "L1", "precision": "bf16", "error": 0.01, "own_error": 0.009, "worst": {"x": 0.02}, "ok": True}
+    gradients = {"case": "L1", "precision": "bf16", "error": 0.01, "own_error": 0.009, "worst": {"x": [0.02, 0.01]}}
     step = {"size": "4 x 128", "precision": "bf16"}
     tuned = {"kernel": "k", "key": {"C": "48"}, "best": "BLOCK: 64", "ms": 0.5, "seconds": 1.0}
     found = lines(
@@ -138,7 +138,8 @@ def test_passes_host_gradients_training_and_tuning() -> None:
             passes=[known | {"terabytes_per_second": 2.0}, other],
         ),
         row("host", "host", variant="fused", ms=130.2, microseconds_a_block=2958.6),
-        row("gradients", "gradients", **gradients),
+        row("gradients", "gradients", ok=True, wrong=[], **gradients),
+        row("gradients", "gradients", ok=False, wrong=["x"], **gradients),
         {**time("fused", "eager", 200, 0.9), "stage": "training", **step},
         row("training", "training", variant="fused", **step, peak_bytes=2**30, gradient_error=0.02),
         row("tuned", **tuned, terabytes_per_second=2.1),
@@ -147,6 +148,7 @@ def test_passes_host_gradients_training_and_tuning() -> None:
     assert "| depthwise_kernel | 132 | 21.500 | 43.00 | 2.00 |" in found
     assert f"| {'a' * 70} | 4 | 1.000 | - | - |" in found
     assert "| fused | 130.2 | 2959 |" in found
-    assert "| L1 | bf16 | 0.01 | 0.009 | x 0.02 | right |" in found
+    assert "| L1 | bf16 | 0.01 | 0.009 | x 0.02 (0.01) | right |" in found
+    assert "| L1 | bf16 | 0.01 | 0.009 | x 0.02 (0.01) | wrong: x |" in found
     assert "| fused | eager | 200.0 (199.0 to 201.0) | 0.90 | - | 1.00 | 0.02 |" in found
     assert "| ratio-1024 | k | C 48 | BLOCK: 64 | 0.500 | 2.10 | 1.0 |" in found

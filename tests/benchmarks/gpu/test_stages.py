@@ -12,12 +12,17 @@ from benchmarks.gpu.plan import CALLS
 from benchmarks.gpu.rows import Row, Rows, read
 from benchmarks.gpu.stages import harness
 from tests.benchmarks.gpu.conftest import Ran
+from torch import Tensor
 
 from benchmarks.gpu import blocks, stage
 from exda_primitives import cli
 from exda_primitives.models import Restormer
 from exda_primitives.models.blocks import TransformerBlock
 from exda_primitives.ops import kernels
+from exda_primitives.ops.reference.step import gated
+from exda_primitives.ops.reference.step import norm as normalised
+from exda_primitives.ops.terms import FusedTerms, NormTerms
+from exda_primitives.ops.torch import mdta
 
 PAIR = "--turns 1 --seconds 0 --precision float32 --size 8x16"
 
@@ -68,6 +73,24 @@ def test_gradients(ran: Ran) -> None:
     assert row["ok"]
     assert 0 < row["error"] < 1e-6
     assert len(row["worst"]) == 5
+
+
+@pytest.mark.parametrize("factor", [1.001, float("nan")])
+def test_a_wrong_gradient_that_a_large_one_hides_shows(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    def step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
+        def altered(gradient: Tensor) -> Tensor:
+            return gradient * factor
+
+        terms.temperature.register_hook(altered)
+        return x + mdta(normalised(x, norm), terms)
+
+    monkeypatch.setattr(kernels, "attention_step", step)
+    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms: x + gated(normalised(x, norm), terms))
+    (row,) = ran("gradients --precisions float32")
+    assert (row["ok"], row["wrong"]) == (False, ["0.attn.temperature"])
+    assert next(iter(row["worst"])) == "0.attn.temperature"
 
 
 def test_what_has_no_gradient_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:

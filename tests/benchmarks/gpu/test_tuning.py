@@ -11,6 +11,7 @@ import torch
 import triton
 from benchmarks.gpu.rows import FILE, Row, Rows, read
 from benchmarks.gpu.traffic import passes, shortened
+from tests.benchmarks.gpu.conftest import Ran
 from tests.benchmarks.gpu.small import Cpu, compute_nothing
 from triton.runtime import Autotuner
 
@@ -99,6 +100,24 @@ def test_a_configuration_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.M
         product()
     assert [row["kind"] for row in rows_of(tmp_path)] == ["does not fit"]
     assert agreement.disagreeing == 0
+
+
+@pytest.mark.usefixtures("tuned", "nothing_is_computed")
+def test_a_stage_compares_the_configurations_of_all_kernels(ran: Ran) -> None:
+    *rows, total = ran("correct --precisions fp16 --cases L1-odd --configurations")
+    kernels_of_a_block = {"depthwise_kernel", "_gram_kernel", "mix_kernel", "norm_pointwise_kernel"}
+    assert {row["kernel"] for row in rows if row["kind"] == "disagrees"} == kernels_of_a_block
+    assert total["disagreeing"] == total["configurations"] > 10
+
+
+@pytest.mark.usefixtures("tuned", "nothing_is_computed")
+def test_a_stage_reports_what_is_chosen(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triton.testing.do_bench", lambda call, warmup, rep, quantiles: [0.5] * len(quantiles))
+    rows = ran("ratio --size 8x16 --precision float32 --variants fused --turns 1 --seconds 0 --no-reference")
+    tuned = [row for row in rows if row["kind"] == "tuned"]
+    # The depthwise kernel, made small, has a single one.
+    assert {row["kernel"] for row in tuned} == {"_gram_kernel", "mix_kernel"}
+    assert all(row["ms"] == 0.5 for row in tuned)
 
 
 @pytest.mark.usefixtures("tuned")
