@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = Rows(options.out, options.named)
     seconds = _SECONDS if options.end is None else max(options.end - time.monotonic(), 1.0)
     # From another thread, with a trace of where it hung.
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
     try:
         stage.run(Run(rows, options.out, time.monotonic() + _SHARE * seconds), options)
     except BaseException as error:
@@ -126,6 +126,8 @@ def main(arguments: Sequence[str]) -> int:
 
 _SHARE = 0.85
 """Of a stage's time in which it begins something new."""
+_STDERR = 2
+"""What is written into the log, whoever has taken ``sys.stderr``."""
 _SECONDS = 600.0
 """Of one that is run by hand."""
 

@@ -210,7 +210,7 @@ def test_nothing_new_is_begun_when_time_is_up(ran: Ran, tmp_path: Path) -> None:
 
 def test_a_stage_that_hangs_ends_itself(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda after, exit: told.extend((after, exit)))
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda after, exit, file: told.extend((after, exit)))
     monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: told.append("cancelled"))
     ran(f"networks --end {time.monotonic() + 50}")
     assert told == [pytest.approx(49, abs=1), True, "cancelled"]
