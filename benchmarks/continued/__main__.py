@@ -10,9 +10,9 @@ from typing import Annotated
 
 import torch
 import typer
-from benchmarks.quality.sitting import Sources
 from rich.console import Console
 
+from benchmarks.quality.sitting import Sources
 from exda_primitives import results
 from exda_primitives.cli.errors import plainly
 

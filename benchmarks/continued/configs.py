@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import exda_primitives as exda
 from benchmarks.quality.configs import counted
 from benchmarks.quality.forms import COMPARED, PRIMITIVES, Job
-
-import exda_primitives as exda
 from exda_primitives.training import TrainConfig
 from exda_primitives.training.config import LoraConfig
 from exda_primitives.training.lora import add_lora, lora_parameters

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.forms import BASE, COMPARED, HOST, PRIMITIVES, WIDENED, Form, Setting, Study
-
 from exda_primitives.data.degradations import DEGRADATIONS
 from exda_primitives.data.degradations.composition import CDD11
 from exda_primitives.data.degradations.tensors import Degradation

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import exda_primitives as exda
 from benchmarks.quality.configs import model_arguments
 from benchmarks.quality.forms import WIDENED
 from benchmarks.quality.sitting import TimeUpError
-
-import exda_primitives as exda
 from exda_primitives.checkpoints.safe import write_safetensors
 from exda_primitives.files import replacing
 from exda_primitives.training import TrainConfig, prepare, train

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+
 from benchmarks.claims.verdicts import CONFIDENCE, POWER
 from benchmarks.quality.differences import ENOUGH_SEEDS, Group, groups
 from benchmarks.quality.forms import COMPARED, HOST, WIDENED
@@ -14,8 +16,6 @@ from benchmarks.quality.plot import draw_panels
 from benchmarks.quality.report import origin
 from benchmarks.quality.students import curve, mean_of, student, visible_effect, with_interval
 from benchmarks.quality.tables import table
-from rich.console import Console
-
 from exda_primitives.results import Interval, Result
 
 from .forms import ARMS, EVERYTHING, FORMS, FROZEN, LORA

@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.console import Console
+from torch import nn
+
+import exda_primitives as exda
 from benchmarks.quality.configs import model_arguments
 from benchmarks.quality.forms import WIDENED, Job
 from benchmarks.quality.pace import pace
 from benchmarks.quality.scores import PROTOCOL_LINE, SEED, Photographs
 from benchmarks.quality.sitting import Sitting, Sources, network
-from rich.console import Console
-from torch import nn
-
-import exda_primitives as exda
 from exda_primitives.data import DEGRADATIONS
 from exda_primitives.errors import DivergedError
 from exda_primitives.files import fingerprint

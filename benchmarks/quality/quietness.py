@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from benchmarks.claims.verdicts import CONFIDENCE, POWER, pairs_for
 from scipy.stats import chi2
+
+from benchmarks.claims.verdicts import CONFIDENCE, POWER, pairs_for
 
 from .differences import Group
 from .students import mean_of

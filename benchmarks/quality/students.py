@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from benchmarks.claims.verdicts import gain, visible
 
+from benchmarks.claims.verdicts import gain, visible
 from exda_primitives.results import Interval
 
 from .differences import Group
