@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import ConfigError, ExDAError
 from ..models import ExDA, create
-from ..patching import Report, is_patched, new_parameters, patch
+from ..patching import Report, is_patched, new_parameters, patch, train_only_new
 from .config import ModelConfig, TrainConfig
 from .order import mixed
 
@@ -36,11 +36,9 @@ def build(config: TrainConfig) -> Network:
         torch.manual_seed(mixed(config.recipe.seed))
         network = _built(config)
     if config.recipe.train == "new":
-        ours = {id(parameter) for parameter in new_parameters(network.net)}
-        if not ours:
+        if not new_parameters(network.net):
             raise ConfigError("recipe.train: found 'new', but the network has no new parameters; set primitives.")
-        for parameter in network.net.parameters():
-            parameter.requires_grad_(id(parameter) in ours)
+        train_only_new(network.net)
     network.net.train()
     return network
 
