@@ -81,9 +81,59 @@ def test_an_attention_by_itself():
     assert "tokens=4" in repr_of_it
 
 
+def built_in():
+    return exda.models.ExDA(dim=8, num_blocks=[1] * 4, num_refinement_blocks=1, config=CHANNELWISE)
+
+
+def patched():
+    model = restormer()
+    exda.patch(model, CHANNELWISE)
+    return model
+
+
 def test_a_network_that_is_built_with_it():
-    model = exda.models.ExDA(dim=8, num_blocks=[1] * 4, num_refinement_blocks=1, config=CHANNELWISE)
-    assert exda.config_of(model) == CHANNELWISE
+    assert exda.config_of(built_in()) == CHANNELWISE
+
+
+@pytest.mark.parametrize("make", [built_in, patched])
+@torch.no_grad()
+def test_from_nothing_but_its_checkpoint(make, tmp_path):
+    model = make().eval()
+    train_new_parameters(model)
+    torch.save({"params": model.state_dict()}, tmp_path / "model.pth")
+    again = exda.models.create(checkpoint=tmp_path / "model.pth")
+    assert type(again) is type(model)
+    assert exda.configs_of(again) == exda.configs_of(model)
+    x = image()
+    assert torch.equal(again(x), model(x))
+
+
+@torch.no_grad()
+def test_saved_and_loaded(tmp_path):
+    model = patched().eval()
+    train_new_parameters(model)
+    exda.save(model, tmp_path / "exda.safetensors")
+    other = restormer().eval()
+    exda.load(other, tmp_path / "exda.safetensors", any_host=True)
+    assert exda.config_of(other) == CHANNELWISE
+    new = zip(exda.new_parameters(other), exda.new_parameters(model), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in new)
+
+
+@pytest.mark.parametrize("into", [patched, restormer])
+@torch.no_grad()
+def test_a_checkpoint_that_does_not_say_it(into, tmp_path):
+    model = patched().eval()
+    train_new_parameters(model)
+    state = {name: each for name, each in model.state_dict().items() if not name.endswith("_extra_state")}
+    torch.save(state, tmp_path / "model.pth")
+    other = into().eval()
+    exda.load_checkpoint(tmp_path / "model.pth", into=other, config=CHANNELWISE)
+    x = image()
+    assert torch.equal(other(x), model(x))
+    torch.save({name: each[:1] if "phi" in name else each for name, each in state.items()}, tmp_path / "wrong.pth")
+    with unchanged(other), pytest.raises(exda.CheckpointError, match="does not fit its weights"):
+        exda.load_checkpoint(tmp_path / "wrong.pth", into=other, config=CHANNELWISE)
 
 
 @pytest.mark.parametrize("tokens", ["all", "", None], ids=repr)

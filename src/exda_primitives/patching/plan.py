@@ -16,7 +16,6 @@ from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..primitives.config import REPLACING
 from .adapter import Backbone, Stage
 from .options import configured
-from .present import carries
 from .recognise import Found, survey
 from .registry import known_backbones, known_families
 from .report import Match, Present, Report
@@ -143,7 +142,7 @@ def _stages(
 
 
 def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | None:
-    others = [name for name, module in selected.items() if not carries(module, config)]
+    others = [name for name, module in selected.items() if module.config != config.resolved(module.channels_per_head)]
     if not others:
         return None
     more = f", and {len(others) - 1} more with another configuration than asked for" if len(others) > 1 else ""

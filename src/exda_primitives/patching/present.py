@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import nn
 
 from ..errors import MixedConfigError, NotPatchedError
 from ..primitives import ExDAConfig, ExDAModule
-from ..primitives.config import whereabouts
+from ..primitives.config import common, whereabouts
 from .wrappers import is_compiled, unwrap
 
 
@@ -77,10 +75,9 @@ def config_of(model: nn.Module) -> ExDAConfig:
     found = patched_attentions(model, aliases=False) or attentions(model)
     if not found:
         raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: exda.patch(model) first.")
-    first = next(iter(found.values())).config
-    for config in (first, replace(first, tokens="channels")):
-        if all(carries(module, config) for module in found.values()):
-            return config
+    one = common([(module.config, module.channels_per_head) for module in found.values()])
+    if one is not None:
+        return one
     lines = whereabouts({name: module.config for name, module in found.items()})
     raise MixedConfigError(
         "\n  ".join(
@@ -91,11 +88,6 @@ def config_of(model: nn.Module) -> ExDAConfig:
             ]
         )
     )
-
-
-def carries(module: ExDAModule, config: ExDAConfig) -> bool:
-    """Whether ``config`` is what :func:`patch` would have put this module there with."""
-    return module.config == config.resolved(module.dim // module.num_heads)
 
 
 def new_parameters(model: nn.Module) -> list[nn.Parameter]:

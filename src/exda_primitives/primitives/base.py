@@ -97,7 +97,7 @@ class ExDAModule(StandIn):
 
     def token_macs(self, height: int, width: int) -> int:
         """Multiply-accumulates that K more rows a head add to ``Q K^T`` and ``A V``, for one (C, height, width)."""
-        c = self.dim // self.num_heads
+        c = self.channels_per_head
         return 2 * self.num_heads * ((c + self._num_tokens) ** 2 - c**2) * height * width
 
     @classmethod
@@ -127,6 +127,11 @@ class ExDAModule(StandIn):
                 new.train(host.training)
         self._take_surroundings(host)
         return self
+
+    @property
+    def channels_per_head(self) -> int:
+        """C / h."""
+        return self.dim // self.num_heads
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the host does not have, by their names in this module."""
@@ -218,12 +223,12 @@ class ExDAModule(StandIn):
         self.full_name = full_name
         self._parts = parts
         check_heads(self._owner(), dim, num_heads)
-        self.config = config.resolved(dim // num_heads)
-        if config.reinject == "channelwise" and self._num_tokens not in (0, dim // num_heads):
+        self.config = config.resolved(self.channels_per_head)
+        if config.reinject == "channelwise" and self._num_tokens not in (0, self.channels_per_head):
             raise ConfigError(
                 f"{self._owner()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "
-                f"to be dim / num_heads = {dim // num_heads}, not {config.tokens}; use tokens='channels' for that of "
-                f"each attention, or reinject='mean' for any number."
+                f"to be dim / num_heads = {self.channels_per_head}, not {config.tokens}; use tokens='channels' for "
+                f"that of each attention, or reinject='mean' for any number."
             )
 
     def _add_primitives(self) -> None:
@@ -245,7 +250,7 @@ class ExDAModule(StandIn):
 
     @property
     def _num_tokens(self) -> int:
-        return self.config.tokens_of(self.dim // self.num_heads)
+        return self.config.tokens_of(self.channels_per_head)
 
     def part(self, name: str) -> Any:
         """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""

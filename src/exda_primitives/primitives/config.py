@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypedDict, get_args
 
@@ -78,6 +78,19 @@ init='identity')
     def resolved(self, channels: int) -> ExDAConfig:
         """The same for an attention that has so many channels a head: ``tokens`` is a number."""
         return replace(self, tokens=self.tokens_of(channels))
+
+
+def common(carried: Sequence[tuple[ExDAConfig, int]]) -> ExDAConfig | None:
+    """The configuration of which all of these are the resolved forms; None where there is none.
+
+    Args:
+        carried: the configuration of each attention, at least one, and its channels a head.
+    """
+    first, _ = carried[0]
+    for config in (first, replace(first, tokens="channels")):
+        if all(held == config.resolved(channels) for held, channels in carried):
+            return config
+    return None
 
 
 class ExDAOptions(TypedDict, total=False):
