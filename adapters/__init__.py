@@ -8,8 +8,11 @@ entry-point group ``exda_primitives.adapters``.
 from importlib import import_module
 from pkgutil import iter_modules
 
+from exda_primitives.patching.registry import own
+
 from . import backbones, families
 
-for _package in (families, backbones):
-    for _module in iter_modules(_package.__path__):
-        import_module(f"{_package.__name__}.{_module.name}")
+with own():
+    for _package in (families, backbones):
+        for _module in iter_modules(_package.__path__):
+            import_module(f"{_package.__name__}.{_module.name}")

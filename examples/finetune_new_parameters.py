@@ -22,10 +22,7 @@ def main() -> None:
     report = exda.patch(model)
     print(report)
 
-    model.requires_grad_(False)
-    parameters = exda.new_parameters(model)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    parameters = exda.train_only_new(model)
     optimizer = torch.optim.AdamW(parameters, lr=2e-3)
 
     clean = photograph()[..., 128:256, 192:320]

@@ -13,6 +13,10 @@ class ConfigError(ExDAError, ValueError):
     """An option, or a combination of options, that does not exist or does not fit the module."""
 
 
+class MixedConfigError(ConfigError):
+    """The model has several configurations, where one was asked for; the message says which is where."""
+
+
 class InputError(ExDAError, ValueError):
     """An attention was given a tensor that it cannot take."""
 
@@ -34,7 +38,7 @@ class RootModuleError(ExDAError, TypeError):
 
 
 class AlreadyPatchedError(ExDAError, RuntimeError):
-    """The model is already patched with another configuration."""
+    """An attention that is to be patched carries another configuration already."""
 
 
 class NotPatchedError(ExDAError, RuntimeError):
@@ -72,3 +76,30 @@ class DataError(ExDAError, ValueError):
 def some_of(names: Sequence[str]) -> str:
     """The first five names, and how many there are if more, for a message."""
     return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
+
+
+def condensed(names: Sequence[str]) -> str:
+    """All names, for a message: those that differ in their last number as one.
+
+    >>> condensed(["down.0.attn", "down.1.attn", "down.2.attn", "up.0.attn", "up.2.attn", "last"])
+    'down.{0..2}.attn, up.{0,2}.attn, last'
+    """
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        parts = name.split(".")
+        last = max((i for i, part in enumerate(parts) if part.isdecimal()), default=len(parts))
+        place = (".".join(parts[:last]), ".".join(parts[last + 1 :]))
+        numbers.setdefault(place, []).extend(map(int, parts[last : last + 1]))
+    return ", ".join(
+        ".".join(filter(None, (before, _range(held) if held else "", after)))
+        for (before, after), held in numbers.items()
+    )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) == 1:
+        return str(first)
+    if list(numbers) == list(range(first, last + 1)):
+        return f"{{{first}..{last}}}"
+    return f"{{{','.join(map(str, numbers))}}}"

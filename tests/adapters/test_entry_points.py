@@ -99,9 +99,23 @@ SCRIPT = """
 """
 
 
+OURS_FIRST = """
+    import warnings
+
+    import exda_primitives as exda
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import exda_primitives.adapters
+
+        (match,) = exda.plan(exda.models.Restormer(dim=8, num_blocks=[1, 0, 0, 0], num_refinement_blocks=0)).matches[:1]
+    print(match.family, *{warning.message.args[0].split("'")[1] for warning in caught})
+"""
+
+
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    """What the script says with the package installed."""
+def installed(tmp_path_factory):
+    """Runs a script with the package installed."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     files = {
         "pyproject.toml": PROJECT,
@@ -109,12 +123,19 @@ def said(tmp_path_factory):
         "exda_toy_broken.py": BROKEN,
         "exda_toy_clash.py": CLASH,
         "script.py": SCRIPT,
+        "ours_first.py": OURS_FIRST,
     }
     for name, text in files.items():
         (source / name).write_text(textwrap.dedent(text))
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
     run(sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(source))
-    return json.loads(run(sys.executable, str(source / "script.py"), PYTHONPATH=str(site), PYTHONSAFEPATH="1"))
+    return lambda script: run(sys.executable, str(source / script), PYTHONPATH=str(site), PYTHONSAFEPATH="1")
+
+
+@pytest.fixture(scope="module")
+def said(installed):
+    """What the script says."""
+    return json.loads(installed("script.py"))
 
 
 def test_its_family_is_used(said):
@@ -136,3 +157,7 @@ def test_it_is_loaded_when_it_is_needed(said):
 def test_one_that_fails_only_warns(said, name, module, cause):
     (warning,) = (message for message in said["warnings"] if f"'{name}'" in message)
     assert re.search(rf"{module}.*could not be loaded and is ignored: {cause}", warning)
+
+
+def test_ours_come_first_even_where_they_are_imported_by_hand(installed):
+    assert set(installed("ours_first.py").split()) == {"mdta", "clash", "broken"}

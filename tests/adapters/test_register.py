@@ -1,12 +1,14 @@
 """Families and backbones of one's own."""
 
+import re
 import sys
 
 import pytest
 import torch
+from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.patching.registry import known_backbones, known_families
+from exda_primitives.patching.registry import known_architectures, known_backbones, known_families
 
 from ..patching.hosts import MDTA
 from ..patching.models import Net, image
@@ -170,3 +172,118 @@ def test_the_very_same_adapter_twice_is_fine():
     exda.register_adapter(TOY_NET)
     assert list(known_families()).count("negated") == 1
     assert list(known_backbones()).count("toy_net") == 1
+
+
+CELL = """
+class Again(NegatedFamily):
+    name = "again"
+    version = {version}
+
+exda.register_adapter(Again())
+exda.register_adapter(exda.Backbone("again", frozenset({{"head"}}), (exda.Stage("blocks", "all", 1),), 4))
+exda.register_adapter(exda.Architecture("again", Again, lambda state: {{}}))
+"""
+
+
+def run_cell(version):
+    """As a notebook does: every definition is made anew."""
+    exec(CELL.format(version=version), {"__name__": "__main__", "exda": exda, "NegatedFamily": NegatedFamily})
+
+
+def test_a_cell_of_a_notebook_that_runs_again():
+    run_cell(1)
+    run_cell(2)
+    assert known_families()["again"].version == 2
+    assert known_architectures()["again"].build.version == 2
+    assert list(known_families()).count("again") == 1
+
+
+def test_another_one_of_the_name_only_where_that_is_said():
+    run_cell(1)
+    other = exda.Backbone("again", frozenset({"head", "tail"}), (), 8)
+    with pytest.raises(exda.RegistrationError, match=r"'again' is taken by Backbone.*replace=True"):
+        exda.register_adapter(other)
+    exda.register_adapter(other, replace=True)
+    assert known_backbones()["again"] is other
+
+
+class Impostor(NegatedFamily):
+    name = "mdta"
+
+
+OURS = {
+    "family": (known_families, Impostor()),
+    "backbone": (known_backbones, exda.Backbone("restormer", frozenset({"head"}), (), 1)),
+    "architecture": (known_architectures, exda.Architecture("restormer", Net, lambda state: {})),
+}
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_the_librarys_own_are_replaced_where_that_is_said_and_come_back(kind):
+    known, adapter = OURS[kind]
+    own, order = known()[adapter.name], list(known())
+    with pytest.raises(
+        exda.RegistrationError, match=rf"'{adapter.name}' is taken .*exda_primitives' own.*replace=True"
+    ):
+        exda.register_adapter(adapter)
+    assert known()[adapter.name] is own
+    exda.register_adapter(adapter, replace=True)
+    assert known()[adapter.name] is adapter
+    exda.unregister_adapter(adapter.name)
+    assert known()[adapter.name] is own
+    assert list(known()) == order
+
+
+def test_forgotten():
+    model = Net(Negated())
+    run_cell(1)
+    assert [match.family for match in exda.plan(model).matches] == ["again"]
+    exda.patch(model)
+    exda.unregister_adapter("again")
+    assert not any("again" in known() for known in (known_families, known_backbones, known_architectures))
+    assert exda.is_patched(model)
+    exda.unpatch(model)
+    assert not exda.plan(model).matches
+
+
+def test_what_cannot_be_forgotten():
+    run_cell(1)
+    with pytest.raises(exda.RegistrationError, match="'mdta' is exda_primitives' own"):
+        exda.unregister_adapter("mdta")
+    with pytest.raises(exda.RegistrationError, match=r"no adapter 'agian'; registered .* are again\."):
+        exda.unregister_adapter("agian")
+    assert known_families().keys() > {"mdta", "again"}
+
+
+STAGES = {
+    "as it should be": (("blocks.0", "blocks"), None),
+    "misspelt": (("block.0", "blocks"), r"toy_net: its stage 'block\.0' fits no module of the model"),
+    "a dot too many": (("blocks.0.", "blocks"), r"stage 'blocks\.0\.' fits no module"),
+    "behind a wider one": (("blocks", "blocks.0"), r"stage 'blocks\.0' comes after one that takes all it fits"),
+    "an empty one": (("blocks.0", "blocks.1", "blocks", "nothing"), None),
+}
+
+
+@pytest.mark.parametrize("prefixes", STAGES)
+@pytest.mark.parametrize("inside", [False, True], ids=["the model", "a part"])
+def test_stages_that_nothing_can_be_in_are_noted(prefixes, inside):
+    names, message = STAGES[prefixes]
+    stages = tuple(exda.Stage(name, f"stage {i}", 1) for i, name in enumerate(names))
+    exda.register_adapter(exda.Backbone("toy_net", TOY_NET.children, stages, 4))
+    net = Net(MDTA(), MDTA(), MDTA())
+    net.nothing = nn.Sequential()
+    model = nn.ModuleDict({"net": net}) if inside else net
+    notes = [note for note in exda.plan(model).notes if "stage" in note]
+    if message is None:
+        assert notes == []
+    else:
+        (note,) = notes
+        assert re.search(message.replace("the model", "net") if inside else message, note)
+
+
+@pytest.mark.parametrize("name", ["restormer", "promptir", "adair", "histoformer", "amir", "moceir"])
+def test_nothing_to_note_of_our_own(name):
+    with torch.device("meta"):
+        model = exda.models.create(name)
+    # Without families nothing is probed: names are all that is looked at.
+    assert exda.plan(model, families=[]).notes == ()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
+from exda_primitives.cli.inspect import configuration
 from exda_primitives.demo.model import tiny_restormer
 from exda_primitives.files import fingerprint
 from exda_primitives.inspection import embeddings
@@ -120,6 +121,19 @@ def test_a_host_has_no_tokens(images: Path, tmp_path: Path) -> None:
     assert asked.exit_code == 1
     assert "no ExDA attention with global spatial tokens" in asked.output
     assert not (tmp_path / "other").exists()
+
+
+def test_what_the_result_says_of_the_primitives() -> None:
+    network = tiny_restormer()
+    assert configuration(network) is None
+    exda.patch(network, tokens=2, include="encoder")
+    assert configuration(network) == exda.ExDAConfig(tokens=2).as_dict()
+    exda.patch(network, tokens=0, include="latent")
+    said = configuration(network)
+    assert said is not None
+    assert {name.split("_")[0]: each["tokens"] for name, each in said.items()} == {"encoder": 2, "latent.0.attn": 0}
+    built_in = exda.models.ExDA(dim=8, num_blocks=[1] * 4, num_refinement_blocks=1)
+    assert configuration(built_in) == exda.ExDAConfig(init="paper").as_dict()
 
 
 def test_blocks_without_tokens_of_a_model_that_has_some(images: Path, tmp_path: Path) -> None:

@@ -63,6 +63,13 @@ def test_a_class_or_function_that_imports_what_stands_beside_it(name: str, sourc
     assert "Net: 1 attentions to replace" in result.output
 
 
+def test_one_that_is_written_with_exda(source: Path) -> None:
+    source.write_text("import exda_primitives as exda\ndef net(): return exda.models.create('exda-tiny', dim=8)\n")
+    result = plan(f"{source}:net")
+    assert result.exit_code == 0, result.output
+    assert "built in: 28" in result.output
+
+
 def test_nothing_to_patch(source: Path) -> None:
     result = plan(f"{source}:Plain")
     assert result.exit_code == 1

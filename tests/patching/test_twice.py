@@ -33,13 +33,6 @@ def test_another_configuration_is_an_error(other):
         exda.patch(model, other)
 
 
-def test_another_configuration_is_an_error_for_other_parts_too():
-    model = restormer()
-    exda.patch(model, include="encoder")
-    with unchanged(model), pytest.raises(exda.AlreadyPatchedError, match=r"encoder_level1\.0\.attn"):
-        exda.patch(model, exda.ExDAConfig(tokens=2), include="decoder")
-
-
 def test_another_configuration_after_unpatch():
     model = two_blocks()
     exda.patch(model)

@@ -113,8 +113,11 @@ def _is_ours(tensors: Mapping[str, Tensor], name: str, tensor: Tensor, source: o
 
 def _check_plausible(config: ExDAConfig, added: Mapping[str, Tensor], owner: str) -> None:
     """Before anything of that size is made."""
-    maps = len(added["token.phi.weight"]) if "token.phi.weight" in added else 0
-    fits = maps % config.tokens == 0 < maps if config.tokens else not maps
+    maps, channels = [*added["token.phi.weight"].shape[:2], 0, 0][:2] if "token.phi.weight" in added else (0, 0)
+    if isinstance(config.tokens, int):
+        fits = maps % config.tokens == 0 < maps if config.tokens else not maps
+    else:
+        fits = maps == channels > 0
     if added and (not fits or config.stride > _LARGEST_STRIDE):
         raise CheckpointError(
             f"{owner}: its configuration, {config}, does not fit its weights, which are of {maps} token maps in all."

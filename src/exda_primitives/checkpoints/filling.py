@@ -30,7 +30,9 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
     """
     there = attentions_of(model, aliases=True)
     for name, description in attentions.items():
-        if name in there and not there[name].config.computes_as(description.config):
+        if name in there and not there[name].config.computes_as(
+            description.config.resolved(there[name].channels_per_head)
+        ):
             raise AlreadyPatchedError(
                 f"{source}: {name} was saved with {description.config}, in this model it has {there[name].config}. "
                 f"exda.unpatch(model) first: then it is patched as the file says."

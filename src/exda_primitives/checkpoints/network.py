@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..patching.present import attentions
 from ..patching.wrappers import is_compiled, unwrap
 from ..primitives import ExDAModule
 from ..primitives.description import Description
@@ -64,11 +65,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 def attentions_of(model: nn.Module, *, aliases: bool = False) -> Mapping[str, ExDAModule]:
     """Every ExDA attention of a model by its canonical name, or with ``aliases`` by all its names there."""
-    return {
-        canonical(name): module
-        for name, module in model.named_modules(remove_duplicate=not aliases)
-        if isinstance(module, ExDAModule)
-    }
+    return {canonical(name): module for name, module in attentions(model, aliases=aliases).items()}
 
 
 def parts_of(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> Described:

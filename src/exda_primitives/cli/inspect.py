@@ -106,7 +106,6 @@ def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     """The network, and what the result says of it."""
     from ..checkpoints import load  # noqa: PLC0415
     from ..models import create  # noqa: PLC0415
-    from ..patching import config_of, is_patched  # noqa: PLC0415
 
     weights = checkpoint_file(name)
     network = create(checkpoint=weights)
@@ -115,7 +114,21 @@ def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     if patch is not None:
         load(network, patch)
         about |= {"patch": patch.name, "patch_sha256": fingerprint(patch)}
-    return network, about | {"exda": config_of(network).as_dict() if is_patched(network) else None}
+    return network, about | {"exda": configuration(network)}
+
+
+def configuration(network: nn.Module) -> dict[str, Any] | None:
+    """Of all attentions, or of each by its name where they differ; None without ExDA."""
+    from ..errors import MixedConfigError  # noqa: PLC0415
+    from ..patching import config_of, configs_of  # noqa: PLC0415
+
+    configs = configs_of(network)
+    if not configs:
+        return None
+    try:
+        return config_of(network).as_dict()
+    except MixedConfigError:
+        return {name: config.as_dict() for name, config in configs.items()}
 
 
 def _pictures(

@@ -36,7 +36,7 @@ def plan(
     network = _from_source(Path(file), name) if from_source else create(checkpoint=checkpoint_file(model))
     report = plan_model(network)
     print_report(report, Console())
-    if not report.matches and not report.already_patched:
+    if not report.matches and not report.present:
         raise typer.Exit(1)
 
 

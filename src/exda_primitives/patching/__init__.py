@@ -3,10 +3,11 @@
 from .adapter import Backbone, Family, Mismatch, Stage
 from .architecture import Architecture, StateShapes, Unlike, expansion_factor
 from .parents import ParentHook
-from .patch import config_of, from_host, is_patched, new_parameters, patch, patched, unpatch
+from .patch import from_host, patch, patched, unpatch
 from .plan import plan
-from .registry import register_adapter
-from .report import Match, NearMiss, Report
+from .present import config_of, configs_of, is_patched, new_parameters, train_only_new
+from .registry import register_adapter, unregister_adapter
+from .report import Match, NearMiss, Present, Report
 from .shapes import ConvFamily, ConvLayout
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "Mismatch",
     "NearMiss",
     "ParentHook",
+    "Present",
     "Report",
     "Stage",
     "StateShapes",
     "Unlike",
     "config_of",
+    "configs_of",
     "expansion_factor",
     "from_host",
     "is_patched",
@@ -32,5 +35,7 @@ __all__ = [
     "patched",
     "plan",
     "register_adapter",
+    "train_only_new",
     "unpatch",
+    "unregister_adapter",
 ]

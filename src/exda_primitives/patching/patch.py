@@ -7,17 +7,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import nn
+from typing_extensions import Unpack
 
-from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
-from ..primitives import ExDAConfig, ExDAModule
+from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError, condensed
+from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from .copies import has_weights
-from .plan import draft
+from .options import configured
+from .plan import Draft, by_module, draft, stages_in
+from .present import patched_attentions
 from .recognise import Found
 from .report import Report
-from .select import Patterns
+from .select import Patterns, select
 from .swap import Holding, swap
 from .verify import verify as verify_pair
 from .wrappers import unwrap
+
+_KEYWORDS = ("include", "exclude", "families", "verify")
 
 
 def patch(
@@ -28,12 +33,14 @@ def patch(
     exclude: Patterns = None,
     families: Sequence[str] | str | None = None,
     verify: bool = True,
+    **options: Unpack[ExDAOptions],
 ) -> Report:
     """Replaces every recognised attention of ``model`` by its ExDA form, in place.
 
     The host's parameters keep their objects, names, dtype, device, mode and hooks; with ``init="identity"``, the
     default, the model's outputs are unchanged until the new parameters are trained. Either everything is replaced or,
-    on any error, nothing.
+    on any error, nothing. What is patched already stays as it is: another configuration for another selection is a
+    second call.
 
     Args:
         model: any module, trained or not; not yet wrapped in DataParallel, DDP or FSDP. A compiled one is patched
@@ -43,6 +50,7 @@ def patch(
         exclude: pattern or patterns of those to leave alone; wins over ``include``.
         families: names of the families to look for; default: all that are registered.
         verify: compare each host and its replacement, with the model's own weights, before anything is replaced.
+        options: those of :class:`ExDAConfig` by keyword, on top of ``config``.
 
     Returns:
         The report of what was replaced. A second call with the same configuration changes nothing and says so.
@@ -50,10 +58,10 @@ def patch(
     Raises:
         NoMatchError: when nothing is recognised, with the near misses, or nothing of it is selected.
         PatternError: for a pattern or a family that selects nothing.
-        AlreadyPatchedError: for a model patched with another configuration.
+        AlreadyPatchedError: when one of the selected attentions is patched with another configuration.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
         RootModuleError: when the model itself is the attention.
-        ConfigError: for options that do not fit one of the attentions.
+        ConfigError: for options that do not exist or do not fit one of the attentions.
         VerificationError: when a replacement does not compute what its host does.
 
     Example:
@@ -65,21 +73,29 @@ def patch(
         8
         >>> torch.allclose(model(image), before, atol=1e-5)
         True
+
+        Tokens in the encoder, the non-linear value in the decoder:
+
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model, tokens=2, value="none", include="encoder")
+        >>> report = exda.patch(model, tokens=0, include="decoder")
+        >>> len(report.already_patched), len(report.matches)
+        (3, 3)
     """
-    config = config or ExDAConfig()
-    _refuse_other_config(unwrap(model)[0], config)
-    drafted = draft(model, config, include, exclude, families)
+    drafted = draft(model, configured("patch", config, options, _KEYWORDS), include, exclude, families)
     report = drafted.report
+    if drafted.conflict is not None:
+        raise AlreadyPatchedError(drafted.conflict)
     if not drafted.found:
-        if report.already_patched:
+        if drafted.selected:
             return replace(report, notes=(*report.notes, "patched with this configuration before: nothing to do"))
-        raise NoMatchError(_no_match(report, drafted.recognised))
+        raise NoMatchError(_no_match(drafted))
     if any("" in found.names for found in drafted.found):
         raise RootModuleError(
             f"{report.model} is itself the attention: it has no parent in which it could be replaced. Build the "
             f"replacement with exda.from_host(attention) and put it where the attention was."
         )
-    replacements = [(found, _build(found, config, verify)) for found in drafted.found]
+    replacements = [(found, _build(found, report.config, verify)) for found in drafted.found]
     swap(
         drafted.target,
         {name: Holding(module, found.family.parent_hook) for found, module in replacements for name in found.names},
@@ -90,28 +106,45 @@ def patch(
     return replace(report, applied=True, notes=notes)
 
 
-def unpatch(model: nn.Module) -> tuple[str, ...]:
+def unpatch(model: nn.Module, *, include: Patterns = None, exclude: Patterns = None) -> tuple[str, ...]:
     """Puts the very host modules back, with their weights, mode and hooks as they are now.
 
     Args:
         model: a model that :func:`patch` changed.
+        include: pattern or patterns of those to put back, as for :func:`patch`; default: all.
+        exclude: pattern or patterns of those to leave patched; wins over ``include``.
 
     Returns:
         The names of the modules that were put back. The new parameters are gone with their modules; save them before.
 
     Raises:
         NotPatchedError: when there is nothing to put back.
+        PatternError: for a pattern that selects nothing of what is patched.
     """
     target, _ = unwrap(model)
     ours = patched_attentions(target)
     if not ours:
         raise NotPatchedError(f"{type(target).__name__} holds no attention that exda.patch put there.")
+    if include is not None or exclude is not None:
+        ours = _selected(target, ours, include, exclude)
     if "" in ours:
         raise RootModuleError(
             f"the model is itself an {type(target).__name__} in place of a host: its method release() gives that back."
         )
     swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
     return tuple(ours)
+
+
+def _selected(
+    target: nn.Module, ours: dict[str, ExDAModule], include: Patterns, exclude: Patterns
+) -> dict[str, ExDAModule]:
+    chosen = select(stages_in(target, by_module(ours)), include, exclude, "patched")
+    names = {name for each in chosen for name in each}
+    if not names:
+        raise NotPatchedError(
+            f"{type(target).__name__}: include and exclude leave none of the {len(ours)} patched attentions."
+        )
+    return {name: module for name, module in ours.items() if name in names}
 
 
 @contextmanager
@@ -123,9 +156,11 @@ def patched(
     exclude: Patterns = None,
     families: Sequence[str] | str | None = None,
     verify: bool = True,
+    **options: Unpack[ExDAOptions],
 ) -> Iterator[Report]:
     """:func:`patch` for the length of a ``with`` block; puts back at its end what it replaced, and nothing else."""
-    report = patch(model, config, include=include, exclude=exclude, families=families, verify=verify)
+    asked = configured("patched", config, options, _KEYWORDS)
+    report = patch(model, asked, include=include, exclude=exclude, families=families, verify=verify)
     try:
         yield report
     finally:
@@ -146,6 +181,7 @@ def from_host(
     *,
     families: Sequence[str] | str | None = None,
     verify: bool = True,
+    **options: Unpack[ExDAOptions],
 ) -> ExDAModule:
     """An ExDA attention around the layers of a single host attention, for those who put it into place themselves.
 
@@ -157,67 +193,20 @@ def from_host(
         config: what to add; ``ExDAConfig()`` by default.
         families: names of the families to look for; default: all that are registered.
         verify: as for :func:`patch`.
+        options: those of :class:`ExDAConfig` by keyword, on top of ``config``.
 
     Raises:
         NoMatchError: when ``attention`` itself is not recognised (what it contains is not looked at).
         ConfigError, VerificationError, WrappedModelError: as for :func:`patch`.
     """
-    config = config or ExDAConfig()
-    drafted = draft(attention, config, None, None, families)
+    asked = configured("from_host", config, options, ("families", "verify"))
+    drafted = draft(attention, asked, None, None, families)
     found = next((found for found in drafted.found if "" in found.names), None)
     if found is None:
-        raise NoMatchError(_no_match(drafted.report, 0))
-    return _build(found, config, verify)
-
-
-def is_patched(model: nn.Module) -> bool:
-    """Whether the model holds an attention that :func:`patch` put there."""
-    return bool(patched_attentions(model))
-
-
-def config_of(model: nn.Module) -> ExDAConfig:
-    """The configuration that the model was patched with.
-
-    Raises:
-        NotPatchedError: for a model that is not patched.
-    """
-    module = next(iter(patched_attentions(model).values()), None)
-    if module is None:
-        raise NotPatchedError(f"{type(model).__name__} is not patched: exda.patch(model) first.")
-    return module.config
-
-
-def new_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that ExDA added, patched in or built in, each once.
-
-    For an optimizer group of their own, or for freezing all the others.
-
-    Example:
-        >>> import exda_primitives as exda
-        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
-        >>> report = exda.patch(model)
-        >>> sum(p.numel() for p in exda.new_parameters(model)) == report.extra_parameters
-        True
-    """
-    ours = [module for module in model.modules() if isinstance(module, ExDAModule)]
-    return [parameter for module in ours for parameter in module.new_parameters().values()]
-
-
-def patched_attentions(model: nn.Module, *, aliases: bool = True) -> dict[str, ExDAModule]:
-    """What :func:`patch` put into the model, by name; with ``aliases`` a shared one under every name it has."""
-    return {
-        name: module
-        for name, module in model.named_modules(remove_duplicate=not aliases)
-        if isinstance(module, ExDAModule) and module.replaces_host
-    }
-
-
-def _refuse_other_config(target: nn.Module, config: ExDAConfig) -> None:
-    for name, module in patched_attentions(target).items():
-        if module.config != config:
-            raise AlreadyPatchedError(
-                f"{name}: the model is patched with {module.config}, asked for was {config}. exda.unpatch(model) first."
-            )
+        inside = condensed([each.names[0] for each in drafted.found])
+        hint = f"\n  It holds attentions, {inside}: from_host takes one, exda.patch all of them." if inside else ""
+        raise NoMatchError(_no_match(drafted._replace(choices=0)) + hint)
+    return _build(found, asked, verify)
 
 
 def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
@@ -227,10 +216,17 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     return replacement
 
 
-def _no_match(report: Report, recognised: int) -> str:
-    if recognised:
-        return f"{report.model}: include and exclude leave none of the {recognised} attentions that were recognised."
-    lines = [f"{report.model}: no attention of a known family was recognised."]
+def _no_match(drafted: Draft) -> str:
+    report = drafted.report
+    if drafted.choices:
+        line = f"{report.model}: include and exclude leave none of the {drafted.choices} attentions recognised."
+        return f"{line} It has ExDA attentions built in beside them." if report.built_in else line
+    if report.present:
+        how = "built in" if report.built_in else "patched"
+        names = condensed([each.name or "(the model itself)" for each in report.present])
+        lines = [f"{report.model}: has {len(report.present)} ExDA attentions already, {how}, and no other: {names}."]
+    else:
+        lines = [f"{report.model}: no attention of a known family was recognised."]
     lines += [f"  near miss: {near_miss}" for near_miss in report.near_misses]
     lines.append("  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing.")
     return "\n".join(lines)

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from ..errors import ConfigError
-from ..primitives import ExDAConfig
+from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
+from ..primitives.config import REPLACING
 from .adapter import Backbone, Stage
+from .options import configured
 from .recognise import Found, survey
 from .registry import known_backbones, known_families
-from .report import Match, Report
+from .report import Match, Present, Report
 from .select import Patterns, choose_families, select
 from .wrappers import unwrap
 
 
 class Draft(NamedTuple):
-    """A report, the modules that it speaks of, and how many were recognised before any selection."""
+    """What a call of patch means.
+
+    Attributes:
+        target: the module to change inside of.
+        report: of the plan.
+        found: the modules that ``report.matches`` speaks of.
+        selected: the attentions patched before that the call selects as well, by name.
+        conflict: why they cannot be, where one of them has another configuration.
+        choices: how many there were to select from, patched or to be patched.
+    """
 
     target: nn.Module
     report: Report
     found: tuple[Found, ...]
-    recognised: int
+    selected: Mapping[str, ExDAModule]
+    conflict: str | None
+    choices: int
 
 
 def plan(
@@ -34,6 +50,7 @@ def plan(
     include: Patterns = None,
     exclude: Patterns = None,
     families: Sequence[str] | str | None = None,
+    **options: Unpack[ExDAOptions],
 ) -> Report:
     """Says what :func:`patch` with the same arguments would do, and changes nothing.
 
@@ -43,23 +60,28 @@ def plan(
         include: pattern or patterns of names or stages; by default every attention that is recognised.
         exclude: pattern or patterns of those to leave alone; wins over ``include``.
         families: names of the families to look for; by default all that are registered.
+        options: those of :class:`ExDAConfig` by keyword, on top of ``config``.
 
     Returns:
-        Matches with their extra cost, and near misses with the reason. No match is no error here.
+        Matches with their extra cost, near misses with the reason, and the ExDA attentions that are there already. No
+        match is no error here, and that :func:`patch` would raise AlreadyPatchedError is a note.
 
     Raises:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
         PatternError: for a pattern or a family that selects nothing.
-        ConfigError: for options that do not fit one of the matches.
+        ConfigError: for options that do not exist or do not fit one of the matches.
 
     Example:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
-        >>> report = exda.plan(model, include="decoder")
+        >>> report = exda.plan(model, tokens=2, include="decoder")
         >>> [match.name for match in report.matches]
         ['decoder_level3.0.attn', 'decoder_level2.0.attn', 'decoder_level1.0.attn']
     """
-    return draft(model, config or ExDAConfig(), include, exclude, families).report
+    asked = configured("plan", config, options, ("include", "exclude", "families"))
+    drafted = draft(model, asked, include, exclude, families)
+    report = drafted.report
+    return report if drafted.conflict is None else replace(report, notes=(*report.notes, drafted.conflict))
 
 
 def draft(
@@ -70,29 +92,64 @@ def draft(
     families: Sequence[str] | str | None,
 ) -> Draft:
     """:func:`plan`, with the modules."""
-    if not isinstance(config, ExDAConfig):
-        raise ConfigError(f"expected an ExDAConfig, got {config!r}; write exda.ExDAConfig(tokens=..., value=..., ...).")
     target, notes = unwrap(model)
-    seen = survey(target, choose_families(known_families(), families))
+    wanted = tuple(choose_families(known_families(), families))
+    seen = survey(target, wanted)
     backbones = _backbones_in(target)
-    ours = {name: module for name, module in seen.present.items() if module.replaces_host}
-    stages = {found.names: _place(backbones, found.names[0])[1] for found in seen.found}
-    stages |= {(name,): _place(backbones, name)[1] for name in ours}
+    present = by_module(seen.present)
+    replacements = {family.replacement for family in wanted}
+    alike = {names: module for names, module in present.items() if families is None or type(module) in replacements}
+    ours = {names: module for names, module in alike.items() if module.replaces_host}
+    attentions = [*[each.names for each in seen.found], *alike]
     chosen: set[tuple[str, ...]] = set()
-    if stages or include is not None or exclude is not None:
-        chosen = select({names: stage.stage if stage else None for names, stage in stages.items()}, include, exclude)
+    if attentions or include is not None or exclude is not None:
+        chosen = select(_stages(backbones, attentions), include, exclude)
     found = tuple(each for each in seen.found if each.names in chosen)
+    selected = {names[0]: module for names, module in ours.items() if names in chosen}
+    if found and config.value in REPLACING:
+        notes += (f"value={config.value!r} has no start as the host's own function: the outputs change at once",)
     report = Report(
         model=type(target).__name__,
         applied=False,
         config=config,
         matches=tuple(_match(each, config, *_place(backbones, each.names[0])) for each in found),
         near_misses=seen.near_misses,
-        already_patched=tuple(ours),
+        present=tuple(Present(names[0], each.config, not each.replaces_host) for names, each in present.items()),
         multiple_of=max((backbone.multiple_of for backbone in backbones.values()), default=None),
-        notes=notes + tuple(_scripted_parts(target)),
+        notes=(*notes, *_scripted_parts(target), *_idle_stages(target, backbones)),
     )
-    return Draft(target, report, found, len(seen.found))
+    return Draft(target, report, found, selected, _conflict(selected, config), len(seen.found) + len(ours))
+
+
+def by_module(named: Mapping[str, ExDAModule]) -> dict[tuple[str, ...], ExDAModule]:
+    """Every module once, under all of its names."""
+    names: dict[ExDAModule, list[str]] = {}
+    for name, module in named.items():
+        names.setdefault(module, []).append(name)
+    return {tuple(held): module for module, held in names.items()}
+
+
+def stages_in(model: nn.Module, attentions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
+    """The stage of each of these attentions, by all of its names; None where it is not known."""
+    return _stages(_backbones_in(model), attentions)
+
+
+def _stages(
+    backbones: Mapping[str, Backbone], attentions: Iterable[tuple[str, ...]]
+) -> dict[tuple[str, ...], str | None]:
+    places = {names: _place(backbones, names[0])[1] for names in attentions}
+    return {names: stage.stage if stage else None for names, stage in places.items()}
+
+
+def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | None:
+    others = [name for name, module in selected.items() if module.config != config.resolved(module.channels_per_head)]
+    if not others:
+        return None
+    more = f", and {len(others) - 1} more with another configuration than asked for" if len(others) > 1 else ""
+    return (
+        f"{others[0]}: is patched already with {selected[others[0]].config}; asked for was {config}{more}. Select only "
+        f"what is not patched with include= or exclude=, or first put hosts back with exda.unpatch(model, include=...)."
+    )
 
 
 def _scripted_parts(model: nn.Module) -> Iterator[str]:
@@ -114,7 +171,20 @@ def _backbones_in(model: nn.Module) -> dict[str, Backbone]:
     return fitting
 
 
-def _place(backbones: dict[str, Backbone], name: str) -> tuple[Backbone | None, Stage | None]:
+def _idle_stages(model: nn.Module, backbones: Mapping[str, Backbone]) -> Iterator[str]:
+    """Of every backbone, the stages that nothing can be in: misspelt, or behind one that takes all that they fit."""
+    names = [name for name, _ in model.named_modules()]
+    for prefix, backbone in backbones.items():
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        for stage in backbone.stages:
+            fitting = [name for name in inside if fnmatchcase(name, f"{stage.prefix}.*")]
+            if not fitting and not any(fnmatchcase(name, stage.prefix) for name in inside):
+                yield f"backbone {backbone.name}: its stage {stage.prefix!r} fits no module of {prefix or 'the model'}"
+            elif fitting and all(backbone.stage_of(name) is not stage for name in fitting):
+                yield f"backbone {backbone.name}: its stage {stage.prefix!r} comes after one that takes all it fits"
+
+
+def _place(backbones: Mapping[str, Backbone], name: str) -> tuple[Backbone | None, Stage | None]:
     for prefix, backbone in backbones.items():
         if name.startswith(prefix):
             return backbone, backbone.stage_of(name.removeprefix(prefix))
@@ -125,7 +195,8 @@ def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: S
     name, *aliases = found.names
     try:
         # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
-        sketch = found.family.replacement(*_sizes(found), **config.as_dict(), device="meta")
+        dim, heads = _sizes(found)
+        sketch = found.family.replacement(dim, heads, **config.resolved(dim // heads).as_dict(), device="meta")
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     new = sketch.new_parameters()
@@ -136,6 +207,7 @@ def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: S
         family=found.family.name,
         dim=sketch.dim,
         heads=sketch.num_heads,
+        config=sketch.config,
         backbone=backbone.name if backbone else None,
         stage=stage.stage if stage else None,
         downscale=stage.downscale if stage else None,

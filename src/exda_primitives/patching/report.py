@@ -20,6 +20,7 @@ class Match:
         family: ``mdta``, ``cross``, ``histogram``, ``xca`` or one registered by hand.
         dim: C.
         heads: h.
+        config: what was or would be added here; ``tokens`` is a number.
         backbone: the known network that it is part of, if any.
         stage: ``encoder``, ``latent``, ``decoder`` or ``refinement`` where the backbone is known.
         downscale: image side / map side where the backbone is known.
@@ -33,6 +34,7 @@ class Match:
     family: str
     dim: int
     heads: int
+    config: ExDAConfig
     backbone: str | None
     stage: str | None
     downscale: int | None
@@ -55,16 +57,31 @@ class NearMiss:
 
 
 @dataclass(frozen=True)
+class Present:
+    """An ExDA attention that the model had before.
+
+    Attributes:
+        name: its full name in the model, the first of several.
+        config: its options; ``tokens`` is a number.
+        built_in: whether the network was written with it, rather than patched.
+    """
+
+    name: str
+    config: ExDAConfig
+    built_in: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """What :func:`plan` found or :func:`patch` did; ``print`` it for a table, :meth:`as_dict` it for data.
 
     Attributes:
         model: class of the model.
         applied: whether the matches are replaced now (a plan, and a patch with nothing left to do, replace nothing).
-        config: what was or would be added.
+        config: what was asked for.
         matches: attentions that are or would be replaced.
         near_misses: modules that only look like one.
-        already_patched: names of attentions that carry this configuration from before.
+        present: ExDA attentions that the model had before, selected or not, with this or another configuration.
         multiple_of: what an image's height and width must be divisible by, where the backbone is known.
         notes: what else is worth knowing.
     """
@@ -74,9 +91,25 @@ class Report:
     config: ExDAConfig
     matches: tuple[Match, ...]
     near_misses: tuple[NearMiss, ...]
-    already_patched: tuple[str, ...]
+    present: tuple[Present, ...]
     multiple_of: int | None
     notes: tuple[str, ...]
+
+    @property
+    def already_patched(self) -> tuple[str, ...]:
+        """Names of the attentions that were patched before."""
+        return tuple(each.name for each in self.present if not each.built_in)
+
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """Names of the ExDA attentions that the network was written with."""
+        return tuple(each.name for each in self.present if each.built_in)
+
+    @property
+    def configs(self) -> dict[str, ExDAConfig]:
+        """Name -> configuration of all that is there and all that is, or would be, put there."""
+        present = {each.name: each.config for each in self.present}
+        return present | {match.name: match.config for match in self.matches}
 
     @property
     def extra_parameters(self) -> int:
@@ -97,6 +130,8 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain data: numbers, strings, lists and dictionaries."""
         return asdict(self) | {
+            "already_patched": self.already_patched,
+            "built_in": self.built_in,
             "extra_parameters": self.extra_parameters,
             "new_parameters": self.new_parameters,
         }

@@ -13,7 +13,7 @@ Patterns = str | Sequence[str] | None
 
 
 def select(
-    attentions: Mapping[tuple[str, ...], str | None], include: Patterns, exclude: Patterns
+    attentions: Mapping[tuple[str, ...], str | None], include: Patterns, exclude: Patterns, kind: str = "recognised"
 ) -> set[tuple[str, ...]]:
     """The attentions that ``include`` (all, if None) selects and ``exclude`` leaves.
 
@@ -24,12 +24,13 @@ def select(
         attentions: names of each (several for a shared module) -> its stage, if known.
         include: pattern or patterns.
         exclude: pattern or patterns; wins.
+        kind: of the attentions, for the error.
 
     Raises:
         PatternError: for a pattern that selects nothing, listing what there is.
     """
-    chosen = set(attentions) if include is None else _matching(attentions, include, "include")
-    return chosen - (_matching(attentions, exclude, "exclude") if exclude is not None else set())
+    chosen = set(attentions) if include is None else _matching(attentions, include, "include", kind)
+    return chosen - (_matching(attentions, exclude, "exclude", kind) if exclude is not None else set())
 
 
 def choose_families(known: Mapping[str, Family], names: Sequence[str] | str | None) -> Iterable[Family]:
@@ -48,13 +49,13 @@ def choose_families(known: Mapping[str, Family], names: Sequence[str] | str | No
 
 
 def _matching(
-    attentions: Mapping[tuple[str, ...], str | None], patterns: str | Sequence[str], argument: str
+    attentions: Mapping[tuple[str, ...], str | None], patterns: str | Sequence[str], argument: str, kind: str
 ) -> set[tuple[str, ...]]:
     matching = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         hits = {names for names, stage in attentions.items() if _hits(pattern, names, stage)}
         if not hits:
-            raise PatternError(_nothing(attentions, pattern, argument))
+            raise PatternError(_nothing(attentions, pattern, argument, kind))
         matching |= hits
     return matching
 
@@ -68,12 +69,12 @@ def _leading(name: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def _nothing(attentions: Mapping[tuple[str, ...], str | None], pattern: str, argument: str) -> str:
+def _nothing(attentions: Mapping[tuple[str, ...], str | None], pattern: str, argument: str, kind: str) -> str:
     names = sorted(name for each in attentions for name in each)
     stages = sorted({stage for stage in attentions.values() if stage is not None})
     close = get_close_matches(pattern, [*stages, *{_leading(name)[0] for name in names}], n=3)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return (
-        f"{argument}={pattern!r} selects none of the recognised attentions.{hint} Stages: "
+        f"{argument}={pattern!r} selects none of the {kind} attentions.{hint} Stages: "
         f"{', '.join(stages) or 'unknown for this backbone'}; names: {some_of(names) or 'none'}."
     )

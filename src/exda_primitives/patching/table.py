@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..primitives.config import whereabouts
+
 if TYPE_CHECKING:
     from .report import Match, Report
 
@@ -30,8 +32,12 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_totals(report), markup=False, highlight=False)
     if report.multiple_of:
         console.print(f"height and width of an image: multiples of {report.multiple_of}", markup=False, highlight=False)
-    if report.already_patched:
-        console.print(f"already patched: {len(report.already_patched)}", markup=False, highlight=False)
+    for names, what in ((report.already_patched, "already patched"), (report.built_in, "built in")):
+        if names:
+            console.print(f"{what}: {len(names)}", markup=False, highlight=False)
+    if len(set(report.configs.values())) > 1:
+        for line in whereabouts(report.configs):
+            console.print(f"with {line}", markup=False, highlight=False)
     for near_miss in report.near_misses:
         console.print(f"left alone: {near_miss}", markup=False, highlight=False)
     for note in report.notes:

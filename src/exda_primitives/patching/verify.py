@@ -7,6 +7,7 @@ from torch import nn
 
 from ..errors import VerificationError
 from ..primitives import ExDAModule
+from ..primitives.config import REPLACING
 from .adapter import Family
 from .copies import detached, quietly, random_maps
 
@@ -23,7 +24,7 @@ def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
     """
     with quietly():
         host, replacement = detached((host, replacement), torch.float64)
-        if replacement.config.value in ("replace", "gelu", "sigmoid"):
+        if replacement.config.value in REPLACING:
             # These values have no identity start: what is left to compare is all the rest.
             replacement.value = None
         replacement.start_at_identity()

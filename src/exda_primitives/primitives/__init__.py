@@ -1,7 +1,7 @@
 """The primitives as modules: for people who write their own model."""
 
 from .base import ExDAModule
-from .config import ExDAConfig
+from .config import ExDAConfig, ExDAOptions
 from .cross import ExDACrossAttention
 from .histogram import ExDAHistogramAttention
 from .mdta import ExDAAttention
@@ -16,6 +16,7 @@ __all__ = [
     "ExDACrossAttention",
     "ExDAHistogramAttention",
     "ExDAModule",
+    "ExDAOptions",
     "ExDAXCAttention",
     "NonlinearValue",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError, InputError
 from ..ops.terms import Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
 from .checks import check_heads, map_problem
-from .config import ExDAConfig, Init
+from .config import ExDAConfig, Init, Tokens
 from .description import Description, decoded, encoded
 from .standin import StandIn
 from .token import GST
@@ -49,7 +49,7 @@ class ExDAModule(StandIn):
         dim: C, channels.
         num_heads: h.
         bias: of the host's own layers.
-        tokens: K, global spatial tokens a head; 0 for none.
+        tokens: K, global spatial tokens a head; 0 for none, ``"channels"`` for C / h.
         stride: of the average pooling before the tokens' projection.
         scale: of a token as a value, ``"sum"`` or ``"mean"``, see :class:`GST`.
         reinject: ``"mean"`` or ``"channelwise"`` (for which K = C / h).
@@ -72,7 +72,7 @@ class ExDAModule(StandIn):
         num_heads: int,
         bias: bool = False,
         *,
-        tokens: int = 1,
+        tokens: Tokens = 1,
         stride: int = 2,
         scale: Scale = "sum",
         reinject: Reinject = "mean",
@@ -97,8 +97,8 @@ class ExDAModule(StandIn):
 
     def token_macs(self, height: int, width: int) -> int:
         """Multiply-accumulates that K more rows a head add to ``Q K^T`` and ``A V``, for one (C, height, width)."""
-        c = self.dim // self.num_heads
-        return 2 * self.num_heads * ((c + self.config.tokens) ** 2 - c**2) * height * width
+        c = self.channels_per_head
+        return 2 * self.num_heads * ((c + self._num_tokens) ** 2 - c**2) * height * width
 
     @classmethod
     def adopt(
@@ -127,6 +127,11 @@ class ExDAModule(StandIn):
                 new.train(host.training)
         self._take_surroundings(host)
         return self
+
+    @property
+    def channels_per_head(self) -> int:
+        """C / h."""
+        return self.dim // self.num_heads
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that the host does not have, by their names in this module."""
@@ -198,7 +203,7 @@ class ExDAModule(StandIn):
             macs += (2 * self.dim**2 + 9 * self.dim) * height * width
         if self.token is not None:
             pooled = -(-height // self.config.stride) * -(-width // self.config.stride)
-            macs += self.dim * self.num_heads * self.config.tokens * pooled + self.token_macs(height, width)
+            macs += self.dim * self.num_heads * self._num_tokens * pooled + self.token_macs(height, width)
         return macs
 
     def kernel_obstacle(self, height: int, width: int) -> str | None:
@@ -214,14 +219,16 @@ class ExDAModule(StandIn):
             nn.init.zeros_(self.token_gate)
 
     def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
-        self.dim, self.num_heads, self.config = dim, num_heads, config
+        self.dim, self.num_heads = dim, num_heads
         self.full_name = full_name
         self._parts = parts
         check_heads(self._owner(), dim, num_heads)
-        if config.reinject == "channelwise" and config.tokens not in (0, dim // num_heads):
+        self.config = config.resolved(self.channels_per_head)
+        if config.reinject == "channelwise" and self._num_tokens not in (0, self.channels_per_head):
             raise ConfigError(
                 f"{self._owner()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "
-                f"to be dim / num_heads = {dim // num_heads}, not {config.tokens}; use reinject='mean' for any number."
+                f"to be dim / num_heads = {self.channels_per_head}, not {config.tokens}; use tokens='channels' for "
+                f"that of each attention, or reinject='mean' for any number."
             )
 
     def _add_primitives(self) -> None:
@@ -234,12 +241,16 @@ class ExDAModule(StandIn):
         self.register_parameter("token_gate", None)
         if config.value != "none":
             self.value = NonlinearValue(self.dim, config.value, init=config.init, **factory)
-        if config.tokens:
-            self.token = GST(self.dim, self.num_heads, config.tokens, config.stride, config.scale, **factory)
+        if self._num_tokens:
+            self.token = GST(self.dim, self.num_heads, self._num_tokens, config.stride, config.scale, **factory)
             self.alpha = nn.Parameter(torch.full((self.num_heads, 1, 1), 0.1, **factory))
             self.token_gate = nn.Parameter(torch.ones(self.num_heads, 1, 1, **factory))
         if config.init == "identity":
             self.start_at_identity()
+
+    @property
+    def _num_tokens(self) -> int:
+        return self.config.tokens_of(self.channels_per_head)
 
     def part(self, name: str) -> Any:
         """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypedDict, get_args
 
-from ..errors import ConfigError
+from ..errors import ConfigError, condensed
 from ..ops.terms import Reinject, Scale, ValueForm, ValuePosition
 
 Init = Literal["paper", "identity"]
+Tokens = int | Literal["channels"]
+
+REPLACING = ("replace", "gelu", "sigmoid")
+"""Values that take the place of V: there is no start at which they compute it."""
+_BY_VALUE: Any = None
 
 
 @dataclass(frozen=True)
@@ -16,16 +22,18 @@ class ExDAConfig:
     """What is put into every attention.
 
     Attributes:
-        tokens: K, global spatial tokens a head; 0 for none.
+        tokens: K, global spatial tokens a head; 0 for none, ``"channels"`` for as many as each attention has channels
+            a head.
         stride: of the average pooling before the tokens' projection.
         scale: a token as a value sums to 1 over its compact map (``"sum"``, the paper's: it shrinks as 1/pixels) or
             has mean 1 (``"mean"``: independent of the resolution).
         reinject: ``"mean"`` adds alpha * the mean of the tokens' own output rows to every channel of the head;
-            ``"channelwise"`` adds them row by row, for which ``tokens`` must equal the channels a head.
+            ``"channelwise"`` adds them row by row, for which K has to be the channels a head (``tokens="channels"``).
         value: ``"residual"`` V + g(V), ``"replace"`` g(V), ``"gelu"`` GELU(V), ``"sigmoid"`` sigmoid(V), ``"none"`` V.
         value_position: ``"before"`` or ``"after"`` the aggregation.
         init: ``"identity"`` starts as the host's own function (g's last convolution, alpha and the token gate are 0);
-            ``"paper"`` starts at the paper's formula (alpha 0.1, gate 1, g as PyTorch initialises it).
+            ``"paper"`` starts at the paper's formula (alpha 0.1, gate 1, g as PyTorch initialises it). By default
+            ``"identity"`` where the value has such a start (``"residual"``, ``"none"``), otherwise ``"paper"``.
 
     Raises:
         ConfigError: for an unknown option, or an ``"identity"`` start that the chosen value cannot have.
@@ -36,16 +44,19 @@ class ExDAConfig:
 init='identity')
     """
 
-    tokens: int = 1
+    tokens: Tokens = 1
     stride: int = 2
     scale: Scale = "sum"
     reinject: Reinject = "mean"
     value: ValueForm = "residual"
     value_position: ValuePosition = "before"
-    init: Init = "identity"
+    init: Init = _BY_VALUE
 
     def __post_init__(self) -> None:
-        check_integer("ExDAConfig", "tokens", self.tokens, 0)
+        if self.init is _BY_VALUE:
+            object.__setattr__(self, "init", "paper" if self.value in REPLACING else "identity")
+        if self.tokens != "channels":
+            check_integer("ExDAConfig", "tokens", self.tokens, 0, " or 'channels'")
         check_integer("ExDAConfig", "stride", self.stride, 1)
         check_choice("ExDAConfig", "scale", self.scale, Scale)
         check_choice("ExDAConfig", "reinject", self.reinject, Reinject)
@@ -60,6 +71,52 @@ init='identity')
         """The options as plain data, ``ExDAConfig(**config.as_dict()) == config``."""
         return asdict(self)
 
+    def tokens_of(self, channels: int) -> int:
+        """K in an attention that has so many channels a head."""
+        return self.tokens if isinstance(self.tokens, int) else channels
+
+    def resolved(self, channels: int) -> ExDAConfig:
+        """The same for an attention that has so many channels a head: ``tokens`` is a number."""
+        return replace(self, tokens=self.tokens_of(channels))
+
+
+def common(carried: Sequence[tuple[ExDAConfig, int]]) -> ExDAConfig | None:
+    """The configuration of which all of these are the resolved forms; None where there is none.
+
+    Args:
+        carried: the configuration of each attention, at least one, and its channels a head.
+    """
+    first, _ = carried[0]
+    for config in (first, replace(first, tokens="channels")):
+        if all(held == config.resolved(channels) for held, channels in carried):
+            return config
+    return None
+
+
+class ExDAOptions(TypedDict, total=False):
+    """The options of :class:`ExDAConfig` by keyword."""
+
+    tokens: Tokens
+    stride: int
+    scale: Scale
+    reinject: Reinject
+    value: ValueForm
+    value_position: ValuePosition
+    init: Init
+
+
+def whereabouts(configs: Mapping[str, ExDAConfig]) -> list[str]:
+    """A line for each of several configurations: the options in which they differ, and the modules that have it."""
+    held: dict[ExDAConfig, list[str]] = {}
+    for name, config in configs.items():
+        held.setdefault(config, []).append(name)
+    options = [each.name for each in fields(ExDAConfig)]
+    different = [option for option in options if len({getattr(config, option) for config in held}) > 1]
+    return [
+        f"{', '.join(f'{option}={getattr(config, option)!r}' for option in different)}: {condensed(names)}"
+        for config, names in held.items()
+    ]
+
 
 def check_choice(owner: str, name: str, given: object, choices: Any) -> None:
     """Raises ConfigError unless ``given`` is one of the Literal ``choices``."""
@@ -68,17 +125,17 @@ def check_choice(owner: str, name: str, given: object, choices: Any) -> None:
         raise ConfigError(f"{owner}({name}={given!r}): expected one of {known}.")
 
 
-def check_integer(owner: str, name: str, given: object, least: int) -> None:
-    """Raises ConfigError unless ``given`` is an integer of at least ``least``."""
+def check_integer(owner: str, name: str, given: object, least: int, otherwise: str = "") -> None:
+    """Raises ConfigError, with what is allowed otherwise, unless ``given`` is an integer of at least ``least``."""
     if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        raise ConfigError(f"{owner}({name}={given!r}): expected an integer of at least {least}.")
+        raise ConfigError(f"{owner}({name}={given!r}): expected an integer of at least {least}{otherwise}.")
 
 
 def check_value(owner: str, name: str, form: object, init: object) -> None:
     """Raises ConfigError for a value form (the argument ``name``) or an init that does not exist, or does not fit."""
     check_choice(owner, name, form, ValueForm)
     check_choice(owner, "init", init, Init)
-    if init == "identity" and form in ("replace", "gelu", "sigmoid"):
+    if init == "identity" and form in REPLACING:
         raise ConfigError(
             f"{owner}({name}={form!r}, init='identity'): a value that takes the place of V cannot start as the host's "
             f"own function; use {name}='residual', or init='paper' and train on."

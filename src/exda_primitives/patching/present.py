@@ -1,0 +1,155 @@
+"""What of ExDA is in a model: attentions, their configurations, the parameters that were added."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..errors import MixedConfigError, NotPatchedError
+from ..primitives import ExDAConfig, ExDAModule
+from ..primitives.config import common, whereabouts
+from .wrappers import is_compiled, unwrap
+
+
+def attentions(model: nn.Module, *, aliases: bool = False) -> dict[str, ExDAModule]:
+    """Every ExDA attention, patched in or built in, by its full name; with ``aliases`` a shared one by all of them.
+
+    The names are those in the network itself where ``model`` is what ``torch.compile`` made of it.
+    """
+    inside = model.get_submodule("_orig_mod") if is_compiled(model) else model
+    named = inside.named_modules(remove_duplicate=not aliases)
+    return {name: module for name, module in named if isinstance(module, ExDAModule)}
+
+
+def patched_attentions(model: nn.Module, *, aliases: bool = True) -> dict[str, ExDAModule]:
+    """Those of :func:`attentions` that :func:`patch` put there."""
+    found = attentions(model, aliases=aliases)
+    return {name: module for name, module in found.items() if module.replaces_host}
+
+
+def is_patched(model: nn.Module) -> bool:
+    """Whether the model holds an attention that :func:`patch` put there."""
+    return bool(patched_attentions(model))
+
+
+def configs_of(model: nn.Module) -> dict[str, ExDAConfig]:
+    """The configuration of every ExDA attention, patched in or built in.
+
+    Args:
+        model: any module; of a compiled one, what is inside.
+
+    Returns:
+        Full name -> configuration, in the model's order; ``tokens`` is a number. A module that has several names is
+        there once, and a model without ExDA gives an empty dictionary.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model, value="none", include="encoder_level1")
+        >>> report = exda.patch(model, tokens=0, include="latent")
+        >>> [(name, config.tokens, config.value) for name, config in exda.configs_of(model).items()]
+        [('encoder_level1.0.attn', 1, 'none'), ('latent.0.attn', 0, 'residual')]
+    """
+    return {name: module.config for name, module in attentions(model).items()}
+
+
+def config_of(model: nn.Module) -> ExDAConfig:
+    """The one configuration of all patched attentions; without any, of those that the network was written with.
+
+    Args:
+        model: any module; of a compiled one, what is inside.
+
+    Returns:
+        The configuration, with ``tokens="channels"`` where the attentions have that many and differ in it.
+
+    Raises:
+        NotPatchedError: for a model without ExDA.
+        MixedConfigError: for a model with several configurations, saying which is where; see :func:`configs_of`.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model, tokens=2)
+        >>> exda.config_of(model) == exda.ExDAConfig(tokens=2)
+        True
+    """
+    found = patched_attentions(model, aliases=False) or attentions(model)
+    if not found:
+        raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: exda.patch(model) first.")
+    one = common([(module.config, module.channels_per_head) for module in found.values()])
+    if one is not None:
+        return one
+    lines = whereabouts({name: module.config for name, module in found.items()})
+    raise MixedConfigError(
+        "\n  ".join(
+            [
+                f"{type(model).__name__}: its {len(found)} ExDA attentions have {len(lines)} configurations, not one; "
+                f"exda.configs_of(model) gives that of each:",
+                *lines,
+            ]
+        )
+    )
+
+
+def new_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that ExDA added, patched in or built in, each once, however many modules share it.
+
+    For an optimizer group of their own. The others go on collecting gradients, which ``clip_grad_norm_`` over all
+    parameters counts, see :func:`train_only_new`.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model)
+        >>> sum(p.numel() for p in exda.new_parameters(model)) == report.extra_parameters
+        True
+    """
+    # Parameters are compared as tensors are: by their identity they are told apart.
+    return list({id(p): p for module in attentions(model).values() for p in module.new_parameters().values()}.values())
+
+
+def train_only_new(model: nn.Module) -> list[nn.Parameter]:
+    """Freezes every parameter but those that ExDA added, and returns these, for the optimizer.
+
+    Frozen are ``requires_grad`` and the gradients collected so far, which are dropped; all that ExDA added is made
+    trainable. So ``torch.nn.utils.clip_grad_norm_`` over all of ``model.parameters()`` clips what is trained and
+    nothing else. ``model.requires_grad_(True)`` undoes it.
+
+    Buffers are not frozen: in train mode, BatchNorm layers of the host go on updating their running statistics; put
+    those into eval mode (after every ``model.train()``) where they are to stay.
+
+    Args:
+        model: a model with ExDA attentions, patched in or built in.
+
+    Returns:
+        The new parameters, each once.
+
+    Raises:
+        NotPatchedError: where there are no new parameters, so that nothing would be left to train; nothing was frozen.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules: freeze before wrapping.
+
+    Example:
+        >>> import torch, exda_primitives as exda
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> report = exda.patch(model)
+        >>> optimizer = torch.optim.AdamW(exda.train_only_new(model), lr=2e-4)
+        >>> model(torch.rand(1, 3, 16, 16)).square().mean().backward()
+        >>> {name.split(".attn.")[1] for name, p in model.named_parameters() if p.grad is not None} == {
+        ...     name.split(".attn.")[1] for name in report.new_parameters}
+        True
+    """
+    # DDP's and FSDP's gradient buckets are those of what was trainable when they were made.
+    model, _ = unwrap(model, "train_only_new")
+    new = new_parameters(model)
+    if not new:
+        raise NotPatchedError(
+            f"{type(model).__name__} holds no parameters that ExDA added, so that nothing would be left to train: "
+            f"exda.patch(model) first, with tokens or a value that has parameters."
+        )
+    ours = {id(parameter) for parameter in new}
+    for parameter in model.parameters():
+        if id(parameter) in ours:
+            parameter.requires_grad_(True)
+        else:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+    return new

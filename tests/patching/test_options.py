@@ -1,0 +1,110 @@
+"""The options by keyword, beside or on top of a configuration."""
+
+import typing
+from dataclasses import fields
+
+import pytest
+
+import exda_primitives as exda
+
+from .hosts import MDTA
+from .models import two_blocks
+from .unchanged import unchanged
+
+
+def patch(model, *config, **options):
+    exda.patch(model, *config, **options)
+    return exda.config_of(model)
+
+
+def plan(model, *config, **options):
+    return exda.plan(model, *config, **options).config
+
+
+def patched(model, *config, **options):
+    with exda.patched(model, *config, **options):
+        return exda.config_of(model)
+
+
+def from_host(model, *config, **options):
+    return exda.from_host(model.blocks[0].attn, *config, **options).config
+
+
+CALLS = pytest.mark.parametrize("call", [patch, plan, patched, from_host], ids=lambda call: call.__name__)
+
+
+@CALLS
+def test_by_keyword(call):
+    assert call(two_blocks(), tokens=2, value="none") == exda.ExDAConfig(tokens=2, value="none")
+
+
+@CALLS
+def test_on_top_of_a_configuration(call):
+    given = exda.ExDAConfig(tokens=2, scale="mean")
+    assert call(two_blocks(), given, tokens=3) == exda.ExDAConfig(tokens=3, scale="mean")
+    assert given.tokens == 2
+
+
+@CALLS
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokns": 2}, "tokns=2.*Did you mean 'tokens'.*options are tokens, stride, .*, init"),
+        ({"familys": "mdta"}, "familys='mdta'.*Did you mean 'families'"),
+        ({"colour": 1}, "colour=1.*options are tokens"),
+        ({"value": "relu"}, "value='relu'.*'residual'"),
+        ({"value": "gelu", "init": "identity"}, "value='gelu', init='identity'"),
+    ],
+    ids=["misspelt", "argument misspelt", "unknown", "no such value", "no such start"],
+)
+def test_what_does_not_exist(call, options, message):
+    model = two_blocks()
+    with unchanged(model), pytest.raises(exda.ConfigError, match=message):
+        call(model, **options)
+
+
+@CALLS
+@pytest.mark.parametrize("config", [{"tokens": 2}, 2, exda.ExDAConfig], ids=["dict", "number", "class"])
+def test_a_configuration_that_is_none(call, config):
+    model = two_blocks()
+    with unchanged(model), pytest.raises(exda.ConfigError, match=r"expected an ExDAConfig, got .*tokens=\.\.\."):
+        call(model, config)
+
+
+@CALLS
+@pytest.mark.parametrize("value", ["replace", "gelu", "sigmoid"])
+def test_a_value_without_an_identity_start_begins_as_the_papers(call, value):
+    assert call(two_blocks(), tokens=2, value=value) == exda.ExDAConfig(tokens=2, value=value, init="paper")
+
+
+def test_that_the_outputs_change_is_in_the_report():
+    assert any("outputs change" in note for note in exda.patch(two_blocks(), value="replace").notes)
+    assert not exda.patch(two_blocks()).notes
+
+
+@pytest.mark.parametrize("value", ["residual", "none"])
+def test_the_others_begin_as_the_host(value):
+    assert exda.ExDAConfig(value=value).init == "identity"
+
+
+def test_the_typed_keywords_are_those_of_the_configuration():
+    hints = typing.get_type_hints(exda.ExDAConfig)
+    assert typing.get_type_hints(exda.ExDAOptions) == {each.name: hints[each.name] for each in fields(exda.ExDAConfig)}
+    for function in (exda.patch, exda.plan, exda.from_host):
+        assert exda.ExDAOptions in typing.get_args(typing.get_type_hints(function)["options"])
+
+
+def test_keywords_and_selection_together():
+    model = two_blocks()
+    exda.patch(model, tokens=2, include="blocks.1", families="mdta", verify=False)
+    assert exda.configs_of(model) == {"blocks.1.attn": exda.ExDAConfig(tokens=2)}
+
+
+def test_from_host_says_that_it_is_one_already():
+    with pytest.raises(exda.NoMatchError, match=r"has 1 ExDA attentions already.*\(the model itself\)"):
+        exda.from_host(exda.from_host(MDTA()))
+
+
+def test_from_host_names_what_is_inside():
+    with pytest.raises(exda.NoMatchError, match=r"holds attentions, blocks\.\{0\.\.1\}\.attn"):
+        exda.from_host(two_blocks())
