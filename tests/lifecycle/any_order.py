@@ -11,6 +11,7 @@ import copy
 import pickle
 import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,15 @@ def host(family: str, seed: int) -> Any:
     return made.double().eval()
 
 
+@cache
+def patched(family: str, configs: tuple[tuple[int, exda.ExDAConfig], ...]) -> nn.Module:
+    """To be copied."""
+    net: nn.Module = host(family, 0)
+    for block, config in configs:
+        exda.patch(net, config, include=attention(block), verify=False)
+    return net
+
+
 def image() -> Tensor:
     return torch.rand(2, 3, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -100,9 +110,7 @@ class Plain:
 
     def network(self) -> nn.Module:
         """Just built, patched and filled."""
-        net = host(self.family, 0)
-        for block, config in self.configs.items():
-            exda.patch(net, config, include=attention(block), verify=False)
+        net = copy.deepcopy(patched(self.family, tuple(self.configs.items())))
         own = dict(net.named_parameters())
         assert own.keys() == self.weights.keys()
         with torch.no_grad():
@@ -143,7 +151,11 @@ class Life(RuleBasedStateMachine):
         self.plain.take(self.net)
         self.remember()
         self.fused = False
-        self.compiled: set[int] = set()
+
+    @property
+    def compiled(self) -> set[int]:
+        """The blocks whose attention is compiled by itself."""
+        return {block for block in range(BLOCKS) if hasattr(self.net.blocks[block].attn, "_orig_mod")}
 
     def remember(self) -> None:
         """The parameters that have to stay the objects that they are."""
@@ -153,7 +165,8 @@ class Life(RuleBasedStateMachine):
     def patch(self, chosen: set[int], config: exda.ExDAConfig) -> None:
         names = [attention(block) for block in chosen]
         there = {block: self.plain.configs[block] for block in chosen if block in self.plain.configs}
-        if chosen & self.compiled or any(held != config for held in there.values()):
+        bound = chosen & self.compiled - self.plain.configs.keys()
+        if bound or any(held != config for held in there.values()):
             self.refused(lambda: exda.patch(self.net, config, include=names, verify=False))
             return
         torch.manual_seed(len(self.plain.configs))
@@ -168,16 +181,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.plain.configs)
     @rule()
     def unpatch(self) -> None:
-        if self.compiled & self.plain.configs.keys():
-            before = restored(self.net)
-            try:
-                exda.unpatch(self.net)
-            except exda.ExDAError:
-                assert torch.equal(restored(self.net), before)
-                return
-            self.compiled.clear()
-        else:
-            exda.unpatch(self.net)
+        exda.unpatch(self.net)
         self.plain.configs = {}
         self.plain.weights = {n: t for n, t in self.plain.weights.items() if "attn." not in n or is_hosts(n)}
         assert not exda.is_patched(self.net)
@@ -217,15 +221,13 @@ class Life(RuleBasedStateMachine):
         if block not in self.compiled:
             holder = self.net.blocks[block]
             holder.attn = torch.compile(holder.attn, backend="eager")
-            self.compiled.add(block)
 
     @precondition(lambda self: self.compiled)
     @rule()
     def take_the_compilers_out(self) -> None:
         for block in self.compiled:
             holder = self.net.blocks[block]
-            holder.attn = getattr(holder.attn, "_orig_mod", holder.attn)
-        self.compiled.clear()
+            holder.attn = holder.attn._orig_mod
 
     @precondition(lambda self: self.plain.configs and not self.compiled)
     @rule(whole=st.booleans())

@@ -11,8 +11,8 @@ pytestmark = [
 ]
 TestAnyOrder = Life.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=12,
-    stateful_step_count=12,
+    max_examples=5,
+    stateful_step_count=10,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
