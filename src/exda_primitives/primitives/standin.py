@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
 from weakref import ref
 
 from torch import nn
 
 from ..errors import ConfigError, NotPatchedError
+from ..ops.dispatch import BackendName, backend, current_backend
 
 HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
+
+Self = TypeVar("Self", bound="StandIn")
 
 
 class StandIn(nn.Module):
@@ -50,6 +54,13 @@ class StandIn(nn.Module):
         host.training = self.training
         return host
 
+    def _replicate_for_data_parallel(self: Self) -> Self:
+        replica: Self = super()._replicate_for_data_parallel()
+        if (chosen := current_backend()) != "auto":
+            # It will be called in a thread of its own.
+            replica._compiled_call_impl = partial(_call_with, chosen, replica._call_impl)
+        return replica
+
     def _take_contents(self, host: nn.Module) -> None:
         """Its parameters and children, the same objects under the same names."""
         for name, parameter in host._parameters.items():
@@ -80,3 +91,8 @@ class StandIn(nn.Module):
     def _owner(self) -> str:
         """Itself, for messages."""
         return type(self).__name__
+
+
+def _call_with(chosen: BackendName, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    with backend(chosen):
+        return call(*arguments, **keywords)
