@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
@@ -221,7 +222,9 @@ def _refuse_other_config(target: nn.Module, config: ExDAConfig) -> None:
 
 
 def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
-    replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
+    # Parameters made in inference mode could never be trained.
+    with torch.inference_mode(False):
+        replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
     if verify and has_weights(replacement):
         verify_pair(found.module, replacement, found.family)
     return replacement
