@@ -30,6 +30,11 @@ class GridHook(ParentHook):
         if isinstance(attention, ExDAXCAttention):
             attention.hand_down(_map_size(arguments))
 
+    def untell(self, attention: Any) -> None:
+        """The size of another call around this one, or none."""
+        if isinstance(attention, ExDAXCAttention):
+            attention.take_back()
+
 
 def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
     sizes = []

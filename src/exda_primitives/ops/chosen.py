@@ -33,9 +33,9 @@ def __getattr__(name: str) -> BackendName:
     if name != "current":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     entered = _entered.get()
-    if not entered and torch._C._is_key_in_tls("context"):  # type: ignore[attr-defined]
+    if not entered and torch._C._is_key_in_tls("context"):
         # In a thread of autograd's: that of who called backward, for checkpointed modules that run again there.
-        entered = torch._C._get_obj_in_tls("context").get(_entered, ())  # type: ignore[attr-defined]
+        entered = torch._C._get_obj_in_tls("context").get(_entered, ())
     return entered[-1].name if entered else "auto"
 
 

@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -96,8 +97,14 @@ def _given_to_compile(function: Any) -> Any:
 
 def _read_uncached(part: nn.Module) -> None:
     """Computes parametrised tensors anew at each access: cached, a copy's would be taken for the original's."""
-    computed = {name: property(lambda self, name=name: self.parametrizations[name]()) for name in part.parametrizations}
-    part.__class__ = type(type(part).__name__, (type(part),), computed)
+    names = [name for name, _ in part.get_submodule("parametrizations").named_children()]
+    part.__class__ = type(
+        type(part).__name__, (type(part),), {name: property(partial(_computed, name)) for name in names}
+    )
+
+
+def _computed(name: str, part: nn.Module) -> Any:
+    return part.get_submodule(f"parametrizations.{name}")()
 
 
 def has_weights(module: nn.Module) -> bool:

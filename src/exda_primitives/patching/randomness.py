@@ -28,7 +28,7 @@ class OwnRandomNumbers(TorchDispatchMode):
     }
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.generator = torch.Generator().manual_seed(0)
 
     def __enter__(self) -> OwnRandomNumbers:

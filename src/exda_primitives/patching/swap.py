@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .parents import ParentHook, set_hook
+from .parents import HOOKS, ParentHook, set_hook
 
 
 class Holding(NamedTuple):
@@ -20,19 +20,16 @@ class Holding(NamedTuple):
 def swap(target: nn.Module, wanted: Mapping[str, Holding]) -> None:
     """Puts modules under their full names in ``target``; on any error everything is as it was before."""
     places = [(target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in wanted]
-    before = [
-        (parent._modules[key], dict(parent._forward_pre_hooks), dict(parent._forward_pre_hooks_with_kwargs))
-        for parent, key, _ in places
-    ]
+    before = [(parent._modules[key], {held: dict(vars(parent)[held]) for held in HOOKS}) for parent, key, _ in places]
     try:
         for parent, key, name in places:
             parent._modules[key] = wanted[name].module
             set_hook(parent, key, wanted[name].hook)
     except BaseException:
-        for (parent, key, _), (module, hooks, with_kwargs) in zip(places, before, strict=True):
+        for (parent, key, _), (module, hooks) in zip(places, before, strict=True):
             parent._modules[key] = module
-            _refill(parent._forward_pre_hooks, hooks)
-            _refill(parent._forward_pre_hooks_with_kwargs, with_kwargs)
+            for held, earlier in hooks.items():
+                _refill(vars(parent)[held], earlier)
         raise
 
 

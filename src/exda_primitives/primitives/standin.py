@@ -55,7 +55,7 @@ class StandIn(nn.Module):
         return host
 
     def _replicate_for_data_parallel(self: Self) -> Self:
-        replica: Self = super()._replicate_for_data_parallel()
+        replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         if (chosen := current_backend()) != "auto":
             # It will be called in a thread of its own.
             replica._compiled_call_impl = partial(_call_with, chosen, replica._call_impl)
