@@ -11,7 +11,7 @@ from torch.compiler import is_dynamo_compiling
 
 from . import chosen, kernels, reference
 from . import torch as concat_free
-from .chosen import BackendName as BackendName
+from .chosen import BackendName
 from .terms import CrossTerms, FusedTerms, LinearTerms
 
 

@@ -16,7 +16,7 @@ from .plan import draft
 from .recognise import Found
 from .report import Report
 from .select import Patterns
-from .swap import Holding, swap
+from .swap import Holding, give_back, swap
 from .verify import verify as verify_pair
 from .wrappers import unwrap
 
@@ -102,6 +102,8 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
 
     Raises:
         NotPatchedError: when there is nothing to put back.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules, and for an attention whose forward somebody
+            replaced since; what ``torch.compile`` or ``checkpoint_wrapper`` wrapped since holds the host then.
     """
     target, _ = unwrap(model)
     ours = patched_attentions(target)
@@ -111,7 +113,7 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
         raise RootModuleError(
             f"the model is itself an {type(target).__name__} in place of a host: its method release() gives that back."
         )
-    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
+    give_back(target, ours, "unpatch")
     return tuple(ours)
 
 
@@ -138,7 +140,7 @@ def undo(model: nn.Module, report: Report) -> None:
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     target, _ = unwrap(model)
     ours = {name: module for name, module in patched_attentions(target).items() if name in names}
-    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
+    give_back(target, ours, "unpatch")
 
 
 def from_host(

@@ -52,6 +52,11 @@ def is_compiled(module: nn.Module) -> bool:
     return _descends(module, "OptimizedModule")
 
 
+def calls_its_only_part(module: nn.Module) -> bool:
+    """Whether ``module`` only passes on what it is called with: ``torch.compile``'s, ``checkpoint_wrapper``'s."""
+    return is_compiled(module) or _descends(module, "ActivationWrapper")
+
+
 def _wrapper(module: nn.Module) -> str | None:
     return next((name for name in _REFUSED if _descends(module, name)), None)
 
