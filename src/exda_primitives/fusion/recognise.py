@@ -20,6 +20,7 @@ from .block import FusedBlock
 from .close import is_close
 from .feed_forward import gated_convolutions
 from .norms import norm_form
+from .portrait import portrait
 from .report import LeftAlone
 from .steps import AttentionStep, GatedStep, Step, part_of
 
@@ -122,7 +123,7 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
                 )
             if problem := _difference(copy, pairs, maps):
                 return problem
-            return _kinds(copy, pairs, held, maps)
+            return _kinds(block, copy, pairs, held, maps)
         except Exception as error:
             return f"a copy of it could not be probed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
 
@@ -181,19 +182,27 @@ def _difference(block: nn.Module, pairs: list[tuple[str, str]], maps: tuple[Tens
 
 
 def _kinds(
-    block: nn.Module, pairs: list[tuple[str, str]], held: Mapping[str, Attention], maps: tuple[Tensor, ...]
+    block: nn.Module,
+    copy: nn.Module,
+    pairs: list[tuple[str, str]],
+    held: Mapping[str, Attention],
+    maps: tuple[Tensor, ...],
 ) -> tuple[Step, ...] | str:
     steps: list[Step] = []
     for norm, function in pairs:
-        form = norm_form(part_of(block, norm), maps)
+        form = norm_form(part_of(copy, norm), maps)
         if form is None:
             return f"{norm} is no layer normalisation over the channels that is known"
         attention = held.get(function)
-        convolutions = gated_convolutions(part_of(block, function), maps)
+        convolutions = gated_convolutions(part_of(copy, function), maps)
+        seen, ours = portrait(part_of(block, norm)), part_of(block, function)
         if attention is not None and attention.parts is not None:
-            steps.append(AttentionStep(norm, function, form, attention.parts))
+            host = ours.host if isinstance(ours, ExDAModule) else ours
+            free = [name for _, name in attention.parts]
+            known = None if host is None else portrait(host, free)
+            steps.append(AttentionStep(norm, function, form, seen, known, attention.parts))
         elif convolutions is not None:
-            steps.append(GatedStep(norm, function, form, convolutions))
+            steps.append(GatedStep(norm, function, form, seen, portrait(ours), convolutions))
         else:
-            steps.append(Step(norm, function, form))
+            steps.append(Step(norm, function, form, seen, None))
     return tuple(steps)

@@ -18,7 +18,7 @@ from .report import Report
 from .select import Patterns
 from .swap import Holding, give_back, swap
 from .verify import verify as verify_pair
-from .wrappers import unwrap
+from .wrappers import canonical, unwrap
 
 
 def patch(
@@ -138,8 +138,10 @@ def patched(
 def undo(model: nn.Module, report: Report) -> None:
     """Puts back what the call of :func:`patch` that returned ``report`` replaced, and nothing else."""
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
+    # What was wrapped since has other names.
+    names = {canonical(name) for name in names}
     target, _ = unwrap(model)
-    ours = {name: module for name, module in patched_attentions(target).items() if name in names}
+    ours = {name: module for name, module in patched_attentions(target).items() if canonical(name) in names}
     give_back(target, ours, "unpatch")
 
 

@@ -35,6 +35,11 @@ class StandIn(nn.Module):
         """Whether this module stands in for one that it adopted."""
         return bool(self._host)
 
+    @property
+    def host(self) -> nn.Module | None:
+        """What it stands in for, as that was; None for a module that was constructed from scratch."""
+        return self._host[0] if self._host else None
+
     def release(self) -> nn.Module:
         """The host that was adopted, the same object, with the weights, mode and hooks as they are now.
 
