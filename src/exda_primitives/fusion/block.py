@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..primitives.standin import StandIn
+from ..primitives.tracing import is_symbolic
 from .portrait import difference, portrait
 from .steps import Step
 
@@ -14,7 +15,7 @@ class FusedBlock(StandIn):
 
     It has the block's children under their names, so that state dicts, ``patch`` and ``unpatch`` see no difference.
     Under the backends ``"reference"`` and ``"torch"`` it calls the children, as the block itself does; where something
-    beside its steps has been exchanged, hooked or set since, the block itself computes.
+    beside its steps has been exchanged, hooked or set since, and under torch.fx, the block itself computes.
 
     Args:
         host: the block.
@@ -32,7 +33,7 @@ class FusedBlock(StandIn):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if self._difference():
+        if is_symbolic(x) or self._difference():
             (host,) = self._host
             self._bring_up_to_date(host)
             return host.forward(x)

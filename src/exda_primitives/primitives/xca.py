@@ -14,6 +14,7 @@ from .base import ExDAModule
 from .checks import tokens_problem
 from .config import ExDAConfig
 from .grids import Grid, grid_before, remember_grid
+from .tracing import as_one_call, is_symbolic
 
 
 class ExDAXCAttention(ExDAModule):
@@ -62,14 +63,22 @@ class ExDAXCAttention(ExDAModule):
 
     def hand_down(self, grid: Grid | None) -> None:
         """Says what the parent's call knows of the map's size (H, W), until :meth:`take_back`; None for nothing."""
-        self._told.grids = (*getattr(self._told, "grids", ()), grid)
+        self._told.grids = (*self._grids_told(), grid)
 
     def take_back(self) -> None:
         """Ends what the last :meth:`hand_down` in this thread began."""
-        self._told.grids = getattr(self._told, "grids", ())[:-1]
+        self._told.grids = self._grids_told()[:-1]
+
+    def _grids_told(self) -> tuple[Grid | None, ...]:
+        grids: tuple[Grid | None, ...] = getattr(self._told, "grids", ())
+        return grids
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); ``grid`` is (H, W) with H * W = N."""
+        if is_symbolic(x):
+            # The size goes with the call: no parent is called when the graph is.
+            told = [known for known in (grid, *self._grids_told()[-1:], self.grid) if known is not None]
+            return as_one_call(self, x, grid=told[0] if told else None)
         if problem := tokens_problem("x", x, self.dim):
             raise InputError(f"{self._owner()}: {problem}")
         terms = LinearTerms(
@@ -86,8 +95,7 @@ class ExDAXCAttention(ExDAModule):
         if self.token is None and self.config.value not in ("residual", "replace"):
             # Nothing looks at a pixel's neighbours: any arrangement gives the same.
             return x.shape[1], 1
-        told = getattr(self._told, "grids", ())[-1:]
-        for known in (grid, grid_before(x), *told, self.grid):
+        for known in (grid, grid_before(x), *self._grids_told()[-1:], self.grid):
             if known is not None:
                 height, width = known
                 if height * width != x.shape[1]:
