@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from exda_primitives.patching import Family, Mismatch, ParentHook, register_adapter
 from exda_primitives.patching.shapes import TEMPERATURE, find_temperature
 from exda_primitives.primitives import ExDAXCAttention
+from exda_primitives.primitives.tracing import is_symbolic
 
 # Tuples of types rather than unions, which torch.compile of PyTorch 2.6 cannot look into.
 _PAIRS = (tuple, list)
@@ -30,8 +31,15 @@ class GridHook(ParentHook):
         if isinstance(attention, ExDAXCAttention):
             attention.hand_down(_map_size(arguments))
 
+    def untell(self, attention: Any) -> None:
+        """The size of another call around this one, or none."""
+        if isinstance(attention, ExDAXCAttention):
+            attention.take_back()
+
 
 def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
+    if arguments and is_symbolic(arguments[0]):
+        return _symbolic_size(arguments)
     sizes = []
     for argument in arguments:
         sizes += [each for each in (argument if isinstance(argument, _PAIRS) else [argument]) if _is_integer(each)]
@@ -40,6 +48,15 @@ def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
     if arguments and isinstance(arguments[0], Tensor) and arguments[0].ndim == 4:
         return arguments[0].shape[2], arguments[0].shape[3]
     return None
+
+
+def _symbolic_size(arguments: tuple[Any, ...]) -> tuple[Any, Any] | None:
+    """Under torch.fx, where nothing tells a number: two more arguments or a pair are H and W; alone, x is a map."""
+    x, *others = arguments
+    if not others:
+        return x.shape[2], x.shape[3]
+    pair = others[0] if len(others) == 1 else others
+    return (pair[0], pair[1]) if isinstance(pair, _PAIRS) and len(pair) == 2 else None
 
 
 def _is_integer(given: Any) -> bool:

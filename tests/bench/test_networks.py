@@ -45,7 +45,7 @@ def test_copies_leave_the_networks_alone() -> None:
 def test_each_variant_computes_with_its_backend() -> None:
     for variant, name in (("original", "auto"), ("reference", "reference"), ("torch", "torch"), ("fused", "auto")):
         with computing(variant):
-            assert dispatch._current == name
+            assert dispatch.current_backend() == name
 
 
 def test_costs_are_those_of_the_batch() -> None:

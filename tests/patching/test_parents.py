@@ -16,7 +16,10 @@ from .unchanged import unchanged
 
 
 def hooks_of(module):
-    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, ParentHook)]
+    before = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, ParentHook)]
+    after = [hook.__self__ for hook in module._forward_hooks.values() if hasattr(hook, "__self__")]
+    assert after == before
+    return before
 
 
 def patched(model):

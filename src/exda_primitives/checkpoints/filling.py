@@ -10,9 +10,10 @@ from torch import nn
 from ..errors import AlreadyPatchedError
 from ..patching import patch
 from ..patching.patch import undo
+from ..patching.wrappers import canonical
 from ..primitives.description import Description
 from .described import by_config
-from .network import attentions_of, canonical
+from .network import attentions_of
 
 
 @contextmanager

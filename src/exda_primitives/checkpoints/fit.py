@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, some_of
-from .network import canonical, state_of
+from ..patching.wrappers import canonical
+from .network import state_of
 
 
 class Place(NamedTuple):

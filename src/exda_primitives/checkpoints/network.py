@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..patching.present import attentions
-from ..patching.wrappers import is_compiled, unwrap
+from ..patching.wrappers import canonical, is_compiled, unwrap
 from ..primitives import ExDAModule
 from ..primitives.description import Description
 from .described import Described, told_apart
-
-_IN_NAMES = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
-"""What torch.compile, activation checkpointing and FSDP put into the names of what is inside of them."""
 
 _AROUND = {"DataParallel": "module", "DistributedDataParallel": "module", "AveragedModel": "module"}
 """Class of PyTorch -> the attribute with the network."""
@@ -51,11 +48,6 @@ def _inner(model: nn.Module) -> nn.Module | None:
         ):
             return next((m for m in (model._modules.get(name) for name in _OF_LIGHTNING) if m is not None), None)
     return None
-
-
-def canonical(name: str) -> str:
-    """A name in a model without what wrappers of its parts put into it."""
-    return ".".join(part for part in name.split(".") if part not in _IN_NAMES)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from ..ops.dispatch import BackendName, current_backend, fuses
+from ..ops.chosen import BackendName
+from ..ops.dispatch import current_backend, fuses
 from ..patching.wrappers import unwrap
 from ..primitives import ExDAModule
 from .block import FusedBlock

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..primitives.standin import StandIn
+from ..primitives.tracing import is_symbolic
+from .portrait import difference, portrait
 from .steps import Step
 
 
@@ -12,7 +14,8 @@ class FusedBlock(StandIn):
     """A transformer block that takes each of its steps as few kernels, where these apply.
 
     It has the block's children under their names, so that state dicts, ``patch`` and ``unpatch`` see no difference.
-    Under the backends ``"reference"`` and ``"torch"`` it calls the children, as the block itself does.
+    Under the backends ``"reference"`` and ``"torch"`` it calls the children, as the block itself does; where something
+    beside its steps has been exchanged, hooked or set since, and under torch.fx, the block itself computes.
 
     Args:
         host: the block.
@@ -22,18 +25,46 @@ class FusedBlock(StandIn):
 
     def __init__(self, host: nn.Module, channels: int, steps: tuple[Step, ...]) -> None:
         super().__init__()
-        self._take_contents(host)
+        # The very dictionary: the block sees what is exchanged in it.
+        self._modules = host._modules
         self._channels, self._steps = channels, steps
+        self._seen = portrait(host, {name for step in steps for name in (step.norm, step.function)})
         self._take_surroundings(host)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        if is_symbolic(x) or self._difference():
+            (host,) = self._host
+            self._bring_up_to_date(host)
+            return host.forward(x)
         for step in self._steps:
             x = step(self, x)
         return x
 
+    def release(self) -> nn.Module:
+        """The block, as :meth:`StandIn.release` gives it back."""
+        host = super().release()
+        self._bring_up_to_date(host)
+        return host
+
     def obstacles(self, height: int, width: int) -> list[tuple[Step, str | None]]:
         """Each step, and why kernels cannot compute it for maps of this size; None where they can."""
+        changed = self._difference()
         # A convolution: norms are often kept in float32. Expanded, it takes next to no memory.
         x = max(self.parameters(), key=Tensor.numel).new_empty(()).expand(1, self._channels, height, width)
-        return [(step, step.obstacle(self, x)) for step in self._steps]
+        return [(step, changed or step.obstacle(self, x)) for step in self._steps]
+
+    def _difference(self) -> str | None:
+        return difference(self, self._seen, "", FusedBlock)
+
+    def _bring_up_to_date(self, host: nn.Module) -> None:
+        host.__dict__.update({name: self.__dict__[name] for name, _ in self._seen.settings if name in self.__dict__})
+        host.training = self.training
+
+    def _replicate_for_data_parallel(self) -> FusedBlock:
+        replica = super()._replicate_for_data_parallel()
+        (host,) = self._host
+        of_host = host._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        of_host._modules = replica._modules
+        replica._host = (of_host,)
+        return replica

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import NoMatchError, NotFusedError, RootModuleError
-from ..patching.swap import Holding, swap
+from ..patching.swap import Holding, give_back, swap
 from ..patching.wrappers import unwrap
 from .block import FusedBlock
 from .recognise import Block, Survey, survey_blocks
@@ -70,6 +70,7 @@ def unfuse(model: nn.Module) -> tuple[str, ...]:
 
     Raises:
         NotFusedError: when there is nothing to put back.
+        WrappedModelError: as for :func:`exda_primitives.unpatch`.
         RootModuleError: when the model itself is a fused block.
     """
     target, _ = unwrap(model, "unfuse")
@@ -80,7 +81,7 @@ def unfuse(model: nn.Module) -> tuple[str, ...]:
         raise NotFusedError(f"{type(target).__name__} holds no block that exda.fuse put there.")
     if "" in fused:
         raise RootModuleError("the model is itself a fused block: its method release() gives the block back.")
-    swap(target, {name: Holding(module.release(), None) for name, module in fused.items()})
+    give_back(target, fused, "unfuse")
     return tuple(fused)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..patching.copies import detached, quietly
 from ..patching.probe import signature_problem
+from ..patching.randomness import OwnRandomNumbers
 from ..patching.recognise import look, modules_with_names, survey
 from ..patching.registry import known_families
 from ..patching.wrappers import is_compiled
@@ -18,6 +20,7 @@ from .block import FusedBlock
 from .close import is_close
 from .feed_forward import gated_convolutions
 from .norms import norm_form
+from .portrait import portrait
 from .report import LeftAlone
 from .steps import AttentionStep, GatedStep, Step, part_of
 
@@ -120,7 +123,7 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
                 )
             if problem := _difference(copy, pairs, maps):
                 return problem
-            return _kinds(copy, pairs, held, maps)
+            return _kinds(block, copy, pairs, held, maps)
         except Exception as error:
             return f"a copy of it could not be probed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
 
@@ -134,15 +137,21 @@ def _randomise(copy: nn.Module, generator: torch.Generator) -> None:
 def _calls(block: nn.Module, x: Tensor) -> list[str]:
     """Names of the parts, in the order in which the block calls them."""
     called: list[str] = []
-    handles = [
-        part.register_forward_pre_hook(lambda *_, name=name: called.append(name)) for name, part in _parts_of(block)
-    ]
+    parts = [(name, part, part._compiled_call_impl or part._call_impl) for name, part in _parts_of(block)]
+    for name, part, call in parts:
+        vars(part)["_compiled_call_impl"] = partial(_noted, called, name, call)
     try:
-        block(x.clone())
+        with OwnRandomNumbers():
+            block(x.clone())
     finally:
-        for handle in handles:
-            handle.remove()
+        for _, part, call in parts:
+            vars(part)["_compiled_call_impl"] = call
     return called
+
+
+def _noted(called: list[str], name: str, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    called.append(name)
+    return call(*arguments, **keywords)
 
 
 def _parts_of(block: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -160,33 +169,40 @@ def _difference(block: nn.Module, pairs: list[tuple[str, str]], maps: tuple[Tens
         block.train(training)
         for x in maps:
             # The same numbers for what is drawn at random: a drop path is no part of any child with parameters.
-            torch.manual_seed(0)
-            expected = block(x.clone())
-            drawn = torch.get_rng_state()
-            torch.manual_seed(0)
-            found = x
-            for norm, function in pairs:
-                found = found + part_of(block, function)(part_of(block, norm)(found))
-            if not is_close(expected, found) or not torch.equal(torch.get_rng_state(), drawn):
+            with OwnRandomNumbers() as theirs:
+                expected = block(x.clone())
+            with OwnRandomNumbers() as ours:
+                found = x
+                for norm, function in pairs:
+                    found = found + part_of(block, function)(part_of(block, norm)(found))
+            if not is_close(expected, found) or not ours.drew_as(theirs):
                 said = " + ".join(["x", *(f"{function}({norm}(x))" for norm, function in pairs)])
                 return f"it does not compute {said}, step by step, in {'training' if training else 'eval'} mode"
     return None
 
 
 def _kinds(
-    block: nn.Module, pairs: list[tuple[str, str]], held: Mapping[str, Attention], maps: tuple[Tensor, ...]
+    block: nn.Module,
+    copy: nn.Module,
+    pairs: list[tuple[str, str]],
+    held: Mapping[str, Attention],
+    maps: tuple[Tensor, ...],
 ) -> tuple[Step, ...] | str:
     steps: list[Step] = []
     for norm, function in pairs:
-        form = norm_form(part_of(block, norm), maps)
+        form = norm_form(part_of(copy, norm), maps)
         if form is None:
             return f"{norm} is no layer normalisation over the channels that is known"
         attention = held.get(function)
-        convolutions = gated_convolutions(part_of(block, function), maps)
+        convolutions = gated_convolutions(part_of(copy, function), maps)
+        seen, ours = portrait(part_of(block, norm)), part_of(block, function)
         if attention is not None and attention.parts is not None:
-            steps.append(AttentionStep(norm, function, form, attention.parts))
+            host = ours.host if isinstance(ours, ExDAModule) else ours
+            free = [name for _, name in attention.parts]
+            known = None if host is None else portrait(host, free)
+            steps.append(AttentionStep(norm, function, form, seen, known, attention.parts))
         elif convolutions is not None:
-            steps.append(GatedStep(norm, function, form, convolutions))
+            steps.append(GatedStep(norm, function, form, seen, portrait(ours), convolutions))
         else:
-            steps.append(Step(norm, function, form))
+            steps.append(Step(norm, function, form, seen, None))
     return tuple(steps)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..ops import dispatch, kernels
 from ..ops.terms import FusedTerms, GatedTerms, NormTerms
 from ..ops.torch.fold import does_more
-from ..primitives import ExDAAttention, ExDAModule
+from ..primitives import ExDAAttention
 from ..primitives.fused import fused_terms
+from .portrait import Portrait, difference
 
 
 def part_of(block: nn.Module, name: str) -> nn.Module:
@@ -23,12 +24,6 @@ def part_of(block: nn.Module, name: str) -> nn.Module:
         assert child is not None
         part = child
     return part
-
-
-def _hooked(module: nn.Module, name: str) -> str | None:
-    # Not next(..., None), which torch.compile of PyTorch 2.6 refuses.
-    hooked = [inner for inner, part in module.named_modules(prefix=name) if does_more(part)]
-    return f"{hooked[0]} has hooks" if hooked else None
 
 
 @dataclass(frozen=True)
@@ -61,11 +56,15 @@ class Step:
         norm: name of the block's child, or of a part of it (``norms.0``).
         function: likewise.
         form: of the norm.
+        norm_seen: what the norm was recognised in.
+        function_seen: likewise; None where nothing is known of it, or where it is ExDA's attention by itself.
     """
 
     norm: str
     function: str
     form: NormForm
+    norm_seen: Portrait
+    function_seen: Portrait | None
 
     kind: ClassVar[str] = "any function"
     covers_function: ClassVar[bool] = False
@@ -81,8 +80,8 @@ class Step:
     def obstacle(self, block: nn.Module, x: Tensor) -> str | None:
         """Why kernels cannot compute this step; None if they can."""
         norm, function = part_of(block, self.norm), part_of(block, self.function)
-        if hooked := _hooked(norm, self.norm):
-            return hooked
+        if changed := difference(norm, self.norm_seen, self.norm):
+            return changed
         return self._obstacle(x, self.form.terms(norm), function)
 
     def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
@@ -106,17 +105,14 @@ class AttentionStep(Step):
     covers_function = True
 
     def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
-        if does_more(function):
-            return f"{self.function} has hooks"
-        if isinstance(function, ExDAModule):
-            if not isinstance(function, ExDAAttention):
-                return f"{self.function} is {type(function).__name__} now"
-        else:
-            # A convolution that has hooks is called; a dropout or a softmax would not be.
-            convolutions = {name for _, name in self.parts}
-            for name, child in function.named_children():
-                if name not in convolutions and (hooked := _hooked(child, f"{self.function}.{name}")):
-                    return hooked
+        if type(function) is ExDAAttention:
+            if does_more(function):
+                return f"{self.function} has hooks"
+        elif self.function_seen is None:
+            return f"{self.function} is {type(function).__name__} now"
+        # Of its convolutions, what is hooked or exchanged is called; a dropout or a softmax would not be.
+        elif changed := difference(function, self.function_seen, self.function):
+            return changed
         return kernels.step_obstacle(x, norm, self._terms(function))
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module) -> Tensor:
@@ -140,8 +136,9 @@ class GatedStep(Step):
     covers_function = True
 
     def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
-        if hooked := _hooked(function, self.function):
-            return hooked
+        assert self.function_seen is not None
+        if changed := difference(function, self.function_seen, self.function):
+            return changed
         return kernels.step_obstacle(x, norm, self._terms(function))
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module) -> Tensor:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
-from . import kernels, reference
+from . import chosen, kernels, reference
 from . import torch as concat_free
+from .chosen import BackendName
 from .terms import CrossTerms, FusedTerms, LinearTerms
-
-BackendName = Literal["auto", "reference", "torch", "triton"]
 
 
 class Backend(Protocol):
@@ -37,13 +37,16 @@ _BACKENDS: dict[str, Backend] = {
     "torch": concat_free,
     "triton": kernels,
 }
-# A plain global rather than a context variable: torch.compile guards on it, and DataParallel's threads see it.
-_current: BackendName = "auto"
+# What is entered inside of a compiled function, whose tracer follows a global; None whenever anything else runs.
+_in_graph: BackendName | None = None
 
 
 @contextmanager
 def backend(name: BackendName) -> Iterator[None]:
     """Computes every ExDA attention inside the block with the named backend.
+
+    Each thread, and each task of asyncio, has a choice of its own: a new thread begins with ``"auto"`` (replicas of
+    DataParallel with that of their caller). A compiled function is compiled once for each.
 
     Args:
         name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
@@ -62,41 +65,47 @@ def backend(name: BackendName) -> Iterator[None]:
         >>> torch.allclose(attention(x), oracle, atol=1e-5)
         True
     """
-    global _current  # noqa: PLW0603
+    global _in_graph  # noqa: PLW0603
     if name not in _BACKENDS:
         raise ValueError(f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _BACKENDS))}")
-    previous, _current = _current, name
+    if not is_dynamo_compiling():
+        with chosen.choose(name):
+            yield
+        return
+    previous, _in_graph = _in_graph, name
     try:
         yield
     finally:
-        _current = previous
+        _in_graph = previous
 
 
 def current_backend() -> BackendName:
     """The one that is named by the innermost :func:`backend`, or ``"auto"``."""
-    return _current
+    if is_dynamo_compiling() and _in_graph is not None:
+        return _in_graph
+    return chosen.current
 
 
 def fuses() -> bool:
     """Whether fused blocks may use the kernels."""
-    return _current in ("auto", "triton")
+    return current_backend() in ("auto", "triton")
 
 
 def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
     """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
-    return _BACKENDS[_current].mdta(x, terms)
+    return _BACKENDS[current_backend()].mdta(x, terms)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Cross attention with ExDA's primitives, two maps of (B, C, H, W) -> (B, C, H, W)."""
-    return _BACKENDS[_current].cross(x, y, terms)
+    return _BACKENDS[current_backend()].cross(x, y, terms)
 
 
 def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
-    return _BACKENDS[_current].histogram(x, terms)
+    return _BACKENDS[current_backend()].histogram(x, terms)
 
 
 def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
     """Cross-covariance attention with ExDA's primitives, (B, N, C) -> (B, N, C), N pixels of a map of ``size``."""
-    return _BACKENDS[_current].xca(x, size, terms)
+    return _BACKENDS[current_backend()].xca(x, size, terms)

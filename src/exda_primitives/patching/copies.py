@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..primitives.standin import HOOK_NAMES
+from .wrappers import is_compiled
 
 Modules = TypeVar("Modules", bound=tuple[nn.Module, ...])
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def detached(modules: Modules, dtype: torch.dtype) -> Modules:
-    """Deep copies on the CPU in ``dtype``, eval mode, without hooks; what the originals share, the copies share."""
+    """Deep copies on the CPU in ``dtype``, eval mode, without hooks; what the originals share, the copies share.
+
+    They are called as :func:`unheard` modules, and nothing of theirs is kept in ``parametrize.cached()``.
+    """
     hooks = [
         vars(part)[name]
         for module in modules
@@ -31,7 +39,72 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
         if not has_weights(module):
             module.to_empty(device="cpu")
         module.to(device="cpu", dtype=dtype).eval()
+        unheard(module)
     return copies
+
+
+def unheard(module: Module) -> Module:
+    """The module, its parts called past hooks on all modules and past torch.compile; for copies without hooks.
+
+    Such hooks are the process's, and other threads' modules run meanwhile; what is compiled for a copy would count
+    towards the limit of the function that the user compiled.
+    """
+    for part in module.modules():
+        if not isinstance(part, torch.jit.ScriptModule):
+            _uncompile_methods(part)
+            # Past __setattr__, which would register a module.
+            vars(part)["_compiled_call_impl"] = (
+                part.get_submodule("_orig_mod") if is_compiled(part) else _uncompiled_forward(part)
+            )
+        if parametrize.is_parametrized(part):
+            _read_uncached(part)
+    return module
+
+
+def _uncompile_methods(part: nn.Module) -> None:
+    for kind in type(part).__mro__:
+        for name, method in vars(kind).items() if not kind.__module__.startswith("torch.") else ():
+            function = _uncompiled(method)
+            if function is not method and name != "forward":
+                vars(part).setdefault(name, function.__get__(part))
+
+
+def _uncompiled_forward(part: nn.Module) -> Callable[..., Any]:
+    forward = type(part).forward
+    function = forward if "forward" in vars(part) else _uncompiled(forward)
+    return part.forward if function is forward else function.__get__(part)
+
+
+def _uncompiled(function: Any) -> Any:
+    """A function as torch.compile was given it, and the global functions that it calls likewise; or as it is."""
+    function = _given_to_compile(function)
+    if not isinstance(function, FunctionType):
+        return function
+    held = function.__globals__
+    given = {name: _given_to_compile(held[name]) for name in function.__code__.co_names if name in held}
+    if all(given[name] is held[name] for name in given):
+        return function
+    return FunctionType(
+        function.__code__, {**held, **given}, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+def _given_to_compile(function: Any) -> Any:
+    return (
+        vars(function).get("_torchdynamo_orig_callable", function) if isinstance(function, FunctionType) else function
+    )
+
+
+def _read_uncached(part: nn.Module) -> None:
+    """Computes parametrised tensors anew at each access: cached, a copy's would be taken for the original's."""
+    names = [name for name, _ in part.get_submodule("parametrizations").named_children()]
+    part.__class__ = type(
+        type(part).__name__, (type(part),), {name: property(partial(_computed, name)) for name in names}
+    )
+
+
+def _computed(name: str, part: nn.Module) -> Any:
+    return part.get_submodule(f"parametrizations.{name}")()
 
 
 def has_weights(module: nn.Module) -> bool:
@@ -42,28 +115,21 @@ def has_weights(module: nn.Module) -> bool:
 def random_maps(
     count: int, shape: tuple[int, int, int, int], dtype: torch.dtype, generator: torch.Generator
 ) -> list[Tensor]:
-    """Normal maps of (B, C, H, W) on the CPU, whatever the defaults of device and dtype are."""
-    return [torch.randn(shape, generator=generator, dtype=dtype, device="cpu") for _ in range(count)]
+    """Normal maps of (B, C, H, W)."""
+    return [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(count)]
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No gradients, no autocast, no global hooks, and the global random numbers as they were."""
+    """Computes on the CPU without gradients, autocast and inference mode.
+
+    In this thread alone: nothing is set that another one sees. What may draw random numbers is called within
+    :class:`OwnRandomNumbers`.
+    """
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast("cpu", enabled=False))
-        for name, hooks in vars(torch.nn.modules.module).items():
-            if name.startswith("_global_") and isinstance(hooks, dict):
-                stack.enter_context(_emptied(hooks))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
-
-
-@contextmanager
-def _emptied(hooks: dict[Any, Any]) -> Iterator[None]:
-    held = dict(hooks)
-    hooks.clear()
-    try:
-        yield
-    finally:
-        hooks.update(held)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import nn
 from typing_extensions import Unpack
 
@@ -18,9 +19,9 @@ from .present import patched_attentions
 from .recognise import Found
 from .report import Report
 from .select import Patterns, select
-from .swap import Holding, swap
+from .swap import Holding, give_back, swap
 from .verify import verify as verify_pair
-from .wrappers import unwrap
+from .wrappers import canonical, unwrap
 
 _KEYWORDS = ("include", "exclude", "families", "verify")
 
@@ -119,6 +120,8 @@ def unpatch(model: nn.Module, *, include: Patterns = None, exclude: Patterns = N
 
     Raises:
         NotPatchedError: when there is nothing to put back.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules, and for an attention whose forward somebody
+            replaced since; what ``torch.compile`` or ``checkpoint_wrapper`` wrapped since holds the host then.
         PatternError: for a pattern that selects nothing of what is patched.
     """
     target, _ = unwrap(model)
@@ -131,7 +134,7 @@ def unpatch(model: nn.Module, *, include: Patterns = None, exclude: Patterns = N
         raise RootModuleError(
             f"the model is itself an {type(target).__name__} in place of a host: its method release() gives that back."
         )
-    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
+    give_back(target, ours, "unpatch")
     return tuple(ours)
 
 
@@ -170,9 +173,11 @@ def patched(
 def undo(model: nn.Module, report: Report) -> None:
     """Puts back what the call of :func:`patch` that returned ``report`` replaced, and nothing else."""
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
+    # What was wrapped since has other names.
+    names = {canonical(name) for name in names}
     target, _ = unwrap(model)
-    ours = {name: module for name, module in patched_attentions(target).items() if name in names}
-    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
+    ours = {name: module for name, module in patched_attentions(target).items() if canonical(name) in names}
+    give_back(target, ours, "unpatch")
 
 
 def from_host(
@@ -210,7 +215,9 @@ def from_host(
 
 
 def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
-    replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
+    # Parameters made in inference mode could never be trained.
+    with torch.inference_mode(False):
+        replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
     if verify and has_weights(replacement):
         verify_pair(found.module, replacement, found.family)
     return replacement

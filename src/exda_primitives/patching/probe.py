@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..primitives import ExDAConfig
 from .adapter import Family
-from .copies import detached, quietly, random_maps
+from .copies import detached, quietly, random_maps, unheard
+from .randomness import OwnRandomNumbers
 from .shapes import TEMPERATURE
 
 PLAIN = ExDAConfig(tokens=0, value="none")
@@ -39,7 +40,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
             (host,) = detached((module,), torch.float32)
             generator = torch.Generator().manual_seed(0)
             _randomise(host, name, generator)
-            claim = family.replacement.adopt(host, parts, PLAIN)
+            claim = unheard(family.replacement.adopt(host, parts, PLAIN))
         except Exception as error:
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
         for training, sizes in ((False, SIZES), (True, SIZES[:1])):
@@ -78,8 +79,9 @@ def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) ->
 
 def _difference(host: nn.Module, claim: Callable[..., Tensor], inputs: Sequence[Tensor]) -> str | None:
     try:
-        # Some hosts write into their input.
-        expected = host(*(x.clone() for x in inputs))
+        with OwnRandomNumbers():
+            # Some hosts write into their input.
+            expected = host(*(x.clone() for x in inputs))
     except Exception as failure:
         return f"its forward failed ({type(failure).__name__}: {str(failure).partition(chr(10))[0]})"
     if not isinstance(expected, Tensor) or expected.shape != inputs[0].shape:

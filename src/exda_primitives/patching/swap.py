@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
-from .parents import ParentHook, set_hook
+from ..errors import WrappedModelError
+from ..primitives.standin import StandIn
+from .parents import HOOKS, ParentHook, set_hook
+from .wrappers import calls_its_only_part, is_compiled
 
 
 class Holding(NamedTuple):
@@ -17,23 +21,74 @@ class Holding(NamedTuple):
     hook: type[ParentHook] | None
 
 
+class _Place(NamedTuple):
+    """Where a module is held, and which module's call tells it something: not that of a wrapper around it."""
+
+    parent: nn.Module
+    key: str
+    caller: nn.Module
+    attribute: str
+    holding: Holding
+
+
 def swap(target: nn.Module, wanted: Mapping[str, Holding]) -> None:
-    """Puts modules under their full names in ``target``; on any error everything is as it was before."""
-    places = [(target.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in wanted]
+    """Puts modules under their full names in ``target``; on any error everything is as it was before.
+
+    What ``torch.compile`` wrapped compiles the new module from then on.
+    """
+    places = [_place(target, name, holding) for name, holding in wanted.items()]
     before = [
-        (parent._modules[key], dict(parent._forward_pre_hooks), dict(parent._forward_pre_hooks_with_kwargs))
-        for parent, key, _ in places
+        (place.parent._modules[place.key], {held: dict(vars(place.caller)[held]) for held in HOOKS}) for place in places
     ]
     try:
-        for parent, key, name in places:
-            parent._modules[key] = wanted[name].module
-            set_hook(parent, key, wanted[name].hook)
+        for place in places:
+            _put(place.parent, place.key, place.holding.module)
+            set_hook(place.caller, place.attribute, place.holding.hook)
     except BaseException:
-        for (parent, key, _), (module, hooks, with_kwargs) in zip(places, before, strict=True):
-            parent._modules[key] = module
-            _refill(parent._forward_pre_hooks, hooks)
-            _refill(parent._forward_pre_hooks_with_kwargs, with_kwargs)
+        for place, (module, hooks) in zip(places, before, strict=True):
+            _put(place.parent, place.key, module)
+            for held, earlier in hooks.items():
+                _refill(vars(place.caller)[held], earlier)
         raise
+
+
+def give_back(target: nn.Module, ours: Mapping[str, StandIn], verb: str) -> None:
+    """Puts the hosts back for which modules stand in, all or none, by their full names in ``target``.
+
+    Raises:
+        WrappedModelError: where one cannot give its host back, or is part of what was scripted or traced.
+    """
+    for name, module in target.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and module.original_name in _names(StandIn):
+            raise WrappedModelError(
+                f"{name}: {module.original_name} is scripted or traced, and cannot be changed. Nothing was changed. "
+                f"{verb.capitalize()} the Python module that it was made from."
+            )
+    for name, module in ours.items():
+        if problem := module.release_problem():
+            raise WrappedModelError(f"{name}: {problem}. Nothing was changed.")
+    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
+
+
+def _names(kind: type) -> set[str]:
+    return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
+
+
+def _place(target: nn.Module, name: str, holding: Holding) -> _Place:
+    path, key = name.rpartition(".")[::2]
+    parent = target.get_submodule(path)
+    caller, attribute = parent, key
+    while path and calls_its_only_part(caller):
+        path, attribute = path.rpartition(".")[::2]
+        caller = target.get_submodule(path)
+    return _Place(parent, key, caller, attribute, holding)
+
+
+def _put(parent: Any, key: str, module: nn.Module | None) -> None:
+    held, parent._modules[key] = parent._modules[key], module
+    if held is not module and is_compiled(parent):
+        # It holds on to a compiled form of what it was made for.
+        parent._initialize()
 
 
 def _refill(held: dict[int, Any], earlier: Mapping[int, Any]) -> None:

@@ -14,6 +14,9 @@ _REFUSED = {
     "FSDPModule": "fully_shard({inner})",
 }
 
+_IN_NAMES = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""What torch.compile, activation checkpointing and FSDP put into the names of what is inside of them."""
+
 
 def unwrap(model: nn.Module, verb: str = "patch") -> tuple[nn.Module, tuple[str, ...]]:
     """The module to patch (or whatever ``verb``) inside of, and notes for the report.
@@ -50,6 +53,16 @@ def unwrap(model: nn.Module, verb: str = "patch") -> tuple[nn.Module, tuple[str,
 def is_compiled(module: nn.Module) -> bool:
     """Whether ``module`` is what ``torch.compile(module)`` returns."""
     return _descends(module, "OptimizedModule")
+
+
+def canonical(name: str) -> str:
+    """A name in a model without what wrappers of its parts put into it."""
+    return ".".join(part for part in name.split(".") if part not in _IN_NAMES)
+
+
+def calls_its_only_part(module: nn.Module) -> bool:
+    """Whether ``module`` only passes on what it is called with: ``torch.compile``'s, ``checkpoint_wrapper``'s."""
+    return is_compiled(module) or _descends(module, "ActivationWrapper")
 
 
 def _wrapper(module: nn.Module) -> str | None:

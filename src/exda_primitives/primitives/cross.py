@@ -12,6 +12,7 @@ from ..ops import kernels
 from ..ops.terms import CrossTerms, Projection
 from .base import ExDAModule
 from .layers import depthwise, pointwise
+from .tracing import as_one_call, is_symbolic
 
 
 class ExDACrossAttention(ExDAModule):
@@ -47,6 +48,8 @@ class ExDACrossAttention(ExDAModule):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two maps of (B, C, H, W) -> (B, C, H, W)."""
+        if is_symbolic(x):
+            return as_one_call(self, x, y)
         self._check("x", x)
         self._check("y", y)
         if x.shape != y.shape:

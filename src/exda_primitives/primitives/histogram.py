@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .. import ops
 from .fused import FusedAttention
+from .tracing import as_one_call, is_symbolic
 
 
 class ExDAHistogramAttention(FusedAttention):
@@ -39,5 +40,7 @@ class ExDAHistogramAttention(FusedAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        if is_symbolic(x):
+            return as_one_call(self, x)
         self._check("x", x)
         return ops.histogram(x, self.terms())

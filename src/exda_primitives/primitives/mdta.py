@@ -7,6 +7,7 @@ from torch import Tensor
 from .. import ops
 from ..ops import kernels
 from .fused import FusedAttention
+from .tracing import as_one_call, is_symbolic
 
 
 class ExDAAttention(FusedAttention):
@@ -35,6 +36,8 @@ class ExDAAttention(FusedAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        if is_symbolic(x):
+            return as_one_call(self, x)
         self._check("x", x)
         return ops.mdta(x, self.terms())
 

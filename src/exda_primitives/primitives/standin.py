@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import MethodType
+from typing import Any, TypeVar
 from weakref import ref
 
 from torch import nn
 
-from ..errors import ConfigError, NotPatchedError
+from ..errors import ConfigError, NotPatchedError, WrappedModelError
+from ..ops.chosen import BackendName
+from ..ops.dispatch import backend, current_backend
 
 HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
+
+Self = TypeVar("Self", bound="StandIn")
 
 
 class StandIn(nn.Module):
@@ -22,20 +28,29 @@ class StandIn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._host: tuple[nn.Module, ...] = ()
+        self._adopted: frozenset[str] = frozenset()
 
     @property
     def replaces_host(self) -> bool:
         """Whether this module stands in for one that it adopted."""
         return bool(self._host)
 
+    @property
+    def host(self) -> nn.Module | None:
+        """What it stands in for, as that was; None for a module that was constructed from scratch."""
+        return self._host[0] if self._host else None
+
     def release(self) -> nn.Module:
         """The host that was adopted, the same object, with the weights, mode and hooks as they are now.
 
         Raises:
             NotPatchedError: for a module that was constructed from scratch.
+            WrappedModelError: for one whose forward was replaced, or whose parameters were parametrised, meanwhile.
         """
         if not self.replaces_host:
             raise NotPatchedError(f"{self._owner()}: was constructed as such and stands in for no other module.")
+        if problem := self.release_problem():
+            raise WrappedModelError(f"{self._owner()}: {problem}")
         (host,) = self._host
         for name in host._parameters:
             host._parameters[name] = self._parameters[name]
@@ -46,16 +61,35 @@ class StandIn(nn.Module):
             # PyTorch binds these to the module that they were registered on.
             if getattr(hook, "with_module", False) and hook.module() is self:
                 hook.module = ref(host)
+        for name in self._added():
+            vars(host)[name] = self._rebound(vars(self)[name], host)
         host._is_full_backward_hook = self._is_full_backward_hook
         host.training = self.training
         return host
 
+    def release_problem(self) -> str | None:
+        """Why :meth:`release` cannot give the host back as it should be now; None where it can."""
+        (host,) = self._host
+        forward = vars(self).get("forward")
+        if forward is not None and self._rebound(forward, host) is forward:
+            return "its forward was replaced on the instance since it was put in place; undo that first"
+        gone = [name for name in host._parameters if name not in self._parameters]
+        if gone:
+            return f"its {gone[0]} is no parameter any more, parametrised perhaps; undo that first"
+        return None
+
+    def _replicate_for_data_parallel(self: Self) -> Self:
+        replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        if (chosen := current_backend()) != "auto":
+            # It will be called in a thread of its own.
+            replica._compiled_call_impl = partial(_call_with, chosen, replica._call_impl)
+        return replica
+
     def _take_contents(self, host: nn.Module) -> None:
         """Its parameters and children, the same objects under the same names."""
-        for name, parameter in host._parameters.items():
-            self.register_parameter(name, parameter)
-        for name, child in host._modules.items():
-            self.add_module(name, child)
+        # Nothing is registered that was not before: what listens to that, or replaces it, has no part in this.
+        self._parameters.update(host._parameters)
+        self._modules.update(host._modules)
 
     def _take_surroundings(self, host: nn.Module) -> None:
         """Its mode, hooks and other attributes, and itself for :meth:`release`."""
@@ -68,6 +102,27 @@ class StandIn(nn.Module):
                 self._check_same(name, attribute)
         # In a tuple, so that its parameters are not registered a second time.
         self.__dict__["_host"] = (host,)
+        self.__dict__["_adopted"] = frozenset((*vars(self), "_adopted"))
+
+    def _added(self) -> list[str]:
+        """Attributes that somebody gave it since it was put in place: a wrapped forward, whatever belongs to that."""
+        # What compile() leaves is made for this module.
+        return [name for name in vars(self) if name not in {*self._adopted, *HOOK_NAMES, "_compiled_call_impl"}]
+
+    def _rebound(self, held: Any, host: nn.Module) -> Any:
+        """The same with ``host`` in the place of this module; ``held`` itself where that is not in it."""
+        if held is self:
+            return host
+        if isinstance(held, MethodType) and held.__self__ is self:
+            return getattr(host, held.__name__)
+        if not isinstance(held, partial):
+            return held
+        arguments = [self._rebound(each, host) for each in held.args]
+        if all(ours is theirs for ours, theirs in zip(held.args, arguments, strict=True)):
+            return held
+        rebound = partial(held.func, *arguments, **held.keywords)
+        vars(rebound).update({name: self._rebound(each, host) for name, each in vars(held).items()})
+        return rebound
 
     def _check_same(self, name: str, theirs: object) -> None:
         ours = self.__dict__[name]
@@ -80,3 +135,8 @@ class StandIn(nn.Module):
     def _owner(self) -> str:
         """Itself, for messages."""
         return type(self).__name__
+
+
+def _call_with(chosen: BackendName, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    with backend(chosen):
+        return call(*arguments, **keywords)

@@ -9,6 +9,7 @@ from ..ops.terms import Scale
 from ..ops.tokens import compact_maps, scaled, upsample
 from .checks import check_heads, check_map
 from .config import check_choice, check_integer
+from .tracing import as_one_call, is_symbolic
 
 
 class GST(nn.Module):
@@ -70,6 +71,8 @@ class GST(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """G, (B, C, H, W) -> (B, h, K, H, W)."""
+        if is_symbolic(x):
+            return as_one_call(self, x)
         maps = self.maps(x).flatten(1, 2)
         return upsample(scaled(maps, self.scale), x.shape[-2:]).unflatten(1, (self.num_heads, self.tokens))
 

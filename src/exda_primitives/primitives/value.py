@@ -11,6 +11,7 @@ from ..ops.terms import Branch, ValueForm, ValuePosition, ValueTerms
 from ..ops.value import nonlinear_value
 from .checks import check_heads, check_map
 from .config import Init, check_value
+from .tracing import as_one_call, is_symbolic
 
 
 class NonlinearValue(nn.Module):
@@ -82,6 +83,8 @@ class NonlinearValue(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        if is_symbolic(v):
+            return as_one_call(self, v)
         check_map(self, "v", v, self.dim)
         return nonlinear_value(v, self.terms())
 

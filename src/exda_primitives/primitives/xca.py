@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from ..ops.terms import LinearTerms
 from .base import ExDAModule
 from .checks import tokens_problem
 from .config import ExDAConfig
-
-Grid = tuple[int, int]
+from .grids import Grid, grid_before, remember_grid
+from .tracing import as_one_call, is_symbolic
 
 
 class ExDAXCAttention(ExDAModule):
@@ -27,8 +28,8 @@ class ExDAXCAttention(ExDAModule):
     The primitives work on maps, and tokens do not say whether 12 of them are 2 x 6 or 3 x 4 pixels. Wherever global
     tokens or a value with a convolution are asked for, the size has to be known, from the first of these that is there:
     ``grid`` of the call, for those who write the model; what the parent's call says, in a model changed by ``patch``;
-    the attribute ``grid``, set by hand. The parent's is kept in the module from one call to the next, so that threads
-    with maps of different sizes need a copy of the model each.
+    the attribute ``grid``, set by hand. The parent's is known while its call lasts, in the thread that makes it;
+    checkpointed by itself, the attention runs again with the size that its input had.
 
     Attributes:
         grid: (H, W) of the map where no call says it; None at first. Kept by pickle and deepcopy, not in state dicts.
@@ -57,15 +58,27 @@ class ExDAXCAttention(ExDAModule):
     def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
         super()._describe(dim, num_heads, config, parts, full_name)
         self.grid: Grid | None = None
-        # In a dictionary, because torch.export of PyTorch 2.6 lets no hook set a module's attribute.
-        self._of_call: dict[str, Grid | None] = {"grid": None}
+        # ``grids``: of the parents' calls that this thread is in. torch.compile follows it.
+        self._told = threading.local()
 
     def hand_down(self, grid: Grid | None) -> None:
-        """Says what the parent's present call knows of the map's size (H, W): for hooks; None for nothing."""
-        self._of_call["grid"] = grid
+        """Says what the parent's call knows of the map's size (H, W), until :meth:`take_back`; None for nothing."""
+        self._told.grids = (*self._grids_told(), grid)
+
+    def take_back(self) -> None:
+        """Ends what the last :meth:`hand_down` in this thread began."""
+        self._told.grids = self._grids_told()[:-1]
+
+    def _grids_told(self) -> tuple[Grid | None, ...]:
+        grids: tuple[Grid | None, ...] = getattr(self._told, "grids", ())
+        return grids
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); ``grid`` is (H, W) with H * W = N."""
+        if is_symbolic(x):
+            # The size goes with the call: no parent is called when the graph is.
+            told = [known for known in (grid, *self._grids_told()[-1:], self.grid) if known is not None]
+            return as_one_call(self, x, grid=told[0] if told else None)
         if problem := tokens_problem("x", x, self.dim):
             raise InputError(f"{self._owner()}: {problem}")
         terms = LinearTerms(
@@ -82,7 +95,7 @@ class ExDAXCAttention(ExDAModule):
         if self.token is None and self.config.value not in ("residual", "replace"):
             # Nothing looks at a pixel's neighbours: any arrangement gives the same.
             return x.shape[1], 1
-        for known in (grid, self._of_call["grid"], self.grid):
+        for known in (grid, grid_before(x), *self._grids_told()[-1:], self.grid):
             if known is not None:
                 height, width = known
                 if height * width != x.shape[1]:
@@ -91,6 +104,7 @@ class ExDAXCAttention(ExDAModule):
                         f"{height} x {width} = {height * width} pixels; expected one token a pixel, row by row, and no "
                         f"class token. Set the module's grid = (H, W), or pass grid=(H, W), to the tokens' own size."
                     )
+                remember_grid(x, known)
                 return height, width
         raise InputError(
             f"{self._owner()}: got x of shape {tuple(x.shape)} and cannot tell the size of the map that its "
@@ -99,8 +113,11 @@ class ExDAXCAttention(ExDAModule):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is called anew; and what torch.export leaves behind, in PyTorch 2.6, cannot be copied.
-        return {**self.__dict__, "_of_call": {"grid": None}}
+        # A copy is called anew.
+        return {key: held for key, held in self.__dict__.items() if key != "_told"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_told": threading.local()})
 
     def _bias(self) -> bool:
         return self.part("qkv").bias is not None

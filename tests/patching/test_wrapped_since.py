@@ -1,0 +1,270 @@
+"""What was compiled, wrapped or hooked after patching is the host's after unpatching, or unpatching is refused."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from tests.fusion import blocks as fusion
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.utils import parametrize
+
+import exda_primitives as exda
+from exda_primitives.patching import ParentHook
+from exda_primitives.patching.patch import undo
+
+from .models import image, train_new_parameters, two_blocks
+from .tokens import two_blocks as on_tokens
+from .unchanged import unchanged
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture(autouse=True)
+def _by_the_modules():
+    with exda.backend("torch"):
+        yield
+
+
+def compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def in_place(module):
+    module.compile(backend="eager")
+    return module
+
+
+WRAPS = {"compiled": compiled, "compiled in place": in_place, "checkpointed": checkpoint_wrapper}
+PARTS = ["attention", "block", "blocks", "attention and block"]
+
+
+def wrap(model, part, kind):
+    if "attention" in part:
+        for block in model.blocks:
+            block.attn = kind(block.attn)
+    if part.endswith("block"):
+        for index, block in enumerate(list(model.blocks)):
+            model.blocks[index] = kind(block)
+    elif part == "blocks":
+        model.blocks = kind(model.blocks)
+
+
+def wrappers(model):
+    return [id(module) for module in model.modules() if hasattr(module, "_orig_mod") or "Wrapper" in str(type(module))]
+
+
+def hooks(model):
+    return [
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if isinstance(getattr(hook, "__self__", hook), ParentHook)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "part"), [*((two_blocks, part) for part in PARTS), (on_tokens, "attention"), (on_tokens, "model")]
+)
+@pytest.mark.parametrize("kind", WRAPS.values(), ids=WRAPS)
+@torch.no_grad()
+def test_unpatch(kind, part, make):
+    model, x = make().eval(), image(5, 7)
+    host = model(x)
+    exda.patch(model)
+    train_new_parameters(model)
+    patched = model(x)
+    wrap(model, part, kind)
+    if part == "model" and kind is not in_place:
+        model = kind(model)
+    torch.testing.assert_close(model(x), patched, rtol=0, atol=1e-5)
+    before = wrappers(model)
+    assert len(exda.unpatch(model)) == 2
+    assert not exda.is_patched(model)
+    assert wrappers(model) == before
+    assert hooks(model) == []
+    torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", WRAPS.values(), ids=WRAPS)
+@torch.no_grad()
+def test_the_end_of_patched(kind, part):
+    model, x = two_blocks().eval(), image(5, 7)
+    host = model(x)
+    with exda.patched(model):
+        train_new_parameters(model)
+        wrap(model, part, kind)
+        assert not torch.allclose(model(x), host, atol=1e-3)
+    assert not exda.is_patched(model)
+    torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"), [*(("block", kind) for kind in WRAPS.values()), ("blocks", checkpoint_wrapper)]
+)
+@torch.no_grad()
+def test_unfuse(kind, part):
+    model, x = fusion.Net(fusion.Block()).eval(), image(5, 7)
+    original = list(model.blocks)
+    exda.fuse(model)
+    expected = model(x)
+    wrap(model, part, kind)
+    assert torch.equal(model(x), expected)
+    before = wrappers(model)
+    assert len(exda.unfuse(model)) == 1
+    assert wrappers(model) == before
+    held = {id(module) for module in model.modules()}
+    assert all(id(block) in held for block in original)
+    model.get_parameter(next(name for name, _ in model.named_parameters() if "norm1.weight" in name)).zero_()
+    assert not torch.allclose(model(x), expected)
+
+
+@torch.no_grad()
+def test_a_compiled_wrapper_stays_compiled():
+    model = two_blocks().eval()
+    exda.patch(model)
+    counter = torch._dynamo.testing.CompileCounter()
+    model.blocks[0].attn = torch.compile(model.blocks[0].attn, backend=counter)
+    exda.unpatch(model)
+    model(image())
+    assert counter.frame_count == 1
+    assert len(exda.patch(copy.deepcopy(model)).near_misses) == 1
+
+
+class Wrapping(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return 2 * self.inner(x)
+
+
+def replaced_forward(attention):
+    forward = attention.forward
+    attention.forward = lambda x: 2 * forward(x)
+    return attention
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def parametrised(attention):
+    return parametrize.register_parametrization(attention, "temperature", Doubled())
+
+
+def traced(attention):
+    return torch.jit.trace(attention, torch.randn(1, 8, 5, 7), check_trace=False)
+
+
+REFUSED = {
+    "forward": (replaced_forward, r"blocks\.1\.attn: its forward was replaced"),
+    "parametrised": (parametrised, r"blocks\.1\.attn: its temperature is no parameter any more"),
+    "traced": (traced, r"blocks\.1\.attn: ExDAAttention is scripted or traced"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_the_model_as_it_was(change, message):
+    model = two_blocks()
+    report = exda.patch(model)
+    model.blocks[1].attn = change(model.blocks[1].attn)
+    for give_back in (exda.unpatch, lambda model: undo(model, report)):
+        with unchanged(model), pytest.raises(exda.WrappedModelError, match=message) as error:
+            give_back(model)
+        assert "Nothing was changed" in str(error.value)
+
+
+def test_a_block_whose_forward_was_replaced():
+    model = fusion.two_blocks()
+    exda.fuse(model)
+    replaced_forward(model.blocks[1])
+    with unchanged(model), pytest.raises(exda.WrappedModelError, match=r"blocks\.1: its forward was replaced"):
+        exda.unfuse(model)
+
+
+@torch.no_grad()
+def test_a_wrapper_of_ones_own():
+    model, x = two_blocks().eval(), image(5, 7)
+    model.blocks[0].attn = Wrapping(model.blocks[0].attn)
+    host = model(x)
+    exda.patch(model)
+    train_new_parameters(model)
+    exda.unpatch(model)
+    assert torch.equal(model(x), host)
+
+
+class TestHooks:
+    """As accelerate's, which take the forward's place on the instance and move weights around every call."""
+
+    @pytest.mark.parametrize("duplicate", [lambda model: model, copy.deepcopy])
+    @torch.no_grad()
+    def test_are_those_of_the_host_afterwards(self, duplicate):
+        accelerate = pytest.importorskip("accelerate")
+        model, x = two_blocks().eval(), image(5, 7)
+        host = model(x)
+        exda.patch(model)
+        for attention in (block.attn for block in model.blocks):
+            accelerate.hooks.add_hook_to_module(attention, Counting())
+        model = duplicate(model)
+        counter = model.blocks[0].attn._hf_hook
+        model(x)
+        exda.unpatch(model)
+        torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
+        assert model.blocks[0].attn._hf_hook is counter
+        assert counter.calls == 2
+        accelerate.hooks.remove_hook_from_module(model, recurse=True)
+        torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
+        assert counter.calls == 2
+
+    @torch.no_grad()
+    def test_offloaded_weights_come_for_the_host(self):
+        accelerate = pytest.importorskip("accelerate")
+        model, x = two_blocks().eval(), image(5, 7)
+        host = model(x)
+        exda.patch(model)
+        accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+        assert model.blocks[0].attn.temperature.is_meta
+        exda.unpatch(model)
+        assert model.blocks[0].attn.temperature.is_meta
+        torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
+
+    def test_attributes_that_were_added(self):
+        model = two_blocks()
+        exda.patch(model)
+        model.blocks[0].attn.rank = 4
+        model = pickle.loads(pickle.dumps(model))
+        exda.unpatch(model)
+        assert model.blocks[0].attn.rank == 4
+
+
+class Counting:
+    """A hook of accelerate's kind."""
+
+    no_grad = False
+
+    def __init__(self):
+        self.calls = 0
+
+    def init_hook(self, module):
+        return module
+
+    def pre_forward(self, module, *arguments, **keywords):
+        self.calls += 1
+        return arguments, keywords
+
+    def post_forward(self, module, output):
+        return output
+
+    def detach_hook(self, module):
+        return module
