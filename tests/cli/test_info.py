@@ -12,8 +12,8 @@ import exda_primitives as exda
 from exda_primitives.cli import app
 
 
-def info(path: Path) -> Result:
-    return CliRunner().invoke(app, ["info", str(path)], env={"COLUMNS": "200"})
+def info(path: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, ["info", str(path), *options], env={"COLUMNS": "200"})
 
 
 def rows(result: Result) -> dict[str, str]:
@@ -62,3 +62,35 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert str(path) in result.output
     assert "Traceback" not in result.output
+
+
+def of_a_trainer(path: Path, **entries: dict[str, torch.Tensor]) -> Path:
+    torch.save(entries, path)
+    return path
+
+
+def test_a_half_patched_trainers_file(tmp_path: Path) -> None:
+    model = patched()
+    exda.unpatch(host := patched())
+    path = of_a_trainer(tmp_path / "net_g.pth", params=model.state_dict(), params_ema=host.state_dict())
+    refused = info(path)
+    assert refused.exit_code == 1
+    assert "'params' is of a patched network" in refused.output
+    assert "ExDA" in rows(info(path, "--param-key", "params"))
+    assert "ExDA" not in rows(info(path, "--param-key", "params_ema"))
+
+
+def test_a_file_from_before_configurations_were_in_it(tmp_path: Path) -> None:
+    state = {name: each for name, each in patched().state_dict().items() if not name.endswith("_extra_state")}
+    path = of_a_trainer(tmp_path / "old.pth", params={**state, "leftover.weight": torch.zeros(1)})
+    for given, why in (
+        ([], "does not say with which configuration"),
+        (["--patched-with", "tokens=2"], "has beside it leftover"),
+        (["--patched-with", "token=2", "--ignore", "leftover*"], "no such keyword"),
+        (["--patched-with", "tokens=3", "--ignore", "leftover*"], "does not fit its weights"),
+    ):
+        refused = info(path, *given)
+        assert refused.exit_code == 1
+        assert why in refused.output
+    shown = rows(info(path, "--patched-with", "tokens=2,stride=4", "--ignore", "leftover*"))
+    assert re.search(r"ExDAConfig\(tokens=2, stride=4", shown["ExDA"])

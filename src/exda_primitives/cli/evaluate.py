@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from .command import command_line
 from .errors import stoppable
 from .names import printable
-from .networks import HELP, checkpoint_file
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import opened
 from .source import Adapters, run_adapters
 
@@ -76,6 +76,10 @@ def evaluate(
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever results are there.")] = False,
+    any_host: AnyHost = False,
+    param_key: ParamKey = None,
+    patched_with: PatchedWith = None,
+    ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
     """PSNR and SSIM by the protocol of a repository: its crop, channel, rounding, window and noise.
@@ -102,7 +106,10 @@ def evaluate(
     check_writable(out)
     run_adapters(adapter)
     weights = checkpoint_file(checkpoint)
-    network, published, restorer = _network(weights, model, patch, where, half, tile, benchmark)
+    reading = Reading(param_key, ignore, patched_with)
+    network, published, restorer = _network(
+        weights, reading, model, patch, where, half, tile, benchmark, any_host=any_host
+    )
     cases = source.cases(restorer.channels)
     wanted = chosen(cases, degradation or ())
     names = list(dict.fromkeys(case.degradation for case in cases if case.degradation in wanted))
@@ -194,28 +201,28 @@ class Source:
 
 def _network(
     checkpoint: Path,
+    reading: Reading,
     name: str,
     patch: Path | None,
     device: torch.device,
     half: bool,
     tile: int | None,
     benchmark: str | None,
+    *,
+    any_host: bool,
 ) -> tuple[Mapping[str, Any], Published | None, Restorer]:
     import torch  # noqa: PLC0415
 
-    from ..checkpoints import load  # noqa: PLC0415
     from ..evaluation import published_for  # noqa: PLC0415
     from ..evaluation.record import file_digest  # noqa: PLC0415
-    from ..models import create, identify  # noqa: PLC0415
+    from ..models import identify  # noqa: PLC0415
     from ..restoration import Restorer  # noqa: PLC0415
     from ..restoration.extra import psutil  # noqa: PLC0415
 
     # Now rather than after the checkpoint.
     psutil()
-    identity = identify(checkpoint)
-    network = create(name, checkpoint=checkpoint)
-    if patch is not None:
-        load(network, patch)
+    identity = identify(checkpoint, **reading.arguments())
+    network = network_of(checkpoint, reading, name, patch, any_host=any_host)
     about = {
         "architecture": identity.architecture.name,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

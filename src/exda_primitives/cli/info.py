@@ -9,11 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from .names import printable
-from .networks import HELP, checkpoint_file
+from .networks import HELP, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file
 from .source import Adapters, run_adapters
 
 
-def info(checkpoint: Annotated[str, typer.Argument(help=f"Weights: {HELP}.")], adapter: Adapters = None) -> None:
+def info(
+    checkpoint: Annotated[str, typer.Argument(help=f"Weights: {HELP}.")],
+    param_key: ParamKey = None,
+    patched_with: PatchedWith = None,
+    ignore: Ignore = None,
+    adapter: Adapters = None,
+) -> None:
     """Say which network a checkpoint is of, how that is configured, and what the file holds besides."""
     from ..checkpoints.contents import read_checkpoint  # noqa: PLC0415
     from ..checkpoints.described import described  # noqa: PLC0415
@@ -24,14 +30,15 @@ def info(checkpoint: Annotated[str, typer.Argument(help=f"Weights: {HELP}.")], a
     run_adapters(adapter)
     table = Table("", "", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.columns[1].overflow = "fold"
-    contents = read_checkpoint(checkpoint_file(checkpoint))
+    reading = Reading(param_key, ignore, patched_with).arguments()
+    contents = read_checkpoint(checkpoint_file(checkpoint), reading["param_key"]).without(reading["ignore"])
     numbers = sum(tensor.numel() for tensor in contents.tensors.values())
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in contents.tensors.values()})
     table.add_row("file", printable(contents.path))
     table.add_row("tensors", f"{len(contents.tensors)}, {numbers:,} numbers, {', '.join(kinds)}")
     header = read_header(contents) if contents.is_ours else None
     if header is None or header.whole:
-        identity = identity_of(contents)
+        identity = identity_of(contents, reading["config"])
         held = identity.held
         table.add_row("wrapping", contents.wrapping or "none")
         table.add_row("prefix", identity.prefix or "none")

@@ -15,7 +15,7 @@ from .command import command_line
 from .devices import named_device
 from .errors import stoppable
 from .names import printable
-from .networks import HELP, checkpoint_file
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import opened
 from .source import Adapters, run_adapters
 
@@ -52,6 +52,10 @@ def inspect(
     seed: Annotated[int, typer.Option(help="Of the degradations and the projections.", min=0)] = 0,
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    any_host: AnyHost = False,
+    param_key: ParamKey = None,
+    patched_with: PatchedWith = None,
+    ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
     """Find out whether a model's attentions know how a picture is degraded.
@@ -69,7 +73,8 @@ def inspect(
         raise typer.BadParameter("pictures are either degraded or labelled by their folders", param_hint="--degrade")
     free(out)
     run_adapters(adapter)
-    network, about = _network(model, patch)
+    reading = Reading(param_key, ignore, patched_with)
+    network, about = _network(model, reading, patch, any_host=any_host)
     network.to(where)
     pictures = _pictures(network, images, degrade, labels_from_folders, size, seed)
     question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
@@ -102,17 +107,13 @@ def inspect(
     console.print(printable(f"written to {out}: {written}"), markup=False, highlight=False, soft_wrap=True)
 
 
-def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def _network(name: str, reading: Reading, patch: Path | None, *, any_host: bool) -> tuple[nn.Module, dict[str, Any]]:
     """The network, and what the result says of it."""
-    from ..checkpoints import load  # noqa: PLC0415
-    from ..models import create  # noqa: PLC0415
-
     weights = checkpoint_file(name)
-    network = create(checkpoint=weights)
+    network = network_of(weights, reading, patch=patch, any_host=any_host)
     # The name that was given: that of the demo's file says nothing.
     about: dict[str, Any] = {"model": Path(name).name, "model_sha256": fingerprint(weights)}
     if patch is not None:
-        load(network, patch)
         about |= {"patch": patch.name, "patch_sha256": fingerprint(patch)}
     return network, about | {"exda": configuration(network)}
 

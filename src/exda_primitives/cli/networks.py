@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 HELP = (
     "a .pth, .ckpt or .safetensors file; or demo, the package's own small ExDA network, or demo-host, the same without"
@@ -17,3 +23,66 @@ def checkpoint_file(name: str) -> Path:
     if name in _DEMO:
         return Path(str(resources.files("exda_primitives") / "demo" / "data" / _DEMO[name]))
     return Path(name)
+
+
+ParamKey = Annotated[
+    str | None, typer.Option(help="Entry of the checkpoint that holds the weights, where there are several.")
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(help="Names in the checkpoint, a pattern, that the network does not use. As often as needed."),
+]
+PatchedWith = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OPTION=VALUE,...",
+        help="With which options it was patched, where the checkpoint does not say: tokens=2,value_position=after; "
+        "none named: the default ones.",
+    ),
+]
+AnyHost = Annotated[
+    bool, typer.Option("--any-host", help="Take ExDA weights that were trained on a host with other weights, too.")
+]
+
+
+class Reading(NamedTuple):
+    """How a checkpoint is read, as the options of a command say it."""
+
+    param_key: str | None
+    ignore: list[str] | None
+    patched_with: str | None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keywords of ``exda.models.create`` and ``identify``.
+
+        Raises:
+            ConfigError: for options that do not exist.
+        """
+        return {"param_key": self.param_key, "ignore": self.ignore, "config": _config(self.patched_with)}
+
+
+def network_of(
+    weights: Path, reading: Reading, name: str = "auto", patch: Path | None = None, *, any_host: bool = False
+) -> nn.Module:
+    """The network that a checkpoint is of, with the ExDA weights of another file, if any."""
+    from ..checkpoints import load  # noqa: PLC0415
+    from ..models import create  # noqa: PLC0415
+
+    network = create(name, checkpoint=weights, **reading.arguments())
+    if patch is not None:
+        load(network, patch, any_host=any_host)
+    return network
+
+
+def _config(options: str | None) -> Any:
+    from ..patching.options import configured  # noqa: PLC0415
+
+    if options is None:
+        return None
+    pairs = [each.partition("=") for each in options.split(",") if each.strip()]
+    given: Any = {key.strip(): _plain(value.strip()) for key, _, value in pairs}
+    return configured("--patched-with", None, {"init": "paper", **given})
+
+
+def _plain(value: str) -> int | str:
+    return int(value) if value.isdecimal() else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from .networks import HELP, checkpoint_file
+from .networks import HELP, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .source import Adapters, failing_by_line, run, run_adapters
 
 if TYPE_CHECKING:
@@ -23,17 +23,20 @@ def plan(
             help=f"FILE.py:Class, a network class (or function) without arguments; or a checkpoint: {HELP}."
         ),
     ],
+    param_key: ParamKey = None,
+    patched_with: PatchedWith = None,
+    ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
     """Say which attentions of a model would be patched, what only looks like one and why, and what it costs."""
-    from ..models import create  # noqa: PLC0415
     from ..patching import plan as plan_model  # noqa: PLC0415
     from ..patching.table import print_report  # noqa: PLC0415
 
     run_adapters(adapter)
     file, colon, name = model.rpartition(":")
     from_source = bool(colon) and file.endswith(".py")
-    network = _from_source(Path(file), name) if from_source else create(checkpoint=checkpoint_file(model))
+    reading = Reading(param_key, ignore, patched_with)
+    network = _from_source(Path(file), name) if from_source else network_of(checkpoint_file(model), reading)
     report = plan_model(network)
     print_report(report, Console())
     if not report.matches and not report.present:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +15,13 @@ from rich.table import Table
 from .devices import named_device
 from .errors import stoppable
 from .names import printable
-from .networks import HELP, checkpoint_file
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import print_left_out
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ..restoration import Restorer
     from ..restoration.files import Done, Job, Skipped
@@ -55,6 +56,10 @@ def restore(
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    any_host: AnyHost = False,
+    param_key: ParamKey = None,
+    patched_with: PatchedWith = None,
+    ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
     """Restore photographs of any size: PNG, JPEG, TIFF, WebP; 8 or 16 bits; ICC profile, EXIF, XMP and text are kept.
@@ -71,8 +76,12 @@ def restore(
     console = Console()
     work = work_for(source, target)
     run_adapters(adapter)
-    weights = checkpoint_file(checkpoint)
-    restorer = _restorer(weights, model, patch, named_device(device), half, tile, overlap, memory)
+    reading = Reading(param_key, ignore, patched_with)
+
+    def network() -> nn.Module:
+        return network_of(checkpoint_file(checkpoint), reading, model, patch, any_host=any_host)
+
+    restorer = _restorer(network, named_device(device), half, tile, overlap, memory)
     for why, names in work.left_out.items():
         print_left_out(why, names, console)
     results: list[Done | Skipped] = list(work.skipped)
@@ -113,9 +122,7 @@ def restore(
 
 
 def _restorer(
-    checkpoint: Path,
-    name: str,
-    patch: Path | None,
+    network: Callable[[], nn.Module],
     device: torch.device,
     half: bool,
     tile: int | None,
@@ -124,18 +131,13 @@ def _restorer(
 ) -> Restorer:
     import torch  # noqa: PLC0415
 
-    from ..checkpoints import load  # noqa: PLC0415
-    from ..models import create  # noqa: PLC0415
     from ..restoration import Restorer  # noqa: PLC0415
     from ..restoration.extra import psutil, pyvips  # noqa: PLC0415
 
     # Now rather than after the checkpoint, or at the first picture.
     pyvips(), psutil()
-    network = create(name, checkpoint=checkpoint)
-    if patch is not None:
-        load(network, patch)
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
-    return Restorer(network.to(device), tile=tile, overlap=overlap, memory=memory, dtype=dtype)
+    return Restorer(network().to(device), tile=tile, overlap=overlap, memory=memory, dtype=dtype)
 
 
 def _size(job: Job) -> int:
