@@ -64,7 +64,7 @@ class FusedBlock(StandIn):
     def _replicate_for_data_parallel(self) -> FusedBlock:
         replica = super()._replicate_for_data_parallel()
         (host,) = self._host
-        of_host = host._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        of_host = host._replicate_for_data_parallel()
         of_host._modules = replica._modules
         replica._host = (of_host,)
         return replica

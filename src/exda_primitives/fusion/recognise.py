@@ -24,10 +24,12 @@ from .portrait import portrait
 from .report import LeftAlone
 from .steps import AttentionStep, GatedStep, Step, part_of
 
-# Odd sizes; the second map's variance is near the eps of the usual norms, so that eps shows; the third is longer than
-# the windows in use (up to 64).
-_SIZES = ((2, 7, 13), (1, 9, 6), (1, 3, 80))
+# Odd sizes first, then what the usual windows divide, for blocks whose parts have some; the second map's variance is
+# near the eps of the usual norms, so that eps shows; the third is longer than the windows in use (up to 64).
+_SIZES = (((2, 7, 13), (1, 9, 6), (1, 3, 80)), ((2, 16, 32), (1, 32, 16), (1, 16, 80)))
 _SCALES = (1.0, 3e-3, 1.0)
+
+Sizes = tuple[tuple[int, int, int], ...]
 
 
 class Block(NamedTuple):
@@ -103,29 +105,35 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
         return f"it has parameters or buffers of its own ({', '.join(own)})"
     if problem := signature_problem(block, 1, "a block"):
         return problem
+    failures = []
     with quietly():
-        try:
-            (copy,) = detached((block,), torch.float64)
-            generator = torch.Generator().manual_seed(0)
-            _randomise(copy, generator)
-            channels = next(iter(held.values())).channels
-            maps = tuple(
-                scale * torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
-                for (batch, height, width), scale in zip(_SIZES, _SCALES, strict=True)
-            )
-            calls = _calls(copy, maps[0])
-            pairs = list(zip(calls[::2], calls[1::2], strict=False))
-            silent = {name for name, part in _parts_of(copy) if [*part.parameters()]} - {*calls}
-            if len(calls) % 2 or len(set(calls)) < len(calls) or silent:
-                return (
-                    f"it calls {', '.join(calls) or 'none of its parts'}: expected norm, function, norm, function, "
-                    f"..., each once"
-                )
-            if problem := _difference(copy, pairs, maps):
-                return problem
-            return _kinds(block, copy, pairs, held, maps)
-        except Exception as error:
-            return f"a copy of it could not be probed ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        for sizes in _SIZES:
+            try:
+                return _probed(block, held, sizes)
+            except Exception as error:
+                failures.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    tried = " or of ".join(f"{height} x {width}" for (_, height, width), *_ in _SIZES)
+    return f"a copy of it could not be probed on maps of {tried} pixels ({failures[-1]})"
+
+
+def _probed(block: nn.Module, held: Mapping[str, Attention], sizes: Sizes) -> tuple[Step, ...] | str:
+    (copy,) = detached((block,), torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    _randomise(copy, generator)
+    channels = next(iter(held.values())).channels
+    maps = tuple(
+        scale * torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
+        for (batch, height, width), scale in zip(sizes, _SCALES, strict=True)
+    )
+    calls = _calls(copy, maps[0])
+    pairs = list(zip(calls[::2], calls[1::2], strict=False))
+    silent = {name for name, part in _parts_of(copy) if [*part.parameters()]} - {*calls}
+    if len(calls) % 2 or len(set(calls)) < len(calls) or silent:
+        called = ", ".join(calls) or "none of its parts"
+        return f"it calls {called}: expected norm, function, norm, function, ..., each once"
+    if problem := _difference(copy, pairs, maps):
+        return problem
+    return _kinds(block, copy, pairs, held, maps)
 
 
 def _randomise(copy: nn.Module, generator: torch.Generator) -> None:

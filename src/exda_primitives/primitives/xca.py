@@ -117,7 +117,7 @@ class ExDAXCAttention(ExDAModule):
         return {key: held for key, held in self.__dict__.items() if key != "_told"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_told": threading.local()})
+        super().__setstate__({**state, "_told": threading.local()})  # type: ignore[no-untyped-call]
 
     def _bias(self) -> bool:
         return self.part("qkv").bias is not None
