@@ -25,6 +25,12 @@ STAGES = ("about", "compile", "correct", "gradients", "harness", "host", "networ
 _LENGTH = 400
 _TRACE = 1200
 """Characters of an error and of where it happened that a row holds."""
+_SHARE = 0.85
+"""Of a stage's time in which it begins something new."""
+_STDERR = 2
+"""What is written into the log, whoever has taken ``sys.stderr``."""
+_SECONDS = 600.0
+"""Of one that is run by hand."""
 
 
 @dataclass
@@ -52,10 +58,13 @@ class Run:
 
     @contextmanager
     def surviving(self, **where: Any) -> Iterator[None]:
-        """Makes a row of an error in the region, unless the GPU is lost to this process.
+        """Makes a row of an error in the region.
 
         Args:
             where: what was tried, for the row.
+
+        Raises:
+            RuntimeError: PyTorch's own, where no kernel can run in this process any more.
         """
         # Without a GPU nothing that follows can be done.
         device = self.device
@@ -63,11 +72,10 @@ class Run:
             yield
         except Exception as error:
             self.rows.write("error", **where, **described(error))
-            if _is_lost(error):
-                raise
         else:
             return
         # Outside of the clause above: the error holds on to all that it was raised amidst.
+        device.wait()
         tidy(device.torch)
 
 
@@ -124,20 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-_SHARE = 0.85
-"""Of a stage's time in which it begins something new."""
-_STDERR = 2
-"""What is written into the log, whoever has taken ``sys.stderr``."""
-_SECONDS = 600.0
-"""Of one that is run by hand."""
-
-
 def described(error: BaseException) -> dict[str, str]:
     """In words."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return {"error": text[:_LENGTH], "trace": "".join(traceback.format_exception(error))[-_TRACE:]}
-
-
-def _is_lost(error: Exception) -> bool:
-    """Whether no kernel can start in this process any more."""
-    return "CUDA error" in str(error)
