@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError
+from ..errors import AlreadyPatchedError, ConfigError, NoMatchError, NotPatchedError, RootModuleError
 from ..primitives import ExDAConfig, ExDAModule
 from .copies import has_weights
 from .plan import draft
@@ -229,6 +229,14 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     # Parameters made in inference mode could never be trained.
     with torch.inference_mode(False):
         replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
+    wanted = replacement.part(replacement.PARTS[-1]).weight.device
+    for name, parameter in replacement.new_parameters().items():
+        if parameter.device != wanted:
+            raise ConfigError(
+                f"{found.names[0]}: its new {name} came out on {parameter.device}, where the attention is on {wanted}: "
+                f"something puts all parameters there while it is active, as accelerate's init_empty_weights does. "
+                f"Nothing was changed. Patch outside of it, or build the model inside as well."
+            )
     if verify and has_weights(replacement):
         verify_pair(found.module, replacement, found.family)
     return replacement
