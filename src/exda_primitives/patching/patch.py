@@ -105,7 +105,7 @@ def unpatch(model: nn.Module) -> tuple[str, ...]:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules, and for an attention whose forward somebody
             replaced since; what ``torch.compile`` or ``checkpoint_wrapper`` wrapped since holds the host then.
     """
-    target, _ = unwrap(model)
+    target, _ = unwrap(model, "unpatch")
     ours = patched_attentions(target)
     if not ours:
         raise NotPatchedError(f"{type(target).__name__} holds no attention that exda.patch put there.")
@@ -140,7 +140,7 @@ def undo(model: nn.Module, report: Report) -> None:
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     # What was wrapped since has other names.
     names = {canonical(name) for name in names}
-    target, _ = unwrap(model)
+    target, _ = unwrap(model, "unpatch")
     ours = {name: module for name, module in patched_attentions(target).items() if canonical(name) in names}
     give_back(target, ours, "unpatch")
 
