@@ -10,7 +10,7 @@ from torch.nn.modules import module as global_hooks
 import exda_primitives as exda
 
 from .hosts import MDTA
-from .models import Net, image, two_blocks
+from .models import Net, image, restormer, two_blocks
 from .unchanged import unchanged
 
 
@@ -125,3 +125,36 @@ def test_what_cannot_be_copied_is_refused_with_the_cause():
     assert near_miss.name == "blocks.0.attn"
     assert "copy" in near_miss.reason
     assert "deepcopy" in near_miss.reason
+
+
+class TestEmptyWeights:
+    """accelerate's init_empty_weights puts every parameter on the meta device that a module registers."""
+
+    def test_a_model_that_is_built_inside(self):
+        accelerate = pytest.importorskip("accelerate")
+        with accelerate.init_empty_weights():
+            model = two_blocks()
+            assert len(exda.patch(model).matches) == 2
+            exda.fuse(restormer())
+        assert all(parameter.is_meta for parameter in model.parameters())
+        other = two_blocks()
+        exda.patch(other)
+        model.load_state_dict(other.state_dict(), assign=True)
+        x = image()
+        assert torch.equal(model(x), other(x))
+
+    def test_a_model_with_weights(self):
+        accelerate = pytest.importorskip("accelerate")
+        model = two_blocks()
+        with accelerate.init_empty_weights(), unchanged(model, random_numbers=False):
+            assert len(exda.plan(model).matches) == 2
+            with pytest.raises(exda.ConfigError, match=r"blocks\.0\.attn: its new .* on meta.*init_empty_weights"):
+                exda.patch(model)
+
+
+def test_parameters_made_in_inference_mode_train():
+    model = two_blocks()
+    with torch.inference_mode():
+        exda.patch(model)
+    model(image()).sum().backward()
+    assert all(parameter.grad is not None for parameter in exda.new_parameters(model))

@@ -185,6 +185,14 @@ def test_refused_with_the_model_as_it_was(change, message):
         assert "Nothing was changed" in str(error.value)
 
 
+def test_a_part_in_data_parallel():
+    model = two_blocks()
+    exda.patch(model)
+    model.blocks[1].attn = nn.DataParallel(model.blocks[1].attn)
+    with unchanged(model), pytest.raises(exda.WrappedModelError, match=r"blocks\.1\.attn: .*Unpatch before wrapping"):
+        exda.unpatch(model)
+
+
 def test_a_block_whose_forward_was_replaced():
     model = fusion.two_blocks()
     exda.fuse(model)

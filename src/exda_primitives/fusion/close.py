@@ -19,14 +19,22 @@ def is_close(found: object, expected: Tensor) -> bool:
     return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
-def computes(module: nn.Module, formula: Map, maps: tuple[Tensor, ...]) -> bool:
-    """Whether a module is this function of a map, in training as in eval mode (in which it is left)."""
+def observed(module: nn.Module, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, object]] | None:
+    """What a module makes of maps, in training and then in eval mode (in which it is left); None where it draws.
+
+    What is dropped rarely might not be dropped here: that numbers are drawn shows.
+    """
+    found = []
     for training in (True, False):
         module.train(training)
         for x in maps:
             with OwnRandomNumbers() as numbers:
-                found = module(x.clone())
-            # What is dropped rarely might not be dropped here: that numbers are drawn shows.
-            if not is_close(found, formula(x)) or not numbers.drew_as(OwnRandomNumbers()):
-                return False
-    return True
+                found.append((x, module(x.clone())))
+            if not numbers.drew_as(OwnRandomNumbers()):
+                return None
+    return found
+
+
+def computes(pairs: list[tuple[Tensor, object]], formula: Map) -> bool:
+    """Whether this function of a map makes what was observed."""
+    return all(is_close(found, formula(x)) for x, found in pairs)

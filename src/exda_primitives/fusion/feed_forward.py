@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..ops.reference import step
 from ..ops.terms import GatedTerms
-from .close import computes
+from .close import computes, observed
 
 
 def gated_convolutions(module: nn.Module, maps: tuple[Tensor, ...]) -> tuple[str, str, str] | None:
@@ -23,10 +23,13 @@ def gated_convolutions(module: nn.Module, maps: tuple[Tensor, ...]) -> tuple[str
     convolutions = {name: child for name, child in held.items() if type(child) is nn.Conv2d}
     if len(held) != 3 or len(convolutions) != 3 or [*module.parameters(recurse=False), *module.buffers()]:
         return None
-    for names in permutations(convolutions, 3):
-        terms = GatedTerms(*(convolutions[name] for name in names))
-        if _fits(terms, maps[0].shape[1]) and computes(module, partial(step.gated, terms=terms), maps):
-            return names
+    found = [(names, GatedTerms(*(convolutions[name] for name in names))) for names in permutations(convolutions, 3)]
+    fitting = [(names, terms) for names, terms in found if _fits(terms, maps[0].shape[1])]
+    seen = observed(module, maps) if fitting else None
+    if seen is not None:
+        for names, terms in fitting:
+            if computes(seen, partial(step.gated, terms=terms)):
+                return names
     return None
 
 

@@ -12,6 +12,7 @@ from ..errors import ConfigError, ImageError, some_of
 from ..restoration.network import MULTIPLE, inferring, known_multiple
 from ..restoration.padding import pad
 from .attentions import unwrapped
+from .layouts import channels_first
 
 
 class Call(NamedTuple):
@@ -19,9 +20,9 @@ class Call(NamedTuple):
 
     Attributes:
         attention: that was called.
-        inputs: its tensors, as they were before the call.
+        inputs: its tensors, as they were before the call; maps (1, C, H, W) or tokens (1, N, C), whatever it takes.
         options: its other arguments, by name.
-        output: of the call.
+        output: of the call, likewise.
     """
 
     attention: nn.Module
@@ -105,14 +106,15 @@ def _watched(attentions: Mapping[str, nn.Module], read: Reader, latest: dict[str
 
 def _hooks(name: str, module: nn.Module, read: Reader, latest: dict[str, Tensor]) -> Iterator[Any]:
     received: list[tuple[Tensor, ...]] = []
+    laid = channels_first(module)
 
     def before(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         # A copy: the official histogram attention writes into its input.
-        received[:] = [tuple(x.clone() for x in (*inputs, *options.values()) if isinstance(x, Tensor))]
+        received[:] = [tuple(laid(x.clone()) for x in (*inputs, *options.values()) if isinstance(x, Tensor))]
 
     def after(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> None:
         others = {key: value for key, value in options.items() if not isinstance(value, Tensor)}
-        latest[name] = read(Call(module, received.pop(), others, output)).cpu()
+        latest[name] = read(Call(module, received.pop(), others, laid(output))).cpu()
 
     yield module.register_forward_pre_hook(before, with_kwargs=True)
     yield module.register_forward_hook(after, with_kwargs=True)

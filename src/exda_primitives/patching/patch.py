@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from ..errors import AlreadyPatchedError, NoMatchError, NotPatchedError, RootModuleError, condensed
+from ..errors import AlreadyPatchedError, ConfigError, NoMatchError, NotPatchedError, RootModuleError, condensed
 from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from .copies import has_weights
 from .options import configured
@@ -124,7 +124,7 @@ def unpatch(model: nn.Module, *, include: Patterns = None, exclude: Patterns = N
             replaced since; what ``torch.compile`` or ``checkpoint_wrapper`` wrapped since holds the host then.
         PatternError: for a pattern that selects nothing of what is patched.
     """
-    target, _ = unwrap(model)
+    target, _ = unwrap(model, "unpatch")
     ours = patched_attentions(target)
     if not ours:
         raise NotPatchedError(f"{type(target).__name__} holds no attention that exda.patch put there.")
@@ -175,7 +175,7 @@ def undo(model: nn.Module, report: Report) -> None:
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     # What was wrapped since has other names.
     names = {canonical(name) for name in names}
-    target, _ = unwrap(model)
+    target, _ = unwrap(model, "unpatch")
     ours = {name: module for name, module in patched_attentions(target).items() if canonical(name) in names}
     give_back(target, ours, "unpatch")
 
@@ -218,6 +218,14 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     # Parameters made in inference mode could never be trained.
     with torch.inference_mode(False):
         replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
+    wanted = replacement.part(replacement.PARTS[-1]).weight.device
+    for name, parameter in replacement.new_parameters().items():
+        if parameter.device != wanted:
+            raise ConfigError(
+                f"{found.names[0]}: its new {name} came out on {parameter.device}, where the attention is on {wanted}: "
+                f"something puts all parameters there while it is active, as accelerate's init_empty_weights does. "
+                f"Nothing was changed. Patch outside of it, or build the model inside as well."
+            )
     if verify and has_weights(replacement):
         verify_pair(found.module, replacement, found.family)
     return replacement
