@@ -77,6 +77,11 @@ def files_below(
             yield from files_below(entry, failed, enter, above | {real})
 
 
+def is_something_else(path: Path) -> bool:
+    """Whether there is something that is no regular file: a folder, a device, or a pipe, for whose writer one waits."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def check_writable(folder: Path) -> None:
     """Makes sure, before the work, that files can be written into a folder, which need not be there yet.
 

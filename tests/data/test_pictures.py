@@ -340,3 +340,19 @@ class TestKindsOfFiles:
         except ImageError:
             return
         assert picture.shape[0] == 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.zip", "a.npz"])
+def test_nobody_is_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    opened = read_picture if name.endswith("png") else open_pictures
+    with pytest.raises(ImageError, match=rf"{name} is no regular file"):
+        opened(tmp_path / name)
+
+
+def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png", "sub/._b.png"):
+        write_picture(tmp_path / name)
+    pictures = open_pictures(tmp_path)
+    assert pictures.names == ("a.png",)
+    assert pictures.left_out == (".ipynb_checkpoints/a-checkpoint.png", "sub/._b.png")

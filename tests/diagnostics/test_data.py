@@ -1,5 +1,6 @@
 """Where digits come from, and what is no source of any."""
 
+import os
 import struct
 import sys
 from contextlib import suppress
@@ -120,3 +121,9 @@ def test_places_that_hold_nothing(elsewhere: Path) -> None:
         load_digits(Path("nowhere.npz"))
     with pytest.raises(ConfigError, match=r"no MNIST of torchvision there .*--download fetches it"):
         load_digits(elsewhere)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "digits.npz")
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_digits(tmp_path / "digits.npz")

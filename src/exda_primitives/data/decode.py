@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..errors import ImageError
+from ..files import is_something_else
 from ..restoration.images import MAX_PIXELS
 from ..restoration.orientation import orientation_of_xmp, upright
 
@@ -47,8 +47,7 @@ def read_picture(path: Path, channels: Channels = 3) -> Tensor:
     Raises:
         ImageError: for a file that is missing, damaged, no picture or too large.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        # A pipe that nobody writes to would be waited for.
+    if is_something_else(path):
         raise ImageError(f"{path} is no regular file")
     try:
         with path.open("rb") as file:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ImageError, some_of
-from ..files import files_below
+from ..files import files_below, is_something_else
 from .decode import Channels, decode, from_array, is_picture, read_picture
 
 MAX_BYTES = 2**30
@@ -178,6 +178,8 @@ def open_pictures(path: str | Path, channels: Channels = 3) -> Pictures:
         return FolderPictures(path, channels)
     if not path.exists():
         raise ImageError(f"{path} does not exist")
+    if is_something_else(path):
+        raise ImageError(f"{path} is no regular file")
     kinds = {".zip": ZipPictures, ".npz": ArrayPictures}
     if path.suffix.lower() not in kinds:
         raise ImageError(f"{path} is neither a folder nor a .zip or .npz")

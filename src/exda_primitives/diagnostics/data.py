@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..extras import imported
+from ..files import is_something_else
 
 DEFAULT_FOLDER = Path("data")
 """Where torchvision's MNIST is looked for when no place is given: the folder of torchvision's own examples."""
@@ -57,6 +58,8 @@ def load_digits(data: Path | None = None, *, download: bool = False) -> Digits:
 
 
 def _from_npz(path: Path) -> Digits:
+    if is_something_else(path):
+        raise ConfigError(f"{path}: cannot be read as digits: it is no regular file")
     try:
         with np.load(path, allow_pickle=False) as held:
             images = held["images"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..errors import ExDAError, ImageError, some_of
-from ..files import check_writable, files_below
+from ..files import check_writable, files_below, is_something_else
 from .images import SUFFIXES, format_for, read, write
 from .network import Restored, Restorer
 
@@ -123,8 +122,11 @@ def _work_below(source: Path, target: Path) -> Work:
 
     for path in files_below(source, failed, enter):
         # A link that leads nowhere is missed by name when it is read.
-        readable = os.path.isfile(path) or not os.path.exists(path)
-        reasons = {HIDDEN: _is_hidden(path), FOREIGN: path.suffix.lower() not in SUFFIXES, NO_FILE: not readable}
+        reasons = {
+            HIDDEN: _is_hidden(path),
+            FOREIGN: path.suffix.lower() not in SUFFIXES,
+            NO_FILE: is_something_else(path),
+        }
         why = next((reason for reason, holds in reasons.items() if holds), None)
         (found if why is None else left_out.setdefault(why, [])).append(path)
     named = {
