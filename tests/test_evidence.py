@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from benchmarks.claims import awareness, files, overhead, quality, values
@@ -23,8 +24,10 @@ from benchmarks.claims.verdicts import (
     gain,
     log_ratios,
     only_before,
+    pairs_for,
     size,
     together,
+    visible,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -272,6 +275,22 @@ def test_a_single_pair_decides_nothing():
     assert (found.low, found.high) == (-math.inf, math.inf)
     assert DECIBEL.interval(found) == "+5.00 (no interval)"
     assert effect(found, {"widened": found}) is SMALL
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 12])
+def test_what_so_many_pairs_see_is_seen_four_times_in_five(n):
+    generator = np.random.default_rng(n)
+    effect = visible(np.linspace(-1, 1, n).tolist())
+    deviation = np.linspace(-1, 1, n).std(ddof=1)
+    drawn = generator.normal(effect, deviation, (4000, n))
+    seen = np.mean([gain(each).low > 0 for each in drawn.tolist()])
+    assert seen == pytest.approx(0.8, abs=0.02)
+    # And so many are needed for it.
+    assert pairs_for(effect * 1.0001, deviation) == n
+
+
+def test_a_single_pair_sees_nothing():
+    assert visible([0.5]) == math.inf
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9))

@@ -7,14 +7,21 @@ import sys
 
 import pytest
 
+import exda_primitives
+
 SCRIPT = """
 import json, sys
-import torch
 import exda_primitives
+alone = sorted({name.split(".")[0] for name in sys.modules})
+missing = [name for name in exda_primitives.__all__ if not hasattr(exda_primitives, name)]
+import torch
 print(json.dumps({
+    "alone": alone,
     "loaded": sorted({name.split(".")[0] for name in sys.modules}),
     "cuda": torch.cuda.is_initialized(),
-    "exported": [name for name in exda_primitives.__all__ if not hasattr(exda_primitives, name)],
+    "missing": missing,
+    "listed": dir(exda_primitives),
+    "modules": exda_primitives.errors.__name__,
 }))
 """
 
@@ -41,4 +48,18 @@ def test_cuda_is_not_initialised(state):
 
 
 def test_every_exported_name_exists(state):
-    assert state["exported"] == []
+    assert state["missing"] == []
+    assert {"patch", "models", "ExDAConfig", "__version__"} <= set(state["listed"])
+    assert state["modules"] == "exda_primitives.errors"
+
+
+def test_pytorch_comes_with_the_first_name_that_is_asked_for(state):
+    assert "torch" not in state["alone"]
+    assert "torch" in state["loaded"]
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(AttributeError, match="module 'exda_primitives' has no attribute 'nothing'"):
+        exda_primitives.nothing  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        from exda_primitives import nothing  # noqa: F401

@@ -16,5 +16,5 @@ def test_the_module_of_figures() -> None:
 @pytest.mark.parametrize("extra", ["bench", "diagnose"])
 def test_a_missing_matplotlib_is_named(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ExDAError, match=rf'pip install "exda_primitives\[{extra}\]"'):
+    with pytest.raises(ExDAError, match=r'pip install "matplotlib>=3\.8"'):
         matplotlib_figure(extra)

@@ -20,5 +20,5 @@ def _infer(state: StateShapes) -> dict[str, Any]:
     return unet_arguments(state, "attn_g") | {"dual_pixel_task": "skip_conv.weight" in state}
 
 
-register_adapter(Backbone("histoformer", CHILDREN | _SKIPS, STAGES, multiple_of=8))
+register_adapter(Backbone("histoformer", CHILDREN | _SKIPS, STAGES, multiple_of=8, sorts=True))
 register_adapter(Architecture("histoformer", Histoformer, _infer, {"histoformer": _PUBLISHED}))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from scipy.optimize import brentq
+from scipy.stats import nct
 from scipy.stats import t as student
 
 from exda_primitives.errors import ExDAError
@@ -19,6 +21,8 @@ SHARE = 0.1
 NEGLIGIBLE = 0.05
 """Of the original's time: less than this is negligible."""
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Of the smallest effect that repeats are said to see: how often they would."""
 
 
 class Verdict(str, Enum):
@@ -64,6 +68,49 @@ def gain(differences: Sequence[float], repeats: int | None = None) -> Gain:
     if deviation is not None:
         half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
     return Gain(mean - half, mean, mean + half, n if repeats is None else repeats)
+
+
+def visible(differences: Sequence[float]) -> float:
+    """The smallest mean difference that as many pairs would separate from 0 with the probability ``POWER``.
+
+    By the two-sided paired t test whose interval is :func:`gain`'s, if the differences scatter normally with the
+    deviation that these have. Infinite for a single pair.
+
+    Raises:
+        ExDAError: for no differences, or one that is not finite.
+
+    Example:
+        >>> round(visible([0.1, -0.1, 0.2, 0.0, -0.2]), 2)  # a deviation of 0.158
+        0.26
+    """
+    _, deviation, n = spread(differences)
+    if deviation is None:
+        return math.inf
+    return deviation / math.sqrt(n) * shift(n)
+
+
+def shift(n: int) -> float:
+    """Mean of n pairs over its standard error at which their t test finds it with the probability ``POWER``."""
+    critical = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
+
+    def excess(mean: float) -> float:
+        # A mean above 0 that is found to be below 0 does not count.
+        return float(nct.sf(critical, n - 1, mean)) - POWER
+
+    return float(brentq(excess, 0, 3 * critical))
+
+
+def pairs_for(effect: float, deviation: float) -> int:
+    """How many pairs separate a mean difference from 0 with the probability ``POWER``.
+
+    Args:
+        effect: the mean difference, above 0.
+        deviation: of the differences, standard.
+    """
+    n = 2
+    while deviation / math.sqrt(n) * shift(n) > effect:
+        n += 1
+    return n
 
 
 def log_ratios(larger: Sequence[float], smaller: Sequence[float]) -> list[float]:

@@ -30,6 +30,8 @@ class FormName(str, Enum):
     CPU = "cpu"
     FIVE = "five"
     GPU = "gpu"
+    QUIET = "quiet"
+    SCRATCH = "scratch"
 
 
 @app.command()

@@ -10,7 +10,7 @@ import torch
 
 import exda_primitives as exda
 from exda_primitives.errors import ConfigError
-from exda_primitives.training import TrainConfig
+from exda_primitives.training import PrimitivesConfig, TrainConfig
 from exda_primitives.training.plan import parameters
 
 from .forms import COMPARED, PRIMITIVES, WIDENED, Form, Job
@@ -71,7 +71,8 @@ def counted(model: Mapping[str, Any], primitives: Mapping[str, Any] | None = Non
     with torch.device("meta"):
         net = exda.models.create("restormer", **model)
         if primitives is not None:
-            exda.patch(net, exda.ExDAConfig(**primitives))
+            told = PrimitivesConfig(**primitives)
+            exda.patch(net, told.options, include=told.include, exclude=told.exclude)
     return parameters(net)
 
 

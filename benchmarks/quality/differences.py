@@ -61,9 +61,15 @@ class Group:
         """
         return interval(self._paired(metric, tuple(degradations)))
 
-    def by_seed(self, metric: str) -> list[float]:
-        """Mean difference to the host of each seed."""
-        return [float(each) for each in self._paired(metric, ()).mean(axis=1)]
+    def by_seed(self, metric: str, degradations: Iterable[str] = (), every: int = 1) -> list[float]:
+        """Mean difference to the host of each seed.
+
+        Args:
+            metric: ``"psnr"`` or ``"ssim"``.
+            degradations: over which; all by default.
+            every: how manieth photograph, from the first on.
+        """
+        return [float(each) for each in self._paired(metric, tuple(degradations))[:, ::every].mean(axis=1)]
 
     @property
     def verdict(self) -> str:
@@ -83,17 +89,22 @@ class Group:
         )
 
 
-def groups(result: Result) -> list[Group]:
-    """All but the hosts, in the order of the runs."""
+def groups(result: Result, host: str = HOST) -> list[Group]:
+    """All but the hosts, in the order of the runs.
+
+    Args:
+        result: with its runs.
+        host: the arm that all others are compared with.
+    """
     done: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
     for run in result["runs"]:
         done.setdefault((run["setting"], run["budget"], run["arm"]), {})[run["seed"]] = run
     found = []
     for (setting, budget, arm), runs in done.items():
-        if arm == HOST:
+        if arm == host:
             continue
         first = next(iter(runs.values()))
-        hosts = done.get((host_setting(first), "steps", HOST), {})
+        hosts = done.get((host_setting(first), "steps", host), {})
         paired = {seed: run for seed, run in runs.items() if not run["diverged"] and hosts.get(seed, {}).get("scores")}
         diverged = sum(run["diverged"] is not None for run in runs.values())
         found.append(

@@ -92,12 +92,13 @@ class Form:
     """A size of the benchmark.
 
     Attributes:
-        name: ``"cpu"``, ``"five"`` or ``"gpu"``, which is also where it runs; ``"five"`` runs on the CPU.
+        name: of :data:`FORMS`; ``"gpu"`` runs on a GPU, the others on the CPU.
         model: arguments of Restormer.
         data: of the training configuration, without its source.
         recipe: likewise; its ``steps`` are those of the host.
         crop: side of the square in the middle of each test photograph that is restored; None for all of it.
         studies: in the order in which they are done.
+        marks: steps before the last one after which the photographs are restored, too; checkpoints are written there.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Form:
     recipe: Mapping[str, Any]
     crop: int | None
     studies: tuple[Study, ...]
+    marks: tuple[int, ...] = ()
 
     def jobs(self) -> Iterator[Job]:
         """In the order in which they are done."""
@@ -203,4 +205,44 @@ GPU = Form(
 )
 """For sittings of half an hour on a data-centre GPU."""
 
-FORMS: Mapping[str, Form] = {form.name: form for form in (CPU, FIVE, GPU)}
+_QUIETER = {"learning_rate": 5e-4, "batch": 8, "ema": 0.999}
+_ALONE = {
+    "rate": ("learning rate 5e-4 in place of 2e-3", ("learning_rate",)),
+    "batch": ("8 patches a step in place of 2", ("batch",)),
+    "average": ("moving average of the weights, 0.999 a step", ("ema",)),
+    "quieter": ("all three", tuple(_QUIETER)),
+}
+QUIET = Form(
+    name="quiet",
+    model=CPU.model,
+    data={"degradations": CDD11, "patch": 64},
+    recipe={**_CPU_RECIPE, "steps": 2000, "save_every": 200, "log_every": 200},
+    crop=160,
+    studies=tuple(
+        Study(setting, (HOST, "both, paper"), (0, 1, 2, 3, 4, 5))
+        for setting in (
+            _BASE,
+            *(
+                Setting(name, what, {"recipe": {key: _QUIETER[key] for key in keys}})
+                for name, (what, keys) in _ALONE.items()
+            ),
+            Setting("longer", "4,000 steps in place of 2,000, and so twice the cool-down", {"recipe": {"steps": 4000}}),
+        )
+    ),
+    marks=(1000,),
+)
+"""How much the difference between two trainings from scratch scatters, by recipe: what the number of seeds follows from
+that a comparison needs."""
+
+SCRATCH = Form(
+    name="scratch",
+    model=CPU.model,
+    data=QUIET.data,
+    recipe={**QUIET.recipe, **_QUIETER, "steps": 15000, "save_every": 250},
+    crop=QUIET.crop,
+    studies=(Study(_BASE, (HOST, "both, paper", WIDENED, "value", "tokens"), (0, 1, 2, 3, 4)),),
+    marks=(1000, 3000, 7500),
+)
+"""From scratch, long enough to see whether a gap opens. Recipe and seeds are to follow from ``QUIET``."""
+
+FORMS: Mapping[str, Form] = {form.name: form for form in (CPU, FIVE, GPU, QUIET, SCRATCH)}

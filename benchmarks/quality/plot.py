@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from exda_primitives.plotting import BLUE, ORANGE, matplotlib_figure
+from exda_primitives.results import Interval
 
 from .differences import Group
 from .forms import ARMS, BASE, COMPARED
@@ -20,24 +22,53 @@ def draw(found: Sequence[Group], path: Path) -> None:
         ExDAError: where Matplotlib is missing.
     """
     panels = _panels([group for group in found if group.runs])
+    interval = "mean and 95 % interval over seeds and photographs"
+    draw_panels(panels, path, lambda group: group.difference("psnr"), interval, "the host")
+
+
+def draw_panels(
+    panels: Mapping[str, Mapping[str, Group]],
+    path: Path,
+    interval: Callable[[Group], Interval],
+    what: str,
+    host: str,
+    columns: int | None = None,
+) -> None:
+    """Panels side by side, a line for each group; none without panels.
+
+    Args:
+        panels: title -> label -> group with runs.
+        path: of the picture.
+        interval: to draw of a group; of an endless one, the mean alone is.
+        what: it is, for the title.
+        host: what the differences are to.
+        columns: panels in a row; all by default.
+
+    Raises:
+        ExDAError: where Matplotlib is missing.
+    """
     if not panels:
         return
-    rows = max(len(panel) for panel in panels.values())
+    lines = max(len(panel) for panel in panels.values())
+    columns = columns or len(panels)
+    rows = -(-len(panels) // columns)
     figure = matplotlib_figure("train").Figure(
-        figsize=(3.0 + 3.4 * len(panels), 1.6 + 0.4 * rows), layout="constrained"
+        figsize=(3.0 + 3.4 * columns, 0.7 + rows * (0.9 + 0.4 * lines)), layout="constrained"
     )
-    for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for place, group in enumerate(panel.values()):
-            of = group.difference("psnr")
-            axes.plot(group.by_seed("psnr"), [place] * len(group.runs), "o", color=_SEED, markersize=4)
-            axes.plot([of.low, of.high], [place, place], "-", color=_MEAN)
-            axes.plot(of.mean, place, "|", color=_MEAN, markersize=14, markeredgewidth=2)
+    for place, (title, panel) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        for line, group in enumerate(panel.values()):
+            of = interval(group)
+            axes.plot(group.by_seed("psnr"), [line] * len(group.runs), "o", color=_SEED, markersize=4)
+            if math.isfinite(of.high):
+                axes.plot([of.low, of.high], [line, line], "-", color=_MEAN)
+            axes.plot(of.mean, line, "|", color=_MEAN, markersize=14, markeredgewidth=2)
         axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
-        axes.set(title=title, xlabel="PSNR, difference to the host (dB)")
+        axes.set(title=title, xlabel=f"PSNR, difference to {host} (dB)")
         axes.set_yticks(range(len(panel)), list(panel))
         axes.set_ylim(len(panel) - 0.5, -0.5)
     # In two lines, for a single panel is not as wide.
-    figure.suptitle("A dot a seed (in brackets how many);\nmean and 95 % interval over seeds and photographs")
+    figure.suptitle(f"A dot a seed (in brackets how many);\n{what}")
     figure.savefig(path, dpi=110)
 
 

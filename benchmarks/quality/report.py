@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,8 +12,11 @@ from exda_primitives.bench.machine import machine_line
 from exda_primitives.results import Interval, Result, spread
 
 from .differences import ENOUGH_SEEDS, Group, groups
-from .forms import ARMS, BASE, COMPARED, FORMS, HOST
+from .forms import ARMS, BASE, COMPARED, FORMS, HOST, QUIET
 from .plot import draw
+from .quietness import by_degradation, by_photographs, by_recipe
+from .students import curve
+from .tables import table
 
 SCORES = ("nmi", "ari")
 BUDGETS = {"steps": "equal steps", "time": "equal time"}
@@ -31,16 +33,17 @@ def write_report(result: Result, path: Path, console: Console) -> None:
 def markdown(result: Result) -> str:
     """All that is in the picture and more."""
     found = groups(result)
-    sections = dict.fromkeys((group.setting, group.budget) for group in found if len(arms_of(found, group)) > 1)
     parts = ["# Do the primitives restore better?", "", *(f"{line}\n" for line in _how(result))]
+    parts += _quietness(result, found)
+    sections = dict.fromkeys((group.setting, group.budget) for group in found if len(arms_of(found, group)) > 1)
     for setting, budget in sections:
         there = _sorted([group for group in found if (group.setting, group.budget) == (setting, budget)])
         parts += [f"## {there[0].what[0].upper()}{there[0].what[1:]}, {BUDGETS[budget]}", "", *_hosts(result, setting)]
-        parts += [*_overview(result, there), "", *_by_degradation(there), "", *_told_apart(there)]
+        parts += [*_overview(result, there), "", *_by_degradation(there), "", *_curve(there), *_told_apart(there)]
     varied = [group for group in found if group.setting != BASE and group.arm == COMPARED and group.budget == "steps"]
     if varied:
         parts += [f'## One thing at a time ("{COMPARED}", equal steps)', "", *_variations(found, varied), ""]
-    parts += [*_left(result), *_origin(result)]
+    parts += [*_left(result), *origin(result)]
     return "\n".join(parts) + "\n"
 
 
@@ -84,6 +87,14 @@ def _how(result: Result) -> list[str]:
     ]
 
 
+def _quietness(result: Result, found: Sequence[Group]) -> list[str]:
+    """Of the form that is made for it."""
+    found = [group for group in found if len(group.runs) > 1]
+    if result["config"]["form"] != QUIET.name or not found:
+        return []
+    return ["## How quiet it is", "", *by_recipe(found), *by_degradation(found), *by_photographs(found)]
+
+
 def _hosts(result: Result, setting: str) -> list[str]:
     runs = [
         run
@@ -123,7 +134,7 @@ def _overview(result: Result, there: Sequence[Group]) -> list[str]:
             ]
         )
     head = ["arm", "parameters", "steps", "seeds", "PSNR (dB)", "difference in PSNR (dB)", "in SSIM", "in PSNR"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _by_degradation(there: Sequence[Group]) -> list[str]:
@@ -131,7 +142,16 @@ def _by_degradation(there: Sequence[Group]) -> list[str]:
     if not there:
         return []
     rows = [[name, *(shown(group.difference("psnr", [name])) for group in there)] for name in there[0].degradations]
-    return _table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
+    return table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
+
+
+def _curve(there: Sequence[Group]) -> list[str]:
+    there = [group for group in there if group.runs]
+    rows = curve(there)
+    if not rows:
+        return []
+    how = "After so many steps, difference to the host in PSNR (dB), with Student's interval over seeds:"
+    return [how, "", *table(["steps", *(group.arm for group in there)], rows), ""]
 
 
 def _told_apart(there: Sequence[Group]) -> list[str]:
@@ -149,7 +169,7 @@ def _told_apart(there: Sequence[Group]) -> list[str]:
         "Agreement of k-means on the outputs of all attentions with the degradation, host -> arm: mean over seeds and "
         "runs of k-means."
     )
-    return [how, "", *_table(["arm", "seeds", "NMI", "ARI"], rows), ""]
+    return [how, "", *table(["arm", "seeds", "NMI", "ARI"], rows), ""]
 
 
 def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:
@@ -161,7 +181,7 @@ def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:
             [f"{group.mean('psnr'):.3f}", shown(group.difference("psnr")), group.verdict] if group.runs else ["-"] * 3
         )
         rows.append(row)
-    return _table(["changed", "seeds", "PSNR (dB)", "difference to the host (dB)", ""], rows)
+    return table(["changed", "seeds", "PSNR (dB)", "difference to the host (dB)", ""], rows)
 
 
 def _left(result: Result) -> list[str]:
@@ -179,7 +199,8 @@ def _left(result: Result) -> list[str]:
     return ["## Not done yet", "", *(f"- {what} ({number})" for what, number in left.items()), ""]
 
 
-def _origin(result: Result) -> list[str]:
+def origin(result: Result) -> list[str]:
+    """What it took, on what, and the command."""
     hours = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", [])) / 3600
     again = [line for run in result["runs"] for leg in run.get("legs", []) for line in leg["not_bit_for_bit"]]
     lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training by the clock on the wall.", ""]
@@ -190,7 +211,3 @@ def _origin(result: Result) -> list[str]:
 
 def _sorted(there: Sequence[Group]) -> list[Group]:
     return sorted(there, key=lambda group: ARMS.index(group.arm))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

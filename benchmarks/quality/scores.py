@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from exda_primitives.data import Pictures, degrade
+from exda_primitives.data.degradations.tensors import Degradation
 from exda_primitives.errors import ImageError
 from exda_primitives.evaluation import Case, PictureResult, evaluate
 from exda_primitives.evaluation.protocols import Protocol, Window
@@ -33,10 +35,11 @@ class Photographs:
     Args:
         pictures: clean.
         crop: side of the square, or None for whole photographs.
+        more: degradations that go by names of their own.
     """
 
-    def __init__(self, pictures: Pictures, crop: int | None) -> None:
-        self.pictures, self.crop = pictures, crop
+    def __init__(self, pictures: Pictures, crop: int | None, more: Mapping[str, Degradation] | None = None) -> None:
+        self.pictures, self.crop, self.more = pictures, crop, more or {}
         self._degraded = lru_cache(maxsize=None)(self._make)
         self._clean = lru_cache(maxsize=None)(lambda index: self._inside(self.pictures[index]))
 
@@ -95,9 +98,16 @@ class Photographs:
         found = agreement(concatenated(embeddings(net, shown)), labels)
         return {"nmi": [round(each.nmi, 4) for each in found], "ari": [round(each.ari, 4) for each in found]}
 
+    def degraded(self, degradation: str, index: int) -> Tensor:
+        """(C, H, W) in [0, 1], the same each time."""
+        return self._degraded(degradation, index)
+
     def _make(self, degradation: str, index: int) -> Tensor:
         # A number of its own for each photograph.
         seed = int(np.random.SeedSequence([SEED, index]).generate_state(1)[0])
+        if degradation in self.more:
+            clean = self.pictures[index][None]
+            return self._inside(self.more[degradation](clean, torch.Generator().manual_seed(seed))[0])
         return self._inside(degrade(self.pictures[index], degradation, seed))
 
     def _inside(self, picture: Tensor) -> Tensor:

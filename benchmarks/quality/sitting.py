@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
+from torch import nn
 
-import exda_primitives as exda
 from exda_primitives import results
 from exda_primitives.data import open_pictures
 from exda_primitives.errors import ConfigError, DivergedError
 from exda_primitives.files import fingerprint
-from exda_primitives.training import prepare, train
+from exda_primitives.training import TrainConfig, prepare, train
 from exda_primitives.training.plan import Plan
-from exda_primitives.training.state import State
+from exda_primitives.training.state import State, read_checkpoint
 
 from .configs import configuration, model_arguments
 from .forms import BASE, HOST, WIDENED, Form, Job, Setting
@@ -28,9 +30,6 @@ from .pace import pace, steps_in_time
 from .scores import PROTOCOL_LINE, SEED, Photographs
 
 KIND = "quality"
-
-_KEPT = ("paces",)
-"""What a result holds beside its envelope."""
 
 
 class TimeUpError(Exception):
@@ -73,6 +72,9 @@ def shared_config(form: Form, sources: Sources) -> dict[str, Any]:
 class Sitting:
     """What is needed from the first job to the last.
 
+    Another benchmark is a subclass: with a ``kind`` of its own, and whatever it does otherwise of :meth:`shared`,
+    :meth:`told`, :meth:`trained` and :meth:`measured`.
+
     Args:
         form: of the benchmark.
         sources: the pictures.
@@ -87,16 +89,39 @@ class Sitting:
         ImageError: for pictures that cannot be read.
     """
 
+    kind: ClassVar[str] = KIND
+    kept: ClassVar[Sequence[str]] = ("paces",)
+    """What a result holds beside its envelope, by name."""
+
     def __init__(
         self, form: Form, sources: Sources, path: Path, work: Path, accelerator: str, command: str, console: Console
     ) -> None:
         self.form, self.sources, self.path, self.work = form, sources, path, work
         self.accelerator, self.console = accelerator, console
         device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-        held = results.read(path, KIND) if path.exists() else {}
-        begun = results.begin(path, KIND, shared_config(form, sources), [], command, device)
-        self.result = {**begun, **{key: held.get(key, {}) for key in _KEPT}}
+        held = results.read(path, self.kind) if path.exists() else {}
+        begun = results.begin(path, self.kind, self.shared(), [], command, device)
+        self.result = {**begun, **{key: held.get(key, {}) for key in self.kept}}
         self.photographs = Photographs(open_pictures(sources.test), form.crop)
+        self._is_over: Callable[[], bool] = lambda: False
+
+    def shared(self) -> dict[str, Any]:
+        """What all runs of a result share, plain data."""
+        return shared_config(self.form, self.sources)
+
+    def told(self, job: Job) -> TrainConfig:
+        """What is trained; whatever has to be known for that is measured first.
+
+        Raises:
+            TimeUpError: where that takes longer than there is time.
+        """
+        return configuration(self.form, job, str(self.sources.train), self._steps(job))
+
+    def measured(self, job: Job, plan: Plan) -> dict[str, Any]:
+        """Of the network that was trained, plain data; ``scores`` among it, by degradation."""
+        net, degradations = network(plan), plan.config.data.degradations
+        scores = self.photographs.scored(net, degradations)
+        return {"scores": scores, "told_apart": self.photographs.told_apart(net, degradations)}
 
     def missing(self) -> list[Job]:
         """The jobs that are not done, in their order.
@@ -129,26 +154,27 @@ class Sitting:
             ImageError: for pictures that cannot be read, or are too small.
         """
         end = clock() + seconds
+        self._is_over = lambda: clock() >= end
         missing = self.missing()
         if missing:
             self.photographs.check()
         total = len(list(self.form.jobs()))
         for number, job in enumerate(missing, total - len(missing) + 1):
-            if clock() >= end:
+            if self._is_over():
                 return False
             left = "" if math.isinf(end) else f", {(end - clock()) / 60:.1f} minutes left"
-            self._say(f"[{number}/{total}] {job.name}{left}")
+            self.say(f"[{number}/{total}] {job.name}{left}")
             try:
-                run = self._run(job, lambda: clock() >= end)
+                run = self._run(job)
             except TimeUpError:
                 return False
             self.result["runs"].append(run)
-            self._write()
+            self.write()
             shutil.rmtree(self.work / job.name)
         return True
 
-    def _run(self, job: Job, is_over: Callable[[], bool]) -> dict[str, Any]:
-        told = configuration(self.form, job, str(self.sources.train), self._steps(job))
+    def _run(self, job: Job) -> dict[str, Any]:
+        told = self.told(job)
         plan = prepare(told, self.work / job.name, accelerator=self.accelerator)
         record = {
             "name": job.name,
@@ -161,25 +187,49 @@ class Sitting:
             "steps": told.recipe.steps,
         }
         try:
-            trained = self._trained(plan, is_over)
+            trained = self.trained(plan, self.form.marks)
         except DivergedError as error:
             why = str(error).replace(str(plan.folder.path), "the folder of the run")
-            self._say(f"{job.name}: {why}")
+            self.say(f"{job.name}: {why}")
             return {**record, "diverged": why, "scores": None}
-        net = self._network(plan)
-        scores = self.photographs.scored(net, told.data.degradations)
-        told_apart = self.photographs.told_apart(net, told.data.degradations)
-        mean = sum(sum(each["psnr"]) / len(each["psnr"]) for each in scores.values()) / len(scores)
-        self._say(f"{job.name}: {mean:.3f} dB")
-        return {**record, **trained, "diverged": None, "scores": scores, "told_apart": told_apart}
+        measured = self.measured(job, plan)
+        mean = sum(sum(each["psnr"]) / len(each["psnr"]) for each in measured["scores"].values())
+        self.say(f"{job.name}: {mean / len(measured['scores']):.3f} dB")
+        return {**record, **trained, "diverged": None, **measured}
 
-    def _trained(self, plan: Plan, is_over: Callable[[], bool]) -> dict[str, Any]:
+    def trained(self, plan: Plan, marks: Sequence[int] = ()) -> dict[str, Any]:
+        """Trains to the end.
+
+        Args:
+            plan: of the run.
+            marks: steps after which the photographs are restored.
+
+        Returns:
+            Plain data.
+
+        Raises:
+            DivergedError: for NaN or infinity.
+            TimeUpError: when the time is up.
+        """
         every = plan.config.recipe.save_every
+        path, degradations = plan.folder.path / "curve.json", plan.config.data.degradations
+        curve: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+        def mark(step: int, net: nn.Module) -> None:
+            if step in marks and str(step) not in curve:
+                curve[str(step)] = self.photographs.scored(net, degradations)
+                path.write_text(json.dumps(curve))
 
         def on_step(state: State) -> None:
-            if state.step % every == 0 and state.step < plan.steps and is_over():
+            if state.step in marks:
+                # In evaluation mode it would go on.
+                mark(state.step, deepcopy(state.result))
+            if state.step % every == 0 and state.step < plan.steps and self._is_over():
                 raise TimeUpError
 
+        if plan.held is not None:
+            # It may have been stopped between the checkpoint and what was to be done with it.
+            mark(plan.held["step"], network(plan))
         run = train(plan, on_step=on_step)["runs"][0]
         legs = run["legs"]
         return {
@@ -187,11 +237,8 @@ class Sitting:
             "loss": run["history"][-1]["loss"],
             "legs": [{key: leg[key] for key in ("after_step", "seconds", "not_bit_for_bit")} for leg in legs],
             "machine": legs[-1]["machine"],
+            **({"curve": curve} if marks else {}),
         }
-
-    def _network(self, plan: Plan) -> torch.nn.Module:
-        net = exda.models.create("restormer", plan.folder.weights)
-        return net.to("cuda" if self.accelerator == "gpu" else "cpu")
 
     def _steps(self, job: Job) -> int | None:
         """Of equal time; None for those of the recipe."""
@@ -201,22 +248,26 @@ class Sitting:
         if name not in self.result["paces"]:
             # With all arms of the form, so that it is measured once whatever is done first.
             arms = dict.fromkeys(each.arm for each in self.form.jobs() if each.setting.name == name)
-            self._say(f"{name}: measuring what a step of each arm costs")
+            self.say(f"{name}: measuring what a step of each arm costs")
             configs = {
                 arm: configuration(self.form, Job(job.setting, arm, 0, "steps"), str(self.sources.train))
                 for arm in dict.fromkeys((HOST, *arms))
             }
             self.result["paces"][name] = pace(configs, self.accelerator)
-            self._write()
+            self.write()
         host = configuration(self.form, Job(job.setting, HOST, job.seed, "steps"), str(self.sources.train))
         assert host.recipe.steps is not None
         return steps_in_time(host.recipe.steps, self.result["paces"][name]["ratio"][job.arm])
 
-    def _write(self) -> None:
-        """Raises ConfigError where another sitting has added runs meanwhile, which would be lost."""
+    def write(self) -> None:
+        """Writes the result.
+
+        Raises:
+            ConfigError: where another sitting has added runs meanwhile, which would be lost.
+        """
         if self.path.exists():
             ours = {run["name"] for run in self.result["runs"]}
-            theirs = [run["name"] for run in results.read(self.path, KIND)["runs"] if run["name"] not in ours]
+            theirs = [run["name"] for run in results.read(self.path, self.kind)["runs"] if run["name"] not in ours]
             if theirs:
                 raise ConfigError(
                     f"{self.path}: another sitting has added {theirs[0]} meanwhile; nothing was written. Start again: "
@@ -225,8 +276,16 @@ class Sitting:
         self.result["seeds"] = sorted({run["seed"] for run in self.result["runs"]})
         results.write(self.path, self.result)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Prints a line as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def network(plan: Plan) -> nn.Module:
+    """What was trained so far, as in the checkpoint: LoRA stands beside its layers."""
+    state = State(plan.network.net, plan.config.recipe)
+    state.restore(read_checkpoint(plan.folder.checkpoint))
+    return state.result.to("cuda" if plan.accelerator == "gpu" else "cpu")
 
 
 def changes(setting: Setting) -> dict[str, Any]:

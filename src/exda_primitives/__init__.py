@@ -7,130 +7,30 @@
 True
 """
 
-from . import models
-from .checkpoints import load, load_checkpoint, save
-from .errors import (
-    AlreadyPatchedError,
-    CheckpointError,
-    ConfigError,
-    DataError,
-    DivergedError,
-    ExDAError,
-    ImageError,
-    InputError,
-    MixedConfigError,
-    NoMatchError,
-    NotFusedError,
-    NotPatchedError,
-    PatternError,
-    RegistrationError,
-    RootModuleError,
-    VerificationError,
-    WrappedModelError,
-)
-from .fusion import BackendReport, FusionReport, backend_report, fuse, unfuse
-from .ops import backend
-from .patching import (
-    Architecture,
-    Backbone,
-    ConvFamily,
-    ConvLayout,
-    Family,
-    Match,
-    Mismatch,
-    NearMiss,
-    Present,
-    Report,
-    Stage,
-    StateShapes,
-    Unlike,
-    config_of,
-    configs_of,
-    from_host,
-    is_patched,
-    new_parameters,
-    patch,
-    patched,
-    plan,
-    register_adapter,
-    train_only_new,
-    unpatch,
-    unregister_adapter,
-)
-from .primitives import (
-    GST,
-    ExDAAttention,
-    ExDAConfig,
-    ExDACrossAttention,
-    ExDAHistogramAttention,
-    ExDAModule,
-    ExDAOptions,
-    ExDAXCAttention,
-    NonlinearValue,
-)
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "GST",
-    "AlreadyPatchedError",
-    "Architecture",
-    "Backbone",
-    "BackendReport",
-    "CheckpointError",
-    "ConfigError",
-    "ConvFamily",
-    "ConvLayout",
-    "DataError",
-    "DivergedError",
-    "ExDAAttention",
-    "ExDAConfig",
-    "ExDACrossAttention",
-    "ExDAError",
-    "ExDAHistogramAttention",
-    "ExDAModule",
-    "ExDAOptions",
-    "ExDAXCAttention",
-    "Family",
-    "FusionReport",
-    "ImageError",
-    "InputError",
-    "Match",
-    "Mismatch",
-    "MixedConfigError",
-    "NearMiss",
-    "NoMatchError",
-    "NonlinearValue",
-    "NotFusedError",
-    "NotPatchedError",
-    "PatternError",
-    "Present",
-    "RegistrationError",
-    "Report",
-    "RootModuleError",
-    "Stage",
-    "StateShapes",
-    "Unlike",
-    "VerificationError",
-    "WrappedModelError",
-    "backend",
-    "backend_report",
-    "config_of",
-    "configs_of",
-    "from_host",
-    "fuse",
-    "is_patched",
-    "load",
-    "load_checkpoint",
-    "models",
-    "new_parameters",
-    "patch",
-    "patched",
-    "plan",
-    "register_adapter",
-    "save",
-    "train_only_new",
-    "unfuse",
-    "unpatch",
-    "unregister_adapter",
-]
+if TYPE_CHECKING:
+    from .public import *  # noqa: F403
+    from .public import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Imports what is asked for: PyTorch, which all of it needs, takes longer than ``exda --help`` may."""
+        # First: a module of the package may be asked for while the public names are being imported.
+        if not name.startswith("__") and find_spec(f"{__name__}.{name}"):
+            return import_module(f"{__name__}.{name}")
+        if name == "__all__" or not name.startswith("__"):
+            public = import_module(f"{__name__}.public")
+            globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *import_module(f"{__name__}.public").__all__})

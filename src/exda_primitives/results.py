@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ import torch
 
 from .bench.machine import machine
 from .errors import ConfigError, ExDAError
-from .files import replacing
+from .files import check_writable, write_text
 
 SCHEMA = 1
 """Version of the envelope. A file of another one is refused."""
@@ -40,6 +39,8 @@ def begin(
     seeds: Sequence[int],
     command: str,
     device: torch.device | None = None,
+    *,
+    replace: bool = False,
 ) -> Result:
     """A result to add runs to: a new one, or that of the file, of whose runs all are kept.
 
@@ -52,6 +53,7 @@ def begin(
         seeds: of the runs to come; those of the file stay in its list.
         command: what to type to get the same file.
         device: where it is measured, if that is not the CPU.
+        replace: begin a new one whatever the file holds.
 
     Returns:
         The envelope. Its machine is this one; where the file was begun at another commit, both commits are named.
@@ -73,7 +75,7 @@ def begin(
         }
     )
     check_writable(path.parent)
-    if not path.exists():
+    if replace or not path.exists():
         return fresh
     held = read(path, kind)
     _check_same(path, held, fresh, "config")
@@ -108,21 +110,7 @@ def write(path: Path, result: Mapping[str, Any], *, replace: bool = False) -> No
     if path.exists() and not replace:
         _check_same(path, read(path, plain["kind"]), plain, "config")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n")
-
-
-def check_writable(folder: Path) -> None:
-    """Makes sure, before the work, that files can be written into a folder, which need not be there yet.
-
-    Raises:
-        ConfigError: where it is none, cannot be made, or is not for us to write into; nothing was made.
-    """
-    # Path.exists raises where a folder above may not be looked into.
-    there = next(each for each in (folder, *folder.absolute().parents) if os.path.exists(each))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "may not be written into" if there.is_dir() else "is a file"
-        raise ConfigError(f"{folder}: cannot hold results: {there} {why}; give another folder")
+    write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path, kind: str) -> Result:
@@ -132,7 +120,7 @@ def read(path: Path, kind: str) -> Result:
         ConfigError: for a file that is not there, is no result, is of another kind or of another version.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except ValueError as error:

@@ -4,6 +4,7 @@ import csv
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from exda_primitives.data import read_picture
 from exda_primitives.demo.model import tiny_restormer
 from exda_primitives.evaluation import PROTOCOLS, measure
 from exda_primitives.models import Restormer
-from exda_primitives.restoration import restore
+from exda_primitives.restoration import Restorer, restore
 
 HOST = Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))
 
@@ -151,6 +152,47 @@ def test_results_of_other_settings_stay(pairs: tuple[Path, Path], tmp_path: Path
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     assert run(out, "--pairs", *pairs, "--overwrite", protocol="restormer-noise").exit_code == 0
     assert (out / "evaluate.json").read_bytes() != before[out / "evaluate.json"]
+
+
+def test_it_goes_on_where_it_was_interrupted(
+    pairs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored = Restorer.__call__
+    calls: list[int] = []
+
+    def interrupted(self: Restorer, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return restored(self, *arguments)
+
+    monkeypatch.setattr(Restorer, "__call__", interrupted)
+    first = run(tmp_path / "out", "--pairs", *pairs)
+    assert first.exit_code == 130
+    where = f"1 of 2 pictures are in {tmp_path}/out/evaluate.json"
+    assert f"interrupted: {where}; the same command goes on there" in first.output
+    second = run(tmp_path / "out", "--pairs", *pairs)
+    assert second.exit_code == 0, second.output
+    assert "evaluated before: 1 of 2" in second.output
+    # One is not restored a second time.
+    assert len(calls) == 3
+    assert run(tmp_path / "at once", "--pairs", *pairs).exit_code == 0
+    one, other = (json.loads((tmp_path / out / "evaluate.json").read_text()) for out in ("out", "at once"))
+    assert one["pictures"] == other["pictures"]
+    # And all is there now.
+    third = run(tmp_path / "out", "--pairs", *pairs)
+    assert third.exit_code == 0
+    assert "evaluated before: 2 of 2" in third.output
+    assert len(calls) == 5
+
+
+def test_other_pictures_of_the_same_names_are_other_pictures(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+    assert run(tmp_path / "out", "--pairs", *pairs).exit_code == 0
+    write_picture(pairs[0] / "b.png", 19, 23, seed=9)
+    refused = run(tmp_path / "out", "--pairs", *pairs)
+    assert refused.exit_code == 1
+    assert "holds results of another set of pictures; give another folder, or --overwrite" in refused.output
+    assert run(tmp_path / "out", "--pairs", *pairs, "--overwrite").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """exda restore."""
 
+import os
+import signal
 import sys
 from importlib import resources
 from pathlib import Path
@@ -13,14 +15,15 @@ from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
+from exda_primitives.cli.errors import stoppable
 from exda_primitives.demo.model import tiny_restormer
-from exda_primitives.restoration import restore
+from exda_primitives.restoration import Restorer, restore
 from exda_primitives.restoration.images import read
 
 HOST = Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))
 
 
-def run(*arguments: object, checkpoint: Path = HOST) -> Result:
+def run(*arguments: object, checkpoint: Path | str = HOST) -> Result:
     command = ["restore", "--device", "cpu", "--checkpoint", str(checkpoint), *map(str, arguments)]
     return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
 
@@ -126,6 +129,7 @@ def test_too_little_memory(picture: Path, tmp_path: Path) -> None:
     [
         (["none.png", "out.png"], 1, "none.png does not exist"),
         (["in.png", "out.gif"], 1, "must end in one of"),
+        (["in.png", "in.png/out.png"], 1, "in.png is a file; give another folder"),
         (["in.png", "out.png", "--tile", "64", "--overlap", "48"], 1, "at most half a tile"),
         (["in.png", "out.png", "--tile", "0"], 2, "--tile"),
         (["in.png", "out.png", "--device", "tpu"], 2, "none of auto, cpu, cuda"),
@@ -156,8 +160,110 @@ def test_a_checkpoint_that_does_not_do(kind: str, picture: Path, tmp_path: Path)
     assert not (tmp_path / "out.png").exists()
 
 
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save(pixels(), folder / "1.png")
+    for name in ("._1.png", ".DS_Store", *(f"{number}.heic" for number in range(1, 8))):
+        (folder / name).touch()
+    result = run(folder, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "hidden, left out: ._1.png, .DS_Store" in result.output
+    assert "left out: 1.heic, 2.heic, 3.heic, 4.heic, 5.heic, ... (7 in all)" in result.output
+    assert os.listdir(tmp_path / "out") == ["1.png"]
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-host"])
+def test_the_weights_of_the_package(name: str, picture: Path, tmp_path: Path) -> None:
+    result = run(picture, tmp_path / "out.png", checkpoint=name)
+    assert result.exit_code == 0, result.output
+    model = host()
+    if name == "demo":
+        exda.patch(model)
+        model.load_state_dict(load_file(HOST.with_name("exda.safetensors")))
+    expected = restore(model, read(picture).pixels).image
+    assert np.array_equal(stored(tmp_path / "out.png"), (expected * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_good_order(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.png", "2.png", "3.png", "4.png"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        save(pixels(), tmp_path / "in" / name)
+    (tmp_path / "in/2.png").write_bytes(b"no picture")
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    restored, calls = Restorer.__call__, []
+
+    def killed(self: Restorer, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return restored(self, *arguments)
+
+    monkeypatch.setattr(Restorer, "__call__", killed)
+    # As a script starts its background commands; what is sent all the same is meant.
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = run(tmp_path / "in", tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    assert result.exit_code == 128 + number
+    assert "interrupted: 1 of 4 pictures were written, none in part\n" in result.output
+    # What came before is said all the same.
+    assert "2.png: skipped: not a PNG" in result.output
+    assert os.listdir(tmp_path / "out") == ["1.png"]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_under_nohup_a_closed_terminal_is_no_reason(picture: Path, tmp_path: Path) -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable(lambda: "never"):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+
+def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("1.png", "2.png"):
+        save(pixels(), tmp_path / "in" / name)
+    writing = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        writing(self, data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"error: {tmp_path}/out/1.png: No space left on device\n" in result.output
+    assert "0 restored, 0 skipped" in result.output
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_tiles_of_a_network_that_sorts(tmp_path: Path) -> None:
+    source = save(pixels(48, 72), tmp_path / "in.png")
+    sizes = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2}
+    said = {}
+    for name in ("histoformer", "restormer"):
+        model = exda.models.create(name, **sizes)
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+        tiles = ("--tile", 48, "--overlap", 16, "--overwrite")
+        result = run(source, tmp_path / "out.png", *tiles, checkpoint=tmp_path / f"{name}.safetensors")
+        assert result.exit_code == 0, result.output
+        said[name] = "This network sorts pixels by their values" in result.output
+    assert said == {"histoformer": True, "restormer": False}
+    whole = run(source, tmp_path / "out.png", "--overwrite", checkpoint=tmp_path / "histoformer.safetensors")
+    assert whole.exit_code == 0
+    assert "sorts pixels" not in whole.output
+
+
 def test_without_the_extra(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
     result = run(picture, tmp_path / "out.png")
     assert result.exit_code == 1
-    assert 'pip install "exda_primitives[restore]"' in result.output
+    assert 'pip install "psutil>=5.9" "pyvips[binary]>=3"' in result.output

@@ -63,11 +63,15 @@ def test_the_digits_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(digits.images[:, 0], torch.from_numpy(levels).float() / 16)
 
 
-@pytest.mark.parametrize("module", ["sklearn.datasets", "torchvision.datasets"])
-def test_a_missing_package_is_named(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "package"), [("sklearn.datasets", '.*"scikit-learn>=1.4"'), ("torchvision.datasets", '"torchvision"')]
+)
+def test_a_missing_package_is_named(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     folder = None if module == "sklearn.datasets" else elsewhere
-    with pytest.raises(ExDAError, match=rf'{module} cannot be imported .*pip install "exda_primitives\[diagnose\]"'):
+    with pytest.raises(ExDAError, match=rf"{module} cannot be imported .*pip install {package}"):
         load_digits(folder)
 
 

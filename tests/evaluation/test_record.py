@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import os
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 from exda_primitives import results
 from exda_primitives.errors import ConfigError
 from exda_primitives.evaluation import PROTOCOLS, PUBLISHED, PictureResult, Published, Score
-from exda_primitives.evaluation.record import configuration, file_digest, refuse_others, write
+from exda_primitives.evaluation.record import Record, configuration, file_digest, refuse_others
 from exda_primitives.evaluation.table import printed, rows_of
 
 CPU = torch.device("cpu")
@@ -37,24 +39,34 @@ def config(protocol: str = "promptir", seed: int = 0) -> dict[str, Any]:
     )
 
 
-def written(
+def record(
     folder: Path,
-    found: list[PictureResult] = FOUND,
     published: Published | None = PUBLISHED[0],
     *,
+    total: int = 3,
     overwrite: bool = False,
+    command: str = "exda evaluate",
     **changes: Any,
-) -> results.Result:
-    return write(
+) -> Record:
+    return Record(
         folder,
         config(**changes),
         "As it is.",
-        found,
+        total,
         published,
-        command="exda evaluate",
+        command=command,
         device=CPU,
         overwrite=overwrite,
     )
+
+
+def written(
+    folder: Path, found: list[PictureResult] = FOUND, published: Published | None = PUBLISHED[0], **options: Any
+) -> results.Result:
+    with record(folder, published, total=len(found), **options) as made:
+        for each in found:
+            made.add(each)
+        return made.finish()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -67,7 +79,8 @@ def test_four_files(tmp_path: Path) -> None:
     result = results.read(tmp_path / "evaluate.json", "evaluate")
     assert result["seeds"] == [0]
     assert result["machine"]["torch"] == torch.__version__
-    assert {"torchmetrics", "numpy", "pillow"} <= result["machine"].keys()
+    assert result["config"]["versions"].keys() == {"torchmetrics", "numpy", "pillow"}
+    assert result["missing"] == 0
     assert result["machine"]["commit"]
     rain, noise, average = result["runs"]
     assert (rain["psnr"], rain["pictures"], rain["degraded_psnr"]) == (32, 2, 21)
@@ -122,6 +135,19 @@ def test_infinite_psnr(tmp_path: Path) -> None:
     assert "| rain | 3 | inf | 0.9000 |" in (tmp_path / "evaluate.md").read_text()
 
 
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    made = record(tmp_path)
+    with made:
+        made.add(FOUND[0])
+    before = contents(tmp_path)
+    made.add(FOUND[1])
+    partial = f".evaluate.json.{zlib.crc32(b'evaluate.json'):08x}.{os.getpid()}.partial"
+    (tmp_path / partial).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*evaluate\.json'"):
+        made.finish()
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"protocol": "moce-ir"}])
 def test_other_results_are_not_replaced(tmp_path: Path, changes: dict[str, Any]) -> None:
     written(tmp_path)
@@ -135,10 +161,77 @@ def test_other_results_are_not_replaced(tmp_path: Path, changes: dict[str, Any])
     assert contents(tmp_path)["evaluate.json"] != before["evaluate.json"]
 
 
-def test_the_same_is_replaced(tmp_path: Path) -> None:
-    written(tmp_path)
-    written(tmp_path, FOUND[:2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_what_there_is_outlasts_an_interruption(tmp_path: Path, error: type[BaseException]) -> None:
+    def broken_off(made: Record) -> None:
+        with made:
+            made.add(FOUND[0])
+            raise error
+
+    with pytest.raises(error):
+        broken_off(record(tmp_path))
+    assert tuple(contents(tmp_path)) == ("evaluate.json",)
+    held = results.read(tmp_path / "evaluate.json", "evaluate")
+    assert (held["missing"], len(held["pictures"]), held["runs"][0]["psnr"]) == (2, 1, 30)
+    with record(tmp_path, command="exda evaluate again") as made:
+        assert made.found == FOUND[:1]
+        for each in FOUND[1:]:
+            made.add(each)
+        found = made.finish()
+    assert found["command"] == "exda evaluate; exda evaluate again"
+    at_once = written(tmp_path / "at once")
+    assert {**found, "command": ""} == {**at_once, "command": ""}
+
+
+def test_it_is_written_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = record(tmp_path)
+    made.add(FOUND[0])
+    assert not contents(tmp_path)
+    monkeypatch.setattr(Record, "EVERY", 0)
+    made.add(FOUND[1])
     assert len(results.read(tmp_path / "evaluate.json", "evaluate")["pictures"]) == 2
+
+
+def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
+    written(tmp_path)
+    before = contents(tmp_path)
+    with record(tmp_path) as made:
+        assert made.found == FOUND
+    assert contents(tmp_path) == before
+    with record(tmp_path, overwrite=True) as made:
+        assert made.found == []
+
+
+def test_infinite_figures_are_gone_on_with(tmp_path: Path) -> None:
+    equal = PictureResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
+    with record(tmp_path) as made:
+        made.add(equal)
+    assert record(tmp_path).found == [equal]
+
+
+def test_results_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None:
+    with record(tmp_path) as made:
+        made.add(FOUND[0])
+    path = tmp_path / "evaluate.json"
+    path.write_text(path.read_text().replace(torch.__version__, "1.0"))
+    with pytest.raises(ConfigError, match=r"another machine \(torch '1.0'"):
+        record(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [{"pictures": 3}, {"pictures": [{"name": "a"}]}, {"pictures": None}])
+def test_damaged_results_are_not_gone_on_with(tmp_path: Path, damage: dict[str, Any]) -> None:
+    held = written(tmp_path)
+    (tmp_path / "evaluate.json").write_text(json.dumps(held | damage))
+    with pytest.raises(ConfigError, match=r"is damaged .*--overwrite"):
+        record(tmp_path)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    odd = PictureResult("a\udcff\nb", "rain", 32, 48, Score(30.0, 0.9), Score(20.0, 0.5), None)
+    written(tmp_path, [odd], command="exda evaluate b\udcff")
+    assert results.read(tmp_path / "evaluate.json", "evaluate")["pictures"][0]["name"] == odd.name
+    assert "a\\udcff\nb" in (tmp_path / "evaluate.csv").read_text()
+    assert "b\\udcff" in (tmp_path / "evaluate.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -261,3 +261,34 @@ def test_what_cannot_be_evaluated(tmp_path: Path, folders: tuple[Path, Path]) ->
         clean_cases(pictures, [], 0)
     with pytest.raises(ConfigError, match="no degradation is called 'mist'"):
         clean_cases(pictures, ["mist"], 0)
+
+
+@pytest.mark.parametrize("protocol", [name for name, each in PROTOCOLS.items() if each.noise])
+@pytest.mark.parametrize("done", [1, 2, 4, 5])
+def test_what_is_left_gets_the_noise_that_it_would_have_got(tmp_path: Path, protocol: str, done: int) -> None:
+    pictures = open_pictures(clean_folder(tmp_path, count=2))
+    cases = clean_cases(pictures, ["noise15", "rain", "noise50"], 0)
+    at_once = list(evaluate(same(), cases, PROTOCOLS[protocol], degradations=["noise15", "rain", "noise50"]))
+    rest = list(evaluate(same(), cases, PROTOCOLS[protocol], done=done))
+    assert len(at_once) == 6
+    assert rest == at_once[done:]
+
+
+def test_of_some_degradations_only_those_count_as_done(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pictures = open_pictures(clean_folder(tmp_path / "clean"))
+    cases = clean_cases(pictures, ["noise15", "rain"], 0)
+    some = list(evaluate(same(), cases, PROMPTIR, degradations=["rain"]))
+    assert list(evaluate(same(), cases, PROMPTIR, degradations=["rain"], done=1)) == some[1:]
+
+
+def test_pictures_are_told_apart(folders: tuple[Path, Path]) -> None:
+    def digest(*degradations: str) -> str:
+        return check(file_cases(paired_folders(*folders)), PROMPTIR, degradations)
+
+    first = digest()
+    assert first == digest()
+    write_picture(folders[0] / "b.png", 33, 40, seed=7)
+    changed = digest()
+    (folders[0] / "b.png").rename(folders[0] / "c.png")
+    (folders[1] / "b.png").rename(folders[1] / "c.png")
+    assert len({first, changed, digest()}) == 3

@@ -1,5 +1,6 @@
 """Many files: the order, where results go, and that one bad picture costs no other."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,19 @@ import torch
 from tests.restoration.pictures import claiming, pixels, save, stored
 from torch import Tensor, nn
 
-from exda_primitives.errors import ImageError
+from exda_primitives.errors import ConfigError, ImageError
 from exda_primitives.restoration import Restorer
-from exda_primitives.restoration.files import Done, Job, Skipped, jobs, restore_files
+from exda_primitives.restoration.files import (
+    FOREIGN,
+    HIDDEN,
+    NO_FILE,
+    RESULTS,
+    Done,
+    Job,
+    Skipped,
+    restore_files,
+    work_for,
+)
 
 
 class Negative(nn.Conv2d):
@@ -28,39 +39,117 @@ def test_a_folder_in_natural_order(tmp_path: Path) -> None:
     for name in [*names, "notes.txt", "b/x.gif", "raw.dng"]:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
-    found = jobs(tmp_path / "in", tmp_path / "out")
+    found = work_for(tmp_path / "in", tmp_path / "out")
     order = ["a2.TIF", "A3.webp", "a10.png", "b/9.jpg", "b/10.png"]
-    assert found == [Job(tmp_path / "in" / name, tmp_path / "out" / name) for name in order]
+    assert found.jobs == [Job(tmp_path / "in" / name, tmp_path / "out" / name) for name in order]
+    assert found.left_out == {FOREIGN: ["b/x.gif", "notes.txt", "raw.dng"]}
+
+
+def test_numerals_that_are_no_numbers_have_an_order_too(tmp_path: Path) -> None:
+    names = ["01.png", "1.png", "1²2.png", "\u0663.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    found = [job.source.name for job in work_for(tmp_path, tmp_path / "out").jobs]
+    assert sorted(found) == sorted(names)
+    assert found.index("01.png") < found.index("1.png") < found.index("\u0663.png")
+
+
+def test_everything_that_is_left_out_has_its_reason(tmp_path: Path) -> None:
+    for name in ("1.png", "._1.png", ".DS_Store", ".thumbnails/1.png", "sub/.2.jpg", "raw.heic", "out/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    found = work_for(tmp_path, tmp_path / "out")
+    # Of a link that leads nowhere, a picture is missed.
+    assert [job.source.name for job in found.jobs] == ["1.png", "gone.png"]
+    assert found.left_out == {
+        HIDDEN: ["._1.png", ".DS_Store", ".thumbnails", "sub/.2.jpg"],
+        FOREIGN: ["raw.heic"],
+        NO_FILE: ["pipe.png"],
+        RESULTS: ["out"],
+    }
+
+
+def test_pictures_behind_links_are_found_and_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.png").touch()
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/sub/up").symlink_to("..")
+    found = work_for(tmp_path / "in", tmp_path / "out")
+    assert found.jobs == [Job(tmp_path / "in/link/1.png", tmp_path / "out/link/1.png")]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.png", "private/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listed = Path.iterdir
+
+    def refused(self: Path) -> object:
+        # Whoever runs this may have all rights.
+        if self.name == "private":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    found = work_for(tmp_path, tmp_path / "out")
+    assert [job.source.name for job in found.jobs] == ["1.png"]
+    assert [(skipped.job.source.name, skipped.reason) for skipped in found.skipped] == [
+        ("private", "Permission denied")
+    ]
 
 
 def test_results_inside_the_input_folder_are_not_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("1.png", "out/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert jobs(tmp_path, tmp_path / "out") == [Job(tmp_path / "1.png", tmp_path / "out/1.png")]
+    assert work_for(tmp_path, tmp_path / "out").jobs == [Job(tmp_path / "1.png", tmp_path / "out/1.png")]
     monkeypatch.chdir(tmp_path)
-    assert jobs(Path(), tmp_path / "out") == [Job(Path("1.png"), tmp_path / "out/1.png")]
-    assert [job.source.name for job in jobs(tmp_path, tmp_path)] == ["1.png", "1.png"]
+    assert work_for(Path(), tmp_path / "out").jobs == [Job(Path("1.png"), tmp_path / "out/1.png")]
+    assert [job.source.name for job in work_for(tmp_path, tmp_path).jobs] == ["1.png", "1.png"]
 
 
 def test_a_file_into_a_file_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
-    assert jobs(tmp_path / "1.png", tmp_path / "2.tif") == [Job(tmp_path / "1.png", tmp_path / "2.tif")]
+    source = tmp_path / "1.png"
+    assert work_for(source, tmp_path / "2.tif").jobs == [Job(source, tmp_path / "2.tif")]
     (tmp_path / "out").mkdir()
-    assert jobs(tmp_path / "1.png", tmp_path / "out") == [Job(tmp_path / "1.png", tmp_path / "out/1.png")]
+    assert work_for(source, tmp_path / "out").jobs == [Job(source, tmp_path / "out/1.png")]
+    # A single file is meant, whatever its name.
+    hidden = source.rename(tmp_path / "._1.png")
+    assert work_for(hidden, tmp_path / "2.tif").jobs == [Job(hidden, tmp_path / "2.tif")]
 
 
 def test_what_does_not_go_together(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").touch()
     for source, target, message in (
         ("none.png", "2.png", "does not exist"),
         ("1.png", "2", "must end in"),
         ("empty", "1.png", "give a folder"),
-        ("empty", "out", "no picture"),
+        ("empty", "out", "no picture .* There is nothing at all"),
+        ("texts", "out", r"There is not named as a picture .*: a\.txt"),
     ):
         with pytest.raises(ImageError, match=message):
-            jobs(tmp_path / source, tmp_path / target)
+            work_for(tmp_path / source, tmp_path / target)
+    with pytest.raises(ImageError, match="/dev/zero is no regular file"):
+        work_for(Path("/dev/zero"), tmp_path / "2.png")
+
+
+@pytest.mark.parametrize("target", ["1.png/out.png", "1.png/sub/out.png", "link/out.png"])
+def test_an_output_below_a_file_is_known_before_the_work(target: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=r"cannot hold results: .* is a file"):
+        work_for(tmp_path / "1.png", tmp_path / target)
+    with pytest.raises(ConfigError, match=r"cannot hold results: .* is a file"):
+        work_for(tmp_path, tmp_path / target)
 
 
 @pytest.fixture
@@ -79,7 +168,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, out: Path, **options: bool) -> dict[str, Done | Skipped]:
     options = {"overwrite": False} | options
-    return {r.job.source.name: r for r in restore_files(Restorer(Negative()), jobs(folder, out), **options)}
+    return {r.job.source.name: r for r in restore_files(Restorer(Negative()), work_for(folder, out).jobs, **options)}
 
 
 def test_one_bad_picture_costs_no_other(folder: Path, tmp_path: Path) -> None:
@@ -122,9 +211,47 @@ def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("exda_primitives.restoration.images.replace", full)
-    results = run(folder, tmp_path / "out")
-    assert isinstance(results["1.png"], Skipped)
-    assert results["1.png"].reason == "No space left on device"
+    # The next one would be restored for nothing.
+    with pytest.raises(OSError, match="No space left on device"):
+        run(folder, tmp_path / "out")
+
+
+def test_an_output_that_is_a_folder_or_below_a_file_is_known_before_the_forward_pass(tmp_path: Path) -> None:
+    for name in ("in/1.png", "in/sub/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(pixels(), tmp_path / name)
+    (tmp_path / "out/1.png").mkdir(parents=True)
+    (tmp_path / "out/sub").touch()
+
+    class Never(Negative):
+        def forward(self, x: Tensor) -> Tensor:
+            assert not x.any(), "only what it takes is tried"
+            return super().forward(x)
+
+    work = work_for(tmp_path / "in", tmp_path / "out")
+    first, second = restore_files(Restorer(Never()), work.jobs, overwrite=False)
+    assert isinstance(first, Skipped)
+    assert "1.png exists" in first.reason
+    assert isinstance(second, Skipped)
+    assert "sub is a file" in second.reason
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 251 + ".png", "\u00e4" * 125 + ".png", "two\nlines.png", "bad\udcff.png", "-.png"]
+)
+def test_any_name_that_the_file_system_takes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    save(pixels(), tmp_path / "plain.png").rename(tmp_path / "in" / name)
+    (result,) = run(tmp_path / "in", tmp_path / "out").values()
+    assert isinstance(result, Done)
+    assert os.listdir(tmp_path / "out") == [name]
+
+
+def test_a_name_that_is_too_long_fails_before_the_work(tmp_path: Path) -> None:
+    source = save(pixels(), tmp_path / "1.png")
+    (result,) = restore_files(Restorer(Negative()), [Job(source, tmp_path / ("x" * 260 + ".png"))], overwrite=False)
+    assert isinstance(result, Skipped)
+    assert result.reason.endswith("File name too long")
 
 
 def test_an_interruption_leaves_nothing_half_written(
@@ -154,8 +281,8 @@ class Failing(Negative):
 def test_a_model_that_fails_on_a_picture(tmp_path: Path) -> None:
     save(pixels(20, 90), tmp_path / "1.png")
     save(pixels(), tmp_path / "2.png")
-    work = jobs(tmp_path, tmp_path / "out")
-    first, second = restore_files(Restorer(Failing()), work, overwrite=False)
+    work = work_for(tmp_path, tmp_path / "out")
+    first, second = restore_files(Restorer(Failing()), work.jobs, overwrite=False)
     assert isinstance(first, Skipped)
     assert first.reason == "DefaultCPUAllocator: can't allocate memory"
     assert isinstance(second, Done)
@@ -170,7 +297,8 @@ def test_progress_is_told_of_every_tile(tmp_path: Path) -> None:
         seen.append((index, done, total))
 
     restorer = Restorer(Negative(), tile=64, overlap=16)
-    results = list(restore_files(restorer, jobs(tmp_path, tmp_path / "out"), overwrite=False, progress=progress))
+    work = work_for(tmp_path, tmp_path / "out")
+    results = list(restore_files(restorer, work.jobs, overwrite=False, progress=progress))
     assert seen == [(0, 1, 2), (0, 2, 2), (1, 1, 1)]
     assert isinstance(results[0], Done)
     assert (results[0].size, results[0].restored.tile) == ((64, 100), 64)
@@ -181,7 +309,7 @@ def test_progress_is_told_of_every_tile(tmp_path: Path) -> None:
 def test_grey_stays_grey(tmp_path: Path) -> None:
     values = pixels(channels=1, bits=16)
     save(values, tmp_path / "1.png")
-    list(restore_files(Restorer(Negative()), jobs(tmp_path, tmp_path / "out"), overwrite=False))
+    list(restore_files(Restorer(Negative()), work_for(tmp_path, tmp_path / "out").jobs, overwrite=False))
     assert np.array_equal(stored(tmp_path / "out/1.png"), 65535 - values)
 
 
@@ -189,7 +317,7 @@ def test_16_bits_pass_through_tiles(tmp_path: Path) -> None:
     values = pixels(100, 70, bits=16)
     save(values, tmp_path / "1.png")
     restorer = Restorer(Negative(), tile=48, overlap=16)
-    list(restore_files(restorer, jobs(tmp_path, tmp_path / "out"), overwrite=False))
+    list(restore_files(restorer, work_for(tmp_path, tmp_path / "out").jobs, overwrite=False))
     # Blending equal values rounds once.
     assert np.abs(stored(tmp_path / "out/1.png").astype(int) - (65535 - values.astype(int))).max() <= 1
     assert torch.get_default_dtype() == torch.float32

@@ -1,15 +1,18 @@
-"""What a file holds besides pixels: orientation, EXIF, ICC profile, resolution."""
+"""What a file holds besides pixels: orientation, EXIF, XMP, ICC profile, resolution, text."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvips
-from PIL import Image, ImageOps
-from tests.restoration.pictures import ENDINGS, ICC, exif, pixels, save
+from PIL import Image, ImageOps, PngImagePlugin
+from tests.restoration.pictures import ENDINGS, ICC, NAMES, exif, pixels, save, stored
 
+from exda_primitives.data import read_picture
 from exda_primitives.restoration.exif import exif_of_tiff, tiff_with_exif
 from exda_primitives.restoration.images import read, write
+from exda_primitives.restoration.orientation import orientation_of_xmp, upright_xmp
+from exda_primitives.restoration.png import keywords, text_chunks
 
 
 def make(path: Path, orientation: int = 1) -> Path:
@@ -82,6 +85,94 @@ def test_xmp(tmp_path: Path) -> None:
     for ending in ENDINGS:
         write(read(tmp_path / "xmp.jpg"), tmp_path / f"out.{ending}")
         assert pyvips.Image.new_from_file(str(tmp_path / f"out.{ending}")).get("xmp-data") == xmp
+
+
+FORMS = ('tiff:Orientation="{}"', "tiff:Orientation = '{}'", "<tiff:Orientation>{}</tiff:Orientation>")
+
+
+def with_xmp(path: Path, xmp: str, orientation: int | None = None) -> Path:
+    """A picture that says in XMP how it is seen, and in EXIF, or a TIFF's own tag, if asked for."""
+    image, block = Image.fromarray(pixels()), xmp.encode()
+    options = {"exif": exif(orientation)} if orientation else {}
+    if path.suffix == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+        image.save(path, pnginfo=info, **options)
+    elif path.suffix == ".tif":
+        image.save(path, tiffinfo={700: block} | ({274: orientation} if orientation else {}))
+    else:
+        image.save(path, xmp=block, **options, **({"lossless": True} if path.suffix == ".webp" else {}))
+    return path
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("in_exif", [None, 8])
+def test_orientation_in_xmp_counts_where_exif_says_nothing(
+    ending: str, form: str, in_exif: int | None, tmp_path: Path
+) -> None:
+    given = with_xmp(tmp_path / f"in.{ending}", f"<x:xmpmeta {form.format(6)}/>", in_exif)
+    # 6: the first row is seen at the right; 8: at the left.
+    expected = np.rot90(stored(given), 1 if in_exif else -1)
+    for found in (read(given).pixels, read_picture(given)):
+        assert found.shape == (3, 30, 20)
+        # Two decoders of JPEG need not round alike.
+        assert np.abs((found * 255).permute(1, 2, 0).numpy() - expected).max() <= (2 if ending == "jpg" else 0.01)
+    for to in ENDINGS:
+        out = tmp_path / f"out.{to}"
+        write(read(given), out)
+        # It is upright now: nothing that is kept may turn it again.
+        kept = pyvips.Image.new_from_file(str(out)).get("xmp-data").decode()
+        assert kept == f"<x:xmpmeta {form.format(1)}/>"
+        with Image.open(out) as image:
+            assert image.getexif().get(274, 1) == 1
+
+
+@pytest.mark.parametrize("xmp", ["", "<x:xmpmeta/>", 'tiff:Orientation="9"', 'tiff:Orientation=""', "tiff:Orientation"])
+def test_xmp_that_says_nothing_of_it(xmp: str) -> None:
+    assert orientation_of_xmp(xmp.encode()) is None
+    assert upright_xmp(xmp.encode()) == xmp.encode()
+
+
+TEXTS = {"Title": "a title", "Creation Time": "2020-02-29", "Author": "Ren\xe9", "Comment": "\u4e2d" * 5}
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    info = PngImagePlugin.PngInfo()
+    for key, text in TEXTS.items():
+        info.add_text(key, text, zip=key == "Title")
+    info.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta tiff:Orientation="1"/>')
+    Image.fromarray(pixels()).save(tmp_path / "in.png", pnginfo=info)
+    return tmp_path / "in.png"
+
+
+def test_text_in_a_png(described: Path, tmp_path: Path) -> None:
+    assert write(read(described), tmp_path / "out.png") == ()
+    with Image.open(tmp_path / "out.png") as image:
+        image.load()
+        assert {key: image.text[key] for key in TEXTS} == TEXTS
+    assert (tmp_path / "out.png").read_bytes().count(b"XML:com.adobe.xmp") == 1
+    again = pyvips.Image.new_from_file(str(tmp_path / "out.png"), fail_on="warning")
+    assert np.array_equal(again.numpy(), pixels())
+
+
+@pytest.mark.parametrize("to", ENDINGS[1:])
+def test_text_that_another_format_cannot_hold_is_said(to: str, described: Path, tmp_path: Path) -> None:
+    (note,) = write(read(described), tmp_path / f"out.{to}")
+    assert note == f"text not kept, {NAMES[to]} has no place for it: Title, Creation Time, Author, Comment"
+
+
+def test_text_behind_a_damaged_chunk_is_left_behind(described: Path) -> None:
+    data = described.read_bytes()
+    whole = text_chunks(data)
+    assert keywords(whole) == list(TEXTS)
+    damaged = bytearray(data)
+    damaged[data.index(b"Creation Time")] ^= 1
+    assert keywords(text_chunks(bytes(damaged))) == ["Title"]
+    for length in range(0, len(data), 7):
+        assert whole.startswith(text_chunks(data[:length]))
+    assert text_chunks(b"") == b""
 
 
 def test_an_old_thumbnail_is_not_kept(tmp_path: Path) -> None:

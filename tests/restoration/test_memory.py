@@ -134,7 +134,7 @@ def test_no_control_groups(tmp_path: Path) -> None:
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
-    with pytest.raises(ExDAError, match=r'pip install "exda_primitives\[restore\]"'):
+    with pytest.raises(ExDAError, match=r'pip install "psutil>=5\.9" "pyvips\[binary\]>=3"'):
         extra.psutil()
 
 

@@ -181,7 +181,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch, package, tmp_path):
     told = read_config(EXAMPLES / "budget.yaml")
     monkeypatch.setitem(sys.modules, package, None)
     use = partial(read_config, EXAMPLES / "budget.yaml") if package == "yaml" else partial(prepare, told, tmp_path)
-    with pytest.raises(exda.ExDAError, match=rf'{package} cannot be imported .*pip install "exda_primitives\[train\]"'):
+    with pytest.raises(exda.ExDAError, match=rf'{package} cannot be imported .*pip install "lightning>=2\.4"'):
         use()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import replacing
 from ..plotting import BLACK, BLUE, GREEN, ORANGE, VERMILION, matplotlib_figure
 from .cases import CAPTURED, COMPILED, EAGER, MODES, ORIGINAL, VARIANTS
 from .record import TIMED, Record
@@ -38,7 +39,8 @@ def plot(records: Sequence[Record], folder: Path) -> list[Path]:
     written = []
     for name, group in groups.items():
         path = folder / f"{name}.png"
-        figure(group).savefig(path, dpi=150)
+        with replacing(path) as partial:
+            figure(group).savefig(partial, format="png", dpi=150)
         written.append(path)
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import write_text
 from .cases import Case, Comparison
 from .check import Check
 from .timing import Percentiles
@@ -142,9 +144,9 @@ def _collected(prefix: str, row: dict[str, Any], kind: type) -> Any:
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds a line to a file, so that what was measured outlasts an interruption."""
-    with path.open("a") as file:
-        file.write(json.dumps(record.as_row()) + "\n")
+    """Adds a line to a file, so that what was measured outlasts an interruption, of this writing as well."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    write_text(path, before + json.dumps(record.as_row()) + "\n")
 
 
 def read(path: Path) -> list[Record]:
@@ -155,7 +157,7 @@ def read(path: Path) -> list[Record]:
     """
     records = []
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as results of exda bench ({error})") from None
     for number, line in enumerate(lines, 1):
@@ -176,10 +178,11 @@ def read(path: Path) -> list[Record]:
 def write_csv(path: Path, records: Sequence[Record]) -> None:
     """A row a case: all that is one value, with the machine as the commit and the GPU's or processor's name."""
     rows = [_flat(record) for record in records]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _flat(record: Record) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from .bench import bench
 from .demo import demo
 from .diagnose import diagnose
+from .errors import Plain
 from .evaluate import evaluate
 from .info import info
 from .inspect import inspect
@@ -14,11 +17,25 @@ from .plan import plan
 from .restore import restore
 from .train import train
 
-app = typer.Typer(help="Attention primitives for image restoration.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Attention primitives for image restoration.", cls=Plain, no_args_is_help=True, add_completion=False
+)
+
+
+def _print_version(asked: bool) -> None:
+    from .. import __version__  # noqa: PLC0415
+
+    if asked:
+        typer.echo(f"exda_primitives {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
     """Attention primitives for image restoration."""
 
 

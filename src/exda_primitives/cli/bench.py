@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .command import command_line
-from .errors import plainly
+from .errors import stoppable
+from .names import printable
 
 if TYPE_CHECKING:
     import torch
@@ -77,14 +78,12 @@ def run(
     tasks = _known("--task", task, cases.TASKS, (cases.FORWARD,))
     variants = _known("--variant", variant, cases.VARIANTS, cases.VARIANTS)
     modes = _known("--mode", mode, cases.MODES, _MODES[kind])
-    with plainly():
-        sizes = [cases.parse_size(each) for each in size or _SIZES[kind]]
+    sizes = [cases.parse_size(each) for each in size or _SIZES[kind]]
     work = [
         (comparison, cases.cases_of(comparison, variants, modes))
         for comparison in cases.comparisons(names, tasks, formats, batch, sizes)
     ]
-    with plainly():
-        records = _measured(work, where, out, turns, warm_up, seconds)
+    records = _measured(work, where, out, turns, warm_up, seconds)
     _print(records, out)
     if any(record.status in ("wrong", "error") for record in records):
         raise typer.Exit(1)
@@ -103,11 +102,10 @@ def plot(
     from ..bench.record import read  # noqa: PLC0415
 
     files = [path / _RESULTS if path.is_dir() else path for path in results]
-    with plainly():
-        written = draw([record for file in files for record in read(file)], out or files[0].parent)
+    written = draw([record for file in files for record in read(file)], out or files[0].parent)
     console = Console()
     for path in written:
-        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(f"written: {path}"), markup=False, highlight=False, soft_wrap=True)
     if not written:
         console.print("nothing in these results was timed", highlight=False)
         raise typer.Exit(1)
@@ -138,11 +136,12 @@ def _measured(
         return records
     effort = Effort(turns, warm_up, seconds)
     harness = Harness(device, effort, Origin(command_line(), about, copy_bandwidth(device)))
-    try:
-        _run(harness, left, file, records)
-    finally:
-        # Interrupted as well: what is there can be read.
-        _write(records, out)
+    with stoppable(lambda: f"{len(records)} cases are in {file}; the same command goes on there"):
+        try:
+            _run(harness, left, file, records)
+        finally:
+            # Interrupted as well: what is there can be read.
+            _write(records, out)
     return records
 
 
@@ -182,10 +181,11 @@ def _cost(comparison: Comparison, cases: Sequence[Case]) -> float:
 def _write(records: Sequence[Record], out: Path) -> None:
     from ..bench.record import write_csv  # noqa: PLC0415
     from ..bench.table import markdown  # noqa: PLC0415
+    from ..files import write_text  # noqa: PLC0415
 
     if records:
         write_csv(out / "results.csv", records)
-        (out / "results.md").write_text(markdown(records))
+        write_text(out / "results.md", markdown(records))
 
 
 def _print(records: Sequence[Record], out: Path) -> None:
@@ -196,7 +196,8 @@ def _print(records: Sequence[Record], out: Path) -> None:
     for table in printed(records):
         console.print(table)
     console.print(machine_line(records[-1].origin.machine), markup=False, highlight=False)
-    console.print(f"written: {out / _RESULTS}, results.csv, results.md", markup=False, highlight=False, soft_wrap=True)
+    written = printable(f"written: {out / _RESULTS}, results.csv, results.md")
+    console.print(written, markup=False, highlight=False, soft_wrap=True)
 
 
 def _known(option: str, given: Sequence[str] | None, known: Iterable[str], default: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .names import printable
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Picture to write.", dir_okay=False)] = Path("exda-demo.png"),
@@ -20,6 +22,7 @@ def demo(
     from PIL import Image  # noqa: PLC0415
 
     from ..demo.run import STEPS, run  # noqa: PLC0415
+    from ..files import check_writable  # noqa: PLC0415
     from ..patching.table import print_report  # noqa: PLC0415
 
     if out.suffix.lower() not in Image.registered_extensions():
@@ -28,6 +31,7 @@ def demo(
         )
     if not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(out.parent)!r}", param_hint="--out")
+    check_writable(out.absolute().parent)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -45,6 +49,6 @@ def demo(
     console.print(table)
     console.print("The host and the patched model were trained equally long from the same weights.", highlight=False)
     console.print(f"unpatched: same modules, same output: {result.given_back}", highlight=False)
-    console.print(f"written: {result.picture}", highlight=False)
+    console.print(printable(f"written: {result.picture}"), markup=False, highlight=False, soft_wrap=True)
     if not result.given_back:
         raise typer.Exit(1)

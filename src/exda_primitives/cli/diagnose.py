@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .command import command_line
-from .errors import plainly
+from .errors import stoppable
+from .names import printable
 
 if TYPE_CHECKING:
     from ..diagnostics.experiment import Experiment, Run
@@ -40,8 +41,7 @@ def function(
     """Approximate a function of one number by attention, with linear and with non-linear values."""
     from ..diagnostics.function import FunctionExperiment, quick_options  # noqa: PLC0415
 
-    with plainly():
-        _run(FunctionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
+    _run(FunctionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
 
 
 @diagnose.command()
@@ -66,10 +66,9 @@ def digits(
 
     if rate == 0:
         raise typer.BadParameter("a rate of 0 learns nothing", param_hint="--rate")
-    with plainly():
-        options = _options(quick_options() if quick else {}, steps, variant, batch=batch, rate=rate)
-        found = load_digits(data, download=download)
-        _run(DigitsExperiment(found, depth or [1], **options), out, seeds)
+    options = _options(quick_options() if quick else {}, steps, variant, batch=batch, rate=rate)
+    found = load_digits(data, download=download)
+    _run(DigitsExperiment(found, depth or [1], **options), out, seeds)
 
 
 @diagnose.command()
@@ -79,8 +78,7 @@ def position(
     """Tell tasks that need a non-linearity before the aggregation from those that need one after it."""
     from ..diagnostics.position import PositionExperiment, quick_options  # noqa: PLC0415
 
-    with plainly():
-        _run(PositionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
+    _run(PositionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
 
 
 def _options(
@@ -102,7 +100,7 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     from ..diagnostics.run import run  # noqa: PLC0415
     from ..diagnostics.table import markdown, printed  # noqa: PLC0415
     from ..errors import ConfigError  # noqa: PLC0415
-    from ..files import replacing  # noqa: PLC0415
+    from ..files import replacing, write_text  # noqa: PLC0415
     from ..plotting import matplotlib_figure  # noqa: PLC0415
 
     # Whether it is there is better known before the training than after.
@@ -120,7 +118,13 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     beside = [each for each in map(path.with_suffix, (".md", ".png")) if each.exists()]
     if beside and not path.exists():
         raise ConfigError(f"{beside[0]} exists without {path.name} and would be overwritten; give another folder")
-    with Progress(*columns, console=console) as progress:
+
+    def said() -> str:
+        return (
+            f"what was trained is in {path}; the same command goes on there" if path.exists() else "nothing was written"
+        )
+
+    with stoppable(said), Progress(*columns, console=console) as progress:
         task = progress.add_task(experiment.kind, total=1.0)
 
         def on_progress(each: Run, done: float) -> None:
@@ -128,11 +132,10 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
 
         result = run(experiment, path, range(seeds), command_line(), on_progress)
         progress.update(task, completed=1.0)
-    with replacing(path.with_suffix(".md")) as partial:
-        partial.write_text(markdown(type(experiment), result), encoding="utf-8")
+    write_text(path.with_suffix(".md"), markdown(type(experiment), result))
     with replacing(path.with_suffix(".png")) as partial:
         figure(type(experiment), result).savefig(partial, format="png", dpi=150)
     for table in printed(type(experiment), result):
         console.print(table)
     console.print(machine_line(result["machine"]), markup=False, highlight=False)
-    console.print(f"written: {path}, .md, .png", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(f"written: {path}, .md, .png"), markup=False, highlight=False, soft_wrap=True)

@@ -14,14 +14,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .command import command_line
-from .errors import plainly
+from .errors import stoppable
+from .names import printable
+from .networks import HELP, checkpoint_file
 from .pictures import opened
+from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluation import Case, PictureResult
-    from ..evaluation.protocols import Protocol
+    from ..evaluation import Case
     from ..evaluation.published import Published
     from ..evaluation.run import Progress as OnCase
     from ..restoration import Restorer
@@ -30,7 +32,7 @@ _WEATHERBENCH = "weatherbench"
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Weights of the network.", dir_okay=False)],
+    checkpoint: Annotated[str, typer.Argument(help=f"Weights of the network: {HELP}.")],
     protocol: Annotated[
         str,
         typer.Option(
@@ -73,41 +75,60 @@ def evaluate(
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of anything else.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever results are there.")] = False,
+    adapter: Adapters = None,
 ) -> None:
     """PSNR and SSIM by the protocol of a repository: its crop, channel, rounding, window and noise.
 
     Pictures come from a benchmark's folder, from two folders of pairs, or from clean pictures that are degraded here.
     All of them are read before the first is restored, so that what is missing or does not fit is known at once.
-    Written are evaluate.json, evaluate.csv with a line for each picture, evaluate.md and evaluate.png.
+    Written are evaluate.json, evaluate.csv with a line for each picture, evaluate.md and evaluate.png; the first as it
+    goes: the same command goes on where it was interrupted.
     """
     # Late: --help needs no torch.
-    from ..evaluation import protocol_named  # noqa: PLC0415
-    from ..evaluation.record import configuration, refuse_others, write  # noqa: PLC0415
+    from ..evaluation import check, protocol_named  # noqa: PLC0415
+    from ..evaluation import evaluate as evaluated  # noqa: PLC0415
+    from ..evaluation.record import FILE, Record, configuration, refuse_others  # noqa: PLC0415
     from ..evaluation.run import chosen  # noqa: PLC0415
+    from ..files import check_writable  # noqa: PLC0415
     from ..plotting import matplotlib_figure  # noqa: PLC0415
-    from ..results import check_writable  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
 
     source = Source(benchmark, root, pairs, clean, degrade or [], seed, whole=not partial)
     where = named_device(device)
-    with plainly():
-        by = protocol_named(protocol)
-        # Both are better known before the work than after.
-        matplotlib_figure("evaluate")
-        check_writable(out)
-        network, published, restorer = _network(checkpoint, model, patch, where, half, tile, benchmark)
-        cases = source.cases(restorer.channels)
-        wanted = chosen(cases, degradation or ())
-        names = list(dict.fromkeys(case.degradation for case in cases if case.degradation in wanted))
-        restoring = {"device": where.type, "tile": tile, "precision": str(restorer.half or restorer.own_dtype)}
-        config = configuration(by, network, source.described(), degradations=names, restoring=restoring, seed=seed)
-        if not overwrite:
-            refuse_others(out, config)
-        found = _evaluated(restorer, cases, by, names, seed)
-        command = command_line()
-        result = write(out, config, by.note, found, published, command=command, device=where, overwrite=overwrite)
-    _print(result, out)
+    by = protocol_named(protocol)
+    # Both are better known before the work than after.
+    matplotlib_figure("evaluate")
+    check_writable(out)
+    run_adapters(adapter)
+    weights = checkpoint_file(checkpoint)
+    network, published, restorer = _network(weights, model, patch, where, half, tile, benchmark)
+    cases = source.cases(restorer.channels)
+    wanted = chosen(cases, degradation or ())
+    names = list(dict.fromkeys(case.degradation for case in cases if case.degradation in wanted))
+    total = sum(case.degradation in wanted for case in cases)
+    restoring = {"device": where.type, "tile": tile, "precision": str(restorer.half or restorer.own_dtype)}
+    config = configuration(by, network, source.described(), degradations=names, restoring=restoring, seed=seed)
+    if not overwrite:
+        # Reading takes its time.
+        refuse_others(out, config)
+    with _bar("reading") as progress:
+        config["set of pictures"] = check(cases, by, names, progress)
+    command = command_line()
+    with Record(out, config, by.note, total, published, command=command, device=where, overwrite=overwrite) as record:
+        if record.found:
+            Console().print(f"evaluated before: {len(record.found)} of {total}", highlight=False)
+
+        def said() -> str:
+            without = "without --overwrite " if overwrite else ""
+            held = f"{len(record.found)} of {total} pictures are in {out / FILE}"
+            return f"{held}; the same command {without}goes on there" if record.found else "nothing was written"
+
+        with stoppable(said), _bar("restoring") as progress:
+            done = len(record.found)
+            for result in evaluated(restorer, cases, by, degradations=names, seed=seed, done=done, progress=progress):
+                record.add(result)
+        _print(record.finish(), out)
 
 
 @dataclass(frozen=True)
@@ -206,18 +227,6 @@ def _network(
     return about, published, Restorer(network.to(device), tile=tile, dtype=dtype)
 
 
-def _evaluated(
-    restorer: Restorer, cases: Sequence[Case], protocol: Protocol, degradations: Sequence[str], seed: int
-) -> list[PictureResult]:
-    from ..evaluation import check  # noqa: PLC0415
-    from ..evaluation import evaluate as evaluated  # noqa: PLC0415
-
-    with _bar("reading") as progress:
-        check(cases, protocol, degradations, progress)
-    with _bar("restoring") as progress:
-        return list(evaluated(restorer, cases, protocol, degradations=degradations, seed=seed, progress=progress))
-
-
 @contextmanager
 def _bar(doing: str) -> Iterator[OnCase]:
     columns = (
@@ -232,7 +241,7 @@ def _bar(doing: str) -> Iterator[OnCase]:
         task = progress.add_task(doing)
 
         def on_case(case: Case, done: float, total: int) -> None:
-            progress.update(task, description=f"{doing} {escape(str(case))}", completed=done, total=total)
+            progress.update(task, description=f"{doing} {escape(printable(case))}", completed=done, total=total)
 
         yield on_case
 
@@ -246,4 +255,4 @@ def _print(result: Mapping[str, Any], out: Path) -> None:
     console.print(printed(dict(result)))
     for line in (*remarks(dict(result)), machine_line(result["machine"])):
         console.print(line, markup=False, highlight=False)
-    console.print(f"written: {out / FILE}, .csv, .md, .png", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(f"written: {out / FILE}, .csv, .md, .png"), markup=False, highlight=False, soft_wrap=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from .errors import plainly
+from .names import printable
+from .networks import HELP, checkpoint_file
+from .source import Adapters, run_adapters
 
 
-def info(checkpoint: Annotated[Path, typer.Argument(help="A .pth, .ckpt or .safetensors file.")]) -> None:
+def info(checkpoint: Annotated[str, typer.Argument(help=f"Weights: {HELP}.")], adapter: Adapters = None) -> None:
     """Say which network a checkpoint is of, how that is configured, and what the file holds besides."""
     from ..checkpoints.contents import read_checkpoint  # noqa: PLC0415
     from ..checkpoints.described import described  # noqa: PLC0415
@@ -20,26 +21,26 @@ def info(checkpoint: Annotated[Path, typer.Argument(help="A .pth, .ckpt or .safe
     from ..errors import some_of  # noqa: PLC0415
     from ..models.catalog import identity_of  # noqa: PLC0415
 
+    run_adapters(adapter)
     table = Table("", "", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.columns[1].overflow = "fold"
-    with plainly():
-        contents = read_checkpoint(checkpoint)
-        numbers = sum(tensor.numel() for tensor in contents.tensors.values())
-        kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in contents.tensors.values()})
-        table.add_row("file", str(checkpoint))
-        table.add_row("tensors", f"{len(contents.tensors)}, {numbers:,} numbers, {', '.join(kinds)}")
-        header = read_header(contents) if contents.is_ours else None
-        if header is None or header.whole:
-            identity = identity_of(contents)
-            held = identity.held
-            table.add_row("wrapping", contents.wrapping or "none")
-            table.add_row("prefix", identity.prefix or "none")
-            table.add_row("network", identity.architecture.name)
-            for name, argument in identity.arguments.items():
-                table.add_row(f"  {name}", str(argument))
-        else:
-            held = described(contents.tensors, checkpoint, known=header.attentions)
-            table.add_row("network", "none: the parameters that ExDA added, for exda.load(model, file)")
-        for config, names in held.by_config().items():
-            table.add_row("ExDA", f"in {len(names)} attentions ({some_of(names)}): {config}")
+    contents = read_checkpoint(checkpoint_file(checkpoint))
+    numbers = sum(tensor.numel() for tensor in contents.tensors.values())
+    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in contents.tensors.values()})
+    table.add_row("file", printable(contents.path))
+    table.add_row("tensors", f"{len(contents.tensors)}, {numbers:,} numbers, {', '.join(kinds)}")
+    header = read_header(contents) if contents.is_ours else None
+    if header is None or header.whole:
+        identity = identity_of(contents)
+        held = identity.held
+        table.add_row("wrapping", contents.wrapping or "none")
+        table.add_row("prefix", identity.prefix or "none")
+        table.add_row("network", identity.architecture.name)
+        for name, argument in identity.arguments.items():
+            table.add_row(f"  {name}", str(argument))
+    else:
+        held = described(contents.tensors, contents.path, known=header.attentions)
+        table.add_row("network", "none: the parameters that ExDA added, for exda.load(model, file)")
+    for config, names in held.by_config().items():
+        table.add_row("ExDA", f"in {len(names)} attentions ({some_of(names)}): {config}")
     Console().print(table, markup=False, highlight=False)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..files import fingerprint
 from .command import command_line
 from .devices import named_device
-from .errors import plainly
+from .errors import stoppable
+from .names import printable
+from .networks import HELP, checkpoint_file
 from .pictures import opened
+from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,13 +25,11 @@ if TYPE_CHECKING:
     from ..inspection.embeddings import Of
     from ..inspection.pictures import LabelledPictures
 
-DEMO, DEMO_HOST = "demo", "demo-host"
-
 
 def inspect(
     model: Annotated[
         str,
-        typer.Argument(help="A checkpoint; or demo, the demo's trained ExDA network, or demo-host, the same without."),
+        typer.Argument(help=f"Weights: {HELP}."),
     ],
     images: Annotated[Path, typer.Option(help="Folder, .zip or .npz of pictures.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("exda-inspect"),
@@ -51,6 +52,7 @@ def inspect(
     seed: Annotated[int, typer.Option(help="Of the degradations and the projections.", min=0)] = 0,
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    adapter: Adapters = None,
 ) -> None:
     """Find out whether a model's attentions know how a picture is degraded.
 
@@ -65,39 +67,39 @@ def inspect(
     where = named_device(device)
     if labels_from_folders and degrade:
         raise typer.BadParameter("pictures are either degraded or labelled by their folders", param_hint="--degrade")
-    with plainly():
-        free(out)
-        network, about = _network(model, patch)
-        network.to(where)
-        pictures = _pictures(network, images, degrade, labels_from_folders, size, seed)
-        question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
-        config = about | _about(images, pictures) | {"device": where.type}
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("remaining"),
-            TimeRemainingColumn(),
+    free(out)
+    run_adapters(adapter)
+    network, about = _network(model, patch)
+    network.to(where)
+    pictures = _pictures(network, images, degrade, labels_from_folders, size, seed)
+    question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
+    config = about | _about(images, pictures) | {"device": where.type}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("remaining"),
+        TimeRemainingColumn(),
+    )
+    with stoppable(lambda: "nothing was written"), Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=1.0)
+        command = command_line()
+        result, notes = run(
+            network,
+            pictures,
+            out,
+            question,
+            config,
+            command,
+            lambda title, done: progress.update(task, description=escape(printable(title)), completed=done),
         )
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=1.0)
-            command = command_line()
-            result, notes = run(
-                network,
-                pictures,
-                out,
-                question,
-                config,
-                command,
-                lambda title, done: progress.update(task, description=title, completed=done),
-            )
     console.print(printed(result))
     console.print(NOTE, highlight=False)
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(note), markup=False, highlight=False, soft_wrap=True)
     written = ", ".join(sorted(path.name for path in out.iterdir()))
-    console.print(f"written to {out}: {written}", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(f"written to {out}: {written}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -105,12 +107,10 @@ def _network(name: str, patch: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     from ..checkpoints import load  # noqa: PLC0415
     from ..models import create  # noqa: PLC0415
 
-    if name in (DEMO, DEMO_HOST):
-        network, data = _demo(name)
-    else:
-        network = create(checkpoint=name)
-        data = Path(name).read_bytes()
-    about: dict[str, Any] = {"model": Path(name).name, "model_sha256": hashlib.sha256(data).hexdigest()}
+    weights = checkpoint_file(name)
+    network = create(checkpoint=weights)
+    # The name that was given: that of the demo's file says nothing.
+    about: dict[str, Any] = {"model": Path(name).name, "model_sha256": fingerprint(weights)}
     if patch is not None:
         load(network, patch)
         about |= {"patch": patch.name, "patch_sha256": fingerprint(patch)}
@@ -129,18 +129,6 @@ def configuration(network: nn.Module) -> dict[str, Any] | None:
         return config_of(network).as_dict()
     except MixedConfigError:
         return {name: config.as_dict() for name, config in configs.items()}
-
-
-def _demo(name: str) -> tuple[nn.Module, bytes]:
-    from ..demo.model import tiny_restormer, weights, weights_file  # noqa: PLC0415
-    from ..patching import patch  # noqa: PLC0415
-
-    network = tiny_restormer()
-    if name == DEMO:
-        patch(network)
-    of: Literal["host", "exda"] = "exda" if name == DEMO else "host"
-    network.load_state_dict(weights(of))
-    return network, weights_file(of)
 
 
 def _pictures(

@@ -1,11 +1,14 @@
-"""Pictures that a command is given."""
+"""Pictures that a command is given, and what is left out of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from .names import printable
 
 if TYPE_CHECKING:
     from ..data.decode import Channels
@@ -15,10 +18,16 @@ if TYPE_CHECKING:
 def opened(path: Path, channels: Channels) -> Pictures:
     """As :func:`~exda_primitives.data.open_pictures`; what else is there is printed, for it is left out."""
     from ..data import open_pictures  # noqa: PLC0415
-    from ..errors import some_of  # noqa: PLC0415
 
     pictures = open_pictures(path, channels)
     if pictures.left_out:
-        left_out = f"no pictures, left out: {some_of(pictures.left_out)}"
-        Console().print(left_out, markup=False, highlight=False, soft_wrap=True)
+        print_left_out("no pictures", pictures.left_out, Console())
     return pictures
+
+
+def print_left_out(why: str, names: Sequence[str], console: Console) -> None:
+    """Names the first, and says how many there are."""
+    from ..errors import some_of  # noqa: PLC0415
+
+    left_out = printable(f"{why}, left out: {some_of(names)}")
+    console.print(left_out, markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from .devices import named_device
-from .errors import plainly
+from .errors import stoppable
+from .names import printable
+from .networks import HELP, checkpoint_file
+from .pictures import print_left_out
+from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +30,16 @@ _TILED = (
     "Tiled: each tile is all that the model sees at a time, so its attention and tokens are of the tile, not of the "
     "picture, and the result differs from that of the whole picture. More memory means larger tiles."
 )
+_SORTED = (
+    "This network sorts pixels by their values: where two are nearly the same, a tile, as any rounding, may put them "
+    "the other way round, so that its tiles differ from the whole picture by more than those of other networks."
+)
 
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="Picture, or folder of pictures.")],
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Picture or folder to write.")],
-    checkpoint: Annotated[Path, typer.Option(help="Weights of the model.", dir_okay=False)],
+    checkpoint: Annotated[str, typer.Option(help=f"Weights of the model: {HELP}.")],
     model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     tile: Annotated[
@@ -47,8 +55,9 @@ def restore(
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    adapter: Adapters = None,
 ) -> None:
-    """Restore photographs of any size: PNG, JPEG, TIFF, WebP; 8 or 16 bits; ICC profile and EXIF are kept.
+    """Restore photographs of any size: PNG, JPEG, TIFF, WebP; 8 or 16 bits; ICC profile, EXIF, XMP and text are kept.
 
     A picture that does not fit into memory goes through the model in tiles that fade into each other. A tile is then
     all that the model sees: attention across channels and global tokens are those of the tile, not of the picture.
@@ -57,13 +66,16 @@ def restore(
     A picture that cannot be restored is skipped with the reason; the exit code is then 1.
     """
     # Late: --help needs no torch.
-    from ..restoration.files import Done, jobs, restore_files  # noqa: PLC0415
+    from ..restoration.files import Done, restore_files, work_for  # noqa: PLC0415
 
     console = Console()
-    with plainly():
-        work = jobs(source, target)
-        restorer = _restorer(checkpoint, model, patch, named_device(device), half, tile, overlap, memory)
-    results: list[Done | Skipped] = []
+    work = work_for(source, target)
+    run_adapters(adapter)
+    weights = checkpoint_file(checkpoint)
+    restorer = _restorer(weights, model, patch, named_device(device), half, tile, overlap, memory)
+    for why, names in work.left_out.items():
+        print_left_out(why, names, console)
+    results: list[Done | Skipped] = list(work.skipped)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,19 +85,29 @@ def restore(
         TimeRemainingColumn(),
     )
     # By bytes: of pictures, that is what the time goes by as far as can be told beforehand.
-    sizes = [_size(job) for job in work]
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(_title(work, 0), total=sum(sizes))
+    sizes = [_size(job) for job in work.jobs]
 
-        def on_tile(index: int, done: int, total: int) -> None:
-            tiles = f", tile {done} of {total}" if total > 1 else ""
-            completed = sum(sizes[:index]) + sizes[index] * done / total
-            progress.update(task, description=_title(work, index) + tiles, completed=completed)
+    def said() -> str:
+        written = sum(isinstance(result, Done) for result in results)
+        return f"{written} of {len(work.jobs)} pictures were written, none in part"
 
-        for index, result in enumerate(restore_files(restorer, work, overwrite=overwrite, progress=on_tile), 1):
-            results.append(result)
-            progress.update(task, description=_title(work, index), completed=sum(sizes[:index]))
-    _print(results, console)
+    with stoppable(said):
+        try:
+            with Progress(*columns, console=console) as progress:
+                task = progress.add_task(_title(work.jobs, 0), total=sum(sizes))
+
+                def on_tile(index: int, done: int, total: int) -> None:
+                    tiles = f", tile {done} of {total}" if total > 1 else ""
+                    completed = sum(sizes[:index]) + sizes[index] * done / total
+                    progress.update(task, description=_title(work.jobs, index) + tiles, completed=completed)
+
+                restored = restore_files(restorer, work.jobs, overwrite=overwrite, progress=on_tile)
+                for index, result in enumerate(restored, 1):
+                    results.append(result)
+                    progress.update(task, description=_title(work.jobs, index), completed=sum(sizes[:index]))
+        finally:
+            # Broken off, too: what was skipped until then, and why, is known nowhere else.
+            _print(results, restorer, console)
     if not all(isinstance(result, Done) for result in results):
         raise typer.Exit(1)
 
@@ -117,16 +139,19 @@ def _restorer(
 
 
 def _size(job: Job) -> int:
-    return job.source.stat().st_size if job.source.exists() else 0
+    try:
+        return job.source.stat().st_size
+    except OSError:
+        return 0
 
 
-def _title(work: list[Job], index: int) -> str:
-    if index == len(work):
+def _title(jobs: Sequence[Job], index: int) -> str:
+    if index == len(jobs):
         return "done"
-    return escape(f"{index + 1} of {len(work)}: {work[index].source.name}")
+    return escape(printable(f"{index + 1} of {len(jobs)}: {jobs[index].source.name}"))
 
 
-def _print(results: list[Done | Skipped], console: Console) -> None:
+def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Console) -> None:
     from ..restoration.files import Done  # noqa: PLC0415
 
     restored = [result for result in results if isinstance(result, Done)]
@@ -135,13 +160,15 @@ def _print(results: list[Done | Skipped], console: Console) -> None:
         height, width = done.size
         tile, overlap, seam = done.restored.tile, done.restored.overlap, done.restored.seam
         figures = (str(tile), str(overlap), f"{seam.largest:.3f}") if seam else ("whole", "", "none")
-        table.add_row(escape(str(done.job.source)), f"{width} x {height}", *figures)
+        table.add_row(escape(printable(done.job.source)), f"{width} x {height}", *figures)
     if restored:
         console.print(table)
     if any(done.restored.seam for done in restored):
         console.print(_TILED, highlight=False)
+        if restorer.sorts:
+            console.print(_SORTED, highlight=False)
     for result in results:
-        name = escape(str(result.job.source))
+        name = escape(printable(result.job.source))
         for line in _remarks(result):
             console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
     console.print(f"{len(restored)} restored, {len(results) - len(restored)} skipped", highlight=False)
@@ -151,7 +178,7 @@ def _remarks(result: Done | Skipped) -> Iterator[str]:
     from ..restoration.files import Skipped  # noqa: PLC0415
 
     if isinstance(result, Skipped):
-        yield f"[red]skipped:[/] {escape(result.reason)}"
+        yield f"[red]skipped:[/] {escape(printable(result.reason))}"
         return
     seam = result.restored.seam
     if seam and seam.largest >= _seam_limit():
@@ -159,7 +186,8 @@ def _remarks(result: Done | Skipped) -> Iterator[str]:
             f"[yellow]tiles may show:[/] the largest seam is {seam.largest:.3f}/255, not below {_seam_limit()}; "
             "larger tiles (--tile, --memory) or a larger --overlap make it smaller"
         )
-    yield from map(escape, result.notes)
+    for note in result.notes:
+        yield escape(printable(note))
 
 
 def _seam_limit() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import IO, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from ..errors import ImageError
 from ..restoration.images import MAX_PIXELS
+from ..restoration.orientation import orientation_of_xmp, upright
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 """Endings of the file names, in lower case, that are taken for pictures."""
@@ -27,9 +29,9 @@ _GREY16 = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of that name is taken for a picture: by its ending, and unless it is hidden."""
+    """Whether a file of that name is taken for a picture: by its ending, unless it or a folder on its way is hidden."""
     path = Path(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def read_picture(path: Path, channels: Channels = 3) -> Tensor:
@@ -45,6 +47,9 @@ def read_picture(path: Path, channels: Channels = 3) -> Tensor:
     Raises:
         ImageError: for a file that is missing, damaged, no picture or too large.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        # A pipe that nobody writes to would be waited for.
+        raise ImageError(f"{path} is no regular file")
     try:
         with path.open("rb") as file:
             return decode(file, str(path), channels)
@@ -62,7 +67,7 @@ def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{name} has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read")
-            return _as_tensor(ImageOps.exif_transpose(image), name, channels)
+            return _as_tensor(image, name, channels)
     except ImageError:
         raise
     # What Pillow raises on damaged files.
@@ -92,10 +97,24 @@ def from_array(array: NDArray[Any], channels: Channels) -> Tensor:
 def _as_tensor(image: Image.Image, name: str, channels: Channels) -> Tensor:
     if image.mode == "F":
         raise ImageError(f"{name} holds floats, whose range is unknown; 8 or 16 bits are read")
+    orientation = _orientation(image)
     if image.mode in _GREY16:
-        values = np.array(image).astype(np.float32)
+        values = upright(np.array(image), orientation).astype(np.float32)
         if values.min() < 0 or values.max() > _WHITE_OF_16_BITS:
             raise ImageError(f"{name} holds numbers of 32 bits; 8 or 16 bits are read")
         return torch.from_numpy(values / _WHITE_OF_16_BITS)[None].repeat(channels, 1, 1)
     values = np.array(image.convert("L" if channels == 1 else "RGB"))
-    return torch.from_numpy(values.reshape(*values.shape[:2], channels)).permute(2, 0, 1).float() / 255
+    values = np.ascontiguousarray(upright(values.reshape(*values.shape[:2], channels), orientation))
+    return torch.from_numpy(values).permute(2, 0, 1).float() / 255
+
+
+def _orientation(image: Image.Image) -> int:
+    """What is left to do once the pixels are loaded: of some formats, Pillow turns them itself then."""
+    before = image.getexif().get(ExifTags.Base.Orientation)
+    image.load()
+    after = image.getexif().get(ExifTags.Base.Orientation)
+    if before and not after:
+        return 1
+    # Pillow has known the first name of XMP since version 11.
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    return after or orientation_of_xmp(xmp.encode() if isinstance(xmp, str) else xmp) or 1

@@ -7,16 +7,17 @@ import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ImageError, some_of
+from ..files import files_below
 from .decode import Channels, decode, from_array, is_picture, read_picture
 
 MAX_BYTES = 2**30
@@ -64,7 +65,7 @@ class FolderPictures(Pictures):
     """All pictures below a folder, those behind links too."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
-        files = sorted(file.relative_to(path).as_posix() for file in _files_below(path))
+        files = sorted(file.relative_to(path).as_posix() for file in files_below(path, _refuse))
         super().__init__(path, *_sorted_out(files), channels)
 
     def _read(self, index: int) -> Tensor:
@@ -183,28 +184,8 @@ def open_pictures(path: str | Path, channels: Channels = 3) -> Pictures:
     return kinds[path.suffix.lower()](path, channels)
 
 
-def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files, of links that lead nowhere as well: when it is read, one of these is missed by name.
-
-    Args:
-        folder: to look into, as are those below.
-        above: real places of the folders on the way there; a link back to one of them would go on for ever.
-
-    Raises:
-        ImageError: for a folder that cannot be looked into.
-    """
-    real = folder.resolve()
-    if real in above:
-        return
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise ImageError(f"{folder} cannot be looked into ({error.strerror or error})") from error
-    for entry in entries:
-        if entry.is_dir():
-            yield from _files_below(entry, above | {real})
-        else:
-            yield entry
+def _refuse(folder: Path, error: OSError) -> NoReturn:
+    raise ImageError(f"{folder} cannot be looked into ({error.strerror or error})") from error
 
 
 def _sorted_out(files: Sequence[str]) -> tuple[list[str], list[str]]:

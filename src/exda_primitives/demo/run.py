@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from ..files import replacing
 from ..patching import Report, is_patched, patch, unpatch
 from ..primitives import ExDAModule
 from .degradation import mixed
@@ -90,8 +92,9 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     pictures = {"degraded": degraded, "host": by_host, "patched, trained": by_exda}
     captions = {f"{title}: {scores[title].psnr:.2f} dB": picture for title, picture in pictures.items()}
     page = sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)})
-    # Of no meaning to PNG; JPEG's default shows.
-    page.save(out, quality=90)
+    with replacing(out) as partial:
+        # The quality is of no meaning to PNG; JPEG's default shows.
+        page.save(partial, format=Image.registered_extensions()[out.suffix.lower()], quality=90)
     same = same_modules and torch.equal(given_back, by_host) and not is_patched(model)
     return Demo(scores, report, largest_difference(as_it_starts, by_host), same, out)
 

@@ -80,7 +80,7 @@ def _from_npz(path: Path) -> Digits:
 
 
 def _from_torchvision(folder: Path, download: bool) -> Digits:
-    datasets = imported("torchvision.datasets", "diagnose")
+    datasets = imported("torchvision.datasets", "torchvision")
     try:
         images = datasets.MNIST(str(folder), train=True, download=download).data
     except (RuntimeError, OSError) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from typing import Protocol as Callback
 
 from torch import Tensor
@@ -85,7 +86,7 @@ def chosen(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]
 
 def check(
     cases: Sequence[Case], protocol: Protocol, degradations: Iterable[str] = (), progress: Progress = _silent
-) -> None:
+) -> str:
     """Reads every picture, so that what cannot be evaluated is known before hours of work.
 
     Args:
@@ -93,6 +94,9 @@ def check(
         protocol: by which they are to be evaluated.
         degradations: those to evaluate; by default all.
         progress: called after each case.
+
+    Returns:
+        SHA-256 of all names, and of the pixels of what is to be evaluated, in hexadecimal.
 
     Raises:
         ConfigError: if there is nothing to evaluate, or noise where the protocol has none.
@@ -106,10 +110,16 @@ def check(
         )
     if any(case.is_noise and case.degradation in wanted for case in cases):
         Noise(protocol, seed=0)
+    found = hashlib.sha256()
     for number, case in enumerate(cases, 1):
-        if case.degradation in wanted:
-            _read(case, protocol)
+        images = _read(case, protocol) if case.degradation in wanted else ()
+        sizes = [None if image is None else tuple(image.shape) for image in images]
+        found.update(f"{case}\0{sizes}\n".encode("utf-8", "surrogateescape"))
+        for image in images:
+            if image is not None:
+                found.update(image.numpy().tobytes())
         progress(case, number, len(cases))
+    return found.hexdigest()
 
 
 def evaluate(
@@ -119,6 +129,7 @@ def evaluate(
     *,
     degradations: Iterable[str] = (),
     seed: int = 0,
+    done: int = 0,
     progress: Progress = _silent,
 ) -> Iterator[PictureResult]:
     """Evaluates one case after the other.
@@ -129,10 +140,11 @@ def evaluate(
         protocol: what is done to the pictures.
         degradations: those to evaluate; by default all.
         seed: of the protocol's noise.
+        done: so many of those to evaluate are passed over; the others get the noise that they would have got.
         progress: called before and after each case, and after each tile.
 
     Yields:
-        A result for each case, in their order.
+        A result for each other case, in their order.
 
     Raises:
         ConfigError: as :func:`check`.
@@ -146,6 +158,11 @@ def evaluate(
         if case.degradation not in wanted:
             if noise and case.is_noise:
                 noise.skip(_cropped(case, case.clean(), protocol).shape)
+            continue
+        if done > 0:
+            done -= 1
+            if noise and case.is_noise:
+                noise.add(_cropped(case, case.clean(), protocol), sigma_of(case.degradation))
             continue
         clean, degraded = _read(case, protocol)
         if degraded is None:
@@ -191,6 +208,12 @@ def as_record(result: PictureResult) -> dict[str, object]:
         **figures(result.restored, result.degraded),
         "tile": result.tile,
     }
+
+
+def of_record(row: Mapping[str, Any]) -> PictureResult:
+    """What :func:`as_record` made a row of."""
+    restored, degraded = (Score(float(row[f"{of}psnr"]), row[f"{of}ssim"]) for of in ("", "degraded_"))
+    return PictureResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])
 
 
 def figures(restored: Score, degraded: Score) -> Mapping[str, float | str]:

@@ -12,6 +12,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ExDAError
+from ..extras import install_line
+from ..files import write_text
 from ..patching.select import Patterns
 from ..results import Result, begin, write
 from .attentions import attentions, has_tokens
@@ -127,7 +129,7 @@ def run(
             _tokens(partial, model, shown, question.blocks, result)
         else:
             notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
-        (partial / "inspect.md").write_text(markdown(result, notes))
+        write_text(partial / "inspect.md", markdown(result, notes))
         write(partial / "inspect.json", result)
         for path in partial.iterdir():
             path.rename(out / path.name)
@@ -205,7 +207,7 @@ def _projected(
     for method in methods:
         on_progress(TITLES[method], 0.8 if method == "tsne" else 0.85)
         if method == "umap" and not has_umap():
-            notes.append('umap.png was not drawn: umap-learn is missing; run: pip install "exda_primitives[umap]"')
+            notes.append(f"umap.png was not drawn: umap-learn is missing; run: {install_line('umap')}")
             continue
         try:
             planes: dict[str, Tensor] = {

@@ -75,12 +75,15 @@ class Backbone:
             taken.
         stages: of its attentions, the first that fits counts.
         multiple_of: what height and width of an image must be divisible by.
+        sorts: whether it sorts pixels by their values, so that rounding, and what of an image it is shown, change its
+            output more than that of others.
     """
 
     name: str
     children: frozenset[str]
     stages: tuple[Stage, ...]
     multiple_of: int
+    sorts: bool = False
 
     def fits(self, module: nn.Module) -> bool:
         """Whether ``module`` has all the children."""

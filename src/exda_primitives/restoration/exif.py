@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 from PIL import Image
 
@@ -24,18 +26,42 @@ _DESCRIPTIVE = (
 """Tags that say something about the picture; all others of a TIFF say how it is stored."""
 
 
+_ORIENTATION, _XMP = 274, 700
+
+_T = TypeVar("_T")
+
+
 def exif_of_tiff(data: bytes) -> bytes | None:
     """The descriptive tags of a TIFF file as an EXIF block, as JPEG and PNG hold it; None if there are none.
 
     A block that cannot be read is left behind: it is not a reason to refuse the pixels.
     """
+
+    def block() -> bytes | None:
+        # An EXIF block is a TIFF file without pixels.
+        tags = _descriptive(data)
+        return tags.tobytes() if len(tags) else None
+
+    return _if_readable(block)
+
+
+def orientation_of_tiff(data: bytes) -> int | None:
+    """What the tags of a TIFF file say of it; None if nothing, where libvips says 1."""
+    return _if_readable(lambda: _loaded(data).get(_ORIENTATION))
+
+
+def xmp_of_tiff(data: bytes) -> bytes | None:
+    """The block of XMP, of which libvips reads one of the two types of number that it is stored as."""
+    xmp = _if_readable(lambda: _loaded(data).get(_XMP))
+    return xmp if isinstance(xmp, bytes) else None
+
+
+def _if_readable(read: Callable[[], _T]) -> _T | None:
     try:
         # Pillow warns of each value that is cut off, and goes on.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # An EXIF block is a TIFF file without pixels.
-            tags = _descriptive(data)
-            return tags.tobytes() if len(tags) else None
+            return read()
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
         return None
 
@@ -71,9 +97,14 @@ def _entries(data: bytes, at: int, order: str) -> dict[int, bytes]:
     return {struct.unpack_from(f"{order}H", entry)[0]: entry for entry in entries}
 
 
-def _descriptive(data: bytes) -> Image.Exif:
+def _loaded(data: bytes) -> Image.Exif:
     tags = Image.Exif()
     tags.load(data)
+    return tags
+
+
+def _descriptive(data: bytes) -> Image.Exif:
+    tags = _loaded(data)
     for tag in [tag for tag in tags if tag not in _DESCRIPTIVE]:
         del tags[tag]
     return tags

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ImageError
+from ..errors import ImageError, some_of
 from ..files import replacing
-from .exif import exif_of_tiff, tiff_with_exif
+from .exif import exif_of_tiff, orientation_of_tiff, tiff_with_exif, xmp_of_tiff
 from .extra import pyvips
-from .orientation import upright
+from .orientation import orientation_of_xmp, upright, upright_xmp
+from .png import keywords, png_with_text, text_chunks
 
 SUFFIXES = {
     ".png": "PNG",
@@ -57,6 +58,7 @@ class Picture:
         alpha: (H, W) of uint8 or uint16, as it is in the file, if there is any.
         resolution: pixels per millimetre, horizontally and vertically.
         metadata: libvips' fields, name -> (type, value): ICC profile, EXIF, XMP, IPTC.
+        text: a PNG file's chunks of text, as they are.
     """
 
     pixels: Tensor
@@ -65,6 +67,7 @@ class Picture:
     alpha: NDArray[Any] | None = None
     resolution: tuple[float, float] = (1.0, 1.0)
     metadata: Mapping[str, tuple[int, Any]] = field(default_factory=dict)
+    text: bytes = b""
 
 
 def read(path: Path) -> Picture:
@@ -87,12 +90,18 @@ def read(path: Path) -> Picture:
         _check(image)
         stored = image.numpy().reshape(image.height, image.width, image.bands)
         metadata = _metadata(image)
-        orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+        orientation = image.get("orientation") if image.get_typeof("orientation") else None
     except vips.Error as error:
         raise ImageError(f"damaged or cut short ({_last_line(error)})") from error
-    if kind == "TIFF" and (exif := exif_of_tiff(data)):
-        metadata["exif-data"] = (vips.GValue.blob_type, exif)
-    values, resolution = upright(stored, orientation), (image.xres, image.yres)
+    if kind == "TIFF":
+        orientation = orientation_of_tiff(data)
+        blocks = {"exif-data": exif_of_tiff(data), "xmp-data": xmp_of_tiff(data)}
+        metadata |= {name: (vips.GValue.blob_type, block) for name, block in blocks.items() if block}
+    if "xmp-data" in metadata:
+        gtype, xmp = metadata["xmp-data"]
+        orientation = orientation or orientation_of_xmp(xmp)
+        metadata["xmp-data"] = (gtype, upright_xmp(xmp))
+    values, resolution = upright(stored, orientation or 1), (image.xres, image.yres)
     colours = image.bands - image.bands % 2 - 1 if image.bands in (2, 4) else image.bands
     bits = 8 * stored.dtype.itemsize
     return Picture(
@@ -103,6 +112,7 @@ def read(path: Path) -> Picture:
         alpha=np.ascontiguousarray(values[..., -1]) if colours < image.bands else None,
         resolution=resolution[::-1] if orientation in (5, 6, 7, 8) else resolution,
         metadata=metadata,
+        text=text_chunks(data) if kind == "PNG" else b"",
     )
 
 
@@ -137,7 +147,13 @@ def write(picture: Picture, path: Path) -> tuple[str, ...]:
     bits = min(picture.bits, max(_DEPTHS[kind]))
     data = _encoded(picture, kind, bits)
     replace(path, data)
-    return (f"{picture.bits} bit written as {bits} bit: {kind} holds no more",) if bits < picture.bits else ()
+    notes = {
+        f"{picture.bits} bit written as {bits} bit: {kind} holds no more": bits < picture.bits,
+        f"text not kept, {kind} has no place for it: {some_of(keywords(picture.text))}": (
+            bool(picture.text) and kind != "PNG"
+        ),
+    }
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -205,6 +221,8 @@ def _encoded(picture: Picture, kind: str, bits: int) -> bytes:
         data = _SAVERS[kind](image, _KEEP_ALL if exif else _KEEP_ALL_BUT_EXIF)
     except vips.Error as error:
         raise ImageError(f"cannot be written as {kind} ({_last_line(error)})") from error
+    if kind == "PNG":
+        return png_with_text(data, picture.text)
     return tiff_with_exif(data, exif[1]) if kind == "TIFF" and exif else data
 
 

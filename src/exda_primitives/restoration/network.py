@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ImageError
+from ..patching import Backbone
 from ..patching.registry import known_backbones
 from .memory import LiveBytes, Need, largest_tile, room
 from .padding import pad, padded_side
@@ -106,6 +107,7 @@ class Restorer:
         channels: 3 or 1, of the model's images.
         multiple: what height and width of its input have to be divisible by.
         need: memory that it takes.
+        sorts: whether it sorts pixels, so that rounding and tiles change its result more than that of others.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Restorer:
         if self.half not in (None, torch.float16, torch.bfloat16):
             raise ConfigError(f"dtype must be torch.float16 or torch.bfloat16 (or None), got {dtype}.")
         self.multiple = multiple or known_multiple(model) or MULTIPLE
+        self.sorts = any(each.sorts for each in _backbones_in(model))
         self.tile, self.overlap = _checked(tile, overlap, self.multiple)
         self.channels, self.need = self._probe()
 
@@ -230,10 +233,11 @@ class Restorer:
 
 def known_multiple(model: nn.Module) -> int | None:
     """What height and width have to be divisible by, where the model is, or holds, a backbone that is known."""
-    return max(
-        (b.multiple_of for module in model.modules() for b in known_backbones().values() if b.fits(module)),
-        default=None,
-    )
+    return max((each.multiple_of for each in _backbones_in(model)), default=None)
+
+
+def _backbones_in(model: nn.Module) -> list[Backbone]:
+    return [each for module in model.modules() for each in known_backbones().values() if each.fits(module)]
 
 
 @contextmanager

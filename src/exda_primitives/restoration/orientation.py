@@ -1,10 +1,28 @@
-"""EXIF orientation: how stored rows and columns become the picture that is seen."""
+"""Orientation, in EXIF and XMP: how stored rows and columns become the picture that is seen."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from numpy.typing import NDArray
+
+# An attribute or an element: both are allowed.
+_IN_XMP = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)([1-8])""")
+
+
+def orientation_of_xmp(xmp: bytes) -> int | None:
+    """1 to 8, or None where a block of XMP says nothing of it; where EXIF does, that counts.
+
+    Source: XMP Specification, part 2, section 3.2: ``tiff:Orientation`` is EXIF's.
+    """
+    found = _IN_XMP.search(xmp)
+    return int(found[2]) if found else None
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """The block for the picture as it is seen, which needs no turning."""
+    return _IN_XMP.sub(rb"\g<1>1", xmp)
 
 
 def upright(stored: NDArray[Any], orientation: int) -> NDArray[Any]:

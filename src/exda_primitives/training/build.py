@@ -9,8 +9,9 @@ from torch import nn
 
 from ..errors import ConfigError, ExDAError
 from ..models import ExDA, create
-from ..patching import Report, is_patched, new_parameters, patch, train_only_new
+from ..patching import Report, is_patched, new_parameters, patch
 from .config import ModelConfig, TrainConfig
+from .lora import add_lora, lora_parameters
 from .order import mixed
 
 
@@ -24,23 +25,40 @@ class Network(NamedTuple):
 def build(config: TrainConfig) -> Network:
     """The network as the run begins with it, in train mode, on the CPU; the same numbers each time.
 
-    The primitives are patched in; a network of :class:`~exda_primitives.models.ExDA` is built with them instead.
+    The primitives are patched in; a network of :class:`~exda_primitives.models.ExDA` is built with them instead. LoRA
+    is put beside the host's layers then.
 
     Raises:
         ConfigError: for a network that does not exist, arguments that it does not take, primitives that it cannot have,
             and where nothing is left to train.
         CheckpointError: for a checkpoint that cannot be read or does not fit.
         NoMatchError, PatternError: where the primitives find no place.
+        ExDAError: where the packages of the extra ``adapt`` are missing, for LoRA.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed(config.recipe.seed))
         network = _built(config)
-    if config.recipe.train == "new":
-        if not new_parameters(network.net):
-            raise ConfigError("recipe.train: found 'new', but the network has no new parameters; set primitives.")
-        train_only_new(network.net)
+        if config.lora is not None:
+            # After the primitives, which look for the host's own layers.
+            add_lora(network.net, config.lora)
+    if config.recipe.train != "all":
+        trained = {id(parameter) for parameter in _trained(config, network.net)}
+        for parameter in network.net.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
     network.net.train()
     return network
+
+
+def _trained(config: TrainConfig, net: nn.Module) -> list[nn.Parameter]:
+    if config.recipe.train == "new":
+        found = [*new_parameters(net), *lora_parameters(net).values()]
+        lacks = "no new parameters; set primitives or lora"
+    else:
+        found = [parameter for parameter in net.parameters() if parameter.ndim == 1]
+        lacks = "no parameters of one dimension"
+    if not found:
+        raise ConfigError(f"recipe.train: found {config.recipe.train!r}, but the network has {lacks}.")
+    return found
 
 
 def _built(config: TrainConfig) -> Network:

@@ -12,7 +12,8 @@ from ..primitives import ExDAConfig
 from .decode import decode
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Trained = Literal["all", "new"]
+Trained = Literal["all", "new", "norms"]
+LoraLayers = Literal["attention", "all"]
 Benchmark = Literal["promptir-3", "promptir-5", "moce-ir-3", "moce-ir-5", "allweather", "cdd11", "amir"]
 
 
@@ -71,6 +72,25 @@ class PrimitivesConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank matrices beside the host's convolutions and linear layers, by the library PEFT.
+
+    Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. Their product is added with
+    weight 1, and starts at 0. Depthwise and other grouped convolutions have none.
+
+    Attributes:
+        rank: of each product.
+        layers: those of the ``"attention"`` modules that primitives can be put into, or ``"all"`` of the network.
+    """
+
+    rank: int
+    layers: LoraLayers = "attention"
+
+    def __post_init__(self) -> None:
+        _at_least("lora.rank", self.rank, 1)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """The pairs of pictures: clean ones that are degraded at each turn anew, or the training set of a benchmark.
 
@@ -125,7 +145,8 @@ class RecipeConfig:
             losses and updates are in float32 either way.
         ema: decay of the moving average of the weights, each step; None for no average.
         seed: of weights, order and degradations.
-        train: ``"all"`` parameters, or the ``"new"`` ones alone, with the host frozen.
+        train: ``"all"`` parameters; the ``"new"`` ones of primitives and LoRA alone, with the host frozen; or the
+            ``"norms"``, all parameters of one dimension: those of normalisations, and biases.
         log_every: steps between the lines of the history.
         validate_every: steps between validations; None for one at the end.
         save_every: steps between checkpoints.
@@ -182,12 +203,14 @@ class TrainConfig:
         primitives: what is put into it; None for the network as it is.
         data: the pairs.
         recipe: how it is trained.
+        lora: what is put beside its layers; None for nothing.
     """
 
     model: ModelConfig
     data: DataConfig
     recipe: RecipeConfig
     primitives: PrimitivesConfig | None = None
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         if self.model.name == "auto" and self.model.checkpoint is None:

@@ -1,4 +1,4 @@
-"""The packages of the extra ``train``, imported when they are needed."""
+"""The packages of the extras ``train`` and ``adapt``, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def fabric_strategies() -> Any:
 def yaml() -> Any:
     """PyYAML, which comes with Lightning."""
     return imported("yaml", "train")
+
+
+def peft() -> Any:
+    """PEFT: low-rank adaptation."""
+    return imported("peft", "adapt")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..results import check_writable
+from ..files import check_writable
 from .config import TrainConfig, differences
 from .state import read_checkpoint
 

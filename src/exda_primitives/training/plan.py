@@ -23,6 +23,7 @@ from .config import TrainConfig
 from .data import Data, open_data
 from .extra import fabric
 from .folder import Folder
+from .lora import lora_parameters
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 
@@ -67,7 +68,7 @@ class Plan:
 
     def _lines(self) -> dict[str, str]:
         config, recipe, data, net = self.config, self.config.recipe, self.config.data, self.network.net
-        new = sum(each.numel() for each in new_parameters(net))
+        new = sum(each.numel() for each in (*new_parameters(net), *lora_parameters(net).values()))
         together = recipe.batch * recipe.accumulate * self.devices
         begin = config.model.checkpoint or "random weights"
         what = data.benchmark or ", ".join(data.degradations)

@@ -30,6 +30,7 @@ from .data import open_data
 from .exactness import circumstances, deterministic, prepare_cublas, why_not
 from .extra import fabric, fabric_strategies
 from .folder import Folder
+from .lora import without_lora
 from .order import AtPlaces, Order, Pair, batched, in_worker
 from .plan import Plan, channels, length, parameters
 from .plot import draw
@@ -261,7 +262,11 @@ class Run:
 
 
 def write_network(net: nn.Module, path: Path) -> None:
-    """As ``exda.models.create(checkpoint=...)`` reads it, patched or not; replaced whole or not at all."""
+    """As ``exda.models.create(checkpoint=...)`` reads it, patched or not; replaced whole or not at all.
+
+    LoRA is added to the weights that it stands beside.
+    """
+    net = without_lora(net, merge=True)
     if is_patched(net):
         save(net, path, whole=True)
     else:

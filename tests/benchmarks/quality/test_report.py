@@ -176,6 +176,44 @@ def test_tables():
     assert text.endswith("Command: `python -m benchmarks.quality`\n")
 
 
+def quiet():
+    """Two recipes; the second has a hundredth of the scatter."""
+    gains = (0.4, -0.4, 0.8, -0.8)
+    quieter = {"setting": "quieter", "what": "all three", "changes": {"recipe": {"batch": 8}}}
+    told = result(
+        *hosts(range(4)),
+        *hosts(range(4), **quieter),
+        *(run("both, paper", seed, gain) for seed, gain in enumerate(gains)),
+        *(run("both, paper", seed, gain / 100, **quieter) for seed, gain in enumerate(gains)),
+    )
+    told["config"] = {**CONFIG, "form": "quiet"}
+    return told
+
+
+def test_how_quiet_it_is():
+    lines = markdown(quiet()).splitlines()
+    # Of 0.75 times the gains, rain and half of it in haze; bounds by chi squared, 3 / 9.348 and 3 / 0.2158.
+    base = next(line for line in lines if line.startswith("| the base | 4 |"))
+    assert "| 1.291 | 0.548 [0.310, 2.042] | 61 | 61.0 |" in base
+    assert any("| 0.005 [0.003, 0.020] | 2 | 2.0 |" in line for line in lines)
+    assert "| haze | 0.365 | 0.004 |" in lines
+    # All photographs differ alike.
+    assert "| 4 | 0.548 | 0.005 |" in lines
+    assert "| 1 | 0.548 | 0.005 |" in lines
+    assert "## How quiet it is" not in markdown(full())
+
+
+def test_differences_at_the_marks():
+    runs = [*hosts([0, 1]), *(run(COMPARED, seed, 0.2) for seed in (0, 1)), *(run("value", 0, 0.2) for _ in "1")]
+    assert "steps, difference" not in markdown(result(*runs))
+    for each, gain in zip(runs, (0, 0, 0.4, 0.8, 0.4), strict=True):
+        each["curve"] = {"100": run(each["arm"], each["seed"], gain)["scores"]}
+    lines = markdown(result(*runs)).splitlines()
+    # 0.3 and 0.6: Student's interval of two is 12.706 half-differences to either side.
+    assert "| 100 | +0.450 [-1.456, +2.356] | +0.300 |" in lines
+    assert "| 300 | +0.150 [+0.150, +0.150] | +0.150 |" in lines
+
+
 def test_degradations_told_apart():
     host, ours = run(HOST, 0, 0.0), run(COMPARED, 0, 0.0)
     older = [run("value", 0, 0.0), *(run(arm, 1, 0.0) for arm in (HOST, COMPARED))]

@@ -172,5 +172,5 @@ def test_files_without_a_partner(tmp_path: Path, split: str, suffix: str) -> Non
 def test_without_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = nifti(tmp_path / "a.nii", ramp("CT"))
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ExDAError, match=r'pip install "exda_primitives\[data\]"'):
+    with pytest.raises(ExDAError, match=r'pip install "nibabel>=5"'):
         read_slice(path, "CT")

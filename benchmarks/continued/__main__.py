@@ -1,0 +1,82 @@
+"""``python -m benchmarks.continued``: run and report."""
+
+from __future__ import annotations
+
+import math
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks.quality.sitting import Sources
+from exda_primitives import results
+from exda_primitives.cli.errors import plainly
+
+from .forms import FORMS, RESULTS
+from .host import host_weights
+from .report import write_report
+from .sitting import KIND, ContinuedSitting
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+console = Console()
+
+
+class FormName(str, Enum):
+    """A form of the benchmark."""
+
+    CONTINUED = "continued"
+    ADAPTATION = "adaptation"
+    ADAPTATION_LONG = "adaptation_long"
+    CONTINUED_GPU = "continued_gpu"
+    ADAPTATION_GPU = "adaptation_gpu"
+
+
+@app.command()
+def run(
+    form: Annotated[FormName, typer.Option(help="What is trained, and from which host.")],
+    train: Annotated[Path, typer.Option(help="Training crops: a folder, zip or npz.", exists=True)],
+    test: Annotated[Path, typer.Option(help="Test photographs: likewise.", exists=True)],
+    minutes: Annotated[
+        float, typer.Option(help="When to stop, at the next checkpoint; by default when all is done.", min=0)
+    ] = math.inf,
+    out: Annotated[
+        Path | None, typer.Option(help="Result, by default the form's; what is in it is not done again.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder of the run at hand, and of the host.")] = Path("build/continued"),
+) -> None:
+    """Train and score what is missing; the same command goes on where this one stops."""
+    end = time.monotonic() + 60 * minutes
+    told, out = FORMS[form.value], out or RESULTS / f"{form.value}.json"
+    if told.accelerator == "cpu":
+        # Its clock is the process's, which counts all threads.
+        torch.set_num_threads(1)
+    elif not torch.cuda.is_available():
+        console.print(f"Error: the form {told.name} needs a GPU, PyTorch finds none.", highlight=False)
+        raise typer.Exit(1)
+    command = f"python -m benchmarks.continued run --form {form.value} --train {train.name} --test {test.name}"
+    with plainly():
+        host = host_weights(told, str(train), work, told.accelerator, lambda: time.monotonic() >= end, command)
+        if host is None:
+            console.print("the host is not trained yet; the same command goes on", highlight=False)
+            return
+        sitting = ContinuedSitting(told, host, Sources(train, test), out, work, told.accelerator, command, console)
+        done = sitting.work_off(end - time.monotonic())
+        if sitting.result["runs"]:
+            write_report(sitting.result, out, console)
+    left = "nothing is left" if done else f"{len(sitting.missing())} runs are left; the same command goes on"
+    console.print(left, highlight=False)
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)]) -> None:
+    """Write the table and the plot of a result again."""
+    with plainly():
+        write_report(results.read(out, KIND), out, console)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,105 @@
+"""The host's weights: found, or trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import exda_primitives as exda
+from benchmarks.quality.configs import model_arguments
+from benchmarks.quality.forms import WIDENED
+from benchmarks.quality.sitting import TimeUpError
+from exda_primitives.checkpoints.safe import write_safetensors
+from exda_primitives.files import replacing
+from exda_primitives.training import TrainConfig, prepare, train
+from exda_primitives.training.state import State
+
+from .forms import Continued, Phase
+from .widen import widened
+
+
+def host_weights(
+    form: Continued, source: str, work: Path, accelerator: str, is_over: Callable[[], bool], command: str
+) -> Path | None:
+    """A file in the folder of the runs at hand, trained if need be; None where the time was up before it was done.
+
+    Where the form's own file was not there, it is written, too.
+
+    Args:
+        form: of the benchmark.
+        source: of the training crops.
+        work: folder.
+        accelerator: ``"cpu"`` or ``"gpu"``.
+        is_over: whether to stop at the next checkpoint.
+        command: for the results of the trainings.
+    """
+    host, path = form.host, work / f"{form.host.file}.safetensors"
+    if host.weights is not None and host.weights.exists():
+        _copy(host.weights, path)
+    elif not path.exists():
+        made: Path | None = None
+        for phase in host.phases:
+            made = _trained(form, phase, made, source, work, accelerator, is_over, command)
+            if made is None:
+                return None
+        assert made is not None
+        _copy(made, path)
+    if host.weights is not None and not host.weights.exists():
+        _copy(path, host.weights)
+    return path
+
+
+def _trained(
+    form: Continued,
+    phase: Phase,
+    start: Path | None,
+    source: str,
+    work: Path,
+    accelerator: str,
+    is_over: Callable[[], bool],
+    command: str,
+) -> Path | None:
+    told = TrainConfig.decoded(
+        {
+            "model": {
+                "name": "restormer",
+                "arguments": {} if start else dict(form.model),
+                "checkpoint": start and str(start),
+            },
+            "data": {
+                "source": source,
+                "degradations": list(form.host.degradations),
+                "patch": phase.patch,
+                "workers": form.data.get("workers", 0),
+            },
+            "recipe": dict(phase.recipe),
+        }
+    )
+    plan = prepare(told, work / phase.name, accelerator=accelerator)
+
+    def on_step(state: State) -> None:
+        if state.step % told.recipe.save_every == 0 and state.step < plan.steps and is_over():
+            raise TimeUpError
+
+    try:
+        train(plan, command=f"{command}: {phase.name}", on_step=on_step)
+    except TimeUpError:
+        return None
+    return plan.folder.weights
+
+
+def widened_weights(form: Continued, host: Path) -> Path:
+    """The file of the widened host, beside the host's; the same numbers each time."""
+    path = host.with_stem(f"{host.stem}-widened")
+    arguments: dict[str, Any] = model_arguments(form, WIDENED)
+    net = widened(exda.models.create("restormer", host), form.model, arguments["ffn_expansion_factor"])
+    write_safetensors(net.state_dict(), {}, path)
+    return path
+
+
+def _copy(one: Path, other: Path) -> None:
+    other.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(other) as partial:
+        shutil.copyfile(one, partial)

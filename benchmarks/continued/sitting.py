@@ -1,0 +1,154 @@
+"""A sitting: chooses learning rates, and trains what is missing until the time is up."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Console
+from torch import nn
+
+import exda_primitives as exda
+from benchmarks.quality.configs import model_arguments
+from benchmarks.quality.forms import WIDENED, Job
+from benchmarks.quality.pace import pace
+from benchmarks.quality.scores import PROTOCOL_LINE, SEED, Photographs
+from benchmarks.quality.sitting import Sitting, Sources, network
+from exda_primitives.data import DEGRADATIONS
+from exda_primitives.errors import DivergedError
+from exda_primitives.files import fingerprint
+from exda_primitives.training import TrainConfig, prepare
+from exda_primitives.training.plan import Plan, parameters
+
+from .configs import Starts, configuration, rank
+from .forms import ARMS, Continued
+from .host import widened_weights
+from .taken_out import bytes_of, gives_back
+
+KIND = "continued"
+PACE_STEPS, PACE_TURNS = 2, 5
+
+
+class ContinuedSitting(Sitting):
+    """A :class:`~benchmarks.quality.sitting.Sitting` whose networks start from a trained one.
+
+    Args:
+        form: of the benchmark.
+        host: file of its weights, in the folder ``work``.
+        sources, path, work, accelerator, command, console: as there.
+
+    Raises:
+        ConfigError, ImageError: as there.
+    """
+
+    kind: ClassVar[str] = KIND
+    kept = ("paces", "searched", "untrained")
+    form: Continued
+
+    def __init__(
+        self,
+        form: Continued,
+        host: Path,
+        sources: Sources,
+        path: Path,
+        work: Path,
+        accelerator: str,
+        command: str,
+        console: Console,
+    ) -> None:
+        self.starts = Starts(host, widened_weights(form, host))
+        super().__init__(form, sources, path, work, accelerator, command, console)
+        unknown = {name: each for name, each in form.host.degradations.items() if name not in DEGRADATIONS}
+        self.photographs = Photographs(self.photographs.pictures, form.crop, unknown)
+
+    def shared(self) -> dict[str, Any]:
+        """What all runs of a result share, plain data."""
+        form = self.form
+        arms = [ARMS[name] for name in dict.fromkeys(job.arm for job in form.jobs())]
+        return {
+            "form": form.name,
+            "host": {
+                "name": form.host.name,
+                "sha256": fingerprint(self.starts.host),
+                "model": {"name": "restormer", **form.model},
+                "degradations": list(form.host.degradations),
+                "phases": [asdict(phase) for phase in form.host.phases],
+            },
+            "widened": {"ffn_expansion_factor": model_arguments(form, WIDENED)["ffn_expansion_factor"]},
+            "ranks": {
+                name: rank(form.model, arm) for name, arm in ARMS.items() if arm in arms and arm.lora is not None
+            },
+            "data": dict(form.data),
+            "recipe": dict(form.recipe),
+            "search": asdict(form.search),
+            "test": {"crop": form.crop, "seed": SEED, "protocol": PROTOCOL_LINE},
+            "pictures": self.sources.described(),
+        }
+
+    def told(self, job: Job) -> TrainConfig:
+        """What is trained; the pace, and the learning rate of the arm, are measured first."""
+        if not self.result["paces"]:
+            self.say("measuring what a step of each arm costs")
+            jobs = {each.arm: each for each in self.form.jobs() if each.setting == job.setting}
+            configs = {arm: self._configuration(each, {"learning_rate": 1e-3}) for arm, each in jobs.items()}
+            self.result["paces"] = pace(configs, self.accelerator, steps=PACE_STEPS, turns=PACE_TURNS)
+            self.write()
+        return self._configuration(job, {"learning_rate": self.rate(job.arm)})
+
+    def measured(self, job: Job, plan: Plan) -> dict[str, Any]:
+        """Of the network that was trained, plain data; ``scores`` among it, by degradation."""
+        own, degradations = list(self.form.host.degradations), plan.config.data.degradations
+        host = exda.models.create("restormer", self.starts.host)
+        host.to("cuda" if self.accelerator == "gpu" else "cpu")
+        self._score_untrained(host, [*degradations, *(own if self.form.keeps else [])])
+        net = network(plan)
+        found = {
+            "learning_rate": plan.config.recipe.learning_rate,
+            "trained_parameters": parameters(plan.network.net, trained=True),
+            "scores": self.photographs.scored(net, degradations),
+        }
+        if not self.form.keeps:
+            return found
+        shown = [self.photographs.degraded(name, 0) for name in (*degradations, *own)]
+        return {
+            **found,
+            "own": self.photographs.scored(net, own),
+            "given_back": gives_back(net, host, shown),
+            "bytes": bytes_of(plan.network.net),
+        }
+
+    def rate(self, arm: str) -> float:
+        """The learning rate of an arm, by the form's search."""
+        search = self.form.search
+        arms = search.together or (arm,)
+        losses = {rate: sum(self._searched(each, rate) for each in arms) for rate in search.rates[ARMS[arm].train]}
+        return min(losses, key=lambda rate: losses[rate])
+
+    def _searched(self, arm: str, rate: float) -> float:
+        """Loss at the end of a short run; infinite where it diverged."""
+        held = self.result["searched"].setdefault(arm, {})
+        if f"{rate:g}" not in held:
+            search = self.form.search
+            job = Job(self.form.studies[0].setting, arm, search.seed, "steps")
+            self.say(f"{job.name}: {search.steps} steps at {rate:g}")
+            told = self._configuration(job, {"learning_rate": rate, "steps": search.steps})
+            plan = prepare(told, self.work / f"{job.name}-rate{rate:g}", accelerator=self.accelerator)
+            try:
+                held[f"{rate:g}"] = self.trained(plan)["loss"]
+            except DivergedError:
+                held[f"{rate:g}"] = None
+            self.write()
+            shutil.rmtree(plan.folder.path)
+        loss: float | None = held[f"{rate:g}"]
+        return math.inf if loss is None else loss
+
+    def _configuration(self, job: Job, changes: dict[str, Any]) -> TrainConfig:
+        return configuration(self.form, job, str(self.sources.train), self.starts, changes)
+
+    def _score_untrained(self, host: nn.Module, degradations: list[str]) -> None:
+        missing = [name for name in degradations if name not in self.result["untrained"]]
+        if missing:
+            self.result["untrained"] |= self.photographs.scored(host, missing)

@@ -1,0 +1,8 @@
+"""The first minutes on a GPU: correctness, times and memory of the kernels, the most valuable first.
+
+``python -m benchmarks.gpu A --seconds 470 --out FOLDER``, in the root of a checkout of which nothing is installed.
+"""
+
+from .checkout import find_packages
+
+find_packages()

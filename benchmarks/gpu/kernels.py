@@ -1,0 +1,50 @@
+"""The library's Triton kernels: all of them, those that are tuned, and what a launch reads and writes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton
+from triton.runtime import Autotuner
+
+from exda_primitives.ops import triton as package
+
+
+def _nothing() -> None:
+    pass
+
+
+JITTED: type[Any] = type(triton.jit(_nothing))
+"""What ``triton.jit`` makes of a function: compiled, or under Triton's interpreter another one."""
+
+
+def modules() -> list[ModuleType]:
+    """All modules of the package, imported."""
+    return [
+        importlib.import_module(f"{package.__name__}.{each.name}") for each in pkgutil.iter_modules(package.__path__)
+    ]
+
+
+def tuned() -> Iterator[Autotuner]:
+    """The kernels of which several configurations are timed; under the interpreter none."""
+    for module in modules():
+        for value in vars(module).values():
+            if isinstance(value, Autotuner):
+                yield value
+
+
+def tensors(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Those of a launch's arguments."""
+    return {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+
+
+def moved_bytes(arguments: Mapping[str, Any]) -> int:
+    """Of all tensors of a launch, each once: what it reads and writes at least."""
+    # Where nothing is needed a pointer to something else is handed over.
+    found = {(each.data_ptr(), each.shape): each for each in tensors(arguments).values()}
+    return sum(each.numel() * each.element_size() for each in found.values())

@@ -1,0 +1,62 @@
+"""What the figures are measured on: machine, versions, code, and the GPU's two ceilings."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from exda_primitives.bench.floor import copy_bandwidth
+from exda_primitives.bench.machine import machine
+from exda_primitives.bench.timing import clock
+
+from ..checkout import fingerprint, packed_commit
+from ..launches import Recording
+from ..stage import Run
+from .host import addition
+
+_PACKAGES = ("einops", "numpy", "safetensors", "timm", "triton", "typer")
+SIDE = 8192
+"""Of the matrices whose product shows the other ceiling."""
+
+_TURNS = 6
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def recordings(options: argparse.Namespace) -> Iterable[Recording]:
+    return ()
+
+
+def run(run: Run, options: argparse.Namespace) -> None:
+    packages = {name: _version(name) for name in _PACKAGES}
+    about = machine(run.device.torch) | {"fingerprint": fingerprint(), "packages": packages}
+    about["commit"] = packed_commit() or about["commit"]
+    # Before the copy and the product: should they fail, at least that much is known.
+    run.rows.write("machine", **about)
+    run.rows.write(
+        "ceilings",
+        copy_terabytes_per_second=copy_bandwidth(run.device.torch) / 1e12,
+        product_teraflops=_product(run) / 1e12,
+        microseconds_of_an_addition=addition(run.device),
+    )
+
+
+def _product(run: Run) -> float:
+    """Operations a second of a product of square matrices in bfloat16."""
+    a = torch.randn(SIDE, SIDE, device=run.device.torch, dtype=torch.bfloat16)
+    timed = clock(run.device.torch)
+    seconds = [timed(lambda: a @ a) for _ in range(_TURNS)][2:]
+    return 2 * SIDE**3 / statistics.median(seconds)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,111 @@
+"""Compiles a share of a call's kernels for compute capability 9.0, as the launch would: no GPU is touched."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import Autotuner, JITFunction, driver
+
+from .. import specs
+from ..launches import Recording, Spec, argument
+from ..stage import Run, described
+
+CAPABILITY = 90
+SHARED_MEMORY = 227 * 1024
+"""Bytes that a program can have at most."""
+
+Job = tuple[Spec, JITFunction, dict[str, Any]]
+"""A launch, its kernel, and what a configuration sets."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--call", required=True, help="whose launches")
+    parser.add_argument("--share", default="0/1", metavar="INDEX/OF", help="which of them")
+
+
+def recordings(options: argparse.Namespace) -> Iterable[Recording]:
+    return ()
+
+
+def run(run: Run, options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    driver.set_active(_Driver())
+    index, of = map(int, options.share.split("/"))
+    pool = _Pool()
+    begun, done, failed, left, stubs = time.perf_counter(), 0, 0, 0, True
+    for spec, kernel, config in list(jobs(specs.read()[options.call]))[index::of]:
+        if run.left() < 0:
+            left += 1
+            continue
+        arguments = {name: argument(plain, pool.tensor) for name, plain in spec["arguments"].items()}
+        where = {"kernel": spec["kernel"], "config": config, "arguments": spec["arguments"]}
+        try:
+            made = kernel.run(grid=(1,), warmup=True, **arguments, **config)
+        except Exception as error:
+            failed += 1
+            run.rows.write("does not compile", **where, **described(error))
+            continue
+        done += 1
+        if made.metadata.shared > SHARED_MEMORY:
+            run.rows.write("does not fit", **where, error=f"{made.metadata.shared} bytes of shared memory")
+        stubs = stubs and _launcher(run, made)
+    seconds = time.perf_counter() - begun
+    run.rows.write("compiled", share=options.share, kernels=done, failed=failed, left=left, process_seconds=seconds)
+
+
+def jobs(launches: Iterable[Spec]) -> Iterator[Job]:
+    """One an executable."""
+    for spec in launches:
+        kernel = getattr(importlib.import_module(spec["module"]), spec["kernel"])
+        if isinstance(kernel, Autotuner):
+            configs = kernel.configs if spec["all"] else kernel.configs[:1]
+            yield from ((spec, kernel.fn, config.all_kwargs()) for config in configs)
+        else:
+            yield spec, kernel, spec["options"]
+
+
+def _launcher(run: Run, made: Any) -> bool:
+    """Compiles the C function that starts a kernel, one a signature; whether that works here."""
+    from triton.backends.nvidia.driver import CudaLauncher  # noqa: PLC0415
+
+    try:
+        CudaLauncher(made.src, made.metadata)
+    except Exception as error:
+        # The first launch makes it then, where a driver is.
+        run.rows.write("no launchers", **described(error))
+        return False
+    return True
+
+
+class _Driver:
+    """Stands in for CUDA's."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", CAPABILITY, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+class _Pool:
+    """Tensors that nobody reads: of each dtype one, and one whose address is odd."""
+
+    def __init__(self) -> None:
+        self._made: dict[torch.dtype, torch.Tensor] = {}
+
+    def tensor(self, dtype: torch.dtype, aligned: bool) -> torch.Tensor:
+        if dtype not in self._made:
+            self._made[dtype] = torch.empty(32, dtype=dtype)
+        return self._made[dtype][0 if aligned else 1 :]

@@ -1,0 +1,74 @@
+"""What a forward pass costs Python, with a GPU that is never waited for."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterable
+
+import torch
+
+from exda_primitives.bench.networks import computing, ready
+from exda_primitives.models.blocks import TransformerBlock
+
+from .. import blocks, networks, tuning
+from ..device import Device
+from ..launches import Recording
+from ..networks import VARIANTS
+from ..stage import Run
+from .networks import NETWORK
+
+SIDE = 64
+"""Of the image, in pixels: so small that the GPU is done before Python is."""
+
+_VARIANTS = ("original", "fused", "fused-unpatched")
+_WARM_UPS, _TURNS = 3, 10
+_ADDITIONS = 2000
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def recordings(options: argparse.Namespace) -> Iterable[Recording]:
+    for name in _VARIANTS:
+        if VARIANTS[name].computed == "fused":
+            for block in blocks.of_network(SIDE, SIDE, patched=VARIANTS[name].patched):
+                yield Recording(block, "bf16", every=False)
+
+
+def run(run: Run, options: argparse.Namespace) -> None:
+    # Which one is taken costs Python nothing.
+    tuning.first_configuration()
+    image = torch.rand(1, 3, SIDE, SIDE, device=run.device.torch).to(torch.bfloat16)
+    run.rows.write("addition", microseconds=addition(run.device))
+    original = networks.network(NETWORK, VARIANTS["original"])
+    held = sum(isinstance(module, TransformerBlock) for module in original.modules())
+    for name in _VARIANTS:
+        if run.left() < 0:
+            return
+        with run.surviving(variant=name), torch.no_grad():
+            variant = VARIANTS[name]
+            model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, torch.bfloat16)
+            seconds = []
+            for _ in range(_WARM_UPS + _TURNS):
+                run.device.wait()
+                begun = time.perf_counter()
+                with computing(variant.computed):
+                    model(image)
+                seconds.append(time.perf_counter() - begun)
+            median = statistics.median(seconds[_WARM_UPS:])
+            run.rows.write("host", variant=name, ms=1e3 * median, microseconds_a_block=1e6 * median / held)
+
+
+def addition(device: Device) -> float:
+    """Microseconds in which PyTorch starts a kernel."""
+    x = torch.zeros(8, device=device.torch)
+    device.wait()
+    begun = time.perf_counter()
+    for _ in range(_ADDITIONS):
+        x + x
+    seconds = time.perf_counter() - begun
+    device.wait()
+    return 1e6 * seconds / _ADDITIONS

@@ -1,0 +1,141 @@
+"""Time, memory and error of a whole network beside the original's, eager and as a captured graph."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from exda_primitives.bench.cases import CAPTURED, EAGER, parse_size
+from exda_primitives.bench.check import distance
+from exda_primitives.bench.memory import Peak
+from exda_primitives.bench.networks import computing, ready
+from exda_primitives.bench.precision import PRECISIONS, Precision
+from exda_primitives.bench.steps import Bench
+
+from .. import blocks, networks, traffic, tuning
+from ..launches import Recording
+from ..networks import VARIANTS
+from ..stage import Run
+from ..turns import timed
+from .networks import NETWORK
+
+_PROFILED = ("fused", "original", "fused-unpatched")
+"""In this order, while there is time."""
+
+Steps = dict[tuple[str, str], Callable[[], object]]
+"""By variant and mode."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", required=True, help="256 or 640x480 (width x height)")
+    parser.add_argument("--precision", choices=sorted(PRECISIONS), default="bf16")
+    parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), required=True)
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=20, help="after which no further turn is begun")
+    parser.add_argument("--profile", action="store_true", help="of each kernel: time, bytes and launches")
+    parser.add_argument("--no-reference", action="store_true", help="of the outputs nothing is checked")
+
+
+def recordings(options: argparse.Namespace) -> Iterable[Recording]:
+    for name in options.variants:
+        variant = VARIANTS[name]
+        if variant.computed == "fused":
+            for block in blocks.of_network(*parse_size(options.size), patched=variant.patched):
+                yield Recording(block, options.precision)
+
+
+def run(run: Run, options: argparse.Namespace) -> None:
+    precision, size = PRECISIONS[options.precision], parse_size(options.size)
+    bench = Bench.of(run.device.torch, "forward", 1, *size)
+    image = bench.image.to(run.device.torch, precision.dtype)
+    tuning.briefly()
+    where = {"size": options.size, "precision": precision.name}
+    steps: Steps = {}
+    forwards: dict[str, Callable[[], Tensor]] = {}
+    outputs: dict[str, Tensor] = {}
+    with precision.settings(), tuning.reported(run.rows):
+        for number, name in enumerate(options.variants, 1):
+            if run.left() < 0:
+                break
+            with run.surviving(variant=name, **where):
+                forwards[name], outputs[name] = _prepared(run, name, image, precision, where)
+                steps[name, EAGER] = forwards[name]
+                steps[name, CAPTURED] = _captured(run, name, forwards[name], image, where)
+            # The first pair at once: it is what is asked for, whatever comes.
+            if number in (2, len(options.variants)):
+                timed(run, steps, options.turns, options.seconds, where)
+        if options.profile:
+            _profile(run, forwards, where)
+    if not options.no_reference and run.left() > 0:
+        for name, output in outputs.items():
+            with run.surviving(variant=name, **where):
+                _check(run, name, output, bench, where)
+
+
+def _prepared(
+    run: Run, name: str, image: Tensor, precision: Precision, where: dict[str, str]
+) -> tuple[Callable[[], Tensor], Tensor]:
+    """A variant's forward pass, and its output on the CPU."""
+    variant = VARIANTS[name]
+    begun = time.perf_counter()
+    model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, precision.dtype)
+    run.device.wait()
+    placed = time.perf_counter() - begun
+
+    @torch.no_grad()
+    def forward() -> Tensor:
+        with computing(variant.computed):
+            output: Tensor = model(image)
+        return output
+
+    begun = time.perf_counter()
+    output = forward().cpu()
+    first = time.perf_counter() - begun
+    peak = Peak(run.device.torch, (*model.parameters(), *model.buffers(), image)).of(forward)
+    run.rows.write("prepared", variant=name, **where, place_seconds=placed, first_call_seconds=first, peak_bytes=peak)
+    return forward, output
+
+
+def _captured(
+    run: Run, name: str, forward: Callable[[], Tensor], image: Tensor, where: dict[str, str]
+) -> Callable[[], object]:
+    """A replay that was seen to compute what the pass does, of this image and of another."""
+    replay = run.device.captured(forward)
+    given, equal, apart = image.clone(), [], []
+    for shown in (given, torch.rand_like(image)):
+        image.copy_(shown)
+        replay()
+        expected = forward()
+        run.device.wait()
+        equal.append(torch.equal(replay.output, expected))
+        apart.append(distance({"": replay.output}, {"": expected}).relative)
+    image.copy_(given)
+    run.rows.write("captured", variant=name, **where, same_bits=equal, differences=apart)
+    return replay
+
+
+def _profile(run: Run, forwards: dict[str, Callable[[], Tensor]], where: dict[str, str]) -> None:
+    for name in _PROFILED:
+        if name in forwards and run.left() > 0:
+            with run.surviving(variant=name, **where):
+                found = traffic.passes(run.device, forwards[name])
+                run.rows.write(
+                    "passes",
+                    variant=name,
+                    **where,
+                    ms=sum(each.ms for each in found),
+                    launches=sum(each.launches for each in found),
+                    passes=[asdict(each) for each in traffic.shortened(found)],
+                )
+
+
+def _check(run: Run, name: str, output: Tensor, bench: Bench, where: dict[str, str]) -> None:
+    """Of what the network adds to its image, against the formulas in float64."""
+    exact = networks.reference(NETWORK, bench, VARIANTS[name].patched)["output"] - bench.image
+    added = output.double() - bench.image.to(output.dtype).double()
+    run.rows.write("accuracy", variant=name, **where, error=distance({"": added}, {"": exact}).relative)

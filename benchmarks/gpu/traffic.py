@@ -1,0 +1,82 @@
+"""Which kernels a pass starts, how long each takes and how many bytes it moves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from . import kernels
+from .device import Device, Forward
+
+_LONGEST = 25
+"""Kernels that are named; the others are summed up."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All launches of one kernel in a forward pass.
+
+    Attributes:
+        kernel: its name.
+        launches: how many.
+        ms: of all.
+        megabytes: that they move at least, see :func:`kernels.moved_bytes`; None of a kernel that is not the library's.
+        terabytes_per_second: by these.
+    """
+
+    kernel: str
+    launches: int
+    ms: float
+    megabytes: float | None
+    terabytes_per_second: float | None
+
+
+def passes(device: Device, forward: Forward) -> list[Pass]:
+    """One entry a kernel, the longest first."""
+    forward()
+    device.wait()
+    with _bytes_of_launches() as moved:
+        ran = device.kernels(forward)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for each in ran:
+        seconds[each.name].append(each.seconds)
+    found = [_pass(name, times, moved.get(name)) for name, times in seconds.items()]
+    found.sort(key=lambda each: -each.ms)
+    return found
+
+
+def shortened(found: list[Pass]) -> list[Pass]:
+    """The longest, and what all the others come to."""
+    rest = found[_LONGEST:]
+    launches, ms = sum(each.launches for each in rest), sum(each.ms for each in rest)
+    return [*found[:_LONGEST], *([Pass("all others", launches, ms, None, None)] if rest else [])]
+
+
+def _pass(name: str, times: list[float], moved: int | None) -> Pass:
+    total = sum(times)
+    return Pass(
+        name,
+        len(times),
+        1e3 * total,
+        None if moved is None else moved / 1e6,
+        None if moved is None or not total else moved / total / 1e12,
+    )
+
+
+@contextmanager
+def _bytes_of_launches() -> Iterator[dict[str, int]]:
+    """Bytes by kernel, of all launches in the region."""
+    moved: dict[str, int] = defaultdict(int)
+    original = kernels.JITTED.run
+
+    def run(kernel: Any, *args: Any, **options: Any) -> Any:
+        arguments = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
+        moved[kernel.__name__] += kernels.moved_bytes(arguments)
+        return original(kernel, *args, **options)
+
+    with mock.patch.object(kernels.JITTED, "run", run):
+        yield moved

@@ -1,0 +1,184 @@
+"""What tuning finds out, whether all configurations of a kernel agree, and how to spend less time on it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime import Autotuner
+
+from . import kernels
+from .rows import Rows
+
+OUTPUTS = frozenset({"dg", "dk", "dq", "dx", "dx0", "dx1", "dx2", "out", "partial", "partials"})
+"""Arguments that a tuned kernel fills."""
+
+TOLERANCE = {2: 2.0, 4: 2e-3}
+"""By bytes of a number: largest difference over the largest number. Of 16 bits in units of the format's last place,
+two roundings of the same sum being one apart; of 32, products may be rounded to TF32."""
+
+_WARM_UP, _REPEAT = 5, 25
+"""Milliseconds a configuration, a fifth of Triton's own: each stage tunes anew."""
+
+
+def first_configuration() -> None:
+    """From here on, every kernel of this process takes the first of its configurations, which should suit everybody."""
+    for kernel in kernels.tuned():
+        kernel.configs = kernel.configs[:1]
+
+
+def briefly() -> None:
+    """From here on, configurations are timed for a shorter time."""
+    _time_by(lambda call, quantiles: triton.testing.do_bench(call, _WARM_UP, _REPEAT, quantiles=quantiles))
+
+
+def untimed() -> None:
+    """From here on, each configuration is run once and none is faster than the others."""
+
+    def once(call: Callable[[], object], quantiles: Sequence[float]) -> list[float]:
+        call()
+        return [1.0] * len(quantiles)
+
+    _time_by(once)
+
+
+def _time_by(timer: Callable[[Callable[[], object], Sequence[float]], Any]) -> None:
+    for kernel in kernels.tuned():
+        kernel.do_bench = timer
+
+
+@contextmanager
+def reported(rows: Rows) -> Iterator[None]:
+    """Writes a row whenever the configuration of a kernel is chosen, with the times and bytes of all."""
+
+    def run(kernel: Autotuner, original: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        known, begun = len(kernel.cache), time.perf_counter()
+        out = original(kernel, *args, **options)
+        if len(kernel.cache) > known:
+            _report(rows, kernel, _named(kernel, args, options), time.perf_counter() - begun)
+        return out
+
+    with _around(run):
+        yield
+
+
+def _report(rows: Rows, kernel: Autotuner, arguments: dict[str, Any], seconds: float) -> None:
+    times = {str(config): _median(found) for config, found in kernel.configs_timings.items()}
+    best = min(times, key=lambda config: times[config])
+    moved = kernels.moved_bytes(arguments)
+    rows.write(
+        "tuned",
+        kernel=kernel.base_fn.__name__,
+        key={name: str(arguments[name]) for name in kernel.keys if name in arguments},
+        shapes={name: list(each.shape) for name, each in kernels.tensors(arguments).items()},
+        best=best,
+        ms=times[best],
+        terabytes_per_second=moved / times[best] / 1e9,
+        ms_of_all=times,
+        seconds=seconds,
+    )
+
+
+def _median(found: float | Sequence[float]) -> float:
+    return found if isinstance(found, float) else found[0]
+
+
+class Agreement:
+    """Runs all configurations of a kernel on poisoned outputs and compares them with what the chosen one wrote.
+
+    Attributes:
+        compared: configurations.
+        disagreeing: those of them that wrote something else, or could not run.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.compared, self.disagreeing = rows, 0, 0
+        self._seen: set[tuple[str, ...]] = set()
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Every launch in the region whose like was not seen before."""
+        with _around(self._run):
+            yield
+
+    def _run(
+        self, kernel: Autotuner, original: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        out = original(kernel, *args, **options)
+        arguments = _named(kernel, args, options)
+        key = (
+            kernel.base_fn.__name__,
+            *(str(arguments.get(name)) for name in kernel.keys),
+            *(f"{name} {each.dtype} {tuple(each.shape)}" for name, each in kernels.tensors(arguments).items()),
+        )
+        if key not in self._seen:
+            self._seen.add(key)
+            self._compare(kernel, args, options, kernels.tensors(arguments))
+        return out
+
+    def _compare(
+        self, kernel: Autotuner, args: tuple[Any, ...], options: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> None:
+        outputs = {name: each for name, each in tensors.items() if name in OUTPUTS}
+        chosen = {name: each.clone() for name, each in outputs.items()}
+        for config in kernel.configs:
+            self.compared += 1
+            for each in outputs.values():
+                each.fill_(math.nan)
+            try:
+                kernel.fn.run(*args, **options, **config.all_kwargs())
+                apart = {name: difference(each, chosen[name]) for name, each in outputs.items()}
+            except triton.runtime.errors.OutOfResources as error:
+                # Tuning leaves such a configuration out as well.
+                self.rows.write("does not fit", kernel=kernel.base_fn.__name__, config=str(config), error=str(error))
+                continue
+            wrong = {name: each for name, each in apart.items() if not each <= tolerance(outputs[name])}
+            if wrong or not outputs:
+                self.disagreeing += 1
+                self.rows.write(
+                    "disagrees",
+                    kernel=kernel.base_fn.__name__,
+                    config=str(config),
+                    chosen=str(kernel.best_config),
+                    differences=wrong,
+                    unwritten={name: int(outputs[name].isnan().sum()) for name in wrong},
+                    shapes={name: list(each.shape) for name, each in tensors.items()},
+                )
+        for name, each in outputs.items():
+            each.copy_(chosen[name])
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest over the largest number; NaN where anything is not finite."""
+    if not (found.numel() and bool(found.isfinite().all())):
+        return math.nan if found.numel() else 0.0
+    largest = float(expected.double().abs().max())
+    return float((found.double() - expected.double()).abs().max()) / (largest or 1.0)
+
+
+def tolerance(output: Tensor) -> float:
+    """Of :func:`difference`."""
+    half = output.element_size() == 2
+    return TOLERANCE[output.element_size()] * (torch.finfo(output.dtype).eps if half else 1.0)
+
+
+def _named(kernel: Autotuner, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(kernel.arg_names, args, strict=False)), **options}
+
+
+@contextmanager
+def _around(run: Callable[[Autotuner, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    original = Autotuner.run
+
+    def replaced(kernel: Autotuner, *args: Any, **options: Any) -> Any:
+        return run(kernel, original, args, options)
+
+    with mock.patch.object(Autotuner, "run", replaced):
+        yield

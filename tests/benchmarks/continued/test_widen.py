@@ -1,0 +1,84 @@
+"""A wider network that computes what the host does, and can be trained."""
+
+import pytest
+import torch
+from benchmarks.continued.configs import Starts, configuration, rank
+from benchmarks.continued.forms import ARMS, CONTINUED, FORMS
+from benchmarks.continued.widen import widened
+from benchmarks.quality.configs import counted, model_arguments
+from benchmarks.quality.forms import COMPARED, PRIMITIVES, WIDENED, Job
+from tests.benchmarks.continued.small import MODEL
+
+import exda_primitives as exda
+from exda_primitives.checkpoints.safe import write_safetensors
+from exda_primitives.training.build import build
+from exda_primitives.training.plan import parameters
+
+
+@pytest.mark.parametrize("factor", [2.0, 2.5, 3.3])
+def test_it_computes_what_the_host_does(factor):
+    torch.manual_seed(1)
+    host = exda.models.create("restormer", **MODEL).double()
+    wide = widened(host.float(), MODEL, factor).double()
+    host.double()
+    picture = torch.rand(1, 3, 24, 16, dtype=torch.float64)
+    torch.testing.assert_close(wide(picture), host(picture))
+    # The first half of the channels are gates: put at the end of all, new ones would gate old values.
+    old, new = (net.encoder_level1[0].ffn.dwconv.weight for net in (host, wide))
+    half, wider = len(old) // 2, len(new) // 2
+    assert torch.equal(new[:half], old[:half])
+    assert torch.equal(new[wider : wider + half], old[half:])
+
+
+def test_what_is_new_can_be_trained():
+    torch.manual_seed(1)
+    wide = widened(exda.models.create("restormer", **MODEL), MODEL, 3.0).double()
+    before = wide.state_dict()
+    before = {name: each.clone() for name, each in before.items()}
+    optimizer = torch.optim.SGD(wide.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        wide(torch.rand(1, 3, 16, 16, dtype=torch.float64)).square().mean().backward()
+        optimizer.step()
+    ffn = "encoder_level1.0.ffn"
+    hidden = 8 * MODEL["ffn_expansion_factor"]
+    # What reads the new channels moves in the first step, what makes them in the second.
+    for name, new in ((f"{ffn}.project_out.weight", lambda w: w[:, hidden:]), (f"{ffn}.project_in.weight", _new_rows)):
+        assert (new(wide.state_dict()[name]) - new(before[name])).abs().amax(dim=(1, 2, 3)).min() > 0, name
+
+
+def _new_rows(weight):
+    wider, hidden = len(weight) // 2, 8 * MODEL["ffn_expansion_factor"]
+    return torch.cat((weight[hidden:wider], weight[wider + hidden :]))
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory):
+    """The demo's weights are of the forms' size."""
+    folder = tmp_path_factory.mktemp("starts")
+    host = exda.models.create("restormer", **CONTINUED.model)
+    wide = widened(host, CONTINUED.model, model_arguments(CONTINUED, WIDENED)["ffn_expansion_factor"])
+    for name, net in (("host", host), ("widened", wide)):
+        write_safetensors(net.state_dict(), {}, folder / f"{name}.safetensors")
+    return Starts(folder / "host.safetensors", folder / "widened.safetensors")
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_arms_have_the_size_they_should(starts, name):
+    arm, form = ARMS[name], FORMS["adaptation"]
+    wanted = counted(form.model, PRIMITIVES[COMPARED])
+    job = Job(form.studies[0].setting, name, 0, "steps")
+    net = build(configuration(form, job, "crops.zip", starts, {"learning_rate": 1e-3})).net
+    if arm.widened or arm.lora == "attention":
+        assert abs(parameters(net) / wanted - 1) < 0.01
+    if arm.lora == "attention":
+        new = parameters(net) - counted(form.model)
+        assert abs(new / (wanted - counted(form.model)) - 1) < 0.05
+    assert parameters(net, trained=True) == parameters(net) or arm.train != "all"
+
+
+def test_ranks_take_what_primitives_leave():
+    whole, half = ARMS["frozen, LoRA"], ARMS["frozen, half both, half LoRA"]
+    assert half.primitives is not None
+    left = counted(CONTINUED.model, PRIMITIVES[COMPARED]) - counted(CONTINUED.model, half.primitives)
+    assert rank(CONTINUED.model, half) == round(rank(CONTINUED.model, whole) * left / 37498)

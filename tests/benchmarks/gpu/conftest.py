@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from benchmarks.gpu.rows import FILE, Row, read
+from tests.benchmarks.gpu.small import compute_nothing, shrink
+
+from benchmarks.gpu import stage
+
+Ran = Callable[..., list[Row]]
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """Runs a stage small, in this process, and returns its rows."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    shrink(monkeypatch, scratch)
+
+    def run(process: str, status: int = 0) -> list[Row]:
+        known = len(read(tmp_path / FILE))
+        assert stage.main([*process.split(), "--out", str(tmp_path)]) == status
+        return read(tmp_path / FILE)[known:]
+
+    return run
+
+
+@pytest.fixture
+def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By kernels, whose outputs are then anything: for what is not their affair."""
+    compute_nothing(monkeypatch)

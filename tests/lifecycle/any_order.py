@@ -1,0 +1,341 @@
+"""Random life cycles of a small network, beside a plain model of what must hold: weights by name, and configurations.
+
+After every step the network must compute, in float64, what a network that was just built, patched as the plain model
+says and filled with its weights computes; have those keys; and, as long as it is no copy, the very parameters of the
+beginning.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.patching.models import Net
+from tests.patching.tokens import XCA
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import exda_primitives as exda
+from exda_primitives.models.blocks import CrossAttention, TransformerBlock
+from exda_primitives.models.histoformer import HistogramAttention
+
+FAMILIES = ("mdta", "cross", "histogram", "xca")
+BLOCKS = 3
+CONFIGS = (
+    exda.ExDAConfig(),
+    exda.ExDAConfig(tokens=2, stride=1, scale="mean"),
+    exda.ExDAConfig(tokens=0),
+    exda.ExDAConfig(value="none", tokens=4, reinject="channelwise"),
+    exda.ExDAConfig(value_position="after", init="paper"),
+    exda.ExDAConfig(value="gelu", init="paper"),
+    exda.ExDAConfig(value="replace", init="paper", stride=3),
+)
+blocks = st.sets(st.integers(0, BLOCKS - 1), min_size=1)
+configs = st.sampled_from(CONFIGS)
+
+
+class TokenBlock(nn.Module):
+    """``x + attn(x)`` on the pixels of a map, whose size the attention does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = XCA(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attn(x.flatten(2).mT).mT.unflatten(2, x.shape[2:])
+
+
+class Blocks(nn.Module):
+    """Convolution, blocks, convolution."""
+
+    def __init__(self, *made: nn.Module) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(*made)
+        self.tail = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        out: Tensor = image + self.tail(self.blocks(self.head(image)))
+        return out
+
+
+def host(family: str, seed: int) -> Any:
+    """Three blocks of a family, in float64 and eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made: nn.Module
+        if family == "mdta":
+            made = Blocks(*(TransformerBlock(8, 2, 2, False, "WithBias") for _ in range(BLOCKS)))
+        elif family == "xca":
+            made = Blocks(*(TokenBlock() for _ in range(BLOCKS)))
+        elif family == "cross":
+            made = Net(*(CrossAttention(8, 2, False) for _ in range(BLOCKS)), inputs=2)
+        else:
+            made = Net(*(HistogramAttention(8, 2, False) for _ in range(BLOCKS)))
+    return made.double().eval()
+
+
+def image() -> Tensor:
+    return torch.rand(2, 3, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def attention(block: int) -> str:
+    return f"blocks.{block}.attn"
+
+
+@dataclass
+class Plain:
+    """What is known of the network without looking at it."""
+
+    family: str
+    weights: dict[str, Tensor]
+    configs: dict[int, exda.ExDAConfig] = field(default_factory=dict)
+
+    def network(self) -> nn.Module:
+        """Just built, patched and filled."""
+        net = host(self.family, 0)
+        for block, config in self.configs.items():
+            exda.patch(net, config, include=attention(block), verify=False)
+        own = dict(net.named_parameters())
+        assert own.keys() == self.weights.keys()
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(self.weights[name])
+        return net
+
+    def take(self, net: nn.Module) -> None:
+        """The weights of a network, under its bare names."""
+        self.weights = {bare(name): p.detach().clone() for name, p in net.named_parameters()}
+
+
+def bare(name: str) -> str:
+    return name.replace("_orig_mod.", "")
+
+
+@torch.no_grad()
+def restored(net: nn.Module) -> Tensor:
+    out: Tensor = net(image())
+    return out
+
+
+class Life(RuleBasedStateMachine):
+    """Rules are what people do to a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.saved: dict[str, Plain] = {}
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @initialize(family=st.sampled_from(FAMILIES))
+    def begin(self, family: str) -> None:
+        self.net = host(family, 0)
+        self.plain = Plain(family, {})
+        self.plain.take(self.net)
+        self.remember()
+        self.fused = False
+        self.compiled: set[int] = set()
+
+    def remember(self) -> None:
+        """The parameters that have to stay the objects that they are."""
+        self.objects = {name: p for name, p in self.net.named_parameters() if "attn." not in name or is_hosts(name)}
+
+    @rule(chosen=blocks, config=configs)
+    def patch(self, chosen: set[int], config: exda.ExDAConfig) -> None:
+        names = [attention(block) for block in chosen]
+        there = {block: self.plain.configs[block] for block in chosen if block in self.plain.configs}
+        if chosen & self.compiled or any(held != config for held in there.values()):
+            self.refused(lambda: exda.patch(self.net, config, include=names, verify=False))
+            return
+        torch.manual_seed(len(self.plain.configs))
+        exda.patch(self.net, config, include=names)
+        self.plain.configs |= dict.fromkeys(chosen, config)
+        self.plain.configs = dict(sorted(self.plain.configs.items()))
+        # What is new is random: taken over, but for what begins as the host.
+        before = self.plain.weights
+        self.plain.take(self.net)
+        assert all(torch.equal(self.plain.weights[name], tensor) for name, tensor in before.items())
+
+    @precondition(lambda self: self.plain.configs)
+    @rule()
+    def unpatch(self) -> None:
+        if self.compiled & self.plain.configs.keys():
+            before = restored(self.net)
+            try:
+                exda.unpatch(self.net)
+            except exda.ExDAError:
+                assert torch.equal(restored(self.net), before)
+                return
+            self.compiled.clear()
+        else:
+            exda.unpatch(self.net)
+        self.plain.configs = {}
+        self.plain.weights = {n: t for n, t in self.plain.weights.items() if "attn." not in n or is_hosts(n)}
+        assert not exda.is_patched(self.net)
+
+    @rule(alone=st.booleans(), seed=st.integers(0, 3))
+    def train(self, alone: bool, seed: int) -> None:
+        twin = self.plain.network()
+        for net in (self.net, twin):
+            trained = exda.new_parameters(net) if alone and self.plain.configs else list(net.parameters())
+            target = torch.rand(2, 3, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            gradients = torch.autograd.grad((net(image()) - target).square().mean(), trained, allow_unused=True)
+            with torch.no_grad():
+                for parameter, gradient in zip(trained, gradients, strict=True):
+                    if gradient is not None:
+                        parameter.sub_(gradient, alpha=0.1)
+        self.plain.take(twin)
+
+    @precondition(lambda self: self.plain.family != "xca" and not self.fused and not self.compiled)
+    @rule()
+    def fuse(self) -> None:
+        try:
+            exda.fuse(self.net)
+        except exda.NoMatchError:
+            # Blocks of one norm and one function are not all fused.
+            return
+        self.fused = True
+
+    @precondition(lambda self: self.fused)
+    @rule()
+    def unfuse(self) -> None:
+        exda.unfuse(self.net)
+        self.fused = False
+
+    @precondition(lambda self: not self.fused)
+    @rule(block=st.integers(0, BLOCKS - 1))
+    def compile_a_part(self, block: int) -> None:
+        if block not in self.compiled:
+            holder = self.net.blocks[block]
+            holder.attn = torch.compile(holder.attn, backend="eager")
+            self.compiled.add(block)
+
+    @precondition(lambda self: self.compiled)
+    @rule()
+    def take_the_compilers_out(self) -> None:
+        for block in self.compiled:
+            holder = self.net.blocks[block]
+            holder.attn = getattr(holder.attn, "_orig_mod", holder.attn)
+        self.compiled.clear()
+
+    @precondition(lambda self: self.plain.configs and not self.compiled)
+    @rule(whole=st.booleans())
+    def save(self, whole: bool) -> None:
+        name = "whole" if whole else "new"
+        exda.save(self.net, self.path(name), whole=whole)
+        self.saved[name] = copy.deepcopy(self.plain)
+
+    @rule()
+    def save_as_trainers_do(self) -> None:
+        state = {bare(name): tensor.clone() for name, tensor in self.net.state_dict().items()}
+        torch.save({"params": state}, self.path("trainer"))
+        self.saved["trainer"] = copy.deepcopy(self.plain)
+
+    @precondition(lambda self: self.saved and not self.compiled)
+    @rule(data=st.data())
+    def load(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.saved)))
+        held = self.saved[name]
+        ours = {n: t for n, t in held.weights.items() if "attn." in n and not is_hosts(n)}
+        hosts = {n: t for n, t in held.weights.items() if n not in ours}
+        mine, theirs = self.plain.configs, held.configs
+        fits = all(mine[block].computes_as(theirs[block]) for block in mine.keys() & theirs.keys())
+        if name != "trainer":
+            fits = fits and mine.keys() <= theirs.keys()
+        if name == "new":
+            fits = fits and all(torch.equal(self.plain.weights[n], tensor) for n, tensor in hosts.items())
+        if not fits:
+            self.refused(lambda: self.read(name))
+            return
+        self.read(name)
+        self.plain.configs = dict(sorted((theirs | mine).items()))
+        self.plain.weights |= held.weights
+
+    def read(self, name: str) -> None:
+        if name == "trainer":
+            exda.load_checkpoint(self.path(name), into=self.net)
+        else:
+            exda.load(self.net, self.path(name))
+
+    @precondition(lambda self: "trainer" in self.saved)
+    @rule()
+    def load_strictly_as_trainers_do(self) -> None:
+        held = self.saved["trainer"]
+        state = torch.load(self.path("trainer"), weights_only=True)["params"]
+        own = {bare(name): name for name in self.net.state_dict()}
+        state = {own.get(name, name): tensor for name, tensor in state.items()}
+        mine, theirs = self.plain.configs, held.configs
+        if theirs.keys() <= mine.keys() and all(mine[b].computes_as(theirs[b]) for b in theirs):
+            self.net.load_state_dict(state, strict=True)
+            self.plain.weights |= held.weights
+
+    @precondition(lambda self: not self.compiled)
+    @rule(how=st.sampled_from(["deepcopy", "pickle", "average", "torch.save"]))
+    def go_on_with_a_copy(self, how: str) -> None:
+        if how == "deepcopy":
+            self.net = copy.deepcopy(self.net)
+        elif how == "pickle":
+            self.net = pickle.loads(pickle.dumps(self.net))
+        elif how == "average":
+            average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+            average.update_parameters(self.net)
+            average.update_parameters(self.net)
+            self.net = average.module
+        else:
+            torch.save(self.net, self.path("module"))
+            self.net = torch.load(self.path("module"), weights_only=False)
+        self.remember()
+
+    @rule(dtype=st.sampled_from([torch.float32, torch.float64]))
+    def through_a_wrapper(self, dtype: torch.dtype) -> None:
+        with torch.no_grad():
+            out = nn.DataParallel(self.net)(image())
+        assert torch.equal(out, restored(self.net))
+
+    def refused(self, call: Any) -> None:
+        before = restored(self.net)
+        keys = list(self.net.state_dict())
+        try:
+            call()
+        except exda.ExDAError:
+            assert torch.equal(restored(self.net), before)
+            assert list(self.net.state_dict()) == keys
+        else:
+            raise AssertionError("it was not refused")
+
+    def path(self, name: str) -> Path:
+        return Path(self.folder.name) / (name if name in ("trainer", "module") else f"{name}.safetensors")
+
+    @invariant()
+    def it_is_what_the_plain_model_says(self) -> None:
+        if not hasattr(self, "net"):
+            return
+        own = {bare(name): p for name, p in self.net.named_parameters()}
+        assert own.keys() == self.plain.weights.keys()
+        assert all(torch.allclose(own[n], t, rtol=1e-9, atol=1e-12) for n, t in self.plain.weights.items())
+        for name, parameter in self.objects.items():
+            assert own[bare(name)] is parameter
+        assert exda.is_patched(self.net) == bool(self.plain.configs)
+        found = {
+            int(bare(name).split(".")[1]): module.config
+            for name, module in self.net.named_modules()
+            if isinstance(module, exda.ExDAModule)
+        }
+        assert found.keys() == self.plain.configs.keys()
+        assert all(found[block].computes_as(config) for block, config in self.plain.configs.items())
+        torch.testing.assert_close(restored(self.net), restored(self.plain.network()), rtol=1e-8, atol=1e-10)
+
+
+def is_hosts(name: str) -> bool:
+    """Whether a parameter of an attention is the host's own."""
+    inner = bare(name).split("attn.", 1)[1].split(".")[0]
+    return inner not in ("value", "token", "alpha", "token_gate")
