@@ -157,6 +157,27 @@ def test_a_name_that_is_taken_is_refused_before_anything_was_looked_up():
     assert matches == "11"
 
 
+AT_ONCE = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from exda_primitives.patching.registry import known_families
+
+together = Barrier(4)
+
+def ask(_):
+    together.wait()
+    return len(known_families())
+
+with ThreadPoolExecutor(4) as pool:
+    print(*pool.map(ask, range(4)))
+"""
+
+
+def test_every_thread_finds_all_of_them_at_once():
+    assert run(sys.executable, "-c", AT_ONCE).split() == ["4"] * 4
+
+
 def test_a_backbone_name_that_is_taken():
     holder = known_backbones()["restormer"]
     with pytest.raises(exda.RegistrationError, match="'restormer' is taken"):
