@@ -80,8 +80,8 @@ def _config(options: str | None) -> Any:
     if options is None:
         return None
     pairs = [each.partition("=") for each in options.split(",") if each.strip()]
-    given: Any = {key.strip(): _plain(value.strip()) for key, _, value in pairs}
-    return configured("--patched-with", None, {"init": "paper", **given})
+    given: Any = {"init": "paper"} | {key.strip(): _plain(value.strip()) for key, _, value in pairs}
+    return configured("--patched-with", None, given)
 
 
 def _plain(value: str) -> int | str:
