@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -30,7 +31,8 @@ class Header(NamedTuple):
         width: likewise.
         channels: 1 for grey, 3 for colour.
         bits: of a channel, 8 or 16.
-        stamp: what another picture hardly shares: the bytes of the file, or a checksum where that is at hand.
+        stamp: a number that another picture hardly has: a checksum of the file's size and end, where PNG keeps one of
+            all pixels; of a zip's or an npz's, the checksum that is kept there.
     """
 
     height: int
@@ -53,9 +55,12 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
-            stamp = os.fstat(file.fileno()).st_size
-            whole = _is_whole(file, stamp)
-            return header_of(file, str(path), stamp, whole=whole)
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(12)
+            file.seek(max(size - _TAIL, 0))
+            tail = file.read()
+            file.seek(0)
+            return header_of(file, str(path), zlib.crc32(tail, size), whole=_is_whole(start, tail, size))
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -69,8 +74,8 @@ def header_of(file: IO[bytes], name: str, stamp: int, *, whole: bool) -> Header:
     with opened(file, name) as image:
         if image.mode == "F":
             raise ImageError(f"{name} holds floats, whose range is unknown; 8 or 16 bits are read")
-        # Of PNG, Pillow's own getexif reads the pixels.
-        turned = Image.Image.getexif(image).get(_ORIENTATION) in _ON_ITS_SIDE
+        # Of PNG, its own getexif reads the pixels; of TIFF, Pillow's newer versions give the size upright.
+        turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION) in _ON_ITS_SIDE
         bits = 16 if image.mode in GREY16 or any(";16" in str(tile) for tile in getattr(image, "tile", ())) else 8
         height, width = (image.width, image.height) if turned else (image.height, image.width)
         channels = 1 if image.mode in _GREY else 3
@@ -85,12 +90,8 @@ def header_of_tensor(picture: Tensor, stamp: int) -> Header:
     return Header(height, width, channels, 8, stamp)
 
 
-def _is_whole(file: IO[bytes], size: int) -> bool:
-    """Whether the file ends as a whole one of its kind; False where that cannot be told."""
-    start = file.read(12)
-    file.seek(max(size - _TAIL, 0))
-    tail = file.read()
-    file.seek(0)
+def _is_whole(start: bytes, tail: bytes, size: int) -> bool:
+    """Whether a file ends as a whole one of its kind; False where that cannot be told."""
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return int.from_bytes(start[4:8], "little") + 8 <= size
     return any(start.startswith(begin) and end in tail for begin, end in _ENDS.items())

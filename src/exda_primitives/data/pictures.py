@@ -110,19 +110,19 @@ class ZipPictures(Pictures):
 
     def header(self, index: int) -> Header:
         """See above."""
-        with self._opened(index) as (file, name, size):
-            return header_of(file, name, size, whole=True)
+        with self._opened(index) as (file, name, checksum):
+            return header_of(file, name, checksum, whole=True)
 
     @contextmanager
     def _opened(self, index: int) -> Iterator[tuple[IO[bytes], str, int]]:
-        """The picture, its name for messages, and its bytes unpacked."""
+        """The picture, its name for messages, and its checksum."""
         name = f"{self.path}:{self.names[index]}"
         try:
             member = self._own_archive().getinfo(self.names[index])
             if member.file_size > MAX_BYTES:
                 raise ImageError(f"{name} has {member.file_size} bytes unpacked, at most {MAX_BYTES} are read")
             with self._own_archive().open(member) as file:
-                yield file, name, member.file_size
+                yield file, name, member.CRC
         # RuntimeError: encrypted. NotImplementedError: packed in a way that Python does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError) as error:
             raise ImageError(f"{name} cannot be read ({error})") from error

@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-_FIRST_WAIT, _LONGEST_WAIT = 10.0, 300.0
+FIRST_WAIT, LONGEST_WAIT = 10.0, 300.0
 """Seconds between two lines: the wait doubles from line to line."""
 
 
@@ -32,7 +32,7 @@ class Log:
         self.console = Console(quiet=quiet, file=cast(TextIO, _Lasting(sys.stdout)))
         self._steps = steps
         self._begin: tuple[int, float] | None = None
-        self._last, self._wait = -_LONGEST_WAIT, _FIRST_WAIT / 2
+        self._last, self._wait = -LONGEST_WAIT, FIRST_WAIT / 2
 
     def say(self, line: str) -> None:
         """A line as it is."""
@@ -42,7 +42,7 @@ class Log:
         """A line of the history, or one between."""
         shown = "" if psnr is None else f", PSNR {psnr:.2f} dB"
         self.say(f"step {step}: loss {loss:.5f}{shown}{self._pace(step)}")
-        self._last, self._wait = time.monotonic(), min(2 * self._wait, _LONGEST_WAIT)
+        self._last, self._wait = time.monotonic(), min(2 * self._wait, LONGEST_WAIT)
 
     def is_due(self) -> bool:
         """Whether it is time for a line between those of the history."""
@@ -72,11 +72,11 @@ class Log:
         if step <= first:
             return ""
         seconds = (now - begin) / (step - first)
-        return f", {seconds:.3g} s a step, {_duration(seconds * (self._steps - step))} left"
+        return f", {seconds:.3g} s a step, {duration(seconds * (self._steps - step))} left"
 
 
-def _duration(seconds: float) -> str:
-    """Example: ``_duration(3700)`` is ``"1 h 2 min"``."""
+def duration(seconds: float) -> str:
+    """Example: ``duration(3700)`` is ``"1 h 2 min"``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -11,7 +11,7 @@ from .signals import Asked
 
 EVERY = 300.0
 """Seconds after which a run is saved, whatever ``save_every`` says."""
-_SHARE = 50
+SHARE = 50
 """Where saving itself takes long, this many times as long is trained before it is done again."""
 
 
@@ -48,4 +48,4 @@ class Pauses:
 
     def saved(self, seconds: float) -> None:
         """To be called when it was done, and how long it took."""
-        self._next = time.monotonic() + max(EVERY, _SHARE * seconds)
+        self._next = time.monotonic() + max(EVERY, SHARE * seconds)

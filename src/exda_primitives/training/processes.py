@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.multiprocessing.spawn import start_processes
 
-from ..errors import ExDAError, ProcessError, StoppedError
+from ..errors import ConfigError, ExDAError, ProcessError, StoppedError
 from .extra import fabric, fabric_environments, fabric_strategies
 from .signals import Asked, deaf, listening, wake
 
@@ -45,11 +45,16 @@ def together(accelerator: str, number: int, to: Asked, work: Work, *arguments: o
         arguments: that can be sent to other processes.
 
     Raises:
+        ConfigError: in a script that such a process would run from its beginning.
         ExDAError, StoppedError: of the first process that raised one.
         ProcessError: for a process that was killed.
         RuntimeError: with the traceback, for any other error of a process.
         KeyboardInterrupt: on the second signal.
     """
+    if getattr(current_process(), "_inheriting", False):
+        raise ConfigError(
+            "devices: each process runs the script again; put what it does behind if __name__ == '__main__':."
+        )
     told: SimpleQueue[BaseException] = get_context("spawn").SimpleQueue()
     with deaf():
         begun = start_processes(

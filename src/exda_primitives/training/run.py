@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from .exactness import circumstances, deterministic, prepare_cublas, why_not
 from .folder import Folder, begins_with
 from .log import Log
 from .lora import without_lora
-from .order import AtPlaces, Order, Pair, batched, in_worker
+from .order import AtPlaces, Order, Pair, batched, begun, in_worker
 from .pauses import Pause, Pauses
 from .plan import Plan, channels, length, parameters
 from .plot import draw
 from .processes import alone, together
-from .signals import Asked, asked, deaf, listening
+from .signals import Asked, asked, listening
 from .state import State, read_checkpoint, write_checkpoint
 from .step import Done, Step
 from .validate import PROTOCOL, validate
@@ -168,8 +168,9 @@ class Run:
             with (
                 deterministic(self.here.device) as leg["indeterminate"],
                 self.log.progress(self.state.step) as advance,
+                closing(self._steps()) as steps,
             ):
-                for done in self._steps():
+                for done in steps:
                     leg["seconds"] = round(time.perf_counter() - start, 3)
                     pause = self._after(done)
                     advance(self.state.step)
@@ -209,7 +210,7 @@ class Run:
         kept = "no checkpoint yet" if self.saved is None else f"the checkpoint of step {self.saved}"
         return f"{self.folder.path} holds {kept}."
 
-    def _steps(self) -> Iterator[Done]:
+    def _steps(self) -> Generator[Done, None, None]:
         recipe, todo, device = self.config.recipe, range(self.state.step, self.steps), self.here.device
         order = Order(
             len(self.data.training),
@@ -228,18 +229,16 @@ class Run:
             collate_fn=batched,
             pin_memory=device.type == "cuda",
         )
-        # A signal to all processes of a terminal or a job is not for those that prepare pairs: they are still needed.
-        with deaf():
-            batches = iter(loader)
+        with begun(loader) as batches:
 
-        def passes() -> Iterator[Pair]:
-            for batch in islice(batches, recipe.accumulate):
-                if isinstance(batch, ExDAError):
-                    raise batch
-                yield Pair(*(part.to(device, non_blocking=True) for part in batch))
+            def passes() -> Iterator[Pair]:
+                for batch in islice(batches, recipe.accumulate):
+                    if isinstance(batch, ExDAError):
+                        raise batch
+                    yield Pair(*(part.to(device, non_blocking=True) for part in batch))
 
-        for _ in todo:
-            yield self.step(passes())
+            for _ in todo:
+                yield self.step(passes())
 
     def _after(self, done: Done) -> Pause:
         recipe, state, last = self.config.recipe, self.state, self.state.step == self.steps
