@@ -71,8 +71,29 @@ def test_from_a_patched_one(tmp_path):
     model = {"name": "restormer", "checkpoint": str(tmp_path / "weights.safetensors")}
     net, _ = build(config(tmp_path, model=model, primitives={"init": "identity"}))
     assert same(dict(net.state_dict()), dict(trained.state_dict()))
-    with pytest.raises(exda.AlreadyPatchedError):
+    with pytest.raises(
+        exda.ConfigError, match=r"asked for are .*init='paper'.*, but encoder_level1.0.attn of .*'identity'"
+    ):
         build(config(tmp_path, model=model, primitives={"init": "paper"}))
+    with pytest.raises(exda.ConfigError, match=r"asked for are ExDAConfig\(tokens=0, .*value='none'"):
+        build(config(tmp_path, model=model, primitives={"tokens": 0, "value": "none"}))
+    net, _ = build(config(tmp_path, model=model, primitives=None))
+    assert exda.config_of(net) == exda.ExDAConfig()
+
+
+def test_from_one_with_primitives_of_its_own(tmp_path):
+    own = exda.ExDAConfig(tokens=2, value_position="after", init="paper")
+    arguments = TINY | {"heads": [1, 1, 1, 1]}
+    trained = exda.models.create("exda-tiny", **arguments, config=own)
+    torch.save({"params": trained.state_dict()}, tmp_path / "trained.pth")
+    model = {"name": "exda", "checkpoint": str(tmp_path / "trained.pth")}
+    for primitives in (None, own.as_dict()):
+        net, _ = build(config(tmp_path, model=model, primitives=primitives))
+        assert same(dict(net.state_dict()), dict(trained.state_dict()))
+    with pytest.raises(
+        exda.ConfigError, match=r"asked for are .*tokens=1.*, but .*attn of .*trained\.pth has .*tokens=2"
+    ):
+        build(config(tmp_path, model=model, primitives={"value_position": "after", "init": "paper"}))
 
 
 def test_what_is_trained(tmp_path):

@@ -1,13 +1,14 @@
 """A run that is interrupted and taken up again is the very run that was not."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from tests.data.pictures import write_picture
-from tests.training.runs import STEPS, PowerError, checkpoint, config, everything, pictures, run, same
+from tests.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, pictures, run, same
 
 import exda_primitives as exda
 from exda_primitives.training import prepare, train
@@ -91,6 +92,52 @@ def test_processes_that_prepare_pairs_change_nothing(tmp_path):
         run(config(tmp_path), tmp_path / "there", stop=3)
     run(config(tmp_path, data={"workers": 2}), tmp_path / "there")
     assert same(everything(tmp_path / "there")["state_dict"], everything(tmp_path / "here")["state_dict"])
+
+
+@pytest.mark.parametrize("primitives", [None, {"init": "paper", "include": "encoder"}])
+@pytest.mark.parametrize("name", ["auto", "restormer"])
+def test_the_file_that_it_began_with_is_not_needed_to_go_on(tmp_path, name, primitives):
+    host, path = exda.models.Restormer(**TINY), tmp_path / "host.pth"
+    torch.save({"params": host.state_dict()}, path)
+    told = config(tmp_path, model={"name": name, "checkpoint": str(path)}, primitives=primitives)
+    run(told, tmp_path / "whole")
+    with pytest.raises(PowerError):
+        run(told, tmp_path / "halved", stop=3)
+    path.unlink()
+    run(told, tmp_path / "halved")
+    assert same(everything(tmp_path / "halved"), everything(tmp_path / "whole"))
+    with pytest.raises(exda.CheckpointError, match=r"host\.pth: does not exist"):
+        prepare(told, tmp_path / "new", accelerator="cpu")
+
+
+def test_another_file_to_begin_with(tmp_path):
+    """The same one under another name goes on; any other is another run."""
+
+    def told(path):
+        return config(tmp_path, model={"name": "restormer", "checkpoint": str(path)}, recipe={"ema": 0.9})
+
+    host, paths = exda.models.Restormer(**TINY), [tmp_path / name for name in ("one.pth", "same.pth", "other.pth")]
+    torch.save({"params": host.state_dict()}, paths[0])
+    shutil.copy(paths[0], paths[1])
+    torch.nn.init.zeros_(host.output.weight)
+    torch.save({"params": host.state_dict()}, paths[2])
+    with pytest.raises(PowerError):
+        run(told(paths[0]), tmp_path / "out", stop=3)
+    for path in (paths[2], tmp_path / "none.pth"):
+        with pytest.raises(exda.ConfigError, match=rf"model\.checkpoint was '.*one\.pth', is '{path}'\. Give another"):
+            run(told(path), tmp_path / "out")
+    assert run(told(paths[1]), tmp_path / "out")["runs"][0]["legs"][1]["not_bit_for_bit"] == []
+
+
+def test_the_network_is_that_of_the_checkpoint(tmp_path):
+    """With options that leave no trace in any shape."""
+    told = config(tmp_path, primitives={"value_position": "after", "stride": 4, "scale": "mean", "init": "paper"})
+    run(told, tmp_path / "out")
+    ours, theirs = (
+        exda.models.create(checkpoint=tmp_path / "out" / name) for name in ("last.ckpt", "weights.safetensors")
+    )
+    assert exda.config_of(ours) == exda.config_of(theirs) == told.primitives.options
+    assert same(dict(ours.state_dict()), dict(theirs.state_dict()))
 
 
 HARMLESS = {

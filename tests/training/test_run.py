@@ -148,8 +148,8 @@ def test_two_runs_are_alike_and_the_seed_matters(tmp_path):
 def test_bfloat16_leaves_the_pictures_alone(tmp_path, monkeypatch):
     """A network that adds nothing to its input has the loss of that input, not of one with 8 bits."""
 
-    def passing_on(told):
-        network = build(told)
+    def passing_on(told, begun):
+        network = build(told, begun)
         torch.nn.init.zeros_(network.net.output.weight)
         return network
 
@@ -193,8 +193,8 @@ def test_divergence_names_the_step_and_keeps_the_checkpoint(tmp_path):
 
 
 def test_a_network_that_begins_with_nan(tmp_path, monkeypatch):
-    def broken(told):
-        network = build(told)
+    def broken(told, begun):
+        network = build(told, begun)
         torch.nn.init.constant_(network.net.output.weight, torch.nan)
         return network
 

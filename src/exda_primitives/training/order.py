@@ -120,7 +120,7 @@ class Order(Sampler[list[Place]]):
 
 
 @contextmanager
-def begun(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
+def batches_of(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
     """The batches of a loader of :class:`AtPlaces`.
 
     A signal to all processes of a terminal or a job is not for those that prepare pairs, which are needed until the

@@ -119,7 +119,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     folder = Folder(out)
     begun = folder.begun(config)
     where = _accelerator(accelerator, devices, config)
-    network = build(config)
+    network = build(config, None if begun is None else folder.checkpoint)
     _check_patch(config, network.net)
     data = open_data(config, channels(network.net))
     checked = check(data.training)
