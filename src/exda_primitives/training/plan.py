@@ -190,13 +190,13 @@ def _check_forward(config: TrainConfig, net: nn.Module) -> None:
 
 
 def _described(checked: Checked, taken: int) -> str:
-    lines = [f"{checked.pictures:,}, all there; sides of {checked.smallest:,} to {checked.largest:,} pixels"]
+    lines = [f"{checked.pictures:,}, all readable; sides of {checked.smallest:,} to {checked.largest:,} pixels"]
     if taken == 3 and checked.grey:
-        lines.append(f"{checked.grey:,} grey ones are read as colour")
+        lines.append(f"grey ones, read as colour: {checked.grey:,}")
     if taken == 1 and checked.grey < checked.pictures:
-        lines.append(f"{checked.pictures - checked.grey:,} colour ones are read as grey")
+        lines.append(f"colour ones, read as grey: {checked.pictures - checked.grey:,}")
     if checked.deep:
-        lines.append(f"of {checked.deep:,} with 16 bits a channel the upper 8 are read")
+        lines.append(f"with 16 bits a channel, of which the upper 8 are read: {checked.deep:,}")
     return "; ".join(lines)
 
 
