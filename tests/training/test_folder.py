@@ -107,7 +107,7 @@ def test_folders_that_are_links(tmp_path):
     run(config(tmp_path), tmp_path / "link")
     assert left_in(tmp_path / "there") == ["last.ckpt", "result.json", "weights.safetensors"]
     (tmp_path / "nowhere").symlink_to("gone")
-    with pytest.raises(WriteError, match=r"nowhere: cannot be written to \(File exists\)"):
+    with pytest.raises(exda.ConfigError, match=r"nowhere: cannot hold results"):
         run(config(tmp_path), tmp_path / "nowhere")
 
 

@@ -94,12 +94,18 @@ def test_processes_that_prepare_pairs_change_nothing(tmp_path):
     assert same(everything(tmp_path / "there")["state_dict"], everything(tmp_path / "here")["state_dict"])
 
 
-@pytest.mark.parametrize("primitives", [None, {"init": "paper", "include": "encoder"}])
-@pytest.mark.parametrize("name", ["auto", "restormer"])
-def test_the_file_that_it_began_with_is_not_needed_to_go_on(tmp_path, name, primitives):
+@pytest.mark.parametrize(
+    ("name", "sections"),
+    [
+        ("auto", {"primitives": None}),
+        ("restormer", {"primitives": {"init": "paper", "include": "encoder"}}),
+        ("auto", {"lora": {"rank": 2}, "recipe": {"train": "new", "ema": 0.9}}),
+    ],
+)
+def test_the_file_that_it_began_with_is_not_needed_to_go_on(tmp_path, name, sections):
     host, path = exda.models.Restormer(**TINY), tmp_path / "host.pth"
     torch.save({"params": host.state_dict()}, path)
-    told = config(tmp_path, model={"name": name, "checkpoint": str(path)}, primitives=primitives)
+    told = config(tmp_path, model={"name": name, "checkpoint": str(path)}, **sections)
     run(told, tmp_path / "whole")
     with pytest.raises(PowerError):
         run(told, tmp_path / "halved", stop=3)

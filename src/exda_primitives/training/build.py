@@ -33,7 +33,7 @@ def build(config: TrainConfig, begun: Path | None = None) -> Network:
 
     Args:
         config: of the run.
-        begun: checkpoint of a run that goes on. It takes the place of the one that the run began with, which need not
+        begun: file of a run that goes on. It takes the place of the checkpoint that the run began with, which need not
             be there any more.
 
     Raises:

@@ -63,6 +63,12 @@ class Folder(NamedTuple):
         """Likewise."""
         return self.path / "history.png"
 
+    def network(self, config: TrainConfig) -> Path | None:
+        """The file that the network of a run that goes on is told from: that with which it began is not needed."""
+        # LoRA is no part of a network that can be told; in the weights it is merged.
+        path = self.checkpoint if config.lora is None else self.weights
+        return path if self.checkpoint.exists() and path.exists() else None
+
     def begun(self, config: TrainConfig) -> Begun | None:
         """What there is to go on from, or None in a folder that holds nothing of a run.
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError, some_of
 from ..patching import new_parameters
 from ..patching.table import print_report
 from ..plotting import matplotlib_figure
-from ..restoration.network import inferring, known_multiple
+from ..restoration.network import known_multiple
 from .build import Network, build
 from .config import TrainConfig
 from .data import Data, open_data
@@ -119,7 +119,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     folder = Folder(out)
     begun = folder.begun(config)
     where = _accelerator(accelerator, devices, config)
-    network = build(config, None if begun is None else folder.checkpoint)
+    network = build(config, folder.network(config))
     _check_patch(config, network.net)
     data = open_data(config, channels(network.net))
     checked = check(data.training)
@@ -179,12 +179,15 @@ def _check_forward(config: TrainConfig, net: nn.Module) -> None:
     """One patch goes through the network: not everything that its arguments make impossible shows before."""
     shape = (1, channels(net), config.data.patch, config.data.patch)
     told = f"model: {config.model.name} with {config.model.arguments} and a patch of {config.data.patch} pixels"
+    net.eval()
     try:
-        with torch.random.fork_rng(devices=[]), inferring(net):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             found = net(torch.zeros(shape)).shape
     except Exception as error:
         # Whatever a network makes of what a file says.
         raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
+    finally:
+        net.train()
     if found != shape:
         raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
 

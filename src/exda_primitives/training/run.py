@@ -26,12 +26,8 @@ from .data import open_data
 from .exactness import circumstances, deterministic, prepare_cublas, why_not
 from .folder import Folder, begins_with
 from .log import Log
-<<<<<<< HEAD
 from .lora import without_lora
-from .order import AtPlaces, Order, Pair, batched, begun, in_worker
-=======
 from .order import AtPlaces, Order, Pair, batched, batches_of, in_worker
->>>>>>> 199523f (Training: a resume needs no initial checkpoint; primitives that a checkpoint has otherwise are an error (E8, A1; failed before))
 from .pauses import Pause, Pauses
 from .plan import Plan, channels, length, parameters
 from .plot import draw
@@ -149,14 +145,13 @@ class Run:
         self, here: Any, config: TrainConfig, folder: Folder, pictures: str | None = None, to: Asked | None = None
     ) -> None:
         self.here, self.config, self.folder, self.pictures = here, config, folder, pictures
-        begun = folder.checkpoint.exists()
-        net = here.to_device(build(config, folder.checkpoint if begun else None).net)
+        net = here.to_device(build(config, folder.network(config)).net)
         self.data = open_data(config, channels(net))
         self.steps = length(config, len(self.data.training), here.world_size)
         self.state = State(net, config.recipe)
         self.legs: list[dict[str, Any]] = []
         self.saved: int | None = None
-        if begun:
+        if folder.checkpoint.exists():
             held = read_checkpoint(folder.checkpoint)
             self.state.restore(held)
             self.legs, self.saved = held["legs"], self.state.step
