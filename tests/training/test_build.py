@@ -81,6 +81,22 @@ def test_from_a_patched_one(tmp_path):
     assert exda.config_of(net) == exda.ExDAConfig()
 
 
+def test_from_one_that_is_patched_in_part(tmp_path):
+    trained = exda.models.Restormer(**TINY)
+    exda.patch(trained, include="decoder")
+    exda.save(trained, tmp_path / "weights.safetensors", whole=True)
+    model = {"name": "auto", "checkpoint": str(tmp_path / "weights.safetensors")}
+    for primitives in (None, {"include": "decoder"}, {"exclude": ["encoder_level1", "latent.*.attn"]}):
+        net, _ = build(config(tmp_path, model=model, primitives=primitives))
+        assert same(dict(net.state_dict()), dict(trained.state_dict()))
+    with pytest.raises(
+        exda.ConfigError, match=r"leave out decoder_level1\.0\.attn, where .*weights\.safetensors has them"
+    ):
+        build(config(tmp_path, model=model, primitives={"include": "encoder"}))
+    _, report = build(config(tmp_path, model=model, primitives={}))
+    assert {match.stage for match in report.matches} == {"encoder", "latent"}
+
+
 def test_from_one_with_primitives_of_its_own(tmp_path):
     own = exda.ExDAConfig(tokens=2, value_position="after", init="paper")
     arguments = TINY | {"heads": [1, 1, 1, 1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..errors import ConfigError, ExDAError
+from ..errors import ConfigError, ExDAError, some_of
 from ..models import ExDA, create
-from ..patching import Report, is_patched, new_parameters, patch
+from ..patching import Report, is_patched, new_parameters, patch, plan, unpatch
 from ..primitives import ExDAModule
 from .config import ModelConfig, PrimitivesConfig, TrainConfig
 from .lora import add_lora, lora_parameters
@@ -98,6 +99,16 @@ def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelCon
             raise ConfigError(
                 f"primitives: asked for are {primitives.options}, but {name} of {model.checkpoint or model.name} has "
                 f"{module.config}. Leave the section out to train what is there, or begin with another checkpoint."
+            )
+    if is_patched(net) and (primitives.include is not None or primitives.exclude is not None):
+        bare = deepcopy(net)
+        held = set(unpatch(bare))
+        asked = plan(bare, primitives.options, include=primitives.include, exclude=primitives.exclude)
+        beside = sorted(held - {name for match in asked.matches for name in (match.name, *match.aliases)})
+        if beside:
+            raise ConfigError(
+                f"primitives: include and exclude leave out {some_of(beside)}, where {model.checkpoint} has them. "
+                f"Leave the section out to train what is there, or begin with another checkpoint."
             )
 
 
