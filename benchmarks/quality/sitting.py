@@ -227,9 +227,9 @@ class Sitting:
             if state.step % every == 0 and state.step < plan.steps and self._is_over():
                 raise TimeUpError
 
-        if plan.held is not None:
+        if plan.begun is not None:
             # It may have been stopped between the checkpoint and what was to be done with it.
-            mark(plan.held["step"], network(plan))
+            mark(plan.begun.step, network(plan))
         run = train(plan, on_step=on_step)["runs"][0]
         legs = run["legs"]
         return {

@@ -65,6 +65,29 @@ class DivergedError(ExDAError, ArithmeticError):
     """Training, or what it trained, gave NaN or infinity."""
 
 
+class WriteError(ExDAError, OSError):
+    """A file could not be written; what was there is still there."""
+
+
+class ProcessError(ExDAError, RuntimeError):
+    """A process that was needed has ended, or memory did."""
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal has ended the work in good order. Not an :class:`ExDAError`: whoever goes on after errors must stop too.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message, number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ImageError(ExDAError, ValueError):
     """A picture that cannot be read, restored or written as asked; no file was changed."""
 

@@ -1,15 +1,20 @@
 """exda train."""
 
+import errno
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from tests.data.pictures import write_picture
 from tests.training.runs import checkpoint, pictures, settings
 from typer.testing import CliRunner
 
 from exda_primitives.cli import app
+from exda_primitives.training.step import Step
 
 
 @pytest.fixture
@@ -104,6 +109,9 @@ def test_divergence_is_an_error_not_a_traceback(command, tmp_path):
         (("--set", "data.source=nowhere"), "nowhere does not exist"),
         (("--set", "primitives.include=head"), "selects none of the recognised attentions"),
         (("--set", "data.patch=20"), "data.patch: found 20, restormer takes multiples of 8"),
+        (("--set", "model.arguments.dim=7"), "and a patch of 16 pixels cannot compute"),
+        (("--set", "data.patch=24"), "3 of 3 pictures cannot be used; mend them"),
+        (("--set", "primitives.include=[*.attn]"), "A pattern that begins with * goes in quotes"),
         (("--accelerator", "tpu"), "found 'tpu', expected one of auto, cpu, gpu"),
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
     ],
@@ -112,4 +120,60 @@ def test_bad_input(command, tmp_path, options, message):
     done = command(*options)
     assert done.exit_code == 1
     assert message in done.output
+    assert "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_what_is_kept(command, tmp_path, monkeypatch, number):
+    step = Step.__call__
+
+    def signalled(self, passes):
+        os.kill(os.getpid(), number)
+        return step(self, passes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Step, "__call__", signalled)
+        done = command()
+    assert done.exit_code == 128 + number
+    kept = f"{tmp_path / 'out'} holds the checkpoint of step 1. The same command goes on."
+    assert f"stopped by {number.name} after step 1 of 3. {kept}" in done.output
+    assert "Traceback" not in done.output
+    again = command()
+    assert again.exit_code == 0
+    assert "goes on after step 1, bit for bit" in again.output
+
+
+def test_stopped_before_anything_is_done(command, tmp_path, monkeypatch):
+    def interrupted(*told, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("exda_primitives.training.prepare", interrupted)
+    done = command()
+    assert (done.exit_code, done.output) == (130, "stopped before the first step; nothing was written.\n")
+
+
+def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("exda_primitives.training.run.write_checkpoint", full)
+    done = command()
+    assert done.exit_code == 1
+    said = f"error: {tmp_path / 'out'}: cannot be written to (No space left on device). {tmp_path / 'out'} holds no "
+    assert done.output.splitlines()[-1].startswith(said)
+
+
+def test_the_first_loss_is_in_the_file_at_once(command):
+    """Where no line is asked for, and there is no bar."""
+    done = command("--set", "recipe.log_every=100", "--set", "data.validation=null")
+    lines = done.output.splitlines()
+    assert lines.index(next(line for line in lines if line.startswith("step 1: loss 0."))) < len(lines) - 4
+
+
+def test_names_that_are_no_text(command, tmp_path):
+    """And long ones: as long as a file system takes."""
+    for seed, name in enumerate((b"\xff\xfe.png", "\u00e9".encode() * 125 + b".png", b"a" * 251 + b".png")):
+        write_picture(Path(os.fsdecode(os.fsencode(tmp_path / "clean") + b"/" + name)), 20, 27, seed=seed)
+    (tmp_path / "clean" / os.fsdecode(b"\xff.txt")).touch()
+    assert command("--set", f"data.source={tmp_path / 'clean'}").exit_code == 0

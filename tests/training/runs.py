@@ -61,6 +61,11 @@ def same(ours, theirs):
     return ours == theirs
 
 
+def left_in(out):
+    """Names of the files, but for that which keeps other runs out."""
+    return sorted(path.name for path in out.iterdir() if path.name != ".lock")
+
+
 def everything(out):
     """Of the last checkpoint, all but when and on what it was computed."""
     return {name: each for name, each in checkpoint(out).items() if name != "legs"}

@@ -71,8 +71,45 @@ def test_from_a_patched_one(tmp_path):
     model = {"name": "restormer", "checkpoint": str(tmp_path / "weights.safetensors")}
     net, _ = build(config(tmp_path, model=model, primitives={"init": "identity"}))
     assert same(dict(net.state_dict()), dict(trained.state_dict()))
-    with pytest.raises(exda.AlreadyPatchedError):
+    with pytest.raises(
+        exda.ConfigError, match=r"asked for are .*init='paper'.*, but encoder_level1.0.attn of .*'identity'"
+    ):
         build(config(tmp_path, model=model, primitives={"init": "paper"}))
+    with pytest.raises(exda.ConfigError, match=r"asked for are ExDAConfig\(tokens=0, .*value='none'"):
+        build(config(tmp_path, model=model, primitives={"tokens": 0, "value": "none"}))
+    net, _ = build(config(tmp_path, model=model, primitives=None))
+    assert exda.config_of(net) == exda.ExDAConfig()
+
+
+def test_from_one_that_is_patched_in_part(tmp_path):
+    trained = exda.models.Restormer(**TINY)
+    exda.patch(trained, include="decoder")
+    exda.save(trained, tmp_path / "weights.safetensors", whole=True)
+    model = {"name": "auto", "checkpoint": str(tmp_path / "weights.safetensors")}
+    for primitives in (None, {"include": "decoder"}, {"exclude": ["encoder_level1", "latent.*.attn"]}):
+        net, _ = build(config(tmp_path, model=model, primitives=primitives))
+        assert same(dict(net.state_dict()), dict(trained.state_dict()))
+    with pytest.raises(
+        exda.ConfigError, match=r"leave out decoder_level1\.0\.attn, where .*weights\.safetensors has them"
+    ):
+        build(config(tmp_path, model=model, primitives={"include": "encoder"}))
+    _, report = build(config(tmp_path, model=model, primitives={}))
+    assert {match.stage for match in report.matches} == {"encoder", "latent"}
+
+
+def test_from_one_with_primitives_of_its_own(tmp_path):
+    own = exda.ExDAConfig(tokens=2, value_position="after", init="paper")
+    arguments = TINY | {"heads": [1, 1, 1, 1]}
+    trained = exda.models.create("exda-tiny", **arguments, config=own)
+    torch.save({"params": trained.state_dict()}, tmp_path / "trained.pth")
+    model = {"name": "exda", "checkpoint": str(tmp_path / "trained.pth")}
+    for primitives in (None, own.as_dict()):
+        net, _ = build(config(tmp_path, model=model, primitives=primitives))
+        assert same(dict(net.state_dict()), dict(trained.state_dict()))
+    with pytest.raises(
+        exda.ConfigError, match=r"asked for are .*tokens=1.*, but .*attn of .*trained\.pth has .*tokens=2"
+    ):
+        build(config(tmp_path, model=model, primitives={"value_position": "after", "init": "paper"}))
 
 
 def test_what_is_trained(tmp_path):

@@ -123,9 +123,14 @@ def test_no_primitives(read):
         ("data.patch=4", r"data\.patch: found 4, expected a number of at least 8"),
         ("data.repeats={rain: lots}", r"data\.repeats\.rain: found 'lots' \(str\), expected a whole number"),
         ("data.repeats=[rain]", r"data\.repeats: found \['rain'\] \(list\), expected names with values"),
-        ("data.degradations=[]", "expected one of the two"),
+        ("data.degradations=[]", "expected one of three: degradations of clean pictures, a benchmark, or a source of"),
         ("data.degradations=[1]", r"data\.degradations\[0\]: found 1 \(int\), expected a text"),
-        ("data.benchmark=cdd11", "expected one of the two"),
+        ("data.benchmark=cdd11", "expected one of three"),
+        ("data.source={degraded: a, clean: b}", "expected one of three"),
+        ("data.source={degraded: a}", r"data\.source\.clean: is missing"),
+        ("data.source={noisy: a, clean: b}", r"data\.source\.noisy: is not known\. .*Known are degraded, clean"),
+        ("data.source=null", r"data\.source: found None \(NoneType\), expected a text"),
+        ("data.source=[a, b]", r"data\.source: found \['a', 'b'\] \(list\), expected a text"),
         ("data.benchmark=imagenet", r"data\.benchmark: found 'imagenet' \(str\), expected one of 'promptir-3'"),
         ("model.arguments=48", r"model\.arguments: found 48 \(int\), expected names with values"),
         ("model.name=auto", r"model\.name: 'auto' needs model\.checkpoint"),
@@ -136,12 +141,27 @@ def test_no_primitives(read):
         ("base=[1]", r"base: found \[1\]"),
         ("recipe.steps", r"'recipe\.steps': expected section\.key=value"),
         ("recipe..steps=1", r"expected section\.key=value"),
-        ("recipe.clip={", "is no YAML"),
+        ("recipe.clip={", r"is no YAML \(while parsing a flow .*\)\.$"),
+        ("primitives.include=[*.0.attn]", r"is no YAML .* A pattern that begins with \* goes in quotes\."),
     ],
 )
 def test_errors_name_the_key(read, change, message):
     with pytest.raises(exda.ConfigError, match=message):
         read(LEAST, change)
+
+
+def test_a_pattern_may_begin_with_a_star(read):
+    assert read(LEAST, "primitives.include=*.0.attn").primitives.include == ("*.0.attn",)
+    assert read(LEAST, "primitives.include=['*.0.attn', latent]").primitives.include == ("*.0.attn", "latent")
+
+
+def test_two_folders(read):
+    folders = {"degraded": "rainy", "clean": "dry"}
+    told = read(LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation={degraded: x, clean: y}")
+    assert (told.data.source.degraded, told.data.source.clean, told.data.validation.clean) == ("rainy", "dry", "y")
+    assert TrainConfig.decoded(told.as_dict()) == told
+    with pytest.raises(exda.ConfigError, match=r"data\.validation: found 'some', expected two folders"):
+        read(LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation=some")
 
 
 def test_both_lengths_in_a_file(read):

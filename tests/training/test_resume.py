@@ -1,14 +1,17 @@
 """A run that is interrupted and taken up again is the very run that was not."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
-from tests.training.runs import STEPS, PowerError, checkpoint, config, everything, pictures, run, same
+from tests.data.pictures import write_picture
+from tests.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, pictures, run, same
 
 import exda_primitives as exda
-from exda_primitives.training import prepare
+from exda_primitives.training import prepare, train
 
 RECIPES = {
     "plain": {},
@@ -92,12 +95,123 @@ def test_processes_that_prepare_pairs_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "sections"),
+    [
+        ("auto", {"primitives": None}),
+        ("restormer", {"primitives": {"init": "paper", "include": "encoder"}}),
+        ("auto", {"lora": {"rank": 2}, "recipe": {"train": "new", "ema": 0.9}}),
+    ],
+)
+def test_the_file_that_it_began_with_is_not_needed_to_go_on(tmp_path, name, sections):
+    host, path = exda.models.Restormer(**TINY), tmp_path / "host.pth"
+    torch.save({"params": host.state_dict()}, path)
+    told = config(tmp_path, model={"name": name, "checkpoint": str(path)}, **sections)
+    run(told, tmp_path / "whole")
+    with pytest.raises(PowerError):
+        run(told, tmp_path / "halved", stop=3)
+    path.unlink()
+    run(told, tmp_path / "halved")
+    assert same(everything(tmp_path / "halved"), everything(tmp_path / "whole"))
+    with pytest.raises(exda.CheckpointError, match=r"host\.pth: does not exist"):
+        prepare(told, tmp_path / "new", accelerator="cpu")
+
+
+def test_another_file_to_begin_with(tmp_path):
+    """The same one under another name goes on; any other is another run."""
+
+    def told(path):
+        return config(tmp_path, model={"name": "restormer", "checkpoint": str(path)}, recipe={"ema": 0.9})
+
+    host, paths = exda.models.Restormer(**TINY), [tmp_path / name for name in ("one.pth", "same.pth", "other.pth")]
+    torch.save({"params": host.state_dict()}, paths[0])
+    shutil.copy(paths[0], paths[1])
+    torch.nn.init.zeros_(host.output.weight)
+    torch.save({"params": host.state_dict()}, paths[2])
+    with pytest.raises(PowerError):
+        run(told(paths[0]), tmp_path / "out", stop=3)
+    for path in (paths[2], tmp_path / "none.pth"):
+        with pytest.raises(exda.ConfigError, match=rf"model\.checkpoint was '.*one\.pth', is '{path}'\. Give another"):
+            run(told(path), tmp_path / "out")
+    assert run(told(paths[1]), tmp_path / "out")["runs"][0]["legs"][1]["not_bit_for_bit"] == []
+
+
+def test_the_network_is_that_of_the_checkpoint(tmp_path):
+    """With options that leave no trace in any shape."""
+    told = config(tmp_path, primitives={"value_position": "after", "stride": 4, "scale": "mean", "init": "paper"})
+    run(told, tmp_path / "out")
+    ours, theirs = (
+        exda.models.create(checkpoint=tmp_path / "out" / name) for name in ("last.ckpt", "weights.safetensors")
+    )
+    assert exda.config_of(ours) == exda.config_of(theirs) == told.primitives.options
+    assert same(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+HARMLESS = {
+    "recipe": {"save_every": 1, "log_every": 2, "validate_every": 3},
+    "data": {"workers": 1},
+}
+
+
+def test_changes_on_which_no_weight_depends(tmp_path, capsys):
+    told = config(tmp_path)
+    run(told, tmp_path / "whole")
+    with pytest.raises(PowerError):
+        run(told, tmp_path / "halved", stop=3)
+    changes = {**HARMLESS, "data": {**HARMLESS["data"], "validation": pictures(tmp_path, "valid.npz", 1)}}
+    changed = config(tmp_path, **changes)
+    plan = prepare(changed, tmp_path / "halved", accelerator="cpu")
+    plan.print(Console(width=300))
+    said = capsys.readouterr().out
+    for line in ("recipe.save_every was 2, is 1", "data.validation was None, is '", "data.workers was 0, is 1"):
+        assert line in said
+    result = train(plan)
+    assert "goes on after step 2, bit for bit" in capsys.readouterr().out
+    weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("halved", "whole")]
+    assert same(*weights)
+    kept = [checkpoint(tmp_path / name) for name in ("halved", "whole")]
+    assert all(same(*(held[part] for held in kept)) for part in ("state_dict", "optimizer", "step"))
+    assert [line["step"] for line in result["runs"][0]["history"]] == [1, 2, 3, 4, 5]
+    assert [line["psnr"] is None for line in result["runs"][0]["history"]] == [True, True, False, True, False]
+    assert result["config"] == kept[0]["config"] == changed.as_dict()
+
+
+def test_the_same_pictures_in_another_place(tmp_path, capsys):
+    for seed in range(4):
+        write_picture(tmp_path / "here" / f"{seed}.png", 20, 27, seed=seed)
+    told = config(tmp_path, data={"source": str(tmp_path / "here")})
+    run(told, tmp_path / "whole")
+    with pytest.raises(PowerError):
+        run(told, tmp_path / "halved", stop=3)
+    (tmp_path / "here").rename(tmp_path / "there")
+    run(config(tmp_path, data={"source": str(tmp_path / "there")}), tmp_path / "halved")
+    assert "goes on after step 2, bit for bit" in capsys.readouterr().out
+    assert same(*(checkpoint(tmp_path / name)["state_dict"] for name in ("halved", "whole")))
+
+
+def test_other_pictures_in_another_place(tmp_path):
+    """One of many, which no sample of them would show."""
+    for seed in range(8):
+        for name in ("here", "there"):
+            write_picture(tmp_path / name / f"{seed}.png", 20, 27, seed=99 if (name, seed) == ("there", 5) else seed)
+    with pytest.raises(PowerError):
+        run(config(tmp_path, data={"source": str(tmp_path / "here")}), tmp_path / "out", stop=3)
+    with pytest.raises(exda.ConfigError, match=r"data\.source was '.*here', is '.*there'\. Give another folder"):
+        run(config(tmp_path, data={"source": str(tmp_path / "there")}), tmp_path / "out")
+    write_picture(tmp_path / "here" / "5.png", 20, 27, seed=99)
+    result = run(config(tmp_path, data={"source": str(tmp_path / "here")}), tmp_path / "out")
+    assert result["runs"][0]["legs"][1]["not_bit_for_bit"] == [
+        "the pictures, or what is done to them, are not what they were"
+    ]
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"recipe": {"learning_rate": 2e-3}}, r"recipe\.learning_rate was 0\.001, is 0\.002\. Give another folder"),
         ({"recipe": {"steps": 50}}, r"recipe\.steps was 5, is 50"),
         ({"primitives": {"init": "paper", "stride": 4, "tokens": 2}}, r"primitives\.stride was 2, is 4 \(and 1 more\)"),
         ({"primitives": None}, r"primitives was .*, is None"),
+        ({"data": {"patch": 8}, "recipe": {"save_every": 1}}, r"data\.patch was 16, is 8\. Give"),
     ],
 )
 def test_another_configuration_is_refused(tmp_path, changes, message):

@@ -1,15 +1,15 @@
 """Whole runs of a few steps."""
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, pictures, run, same
+from tests.data.pictures import write_picture
+from tests.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, left_in, pictures, run, same
 
 import exda_primitives as exda
 from exda_primitives import results
 from exda_primitives.errors import DataError, DivergedError
-from exda_primitives.training import prepare
+from exda_primitives.training import prepare, train
 from exda_primitives.training.build import build
 from exda_primitives.training.data import open_data
 from exda_primitives.training.order import Order, mixed
@@ -82,7 +82,7 @@ def test_what_is_left_in_the_folder(tmp_path):
         tmp_path, data={"validation": pictures(tmp_path, "valid.npz", 1, seed=1)}, recipe={"validate_every": 3}
     )
     result = run(told, out)
-    assert sorted(path.name for path in out.iterdir()) == ["last.ckpt", "result.json", "weights.safetensors"]
+    assert left_in(out) == ["last.ckpt", "result.json", "weights.safetensors"]
     assert results.read(out / "result.json", "train") == result
     done = result["runs"][0]
     assert (done["steps"], done["processes"], result["seeds"]) == (STEPS, 1, [0])
@@ -119,22 +119,20 @@ def test_the_host_stays_as_it_is_when_the_new_parameters_train_alone(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_is_too_small_is_named(tmp_path, workers):
-    """In the midst of a run, whose checkpoint stays."""
-    told = config(tmp_path, data={"source": some_small(tmp_path), "workers": workers}, recipe={"save_every": 1})
-    with pytest.raises(
-        exda.ImageError, match=r"^small has 9 x 20 pixels, too few for patches of 16; make the"
-    ) as caught:
-        run(told, tmp_path / "out")
+def test_a_picture_that_goes_while_it_trains_is_named(tmp_path, workers):
+    """The checkpoint stays."""
+    for seed in range(3):
+        write_picture(tmp_path / "clean" / f"{seed}.png", 20, 27, seed=seed)
+    told = config(tmp_path, data={"source": str(tmp_path / "clean"), "workers": workers}, recipe={"save_every": 1})
+    plan = prepare(told, tmp_path / "out", accelerator="cpu")
+
+    def on_step(state):
+        (tmp_path / "clean" / "1.png").unlink(missing_ok=True)
+
+    with pytest.raises(exda.ImageError, match=r"1\.png cannot be read: No such file") as caught:
+        train(plan, on_step=on_step)
     assert "Traceback" not in str(caught.value)
     assert checkpoint(tmp_path / "out")["step"] > 0
-
-
-def some_small(folder):
-    """Pictures of which one is too small, and none that the fingerprint looks at."""
-    sizes = {"a": 20, "b": 20, "small": 9, "d": 20, "e": 20}
-    np.savez(folder / "some.npz", **{name: np.zeros((side, 20, 3), np.uint8) for name, side in sizes.items()})
-    return str(folder / "some.npz")
 
 
 def test_two_runs_are_alike_and_the_seed_matters(tmp_path):
@@ -150,8 +148,8 @@ def test_two_runs_are_alike_and_the_seed_matters(tmp_path):
 def test_bfloat16_leaves_the_pictures_alone(tmp_path, monkeypatch):
     """A network that adds nothing to its input has the loss of that input, not of one with 8 bits."""
 
-    def passing_on(told):
-        network = build(told)
+    def passing_on(told, begun):
+        network = build(told, begun)
         torch.nn.init.zeros_(network.net.output.weight)
         return network
 
@@ -195,15 +193,15 @@ def test_divergence_names_the_step_and_keeps_the_checkpoint(tmp_path):
 
 
 def test_a_network_that_begins_with_nan(tmp_path, monkeypatch):
-    def broken(told):
-        network = build(told)
+    def broken(told, begun):
+        network = build(told, begun)
         torch.nn.init.constant_(network.net.output.weight, torch.nan)
         return network
 
     monkeypatch.setattr("exda_primitives.training.run.build", broken)
     with pytest.raises(DivergedError, match=r"step 0: the loss is nan.*no loss before it is known.*no checkpoint yet"):
         run(config(tmp_path), tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert left_in(tmp_path / "out") == []
 
 
 def test_a_psnr_of_nan_is_none(tmp_path, monkeypatch):
@@ -263,5 +261,5 @@ def test_an_interruption_before_the_first_checkpoint_begins_anew(tmp_path):
     told, out = config(tmp_path), tmp_path / "out"
     with pytest.raises(PowerError):
         run(told, out, stop=1)
-    assert list(out.iterdir()) == []
+    assert left_in(out) == []
     assert [leg["after_step"] for leg in run(told, out)["runs"][0]["legs"]] == [0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,20 +31,39 @@ def train(
 ) -> None:
     """Train a network, patched or not, as a file says.
 
-    The same command goes on where it was interrupted, bit for bit, or says why not.
+    Ctrl-C and SIGTERM end it after the step at hand, saved. The same command goes on where it was interrupted, bit for
+    bit, or says why not.
     """
-    with plainly():
+    with plainly(), _stopped():
         from ..training import prepare, read_config  # noqa: PLC0415
         from ..training import train as run  # noqa: PLC0415
 
         console = Console()
-        plan = prepare(read_config(config, change or ()), out, devices=devices, accelerator=accelerator)
+        with console.status("checking the configuration, the network and every picture"):
+            plan = prepare(read_config(config, change or ()), out, devices=devices, accelerator=accelerator)
         plan.print(console)
         if dry_run:
             return
         if plan.done:
             console.print("done before", highlight=False)
         _print(run(plan, command=command_line()), out, console)
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    """What a signal stops ends in one line, with the exit code that shells give it."""
+    from ..errors import StoppedError  # noqa: PLC0415
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        number, said = int(signal.SIGINT), "stopped before the first step; nothing was written."
+        if isinstance(stop, StoppedError):
+            number, said = stop.number, str(stop)
+        # The terminal may be gone.
+        with suppress(OSError):
+            Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(128 + number) from None
 
 
 def _print(result: Result, out: Path, console: Console) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -25,7 +27,7 @@ Channels = Literal[1, 3]
 
 _WHITE_OF_16_BITS = 65535
 # Pillow's modes of grey with more than 8 bits.
-_GREY16 = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+GREY16 = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 def is_picture(name: str) -> bool:
@@ -62,11 +64,22 @@ def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
     Raises:
         ImageError: as ``read_picture``.
     """
+    with opened(file, name) as image:
+        return _as_tensor(image, name, channels)
+
+
+@contextmanager
+def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
+    """A picture of which no more than the header is read yet; what goes wrong in the block is the picture's damage.
+
+    Raises:
+        ImageError: as ``read_picture``.
+    """
     try:
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{name} has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read")
-            return _as_tensor(image, name, channels)
+            yield image
     except ImageError:
         raise
     # What Pillow raises on damaged files.
@@ -97,7 +110,7 @@ def _as_tensor(image: Image.Image, name: str, channels: Channels) -> Tensor:
     if image.mode == "F":
         raise ImageError(f"{name} holds floats, whose range is unknown; 8 or 16 bits are read")
     orientation = _orientation(image)
-    if image.mode in _GREY16:
+    if image.mode in GREY16:
         values = upright(np.array(image), orientation).astype(np.float32)
         if values.min() < 0 or values.max() > _WHITE_OF_16_BITS:
             raise ImageError(f"{name} holds numbers of 32 bits; 8 or 16 bits are read")

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..errors import ConfigError, ImageError
 from .benchmarks.files import PairedFiles
 from .degradations import degradation_named
+from .headers import Header, header_of_tensor
 from .pictures import Pictures
 
 
@@ -36,7 +37,11 @@ class Pair(NamedTuple):
 
 
 class _Seeded(Dataset[Pair], ABC):
-    """What both kinds of sets share: repeats, seeds, epochs and patches."""
+    """What both kinds of sets share: repeats, seeds, epochs and patches.
+
+    Attributes:
+        patch: side of the square that is cut out, in pixels; None for whole pictures.
+    """
 
     def __init__(
         self, items: Mapping[str, Sequence[int]], seed: int, patch: int | None, repeats: Mapping[str, int] | None
@@ -52,7 +57,7 @@ class _Seeded(Dataset[Pair], ABC):
         self._items = [
             (name, item) for name, numbers in items.items() for _ in range(repeats.get(name, 1)) for item in numbers
         ]
-        self._seed, self._patch = seed, patch
+        self._seed, self.patch = seed, patch
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -80,10 +85,10 @@ class _Seeded(Dataset[Pair], ABC):
                 f"{name} ({degradation}): the degraded picture has shape {tuple(degraded.shape)}, the clean one "
                 f"{tuple(clean.shape)}: they are no pair"
             )
-        if self._patch is not None:
-            if min(clean.shape[-2:]) < self._patch:
+        if self.patch is not None:
+            if min(clean.shape[-2:]) < self.patch:
                 raise ImageError(
-                    f"{name} has {clean.shape[-2]} x {clean.shape[-1]} pixels, too few for patches of {self._patch}; "
+                    f"{name} has {clean.shape[-2]} x {clean.shape[-1]} pixels, too few for patches of {self.patch}; "
                     f"make the patches smaller, or take it out of the set"
                 )
             turn = _below(8, generator)
@@ -91,15 +96,28 @@ class _Seeded(Dataset[Pair], ABC):
             degraded = degraded if degraded is None else _turned(degraded, turn)
         if degraded is None:
             degraded = degradation_named(degradation)(clean, generator)
-        if self._patch is not None:
-            top, left = (_below(size - self._patch + 1, generator) for size in clean.shape[-2:])
-            window = (..., slice(top, top + self._patch), slice(left, left + self._patch))
+        if self.patch is not None:
+            top, left = (_below(size - self.patch + 1, generator) for size in clean.shape[-2:])
+            window = (..., slice(top, top + self.patch), slice(left, left + self.patch))
             clean, degraded = clean[window].contiguous(), degraded[window].contiguous()
         return Pair(degraded, clean, name, degradation, index)
 
     @abstractmethod
     def _read(self, degradation: str, item: int) -> tuple[str, Tensor, Tensor | None]:
         """Name, clean picture, and the degraded one unless it is to be made."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> Sequence[str]:
+        """Names of the pictures, or pairs of files, each once, whatever is made of them."""
+
+    @abstractmethod
+    def headers(self, source: int) -> tuple[Header, ...]:
+        """What is known without the pixels: of the clean picture, and of the degraded one if there is a file of it.
+
+        Raises:
+            ImageError: for a file that cannot be read.
+        """
 
 
 class PairedSet(_Seeded):
@@ -149,6 +167,15 @@ class PairedSet(_Seeded):
     def _read(self, degradation: str, item: int) -> tuple[str, Tensor, Tensor | None]:
         return self.pictures.names[item], self.pictures[item], None
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """See above."""
+        return self.pictures.names
+
+    def headers(self, source: int) -> tuple[Header, ...]:
+        """See above."""
+        return (self.pictures.header(source),)
+
 
 class PairedFileSet(_Seeded):
     """The pairs of a benchmark, for training or testing; noise is added to pictures that come only clean.
@@ -184,6 +211,22 @@ class PairedFileSet(_Seeded):
         pair = self.files.pairs[item]
         clean = self.files.read(pair.clean, degradation)
         return pair.name, clean, None if pair.degraded is None else self.files.read(pair.degraded, degradation)
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """See above."""
+        return [f"{pair.name} ({pair.degradation})" for pair in self.files.pairs]
+
+    def headers(self, source: int) -> tuple[Header, ...]:
+        """See above."""
+        clean, degraded, degradation = self.files.pairs[source]
+        paths = [clean] if degraded is None else [clean, degraded]
+        headers = [self.files.header(path, degradation) for path in paths]
+        if len({each.size for each in headers}) > 1:
+            # Of some files, only what comes behind the pixels says which way up they are.
+            read = [self.files.read(path, degradation) for path in paths]
+            headers = [header_of_tensor(each, header.stamp) for each, header in zip(read, headers, strict=True)]
+        return tuple(headers)
 
 
 def _below(bound: int, generator: torch.Generator) -> int:

@@ -7,10 +7,11 @@ import re
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn, overload
+from typing import IO, Any, NamedTuple, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..errors import ImageError, some_of
 from ..files import files_below, is_something_else
 from .decode import Channels, decode, from_array, is_picture, read_picture
+from .headers import Header, header_of, read_header
 
 MAX_BYTES = 2**30
 """Of one file in a zip, unpacked: one that claims more is refused before anything is unpacked."""
@@ -57,6 +59,15 @@ class Pictures(ABC, Sequence[Tensor]):
     @abstractmethod
     def _read(self, index: int) -> Tensor: ...
 
+    @abstractmethod
+    def header(self, index: int) -> Header:
+        """What is known of a picture without its pixels.
+
+        Raises:
+            ImageError: for one that is missing or no picture; of a zip's or an npz's, damage behind the header is not
+                seen.
+        """
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path}: {len(self)} pictures, {len(self.left_out)} other files left out)"
 
@@ -70,6 +81,10 @@ class FolderPictures(Pictures):
 
     def _read(self, index: int) -> Tensor:
         return read_picture(self.path / self.names[index], self.channels)
+
+    def header(self, index: int) -> Header:
+        """See above."""
+        return read_header(self.path / self.names[index])
 
 
 class ZipPictures(Pictures):
@@ -90,13 +105,24 @@ class ZipPictures(Pictures):
         super().__init__(path, *_sorted_out(members), channels)
 
     def _read(self, index: int) -> Tensor:
+        with self._opened(index) as (file, name, _):
+            return decode(file, name, self.channels)
+
+    def header(self, index: int) -> Header:
+        """See above."""
+        with self._opened(index) as (file, name, checksum):
+            return header_of(file, name, checksum, whole=True)
+
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[tuple[IO[bytes], str, int]]:
+        """The picture, its name for messages, and its checksum."""
         name = f"{self.path}:{self.names[index]}"
         try:
             member = self._own_archive().getinfo(self.names[index])
             if member.file_size > MAX_BYTES:
                 raise ImageError(f"{name} has {member.file_size} bytes unpacked, at most {MAX_BYTES} are read")
             with self._own_archive().open(member) as file:
-                return decode(file, name, self.channels)
+                yield file, name, member.CRC
         # RuntimeError: encrypted. NotImplementedError: packed in a way that Python does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError) as error:
             raise ImageError(f"{name} cannot be read ({error})") from error
@@ -117,8 +143,9 @@ class ArrayPictures(Pictures):
     def __init__(self, path: Path, channels: Channels) -> None:
         self._places: list[tuple[str, int | None]] = []
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._headers: list[Header] = []
         names, left_out = [], []
-        for key, (shape, dtype) in _npz_headers(path).items():
+        for key, (shape, dtype, checksum) in _npz_headers(path).items():
             # Labels, the source, and the like.
             if len(shape) < 2 and not dtype.hasobject:
                 left_out.append(key)
@@ -136,6 +163,8 @@ class ArrayPictures(Pictures):
             digits = len(str(shape[0] - 1))
             names += [key if index is None else f"{key}/{index:0{digits}d}" for _, index in places]
             self._places += places
+            height, width, *colours = shape[0 if single else 1 :]
+            self._headers += [Header(height, width, 3 if max(colours, default=1) > 1 else 1, 8, checksum)] * len(places)
         super().__init__(path, names, left_out, channels)
 
     def _read(self, index: int) -> Tensor:
@@ -148,6 +177,10 @@ class ArrayPictures(Pictures):
                 raise ImageError(f"{key} in {self.path} cannot be read ({error})") from error
         array = self._arrays[key]
         return from_array(array if place is None else array[place], self.channels)
+
+    def header(self, index: int) -> Header:
+        """See above."""
+        return self._headers[index]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": {}}
@@ -207,16 +240,23 @@ def _opened_zip(path: Path) -> zipfile.ZipFile:
         raise ImageError(f"{path} is no zip that can be read ({error})") from error
 
 
-def _npz_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and type of every array, without reading it."""
+class _ArrayHeader(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    checksum: int
+
+
+def _npz_headers(path: Path) -> dict[str, _ArrayHeader]:
+    """Shape, type and checksum of every array, without reading it."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     headers = {}
     with _opened_zip(path) as archive:
-        for member in archive.namelist():
+        for member in archive.infolist():
+            name = member.filename
             try:
                 with archive.open(member) as file:
                     shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
             except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError) as error:
-                raise ImageError(f"{member} in {path} is no array that can be read ({error})") from error
-            headers[member.removesuffix(".npy")] = (shape, dtype)
+                raise ImageError(f"{name} in {path} is no array that can be read ({error})") from error
+            headers[name.removesuffix(".npy")] = _ArrayHeader(shape, dtype, member.CRC)
     return headers

@@ -1,6 +1,7 @@
 """PSNR and SSIM of networks by the named protocols of the repositories that published them."""
 
-from .cases import BENCHMARKS, Case, benchmark_files, clean_cases, file_cases, paired_folders
+from ..data import paired_folders
+from .cases import BENCHMARKS, Case, benchmark_files, clean_cases, file_cases
 from .metrics import Score, measure
 from .protocols import PROTOCOLS, Protocol, protocol_named
 from .published import PUBLISHED, Published, published_for

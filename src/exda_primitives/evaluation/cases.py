@@ -18,14 +18,10 @@ from ..data.benchmarks import (
     moceir_files,
     promptir_files,
 )
-from ..data.benchmarks.files import search_of_two
 from ..data.degradations import degradation_named, degrade
 from ..data.pictures import Pictures
 from ..errors import ConfigError
 from .noise import is_noise
-
-PAIRS = "pairs"
-"""The degradation of pairs that say nothing of it."""
 
 BENCHMARKS: Mapping[str, Callable[[Path, bool], PairedFiles]] = {
     "promptir-3": lambda root, whole: promptir_files(root, setting=3, whole=whole),
@@ -84,15 +80,6 @@ def benchmark_files(name: str, root: Path, *, whole: bool = True) -> PairedFiles
     except KeyError:
         raise ConfigError(f"no benchmark is called {name!r}; there are: {', '.join(BENCHMARKS)}") from None
     return found(root, whole)
-
-
-def paired_folders(degraded: Path, clean: Path) -> PairedFiles:
-    """Pairs the pictures of two flat folders by their names without endings.
-
-    Raises:
-        DataError: for pictures without a partner, and for folders without any.
-    """
-    return search_of_two("the set of pairs", degraded, clean, PAIRS).found({})
 
 
 def file_cases(files: PairedFiles) -> list[Case]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..errors import ConfigError
 from ..primitives import ExDAConfig
@@ -91,37 +91,56 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """The pairs of pictures: clean ones that are degraded at each turn anew, or the training set of a benchmark.
+class FoldersConfig:
+    """Pairs of one's own, by their names without endings.
 
     Attributes:
-        source: folder, zip or npz of clean pictures, or the folder of a benchmark's training set.
-        degradations: what is done to clean pictures, each picture with each of them; none for a benchmark.
-        benchmark: one of :data:`Benchmark`; None for clean pictures.
+        degraded: folder of pictures.
+        clean: folder of as many, of the same names and sizes.
+    """
+
+    degraded: str
+    clean: str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pairs of pictures: clean ones that are degraded at each turn anew, those of two folders, or a benchmark's.
+
+    Attributes:
+        source: folder, zip or npz of clean pictures, two folders of pairs, or the folder of a benchmark's training set.
+        degradations: what is done to clean pictures, each picture with each of them; none for pairs.
+        benchmark: one of :data:`Benchmark`; None for clean pictures and for two folders.
         whole: insist on the benchmark's published number of pairs.
         repeats: degradation -> how often an epoch has it; once if it is not named.
         patch: side of the square that is cut out, in pixels.
-        validation: source of the pairs that are restored whole to see how training goes: clean pictures, or the folder
-            of the benchmark's test set; None for no such pairs.
+        validation: source of the pairs that are restored whole to see how training goes: clean pictures, two folders
+            of pairs, or the folder of the benchmark's test set; None for no such pairs.
         workers: processes that prepare pairs; the pairs do not depend on it.
     """
 
-    source: str
+    source: str | FoldersConfig
     degradations: tuple[str, ...] = ()
     benchmark: Benchmark | None = None
     whole: bool = True
     repeats: dict[str, int] = field(default_factory=dict)
     patch: int = 128
-    validation: str | None = None
+    validation: str | FoldersConfig | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
         _at_least("data.patch", self.patch, 8)
         _at_least("data.workers", self.workers, 0)
-        if bool(self.degradations) == (self.benchmark is not None):
+        folders = isinstance(self.source, FoldersConfig)
+        if [bool(self.degradations), self.benchmark is not None, folders].count(True) != 1:
             raise ConfigError(
-                f"data: found degradations {list(self.degradations)} and benchmark {self.benchmark!r}, expected one of "
-                f"the two."
+                f"data: found degradations {list(self.degradations)}, benchmark {self.benchmark!r} and source "
+                f"{self.source!r}, expected one of three: degradations of clean pictures, a benchmark, or a source of "
+                f"two folders, degraded and clean."
+            )
+        if folders and isinstance(self.validation, str):
+            raise ConfigError(
+                f"data.validation: found {self.validation!r}, expected two folders, degraded and clean, as the source."
             )
 
 
@@ -233,8 +252,29 @@ class TrainConfig:
         return plain
 
 
-def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = "") -> list[str]:
-    """Where two configurations differ, a line each: the key, what was held and what is given."""
+class Difference(NamedTuple):
+    """Of two configurations.
+
+    Attributes:
+        key: of a value, with that of its section before it.
+        was: in the one.
+        now: in the other.
+    """
+
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.was!r}, is {self.now!r}"
+
+    def within(self, keys: Collection[str]) -> bool:
+        """Whether the key is one of these, or in a section that is."""
+        return any(self.key == key or self.key.startswith(f"{key}.") for key in keys)
+
+
+def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = "") -> list[Difference]:
+    """Where two configurations differ."""
     found = []
     for name in sorted({*held, *given}):
         path = f"{key}.{name}" if key else name
@@ -242,7 +282,7 @@ def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = ""
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
             found += differences(ours, theirs, path)
         elif ours != theirs:
-            found.append(f"{path} was {ours!r}, is {theirs!r}")
+            found.append(Difference(path, ours, theirs))
     return found
 
 

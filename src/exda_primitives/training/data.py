@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
-from ..data import PairedFiles, PairedFileSet, PairedSet, open_pictures
+from ..data import PairedFiles, PairedFileSet, PairedSet, open_pictures, paired_folders
 from ..data.benchmarks import (
     allweather_files,
     cdd11_files,
@@ -15,7 +17,8 @@ from ..data.benchmarks import (
     promptir_files,
 )
 from ..data.decode import Channels
-from .config import Benchmark, TrainConfig
+from ..errors import ConfigError
+from .config import Benchmark, FoldersConfig, TrainConfig
 
 Split = Literal["train", "test"]
 
@@ -46,8 +49,8 @@ def open_data(config: TrainConfig, channels: int) -> Data:
         channels: of the network's pictures, 3 or 1.
 
     Raises:
-        ConfigError: for a degradation that does not exist.
-        DataError: for a benchmark that is not whole.
+        ConfigError: for a degradation that does not exist, and for one folder as both, degraded and clean.
+        DataError: for a benchmark that is not whole, and for pictures without a partner.
         ImageError: for a source without pictures, or that cannot be read.
     """
     data = config.data
@@ -56,12 +59,21 @@ def open_data(config: TrainConfig, channels: int) -> Data:
 
 
 def _opened(
-    config: TrainConfig, source: str, split: Split, patch: int | None, channels: int
+    config: TrainConfig, source: str | FoldersConfig, split: Split, patch: int | None, channels: int
 ) -> PairedSet | PairedFileSet:
     data, seed = config.data, config.recipe.seed
     repeats = None if patch is None else data.repeats
-    if data.benchmark is not None:
+    if isinstance(source, FoldersConfig):
+        files = _of_two(source, "data.source" if split == "train" else "data.validation", channels)
+    elif data.benchmark is not None:
         files = BENCHMARKS[data.benchmark](source, split, whole=data.whole)
-        return PairedFileSet(files, seed=seed, patch=patch, repeats=repeats)
-    pictures = open_pictures(source, cast(Channels, channels))
-    return PairedSet(pictures, data.degradations, seed=seed, patch=patch, repeats=repeats)
+    else:
+        pictures = open_pictures(source, cast(Channels, channels))
+        return PairedSet(pictures, data.degradations, seed=seed, patch=patch, repeats=repeats)
+    return PairedFileSet(files, seed=seed, patch=patch, repeats=repeats)
+
+
+def _of_two(source: FoldersConfig, key: str, channels: int) -> PairedFiles:
+    if os.path.realpath(source.degraded) == os.path.realpath(source.clean):
+        raise ConfigError(f"{key}: {source.clean} is given as both, degraded and clean.")
+    return paired_folders(Path(source.degraded), Path(source.clean), cast(Channels, channels))

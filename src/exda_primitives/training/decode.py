@@ -18,8 +18,8 @@ def decode(kind: type[T], given: object, key: str) -> T:
 
     Args:
         kind: its fields are of ``bool``, ``int``, ``float``, ``str``, ``Any``, a ``Literal`` of strings,
-            ``tuple[X, ...]`` (from a list, or from a single X), ``dict[str, X]``, another such dataclass, or of one of
-            these or None.
+            ``tuple[X, ...]`` (from a list, or from a single X), ``dict[str, X]``, another such dataclass, of one of
+            these or None, or of a text or a dataclass.
         given: a mapping of names to values.
         key: what to call ``given`` in errors; empty for a whole file.
 
@@ -47,8 +47,11 @@ def decode(kind: type[T], given: object, key: str) -> T:
 def _value(hint: Any, given: object, key: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        inner = next(each for each in arguments if each is not NoneType)
-        return None if given is None else _value(inner, given, key)
+        if given is None and NoneType in arguments:
+            return None
+        plain, *sections = sorted((each for each in arguments if each is not NoneType), key=is_dataclass)
+        hint = sections[0] if sections and isinstance(given, Mapping) else plain
+        origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if given not in arguments:
             raise _wrong(key, given, f"one of {', '.join(map(repr, arguments))}")

@@ -19,12 +19,21 @@ _MATTERS = ("torch", "commit", "cpu", "threads", "gpu", "capability", "driver", 
 _SAMPLES = 3
 
 
-def circumstances(device: torch.device, processes: int, pairs: PairsByEpoch) -> dict[str, Any]:
-    """All beside the configuration that decides on the numbers, plain data."""
+def circumstances(
+    device: torch.device, processes: int, pairs: PairsByEpoch, pictures: str | None = None
+) -> dict[str, Any]:
+    """All beside the configuration that decides on the numbers, plain data.
+
+    Args:
+        device: on which they are computed.
+        processes: that train together.
+        pairs: to train on.
+        pictures: stamp of all that they are made of, see :func:`~exda_primitives.data.check`; None: not known.
+    """
     about = machine(device) | {package: version(package) for package in ("numpy", "pillow")}
     # A subclass of str is not read back as plain data.
     about = {name: str(each) if isinstance(each, str) else each for name, each in about.items()}
-    return {"machine": about, "processes": processes, "data": fingerprint(pairs)}
+    return {"machine": about, "processes": processes, "data": fingerprint(pairs), "pictures": pictures}
 
 
 def fingerprint(pairs: PairsByEpoch) -> str:
@@ -50,9 +59,15 @@ def why_not(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             f"{held['processes']} processes were together, now {now['processes']}: other batches, and as many epochs "
             f"in other steps"
         )
-    if held["data"] != now["data"]:
+    if held["data"] != now["data"] or not same_pictures(held, now):
         reasons.append("the pictures, or what is done to them, are not what they were")
     return [*reasons, *held.get("indeterminate", [])]
+
+
+def same_pictures(held: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether all pictures are those of before; where not all were looked at, whether the few are that were."""
+    stamps = held.get("pictures"), now["pictures"]
+    return held["data"] == now["data"] if None in stamps else stamps[0] == stamps[1]
 
 
 @contextmanager

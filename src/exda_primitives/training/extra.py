@@ -17,6 +17,11 @@ def fabric_strategies() -> Any:
     return imported("lightning.fabric.strategies", "train")
 
 
+def fabric_environments() -> Any:
+    """Fabric's ways to learn which process it is in."""
+    return imported("lightning.fabric.plugins.environments", "train")
+
+
 def yaml() -> Any:
     """PyYAML, which comes with Lightning."""
     return imported("yaml", "train")

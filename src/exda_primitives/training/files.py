@@ -24,7 +24,8 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
 
     Args:
         path: the file.
-        changes: ``section.key=value`` each, which win over the file; the value as in YAML.
+        changes: ``section.key=value`` each, which win over the file; the value as in YAML, where a pattern may begin
+            with a star.
 
     Raises:
         ConfigError: for a file that cannot be read, a key that is unknown, missing or of another type, and for values
@@ -69,7 +70,8 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return parser.safe_load(text)
     except (parser.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: is no YAML ({error}).") from None
+        hint = " A pattern that begins with * goes in quotes." if "alias" in str(error) else ""
+        raise ConfigError(f"{where}: is no YAML ({' '.join(str(error).split())}).{hint}") from None
 
 
 def _mapping(given: object, where: str) -> dict[str, Any]:
@@ -88,7 +90,8 @@ def _set(given: dict[str, Any], change: str) -> None:
         if not isinstance(held.get(section), dict):
             held[section] = {}
         held = held[section]
-    held[name] = _parsed(value, change)
+    # To YAML a star begins an alias, of which there can be none here; to us a pattern.
+    held[name] = value if value.startswith("*") else _parsed(value, change)
 
 
 def _named(known: Mapping[str, Mapping[str, Any]], name: object, key: str) -> Mapping[str, Any]:

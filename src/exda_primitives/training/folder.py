@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError
-from ..files import check_writable
-from .config import TrainConfig, differences
+from filelock import FileLock, Timeout
+
+from ..errors import ConfigError, WriteError
+from ..files import check_writable, fingerprint
+from .config import Difference, TrainConfig, differences
 from .state import read_checkpoint
 
-_FREE = ("data.workers",)
-"""What may change when a run is taken up again: nothing that is computed depends on it."""
+_FREE = ("data.validation", "data.workers", "recipe.log_every", "recipe.save_every", "recipe.validate_every")
+"""What may change when a run is taken up again: no weight depends on it."""
+PLACES = ("data.source", "data.whole")
+"""What may change where the pictures are the same."""
+_BEGIN = "model.checkpoint"
+"""What may change where the file is the same; it is not looked into again."""
+
+
+class Begun(NamedTuple):
+    """A run to go on with.
+
+    Attributes:
+        step: steps done.
+        legs: where it was begun and taken up again, and on what.
+        changes: of its configuration, nothing that is computed depends on them.
+        moved: those that hold only if the pictures are the same as before.
+    """
+
+    step: int
+    legs: list[dict[str, Any]]
+    changes: list[Difference]
+    moved: list[Difference]
 
 
 class Folder(NamedTuple):
@@ -32,7 +55,7 @@ class Folder(NamedTuple):
 
     @property
     def result(self) -> Path:
-        """Written when the run is done."""
+        """Written when the run is done, after all else."""
         return self.path / "result.json"
 
     @property
@@ -40,8 +63,14 @@ class Folder(NamedTuple):
         """Likewise."""
         return self.path / "history.png"
 
-    def begun(self, config: TrainConfig) -> Mapping[str, Any] | None:
-        """The checkpoint to go on from, or None in a folder that holds nothing of a run.
+    def network(self, config: TrainConfig) -> Path | None:
+        """The file that the network of a run that goes on is told from: that with which it began is not needed."""
+        # LoRA is no part of a network that can be told; in the weights it is merged.
+        path = self.checkpoint if config.lora is None else self.weights
+        return path if self.checkpoint.exists() and path.exists() else None
+
+    def begun(self, config: TrainConfig) -> Begun | None:
+        """What there is to go on from, or None in a folder that holds nothing of a run.
 
         Raises:
             ConfigError: if it was made with another configuration, if there are files of a run without one, or if
@@ -58,11 +87,68 @@ class Folder(NamedTuple):
                 )
             return None
         held = read_checkpoint(self.checkpoint)
-        unlike = [line for line in differences(held["config"], config.as_dict()) if not line.startswith(tuple(_FREE))]
+        found = differences(held["config"], config.as_dict())
+        moved = [each for each in found if each.within(PLACES)]
+        free = [each for each in found if each.within(_FREE) or self._same_begin(each, held["legs"])]
+        self.refuse([each for each in found if each not in (*moved, *free)])
+        return Begun(held["step"], held["legs"], free, moved)
+
+    def refuse(self, unlike: list[Difference]) -> None:
+        """Raises ConfigError unless there is none."""
         if unlike:
             more = f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
             raise ConfigError(
                 f"{self.path}: holds a run with another configuration: {unlike[0]}{more}. Give another folder; to go "
                 f"on from its weights with other settings, set model.checkpoint to {self.weights} there."
             )
-        return held
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keeps other runs out, and removes what one that was killed has left half written.
+
+        Raises:
+            ConfigError: where another run is at work.
+            WriteError: if nothing can be written there.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            self._tidy()
+        except Timeout:
+            raise ConfigError(
+                f"{self.path}: another run is at work there. Wait for it, or give another folder."
+            ) from None
+        except NotImplementedError:
+            # A file system without locks: who could be writing there cannot be told.
+            pass
+        except OSError as error:
+            raise WriteError(f"{self.path}: cannot be written to ({error.strerror or error}).") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _tidy(self) -> None:
+        for file in (self.checkpoint, self.weights, self.result, self.plot):
+            for partial in self.path.glob(f".{file.name}.*.partial"):
+                partial.unlink()
+
+    def _same_begin(self, change: Difference, legs: list[dict[str, Any]]) -> bool:
+        known = legs[0].get("begins_with")
+        if change.key != _BEGIN or known is None or change.now is None:
+            return False
+        try:
+            return fingerprint(Path(change.now)) == known
+        except OSError:
+            return False
+
+
+def begins_with(config: TrainConfig) -> Mapping[str, str]:
+    """The first leg's note of the file that the run begins with, if it does begin with one.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    checkpoint = config.model.checkpoint
+    return {} if checkpoint is None else {"begins_with": fingerprint(Path(checkpoint))}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from copy import deepcopy
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from ..errors import ExDAError
+from .signals import deaf
 
 
 class PairsByEpoch(Sized, Protocol):
@@ -115,6 +117,24 @@ class Order(Sampler[list[Place]]):
                     permutation = torch.randperm(self.length, generator=generator(self.seed, epoch))
                 places.append(Place(epoch, int(permutation[pair % self.length])))
             yield places
+
+
+@contextmanager
+def batches_of(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
+    """The batches of a loader of :class:`AtPlaces`.
+
+    A signal to all processes of a terminal or a job is not for those that prepare pairs, which are needed until the
+    step at hand is done. They are gone at the end of the block, whoever still holds the iterator, as a traceback does.
+    """
+    with deaf():
+        batches: Any = iter(loader)
+    try:
+        yield batches
+    finally:
+        if loader.num_workers:
+            batches._shutdown_workers()
+            for process in batches._workers:
+                process.kill()
 
 
 def in_worker(_: int) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ..data import PairedSet
+from ..data import Checked, PairedSet, check
 from ..errors import ConfigError, some_of
 from ..patching import new_parameters
 from ..patching.table import print_report
@@ -21,8 +19,9 @@ from ..restoration.network import known_multiple
 from .build import Network, build
 from .config import TrainConfig
 from .data import Data, open_data
+from .exactness import fingerprint, same_pictures
 from .extra import fabric
-from .folder import Folder
+from .folder import Begun, Folder
 from .lora import lora_parameters
 
 ACCELERATORS = ("auto", "cpu", "gpu")
@@ -40,7 +39,8 @@ class Plan:
         steps: its length.
         accelerator: ``"cpu"`` or ``"gpu"``.
         devices: processes, each on a device of its own.
-        held: the checkpoint to go on from, or None.
+        begun: what it goes on with, or None.
+        checked: what is known of the pictures to train on.
     """
 
     config: TrainConfig
@@ -50,12 +50,18 @@ class Plan:
     steps: int
     accelerator: str
     devices: int
-    held: Mapping[str, Any] | None
+    begun: Begun | None
+    checked: Checked
 
     @property
     def done(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.held is not None and self.held["step"] >= self.steps and self.folder.result.exists()
+        return self.begun is not None and self.begun.step >= self.steps and self.folder.result.exists()
+
+    @property
+    def pictures(self) -> str:
+        """Stamp of the pictures to train on."""
+        return self.checked.stamp
 
     def print(self, console: Console) -> None:
         """The report of what was patched in, and a table of the rest."""
@@ -71,9 +77,10 @@ class Plan:
         new = sum(each.numel() for each in (*new_parameters(net), *lora_parameters(net).values()))
         together = recipe.batch * recipe.accumulate * self.devices
         begin = config.model.checkpoint or "random weights"
-        what = data.benchmark or ", ".join(data.degradations)
+        what = data.benchmark or ", ".join(data.degradations) or "of two folders"
         epochs = self.steps * together / len(self.data.training)
         validation = "none" if self.data.validation is None else f"{len(self.data.validation)} pairs, whole pictures"
+        changes = [] if self.begun is None else [str(each) for each in (*self.begun.changes, *self.begun.moved)]
         passes = f" over {recipe.accumulate} passes" if recipe.accumulate > 1 else ""
         return {
             "network": f"{config.model.name}, {parameters(net):,} parameters, {new:,} of them new",
@@ -81,18 +88,20 @@ class Plan:
             "trained": f"{parameters(net, trained=True):,} parameters ({recipe.train})",
             "data": f"{len(self.data.training):,} pairs an epoch, patches of {data.patch}: {what}"
             + _left_out(self.data),
+            "pictures": _described(self.checked, channels(net)),
             "validation": validation,
             "length": f"{self.steps:,} steps of {together} pairs{passes}, {epochs:.3g} epochs",
             "optimiser": f"AdamW, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}",
             "precision": recipe.precision,
             "devices": f"{self.devices} x {self.accelerator}",
             "folder": f"{self.folder.path}, "
-            + ("new" if self.held is None else f"goes on after step {self.held['step']}"),
+            + ("new" if self.begun is None else f"goes on after step {self.begun.step}"),
+            **({"changed": "; ".join(changes)} if changes else {}),
         }
 
 
 def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: str = "auto") -> Plan:
-    """Builds, opens and checks everything; writes nothing.
+    """Builds, opens and checks everything, every picture among it; writes nothing.
 
     Args:
         config: what to train, and how.
@@ -108,12 +117,21 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     fabric()
     matplotlib_figure("train")
     folder = Folder(out)
-    held = folder.begun(config)
+    begun = folder.begun(config)
     where = _accelerator(accelerator, devices, config)
-    network = build(config)
+    network = build(config, folder.network(config))
     _check_patch(config, network.net)
     data = open_data(config, channels(network.net))
-    return Plan(config, folder, network, data, length(config, len(data.training), devices), where, devices, held)
+    checked = check(data.training)
+    if data.validation is not None:
+        check(data.validation)
+    _check_channels(config, network.net, data)
+    _check_forward(config, network.net)
+    if begun is not None and begun.moved:
+        now = {"data": fingerprint(data.training), "pictures": checked.stamp}
+        folder.refuse([] if same_pictures(begun.legs[-1], now) else begun.moved)
+    steps = length(config, len(data.training), devices)
+    return Plan(config, folder, network, data, steps, where, devices, begun, checked)
 
 
 def parameters(net: nn.Module, *, trained: bool = False) -> int:
@@ -147,6 +165,42 @@ def _check_patch(config: TrainConfig, net: nn.Module) -> None:
     patch, multiple = config.data.patch, known_multiple(net) or 1
     if patch % multiple:
         raise ConfigError(f"data.patch: found {patch}, {config.model.name} takes multiples of {multiple}.")
+
+
+def _check_channels(config: TrainConfig, net: nn.Module, data: Data) -> None:
+    for key, pairs in (("data.source", data.training), ("data.validation", data.validation)):
+        if pairs is not None and (found := len(pairs[0].clean)) != channels(net):
+            raise ConfigError(
+                f"{key}: its pictures are read with {found} channels, {config.model.name} takes {channels(net)}."
+            )
+
+
+def _check_forward(config: TrainConfig, net: nn.Module) -> None:
+    """One patch goes through the network: not everything that its arguments make impossible shows before."""
+    shape = (1, channels(net), config.data.patch, config.data.patch)
+    told = f"model: {config.model.name} with {config.model.arguments} and a patch of {config.data.patch} pixels"
+    net.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = net(torch.zeros(shape)).shape
+    except Exception as error:
+        # Whatever a network makes of what a file says.
+        raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
+    finally:
+        net.train()
+    if found != shape:
+        raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
+
+
+def _described(checked: Checked, taken: int) -> str:
+    lines = [f"{checked.pictures:,}, all readable; sides of {checked.smallest:,} to {checked.largest:,} pixels"]
+    if taken == 3 and checked.grey:
+        lines.append(f"grey ones, read as colour: {checked.grey:,}")
+    if taken == 1 and checked.grey < checked.pictures:
+        lines.append(f"colour ones, read as grey: {checked.pictures - checked.grey:,}")
+    if checked.deep:
+        lines.append(f"with 16 bits a channel, of which the upper 8 are read: {checked.deep:,}")
+    return "; ".join(lines)
 
 
 def _left_out(data: Data) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import replacing
 from ..plotting import matplotlib_figure
 
 
@@ -14,7 +15,7 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     Args:
         history: lines of a result.
-        path: of the picture.
+        path: of the picture, which is replaced whole or not at all.
     """
     psnr = [(line["step"], line["psnr"]) for line in history if line["psnr"] is not None]
     figure = matplotlib_figure("train").Figure(figsize=(15 if psnr else 10, 4), layout="constrained")
@@ -27,4 +28,5 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     if psnr:
         panels[2].plot(*zip(*psnr, strict=True), marker=".")
         panels[2].set(xlabel="step", ylabel="validation PSNR (dB)")
-    figure.savefig(path, dpi=150)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -90,8 +91,17 @@ def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[d
         OSError: when it cannot be written.
     """
     held = {"version": VERSION, **state.as_dict(), "config": config.as_dict(), "legs": legs}
-    with replacing(path) as partial:
-        torch.save(held, partial)
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(held, file)
+        except RuntimeError as error:
+            # PyTorch closes its archive after a failed write, and raises what comes of that.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        # Before it takes the place of the old one: what is on its way to the disk, a power cut would lose.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

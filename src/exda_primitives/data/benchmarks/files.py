@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import DataError
 from ..decode import SUFFIXES, read_picture
+from ..headers import Header, header_of_tensor, read_header
 
 SHOWN = 10
 """Problems that a message lists before it only counts them."""
@@ -45,6 +46,11 @@ def read_rgb(path: Path, degradation: str) -> Tensor:
     return read_picture(path)
 
 
+def read_grey(path: Path, degradation: str) -> Tensor:
+    """Reads an ordinary picture without its colours, (1, H, W)."""
+    return read_picture(path, 1)
+
+
 @dataclass(frozen=True)
 class PairedFiles:
     """The pairs of a benchmark, all there.
@@ -66,6 +72,16 @@ class PairedFiles:
     def degradations(self) -> tuple[str, ...]:
         """In the order in which they come."""
         return tuple(dict.fromkeys(pair.degradation for pair in self.pairs))
+
+    def header(self, path: Path, degradation: str) -> Header:
+        """What is known of one of the files without its pixels, if that can be; otherwise all of it is read.
+
+        Raises:
+            ImageError: for a file that cannot be read.
+        """
+        if self.read in (read_rgb, read_grey):
+            return read_header(path)
+        return header_of_tensor(self.read(path, degradation), path.stat().st_size)
 
     def of(self, degradation: str) -> PairedFiles:
         """The pairs of one degradation.
@@ -192,7 +208,7 @@ class Search:
         return path.relative_to(self._root).as_posix()
 
 
-def search_of_two(benchmark: str, degraded: Path, clean: Path, degradation: str) -> Search:
+def search_of_two(benchmark: str, degraded: Path, clean: Path, degradation: str, read: Reader = read_rgb) -> Search:
     """The search in two folders, wherever they are, in which the pictures of a pair have the same name.
 
     Args:
@@ -200,12 +216,13 @@ def search_of_two(benchmark: str, degraded: Path, clean: Path, degradation: str)
         degraded: folder.
         clean: folder.
         degradation: of all pairs.
+        read: reads one of the files.
 
     Raises:
         DataError: where the two have no folder in common that exists.
     """
     degraded, clean = degraded.absolute(), clean.absolute()
     root = Path(os.path.commonpath([degraded, clean]))
-    search = Search(benchmark, root)
+    search = Search(benchmark, root, read)
     search.pair(degraded.relative_to(root).as_posix(), clean.relative_to(root).as_posix(), degradation)
     return search
