@@ -41,14 +41,28 @@ def host_weights(
     elif not path.exists():
         made: Path | None = None
         for phase in host.phases:
+            kept = _kept(form, phase)
+            if kept is not None and kept.exists():
+                made = kept
+                continue
             made = _trained(form, phase, made, source, work, accelerator, is_over, command)
             if made is None:
                 return None
+            if kept is not None:
+                _copy(made, kept)
         assert made is not None
         _copy(made, path)
     if host.weights is not None and not host.weights.exists():
         _copy(path, host.weights)
     return path
+
+
+def _kept(form: Continued, phase: Phase) -> Path | None:
+    """Where a phase before the last one is kept beside the form's own file, for sittings on other machines."""
+    weights = form.host.weights
+    if weights is None or phase is form.host.phases[-1]:
+        return None
+    return weights.with_name(f"{weights.stem}_{phase.patch}.safetensors")
 
 
 def _trained(

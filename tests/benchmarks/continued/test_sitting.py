@@ -56,6 +56,21 @@ def test_every_kind_of_arm_starts_from_the_host(tmp_path, monkeypatch):
     assert str(tmp_path) not in (tmp_path / "continued.json").read_text()
 
 
+def test_each_phase_of_the_host_is_kept_for_other_machines(tmp_path, monkeypatch):
+    told = form(tmp_path)
+    path = host(tmp_path, told)
+    expected = path.read_bytes()
+    first, last = told.host.phases
+    kept = told.host.weights.with_name(f"{told.host.weights.stem}_{first.patch}.safetensors")
+    assert kept.exists()
+    assert kept.read_bytes() != expected
+    told.host.weights.unlink()
+    shutil.rmtree(tmp_path / "work")
+    assert host(tmp_path, told).read_bytes() == expected
+    assert not (tmp_path / "work" / first.name).exists()
+    assert (tmp_path / "work" / last.name).exists()
+
+
 def test_the_host_is_trained_once_and_given_to_the_next(tmp_path):
     told = form(tmp_path)
     path = host(tmp_path, told)
