@@ -110,7 +110,8 @@ class TestParameters:
         exda.fuse(model)
         for parameter in model.parameters():
             parameter.mul_(1.1)
-        model.load_state_dict({key: 1.1 * value for key, value in model.state_dict().items()}, assign=True)
+        scaled = {key: 1.1 * value for key, value in model.named_parameters()}
+        model.load_state_dict(model.state_dict() | scaled, assign=True)
         x = image(dtype=torch.float64)
         found = model(x)
         with exda.backend("torch"):

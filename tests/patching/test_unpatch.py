@@ -42,7 +42,8 @@ def trained_in_place(model):
 
 
 def loaded_by_assignment(model):
-    model.load_state_dict({key: 1.5 * value for key, value in model.state_dict().items()}, assign=True)
+    scaled = {key: 1.5 * value for key, value in model.named_parameters()}
+    model.load_state_dict(model.state_dict() | scaled, assign=True)
 
 
 def converted(model):
