@@ -22,9 +22,10 @@ class ConvLayout:
     """Channel attention made of 1x1 and depthwise convolutions of C channels.
 
     Attributes:
-        pointwise: part -> factor f of a direct child that is a 1x1 convolution C -> f * C.
-        depthwise: part -> factor f of a direct child that holds one depthwise convolution of f * C channels (and may
-            wrap it: the child is used as it is).
+        pointwise: part -> factor f of a direct child whose core is a 1x1 convolution C -> f * C.
+        depthwise: part -> factor f of a direct child whose core is a depthwise convolution of f * C channels.
+
+    A child that is more than its :func:`core` is used as it is.
     """
 
     pointwise: Mapping[str, int]
@@ -41,7 +42,8 @@ class ConvLayout:
         Raises:
             Mismatch: for a module that breaks one.
         """
-        convs = {name: child for name, child in module.named_children() if _is_pointwise(child)}
+        cores = {name: core(child) for name, child in module.named_children()}
+        convs = {name: conv for name, conv in cores.items() if _is_pointwise(conv)}
         wanted = Counter(self.pointwise.values())
         channels = next((c for c in _inputs(convs) if _factors(convs, c) >= wanted), None)
         if channels is None:
@@ -67,6 +69,7 @@ class ConvLayout:
             return []
         if broken:
             raise broken[0]
+        check_plain(module)
         return [{**temperature, **first, **second} for temperature, first, second in product(*found)]
 
     def _pointwise_factors(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> dict[str, int]:
@@ -127,11 +130,35 @@ def _factors(convs: Mapping[str, Conv], channels: int) -> Counter[int]:
 
 
 def _depthwise_channels(child: nn.Module) -> int | None:
-    with_parameters = [m for m in child.modules() if any(True for _ in m.parameters(recurse=False))]
-    if len(with_parameters) != 1 or not isinstance(with_parameters[0], Conv):
+    conv = core(child)
+    if not isinstance(conv, Conv):
         return None
-    conv = with_parameters[0]
     return conv.in_channels if conv.groups == conv.in_channels == conv.out_channels else None
+
+
+def core(child: nn.Module) -> nn.Module:
+    """The layer that says which channels a child takes and gives: itself, or what it wraps.
+
+    That is what an adapter lies around (LoRA's and its kin's ``base_layer``), or the only module inside that has
+    parameters.
+    """
+    inner = getattr(child, "base_layer", None)
+    if isinstance(inner, nn.Module):
+        return core(inner)
+    with_parameters = [part for part in child.modules() if any(True for _ in part.parameters(recurse=False))]
+    return with_parameters[0] if len(with_parameters) == 1 else child
+
+
+def check_plain(module: nn.Module) -> None:
+    """Refuses weights that no random numbers can be put into, without which nothing can be proven.
+
+    Raises:
+        Mismatch: for those that are quantised or sharded.
+    """
+    for name, parameter in module.named_parameters():
+        # By this PyTorch takes apart what wraps other tensors.
+        if hasattr(type(parameter), "__tensor_flatten__"):
+            raise Mismatch(f"{name} is quantised or sharded ({type(parameter).__name__}); patch before that is done", 6)
 
 
 def find_temperature(module: nn.Module, channels: int) -> str:
