@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from exda_primitives.patching import Family, Mismatch, ParentHook, register_adapter
-from exda_primitives.patching.shapes import TEMPERATURE, check_plain, core, find_temperature
+from exda_primitives.patching.shapes import PARAMETRISED, TEMPERATURE, check_plain, core, find_temperature
 from exda_primitives.primitives import ExDAXCAttention
 from exda_primitives.primitives.tracing import is_symbolic
 
@@ -90,12 +91,13 @@ class XCA(Family):
         # A lazy one has 0 until its first call.
         channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
         # Without anything like a temperature it is any other attention on tokens.
-        if channels is None or not any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False)):
+        scales = any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False))
+        if channels is None or not (scales or parametrize.is_parametrized(module)):
             return []
         others = [
             f"{name} ({type(child).__name__})"
             for name, child in module.named_children()
-            if name not in sizes and next(child.parameters(), None) is not None
+            if name not in sizes and name != PARAMETRISED and next(child.parameters(), None) is not None
         ]
         if len(sizes) != 2 or others:
             found = ", ".join([f"{name} {c} -> {out}" for name, (c, out) in sizes.items()] + others)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import ClassVar, TypeGuard
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .adapter import Family, Mismatch
 
 TEMPERATURE = "temperature"
+PARAMETRISED = "parametrizations"
+"""Where PyTorch keeps a module's own tensors that are computed from others."""
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -40,7 +43,7 @@ class ConvLayout:
         module that breaks more than one of the three is not alike.
 
         Raises:
-            Mismatch: for a module that breaks one.
+            Mismatch: for a module that breaks one, and for weights that cannot be probed.
         """
         cores = {name: core(child) for name, child in module.named_children()}
         convs = {name: conv for name, conv in cores.items() if _is_pointwise(conv)}
@@ -51,7 +54,7 @@ class ConvLayout:
         others = {
             name: child
             for name, child in module.named_children()
-            if name not in convs and next(child.parameters(), None) is not None
+            if name not in convs and name != PARAMETRISED and next(child.parameters(), None) is not None
         }
         found: list[list[dict[str, str]]] = []
         broken: list[Mismatch] = []
@@ -139,14 +142,22 @@ def _depthwise_channels(child: nn.Module) -> int | None:
 def core(child: nn.Module) -> nn.Module:
     """The layer that says which channels a child takes and gives: itself, or what it wraps.
 
-    That is what an adapter lies around (LoRA's and its kin's ``base_layer``), or the only module inside that has
-    parameters.
+    That is what an adapter lies around (LoRA's and its kin's ``base_layer``), or the only layer inside.
     """
     inner = getattr(child, "base_layer", None)
     if isinstance(inner, nn.Module):
         return core(inner)
-    with_parameters = [part for part in child.modules() if any(True for _ in part.parameters(recurse=False))]
-    return with_parameters[0] if len(with_parameters) == 1 else child
+    layers = [*_layers(child)]
+    return layers[0] if len(layers) == 1 else child
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules that are convolutions, linear layers, or have parameters of their own."""
+    if isinstance(module, Conv | nn.Linear) or any(True for _ in module.parameters(recurse=False)):
+        yield module
+        return
+    for child in module.children():
+        yield from _layers(child)
 
 
 def check_plain(module: nn.Module) -> None:
@@ -167,6 +178,9 @@ def find_temperature(module: nn.Module, channels: int) -> str:
     Raises:
         Mismatch: for none, another or several; and for a module with buffers.
     """
+    if parametrize.is_parametrized(module):
+        names = ", ".join(name for name, _ in module.get_submodule(PARAMETRISED).named_children())
+        raise Mismatch(f"{names} is parametrised; patch before that is done", 3)
     own = dict(module.named_parameters(recurse=False))
     if len(own) != 1:
         held = ", ".join(f"{name} {tuple(p.shape)}" for name, p in own.items()) or "none"
