@@ -44,6 +44,10 @@ def _features(layer: nn.Module) -> tuple[int, int] | None:
     return (taken, given) if isinstance(taken, int) and isinstance(given, int) else None
 
 
+def _has_scale(module: nn.Module) -> bool:
+    return any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False))
+
+
 def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
     if arguments and is_symbolic(arguments[0]):
         return _symbolic_size(arguments)
@@ -91,8 +95,7 @@ class XCA(Family):
         # A lazy one has 0 until its first call.
         channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
         # Without anything like a temperature it is any other attention on tokens.
-        scales = any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False))
-        if channels is None or not (scales or parametrize.is_parametrized(module)):
+        if channels is None or not (parametrize.is_parametrized(module) or _has_scale(module)):
             return []
         others = [
             f"{name} ({type(child).__name__})"
@@ -110,7 +113,7 @@ class XCA(Family):
         dropping = [
             f"{name}, p={part.p:g}"
             for name, part in module.named_modules()
-            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and name.partition(".")[0] not in sizes
         ]
         if dropping:
             raise Mismatch(

@@ -33,6 +33,11 @@ def adapted(model):
         setattr(model.blocks[0].attn, name, Adapter(layer))
 
 
+def with_dropout(model):
+    for name, layer in layers(model):
+        setattr(model.blocks[0].attn, name, nn.Sequential(layer, nn.Dropout(0.1)).eval())
+
+
 def wrapped(model):
     """As MONAI writes its 1x1 convolutions, ``qkv.conv``."""
     for name, layer in layers(model):
@@ -51,6 +56,19 @@ def weight_norm(model):
         parametrizations.weight_norm(layer)
 
 
+def weight_norm_by_hook(model):
+    for _, layer in layers(model):
+        nn.utils.weight_norm(layer)
+
+
+def spectral_norm_by_hook(model):
+    for _, layer in layers(model):
+        nn.utils.spectral_norm(layer)
+    with torch.enable_grad():
+        # By now, the weights are no leaves of autograd's.
+        model(image(dtype=torch.float64))
+
+
 def pruned(model):
     for _, layer in layers(model):
         prune.l1_unstructured(layer, "weight", amount=0.5)
@@ -61,7 +79,17 @@ def hooked(model):
         layer.register_forward_hook(lambda _, inputs, output: 2 * output)
 
 
-CHANGES = [adapted, wrapped, in_a_module, weight_norm, hooked]
+CHANGES = [
+    adapted,
+    wrapped,
+    in_a_module,
+    weight_norm,
+    weight_norm_by_hook,
+    spectral_norm_by_hook,
+    pruned,
+    hooked,
+    with_dropout,
+]
 
 
 @pytest.fixture(params=HOSTS)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as of_all_modules
+from torch.nn.utils import parametrize
 
 import exda_primitives as exda
 from exda_primitives.ops.tokens import in_dtype_of
 
-from .altered import ALTERATIONS, forward_hook
+from .altered import ALTERATIONS, forward_hook, parametrised
 
 LAYERS = ("value.conv_in", "value.dwconv", "value.conv_out", "token.phi")
 EACH_LAYER = pytest.mark.parametrize("layer", LAYERS)
@@ -204,6 +205,12 @@ def a_wider_branch(value):
     value.conv_out = nn.Conv2d(12, 6, 1)
 
 
+def a_wider_branch_of_the_usual_kinds(value):
+    value.conv_in = nn.Conv2d(6, 12, 1)
+    value.dwconv = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+    value.conv_out = nn.Conv2d(12, 6, 1)
+
+
 def a_reflecting_branch(value):
     value.dwconv = nn.Conv2d(6, 6, 3, padding=1, groups=6, padding_mode="reflect")
 
@@ -215,7 +222,7 @@ def a_dense_branch(value):
 
 @pytest.mark.parametrize(
     "exchange",
-    [without_bias, a_wider_branch, a_reflecting_branch, a_dense_branch],
+    [without_bias, a_wider_branch, a_wider_branch_of_the_usual_kinds, a_reflecting_branch, a_dense_branch],
     ids=lambda exchange: exchange.__name__,
 )
 @BACKENDS
@@ -247,6 +254,25 @@ def test_another_projection_of_the_output_is_called(make, make_maps):
     torch.testing.assert_close(module(*maps), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+@torch.no_grad()
+def test_a_sparse_projection_is_called():
+    attention, x = exda.ExDAXCAttention(6, 2), torch.randn(2, 15, 6)
+    expected = attention(x, grid=(5, 3))
+    attention.proj.weight = nn.Parameter(attention.proj.weight.to_sparse_csr())
+    torch.testing.assert_close(attention(x, grid=(5, 3)), expected)
+
+
+@torch.no_grad()
+def test_cached_parametrisations(family, make, make_maps):
+    module, maps = make(family), make_maps(family, 2, 6, 5, 3)
+    alter(module, LAYERS, parametrised)
+    expected = module(*maps)
+    with parametrize.cached():
+        assert torch.equal(module(*maps), expected)
+        assert torch.equal(module(*maps), expected)
+
+
 @pytest.mark.parametrize("part", ["value", "token", *LAYERS])
 @torch.no_grad()
 def test_kernels_leave_it_to_the_others(part, make, make_maps):
@@ -270,6 +296,20 @@ def test_called_tokens_in_half_precision(family, dtype, make, make_maps):
     # Two maps of another scale round elsewhere.
     bound = 8 * torch.finfo(dtype).eps * expected.abs().max().item()
     assert (found - expected).abs().mean() <= bound
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@torch.no_grad()
+def test_called_under_autocast(channel_family, backend, make, make_maps):
+    module = make(channel_family).float()
+    maps = make_maps(channel_family, 1, 6, 9, 7, dtype=torch.float32)
+    expected = module(*maps)
+    for part in ("value", "token"):
+        module.get_submodule(part).register_forward_hook(lambda _, inputs, output: output)
+    with torch.autocast("cpu", torch.bfloat16), exda.backend(backend):
+        found = module(*maps)
+    bound = 8 * torch.finfo(torch.bfloat16).eps * expected.abs().max().item()
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=bound)
 
 
 def test_maps_in_half_precision_keep_their_numbers():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn.modules import module as of_all_modules
@@ -38,7 +39,8 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
     # Not as attributes, which take a call each. Replicas and flat shards keep tensors outside of the parameters.
     held = layer._parameters if "weight" in layer._parameters else layer.__dict__
     weight, bias = held.get("weight"), held.get("bias")
-    return type(weight) in _PLAIN and (bias is None or type(bias) in _PLAIN)
+    dense = type(weight) in _PLAIN and weight.layout is torch.strided
+    return dense and (bias is None or type(bias) in _PLAIN)
 
 
 def is_linear(layer: object) -> TypeGuard[nn.Linear]:

@@ -176,7 +176,7 @@ def find_temperature(module: nn.Module, channels: int) -> str:
     """The name of the one own parameter of ``module``, (..., h, 1, 1) with ``channels`` divisible by h.
 
     Raises:
-        Mismatch: for none, another or several; and for a module with buffers.
+        Mismatch: for none, another or several; and for a module with buffers outside of its layers.
     """
     if parametrize.is_parametrized(module):
         names = ", ".join(name for name, _ in module.get_submodule(PARAMETRISED).named_children())
@@ -193,7 +193,9 @@ def find_temperature(module: nn.Module, channels: int) -> str:
             f"expected a temperature (heads, 1, 1) with {channels} channels divisible by heads, found {name} {shape}",
             3,
         )
-    buffers = [name for name, _ in module.named_buffers()]
+    # What lies in a layer is called with it: the vectors of a spectral norm, the mask of a pruned weight.
+    layers = {key for key, child in module.named_children() if isinstance(core(child), Conv | nn.Linear)}
+    buffers = [key for key, _ in module.named_buffers() if key.partition(".")[0] not in layers]
     if buffers:
         raise Mismatch(f"it holds buffers ({', '.join(buffers)}), which this attention has no use for", 4)
     return name

@@ -244,7 +244,7 @@ class ExDAModule(StandIn):
 
     def _add_primitives(self) -> None:
         config = self.config
-        like = self._like()
+        like = self.host_parameter()
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         self.value: NonlinearValue | None = None
         self.token: GST | None = None
@@ -284,10 +284,10 @@ class ExDAModule(StandIn):
 
     def _sketch(self, height: int, width: int) -> Tensor:
         """A map to ask about: of the module's device and dtype, and next to no memory."""
-        like = self._like()
+        like = self.host_parameter()
         return torch.empty((), device=like.device, dtype=like.dtype).expand(1, self.dim, height, width)
 
-    def _like(self) -> Tensor:
+    def host_parameter(self) -> Tensor:
         """A parameter that has the device and dtype of the maps: of the output projection, where that has any."""
         parameters = chain(self.part(self.PARTS[-1]).parameters(), self.parameters())
         return next(parameter for parameter in parameters if parameter.is_floating_point())

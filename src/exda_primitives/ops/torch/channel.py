@@ -41,8 +41,9 @@ def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
     y = shared(y, *terms.kv)
+    q = projected(x, terms.q)
     k, v = projected(y, terms.kv).chunk(2, dim=1)
-    out, folded = _attend(projected(x, terms.q), k, v, y, terms)
+    out, folded = _attend(q, k, v, y, terms)
     return out if folded else terms.project(out)
 
 

@@ -37,7 +37,7 @@ def shared(x: Tensor, *layers: Map) -> Tensor:
 
 def depthwise(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """3x3 convolution of every channel by itself, (B, C, H, W) -> (B, C, H, W)."""
-    return F.conv2d(u, weight, bias, padding=1, groups=len(weight))
+    return F.conv2d(u, weight, bias, padding=1, groups=weight.shape[0])
 
 
 def before_gelu(v: Tensor, branch: Branch) -> Tensor:
