@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from exda_primitives.patching import Family, Mismatch, ParentHook, register_adapter
-from exda_primitives.patching.shapes import TEMPERATURE, find_temperature
+from exda_primitives.patching.shapes import PARAMETRISED, TEMPERATURE, check_plain, core, find_temperature
 from exda_primitives.primitives import ExDAXCAttention
 from exda_primitives.primitives.tracing import is_symbolic
 
@@ -35,6 +36,16 @@ class GridHook(ParentHook):
         """The size of another call around this one, or none."""
         if isinstance(attention, ExDAXCAttention):
             attention.take_back()
+
+
+def _features(layer: nn.Module) -> tuple[int, int] | None:
+    """What a linear layer of any kind takes and gives; None for another one."""
+    taken, given = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
+    return (taken, given) if isinstance(taken, int) and isinstance(given, int) else None
+
+
+def _has_scale(module: nn.Module) -> bool:
+    return any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False))
 
 
 def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
@@ -79,19 +90,19 @@ class XCA(Family):
         Raises:
             Mismatch: for a module with both layers and a parameter (..., 1, 1) that breaks another rule.
         """
-        linears = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
-        sizes = {name: (layer.in_features, layer.out_features) for name, layer in linears.items()}
+        cores = {name: core(child) for name, child in module.named_children()}
+        sizes = {name: size for name, layer in cores.items() if (size := _features(layer))}
         # A lazy one has 0 until its first call.
         channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
         # Without anything like a temperature it is any other attention on tokens.
-        if channels is None or not any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False)):
+        if channels is None or not (parametrize.is_parametrized(module) or _has_scale(module)):
             return []
         others = [
             f"{name} ({type(child).__name__})"
             for name, child in module.named_children()
-            if name not in linears and next(child.parameters(), None) is not None
+            if name not in sizes and name != PARAMETRISED and next(child.parameters(), None) is not None
         ]
-        if len(linears) != 2 or others:
+        if len(sizes) != 2 or others:
             found = ", ".join([f"{name} {c} -> {out}" for name, (c, out) in sizes.items()] + others)
             raise Mismatch(
                 f"expected the linear layers {channels} -> {3 * channels} and {channels} -> {channels} and nothing "
@@ -102,7 +113,7 @@ class XCA(Family):
         dropping = [
             f"{name}, p={part.p:g}"
             for name, part in module.named_modules()
-            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
+            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and name.partition(".")[0] not in sizes
         ]
         if dropping:
             raise Mismatch(
@@ -110,7 +121,12 @@ class XCA(Family):
                 f"to 0 to have it replaced",
                 5,
             )
-        qkv, proj = sorted(linears, key=lambda name: -linears[name].out_features)
+        packed = [name for name in sizes if next(cores[name].parameters(), None) is None]
+        if packed:
+            kinds = ", ".join(f"{name} ({type(cores[name]).__name__})" for name in packed)
+            raise Mismatch(f"{kinds}: quantised; patch before that is done", 6)
+        check_plain(module)
+        proj, qkv = sorted(sizes, key=lambda name: sizes[name][1])
         return [{TEMPERATURE: temperature, "qkv": qkv, "proj": proj}]
 
     def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -102,6 +102,25 @@ class TestOfAPart:
         with exda.backend("torch"):
             torch.testing.assert_close(found, model(x), rtol=0, atol=1e-12)
 
+    @pytest.mark.parametrize("part", ["value", "token", "value.conv_in", "value.dwconv", "value.conv_out", "token.phi"])
+    @torch.no_grad()
+    def test_of_the_primitives_which_modules_call(self, part, ran_as_formulas):
+        model, counter = nn.Sequential(small()).double(), Counter()
+        exda.patch(model, init="paper")
+        exda.fuse(model)
+        x = feature(2, 3, dtype=torch.float64)
+        before = model(x)
+        assert ran_as_formulas == ["attention_step", "gated_step"]
+        model[0].attn.get_submodule(part).register_forward_hook(lambda module, _, out: counter() or 1.5 * out)
+        found = model(x)
+        assert counter.since() == 1
+        assert ran_as_formulas == ["attention_step", "gated_step", "gated_step"]
+        assert not torch.allclose(found, before)
+        step = exda.backend_report(model, 8, 8).parts[0]
+        assert "has to be called" in step.reason
+        with exda.backend("reference"):
+            torch.testing.assert_close(found, model(x), rtol=0, atol=1e-12)
+
     @pytest.mark.parametrize("part", PARTS)
     @pytest.mark.usefixtures("ran_as_formulas")
     @torch.no_grad()

@@ -5,7 +5,8 @@ from tests.lifecycle.networks import FEW_BLOCKS, image, loss, trained
 from tests.lifecycle.processes import WORLD
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 import exda_primitives as exda
 
@@ -25,7 +26,7 @@ def optimizer(model):
 
 
 def work(rank, folder):
-    return {family: _train(family, rank, folder) for family in FAMILIES}
+    return {family: _train(family, rank, folder) | _by_layers(family, rank) for family in FAMILIES}
 
 
 def _train(family, rank, folder):
@@ -47,3 +48,28 @@ def _train(family, rank, folder):
         "gradients": gradients,
         "state": get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)),
     }
+
+
+def _by_layers(family, rank):
+    """Every convolution by itself, which has its weight during its own call alone."""
+    sharded, mesh = network(family), init_device_mesh("cpu", (WORLD,))
+    for module in [module for module in sharded.modules() if isinstance(module, torch.nn.Conv2d)]:
+        fully_shard(module, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    output = sharded(picture(rank)).detach()
+    loss(sharded, picture(rank)).backward()
+    gradients = {name: p.grad.full_tensor() for name, p in sharded.named_parameters() if p.grad is not None}
+
+    policy = ModuleWrapPolicy({torch.nn.Conv2d})
+    flat = FullyShardedDataParallel(
+        network(family), auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
+    )
+    flat_output = flat(picture(rank)).detach()
+    loss(flat, picture(rank)).backward()
+    with FullyShardedDataParallel.summon_full_params(flat, with_grads=True):
+        flat_gradients = {
+            name.replace("_fsdp_wrapped_module.", ""): p.grad.clone()
+            for name, p in flat.named_parameters()
+            if p.grad is not None
+        }
+    return {"fully_shard": (output, gradients), "FullyShardedDataParallel": (flat_output, flat_gradients)}

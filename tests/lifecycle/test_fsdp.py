@@ -51,6 +51,15 @@ def test_gradients(ranks, family, whole):
             torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["fully_shard", "FullyShardedDataParallel"])
+def test_every_convolution_by_itself(ranks, family, whole, kind):
+    for rank, (output, gradients) in enumerate(each[family][kind] for each in ranks):
+        torch.testing.assert_close(output, network(family)(picture(rank)), rtol=0, atol=1e-12)
+        for name, parameter in whole.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
 def test_the_gathered_state_dict_is_the_trained_network(ranks, family, whole):
     optimizer(whole).step()
     # Only the first process holds the gathered tensors.

@@ -1,6 +1,7 @@
 """A module's repr is the call that builds it."""
 
 import pytest
+from torch import nn
 
 import exda_primitives as exda
 
@@ -60,3 +61,12 @@ def test_config_is_a_value():
     assert {config: 1}[exda.ExDAConfig(tokens=2)] == 1
     with pytest.raises(AttributeError):
         config.tokens = 3
+
+
+def test_a_wrapped_projection_can_be_shown(family, make_attention):
+    module = make_attention(family, 8, 2, True)
+    expected = repr(module)
+    name = module.PARTS[-1]
+    setattr(module, name, nn.Sequential(getattr(module, name)))
+    assert repr(module) == expected
+    assert isinstance(module.kernel_obstacle(8, 8), str | None)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..ops.torch.fold import does_more
+from ..ops.bare import does_more
 
 # Compared by value, or functions, which there is one of: so that copies of a module look the same.
 _PLAIN = (bool, int, float, str, tuple, torch.dtype, FunctionType, BuiltinFunctionType, type(None))

@@ -16,6 +16,7 @@ from ..patching.recognise import look, modules_with_names, survey
 from ..patching.registry import known_families
 from ..patching.wrappers import is_compiled
 from ..primitives import ExDAAttention, ExDAModule
+from ..primitives.layers import width_of
 from .block import FusedBlock
 from .close import is_close
 from .feed_forward import gated_convolutions
@@ -88,7 +89,7 @@ def _attentions_in(model: nn.Module) -> dict[int, Attention]:
     for found in seen.found:
         kind = found.family.replacement
         project = getattr(found.module, found.parts[kind.PARTS[-1]])
-        attentions[id(found.module)] = Attention(len(project.weight), _parts(kind, found.parts))
+        attentions[id(found.module)] = Attention(width_of(project), _parts(kind, found.parts))
     for module in seen.present.values():
         attentions[id(module)] = Attention(module.dim, _parts(type(module), module.host_parts))
     return attentions

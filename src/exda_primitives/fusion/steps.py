@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..ops import dispatch, kernels
+from ..ops.bare import does_more
 from ..ops.terms import FusedTerms, GatedTerms, NormTerms
-from ..ops.torch.fold import does_more
 from ..primitives import ExDAAttention
 from ..primitives.fused import fused_terms
 from .portrait import Portrait, difference

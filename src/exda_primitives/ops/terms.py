@@ -41,31 +41,42 @@ class Branch(NamedTuple):
 
 
 class ValueTerms(NamedTuple):
-    """The non-linear value: which form, where, and the branch g (None for the forms without parameters)."""
+    """The non-linear value.
+
+    Attributes:
+        form: how V' is made of V and g.
+        position: before or after the aggregation.
+        branch: g; None for the forms without parameters.
+        whole: where the value is more than the above: the module to call, V -> V', in place of it.
+    """
 
     form: ValueForm
     position: ValuePosition
     branch: Branch | None
+    whole: Map | None = None
 
 
 class TokenTerms(NamedTuple):
     """Global spatial tokens.
 
     Attributes:
-        weight: Phi, (h*K, C, 1, 1).
+        weight: Phi, (h*K, C, 1, 1); None where there is ``whole``.
         stride: of the average pooling before Phi.
         scale: what a compact map sums to as a value: ``"sum"`` 1, ``"mean"`` its number of pixels.
         reinject: how the tokens' own output rows come back to the channels.
         alpha: weight of those rows, (h, 1, 1).
         gate: lam, how much of the softmax mass the local rows give to tokens, (h, 1, 1).
+        whole: where the tokens are more than Phi, the stride and the scale: the module to call, (B, C, H, W) -> G
+            (B, h, K, H, W) as values, in place of them.
     """
 
-    weight: Tensor
+    weight: Tensor | None
     stride: int
     scale: Scale
     reinject: Reinject
     alpha: Tensor
     gate: Tensor
+    whole: Map | None = None
 
 
 class FusedTerms(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,21 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import accumulation_dtype
-from .terms import Scale, TokenTerms
+from .terms import Map, Scale, TokenTerms
 
 
-def compact_maps(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def compact_maps(x: Tensor, phi: Map, stride: int) -> Tensor:
     """Softmax over space of Phi(AvgPool(x)).
 
     Args:
         x: (B, C, H, W), any H, W >= 1 (pooled in ceil mode, padding not counted).
-        weight: Phi, (h*K, C, 1, 1); a bias would cancel in the softmax.
+        phi: (B, C, h, w) -> (B, h*K, h, w).
         stride: kernel and stride of the pooling.
 
     Returns:
         (B, h*K, ceil(H/stride), ceil(W/stride)), non-negative, each map sums to 1; float32 for half types.
     """
-    return softmax_over_space(F.conv2d(pool(x, stride), weight))
+    return softmax_over_space(phi(pool(x, stride)))
+
+
+def projection(tokens: TokenTerms) -> Map:
+    """Phi as a function, of tokens that are no more than their parameters; its bias would cancel in the softmax."""
+    assert tokens.weight is not None
+    return partial(F.conv2d, weight=tokens.weight)
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
@@ -81,21 +88,37 @@ def unit_mean(maps: Tensor, scale: Scale) -> tuple[Tensor, float]:
     return scaled(maps, "mean"), 1 / (maps.shape[-2] * maps.shape[-1]) if scale == "sum" else 1.0
 
 
+def in_dtype_of(v: Tensor, maps: Tensor) -> tuple[Tensor, float | Tensor]:
+    """Token maps as values, in the dtype of ``v``, and the factor that their use as values still needs.
+
+    A map that sums to 1 over a megapixel would vanish in float16; a power of two changes nothing else.
+    """
+    if maps.dtype is v.dtype:
+        return maps, 1.0
+    mean = maps.detach().abs().mean()
+    factor = torch.where(mean == 0, 1, mean).log2().round().exp2()
+    return (maps / factor).to(v.dtype), factor
+
+
 class SortedTokens(NamedTuple):
-    """Tokens (B, h*K, N) of mean 1, sorted by their own values, their order, and their factor as values."""
+    """Tokens (B, h*K, N), sorted by their own values, their order, and the factor that they still need as values."""
 
     values: Tensor
     order: Tensor
-    scale: float
+    scale: float | Tensor
 
 
-def sorted_tokens(x: Tensor, tokens: TokenTerms, dtype: torch.dtype) -> SortedTokens:
-    """Tokens of (B, C, H, W), in ``dtype``, as Histoformer's attention takes them.
+def sorted_tokens(x: Tensor, tokens: TokenTerms, v: Tensor) -> SortedTokens:
+    """Tokens of (B, C, H, W), in the dtype of ``v``, as Histoformer's attention takes them.
 
     Sorted before the scale is applied: its rounding would order the near ties of a plateau anew.
     """
-    compact, scale = unit_mean(compact_maps(x, tokens.weight, tokens.stride), tokens.scale)
-    maps = upsample_flat(compact, x.shape[-2:]).to(dtype)
+    scale: float | Tensor
+    if tokens.whole is not None:
+        maps, scale = in_dtype_of(v, tokens.whole(x).flatten(1, 2))
+    else:
+        compact, scale = unit_mean(compact_maps(x, projection(tokens), tokens.stride), tokens.scale)
+        maps = upsample_flat(compact, x.shape[-2:]).to(v.dtype)
     values, order = _stably_sorted(maps.flatten(2))
     return SortedTokens(values, order, scale)
 

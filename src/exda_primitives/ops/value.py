@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from .terms import Branch, ValueTerms
+from .terms import Branch, Map, ValueForm, ValueTerms
+
+
+def nonlinear_value(v: Tensor, terms: ValueTerms) -> Tensor:
+    """``V'``, (B, C, H, W) -> (B, C, H, W), as the paper prints it (nothing folded)."""
+    if terms.whole is not None:
+        return terms.whole(v)
+    return formed(v, terms.form, None if terms.branch is None else partial(_branch, branch=terms.branch))
+
+
+def formed(v: Tensor, form: ValueForm, g: Map | None) -> Tensor:
+    """``V'`` of the given form, (B, C, H, W) -> (B, C, H, W); ``g`` is None for the forms without parameters."""
+    if form == "gelu":
+        return F.gelu(v)
+    if form == "sigmoid":
+        return v.sigmoid()
+    if g is None:
+        return v
+    return v + g(v) if form == "residual" else g(v)
 
 
 def hidden(v: Tensor, branch: Branch) -> Tensor:
@@ -14,13 +34,5 @@ def hidden(v: Tensor, branch: Branch) -> Tensor:
     return F.gelu(F.conv2d(u, branch.depthwise_weight, branch.depthwise_bias, padding=1, groups=u.shape[1]))
 
 
-def nonlinear_value(v: Tensor, terms: ValueTerms) -> Tensor:
-    """``V'`` of the given form, (B, C, H, W) -> (B, C, H, W), as the paper prints it (nothing folded)."""
-    if terms.form == "gelu":
-        return F.gelu(v)
-    if terms.form == "sigmoid":
-        return v.sigmoid()
-    if terms.branch is None:
-        return v
-    g = F.conv2d(hidden(v, terms.branch), terms.branch.out_weight, terms.branch.out_bias)
-    return v + g if terms.form == "residual" else g
+def _branch(v: Tensor, branch: Branch) -> Tensor:
+    return F.conv2d(hidden(v, branch), branch.out_weight, branch.out_bias)

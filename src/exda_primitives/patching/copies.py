@@ -33,8 +33,18 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
         for name in HOOK_NAMES & vars(part).keys()
         if isinstance(vars(part)[name], dict)
     ]
+    # Left by such hooks as normalise or prune a weight: no parameters, so that they follow neither dtype nor device.
+    computed = [
+        held
+        for module in modules
+        for part in module.modules()
+        for held in (vars(part).values() if part._forward_pre_hooks else ())
+        if isinstance(held, Tensor) and held.is_floating_point()
+    ]
     # Given to deepcopy as copied already: what a hook belongs to, a trainer or the whole model, stays out of this.
-    copies = copy.deepcopy(modules, {id(each): OrderedDict() for each in hooks})
+    known: dict[int, Any] = {id(each): OrderedDict() for each in hooks}
+    known |= {id(each): each.detach().clone().to("cpu", dtype) for each in computed}
+    copies = copy.deepcopy(modules, known)
     for module in copies:
         if not has_weights(module):
             module.to_empty(device="cpu")

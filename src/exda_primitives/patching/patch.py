@@ -218,7 +218,7 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     # Parameters made in inference mode could never be trained.
     with torch.inference_mode(False):
         replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
-    wanted = replacement.part(replacement.PARTS[-1]).weight.device
+    wanted = replacement.host_parameter().device
     for name, parameter in replacement.new_parameters().items():
         if parameter.device != wanted:
             raise ConfigError(

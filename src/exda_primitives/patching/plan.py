@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from ..errors import ConfigError
 from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..primitives.config import REPLACING
+from ..primitives.layers import width_of
 from .adapter import Backbone, Stage
 from .options import configured
 from .recognise import Found, survey
@@ -220,4 +221,4 @@ def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: S
 def _sizes(found: Found) -> tuple[int, int]:
     """C and h."""
     temperature, *_, project = (getattr(found.module, found.parts[part]) for part in found.family.replacement.PARTS)
-    return len(project.weight), temperature.shape[-3]
+    return width_of(project), temperature.shape[-3]

@@ -45,6 +45,10 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
         for training, sizes in ((False, SIZES), (True, SIZES[:1])):
             host.train(training)
+            for part in parts.values():
+                # Both call the very layers: what is random in them, an adapter's dropout, tells nothing.
+                if isinstance(layer := getattr(host, part), nn.Module):
+                    layer.eval()
             for batch, height, width in sizes:
                 shape = (batch, claim.dim, height, width)
                 inputs = family.arguments(random_maps(family.inputs, shape, torch.float32, generator))

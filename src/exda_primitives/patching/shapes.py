@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import ClassVar, TypeGuard
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .adapter import Family, Mismatch
 
 TEMPERATURE = "temperature"
+PARAMETRISED = "parametrizations"
+"""Where PyTorch keeps a module's own tensors that are computed from others."""
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -22,9 +25,10 @@ class ConvLayout:
     """Channel attention made of 1x1 and depthwise convolutions of C channels.
 
     Attributes:
-        pointwise: part -> factor f of a direct child that is a 1x1 convolution C -> f * C.
-        depthwise: part -> factor f of a direct child that holds one depthwise convolution of f * C channels (and may
-            wrap it: the child is used as it is).
+        pointwise: part -> factor f of a direct child whose core is a 1x1 convolution C -> f * C.
+        depthwise: part -> factor f of a direct child whose core is a depthwise convolution of f * C channels.
+
+    A child that is more than its :func:`core` is used as it is.
     """
 
     pointwise: Mapping[str, int]
@@ -39,9 +43,10 @@ class ConvLayout:
         module that breaks more than one of the three is not alike.
 
         Raises:
-            Mismatch: for a module that breaks one.
+            Mismatch: for a module that breaks one, and for weights that cannot be probed.
         """
-        convs = {name: child for name, child in module.named_children() if _is_pointwise(child)}
+        cores = {name: core(child) for name, child in module.named_children()}
+        convs = {name: conv for name, conv in cores.items() if _is_pointwise(conv)}
         wanted = Counter(self.pointwise.values())
         channels = next((c for c in _inputs(convs) if _factors(convs, c) >= wanted), None)
         if channels is None:
@@ -49,7 +54,7 @@ class ConvLayout:
         others = {
             name: child
             for name, child in module.named_children()
-            if name not in convs and next(child.parameters(), None) is not None
+            if name not in convs and name != PARAMETRISED and next(child.parameters(), None) is not None
         }
         found: list[list[dict[str, str]]] = []
         broken: list[Mismatch] = []
@@ -67,6 +72,7 @@ class ConvLayout:
             return []
         if broken:
             raise broken[0]
+        check_plain(module)
         return [{**temperature, **first, **second} for temperature, first, second in product(*found)]
 
     def _pointwise_factors(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> dict[str, int]:
@@ -127,19 +133,54 @@ def _factors(convs: Mapping[str, Conv], channels: int) -> Counter[int]:
 
 
 def _depthwise_channels(child: nn.Module) -> int | None:
-    with_parameters = [m for m in child.modules() if any(True for _ in m.parameters(recurse=False))]
-    if len(with_parameters) != 1 or not isinstance(with_parameters[0], Conv):
+    conv = core(child)
+    if not isinstance(conv, Conv):
         return None
-    conv = with_parameters[0]
     return conv.in_channels if conv.groups == conv.in_channels == conv.out_channels else None
+
+
+def core(child: nn.Module) -> nn.Module:
+    """The layer that says which channels a child takes and gives: itself, or what it wraps.
+
+    That is what an adapter lies around (LoRA's and its kin's ``base_layer``), or the only layer inside.
+    """
+    inner = getattr(child, "base_layer", None)
+    if isinstance(inner, nn.Module):
+        return core(inner)
+    layers = [*_layers(child)]
+    return layers[0] if len(layers) == 1 else child
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules that are convolutions, linear layers, or have parameters of their own."""
+    if isinstance(module, Conv | nn.Linear) or any(True for _ in module.parameters(recurse=False)):
+        yield module
+        return
+    for child in module.children():
+        yield from _layers(child)
+
+
+def check_plain(module: nn.Module) -> None:
+    """Refuses weights that no random numbers can be put into, without which nothing can be proven.
+
+    Raises:
+        Mismatch: for those that are quantised or sharded.
+    """
+    for name, parameter in module.named_parameters():
+        # By this PyTorch takes apart what wraps other tensors.
+        if hasattr(type(parameter), "__tensor_flatten__"):
+            raise Mismatch(f"{name} is quantised or sharded ({type(parameter).__name__}); patch before that is done", 6)
 
 
 def find_temperature(module: nn.Module, channels: int) -> str:
     """The name of the one own parameter of ``module``, (..., h, 1, 1) with ``channels`` divisible by h.
 
     Raises:
-        Mismatch: for none, another or several; and for a module with buffers.
+        Mismatch: for none, another or several; and for a module with buffers outside of its layers.
     """
+    if parametrize.is_parametrized(module):
+        names = ", ".join(name for name, _ in module.get_submodule(PARAMETRISED).named_children())
+        raise Mismatch(f"{names} is parametrised; patch before that is done", 3)
     own = dict(module.named_parameters(recurse=False))
     if len(own) != 1:
         held = ", ".join(f"{name} {tuple(p.shape)}" for name, p in own.items()) or "none"
@@ -152,7 +193,9 @@ def find_temperature(module: nn.Module, channels: int) -> str:
             f"expected a temperature (heads, 1, 1) with {channels} channels divisible by heads, found {name} {shape}",
             3,
         )
-    buffers = [name for name, _ in module.named_buffers()]
+    # What lies in a layer is called with it: the vectors of a spectral norm, the mask of a pruned weight.
+    layers = {key for key, child in module.named_children() if isinstance(core(child), Conv | nn.Linear)}
+    buffers = [key for key, _ in module.named_buffers() if key.partition(".")[0] not in layers]
     if buffers:
         raise Mismatch(f"it holds buffers ({', '.join(buffers)}), which this attention has no use for", 4)
     return name

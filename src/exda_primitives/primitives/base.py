@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from abc import abstractmethod
@@ -13,17 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, InputError
-from ..ops.terms import Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
-from .checks import check_heads, map_problem
+from ..ops.bare import is_bare
+from ..ops.terms import Map, Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
+from .checks import check_heads, dtype_problem, map_problem
 from .config import ExDAConfig, Init, Tokens
 from .description import Description, decoded, encoded
+from .layers import width_of
 from .standin import StandIn
-from .token import GST
-from .value import NonlinearValue
+from .token import GST, phi_weight
+from .value import BRANCH_NAMES, NonlinearValue, value_terms
 
 Self = TypeVar("Self", bound="ExDAModule")
 
 NEW_NAMES = ("value", "token", "alpha", "token_gate")
+# PyTorch's parametrisations keep a tensor elsewhere, its pruning and weight norms by hooks under other names.
+_NEW = re.compile(rf"(parametrizations\.)?({'|'.join(NEW_NAMES)})(_orig|_mask|_g|_v|_u)?(\.|$)")
 DESCRIPTION = "_extra_state"
 """PyTorch's name for what :meth:`ExDAModule.get_extra_state` gives, behind the module's own in a state dict."""
 
@@ -33,7 +38,7 @@ _last_load = threading.local()
 
 def is_new(name: str) -> bool:
     """Whether a parameter or buffer of an attention, by its name there, is one that ExDA added."""
-    return name.split(".", 1)[0] in NEW_NAMES
+    return _NEW.match(name) is not None
 
 
 class ExDAModule(StandIn):
@@ -41,9 +46,12 @@ class ExDAModule(StandIn):
 
     A family's module names the host layers that it works with (``PARTS``, under the names that the official code
     uses), builds them when it is constructed from scratch, and finds them under whatever names a host gave them when
-    it adopts one. The host's layers are called as modules (the output projection is folded unless it is hooked or
-    wrapped); of ``value`` and ``token`` only the weights are read, so that forward hooks on these two do not fire:
-    ``token.maps(x)`` gives the maps.
+    it adopts one. All layers are called as modules, with two exceptions where nobody can tell. The output projection,
+    if it is a bare convolution or linear layer, is folded into what comes before it; and of ``value`` and ``token``, if
+    their convolutions are bare, the weights are read. Bare is a layer without hooks, parametrisation, wrapper or
+    replaced forward, with plain tensors for parameters; ``value`` and ``token`` themselves have no hooks then either.
+    Anything else is called, at the cost of the unfolded formula: ``value`` with V (B, C, H, W) -> V', ``token`` with
+    the map (B, C, H, W) -> G (B, h, K, H, W), so that modules of one's own may take their place.
 
     Args:
         dim: C, channels.
@@ -119,7 +127,7 @@ class ExDAModule(StandIn):
         StandIn.__init__(self)
         self._take_contents(host)
         temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
-        self._describe(len(project.weight), temperature.shape[-3], config, dict(parts), full_name)
+        self._describe(width_of(project), temperature.shape[-3], config, dict(parts), full_name)
         self._add_primitives()
         for name in NEW_NAMES:
             new = getattr(self, name)
@@ -218,6 +226,9 @@ class ExDAModule(StandIn):
             nn.init.zeros_(self.alpha)
             nn.init.zeros_(self.token_gate)
 
+    def _is_new(self, name: str) -> bool:
+        return is_new(name)
+
     def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
         self.dim, self.num_heads = dim, num_heads
         self.full_name = full_name
@@ -233,8 +244,8 @@ class ExDAModule(StandIn):
 
     def _add_primitives(self) -> None:
         config = self.config
-        like = self.part(self.PARTS[-1]).weight
-        factory = {"device": like.device, "dtype": like.dtype}
+        like = self.host_parameter()
+        factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         self.value: NonlinearValue | None = None
         self.token: GST | None = None
         self.register_parameter("alpha", None)
@@ -262,27 +273,46 @@ class ExDAModule(StandIn):
         return dict(self._parts)
 
     def _value_terms(self) -> ValueTerms | None:
-        return None if self.value is None else self.value.terms(self.config.value_position)
+        return None if self.value is None else value_terms(self.value, self.config.value_position)
 
     def _token_terms(self) -> TokenTerms | None:
         if self.token is None:
             return None
-        config = self.config
-        return TokenTerms(
-            self.token.phi.weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate
-        )
+        config, weight = self.config, phi_weight(self.token)
+        whole = self.token if weight is None else None
+        return TokenTerms(weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate, whole)
 
     def _sketch(self, height: int, width: int) -> Tensor:
         """A map to ask about: of the module's device and dtype, and next to no memory."""
-        return self.part(self.PARTS[-1]).weight.new_empty(()).expand(1, self.dim, height, width)
+        like = self.host_parameter()
+        return torch.empty((), device=like.device, dtype=like.dtype).expand(1, self.dim, height, width)
+
+    def host_parameter(self) -> Tensor:
+        """A parameter that has the device and dtype of the maps: of the output projection, where that has any."""
+        parameters = chain(self.part(self.PARTS[-1]).parameters(), self.parameters())
+        return next(parameter for parameter in parameters if parameter.is_floating_point())
 
     def _check(self, name: str, x: Tensor) -> None:
         if problem := map_problem(name, x, self.dim):
             raise InputError(f"{self._owner()}: {problem}")
 
+    def _check_dtypes(self, x: Tensor, to_v: Map, value: ValueTerms | None, tokens: TokenTerms | None) -> None:
+        """Refuses primitives in another dtype than the map ``x`` that the host's layer ``to_v`` makes V of."""
+        phi = None if tokens is None else tokens.weight
+        branch = None if value is None else value.branch
+        met = (*(branch or ()), *(() if phi is None else (phi,)))
+        if all(parameter.dtype is x.dtype for parameter in met):
+            return
+        found = {} if phi is None else {"token.phi.weight": phi}
+        # Anything but a bare layer may return V in another dtype than it is given.
+        if branch is not None and is_bare(to_v):
+            found |= {f"value.{name}": parameter for name, parameter in zip(BRANCH_NAMES, branch, strict=True)}
+        if problem := dtype_problem("the map", x, found):
+            raise InputError(f"{self._owner()}: {problem}")
+
     def _bias(self) -> bool:
         """The constructor's argument ``bias``."""
-        return self.part(self.PARTS[-1]).bias is not None
+        return any(name.endswith("bias") for name, _ in self.part(self.PARTS[-1]).named_parameters())
 
     def _owner(self) -> str:
         kind = f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads})"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, InputError
+from ..ops.precision import product_dtype
 
 
 def check_heads(owner: str, dim: int, num_heads: int) -> None:
@@ -42,7 +45,25 @@ def _problem(name: str, x: Tensor, layout: str, ndim: int, advice: str, axis: in
     return None
 
 
+def dtype_problem(name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> str | None:
+    """Why ``x`` cannot meet ``parameters`` in one product, or None where it can, as mostly under autocast."""
+    wanted = product_dtype(x)
+    found = [f"{key} is {each.dtype}" for key, each in parameters.items() if product_dtype(each) is not wanted]
+    if not found:
+        return None
+    return (
+        f"{name} is {x.dtype}, {', '.join(found)}: outside of autocast they have to be of one dtype. Bring the model "
+        f"to one, e.g. with model.to({x.dtype}), or compute under torch.autocast({x.device.type!r})."
+    )
+
+
 def check_map(owner: object, name: str, x: Tensor, dim: int) -> None:
     """Raises InputError, in the name of ``owner``, where :func:`map_problem` finds one."""
     if problem := map_problem(name, x, dim):
+        raise InputError(f"{owner}: {problem}")
+
+
+def check_dtypes(owner: object, name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> None:
+    """Raises InputError, in the name of ``owner``, where :func:`dtype_problem` finds one."""
+    if problem := dtype_problem(name, x, parameters):
         raise InputError(f"{owner}: {problem}")

@@ -56,7 +56,9 @@ class ExDACrossAttention(ExDAModule):
             raise InputError(
                 f"{self._owner()}: expected x and y of equal shape, got {tuple(x.shape)} and {tuple(y.shape)}."
             )
-        return ops.cross(x, y, self.terms())
+        terms = self.terms()
+        self._check_dtypes(y, terms.kv.depthwise, terms.value, terms.tokens)
+        return ops.cross(x, y, terms)
 
     def terms(self) -> CrossTerms:
         """What the functions of ``ops`` read."""

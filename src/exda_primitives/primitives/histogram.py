@@ -43,4 +43,6 @@ class ExDAHistogramAttention(FusedAttention):
         if is_symbolic(x):
             return as_one_call(self, x)
         self._check("x", x)
-        return ops.histogram(x, self.terms())
+        terms = self.terms()
+        self._check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
+        return ops.histogram(x, terms)

@@ -39,7 +39,9 @@ class ExDAAttention(FusedAttention):
         if is_symbolic(x):
             return as_one_call(self, x)
         self._check("x", x)
-        return ops.mdta(x, self.terms())
+        terms = self.terms()
+        self._check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
+        return ops.mdta(x, terms)
 
     def kernel_obstacle(self, height: int, width: int) -> str | None:
         """See :meth:`ExDAModule.kernel_obstacle`."""

@@ -56,6 +56,11 @@ class StandIn(nn.Module):
             host._parameters[name] = self._parameters[name]
         for name in host._modules:
             host._modules[name] = self._modules[name]
+        for key, hook in list(host._forward_pre_hooks.items()):
+            # Of torch.nn.utils, whose hooks compute the tensor of this name before each call.
+            computed = getattr(hook, "name", getattr(hook, "_tensor_name", ""))
+            if type(hook).__module__.startswith("torch.nn.utils.") and self._is_new(computed):
+                del host._forward_pre_hooks[key]
         hooks: Iterable[Any] = host._load_state_dict_pre_hooks.values()
         for hook in hooks:
             # PyTorch binds these to the module that they were registered on.
@@ -90,6 +95,10 @@ class StandIn(nn.Module):
         # Nothing is registered that was not before: what listens to that, or replaces it, has no part in this.
         self._parameters.update(host._parameters)
         self._modules.update(host._modules)
+
+    def _is_new(self, name: str) -> bool:
+        """Whether a parameter, buffer or child is one that the host does not have."""
+        return False
 
     def _take_surroundings(self, host: nn.Module) -> None:
         """Its mode, hooks and other attributes, and itself for :meth:`release`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..ops.bare import does_more, is_pointwise
 from ..ops.terms import Scale
-from ..ops.tokens import compact_maps, scaled, upsample
-from .checks import check_heads, check_map
+from ..ops.tokens import compact_maps, scaled, upsample_flat
+from .checks import check_dtypes, check_heads, check_map
 from .config import check_choice, check_integer
 from .tracing import as_one_call, is_symbolic
 
@@ -67,17 +68,26 @@ class GST(nn.Module):
     def maps(self, x: Tensor) -> Tensor:
         """The compact maps, (B, C, H, W) -> (B, h, K, ceil(H/stride), ceil(W/stride)); each sums to 1."""
         check_map(self, "x", x, self.dim)
-        return compact_maps(x, self.phi.weight, self.stride).unflatten(1, (self.num_heads, self.tokens))
+        if is_pointwise(self.phi):
+            check_dtypes(self, "x", x, {"phi.weight": self.phi.weight})
+        return compact_maps(x, self.phi, self.stride).unflatten(1, (self.num_heads, self.tokens))
 
     def forward(self, x: Tensor) -> Tensor:
         """G, (B, C, H, W) -> (B, h, K, H, W)."""
         if is_symbolic(x):
             return as_one_call(self, x)
         maps = self.maps(x).flatten(1, 2)
-        return upsample(scaled(maps, self.scale), x.shape[-2:]).unflatten(1, (self.num_heads, self.tokens))
+        return upsample_flat(scaled(maps, self.scale), x.shape[-2:]).unflatten(1, (self.num_heads, self.tokens))
 
     def __repr__(self) -> str:
         return (
             f"GST(dim={self.dim}, num_heads={self.num_heads}, tokens={self.tokens}, stride={self.stride}, "
             f"scale={self.scale!r})"
         )
+
+
+def phi_weight(token: nn.Module) -> Tensor | None:
+    """Phi's weight (h*K, C, 1, 1) of a module that makes G of a map, or None where the module has to be called."""
+    if type(token) is GST and not does_more(token) and is_pointwise(token.phi):
+        return token.phi.weight
+    return None

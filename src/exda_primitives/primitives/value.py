@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.bare import does_more, is_depthwise, is_pointwise
 from ..ops.terms import Branch, ValueForm, ValuePosition, ValueTerms
-from ..ops.value import nonlinear_value
-from .checks import check_heads, check_map
+from ..ops.value import formed
+from .checks import check_dtypes, check_heads, check_map
 from .config import Init, check_value
 from .tracing import as_one_call, is_symbolic
+
+WITH_BRANCH = ("residual", "replace")
+"""The forms with parameters."""
+BRANCH_NAMES = tuple(f"{conv}.{kind}" for conv in ("conv_in", "dwconv", "conv_out") for kind in ("weight", "bias"))
+"""Of the parameters, in the order of :class:`Branch`."""
 
 
 class NonlinearValue(nn.Module):
@@ -59,7 +66,7 @@ class NonlinearValue(nn.Module):
         check_value("NonlinearValue", "form", form, init)
         check_heads("NonlinearValue", dim, 1)
         self.dim, self.form, self.init = dim, form, init
-        if form in ("residual", "replace"):
+        if form in WITH_BRANCH:
             factory: dict[str, Any] = {"device": device, "dtype": dtype}
             self.conv_in = nn.Conv2d(dim, dim, 1, **factory)
             self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **factory)
@@ -73,20 +80,38 @@ class NonlinearValue(nn.Module):
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(cast(Tensor, self.conv_out.bias))
 
-    def terms(self, position: ValuePosition = "before") -> ValueTerms:
-        """The parameters as ``ops`` takes them."""
-        if self.form not in ("residual", "replace"):
-            return ValueTerms(self.form, position, None)
-        convs = (self.conv_in, self.dwconv, self.conv_out)
-        weights = (cast(Tensor, p) for conv in convs for p in (conv.weight, conv.bias))
-        return ValueTerms(self.form, position, Branch(*weights))
+    def branch(self) -> Branch | None:
+        """The parameters of g, where they say all of it; None where its layers have to be called."""
+        first, second, last = self.conv_in, self.dwconv, self.conv_out
+        if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
+            return None
+        in_bias, depthwise_bias, out_bias = first.bias, second.bias, last.bias
+        if in_bias is None or depthwise_bias is None or out_bias is None:
+            return None
+        return Branch(first.weight, in_bias, second.weight, depthwise_bias, last.weight, out_bias)
 
     def forward(self, v: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         if is_symbolic(v):
             return as_one_call(self, v)
         check_map(self, "v", v, self.dim)
-        return nonlinear_value(v, self.terms())
+        if self.form in WITH_BRANCH and (branch := self.branch()):
+            check_dtypes(self, "v", v, dict(zip(BRANCH_NAMES, branch, strict=True)))
+        return formed(v, self.form, self._g if self.form in WITH_BRANCH else None)
+
+    def _g(self, v: Tensor) -> Tensor:
+        g: Tensor = self.conv_out(F.gelu(self.dwconv(self.conv_in(v))))
+        return g
 
     def __repr__(self) -> str:
         return f"NonlinearValue(dim={self.dim}, form={self.form!r}, init={self.init!r})"
+
+
+def value_terms(value: nn.Module, position: ValuePosition) -> ValueTerms:
+    """What ``ops`` takes of a module that makes V' of V: its parameters where they say all of it, else itself."""
+    if type(value) is NonlinearValue and not does_more(value):
+        if value.form not in WITH_BRANCH:
+            return ValueTerms(value.form, position, None)
+        if branch := value.branch():
+            return ValueTerms(value.form, position, branch)
+    return ValueTerms("none", position, None, value)

@@ -15,6 +15,7 @@ from .checks import tokens_problem
 from .config import ExDAConfig
 from .grids import Grid, grid_before, remember_grid
 from .tracing import as_one_call, is_symbolic
+from .value import WITH_BRANCH, NonlinearValue
 
 
 class ExDAXCAttention(ExDAModule):
@@ -84,6 +85,7 @@ class ExDAXCAttention(ExDAModule):
         terms = LinearTerms(
             self.part("temperature"), self.part("qkv"), self.part("proj"), self._value_terms(), self._token_terms()
         )
+        self._check_dtypes(x, terms.qkv, terms.value, terms.tokens)
         return ops.xca(x, self.map_size(x, grid), terms)
 
     def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid:
@@ -92,7 +94,8 @@ class ExDAXCAttention(ExDAModule):
         Raises:
             InputError: where it is not known, or does not have N pixels.
         """
-        if self.token is None and self.config.value not in ("residual", "replace"):
+        value = self.value
+        if self.token is None and (value is None or (type(value) is NonlinearValue and value.form not in WITH_BRANCH)):
             # Nothing looks at a pixel's neighbours: any arrangement gives the same.
             return x.shape[1], 1
         for known in (grid, grid_before(x), *self._grids_told()[-1:], self.grid):

@@ -25,8 +25,9 @@ def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
+    q = projected(x, terms.q)
     k, v = projected(y, terms.kv).chunk(2, dim=1)
-    return terms.project(_attend(projected(x, terms.q), k, v, y, terms))
+    return terms.project(_attend(q, k, v, y, terms))
 
 
 def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:

@@ -31,7 +31,7 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
     g = None
     if terms.tokens is not None:
-        values, token_order, scale = sorted_tokens(x, terms.tokens, dtype)
+        values, token_order, scale = sorted_tokens(x, terms.tokens, v)
         g = widen(values) * scale, token_order
     with without_autocast(x):
         out = _branch(q1, k1, v, order, g, BOXES, terms) * _branch(q2, k2, v, order, g, INTERLEAVED, terms)

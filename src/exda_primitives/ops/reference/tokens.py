@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..terms import TokenTerms
-from ..tokens import compact_maps, scaled, upsample
+from ..tokens import compact_maps, projection, scaled, upsample
 
 
 def token_maps(x: Tensor, heads: int, tokens: TokenTerms) -> Tensor:
     """G, (B, C, H, W) -> (B, h, K, H, W)."""
-    maps = scaled(compact_maps(x, tokens.weight, tokens.stride), tokens.scale)
+    if tokens.whole is not None:
+        return tokens.whole(x)
+    maps = scaled(compact_maps(x, projection(tokens), tokens.stride), tokens.scale)
     return upsample(maps, x.shape[-2:]).unflatten(1, (heads, -1))

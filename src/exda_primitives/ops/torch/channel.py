@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..layout import to_map, to_tokens
 from ..precision import divisor, widen, without_autocast
-from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, ValueTerms
-from ..tokens import pool, softmax_over_space, unit_mean, upsample
+from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerms, ValueTerms
+from ..tokens import in_dtype_of, pool, projection, softmax_over_space, unit_mean, upsample
 from ..value import nonlinear_value
 from .fold import foldable_weight, through_blocks
 from .gram import gram
@@ -42,8 +41,9 @@ def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
     y = shared(y, *terms.kv)
+    q = projected(x, terms.q)
     k, v = projected(y, terms.kv).chunk(2, dim=1)
-    out, folded = _attend(projected(x, terms.q), k, v, y, terms)
+    out, folded = _attend(q, k, v, y, terms)
     return out if folded else terms.project(out)
 
 
@@ -58,16 +58,13 @@ def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> tuple[Tensor, bool]:
     """(B, C, H, W), and whether it has been through the projection already, folded into the small matrices."""
-    tokens, value = terms.tokens, terms.value
-    g, scale = None, 1.0
-    if tokens is not None:
-        # Phi and the pooling commute: h*K channels to pool instead of C.
-        maps = softmax_over_space(pool(F.conv2d(x, tokens.weight), tokens.stride))
-        maps, scale = unit_mean(maps, tokens.scale)
-        g = upsample(maps, v.shape[-2:]).to(v.dtype)
+    value = terms.value
+    if value is not None and value.whole is not None and value.position == "before":
+        v, value = value.whole(v), None
+    g, scale = (None, 1.0) if terms.tokens is None else _token_maps(x, v, terms.tokens)
     with without_autocast(x):
         mixing = _mixing(q, k, g, scale, terms)
-        weight, bias = foldable_weight(terms.project)
+        weight, bias = foldable_weight(terms)
         left = torch.eye(v.shape[1], device=v.device, dtype=v.dtype) if weight is None else weight
         left = widen(left)
     if value is None or value.position == "before":
@@ -78,6 +75,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> 
     else:
         out = _after(v, g, left, bias, mixing, value)
     return out, weight is not None
+
+
+def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:
+    """G (B, h*K, H, W) in the dtype of ``v``, and the factor that its use as values still needs."""
+    if tokens.whole is not None:
+        return in_dtype_of(v, tokens.whole(x).flatten(1, 2))
+    # Phi and the pooling commute: h*K channels to pool instead of C.
+    maps = softmax_over_space(pool(projection(tokens)(x), tokens.stride))
+    maps, scale = unit_mean(maps, tokens.scale)
+    return upsample(maps, v.shape[-2:]).to(v.dtype), scale
 
 
 def _before(
@@ -108,8 +115,8 @@ def _after(
     total = _aggregate(v, g, left, mixing) if value.form == "residual" else Sum()
     z = depthwise(u, branch.depthwise_weight, branch.depthwise_bias)
     with without_autocast(v):
-        total.add((left @ widen(branch.out_weight.flatten(1))).expand(len(v), -1, -1), z, "gelu")
-        total.shift((left @ widen(branch.out_bias)).expand(len(v), -1))
+        total.add((left @ widen(branch.out_weight.flatten(1))).expand(v.shape[0], -1, -1), z, "gelu")
+        total.shift((left @ widen(branch.out_bias)).expand(v.shape[0], -1))
     return total.over(v, bias)
 
 
@@ -121,7 +128,7 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Su
     return total
 
 
-def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float, terms: ChannelTerms) -> _Mixing:
+def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float | Tensor, terms: ChannelTerms) -> _Mixing:
     """E of maps q, k and tokens g, whose use as values still needs the factor ``scale``."""
     temperature = widen(terms.temperature)
     heads = temperature.shape[-3]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..bare import is_linear, is_pointwise
 from ..precision import without_autocast
-from ..terms import Map
+from ..terms import ChannelTerms, LinearTerms
 
 
-def foldable_weight(project: Map) -> tuple[Tensor | None, Tensor | None]:
-    """Weight (C, C) and bias of a projection that may be folded, or (None, None).
-
-    Only a bare ``nn.Conv2d`` or ``nn.Linear`` may: anything hooked, parametrised or wrapped does more than its weight
-    says.
-    """
-    if not (type(project) is nn.Conv2d or type(project) is nn.Linear) or does_more(project):
-        return None, None
-    return project.weight.flatten(1), project.bias
-
-
-def does_more(module: nn.Module) -> bool:
-    """Whether a call of the module is more than its class says: hooked, or its forward replaced on the instance."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return "forward" in module.__dict__ or any(hooks)
+def foldable_weight(terms: ChannelTerms) -> tuple[Tensor | None, Tensor | None]:
+    """Weight (C, C) and bias of the output projection, or (None, None) where it has to be called."""
+    project = terms.project
+    if isinstance(terms, LinearTerms):
+        return (project.weight, project.bias) if is_linear(project) else (None, None)
+    return (project.weight.flatten(1), project.bias) if is_pointwise(project) else (None, None)
 
 
 def through_blocks(left: Tensor, blocks: Tensor) -> Tensor:

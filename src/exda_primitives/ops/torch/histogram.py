@@ -12,7 +12,7 @@ from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
 from ..terms import FusedTerms, ValueTerms
 from ..tokens import SortedTokens, sorted_tokens
-from ..value import nonlinear_value
+from ..value import formed, nonlinear_value
 from .projection import after_gelu, before_gelu, projected
 
 
@@ -27,7 +27,7 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     dtype = v.dtype
     v, order = v.flatten(2).sort(dim=-1)
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
-    tokens = None if terms.tokens is None else sorted_tokens(x, terms.tokens, dtype)
+    tokens = None if terms.tokens is None else sorted_tokens(x, terms.tokens, v)
     with without_autocast(x):
         out = _branch(q1, k1, v, order, tokens, BOXES, terms) * _branch(q2, k2, v, order, tokens, INTERLEAVED, terms)
     out = out.unflatten(2, size).to(dtype)
@@ -37,10 +37,10 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
 
 
 def _nonlinear(v: Tensor, value: ValueTerms) -> Tensor:
-    if value.branch is None:
+    branch = value.branch
+    if branch is None:
         return nonlinear_value(v, value)
-    g = after_gelu(before_gelu(v, value.branch), value.branch)
-    return v + g if value.form == "residual" else g
+    return formed(v, value.form, lambda v: after_gelu(before_gelu(v, branch), branch))
 
 
 def _branch(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import terms
+from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import without_autocast
 from ..terms import Branch, Map, Projection
-from .fold import does_more, foldable_weight
 from .recording import as_product_takes, recomputes
 
 # Weight and bias of the 1x1 convolution, then of the depthwise one.
@@ -31,14 +31,13 @@ def shared(x: Tensor, *layers: Map) -> Tensor:
 
     Layers that are more than their weights get ``x`` as it is.
     """
-    weights = [foldable_weight(layer)[0] for layer in layers]
-    bare = all(weight is not None for weight in weights)
-    return as_product_takes(x) if bare and recomputes(x, *weights) else x
+    weights = [layer.weight for layer in layers if is_bare(layer)]
+    return as_product_takes(x) if len(weights) == len(layers) and recomputes(x, *weights) else x
 
 
 def depthwise(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """3x3 convolution of every channel by itself, (B, C, H, W) -> (B, C, H, W)."""
-    return F.conv2d(u, weight, bias, padding=1, groups=len(weight))
+    return F.conv2d(u, weight, bias, padding=1, groups=weight.shape[0])
 
 
 def before_gelu(v: Tensor, branch: Branch) -> Tensor:
@@ -57,20 +56,11 @@ def after_gelu(z: Tensor, branch: Branch) -> Tensor:
 
 
 def _weights(projection: Projection) -> Weights | None:
-    """Of two bare convolutions that keep the map's size; None for anything else, which has to be called."""
+    """Of two bare convolutions of the usual kinds; None for anything else, which has to be called."""
     first, second = projection
-    if not (_bare(first) and _bare(second)):
-        return None
-    if (first.kernel_size, first.stride, first.padding, first.groups) != ((1, 1), (1, 1), (0, 0), 1):
-        return None
-    found = second.kernel_size, second.stride, second.padding, second.dilation, second.groups, second.padding_mode
-    if found != ((3, 3), (1, 1), (1, 1), (1, 1), first.out_channels, "zeros"):
-        return None
-    return first.weight, first.bias, second.weight, second.bias
-
-
-def _bare(convolution: Map) -> TypeGuard[nn.Conv2d]:
-    return type(convolution) is nn.Conv2d and not does_more(convolution)
+    if is_pointwise(first) and is_depthwise(second):
+        return first.weight, first.bias, second.weight, second.bias
+    return None
 
 
 def _recomputed(x: Tensor, weights: Weights) -> Tensor:

@@ -46,7 +46,7 @@ class Sum:
             shift = widen(bias) if shift is None else shift + widen(bias)
         if shift is not None:
             x = self._maps[0]
-            shift = shift.to(x.dtype).expand(len(x), -1).unsqueeze(-1)
+            shift = shift.to(x.dtype).expand(x.shape[0], -1).unsqueeze(-1)
         # Where there is no activation left, autograd's own nodes keep no more than is needed.
         evaluate = _Sum.apply if any(self._activations) else _sum
         out: Tensor = evaluate(tuple(self._activations), shift, *self._matrices, *self._maps)

@@ -7,16 +7,15 @@ value; one product that reads v, t and the tokens and writes the output.
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import product_dtype, without_autocast
-from ..terms import CrossTerms, FusedTerms, Map, NormTerms, Projection, TokenTerms
+from ..terms import CrossTerms, FusedTerms, NormTerms, Projection, TokenTerms
 from ..torch.fold import foldable_weight
-from .depthwise import convolution_obstacle, depthwise
+from .depthwise import depthwise
 from .fold import TokenMixing, fold
 from .fold_branch import fold_branch
 from .gram import gram
@@ -69,11 +68,14 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projection) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, for which there are no kernels"
+    for name, primitive in (("value", terms.value), ("tokens", terms.tokens)):
+        if primitive is not None and primitive.whole is not None:
+            return f"the {name} has to be called: a part is hooked, wrapped, parametrised or exchanged"
     dtype, maps = product_dtype(x), [each for projection in projections for each in projection]
-    weights = [foldable_weight(each)[0] for each in (*maps, terms.project)]
-    found = {weight.dtype for weight in weights if weight is not None}
+    bare = [each for each in (*maps, terms.project) if is_bare(each)]
+    found = {each.weight.dtype for each in bare}
     if torch.is_autocast_enabled(x.device.type):
-        if None in weights:
+        if len(bare) <= len(maps):
             return "under autocast, a projection that is more than a convolution has to be called by itself"
     elif found - {x.dtype}:
         return f"the map is {x.dtype}, the projections are {', '.join(map(str, found))}"
@@ -85,31 +87,21 @@ def _projected(
     x: Tensor, projection: Projection, tokens: TokenTerms | None, norm: NormTerms | None
 ) -> tuple[Tensor, Tensor | None]:
     """The projection of norm(x), and the tokens' logits (B, h*K, H, W)."""
-    weight, bias = foldable_weight(projection.pointwise)
+    first, second = projection
     # Pooling and 1x1 convolution commute: h*K maps to pool instead of C.
-    phi = None if tokens is None else tokens.weight.flatten(1)
-    second = projection.depthwise
-    if weight is not None and _is_on_kernels(second):
-        return projected(x, norm, weight, bias, phi, second.weight, second.bias)
+    phi = None if tokens is None or tokens.weight is None else tokens.weight.flatten(1)
+    if is_pointwise(first) and is_depthwise(second):
+        return projected(x, norm, first.weight.flatten(1), first.bias, phi, second.weight, second.bias)
     x = x if norm is None else layer_norm(x, *norm)
-    y = projection.pointwise(x) if weight is None else pointwise(x, weight, bias)
-    z = depthwise(y, second.weight, second.bias) if _is_on_kernels(second) else second(y)
+    y = pointwise(x, first.weight.flatten(1), first.bias) if is_pointwise(first) else first(x)
+    z = depthwise(y, second.weight, second.bias) if is_depthwise(second) else second(y)
     return z, None if phi is None else pointwise(x, phi, None)
-
-
-def _is_on_kernels(convolution: Map) -> TypeGuard[nn.Conv2d]:
-    return (
-        isinstance(convolution, nn.Conv2d)
-        and foldable_weight(convolution)[0] is not None
-        and convolution_obstacle(convolution) is None
-    )
 
 
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms, residual: Tensor | None
 ) -> Tensor:
-    weight, _ = foldable_weight(terms.project)
-    if weight is not None:
+    if foldable_weight(terms)[0] is not None:
         return _folded(q, k, v, logits, terms, residual)
     out = terms.project(_folded(q, k, v, logits, terms, None))
     return out if residual is None else out + residual
@@ -124,7 +116,7 @@ def _folded(
         g = token_maps(logits, tokens.stride)
         cells = -(-v.shape[-2] // tokens.stride) * -(-v.shape[-1] // tokens.stride)
         mixing = TokenMixing(tokens.gate, tokens.alpha, cells if tokens.scale == "sum" else 1, tokens.reinject)
-    weight, bias = foldable_weight(terms.project)
+    weight, bias = foldable_weight(terms)
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
     rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), terms.temperature.shape[-3])
     if value is not None and value.branch is not None:
@@ -138,6 +130,6 @@ def _folded(
     matrices, maps = [matrix], [v.flatten(2)]
     if g is not None and token_matrix is not None:
         matrices, maps = [matrix, token_matrix], [*maps, g.flatten(2)]
-    shift = None if bias is None else bias.expand(len(v), -1)
+    shift = None if bias is None else bias.expand(v.shape[0], -1)
     out = mix(matrices, maps, shift, None if residual is None else residual.flatten(2))
     return out.unflatten(2, v.shape[2:])

@@ -145,7 +145,7 @@ def _mix(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, resid
 @_mix.register_fake
 def _(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
     x = maps[0]
-    return torch.empty((len(x), matrices[0].shape[1], x.shape[2]), device=x.device, dtype=x.dtype)
+    return torch.empty((x.shape[0], matrices[0].shape[1], x.shape[2]), device=x.device, dtype=x.dtype)
 
 
 @torch.library.custom_op(

@@ -101,7 +101,7 @@ def norm_pointwise(
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution as PyTorch's matrix products, (B, C, H, W) -> (B, O, H, W), in the dtype of ``x``."""
     # A product with one matrix for all images would copy x to fold the images into one.
-    matrices = weight.to(x.dtype).expand(len(x), -1, -1)
+    matrices = weight.to(x.dtype).expand(x.shape[0], -1, -1)
     with without_autocast(x):
         if bias is None:
             out = torch.bmm(matrices, x.flatten(2))

@@ -183,7 +183,7 @@ def _through_product(
             upstream[0], x, norm.weight, parameters, norm.subtract_mean, norm.eps, rows[0]
         )
     dtype = accumulation_dtype(x.dtype)
-    matrices = [each.T.to(x.dtype if len(rows) == 1 else dtype).expand(len(x), -1, -1) for each in rows]
+    matrices = [each.T.to(x.dtype if len(rows) == 1 else dtype).expand(x.shape[0], -1, -1) for each in rows]
     maps = [each.flatten(2) for each in upstream]
     dn = torch.bmm(matrices[0], maps[0]) if len(rows) == 1 else torch.ops.exda.mix(matrices, maps, None, None)
     dn = dn.unflatten(2, x.shape[2:])

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..bare import is_bare, is_pointwise
 from ..precision import product_dtype, without_autocast
 from ..terms import FusedTerms, GatedTerms, NormTerms
-from ..torch.fold import foldable_weight
 from .channel import attention, mdta, mdta_obstacle
 from .depthwise import convolution_obstacle
 from .mix import mix
@@ -54,13 +54,13 @@ def normalise(x: Tensor, terms: NormTerms) -> Tensor:
 
 
 def _gated(x: Tensor, terms: GatedTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
-    (weight_in, bias_in), (weight, bias), (weight_out, bias_out) = (foldable_weight(each) for each in terms)
-    assert weight_in is not None
-    assert weight is not None
-    assert weight_out is not None
-    gated, _ = projected(x, norm, weight_in, bias_in, None, weight.unflatten(1, (1, 3, 3)), bias, "gate")
-    matrix = weight_out.expand(len(x), -1, -1)
-    shift = None if bias_out is None else bias_out.expand(len(x), -1)
+    first, second, last = terms
+    assert is_bare(first)
+    assert is_bare(second)
+    assert is_bare(last)
+    gated, _ = projected(x, norm, first.weight.flatten(1), first.bias, None, second.weight, second.bias, "gate")
+    matrix = last.weight.flatten(1).expand(x.shape[0], -1, -1)
+    shift = None if last.bias is None else last.bias.expand(x.shape[0], -1)
     out = mix([matrix], [gated.flatten(2)], shift, None if residual is None else residual.flatten(2))
     return out.unflatten(2, x.shape[2:])
 
@@ -68,11 +68,12 @@ def _gated(x: Tensor, terms: GatedTerms, norm: NormTerms | None, residual: Tenso
 def _gated_obstacle(x: Tensor, terms: GatedTerms) -> str | None:
     autocast = torch.is_autocast_enabled(x.device.type)
     for convolution in terms:
-        weight, _ = foldable_weight(convolution)
-        if weight is None:
+        if not (is_bare(convolution) and isinstance(convolution, nn.Conv2d)):
             return "a convolution of the feed-forward is more than that (hooked, wrapped or parametrised)"
-        if weight.dtype is not x.dtype and not autocast:
-            return f"the map is {x.dtype}, the feed-forward is {weight.dtype}"
-    depthwise_convolution = terms.depthwise
-    assert isinstance(depthwise_convolution, nn.Conv2d)
-    return convolution_obstacle(depthwise_convolution)
+        if convolution.weight.dtype is not x.dtype and not autocast:
+            return f"the map is {x.dtype}, the feed-forward is {convolution.weight.dtype}"
+    first, second, last = terms
+    if not (is_pointwise(first) and is_pointwise(last)):
+        return "the first or the last convolution of the feed-forward is not 1x1"
+    assert isinstance(second, nn.Conv2d)
+    return convolution_obstacle(second)

@@ -136,7 +136,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
                 dt, u, depthwise_weight, depthwise_bias, "gelu", need_u, need_depthwise, bias
             )
             if needed[3]:
-                through = weight.flatten(1).T.to(v.dtype).expand(len(v), -1, -1)
+                through = weight.flatten(1).T.to(v.dtype).expand(v.shape[0], -1, -1)
                 du_pixels = du.flatten(2)
                 dv = torch.bmm(through, du_pixels) if dv is None else torch.baddbmm(dv, through, du_pixels)
                 gradients[3] = dv.unflatten(2, v.shape[2:])
