@@ -1,4 +1,4 @@
-"""What counts operations counts those of the primitives: by hooks on the layers, in a trace, in PyTorch's dispatcher."""
+"""What counts operations counts the primitives', too: by hooks on the layers, in a trace, in PyTorch's dispatcher."""
 
 import logging
 

@@ -39,7 +39,7 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
     # Not as attributes, which take a call each. Replicas and flat shards keep tensors outside of the parameters.
     held = layer._parameters if "weight" in layer._parameters else layer.__dict__
     weight, bias = held.get("weight"), held.get("bias")
-    dense = type(weight) in _PLAIN and weight.layout is torch.strided
+    dense = weight is not None and type(weight) in _PLAIN and weight.layout is torch.strided
     return dense and (bias is None or type(bias) in _PLAIN)
 
 
