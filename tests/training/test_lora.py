@@ -141,7 +141,7 @@ def test_without_a_layer_or_the_library(tmp_path, monkeypatch):
     with pytest.raises(exda.ConfigError, match=r"lora\.layers: found 'attention', but there is no layer"):
         add_lora(nn.Sequential(nn.Conv2d(3, 3, 1)), LoraConfig(1))
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(exda.ExDAError, match=r"pip install \"exda_primitives\[adapt\]\""):
+    with pytest.raises(exda.ExDAError, match=r"pip install .*\"peft>=0\.15\""):
         build(config(tmp_path, lora={"rank": 1}))
     biasless = {"name": "restormer", "arguments": SMALL | {"num_blocks": [0, 0, 0, 0]}}
     with pytest.raises(exda.ConfigError, match="found 'norms', but the network has no parameters of one dimension"):
