@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from benchmarks.claims import awareness, files, overhead, quality, values
 from benchmarks.claims.claim import DECIBEL, MORE, Finding, Row, times
 from benchmarks.claims.page import page
@@ -88,7 +87,7 @@ def test_a_result_of_another_version_leaves_the_page_as_it_is(evidence, tmp_path
     before = {path: path.read_bytes() for path in docs.rglob("*.*")}
     path = found / "diagnose_digits.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(typer.Exit):
+    with pytest.raises(SystemExit):
         evidence.main(found, docs)
     assert "is of version 2" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in docs.rglob("*.*")} == before

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exda_primitives import ConfigError, ExDAError, results
+from exda_primitives.files import check_writable
 from exda_primitives.results import Interval, Result, Spread, begin, difference, read, spread, write
 
 CONFIG = {"steps": 10, "size": (8, 8), "rate": 1e-3}
@@ -126,11 +127,11 @@ def test_a_folder_that_cannot_be(tmp_path: Path, place: str) -> None:
 
 def test_a_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Whoever runs this may have all rights.
-    monkeypatch.setattr(results.os, "access", lambda folder, mode: folder != tmp_path)
+    monkeypatch.setattr("exda_primitives.files.os.access", lambda folder, mode: folder != tmp_path)
     with pytest.raises(ConfigError, match="may not be written into; give another folder"):
-        results.check_writable(tmp_path / "new" / "folder")
+        check_writable(tmp_path / "new" / "folder")
     (tmp_path / "mine").mkdir()
-    results.check_writable(tmp_path / "mine" / "new")
+    check_writable(tmp_path / "mine" / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

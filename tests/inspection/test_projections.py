@@ -61,7 +61,7 @@ def test_umap(calls: list[dict[str, Any]]) -> None:
 def test_umap_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     assert not has_umap()
-    with pytest.raises(exda.ExDAError, match=r"exda_primitives\[umap\]"):
+    with pytest.raises(exda.ExDAError, match=r"pip install \"umap-learn"):
         project(groups(), "umap")
 
 
