@@ -7,7 +7,8 @@ import os
 # Before anything imports Triton (timm does), which decides on its interpreter when it decorates a function.
 os.environ["TRITON_INTERPRET"] = "1"
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -116,3 +117,11 @@ def relative_errors() -> Callable[..., dict[str, float]]:
         return errors
 
     return compare
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """A terminal's closing ends the process, as it does unless the tests themselves are run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

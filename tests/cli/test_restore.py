@@ -185,6 +185,7 @@ def test_the_weights_of_the_package(name: str, picture: Path, tmp_path: Path) ->
     assert np.array_equal(stored(tmp_path / "out.png"), (expected * 255).round().byte().permute(1, 2, 0).numpy())
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_good_order(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -156,7 +156,7 @@ def test_a_convolution_of_the_feed_forward_that_is_more(part, ran_as_formulas):
     nn.utils.parametrizations.weight_norm(getattr(model[0].ffn, part))
     backend, why = said(model)["0.ffn"]
     assert backend == "modules"
-    assert "a convolution of the feed-forward is more than that" in why
+    assert why == f"ffn.{part} is ParametrizedConv2d now"
     assert happens(model, ran_as_formulas) == ["attention_step"]
 
 

@@ -35,6 +35,7 @@ def same_outcome(one, other):
     return same(everything(one), everything(other)) and same(*weights)
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_saved_at_the_step_after_a_signal(tmp_path, number, capfd):
     told, out = config(tmp_path, recipe=SELDOM), tmp_path / "out"
