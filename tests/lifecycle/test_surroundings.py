@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 
 import pytest
 import torch
@@ -201,11 +202,17 @@ def same(found, expected):
     return found == expected
 
 
+@pytest.fixture(scope="module")
+def plainly():
+    """What a function gives in plain surroundings, computed once."""
+    return lru_cache(lambda function, make, files: function(files, make()))
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
 @pytest.mark.parametrize(("function", "make"), FUNCTIONS, ids=lambda case: case.__name__)
-def test_gives_the_same(function, make, surroundings, files):
-    expected = function(files, make())
+def test_gives_the_same(function, make, surroundings, files, plainly):
+    expected = plainly(function, make, files)
     made = make()
     with surroundings():
         found = function(files, made)
@@ -213,8 +220,8 @@ def test_gives_the_same(function, make, surroundings, files):
 
 
 @pytest.mark.parametrize(("function", "make"), FUNCTIONS, ids=lambda case: case.__name__)
-def test_gives_the_same_in_a_thread_beside_another(function, make, files):
-    expected = function(files, make())
+def test_gives_the_same_in_a_thread_beside_another(function, make, files, plainly):
+    expected = plainly(function, make, files)
     made, found = make(), []
     # What is initialised at random has other numbers where another thread draws.
     quiet = function in (patch, from_host)

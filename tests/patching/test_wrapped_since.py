@@ -70,11 +70,18 @@ def hooks(model):
 
 
 @pytest.mark.parametrize(
-    ("make", "part"), [*((two_blocks, part) for part in PARTS), (on_tokens, "attention"), (on_tokens, "model")]
+    ("make", "part", "kind"),
+    [
+        *((two_blocks, part, checkpoint_wrapper) for part in PARTS),
+        *((two_blocks, part, compiled) for part in ("attention", "block", "blocks")),
+        (two_blocks, "block", in_place),
+        *((on_tokens, part, checkpoint_wrapper) for part in ("attention", "model")),
+        (on_tokens, "attention", compiled),
+    ],
+    ids=lambda case: getattr(case, "__name__", case),
 )
-@pytest.mark.parametrize("kind", WRAPS.values(), ids=WRAPS)
 @torch.no_grad()
-def test_unpatch(kind, part, make):
+def test_unpatch(make, part, kind):
     model, x = make().eval(), image(5, 7)
     host = model(x)
     exda.patch(model)
@@ -92,8 +99,10 @@ def test_unpatch(kind, part, make):
     torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("kind", WRAPS.values(), ids=WRAPS)
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [(compiled, "attention"), (checkpoint_wrapper, "attention and block"), (checkpoint_wrapper, "blocks")],
+)
 @torch.no_grad()
 def test_the_end_of_patched(kind, part):
     model, x = two_blocks().eval(), image(5, 7)
