@@ -227,7 +227,8 @@ class TestHooks:
     @pytest.mark.parametrize("duplicate", [lambda model: model, copy.deepcopy])
     @torch.no_grad()
     def test_are_those_of_the_host_afterwards(self, duplicate):
-        accelerate = pytest.importorskip("accelerate")
+        import accelerate
+
         model, x = two_blocks().eval(), image(5, 7)
         host = model(x)
         exda.patch(model)
@@ -246,7 +247,8 @@ class TestHooks:
 
     @torch.no_grad()
     def test_offloaded_weights_come_for_the_host(self):
-        accelerate = pytest.importorskip("accelerate")
+        import accelerate
+
         model, x = two_blocks().eval(), image(5, 7)
         host = model(x)
         exda.patch(model)
