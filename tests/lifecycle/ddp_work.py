@@ -1,5 +1,9 @@
 """What each process does in test_ddp."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import torch
 from tests.lifecycle.networks import FEW_BLOCKS, image, loss, trained
 from torch.nn.parallel import DistributedDataParallel
@@ -27,7 +31,7 @@ def gradients(model):
 
 
 def work(rank):
-    return {case: _train(*case, rank) for case in CASES}
+    return {case: _train(*case, rank) for case in CASES} | {"loaded": _saved_and_loaded(rank)}
 
 
 def _train(family, frozen, rank):
@@ -38,3 +42,19 @@ def _train(family, frozen, rank):
     found = gradients(model)
     torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2).step()
     return {"gradients": found, "state": model.state_dict()}
+
+
+def _saved_and_loaded(rank):
+    """What a wrapped network of other new parameters holds after it has read what another saved, and how it reported."""
+    model = network("mdta", frozen=False)
+    file = Path(tempfile.gettempdir()) / f"exda-ddp-{os.getpid()}.safetensors"
+    try:
+        exda.save(DistributedDataParallel(model), file)
+        with torch.no_grad():
+            for parameter in exda.new_parameters(model):
+                parameter.zero_()
+        wrapped = DistributedDataParallel(model)
+        exda.load(wrapped, file)
+        return {"state": model.state_dict(), "output": wrapped(picture(rank)).detach()}
+    finally:
+        file.unlink(missing_ok=True)

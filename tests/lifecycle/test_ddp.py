@@ -43,3 +43,11 @@ def test_a_step_leaves_the_processes_equal(ranks, case):
     moved = {name for name in before if not torch.equal(first[name], before[name])}
     assert moved
     assert moved <= ranks[0][case]["gradients"].keys()
+
+
+def test_a_patch_is_saved_from_and_loaded_into_the_wrapper(ranks):
+    before = network("mdta", frozen=False)
+    for rank, found in enumerate(each["loaded"] for each in ranks):
+        for name, tensor in before.state_dict().items():
+            assert torch.equal(found["state"][name], tensor)
+        torch.testing.assert_close(found["output"], before(picture(rank)), rtol=0, atol=1e-12)

@@ -39,6 +39,20 @@ def test_the_host_alone(tmp_path, primitives):
     assert not exda.is_patched(net)
 
 
+def test_as_many_tokens_as_channels_and_the_init_that_follows_from_the_value(tmp_path):
+    channels = {"tokens": "channels", "value": "none"}
+    net, _ = build(config(tmp_path, model=RESTORMER, primitives=channels))
+    assert exda.config_of(net) == exda.ExDAConfig(tokens="channels", value="none")
+    exda.save(net, tmp_path / "channels.safetensors", whole=True)
+    begun = RESTORMER | {"checkpoint": str(tmp_path / "channels.safetensors")}
+    again, _ = build(config(tmp_path, model=begun, primitives=channels))
+    assert exda.configs_of(again) == exda.configs_of(net)
+    gelu, _ = build(config(tmp_path, model=RESTORMER, primitives={"value": "gelu"}))
+    assert exda.config_of(gelu) == exda.ExDAConfig(value="gelu", init="paper")
+    with pytest.raises(exda.ConfigError, match=r"primitives.tokens: found 'all'"):
+        config(tmp_path, model=RESTORMER, primitives={"tokens": "all"})
+
+
 def test_exda_is_built_with_the_primitives(tmp_path):
     model = {"name": "exda-tiny", "arguments": TINY | {"heads": [1, 1, 1, 1]}}
     assert len(exda.new_parameters(build(config(tmp_path, model=model, primitives=None)).net)) > 0

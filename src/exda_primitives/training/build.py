@@ -95,7 +95,7 @@ def _built(config: TrainConfig, begun: Path | None) -> Network:
 def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelConfig) -> None:
     """What the checkpoint brings with it is what the configuration asks for, or an error."""
     for name, module in net.named_modules():
-        if isinstance(module, ExDAModule) and module.config != primitives.options:
+        if isinstance(module, ExDAModule) and module.config != primitives.options.resolved(module.channels_per_head):
             raise ConfigError(
                 f"primitives: asked for are {primitives.options}, but {name} of {model.checkpoint or model.name} has "
                 f"{module.config}. Leave the section out to train what is there, or begin with another checkpoint."

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import ConfigError
 from ..primitives import ExDAConfig
+from ..primitives.config import Tokens
 from .decode import decode
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -38,28 +39,31 @@ class PrimitivesConfig:
 
     Attributes:
         tokens, stride, scale, reinject, value, value_position, init: as of :class:`~exda_primitives.ExDAConfig`.
-            With no tokens and the value ``"none"`` nothing is added: the host as it is.
+            Without ``init`` it is the value's, as there. With no tokens and the value ``"none"`` nothing is added: the
+            host as it is.
         include: patterns of names or stages (``"encoder"``, ``"decoder"``); None for all.
         exclude: patterns of those to leave alone.
     """
 
-    tokens: int = 1
+    tokens: Tokens = 1
     stride: int = 2
     scale: str = "sum"
     reinject: str = "mean"
     value: str = "residual"
     value_position: str = "before"
-    init: str = "identity"
+    init: str | None = None
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.options
+        object.__setattr__(self, "init", self.options.init)
 
     @property
     def options(self) -> ExDAConfig:
         """What ``exda.patch`` is told."""
         given = {each.name: getattr(self, each.name) for each in fields(ExDAConfig)}
+        if self.init is None:
+            del given["init"]
         try:
             return ExDAConfig(**given)
         except ConfigError as error:
@@ -68,7 +72,7 @@ class PrimitivesConfig:
     @property
     def adds(self) -> bool:
         """Whether there is anything to put in."""
-        return self.tokens > 0 or self.value != "none"
+        return self.tokens != 0 or self.value != "none"
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,11 @@ def _value(hint: Any, given: object, key: str) -> Any:
     if origin in (Union, UnionType):
         if given is None and NoneType in arguments:
             return None
-        plain, *sections = sorted((each for each in arguments if each is not NoneType), key=is_dataclass)
+        choices = [each for each in arguments if get_origin(each) is Literal]
+        if any(given in get_args(each) for each in choices):
+            return given
+        kinds = [each for each in arguments if each is not NoneType and each not in choices] or choices
+        plain, *sections = sorted(kinds, key=is_dataclass)
         hint = sections[0] if sections and isinstance(given, Mapping) else plain
         origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
