@@ -45,7 +45,7 @@ def _train(family, frozen, rank):
 
 
 def _saved_and_loaded(rank):
-    """What a wrapped network of other new parameters holds after it has read what another saved, and how it reported."""
+    """What a wrapped network of other new parameters holds and computes after it has read what another saved."""
     model = network("mdta", frozen=False)
     file = Path(tempfile.gettempdir()) / f"exda-ddp-{os.getpid()}.safetensors"
     try:

@@ -45,17 +45,11 @@ def decode(kind: type[T], given: object, key: str) -> T:
 
 
 def _value(hint: Any, given: object, key: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        if given is None and NoneType in arguments:
+    if get_origin(hint) in (Union, UnionType):
+        if given is None and NoneType in get_args(hint):
             return None
-        choices = [each for each in arguments if get_origin(each) is Literal]
-        if any(given in get_args(each) for each in choices):
-            return given
-        kinds = [each for each in arguments if each is not NoneType and each not in choices] or choices
-        plain, *sections = sorted(kinds, key=is_dataclass)
-        hint = sections[0] if sections and isinstance(given, Mapping) else plain
-        origin, arguments = get_origin(hint), get_args(hint)
+        hint = _meant(get_args(hint), given)
+    origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if given not in arguments:
             raise _wrong(key, given, f"one of {', '.join(map(repr, arguments))}")
@@ -70,6 +64,17 @@ def _value(hint: Any, given: object, key: str) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return decode(hint, given, key)
     return _plain(hint, given, key)
+
+
+def _meant(hints: Sequence[Any], given: object) -> Any:
+    """The one of several hints that a value is to be read by."""
+    choices = [each for each in hints if get_origin(each) is Literal]
+    for each in choices:
+        if given in get_args(each):
+            return each
+    kinds = [each for each in hints if each is not NoneType and each not in choices] or choices
+    plain, *sections = sorted(kinds, key=is_dataclass)
+    return sections[0] if sections and isinstance(given, Mapping) else plain
 
 
 def _plain(hint: Any, given: object, key: str) -> Any:
