@@ -1,6 +1,6 @@
 """The names that :mod:`exda_primitives` offers."""
 
-from . import models
+from . import memory, models
 from .checkpoints import load, load_checkpoint, save
 from .errors import (
     AlreadyPatchedError,
@@ -113,6 +113,7 @@ __all__ = [
     "is_patched",
     "load",
     "load_checkpoint",
+    "memory",
     "models",
     "new_parameters",
     "patch",

@@ -137,3 +137,10 @@ def test_the_home_folder_in_quotes(arguments: list[str], tmp_path: Path, monkeyp
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert f"{tmp_path}/none.pth" in result.output
+
+
+def test_every_command_keeps_the_memory_that_it_frees(monkeypatch):
+    calls = []
+    monkeypatch.setattr(exda_primitives.memory, "keep", lambda: calls.append("keep"))
+    assert CliRunner().invoke(app, ["plan", "--help"]).exit_code == 0
+    assert calls == ["keep"]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .. import memory
 from .bench import bench
 from .demo import demo
 from .diagnose import diagnose
@@ -37,6 +38,7 @@ def main(
     ] = False,
 ) -> None:
     """Attention primitives for image restoration."""
+    memory.keep()
 
 
 app.add_typer(bench, name="bench")

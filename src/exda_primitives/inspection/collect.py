@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from .. import memory
 from ..errors import ConfigError, ImageError, some_of
 from ..restoration.network import MULTIPLE, inferring, known_multiple
 from ..restoration.padding import pad
@@ -75,6 +76,7 @@ def collect(
                 )
             for name, value in latest.items():
                 found[name].append(value)
+            memory.release()
             on_picture(done)
     if not done:
         raise ImageError("no pictures: there is nothing to show to the model.")

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from .. import memory as process_memory
 from ..errors import ConfigError, ImageError
 from ..patching import Backbone
 from ..patching.registry import known_backbones
@@ -150,7 +151,11 @@ class Restorer:
                 f"the model takes {_named(self.channels)}, this one has {len(image)} channels."
                 + (" Convert it to grey first." if self.channels == 1 else "")
             )
-        restored = self._restored(image, on_tile)
+        try:
+            restored = self._restored(image, on_tile)
+        finally:
+            # The next picture may be of another size.
+            process_memory.release()
         pixels = restored.image.mean(0, keepdim=True) if grey else restored.image
         return Restored(pixels.reshape(shape).to(dtype), restored.tile, restored.overlap, restored.seam)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import memory
 from ..errors import DivergedError
 from ..restoration.network import MULTIPLE, known_multiple
 from ..restoration.padding import pad
@@ -48,6 +49,7 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
             sums[0] += peak_signal_noise_ratio(restored.clamp(0, 1), clean.to(fabric.device), data_range=1.0)
         else:
             sums[1] += 1
+        memory.release()
     for module in training:
         module.training = True
     total, broken = fabric.all_reduce(sums, reduce_op="sum").tolist()

@@ -1,0 +1,68 @@
+"""In processes of their own: what is kept is kept to the end."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from exda_primitives import memory
+
+BLOCK = 64 * 2**20
+PAGES = BLOCK // 4096
+
+PROGRAM = """
+import resource, torch
+from exda_primitives import memory
+
+def faults_of_ten_blocks():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones({block}, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+print(memory.release(), faults_of_ten_blocks(), memory.keep(), memory.keep())
+for _ in range(20):
+    # glibc keeps up to seven remainders of a size beside its lists, and what borders on them stays apart until then.
+    torch.ones({block}, dtype=torch.uint8)
+print(faults_of_ten_blocks(), resident(), memory.release(), resident())
+"""
+
+
+@pytest.fixture(scope="module")
+def said():
+    if memory._glibc() is None:
+        pytest.skip("there is no glibc here")
+    # Whole pages of the usual size: huge ones are another count.
+    program = PROGRAM.format(block=BLOCK)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_freed_memory_is_used_again(said):
+    released, before, kept, again, after, *_ = said
+    assert (released, kept, again) == ("False", "True", "True")
+    assert int(before) > 9 * PAGES
+    assert int(after) < PAGES
+
+
+def test_release_gives_back_what_is_not_in_use(said):
+    *_, held, released, left = said
+    assert released == "True"
+    assert int(held) - int(left) > 0.9 * PAGES
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    for cached in (memory.keep, memory._glibc):
+        cached.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    try:
+        assert not memory.keep()
+        assert not memory.release()
+    finally:
+        for cached in (memory.keep, memory._glibc):
+            cached.cache_clear()
