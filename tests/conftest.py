@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
+from exda_primitives import memory
 
 from .maps import XCAOnMaps
 
+# Half of the system's time would go into fresh pages.
+memory.keep()
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores.
     torch.set_num_threads(1)
