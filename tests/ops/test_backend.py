@@ -85,7 +85,7 @@ def test_also_decorates(make_attention, make_maps):
 @pytest.fixture
 def plain(make_attention, make_maps):
     """Just an attention and its map."""
-    return make_attention("mdta"), *make_maps("mdta", 1, 6, 3, 2)
+    return make_attention("mdta"), *make_maps("mdta", 1, 6, 6, 5)
 
 
 class TestWhoseItIs:

@@ -6,6 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import exda_primitives as exda
 
 
 def last(module):
@@ -93,7 +97,7 @@ VALUES = pytest.mark.parametrize(
 def prepare(make_attention, make_maps):
     def prepare(family, value="residual", position="before"):
         module = make_attention(family, 6, 2, True, tokens=2, value=value, value_position=position)
-        return module, make_maps(family, 2, 6, 5, 3)
+        return module, make_maps(family, 2, 6, 7, 4)
 
     return prepare
 
@@ -140,3 +144,35 @@ def test_host_projections_are_called(family, prepare):
         getattr(altered, name).register_forward_hook(lambda conv, inputs, output, name=name: called.append(name))
     assert torch.equal(altered(*maps), plain)
     assert sorted(called) == sorted(module.PARTS[1:-1])
+
+
+class Multiplications(TorchDispatchMode):
+    """Counts them; PyTorch's own counter hooks all modules, so that nothing is folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        # The counter has two operations for each of them.
+        self.count += flop_registry.get(func.overloadpacket, lambda *_, **__: 0)(*args, out_val=result) // 2
+        return result
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 3), (4, 4), (7, 3), (12, 12)])
+@pytest.mark.parametrize(("value", "position"), [*VALUES.args[1], ("replace", "before"), ("gelu", "before")])
+@torch.no_grad()
+def test_no_more_multiplications_than_the_printed_formulas(value, position, size, hooked, make_attention, make_maps):
+    """Heads of 8 of 32 channels: of some of these sizes the matrices are cheaper, of others the maps."""
+    module = make_attention("mdta", 32, 4, tokens=1, stride=1, value=value, value_position=position)
+    if hooked:
+        last(module).register_forward_hook(lambda conv, inputs, output: output)
+    maps = make_maps("mdta", 2, 32, *size)
+    counts = {}
+    for name in ("torch", "reference"):
+        with exda.backend(name), Multiplications() as counter:
+            module(*maps)
+        counts[name] = counter.count
+    assert 0 < counts["torch"] <= counts["reference"]

@@ -2,7 +2,8 @@
 
 The blocks ``q k^T``, ``q G^T``, ``G k^T``, ``G G^T`` and the norms give the small matrix
 ``E = A_local + alpha * mean(A_global)``, (c x (c+K)) a head. With ``t = GELU(DWConv(Conv1x1(V)))`` and the last
-convolution of g, W2, ``out = M V + (M W2) t + M_G G + bias`` where ``[M, M_G] = W_out blockdiag(E)``.
+convolution of g, W2, ``out = M V + (M W2) t + M_G G + bias`` where ``[M, M_G] = W_out blockdiag(E)``. A map of few
+pixels costs less without: ``E [V + W2 t; G]`` head by head, then W_out.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from ..layout import to_map, to_tokens
 from ..precision import divisor, widen, without_autocast
 from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerms, ValueTerms
 from ..tokens import in_dtype_of, pool, projection, softmax_over_space, unit_mean, upsample
-from ..value import nonlinear_value
 from .fold import foldable_weight, through_blocks
 from .gram import gram
-from .projection import before_gelu, depthwise, projected, shared
+from .projection import before_gelu, depthwise, projected, shared, unfolded_value
+from .recording import makes_graph
 from .sums import Sum
 
 
@@ -64,17 +65,43 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> 
     g, scale = (None, 1.0) if terms.tokens is None else _token_maps(x, v, terms.tokens)
     with without_autocast(x):
         mixing = _mixing(q, k, g, scale, terms)
-        weight, bias = foldable_weight(terms)
-        left = torch.eye(v.shape[1], device=v.device, dtype=v.dtype) if weight is None else weight
-        left = widen(left)
+    weight, bias = foldable_weight(terms)
+    left = None if weight is None or not _pays(v, value, mixing) else widen(weight)
     if value is None or value.position == "before":
-        out = _before(v, g, left, bias, mixing, value)
-    elif value.branch is None:
-        aggregated = _aggregate(v, g, torch.eye(v.shape[1], device=v.device, dtype=left.dtype), mixing)
-        return nonlinear_value(aggregated.over(v, None), value), False
-    else:
-        out = _after(v, g, left, bias, mixing, value)
-    return out, weight is not None
+        if left is not None:
+            return _before(v, g, left, bias, mixing, value), True
+        return _by_heads(v if value is None else unfolded_value(v, value), g, mixing), False
+    if left is not None:
+        return _after(v, g, left, bias, mixing, value), True
+    return unfolded_value(_by_heads(v, g, mixing), value), False
+
+
+def _pays(v: Tensor, value: ValueTerms | None, mixing: _Mixing) -> bool:
+    """Whether folding W_out takes fewer multiplications than it saves; C fewer of both are compared.
+
+    It costs C C c for each product of W_out, or W1, with E, and C C C for that with W2. On N pixels it saves C c N of
+    ``E V``, which otherwise is taken head by head, and C C N where g(V) alone goes through W_out.
+    """
+    branch = None if value is None else value.branch
+    after = value is not None and value.position == "after"
+    if after and branch is None:
+        # GELU lies between E and W_out.
+        return False
+    if makes_graph():
+        return True
+    channels, pixels, c = v.shape[1], v.shape[2] * v.shape[3], mixing.local.shape[-1]
+    alone = value is not None and value.form == "replace"
+    costs = channels * c * (1 + (after and not alone)) + (0 if branch is None else channels * channels)
+    return pixels * (c + channels * alone) >= costs
+
+
+def _by_heads(v: Tensor, g: Tensor | None, mixing: _Mixing) -> Tensor:
+    """``E [V; G]``, (B, C, H, W)."""
+    size, heads = v.shape[2:], mixing.local.shape[1]
+    out = mixing.local.to(v.dtype) @ _rows(v, heads)
+    if g is not None and mixing.token is not None:
+        out = out + mixing.token.to(v.dtype) @ _rows(g.to(v.dtype), heads)
+    return out.flatten(1, 2).unflatten(2, size)
 
 
 def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import FusedTerms, ValueTerms
+from ..terms import FusedTerms
 from ..tokens import SortedTokens, sorted_tokens
-from ..value import formed, nonlinear_value
-from .projection import after_gelu, before_gelu, projected
+from .projection import projected, unfolded_value
 
 
 def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
@@ -23,7 +22,7 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
     q1, k1, q2, k2, v = projected(x_sorted, terms.qkv).chunk(5, dim=1)
     before = terms.value is not None and terms.value.position == "before"
     if terms.value is not None and before:
-        v = _nonlinear(v, terms.value)
+        v = unfolded_value(v, terms.value)
     dtype = v.dtype
     v, order = v.flatten(2).sort(dim=-1)
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
@@ -32,15 +31,8 @@ def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
         out = _branch(q1, k1, v, order, tokens, BOXES, terms) * _branch(q2, k2, v, order, tokens, INTERLEAVED, terms)
     out = out.unflatten(2, size).to(dtype)
     if terms.value is not None and not before:
-        out = _nonlinear(out, terms.value)
+        out = unfolded_value(out, terms.value)
     return unsort_half(terms.project(out), half_order)
-
-
-def _nonlinear(v: Tensor, value: ValueTerms) -> Tensor:
-    branch = value.branch
-    if branch is None:
-        return nonlinear_value(v, value)
-    return formed(v, value.form, lambda v: after_gelu(before_gelu(v, branch), branch))
 
 
 def _branch(

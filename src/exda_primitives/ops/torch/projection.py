@@ -1,4 +1,4 @@
-"""A 1x1 convolution and the 3x3 depthwise one after it, of which backward keeps the input alone."""
+"""A 1x1 convolution and the 3x3 depthwise one after it, of which backward keeps the input alone; the value of both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import terms
 from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import without_autocast
-from ..terms import Branch, Map, Projection
+from ..terms import Branch, Map, Projection, ValueTerms
+from ..value import formed, nonlinear_value
 from .recording import as_product_takes, recomputes
 
 # Weight and bias of the 1x1 convolution, then of the depthwise one.
@@ -53,6 +54,14 @@ def after_gelu(z: Tensor, branch: Branch) -> Tensor:
         return _after_gelu(z, weight, bias)
     out: Tensor = _AfterGELU.apply(*(as_product_takes(x) for x in (z, weight, bias)))
     return out
+
+
+def unfolded_value(v: Tensor, value: ValueTerms) -> Tensor:
+    """``V'``, (B, C, H, W) -> (B, C, H, W), nothing folded."""
+    branch = value.branch
+    if branch is None:
+        return nonlinear_value(v, value)
+    return formed(v, value.form, lambda v: after_gelu(before_gelu(v, branch), branch))
 
 
 def _weights(projection: Projection) -> Weights | None:

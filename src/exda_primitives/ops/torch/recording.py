@@ -20,13 +20,18 @@ def recomputes(*tensors: Tensor | None) -> bool:
     A compiler decides by itself what to keep, and sees more if it sees plain operations; an exporter wants nothing
     else. Derivatives taken forward keep nothing.
     """
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if torch.compiler.is_compiling() or tracing or torch.onnx.is_in_onnx_export():
+    if makes_graph():
         return False
     # Nothing public tells of a level that has been entered.
     if forward_ad._current_level >= 0:
         return False
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def makes_graph() -> bool:
+    """Whether a compiler, tracer or exporter looks on, whose graph is to be one for all sizes."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return torch.compiler.is_compiling() or bool(tracing) or torch.onnx.is_in_onnx_export()
 
 
 def as_product_takes(x: Tensor) -> Tensor:
