@@ -1,0 +1,119 @@
+"""The figures in README and docs are those that the benchmarks wrote; their code and commands run as they stand."""
+
+import re
+import shlex
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from exda_primitives import models
+from exda_primitives.cli import app
+from exda_primitives.patching import registry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# Written by programs, and compared with what they write elsewhere.
+_GENERATED = {"evidence.md", "recognised.md"}
+PAGES = {
+    path.name: path.read_text()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+    if path.name not in _GENERATED
+}
+TEXT = "\n".join(PAGES.values())
+
+
+@pytest.mark.parametrize("name", ["demo_weights", "cpu_forward", "restore_seam"])
+def test_tables_are_those_of_the_results(name: str) -> None:
+    rows = [
+        line for line in (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().splitlines() if line[:1] == "|"
+    ]
+    assert rows
+    assert [row for row in rows if row not in TEXT] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pictures_and_files_that_are_named_exist(name: str) -> None:
+    folder = ROOT if name in ("README.md", "CONTRIBUTING.md") else ROOT / "docs"
+    links = re.findall(r"\]\((?!http|#)([^)#]+)[^)]*\)", PAGES[name])
+    paths = re.findall(r"`((?:src|benchmarks|adapters|examples|docs)/[\w./-]*)`", PAGES[name])
+    assert [path for path in links if not (folder / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_page_is_found_from_the_first() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f": {path.name}\n" not in navigation] == []
+
+
+def test_what_is_said_of_evidence_is_what_the_evidence_says() -> None:
+    rows = (ROOT / "docs" / "evidence.md").read_text().splitlines()
+    digits = next(row for row in rows if row.startswith("| Non-linear values restore degraded digits"))
+    low, high = (f"{float(each):.1f}" for each in re.findall(r"\+(\d\.\d+) \(", digits))
+    assert f"degraded digits {low} to {high} dB better" in README.replace("\n", " ")
+    equal = next(row for row in rows if row.startswith("| The primitives restore better in equal"))
+    assert "of 8 conditions: 5 not at this budget, 3 refuted" in equal
+    assert "behind in three conditions of eight" in README.replace("\n", " ")
+
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of a few thousand parameters under the names that the pages have, and a registry to throw away."""
+    sizes = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1}
+    whole = models.Restormer
+
+    def made(*arguments: object, **options: object) -> torch.nn.Module:
+        return whole(*arguments, **(options or sizes))
+
+    monkeypatch.setattr(models, "Restormer", made)
+    for name in ("families", "backbones", "architectures"):
+        monkeypatch.setattr(registry, f"_{name}", dict(getattr(registry, f"known_{name}")()))
+
+
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if "```python" in text])
+def test_every_python_block_runs_as_printed(
+    name: str, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = models.PromptIR(num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+    torch.save({"state_dict": {f"net.{name}": each for name, each in network.state_dict().items()}}, "model.ckpt")
+    # One after the other, as they are read: what the first has imported and made, the others use.
+    space: dict[str, object] = {"__name__": "page"}
+    for block in blocks("python", PAGES[name]):
+        exec(compile(block, name, "exec"), space)
+    if name == "adapters.md":
+        assert {"mynet"} <= registry.known_backbones().keys()
+        assert {"myattention"} <= registry.known_families().keys()
+        assert {"net"} <= registry.known_architectures().keys()
+
+
+def test_what_is_installed_is_there_to_be_installed() -> None:
+    lines = re.findall(r"pip install ([^`&\n]*)", TEXT)
+    assert len(lines) > 4
+    extras = metadata("exda_primitives").get_all("Provides-Extra")
+    for line in lines:
+        *options, what = shlex.split(line)
+        assert set(options) <= {"-e"}
+        # From the checkout: the distribution is on no index.
+        found = re.fullmatch(r"\.(?:\[([\w,]+)\])?", what)
+        assert found, line
+        assert set(filter(None, (found[1] or "").split(","))) <= set(extras)
+
+
+def test_every_command_has_the_options_that_are_printed() -> None:
+    text = "\n".join(blocks("bash", TEXT)) + "\n" + "\n".join(re.findall(r"`(exda [^`]*)`", TEXT))
+    lines = [line for line in text.splitlines() if line.startswith("exda ")]
+    assert len(lines) > 8
+    for line in lines:
+        command = typer.main.get_command(app)
+        _, *words = shlex.split(line)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
