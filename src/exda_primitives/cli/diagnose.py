@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .command import command_line
 from .errors import stoppable
 from .names import printable
+from .progress import progress_on
 
 if TYPE_CHECKING:
     from ..diagnostics.experiment import Experiment, Run
@@ -106,14 +106,6 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     # Whether it is there is better known before the training than after.
     matplotlib_figure("diagnose")
     console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
-    )
     path = out / f"diagnose_{experiment.kind}.json"
     beside = [each for each in map(path.with_suffix, (".md", ".png")) if each.exists()]
     if beside and not path.exists():
@@ -124,7 +116,7 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
             f"what was trained is in {path}; the same command goes on there" if path.exists() else "nothing was written"
         )
 
-    with stoppable(said), Progress(*columns, console=console) as progress:
+    with stoppable(said), progress_on(console) as progress:
         task = progress.add_task(experiment.kind, total=1.0)
 
         def on_progress(each: Run, done: float) -> None:

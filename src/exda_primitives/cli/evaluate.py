@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .command import command_line
 from .errors import stoppable
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import opened
+from .progress import progress_on
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -236,15 +236,7 @@ def _network(
 
 @contextmanager
 def _bar(doing: str) -> Iterator[OnCase]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console()) as progress:
+    with progress_on(Console()) as progress:
         task = progress.add_task(doing)
 
         def on_case(case: Case, done: float, total: int) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..files import fingerprint
 from .command import command_line
@@ -17,6 +16,7 @@ from .errors import stoppable
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import opened
+from .progress import progress_on
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -79,15 +79,7 @@ def inspect(
     pictures = _pictures(network, images, degrade, labels_from_folders, size, seed)
     question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
     config = about | _about(images, pictures) | {"device": where.type}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
-    )
-    with stoppable(lambda: "nothing was written"), Progress(*columns, console=console) as progress:
+    with stoppable(lambda: "nothing was written"), progress_on(console) as progress:
         task = progress.add_task("", total=1.0)
         command = command_line()
         result, notes = run(

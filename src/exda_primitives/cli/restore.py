@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .devices import named_device
@@ -17,6 +16,7 @@ from .errors import stoppable
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import print_left_out
+from .progress import progress_on
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -85,14 +85,6 @@ def restore(
     for why, names in work.left_out.items():
         print_left_out(why, names, console)
     results: list[Done | Skipped] = list(work.skipped)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
-    )
     # By bytes: of pictures, that is what the time goes by as far as can be told beforehand.
     sizes = [_size(job) for job in work.jobs]
 
@@ -102,7 +94,7 @@ def restore(
 
     with stoppable(said):
         try:
-            with Progress(*columns, console=console) as progress:
+            with progress_on(console) as progress:
                 task = progress.add_task(_title(work.jobs, 0), total=sum(sizes))
 
                 def on_tile(index: int, done: int, total: int) -> None:
