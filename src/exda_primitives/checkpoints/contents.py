@@ -55,6 +55,20 @@ class Contents:
     wrapping: str | None
     metadata: Mapping[str, str]
 
+    @classmethod
+    def checked(
+        cls, path: Path, tensors: Mapping[str, Tensor], wrapping: str | None, metadata: Mapping[str, str]
+    ) -> Contents:
+        """The same, of tensors that nobody has looked at.
+
+        Raises:
+            CheckpointError: for one that no network has.
+        """
+        for name, tensor in tensors.items():
+            if problem := _problem(tensor):
+                raise CheckpointError(f"{path}: {name} {problem}.")
+        return cls(path, tensors, wrapping, metadata)
+
     @property
     def is_ours(self) -> bool:
         """Whether :func:`exda_primitives.save` wrote it."""
@@ -117,10 +131,7 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> Contents:
     else:
         metadata = {}
         wrapping, tensors = _unwrapped(read_pickle(path), path, param_key)
-    for name, tensor in tensors.items():
-        if problem := _problem(tensor):
-            raise CheckpointError(f"{path}: {name} {problem}.")
-    return Contents(path, tensors, wrapping, metadata)
+    return Contents.checked(path, tensors, wrapping, metadata)
 
 
 def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None, dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoints import load_checkpoint
 from ..checkpoints.contents import Contents, Patterns, read_checkpoint
@@ -159,6 +159,23 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
     lines = [f"{contents.path}: is of no network that is known, by its {len(contents.tensors)} names and shapes:"]
     advice = "what a network does not use can be left out with ignore=, a pattern of names"
     raise CheckpointError("\n  ".join([*lines, *reasons, advice]))
+
+
+def from_state(tensors: Mapping[str, Tensor], source: Path) -> tuple[nn.Module, Identity]:
+    """The network of a state dict, as :func:`create` builds that of a file.
+
+    Args:
+        tensors: the state dict, with whatever prefix, or a LightningModule's.
+        source: of it, for messages.
+
+    Returns:
+        The network in eval mode, and what it is.
+
+    Raises:
+        CheckpointError: as for :func:`create`.
+    """
+    identity = identity_of(Contents.checked(source, tensors, "state_dict", {}))
+    return _from_file(identity, AUTO, {}), identity
 
 
 def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str, Any], bool]:
