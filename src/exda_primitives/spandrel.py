@@ -1,8 +1,10 @@
 """A plug-in for spandrel, and so for the programs that open models with it (chaiNNer, ComfyUI).
 
->>> from exda_primitives import spandrel as exda_spandrel
->>> [support.architecture.name for support in exda_spandrel.install(ignore_duplicates=True)]
-['ExDA']
+>>> import spandrel
+>>> from exda_primitives.spandrel import install
+>>> added = install(ignore_duplicates=True)
+>>> "ExDA" in spandrel.MAIN_REGISTRY
+True
 """
 
 from __future__ import annotations

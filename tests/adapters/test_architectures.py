@@ -32,7 +32,7 @@ TOY = exda.Architecture("toy", Toy, infer, {"toy": {}, "toy-wide": {"dim": 16, "
 
 def test_it_is_listed_built_and_told_from_a_checkpoint(tmp_path: Path) -> None:
     exda.register_adapter(TOY)
-    assert exda.models.list()[-2:] == ["toy", "toy-wide"]
+    assert exda.models.list_models()[-2:] == ["toy", "toy-wide"]
     wide = exda.models.create("toy-wide")
     assert (wide.attn.qkv.in_channels, wide.attn.num_heads) == (16, 4)
     torch.save({"params": wide.state_dict()}, tmp_path / "wide.pth")
@@ -58,4 +58,4 @@ def test_a_name_that_is_taken() -> None:
 
 
 def test_ours_are_known_before_anything_is_imported_by_hand() -> None:
-    assert "promptir" in run(sys.executable, "-c", "import exda_primitives as exda; print(exda.models.list())")
+    assert "promptir" in run(sys.executable, "-c", "import exda_primitives as exda; print(exda.models.list_models())")

@@ -175,9 +175,9 @@ def test_histoformer_by_name_is_the_published_one() -> None:
 
 
 def test_list_names_what_create_takes() -> None:
-    assert {"restormer", "promptir", "adair", "histoformer", "amir", "exda-base"} <= set(exda.models.list())
+    assert {"restormer", "promptir", "adair", "histoformer", "amir", "exda-base"} <= set(exda.models.list_models())
     with torch.device("meta"):
-        for name in exda.models.list():
+        for name in exda.models.list_models():
             assert isinstance(create(name), nn.Module)
 
 

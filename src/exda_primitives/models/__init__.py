@@ -2,8 +2,7 @@
 
 from .adair import AdaIR
 from .amir import AMIR
-from .catalog import Identity, create, identify
-from .catalog import names as list
+from .catalog import Identity, create, identify, list_models
 from .exda import ExDA
 from .histoformer import Histoformer
 from .moceir import MoCEIR
@@ -21,5 +20,5 @@ __all__ = [
     "Restormer",
     "create",
     "identify",
-    "list",
+    "list_models",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -49,9 +50,19 @@ class Identity:
     contents: Contents
 
 
-def names() -> list[str]:
-    """What :func:`create` builds by name."""
-    return [name for each in known_architectures().values() for name in (each.published or (each.name,))]
+def list_models(pattern: str = "*") -> list[str]:
+    """The names by which :func:`create` builds networks.
+
+    Args:
+        pattern: of names, as of files: ``"*ir"``.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> exda.models.list_models("exda-*")
+        ['exda-base', 'exda-small', 'exda-tiny']
+    """
+    names = [name for each in known_architectures().values() for name in (each.published or (each.name,))]
+    return fnmatch.filter(names, pattern)
 
 
 def create(
@@ -69,7 +80,7 @@ def create(
     many configurations.
 
     Args:
-        name: one of :func:`names`, or ``"auto"``: whichever network the checkpoint is of. With a checkpoint, an
+        name: one of :func:`list_models`, or ``"auto"``: whichever network the checkpoint is of. With a checkpoint, an
             architecture's name (``"restormer"``) stands for the configuration in the file, that of a published
             configuration (``"exda-tiny"``) for that very one.
         checkpoint: as for :func:`exda_primitives.load_checkpoint`, or what :func:`exda_primitives.save` wrote with
@@ -222,6 +233,6 @@ def _from_file(identity: Identity, name: str, arguments: Mapping[str, Any]) -> n
 def _unknown(name: str) -> str:
     if name == AUTO:
         return f"models.create({AUTO!r}): needs a checkpoint to tell which network is meant."
-    close = get_close_matches(name, names(), n=1)
+    close = get_close_matches(name, list_models(), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"models.create({name!r}): there is no such network.{hint} Known are {', '.join(names())}."
+    return f"models.create({name!r}): there is no such network.{hint} Known are {', '.join(list_models())}."

@@ -23,7 +23,7 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        name: one of ``exda.models.list()``, or ``"auto"`` for that of ``checkpoint``.
+        name: one of ``exda.models.list_models()``, or ``"auto"`` for that of ``checkpoint``.
         arguments: of its constructor.
         checkpoint: of any format that ``exda.models.create`` reads, to start from; None for random weights.
     """
