@@ -15,6 +15,12 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    """Triton's interpreter on the CPU stands for a GPU."""
+    monkeypatch.setattr(kernels, "computes_steps", lambda device: "triton")
+
+
 @pytest.fixture
 def ran(monkeypatch):
     """Names of the functions that were computed by kernels."""
@@ -28,8 +34,8 @@ def ran_as_formulas(monkeypatch):
     return _noting(
         monkeypatch,
         {
-            "attention_step": lambda x, n, terms: x + concat_free.mdta(norm(x, n), terms),
-            "gated_step": lambda x, n, terms: x + reference.step.gated(norm(x, n), terms),
+            "attention_step": lambda x, n, terms, like=None: x + concat_free.mdta(norm(x, n), terms),
+            "gated_step": lambda x, n, terms, like=None: x + reference.step.gated(norm(x, n), terms),
             "normalise": norm,
         },
     )

@@ -29,7 +29,7 @@ def started(dtype, bias, patched):
     found = []
     for step in model[0]._steps:
         with Launches() as launches:
-            x = step(model[0], x)
+            x = step(model[0], x, x)
         assert launches.waits == []
         found.append(dict(launches.kernels))
     return found

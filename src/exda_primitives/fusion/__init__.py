@@ -1,4 +1,4 @@
-"""Transformer blocks computed as fused kernels: found in a model, put in place, taken out, and reported on."""
+"""Transformer blocks computed in few passes: found in a model, put in place, taken out, and reported on."""
 
 from .backends import BackendReport, Computed, backend_report
 from .fuse import fuse, unfuse

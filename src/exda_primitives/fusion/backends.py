@@ -1,4 +1,4 @@
-"""Which implementation computes which part of a model, and why not the kernels."""
+"""Which implementation computes which part of a model, and why not a fused one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..ops import kernels
 from ..ops.chosen import BackendName
 from ..ops.dispatch import current_backend, fuses
 from ..patching.wrappers import unwrap
@@ -24,8 +25,9 @@ class Computed:
     Attributes:
         name: of the attention, or of the fused block and the function of its step, in the model.
         what: class of the attention, or kind of the step.
-        backend: ``"reference"``, ``"torch"`` or ``"triton"``; ``"modules"`` where a fused block calls its children.
-        reason: why it is not ``"triton"``; None where it is.
+        backend: of an attention ``"reference"``, ``"torch"`` or ``"triton"``; of a step of a fused block ``"triton"``
+            on a GPU, ``"cpu"`` on a CPU, and ``"modules"`` where the block calls its children.
+        reason: why it is none of the fused ones, ``"triton"`` and ``"cpu"``; None where it is.
     """
 
     name: str
@@ -92,13 +94,14 @@ def _parts(model: nn.Module, height: int, width: int) -> Iterator[Computed]:
     in_steps: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, FusedBlock):
+            fused = kernels.computes_steps(next(module.parameters()).device)
             for step, found in module.obstacles(height, width):
                 obstacle = found if fuses() else f"the backend is {current_backend()!r}"
                 function = part_of(module, step.function)
                 if step.covers_function and obstacle is None:
                     in_steps.add(id(function))
                 full_name = f"{name}.{step.function}" if name else step.function
-                yield Computed(full_name, f"step: {step.kind}", "modules" if obstacle else "triton", obstacle)
+                yield Computed(full_name, f"step: {step.kind}", "modules" if obstacle else fused, obstacle)
         elif isinstance(module, ExDAModule) and id(module) not in in_steps:
             yield _of_attention(name, module, height, width)
 

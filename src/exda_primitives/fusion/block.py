@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..ops.cpu.layout import in_layout
 from ..primitives.standin import StandIn
 from ..primitives.tracing import is_symbolic
 from .portrait import difference, portrait
@@ -11,7 +12,7 @@ from .steps import Step
 
 
 class FusedBlock(StandIn):
-    """A transformer block that takes each of its steps as few kernels, where these apply.
+    """A transformer block that computes each of its steps in few passes, where it can.
 
     It has the block's children under their names, so that state dicts, ``patch`` and ``unpatch`` see no difference.
     Under the backends ``"reference"`` and ``"torch"`` it calls the children, as the block itself does; where something
@@ -37,9 +38,10 @@ class FusedBlock(StandIn):
             (host,) = self._host
             self._bring_up_to_date(host)
             return host.forward(x)
+        out = x
         for step in self._steps:
-            x = step(self, x)
-        return x
+            out = step(self, out, x, step is self._steps[-1])
+        return in_layout(out, x)
 
     def release(self) -> nn.Module:
         """The block, as :meth:`StandIn.release` gives it back."""

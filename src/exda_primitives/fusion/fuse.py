@@ -13,16 +13,20 @@ from .report import FusedMatch, FusedStep, FusionReport
 
 
 def fuse(model: nn.Module) -> FusionReport:
-    """Computes every recognised transformer block of ``model`` by fused kernels, in place.
+    """Computes every recognised transformer block of ``model`` in few passes over its maps, in place.
 
     A block is any module, whatever its class, that holds a known attention (the host's or ExDA's) and computes
     ``x = x + function(norm(x))`` once or several times and nothing else, by layer normalisations over the channels.
     That is found by the order in which it calls its children, and proven on a randomised copy in float64. Of each
-    step, norm, function and sum become few kernels where the function is Restormer's attention or its gated
+    step, norm, function and sum become few passes where the function is Restormer's attention or its gated
     feed-forward; of any other function (Histoformer's, whose sorts make it what it is) the norm alone.
 
-    The kernels need a CUDA GPU of compute capability 8.0 or newer and Triton; elsewhere, and for parts with hooks, the
-    block's own modules compute, see :func:`backend_report`. All parameters keep their objects and names; patching,
+    On CUDA GPUs of compute capability 8.0 and newer, Triton kernels do that. On a CPU, PyTorch's own operators do, in
+    float32 and float64: pixel by pixel (``channels_last``), a strip of rows at a time, so that no map between a step's
+    input and output exists as a whole; in training as a whole, with the same algebra. Elsewhere, for parts with hooks,
+    and on the CPU in half precision, under autocast and while the model is compiled, traced or exported, the block's
+    own modules compute, see :func:`backend_report`. The output lies as the input does, contiguous or ``channels_last``;
+    an input that is ``channels_last`` saves copies on the CPU. All parameters keep their objects and names; patching,
     unpatching, loading and training go on as before. For inference, fuse last and compile or capture the fused model.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..ops import dispatch, kernels
 from ..ops.bare import does_more
+from ..ops.cpu.layout import in_layout
 from ..ops.terms import FusedTerms, GatedTerms, NormTerms
 from ..primitives import ExDAAttention
 from ..primitives.fused import fused_terms
@@ -70,12 +71,20 @@ class Step:
     covers_function: ClassVar[bool] = False
     """Whether kernels compute the function as well."""
 
-    def __call__(self, block: nn.Module, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+    def __call__(self, block: nn.Module, x: Tensor, given: Tensor, last: bool = True) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W).
+
+        Args:
+            block: of which this is a step.
+            x: output of the step before.
+            given: to the block; modules, and whoever calls the block, get maps in its layout.
+            last: whether it is the block's last step.
+        """
         norm, function = part_of(block, self.norm), part_of(block, self.function)
         if not dispatch.fuses() or self.obstacle(block, x):
+            x = in_layout(x, given)
             return x + function(norm(x))
-        return self._on_kernels(x, self.form.terms(norm), function)
+        return self._on_kernels(x, self.form.terms(norm), function, given if last else None)
 
     def obstacle(self, block: nn.Module, x: Tensor) -> str | None:
         """Why kernels cannot compute this step; None if they can."""
@@ -87,7 +96,7 @@ class Step:
     def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
         return kernels.step_obstacle(x, norm, None)
 
-    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module) -> Tensor:
+    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module, like: Tensor | None) -> Tensor:
         return x + function(kernels.normalise(x, norm))
 
 
@@ -115,8 +124,8 @@ class AttentionStep(Step):
             return changed
         return kernels.step_obstacle(x, norm, self._terms(function))
 
-    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module) -> Tensor:
-        return kernels.attention_step(x, norm, self._terms(function))
+    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module, like: Tensor | None) -> Tensor:
+        return kernels.attention_step(x, norm, self._terms(function), like)
 
     def _terms(self, attention: nn.Module) -> FusedTerms:
         return attention.terms() if isinstance(attention, ExDAAttention) else fused_terms(attention, dict(self.parts))
@@ -141,8 +150,8 @@ class GatedStep(Step):
             return changed
         return kernels.step_obstacle(x, norm, self._terms(function))
 
-    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module) -> Tensor:
-        return kernels.gated_step(x, norm, self._terms(function))
+    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module, like: Tensor | None) -> Tensor:
+        return kernels.gated_step(x, norm, self._terms(function), like)
 
     def _terms(self, feed_forward: nn.Module) -> GatedTerms:
         return GatedTerms(*(getattr(feed_forward, name) for name in self.convolutions))

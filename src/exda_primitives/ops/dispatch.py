@@ -52,7 +52,8 @@ def backend(name: BackendName) -> Iterator[None]:
         name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
             on kernels for CUDA GPUs of compute capability 8.0 and newer, and as ``"torch"`` wherever they do not
             apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs. Blocks that
-            :func:`exda_primitives.fuse` put in place use the kernels under ``"auto"`` as well.
+            :func:`exda_primitives.fuse` put in place are fused under ``"auto"`` as well, on a CPU by PyTorch's own
+            operations; under ``"triton"`` they are by kernels alone.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
@@ -87,7 +88,7 @@ def current_backend() -> BackendName:
 
 
 def fuses() -> bool:
-    """Whether fused blocks may use the kernels."""
+    """Whether fused blocks may compute their steps otherwise than by their modules."""
     return current_backend() in ("auto", "triton")
 
 

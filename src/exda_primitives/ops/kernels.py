@@ -1,17 +1,21 @@
-"""The Triton kernels where they apply, and the concat-free functions where they do not."""
+"""The Triton kernels where they apply, and the concat-free functions where they do not; residual steps by device."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Literal
 
+import torch
 from torch import Tensor
 
+from . import chosen, cpu
 from . import torch as concat_free
 from .terms import CrossTerms, FusedTerms, GatedTerms, NormTerms
 from .torch import histogram, xca
 
 __all__ = [
     "attention_step",
+    "computes_steps",
     "cross",
     "cross_obstacle",
     "gated_step",
@@ -63,14 +67,21 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     return triton.cross(x, y, terms)
 
 
+def computes_steps(device: torch.device) -> Literal["cpu", "triton"]:
+    """What computes residual steps of maps on a device, as far as it can."""
+    return "cpu" if device.type == "cpu" and chosen.current == "auto" else "triton"
+
+
 def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
-    """Why the kernels cannot compute a residual step ``x + function(norm(x))``; None if they can.
+    """Why no kernels can compute a residual step ``x + function(norm(x))``; None if they can.
 
     Args:
         x: (B, C, H, W).
         norm: layer normalisation over the channels.
         function: an attention, a gated feed-forward, or None where a module computes it and the kernels the norm alone.
     """
+    if computes_steps(x.device) == "cpu":
+        return cpu.step_obstacle(x, norm, function)
     if _MISSING:
         return _MISSING
     from . import triton  # noqa: PLC0415
@@ -78,15 +89,33 @@ def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms 
     return triton.step_obstacle(x, norm, function)
 
 
-def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
-    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
+def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor | None = None) -> Tensor:
+    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`.
+
+    Args:
+        x: (B, C, H, W).
+        norm: of the step.
+        terms: of its function.
+        like: on the CPU, what the output lies like, contiguous or channels_last; None for what the next step takes.
+    """
+    if computes_steps(x.device) == "cpu":
+        return cpu.attention_step(x, norm, terms, like)
     from . import triton  # noqa: PLC0415
 
     return triton.attention_step(x, norm, terms)
 
 
-def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
-    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
+def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | None = None) -> Tensor:
+    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`.
+
+    Args:
+        x: (B, C, H, W).
+        norm: of the step.
+        terms: of its function.
+        like: on the CPU, what the output lies like, contiguous or channels_last; None for what the next step takes.
+    """
+    if computes_steps(x.device) == "cpu":
+        return cpu.gated_step(x, norm, terms, like)
     from . import triton  # noqa: PLC0415
 
     return triton.gated_step(x, norm, terms)

@@ -53,8 +53,8 @@ def test_blocks_are_right(ran: Ran) -> None:
 
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_kernel_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
-    monkeypatch.setattr(kernels, "attention_step", lambda x, norm, terms: x * factor)
-    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms: x)
+    monkeypatch.setattr(kernels, "attention_step", lambda x, norm, terms, like: x * factor)
+    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms, like: x)
     first, second, total = ran("correct --precisions float32")
     assert (first["ok"], second["ok"]) == (False, False)
     assert (total["right"], total["not_right"]) == (0, 2)
@@ -80,7 +80,7 @@ def test_gradients(ran: Ran) -> None:
 def test_a_wrong_gradient_that_a_large_one_hides_shows(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
-    def step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
+    def step(x: Tensor, norm: NormTerms, terms: FusedTerms, _: Tensor | None) -> Tensor:
         def altered(gradient: Tensor) -> Tensor:
             return gradient * factor
 
@@ -88,15 +88,15 @@ def test_a_wrong_gradient_that_a_large_one_hides_shows(
         return x + mdta(normalised(x, norm), terms)
 
     monkeypatch.setattr(kernels, "attention_step", step)
-    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms: x + gated(normalised(x, norm), terms))
+    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms, like: x + gated(normalised(x, norm), terms))
     (row,) = ran("gradients --precisions float32")
     assert (row["ok"], row["wrong"]) == (False, ["0.attn.temperature"])
     assert next(iter(row["worst"])) == "0.attn.temperature"
 
 
 def test_what_has_no_gradient_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "attention_step", lambda x, norm, terms: x)
-    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms: x)
+    monkeypatch.setattr(kernels, "attention_step", lambda x, norm, terms, like: x)
+    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms, like: x)
     # Parameters that nothing depends on: PyTorch's error is a row.
     assert kinds(ran("gradients --precisions float32")) == ["error"]
 

@@ -18,13 +18,13 @@ from ..precision import divisor, widen, without_autocast
 from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerms, ValueTerms
 from ..tokens import in_dtype_of, pool, projection, softmax_over_space, unit_mean, upsample
 from .fold import foldable_weight, through_blocks
-from .gram import gram
+from .gram import Gram, gram
 from .projection import before_gelu, depthwise, projected, shared, unfolded_value
 from .recording import makes_graph
 from .sums import Sum
 
 
-class _Mixing(NamedTuple):
+class Mixing(NamedTuple):
     """E of every head in the accumulation dtype: onto the channels (B, h, c, c), onto the tokens (B, h, c, K)."""
 
     local: Tensor
@@ -76,7 +76,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> 
     return unfolded_value(_by_heads(v, g, mixing), value), False
 
 
-def _pays(v: Tensor, value: ValueTerms | None, mixing: _Mixing) -> bool:
+def _pays(v: Tensor, value: ValueTerms | None, mixing: Mixing) -> bool:
     """Whether folding W_out takes fewer multiplications than it saves; C fewer of both are compared.
 
     It costs C C c for each product of W_out, or W1, with E, and C C C for that with W2. On N pixels it saves C c N of
@@ -95,7 +95,7 @@ def _pays(v: Tensor, value: ValueTerms | None, mixing: _Mixing) -> bool:
     return pixels * (c + channels * alone) >= costs
 
 
-def _by_heads(v: Tensor, g: Tensor | None, mixing: _Mixing) -> Tensor:
+def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
     """``E [V; G]``, (B, C, H, W)."""
     size, heads = v.shape[2:], mixing.local.shape[1]
     out = mixing.local.to(v.dtype) @ _rows(v, heads)
@@ -115,7 +115,7 @@ def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float
 
 
 def _before(
-    v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: _Mixing, value: ValueTerms | None
+    v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: Mixing, value: ValueTerms | None
 ) -> Tensor:
     matrix = through_blocks(left, mixing.local)
     total = Sum()
@@ -133,9 +133,7 @@ def _before(
     return total.over(v, bias)
 
 
-def _after(
-    v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: _Mixing, value: ValueTerms
-) -> Tensor:
+def _after(v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: Mixing, value: ValueTerms) -> Tensor:
     assert value.branch is not None
     branch = value.branch
     u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).over(v, branch.in_bias)
@@ -147,7 +145,7 @@ def _after(
     return total.over(v, bias)
 
 
-def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Sum:
+def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: Mixing) -> Sum:
     total = Sum()
     total.add(through_blocks(left, mixing.local), v)
     if g is not None and mixing.token is not None:
@@ -155,17 +153,27 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: _Mixing) -> Su
     return total
 
 
-def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float | Tensor, terms: ChannelTerms) -> _Mixing:
+def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float | Tensor, terms: ChannelTerms) -> Mixing:
     """E of maps q, k and tokens g, whose use as values still needs the factor ``scale``."""
+    heads = terms.temperature.shape[-3]
+    return mixing_of(gram(_rows(q, heads), _rows(k, heads), None if g is None else _rows(g, heads)), scale, terms)
+
+
+def mixing_of(found: Gram, scale: float | Tensor, terms: ChannelTerms) -> Mixing:
+    """E of products and norms; not under autocast.
+
+    Args:
+        found: of q, k and tokens.
+        scale: factor that the tokens' use as values still needs.
+        terms: of the attention.
+    """
     temperature = widen(terms.temperature)
-    heads = temperature.shape[-3]
-    found = gram(_rows(q, heads), _rows(k, heads), None if g is None else _rows(g, heads))
     q_norms, k_norms = divisor(found.q_norms), divisor(found.k_norms)
     logits = temperature * _cosines(found.qk, q_norms, k_norms)
     local = logits.softmax(-1)
     tokens = terms.tokens
     if tokens is None or found.g_norms is None:
-        return _Mixing(local, None)
+        return Mixing(local, None)
     assert found.qg is not None
     assert found.gk is not None
     assert found.gg is not None
@@ -180,7 +188,7 @@ def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float | Tensor, terms
     own = widen(tokens.alpha) * own
     c = logits.shape[-1]
     from_tokens = gate * mass * token_logits.softmax(-1) + own[..., c:]
-    return _Mixing((1 - gate * mass) * local + own[..., :c], scale * from_tokens)
+    return Mixing((1 - gate * mass) * local + own[..., :c], scale * from_tokens)
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:

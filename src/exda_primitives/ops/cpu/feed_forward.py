@@ -1,0 +1,47 @@
+"""Restormer's gated feed-forward as a residual step."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..bare import is_bare
+from ..terms import GatedTerms, NormTerms
+from ..torch.recording import recomputes
+from .layers import EVERYTHING, Pair, convolved, gelu, normalised, pairs, pointwise, widened
+from .layout import add_into, channels_last, empty
+from .strips import strips
+
+# oneDNN's depthwise convolution takes twice as long for channels that do not fill its vectors.
+_LANES = 16
+
+
+def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | None = None) -> Tensor:
+    """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))``, (B, C, H, W) -> (B, C, H, W).
+
+    The output is contiguous or channels_last as ``like`` is; channels_last without it, and where autograd records.
+    """
+    first, second, last = terms
+    assert is_bare(last)
+    x = channels_last(x)
+    hidden = last.weight.shape[1]
+    gate, value = pairs(first, second, 2)
+    if recomputes(x, *norm[:2], *gate, *value, last.weight, last.bias):
+        n = normalised(x, norm)
+        return x + pointwise(_gated(n, gate, value, EVERYTHING), last.weight, last.bias)
+    wide = -(-hidden // _LANES) * _LANES
+    if x[:, 0].numel() < _LANES * hidden:
+        # For so few pixels, copying the weights would take longer.
+        wide = hidden
+    gate, value = widened(gate, wide), widened(value, wide)
+    weight = F.pad(last.weight, (0, 0, 0, 0, 0, wide - hidden)) if wide > hidden else last.weight
+    out = empty(x, like)
+    for strip in strips(x, 2 * wide):
+        images, rows = strip.images, strip.rows()
+        gated = _gated(normalised(x[images, :, strip.rows(1)], norm), gate, value, strip.within(1))
+        add_into(out[images, :, rows], x[images, :, rows], pointwise(gated, weight, last.bias))
+    return out
+
+
+def _gated(n: Tensor, gate: Pair, value: Pair, rows: slice) -> Tensor:
+    return gelu(convolved(n, gate, rows)) * convolved(n, value, rows)

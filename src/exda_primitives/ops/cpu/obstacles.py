@@ -1,0 +1,98 @@
+"""When a residual step can be computed on the CPU by other means than its modules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from ..bare import is_depthwise, is_pointwise
+from ..terms import FusedTerms, GatedTerms, NormTerms
+
+_DTYPES = (torch.float32, torch.float64)
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
+    """Why the step cannot be computed here, ``function`` None standing for a module; None if it can."""
+    if function is None:
+        return "on the CPU, the norm by itself gains nothing"
+    obstacle = _map_obstacle(x)
+    if obstacle is None and isinstance(function, FusedTerms):
+        obstacle = _attention_obstacle(function)
+    elif obstacle is None and isinstance(function, GatedTerms):
+        obstacle = _gated_obstacle(function)
+    return obstacle or _parameter_obstacle(x, parameters(norm, function))
+
+
+def parameters(norm: NormTerms, function: FusedTerms | GatedTerms) -> list[Tensor]:
+    """All that a step reads."""
+    layers: tuple[object, ...] = ()
+    found: list[Tensor | None] = [norm.weight, norm.bias]
+    if isinstance(function, GatedTerms):
+        layers = function
+    else:
+        layers = *function.qkv, function.project
+        found.append(function.temperature)
+        if function.value is not None and function.value.branch is not None:
+            found += function.value.branch
+        if function.tokens is not None:
+            found += [function.tokens.weight, function.tokens.alpha, function.tokens.gate]
+    found += [each for layer in layers if isinstance(layer, nn.Conv2d) for each in (layer.weight, layer.bias)]
+    return [each for each in found if each is not None]
+
+
+def transformed(x: Tensor) -> str | None:
+    """Why ``x`` is more than numbers, or none: what makes a graph, or another function, of the model; None if not."""
+    # Asked first: the rest is not for compilers.
+    if torch.compiler.is_compiling():
+        return "the model is compiled or exported"
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing or torch.onnx.is_in_onnx_export() or type(x) not in _PLAIN:
+        return "the model is traced or exported"
+    # Nothing public tells of either kind of level.
+    if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
+        return "torch.func transforms the model"
+    return None
+
+
+def _map_obstacle(x: Tensor) -> str | None:
+    if obstacle := transformed(x):
+        return obstacle
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return "PyTorch's oneDNN is missing or switched off"
+    if x.dim() != 4 or 0 in x.shape:
+        return f"x is {tuple(x.shape)}; expected (B, C, H, W), none of them 0"
+    if x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
+        found = "autocast is on" if x.dtype in _DTYPES else f"the dtype is {x.dtype}"
+        return f"{found}; on the CPU, steps are fused in {' and '.join(map(str, _DTYPES))}"
+    return None
+
+
+def _attention_obstacle(terms: FusedTerms) -> str | None:
+    if terms.value is not None and terms.value.position == "after":
+        return "the value comes after the aggregation, which is not fused on the CPU"
+    for name, primitive in (("value", terms.value), ("tokens", terms.tokens)):
+        if primitive is not None and primitive.whole is not None:
+            return f"the {name} has to be called: a part is hooked, wrapped, parametrised or exchanged"
+    if not (is_pointwise(terms.qkv.pointwise) and is_depthwise(terms.qkv.depthwise) and is_pointwise(terms.project)):
+        return "a projection is more than a convolution, or another one than usual, and has to be called"
+    return None
+
+
+def _gated_obstacle(terms: GatedTerms) -> str | None:
+    first, second, last = terms
+    if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
+        return "a convolution of the feed-forward is more than that, or another one than usual, and has to be called"
+    return None
+
+
+def _parameter_obstacle(x: Tensor, parameters: list[Tensor]) -> str | None:
+    for each in parameters:
+        if each.device != x.device:
+            return f"x is on {x.device}, a parameter on {each.device}"
+        if each.dtype is not x.dtype:
+            return f"the map is {x.dtype}, a parameter is {each.dtype}"
+        if type(each) not in _PLAIN:
+            return f"a parameter is a {type(each).__name__}, which has operations of its own"
+    return None

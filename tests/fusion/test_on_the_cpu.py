@@ -1,0 +1,329 @@
+"""Fused blocks as they are computed on a CPU: as exact as the block's own modules, and seen by nobody but the clock."""
+
+import copy
+import math
+from functools import partial
+
+import pytest
+import torch
+from tests.ops.test_agreement import CASES
+from tests.patching.hosts import MDTA
+from torch import nn
+from torch.func import functional_call, jvp, vmap
+
+import exda_primitives as exda
+from exda_primitives.ops.cpu import strips
+
+from .blocks import BiasFree, Block, FeedForward, Histogram, NoParameters, WithBias, feature, small, trained, two_blocks
+
+BOTH_STEPS = ["attention_step", "gated_step"]
+BEFORE = [case for case in CASES if case.position == "before"]
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu():
+    """Not here."""
+
+
+@pytest.fixture
+def _short_strips(monkeypatch):
+    """Of a row or a few, or of a few whole images where these are as small."""
+    monkeypatch.setattr(strips, "_BYTES", 8000)
+
+
+def fused(*blocks, patched=False, dtype=torch.float32):
+    model = nn.Sequential(*(blocks or (small(),)))
+    if patched:
+        trained(model)
+    exda.fuse(model.to(dtype))
+    return model
+
+
+def randomised(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+def of_case(case, norm):
+    """A block with the case's attention, and its input, in float64."""
+    dim = case.heads * case.channels
+    host = Block(partial(norm, dim), partial(MDTA, dim, case.heads, case.bias), partial(FeedForward, dim, 3, case.bias))
+    model = nn.Sequential(host)
+    exda.patch(model, exda.ExDAConfig(**case.options, init="paper"))
+    return randomised(model).double(), feature(case.height, case.width, case.batch, torch.float64, dim)
+
+
+@pytest.mark.usefixtures("_short_strips")
+@pytest.mark.parametrize("case", BEFORE, ids=str)
+@torch.no_grad()
+def test_float64(case, ran):
+    model, x = of_case(case, BiasFree if case.bias else WithBias)
+    with exda.backend("reference"):
+        expected = model(x)
+    exda.fuse(model)
+    torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+    assert ran == BOTH_STEPS
+
+
+@pytest.mark.parametrize("case", BEFORE, ids=str)
+def test_gradients(case, ran, differentiate, relative_errors):
+    model, x = of_case(case, BiasFree if case.bias else WithBias)
+    expected = differentiate(model, (x,), "reference")
+    exda.fuse(model)
+    errors = relative_errors(differentiate(model, (x,), "auto"), expected)
+    assert ran == BOTH_STEPS
+    assert max(errors.values()) < 1e-12, errors
+
+
+@pytest.mark.parametrize("norm", [WithBias, BiasFree, lambda _: NoParameters(), lambda _: NoParameters(False)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.usefixtures("_short_strips")
+def test_no_further_off_than_the_modules(norm, bias, patched, ran, differentiate, relative_errors):
+    # Distances from float64 of outputs and gradients in float32: of the fused block, and of the block's own modules.
+    dim = 16
+    host = Block(partial(norm, dim), partial(MDTA, dim, bias=bias), partial(FeedForward, dim, 21, bias))
+    model, x = nn.Sequential(host), feature(17, 33, 2, dim=dim)
+    if patched:
+        trained(model)
+    expected = differentiate(copy.deepcopy(model).double(), (x.double(),), "reference")
+    by_modules = relative_errors(differentiate(model, (x,), "torch"), expected)
+    exda.fuse(model)
+    by_strips = relative_errors({"output": model.requires_grad_(False)(x)}, {"output": expected["output"]})
+    as_a_whole = relative_errors(differentiate(model.requires_grad_(), (x,), "auto"), expected)
+    assert ran == 2 * BOTH_STEPS
+    assert by_strips["output"] < 1.5 * by_modules["output"]
+    # Of 12 blocks, that of all gradients together was 0.98 to 1.51 times the modules'; each is a few roundings.
+    assert math.hypot(*as_a_whole.values()) < 2 * math.hypot(*by_modules.values())
+
+
+class TestLayouts:
+    """What a block gives lies as its input does: hosts ``view`` it."""
+
+    @pytest.mark.usefixtures("_short_strips")
+    @torch.no_grad()
+    def test_of_the_output(self, ran):
+        model, x = fused(dtype=torch.float64), feature(9, 7, 2, torch.float64)
+        expected = model(x)
+        assert expected.is_contiguous()
+        found = model(x.to(memory_format=torch.channels_last))
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        larger = x.new_zeros(4, 6, 12, 9)
+        larger[::2, 1:5, 3:, 1:8] = x
+        found = model(larger[::2, 1:5, 3:, 1:8])
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        assert ran == 3 * BOTH_STEPS
+
+    @torch.no_grad()
+    def test_what_modules_get_in_between(self, ran):
+        class Viewing(FeedForward):
+            def forward(self, x):
+                return super().forward(x.view(*x.shape[:2], -1).view(x.shape))
+
+        model = fused(Block(ffn=Viewing))
+        model[0].ffn.register_forward_hook(lambda *_: None)
+        assert model(torch.randn(1, 8, 5, 6)).is_contiguous()
+        assert ran == ["attention_step"]
+
+    @torch.no_grad()
+    def test_of_the_weights(self, ran):
+        model, x = fused(dtype=torch.float64), feature(dtype=torch.float64)
+        expected = model(x)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.mT.contiguous().mT if parameter.ndim == 2 else parameter.data.clone()
+        for layer in (model[0].attn.qkv, model[0].ffn.project_out):
+            layer.weight.data = layer.weight.data.transpose(0, 1).contiguous().transpose(0, 1)
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model.float()(x.float()).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_short_strips")
+@torch.no_grad()
+def test_the_input_stays_as_it_is_and_so_do_the_bits():
+    model = fused(patched=True)
+    for x in (feature(9, 8), feature(9, 8).to(memory_format=torch.channels_last)):
+        before = x.clone()
+        assert torch.equal(model(x), model(x))
+        assert torch.equal(x, before)
+
+
+@torch.no_grad()
+def test_rows_of_zeros_have_no_direction():
+    model = fused(dtype=torch.float64, patched=True)
+    model[0].attn.qkv.weight[:4] = 0
+    x = feature(dtype=torch.float64)
+    with exda.backend("reference"):
+        expected = model(x)
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+    model.requires_grad_()
+    with torch.enable_grad():
+        model(x).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_second_derivatives():
+    model, x = fused(patched=True, dtype=torch.float64), feature(3, 4, 1, torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(model, (x,), fast_mode=True)
+
+
+@torch.no_grad()
+def test_an_empty_batch(ran):
+    model = fused()
+    with exda.backend("torch"):
+        expected = model(feature(batch=0)).shape
+    assert model(feature(batch=0)).shape == expected
+    assert ran == []
+
+
+class TestChosen:
+    """By the device, the backend and what the step's parts have become."""
+
+    def said(self, model):
+        parts = [part for part in exda.backend_report(model).parts if part.what.startswith("step")]
+        return {part.name: (part.backend, part.reason) for part in parts}
+
+    @pytest.mark.parametrize("patched", [False, True])
+    @torch.no_grad()
+    def test_where_all_is_well(self, patched, ran):
+        model = fused(patched=patched)
+        assert self.said(model) == {"0.attn": ("cpu", None), "0.ffn": ("cpu", None)}
+        model(feature())
+        assert ran == BOTH_STEPS
+
+    @pytest.mark.parametrize(
+        ("backend", "kind"), [("triton", "triton"), ("torch", "modules"), ("reference", "modules")]
+    )
+    def test_another_backend(self, backend, kind):
+        model = fused()
+        with exda.backend(backend):
+            assert {found for found, _ in self.said(model).values()} == {kind}
+
+    @pytest.mark.parametrize(
+        ("change", "name", "reason"),
+        [
+            (lambda block: block.attn.qkv.register_forward_hook(lambda *_: None), "0.attn", "has to be called"),
+            (lambda block: setattr(block.attn, "project_out", nn.Identity()), "0.attn", "has to be called"),
+            (lambda block: block.ffn.dwconv.register_forward_hook(lambda *_: None), "0.ffn", "ffn.dwconv has hooks"),
+            (lambda block: block.norm1.register_forward_hook(lambda *_: None), "0.attn", "norm1 has hooks"),
+            (lambda block: block.norm2.double(), "0.ffn", "a parameter is torch.float64"),
+            (lambda block: setattr(block.ffn, "project_in", nn.Linear(4, 6)), "0.ffn", "ffn.project_in is Linear now"),
+        ],
+    )
+    def test_a_part_that_is_more(self, change, name, reason):
+        model = fused()
+        change(model[0])
+        found = self.said(model)
+        backend, why = found.pop(name)
+        assert backend == "modules"
+        assert reason in why
+        assert [*found.values()] == [("cpu", None)]
+
+    @pytest.mark.parametrize(
+        ("config", "expected"),
+        [({"value_position": "after"}, "the value comes after the aggregation"), ({}, None)],
+    )
+    def test_configurations(self, config, expected):
+        model = fused()
+        exda.patch(model, exda.ExDAConfig(**config))
+        backend, reason = self.said(model)["0.attn"]
+        assert backend == ("modules" if expected else "cpu")
+        assert expected is None or expected in reason
+
+    def test_a_hook_on_a_primitive(self):
+        model = fused(patched=True)
+        model[0].attn.value.register_forward_hook(lambda *_: None)
+        assert "the value has to be called" in self.said(model)["0.attn"][1]
+
+    def test_a_norm_by_itself(self):
+        model = fused(Block(NoParameters, Histogram))
+        assert self.said(model)["0.attn"] == ("modules", "on the CPU, the norm by itself gains nothing")
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_types(self, dtype):
+        reason = f"the dtype is {dtype}; on the CPU, steps are fused in torch.float32 and torch.float64"
+        assert self.said(fused(dtype=dtype))["0.ffn"] == ("modules", reason)
+
+    def test_autocast(self, ran):
+        model = fused()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert "autocast is on" in self.said(model)["0.attn"][1]
+            model(feature())
+        assert ran == []
+
+    def test_without_onednn(self, ran):
+        model = fused()
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert "oneDNN" in self.said(model)["0.attn"][1]
+            model(feature())
+        assert ran == []
+
+
+class TestTraced:
+    """The modules are in the graph, and every size stays possible."""
+
+    @pytest.fixture
+    def model(self):
+        return fused(patched=True)
+
+    @pytest.fixture(autouse=True)
+    def _fresh_dynamo(self):
+        torch.compiler.reset()
+        yield
+        torch.compiler.reset()
+
+    @torch.no_grad()
+    def test_compiled(self, model, ran):
+        whole = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+        for size in ((5, 6), (9, 7)):
+            x = feature(*size)
+            found = whole(x)
+            assert ran == []
+            torch.testing.assert_close(found, model(x), rtol=0, atol=1e-5)
+            ran.clear()
+
+    @torch.no_grad()
+    def test_exported(self, ran):
+        model = fused()
+        sizes = {2: torch.export.Dim("height", min=2, max=64), 3: torch.export.Dim("width", min=2, max=64)}
+        graph = torch.export.export(model, (feature(6, 8),), dynamic_shapes=(sizes,), strict=False).module()
+        assert ran == []
+        x = feature(9, 7)
+        torch.testing.assert_close(graph(x), model(x), rtol=0, atol=1e-5)
+
+    @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+    @torch.no_grad()
+    def test_traced(self, ran):
+        model = fused()
+        graph = torch.jit.trace(model, feature(6, 8), check_trace=False)
+        assert ran == []
+        x = feature(9, 7)
+        torch.testing.assert_close(graph(x), model(x), rtol=0, atol=1e-5)
+
+    @torch.no_grad()
+    def test_torch_func(self, model, ran):
+        x = feature(batch=3)
+        torch.testing.assert_close(vmap(lambda one: model(one[None])[0])(x), model(x), rtol=0, atol=1e-5)
+        assert ran == BOTH_STEPS
+        out, _ = jvp(model, (x,), (x,))
+        assert ran == BOTH_STEPS
+        torch.testing.assert_close(out, model(x), rtol=0, atol=1e-5)
+        parameters = {name: 2 * each for name, each in model.named_parameters()}
+        ran.clear()
+        found = functional_call(model, parameters, (x,))
+        assert ran == BOTH_STEPS
+        with exda.backend("torch"):
+            torch.testing.assert_close(found, functional_call(model, parameters, (x,)), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_another_model_of_two_blocks(ran):
+    model = two_blocks()
+    x = torch.rand(1, 3, 9, 7)
+    expected = model(x)
+    exda.fuse(model)
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
+    assert ran == 2 * BOTH_STEPS
