@@ -36,32 +36,16 @@ def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor |
     found, values = _first_pass(x, norm, terms, g)
     # A copy of one's own is written over.
     out = x if like is None and x is not given else empty(x, like)
-    _second_pass(out, x, values, g, _matrices(found, scale, terms))
+    _second_pass(out, x, values, g, _matrices(found, scale, terms), terms)
     return out
 
 
 class _Matrices(NamedTuple):
-    """What v, its branch and the tokens of each image are multiplied by, (B, C, ...), and a shift (B, C)."""
+    """What the value and the tokens of each image are multiplied by, (B, C, C) and (B, C, h*K), and the bias (C,)."""
 
-    onto_v: Tensor | None
-    onto_branch: Tensor | None
+    onto_value: Tensor
     onto_tokens: Tensor | None
-    shift: Tensor | None
-    value: ValueTerms | None
-
-    def maps(self, around: Tensor, rows: slice, g: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """The matrices and the maps that they are for; ``around`` is v with neighbouring rows, ``g`` without."""
-        found, value = [], self.value
-        if self.onto_v is not None:
-            v = around[:, :, rows]
-            if value is not None and value.branch is None and value.form in ("gelu", "sigmoid"):
-                v = gelu(v) if value.form == "gelu" else v.sigmoid()
-            found.append((self.onto_v, v))
-        if self.onto_branch is not None and value is not None and value.branch is not None:
-            found.append((self.onto_branch, gelu(convolved(around, Pair(*value.branch[:4]), rows))))
-        if self.onto_tokens is not None and g is not None:
-            found.append((self.onto_tokens, g))
-        return found
+    bias: Tensor | None
 
 
 def _differentiable(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
@@ -72,10 +56,16 @@ def _differentiable(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
     if terms.tokens is not None and terms.tokens.weight is not None:
         g, scale = _token_maps(pointwise(n, terms.tokens.weight), terms.tokens)
     matrices = _matrices(differentiable_gram(q, k, g, heads), scale, terms)
-    out = by_pixel(x)
-    for matrix, each in matrices.maps(v, slice(None), g):
-        out = out + (by_pixel(each).flatten(1, 2) @ matrix.mT).view_as(out)
-    return by_channel(out if matrices.shift is None else out + matrices.shift[:, None, None])
+    out = x + _product(_value(v, slice(None), terms.value), matrices.onto_value)
+    if g is not None and matrices.onto_tokens is not None:
+        out = out + _product(g, matrices.onto_tokens)
+    return out if matrices.bias is None else out + matrices.bias[:, None, None]
+
+
+def _product(x: Tensor, matrices: Tensor) -> Tensor:
+    """Each image by its matrix, (B, C, H, W) and (B, C', C) -> (B, C', H, W)."""
+    pixels = by_pixel(x)
+    return by_channel((pixels.flatten(1, 2) @ matrices.mT).unflatten(1, pixels.shape[1:3]))
 
 
 def _logits(x: Tensor, norm: NormTerms, tokens: TokenTerms) -> Tensor:
@@ -115,18 +105,17 @@ def _first_pass(x: Tensor, norm: NormTerms, terms: FusedTerms, g: Tensor | None)
     return gram([*found.values()]), values
 
 
-def _second_pass(out: Tensor, x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices) -> None:
-    beyond = _reach(matrices.value)
-    for strip, v in zip(strips(x, 3 * x.shape[1]), values, strict=True):
+def _second_pass(
+    out: Tensor, x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices, terms: FusedTerms
+) -> None:
+    beyond = _reach(terms.value)
+    for strip, around in zip(strips(x, 3 * x.shape[1]), values, strict=True):
+        rows, value = strip.rows(), _value(around, strip.within(beyond), terms.value)
         for index, image in enumerate(range(len(x))[strip.images]):
-            one, rows = slice(image, image + 1), strip.rows()
-            shift = None if matrices.shift is None else matrices.shift[image]
-            tokens = None if g is None else g[one, :, rows]
-            total = None
-            for matrix, each in matrices.maps(v[index : index + 1], strip.within(beyond), tokens):
-                weight = matrix[image, :, :, None, None]
-                total = pointwise(each, weight, shift) if total is None else total.add_(pointwise(each, weight))
-            assert total is not None
+            one = slice(image, image + 1)
+            total = pointwise(value[index : index + 1], matrices.onto_value[image, :, :, None, None], matrices.bias)
+            if g is not None and matrices.onto_tokens is not None:
+                total.add_(pointwise(g[one, :, rows], matrices.onto_tokens[image, :, :, None, None]))
             add_into(out[one, :, rows], x[one, :, rows], total)
 
 
@@ -135,16 +124,24 @@ def _reach(value: ValueTerms | None) -> int:
     return 0 if value is None or value.branch is None else 1
 
 
+def _value(v: Tensor, rows: slice, value: ValueTerms | None) -> Tensor:
+    """V' of these rows of v, (B, C, H, W).
+
+    Its last convolution is not folded into the matrices: on its own it takes no more products, and none of matrices.
+    """
+    own = v[:, :, rows]
+    if value is None or value.form == "none":
+        return own
+    if value.branch is None:
+        return gelu(own) if value.form == "gelu" else own.sigmoid()
+    branch = value.branch
+    found = pointwise(gelu(convolved(v, Pair(*branch[:4]), rows)), branch.out_weight, branch.out_bias)
+    return found.add_(own) if value.form == "residual" else found
+
+
 def _matrices(found: Gram, scale: float, terms: FusedTerms) -> _Matrices:
     weight, bias = foldable_weight(terms)
     assert weight is not None
-    mixing, value = mixing_of(found, scale, terms), terms.value
-    matrix = through_blocks(weight, mixing.local)
+    mixing = mixing_of(found, scale, terms)
     onto_tokens = None if mixing.token is None else through_blocks(weight, mixing.token)
-    shift = None if bias is None else bias.expand(len(matrix), -1)
-    if value is None or value.branch is None:
-        return _Matrices(matrix, None, onto_tokens, shift, value)
-    of_branch = matrix @ value.branch.out_bias
-    onto_branch = matrix @ value.branch.out_weight.flatten(1)
-    onto_v = matrix if value.form == "residual" else None
-    return _Matrices(onto_v, onto_branch, onto_tokens, of_branch if shift is None else of_branch + shift, value)
+    return _Matrices(through_blocks(weight, mixing.local), onto_tokens, bias)

@@ -22,7 +22,7 @@ def channels_last(x: Tensor) -> Tensor:
     if lies_last(x) or not x.is_contiguous() or apart % _PAGE or recomputes(x):
         return x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x, memory_format=torch.channels_last)
-    # Channels so far apart fall into the same sets of a cache, which holds few of them: few at a time take half as long.
+    # Channels so far apart share the sets of a cache, which holds few of them: a few at a time take half as long.
     for ours, theirs in zip(out.split(_CHANNELS, 1), x.split(_CHANNELS, 1), strict=True):
         ours.copy_(theirs)
     return out

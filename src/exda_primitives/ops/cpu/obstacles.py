@@ -8,6 +8,7 @@ from torch.autograd import forward_ad
 
 from ..bare import is_depthwise, is_pointwise
 from ..terms import FusedTerms, GatedTerms, NormTerms
+from ..torch.recording import makes_graph
 
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)
@@ -45,11 +46,8 @@ def parameters(norm: NormTerms, function: FusedTerms | GatedTerms) -> list[Tenso
 def transformed(x: Tensor) -> str | None:
     """Why ``x`` is more than numbers, or none: what makes a graph, or another function, of the model; None if not."""
     # Asked first: the rest is not for compilers.
-    if torch.compiler.is_compiling():
-        return "the model is compiled or exported"
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if tracing or torch.onnx.is_in_onnx_export() or type(x) not in _PLAIN:
-        return "the model is traced or exported"
+    if makes_graph() or type(x) not in _PLAIN:
+        return "the model is compiled, traced or exported"
     # Nothing public tells of either kind of level.
     if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
         return "torch.func transforms the model"
