@@ -8,7 +8,7 @@ from torch import Tensor
 from ..bare import is_bare
 from ..terms import GatedTerms, NormTerms
 from ..torch.recording import recomputes
-from .layers import EVERYTHING, Pair, convolved, gelu, normalised, pairs, pointwise, widened
+from .layers import convolved, gelu, normalised, pairs, pointwise, widened
 from .layout import add_into, channels_last, empty
 from .strips import strips
 
@@ -28,7 +28,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
     gate, value = pairs(first, second, 2)
     if recomputes(x, *norm[:2], *gate, *value, last.weight, last.bias):
         n = normalised(x, norm)
-        return x + pointwise(_gated(n, gate, value, EVERYTHING), last.weight, last.bias)
+        return x + pointwise(gelu(convolved(n, gate)) * convolved(n, value), last.weight, last.bias)
     wide = -(-hidden // _LANES) * _LANES
     if x[:, 0].numel() < _LANES * hidden:
         # For so few pixels, copying the weights would take longer.
@@ -38,10 +38,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
     out = empty(x, like)
     for strip in strips(x, 2 * wide):
         images, rows = strip.images, strip.rows()
-        gated = _gated(normalised(x[images, :, strip.rows(1)], norm), gate, value, strip.within(1))
+        n, within = normalised(x[images, :, strip.rows(1)], norm), strip.within(1)
+        gated = gelu(convolved(n, gate, within)).mul_(convolved(n, value, within))
         add_into(out[images, :, rows], x[images, :, rows], pointwise(gated, weight, last.bias))
     return out
-
-
-def _gated(n: Tensor, gate: Pair, value: Pair, rows: slice) -> Tensor:
-    return gelu(convolved(n, gate, rows)) * convolved(n, value, rows)

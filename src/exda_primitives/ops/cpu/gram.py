@@ -14,8 +14,11 @@ Sums = tuple[Tensor, ...]
 
 def sums(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Sums:
     """Of one image: q and k (1, h*c, H, W), g (1, h*K, H, W)."""
-    found = _products(q, k, heads), _squares(q, heads), _squares(k, heads)
-    return found if g is None else (*found, _products(q, g, heads), _products(g, k, heads), _products(g, g, heads))
+    found = _product(q, k, heads), _squares(q, heads), _squares(k, heads)
+    if g is None:
+        return found
+    q, k, g = (_rows(each, heads)[0] for each in (q, k, g))
+    return *found, q.mT @ g, g.mT @ k, g.mT @ g
 
 
 def add(total: Sums, more: Sums) -> None:
@@ -46,16 +49,16 @@ def _gram(qk: Tensor, q: Tensor, k: Tensor, *of_tokens: Tensor) -> Gram:
     return Gram(qk, _root(q), _root(k), qg, gk, gg, _root(gg.diagonal(dim1=-2, dim2=-1)))
 
 
-def _products(a: Tensor, b: Tensor, heads: int) -> Tensor:
-    """``a b^T`` of each head, (1, h*j, H, W) and (1, h*c, H, W) -> (h, j, c).
+def _product(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """``q k^T`` of each head, (1, h*c, H, W) twice -> (h, c, c).
 
     As the gradient of a 1x1 convolution's weight, which is this very sum: two to three times as fast as a product of
     matrices so narrow and so long.
     """
-    weight = a.new_empty(()).expand(a.shape[1], b.shape[1] // heads, 1, 1)
+    weight = q.new_empty(()).expand(q.shape[1], k.shape[1] // heads, 1, 1)
     wanted = [False, True, False]
     _, found, _ = torch.ops.aten.convolution_backward(
-        a, b, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], heads, wanted
+        q, k, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], heads, wanted
     )
     return found.view(heads, -1, weight.shape[1])
 

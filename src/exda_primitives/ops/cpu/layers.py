@@ -14,8 +14,6 @@ from ..terms import Map, NormTerms
 from ..torch.recording import recomputes
 from .layout import by_channel, by_pixel
 
-EVERYTHING = slice(None)
-
 
 class Pair(NamedTuple):
     """Weights and biases of a 1x1 convolution and the depthwise 3x3 one after it."""
@@ -44,7 +42,7 @@ def widened(pair: Pair, channels: int) -> Pair:
     return Pair(*cast(Any, held))
 
 
-def convolved(x: Tensor, pair: Pair, rows: slice = EVERYTHING) -> Tensor:
+def convolved(x: Tensor, pair: Pair, rows: slice = slice(None)) -> Tensor:
     """(B, C, H, W) -> (B, C', H, W), and of that these rows."""
     u = pointwise(x, pair.weight, pair.bias)
     return _convolution(u, pair.depthwise_weight, pair.depthwise_bias, 1, u.shape[1])[:, :, rows]
