@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import triton
-from triton.runtime import Autotuner
 
 from exda_primitives.ops import triton as package
+from exda_primitives.ops.triton.kernel import Kernel
 
 
 def _nothing() -> None:
@@ -30,12 +30,16 @@ def modules() -> list[ModuleType]:
     ]
 
 
-def tuned() -> Iterator[Autotuner]:
-    """The kernels of which several configurations are timed; under the interpreter none."""
-    for module in modules():
-        for value in vars(module).values():
-            if isinstance(value, Autotuner):
-                yield value
+def all_of_them() -> Iterator[Kernel]:
+    """The kernels."""
+    # Imported elsewhere as well.
+    found = {id(value): value for module in modules() for value in vars(module).values() if isinstance(value, Kernel)}
+    yield from found.values()
+
+
+def tuned() -> Iterator[Kernel]:
+    """Those of which several configurations are timed; under the interpreter none."""
+    return (kernel for kernel in all_of_them() if kernel.tunes)
 
 
 def tensors(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -13,9 +13,10 @@ import triton
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 from torch.utils._python_dispatch import TorchDispatchMode
-from triton.runtime import Autotuner, JITFunction
+from triton.runtime import JITFunction
 
 from exda_primitives.bench.precision import PRECISIONS
+from exda_primitives.ops.triton.kernel import Kernel
 
 from . import blocks, kernels
 from .blocks import Block
@@ -68,7 +69,7 @@ def record(recording: Recording) -> Iterator[Spec]:
     model = blocks.fused(recording.block).to(dtype).requires_grad_(recording.training)
     x = torch.empty(recording.block.shape, dtype=dtype, requires_grad=recording.training)
     specs: list[Spec] = []
-    with _recorded(specs, recording.every), _as_on_a_gpu(precision.tf32):
+    with _recorded(specs, recording.every), as_on_a_gpu(precision.tf32):
         if recording.training:
             with _Nothing():
                 with torch.autocast("cpu", precision.dtype) if half else nullcontext():
@@ -82,13 +83,10 @@ def record(recording: Recording) -> Iterator[Spec]:
 
 @contextmanager
 def _recorded(specs: list[Spec], every: bool) -> Iterator[None]:
-    def tuned(kernel: Autotuner, *args: Any, **options: Any) -> None:
-        specs.append(_spec(kernel.fn, args, options) | {"all": every})
+    def run(kernel: Kernel, grid: object, *args: Any, **options: Any) -> None:
+        specs.append(_spec(kernel.fn, args, options) | {"all": every and kernel.tunes})
 
-    def fixed(kernel: JITFunction, *args: Any, **options: Any) -> None:
-        specs.append(_spec(kernel, args, options) | {"all": False})
-
-    with mock.patch.object(Autotuner, "run", tuned), mock.patch.object(JITFunction, "run", fixed):
+    with mock.patch.object(Kernel, "run", run):
         yield
 
 
@@ -99,7 +97,7 @@ def _spec(kernel: JITFunction, args: tuple[Any, ...], options: Mapping[str, Any]
         "module": kernel.fn.__module__,
         "kernel": kernel.fn.__name__,
         "arguments": {name: _plain(given[name], name in constants) for name in kernel.arg_names if name in given},
-        "options": {name: given[name] for name in sorted(given.keys() - {*kernel.arg_names, "grid", "warmup"})},
+        "options": {name: given[name] for name in sorted(given.keys() - {*kernel.arg_names})},
     }
 
 
@@ -130,7 +128,7 @@ _TYPES = {"fp32": "float32", "fp64": "float64"}
 
 
 @contextmanager
-def _as_on_a_gpu(tf32: bool) -> Iterator[None]:
+def as_on_a_gpu(tf32: bool) -> Iterator[None]:
     """Where the library asks for the device, it is told of one."""
     answers: dict[str, Callable[..., Any]] = {
         "device_obstacle": lambda x: None,

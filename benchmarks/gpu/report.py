@@ -175,7 +175,7 @@ def _tuned(rows: Sequence[Row]) -> list[str]:
         [
             row["stage"],
             row["kernel"],
-            ", ".join(f"{name} {value}" for name, value in row["key"].items()),
+            row["key"],
             row["best"],
             f"{row['ms']:.3f}",
             _number(row["terabytes_per_second"]),

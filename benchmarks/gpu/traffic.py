@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from triton.runtime import JITFunction
+
+from exda_primitives.ops.triton.kernel import Grid, Kernel
+
 from . import kernels
 from .device import Device, Forward
 
@@ -71,12 +75,21 @@ def _pass(name: str, times: list[float], moved: int | None) -> Pass:
 def _bytes_of_launches() -> Iterator[dict[str, int]]:
     """Bytes by kernel, of all launches in the region."""
     moved: dict[str, int] = defaultdict(int)
-    original = kernels.JITTED.run
 
-    def run(kernel: Any, *args: Any, **options: Any) -> Any:
+    def counted(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         arguments = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
         moved[kernel.__name__] += kernels.moved_bytes(arguments)
-        return original(kernel, *args, **options)
 
-    with mock.patch.object(kernels.JITTED, "run", run):
+    start, interpret = Kernel.run, kernels.JITTED.run
+
+    def run(kernel: Kernel, grid: Grid, *args: Any, **options: Any) -> None:
+        counted(kernel, args, options)
+        start(kernel, grid, *args, **options)
+
+    def interpreted(kernel: Any, *args: Any, **options: Any) -> Any:
+        counted(kernel, args, options)
+        return interpret(kernel, *args, **options)
+
+    owner, replaced = (Kernel, run) if kernels.JITTED is JITFunction else (kernels.JITTED, interpreted)
+    with mock.patch.object(owner, "run", replaced):
         yield moved

@@ -12,10 +12,14 @@ from unittest import mock
 import torch
 import triton
 from torch import Tensor
-from triton.runtime import Autotuner
+
+from exda_primitives.ops.triton.kernel import Grid, Kernel
 
 from . import kernels
 from .rows import Rows
+
+Original = Callable[..., None]
+"""How a kernel is started otherwise."""
 
 OUTPUTS = frozenset({"dg", "dk", "dq", "dx", "dx0", "dx1", "dx2", "out", "partial", "partials"})
 """Arguments that a tuned kernel fills."""
@@ -58,25 +62,25 @@ def _time_by(timer: Callable[[Callable[[], object], Sequence[float]], Any]) -> N
 def reported(rows: Rows) -> Iterator[None]:
     """Writes a row whenever the configuration of a kernel is chosen, with the times and bytes of all."""
 
-    def run(kernel: Autotuner, original: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        known, begun = len(kernel.cache), time.perf_counter()
-        out = original(kernel, *args, **options)
-        if len(kernel.cache) > known:
-            _report(rows, kernel, _named(kernel, args, options), time.perf_counter() - begun)
-        return out
+    def run(kernel: Kernel, original: Original, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        known, begun = kernel.timings, time.perf_counter()
+        original(kernel, grid, *args, **options)
+        if kernel.timings is not known:
+            seconds = time.perf_counter() - begun
+            _report(rows, kernel, kernel.kind(args, options), _named(kernel, args, options), seconds)
 
     with _around(run):
         yield
 
 
-def _report(rows: Rows, kernel: Autotuner, arguments: dict[str, Any], seconds: float) -> None:
-    times = {str(config): _median(found) for config, found in kernel.configs_timings.items()}
+def _report(rows: Rows, kernel: Kernel, key: str, arguments: dict[str, Any], seconds: float) -> None:
+    times = {str(config): found for config, found in kernel.timings.items()}
     best = min(times, key=lambda config: times[config])
     moved = kernels.moved_bytes(arguments)
     rows.write(
         "tuned",
-        kernel=kernel.base_fn.__name__,
-        key={name: str(arguments[name]) for name in kernel.keys if name in arguments},
+        kernel=kernel.__name__,
+        key=key,
         shapes={name: list(each.shape) for name, each in kernels.tensors(arguments).items()},
         best=best,
         ms=times[best],
@@ -84,10 +88,6 @@ def _report(rows: Rows, kernel: Autotuner, arguments: dict[str, Any], seconds: f
         ms_of_all=times,
         seconds=seconds,
     )
-
-
-def _median(found: float | Sequence[float]) -> float:
-    return found if isinstance(found, float) else found[0]
 
 
 class Agreement:
@@ -109,22 +109,23 @@ class Agreement:
             yield
 
     def _run(
-        self, kernel: Autotuner, original: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
-    ) -> Any:
-        out = original(kernel, *args, **options)
+        self, kernel: Kernel, original: Original, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        original(kernel, grid, *args, **options)
+        if not kernel.tunes:
+            return
         arguments = _named(kernel, args, options)
         key = (
-            kernel.base_fn.__name__,
-            *(str(arguments.get(name)) for name in kernel.keys),
+            kernel.__name__,
+            *(f"{name} {value}" for name, value in options.items()),
             *(f"{name} {each.dtype} {tuple(each.shape)}" for name, each in kernels.tensors(arguments).items()),
         )
         if key not in self._seen:
             self._seen.add(key)
-            self._compare(kernel, args, options, kernels.tensors(arguments))
-        return out
+            self._compare(kernel, grid, args, options, kernels.tensors(arguments))
 
     def _compare(
-        self, kernel: Autotuner, args: tuple[Any, ...], options: dict[str, Any], tensors: dict[str, Tensor]
+        self, kernel: Kernel, grid: Grid, args: tuple[Any, ...], options: dict[str, Any], tensors: dict[str, Tensor]
     ) -> None:
         outputs = {name: each for name, each in tensors.items() if name in OUTPUTS}
         chosen = {name: each.clone() for name, each in outputs.items()}
@@ -133,20 +134,19 @@ class Agreement:
             for each in outputs.values():
                 each.fill_(math.nan)
             try:
-                kernel.fn.run(*args, **options, **config.all_kwargs())
+                kernel.start(config, grid, args, options)
                 apart = {name: difference(each, chosen[name]) for name, each in outputs.items()}
             except triton.runtime.errors.OutOfResources as error:
                 # Tuning leaves such a configuration out as well.
-                self.rows.write("does not fit", kernel=kernel.base_fn.__name__, config=str(config), error=str(error))
+                self.rows.write("does not fit", kernel=kernel.__name__, config=str(config), error=str(error))
                 continue
             wrong = {name: each for name, each in apart.items() if not each <= tolerance(outputs[name])}
             if wrong or not outputs:
                 self.disagreeing += 1
                 self.rows.write(
                     "disagrees",
-                    kernel=kernel.base_fn.__name__,
+                    kernel=kernel.__name__,
                     config=str(config),
-                    chosen=str(kernel.best_config),
                     differences=wrong,
                     unwritten={name: int(outputs[name].isnan().sum()) for name in wrong},
                     shapes={name: list(each.shape) for name, each in tensors.items()},
@@ -169,16 +169,16 @@ def tolerance(output: Tensor) -> float:
     return TOLERANCE[output.element_size()] * (torch.finfo(output.dtype).eps if half else 1.0)
 
 
-def _named(kernel: Autotuner, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+def _named(kernel: Kernel, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
     return {**dict(zip(kernel.arg_names, args, strict=False)), **options}
 
 
 @contextmanager
-def _around(run: Callable[[Autotuner, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
-    original = Autotuner.run
+def _around(run: Callable[[Kernel, Original, Grid, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
+    original = Kernel.run
 
-    def replaced(kernel: Autotuner, *args: Any, **options: Any) -> Any:
-        return run(kernel, original, args, options)
+    def replaced(kernel: Kernel, grid: Grid, *args: Any, **options: Any) -> None:
+        run(kernel, original, grid, args, options)
 
-    with mock.patch.object(Autotuner, "run", replaced):
+    with mock.patch.object(Kernel, "run", replaced):
         yield

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from triton.backends.compiler import GPUTarget
-from triton.runtime import Autotuner, JITFunction, driver
+from triton.runtime import JITFunction, driver
 
 from .. import specs
 from ..launches import Recording, Spec, argument
@@ -63,11 +63,8 @@ def jobs(launches: Iterable[Spec]) -> Iterator[Job]:
     """One an executable."""
     for spec in launches:
         kernel = getattr(importlib.import_module(spec["module"]), spec["kernel"])
-        if isinstance(kernel, Autotuner):
-            configs = kernel.configs if spec["all"] else kernel.configs[:1]
-            yield from ((spec, kernel.fn, config.all_kwargs()) for config in configs)
-        else:
-            yield spec, kernel, spec["options"]
+        configs = kernel.configs if spec["all"] else kernel.configs[:1]
+        yield from ((spec, kernel.fn, config.all_kwargs() | spec["options"]) for config in configs)
 
 
 def _launcher(run: Run, made: Any) -> bool:

@@ -127,7 +127,7 @@ def test_passes_host_gradients_training_and_tuning() -> None:
     other = {"kernel": "a" * 80, "launches": 4, "ms": 1.0, "megabytes": None, "terabytes_per_second": None}
     gradients = {"case": "L1", "precision": "bf16", "error": 0.01, "own_error": 0.009, "worst": {"x": [0.02, 0.01]}}
     step = {"size": "4 x 128", "precision": "bf16"}
-    tuned = {"kernel": "k", "key": {"C": "48"}, "best": "BLOCK: 64", "ms": 0.5, "seconds": 1.0}
+    tuned = {"kernel": "k", "key": "C=48 2**20", "best": "BLOCK: 64", "ms": 0.5, "seconds": 1.0}
     found = lines(
         row(
             "passes",
@@ -151,4 +151,4 @@ def test_passes_host_gradients_training_and_tuning() -> None:
     assert "| L1 | bf16 | 0.01 | 0.009 | x 0.02 (0.01) | right |" in found
     assert "| L1 | bf16 | 0.01 | 0.009 | x 0.02 (0.01) | wrong: x |" in found
     assert "| fused | eager | 200.0 (199.0 to 201.0) | 0.90 | - | 1.00 | 0.02 |" in found
-    assert "| ratio-1024 | k | C 48 | BLOCK: 64 | 0.500 | 2.10 | 1.0 |" in found
+    assert "| ratio-1024 | k | C=48 2**20 | BLOCK: 64 | 0.500 | 2.10 | 1.0 |" in found

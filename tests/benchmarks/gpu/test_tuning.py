@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,25 @@ from benchmarks.gpu.rows import FILE, Row, Rows, read
 from benchmarks.gpu.traffic import passes, shortened
 from tests.benchmarks.gpu.conftest import Ran
 from tests.benchmarks.gpu.small import Cpu, compute_nothing
-from triton.runtime import Autotuner
 
 from benchmarks.gpu import kernels, tuning
 from exda_primitives.ops.triton.gram import gram
-from exda_primitives.ops.triton.launch import FirstConfiguration
 
 CONFIGS = [triton.Config({"BLOCK_N": 16}), triton.Config({"BLOCK_N": 32})]
 
 
 @pytest.fixture
-def tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """All kernels that the interpreter runs with their first configuration are tuned, by no timer's leave."""
-    for module in kernels.modules():
-        for name, kernel in vars(module).items():
-            if isinstance(kernel, FirstConfiguration):
-                configs = CONFIGS if name == "_gram_kernel" else kernel.configs
-                tuner = Autotuner(kernel.kernel, kernel.kernel.arg_names, configs, ["C"], None, None, do_bench=_timed)
-                monkeypatch.setattr(module, name, tuner)
+    monkeypatch.setenv("EXDA_CACHE", str(tmp_path / "choices"))
+    for kernel in kernels.all_of_them():
+        monkeypatch.setattr(kernel, "tunes", len(kernel.configs) > 1)
+        monkeypatch.setattr(kernel, "do_bench", _timed)
+        monkeypatch.setattr(kernel, "configs", CONFIGS if kernel.__name__ == "_gram_kernel" else kernel.configs)
+        kernel.forget()
+    yield
+    for kernel in kernels.all_of_them():
+        kernel.forget()
 
 
 def _timed(call: Any, quantiles: tuple[float, ...]) -> list[float]:
@@ -53,7 +54,8 @@ def test_a_choice_is_reported_once(tmp_path: Path) -> None:
         product()
         product()
     (row,) = rows_of(tmp_path)
-    assert (row["kind"], row["kernel"], row["key"], row["ms"]) == ("tuned", "_gram_kernel", {"C": "2"}, 2.0)
+    assert (row["kind"], row["kernel"], row["ms"]) == ("tuned", "_gram_kernel", 2.0)
+    assert "C=2 K=0" in row["key"]
     assert len(row["ms_of_all"]) == 2
     # q, which is k as well, and the sums of two heads; at 2 ms.
     moved = 4 * (4 * 24 + 2 * 4 * 2)
@@ -124,7 +126,7 @@ def test_a_stage_reports_what_is_chosen(ran: Ran, monkeypatch: pytest.MonkeyPatc
 def test_ways_to_spend_less_time() -> None:
     calls: list[None] = []
     tuning.untimed()
-    kernel = next(each for each in kernels.tuned() if each.base_fn.__name__ == "_gram_kernel")
+    kernel = next(each for each in kernels.tuned() if each.__name__ == "_gram_kernel")
     assert kernel.do_bench(lambda: calls.append(None), (0.5, 0.2)) == [1.0, 1.0]
     assert len(calls) == 1
     tuning.first_configuration()
@@ -133,10 +135,9 @@ def test_ways_to_spend_less_time() -> None:
 
 def test_every_tuned_kernel_has_a_known_output() -> None:
     found = {
-        name: set(inspect.signature(kernel.kernel.fn).parameters) & tuning.OUTPUTS
-        for module in kernels.modules()
-        for name, kernel in vars(module).items()
-        if isinstance(kernel, FirstConfiguration)
+        kernel.__name__: set(kernel.arg_names) & tuning.OUTPUTS
+        for kernel in kernels.all_of_them()
+        if len(kernel.configs) > 1
     }
     assert len(found) >= 9
     assert all(found.values()), found

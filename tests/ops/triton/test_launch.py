@@ -79,5 +79,5 @@ except ValueError as error:
 """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
-    assert output.startswith("Autotuner 5")
+    assert output.startswith("Kernel 5")
     assert "exda::depthwise: the tensor is on cpu" in output

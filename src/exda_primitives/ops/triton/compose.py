@@ -11,7 +11,8 @@ from torch import Tensor
 from ...errors import InputError
 from ..precision import without_autocast
 from .fold_kernels import compose_kernel
-from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, require
+from .operator import differentiable, fake, operator
 from .tiles import wide
 
 _BLOCK = 32
@@ -64,7 +65,7 @@ def check_convolution(
         )
 
 
-@torch.library.custom_op("exda::compose", mutates_args=())
+@operator("compose")
 def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     require("compose", device_obstacle(matrix) or dtype_obstacle(matrix))
     batch, rows, channels = matrix.shape
@@ -73,25 +74,24 @@ def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None
     matrix, weight, vector = matrix.contiguous(), weight.contiguous(), vector.contiguous()
     out = torch.empty((batch, rows, columns), device=matrix.device, dtype=matrix.dtype)
     shift = torch.empty((batch, rows), device=matrix.device, dtype=matrix.dtype)
-    with on_device_of(matrix):
-        compose_kernel[(divide_up(rows, _BLOCK), divide_up(columns, _BLOCK), batch)](
-            matrix,
-            weight,
-            vector,
-            contiguous(bias),
-            out,
-            shift,
-            columns,
-            ROWS=rows,
-            C=channels,
-            COLUMNS=columns,
-            BLOCK=_BLOCK,
-            TYPE=wide(matrix.dtype),
-        )
+    compose_kernel[(divide_up(rows, _BLOCK), divide_up(columns, _BLOCK), batch)](
+        matrix,
+        weight,
+        vector,
+        contiguous(bias),
+        out,
+        shift,
+        columns,
+        ROWS=rows,
+        C=channels,
+        COLUMNS=columns,
+        BLOCK=_BLOCK,
+        TYPE=wide(matrix.dtype),
+    )
     return out, shift
 
 
-@_compose.register_fake
+@fake(_compose)
 def _(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     return matrix.new_empty((*matrix.shape[:2], weight.shape[1])), matrix.new_empty(matrix.shape[:2])
 
@@ -109,4 +109,4 @@ def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[
     return d_matrix, d_weight, d_vector, None if bias is None else shift_grad.sum(0).to(bias.dtype)
 
 
-_compose.register_autograd(_differentiate_compose, setup_context=_save_compose)
+differentiable(_compose, _differentiate_compose, _save_compose)

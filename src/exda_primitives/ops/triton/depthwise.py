@@ -18,6 +18,7 @@ from ..precision import widen
 from . import depthwise_forward
 from .depthwise_backward import depthwise_backward
 from .launch import device_obstacle, dtype_obstacle, require
+from .operator import differentiable, fake, operator
 
 Activation = Literal["none", "gelu", "gate"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
@@ -134,14 +135,14 @@ def depthwise_reference(
     return F.gelu(a) * b
 
 
-@torch.library.custom_op("exda::depthwise", mutates_args=())
+@operator("depthwise")
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
     out = _empty_output(x, weight, bias, activation)
     depthwise_forward.fill(x, weight, bias, shift, None, out, activation)
     return out
 
 
-@_depthwise.register_fake
+@fake(_depthwise)
 def _empty_output(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None
 ) -> Tensor:
@@ -171,4 +172,4 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return gradients[: len(ctx.needs_input_grad)]
 
 
-_depthwise.register_autograd(_backward, setup_context=_save)
+differentiable(_depthwise, _backward, _save)

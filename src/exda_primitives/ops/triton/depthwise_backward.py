@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ..precision import accumulation_dtype
 from . import depthwise_forward
-from .launch import contiguous, divide_up, on_device_of, summed
+from .kernel import launched
+from .launch import contiguous, divide_up, summed
+from .operator import differentiable_no_more, fake, operator
 from .stencil import block, load_bias, load_row, load_shifted, load_taps, rows_inside, slide
 from .tiles import wide
 
@@ -40,6 +42,7 @@ def correlate(above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s
     )
 
 
+@launched
 @triton.jit
 def depthwise_backward_kernel(
     dz,
@@ -150,31 +153,30 @@ def gradients(
     partials = None
     if need_parameters:
         partials = torch.empty((parts, channels, SUMS), dtype=accumulation_dtype(x.dtype), device=x.device)
-    with on_device_of(x):
-        depthwise_backward_kernel[(parts * divide_up(channels, group),)](
-            dz,
-            x,
-            weight.contiguous(),
-            contiguous(shift),
-            dx,
-            partials,
-            channels,
-            height,
-            width,
-            *dz.stride(),
-            *x.stride(),
-            BX=columns,
-            CH=group,
-            RY=ROWS,
-            UNROLL=UNROLL,
-            RUN=run,
-            TYPE=wide(x.dtype),
-            num_warps=WARPS,
-        )
+    depthwise_backward_kernel[(parts * divide_up(channels, group),)](
+        dz,
+        x,
+        weight.contiguous(),
+        contiguous(shift),
+        dx,
+        partials,
+        channels,
+        height,
+        width,
+        *dz.stride(),
+        *x.stride(),
+        BX=columns,
+        CH=group,
+        RY=ROWS,
+        UNROLL=UNROLL,
+        RUN=run,
+        TYPE=wide(x.dtype),
+        num_warps=WARPS,
+    )
     return None if partials is None else summed(partials)
 
 
-@torch.library.custom_op("exda::depthwise_backward", mutates_args=())
+@operator("depthwise_backward")
 def depthwise_backward(
     dy: Tensor,
     x: Tensor,
@@ -215,7 +217,7 @@ def depthwise_backward(
     return dx, dweight, dbias
 
 
-@depthwise_backward.register_fake
+@fake(depthwise_backward)
 def _empty_gradients(
     dy: Tensor,
     x: Tensor,
@@ -233,3 +235,6 @@ def _empty_gradients(
         torch.empty(weight.shape if need_parameters else nothing, dtype=weight.dtype, device=x.device),
         torch.empty(weight.shape[:1] if need_parameters else nothing, dtype=parameters.dtype, device=x.device),
     )
+
+
+differentiable_no_more(depthwise_backward)

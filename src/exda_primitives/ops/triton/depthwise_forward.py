@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import autotuned, column_block, contiguous, divide_up, on_device_of, row_aligned
+from .kernel import autotuned
+from .launch import column_block, contiguous, divide_up, row_aligned
 from .stencil import block, gelu, gelu_derivative, load_bias, load_columns, load_row, load_taps, rows_inside, slide
 from .tiles import wide
 
@@ -24,7 +25,7 @@ CONFIGS = [
 ]
 
 
-@autotuned(CONFIGS, key=["WIDTH", "RUN", "ACTIVATION"])
+@autotuned(*CONFIGS)
 @triton.jit
 def depthwise_kernel(
     x,
@@ -163,21 +164,20 @@ def fill(
         group, columns = tile(width, run, meta["LANES"])
         return (len(x) * divide_up(channels, group) * divide_up(height, meta["RY"]) * divide_up(width, columns),)
 
-    with on_device_of(x):
-        depthwise_kernel[grid](
-            x,
-            weight.contiguous(),
-            contiguous(bias),
-            contiguous(shift),
-            dy,
-            out,
-            channels,
-            height,
-            width,
-            *x.stride(),
-            *((0, 0, 0, 0) if dy is None else dy.stride()),
-            ACTIVATION=activation,
-            WIDTH=column_block(width),
-            RUN=run,
-            TYPE=wide(x.dtype),
-        )
+    depthwise_kernel[grid](
+        x,
+        weight.contiguous(),
+        contiguous(bias),
+        contiguous(shift),
+        dy,
+        out,
+        channels,
+        height,
+        width,
+        *x.stride(),
+        *((0, 0, 0, 0) if dy is None else dy.stride()),
+        ACTIVATION=activation,
+        WIDTH=column_block(width),
+        RUN=run,
+        TYPE=wide(x.dtype),
+    )

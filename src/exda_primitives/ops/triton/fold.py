@@ -25,7 +25,8 @@ from ..terms import Reinject
 from .compose import compose, compose_reference
 from .fold_kernels import fold_kernel
 from .gram import Gram
-from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, require
+from .operator import differentiable, fake, operator
 from .tiles import tile_side, wide
 
 __all__ = ["TokenMixing", "compose", "compose_reference", "fold", "fold_reference"]
@@ -187,10 +188,9 @@ def _check(
         raise InputError(f"fold: {tokens} tokens re-injected channelwise; expected as many as channels, {m - tokens}")
 
 
-@torch.library.custom_op(
-    "exda::fold",
-    mutates_args=(),
-    schema="(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
+@operator(
+    "fold",
+    "(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
     "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold(
@@ -205,14 +205,13 @@ def _fold(
     channelwise: bool,
 ) -> list[Tensor]:
     blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
-    with on_device_of(products):
-        fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
-            *blocks.tensors, *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
-        )
+    fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
+        *blocks.tensors, *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
+    )
     return blocks.matrices
 
 
-@_fold.register_fake
+@fake(_fold)
 def _(
     products: Tensor,
     q_squares: Tensor,
@@ -259,4 +258,4 @@ def gradients(
     return tuple(next(found) if need else None for need in ctx.needs_input_grad)
 
 
-_fold.register_autograd(_differentiate, setup_context=_save)
+differentiable(_fold, _differentiate, _save)

@@ -16,7 +16,8 @@ from .compose import check_convolution, compose, compose_reference
 from .fold import Blocks, TokenMixing, again, empty_matrices, fold, fold_reference, gradients
 from .fold_kernels import fold_branch_kernel
 from .gram import Gram
-from .launch import contiguous, divide_up, on_device_of
+from .launch import contiguous, divide_up
+from .operator import differentiable, fake, operator
 
 CHANNELS = 128
 ROWS = 64
@@ -91,10 +92,9 @@ def fold_branch_reference(
     return Matrices(value, onto_tokens, *compose_reference(value, weight, vector, bias))
 
 
-@torch.library.custom_op(
-    "exda::fold_branch",
-    mutates_args=(),
-    schema="(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
+@operator(
+    "fold_branch",
+    "(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
     "Tensor? alpha, Tensor weight, Tensor vector, Tensor? bias, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold_branch(
@@ -115,21 +115,20 @@ def _fold_branch(
     check_convolution("fold_branch", blocks.matrices[0].shape, weight, vector, bias)
     weight, vector = weight.contiguous(), vector.contiguous()
     out = _empty_branch(products, left, weight)
-    with on_device_of(products):
-        fold_branch_kernel[(divide_up(blocks.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), blocks.batch)](
-            *blocks.tensors,
-            weight,
-            vector,
-            contiguous(bias),
-            *out,
-            *blocks.strides,
-            weight.stride(0),
-            1 / cells,
-            HEADS=blocks.heads,
-            COLUMNS=weight.shape[1],
-            BLOCK_J=_BLOCK_J,
-            **blocks.sizes | {"BLOCK_O": _BLOCK_O},
-        )
+    fold_branch_kernel[(divide_up(blocks.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), blocks.batch)](
+        *blocks.tensors,
+        weight,
+        vector,
+        contiguous(bias),
+        *out,
+        *blocks.strides,
+        weight.stride(0),
+        1 / cells,
+        HEADS=blocks.heads,
+        COLUMNS=weight.shape[1],
+        BLOCK_J=_BLOCK_J,
+        **blocks.sizes | {"BLOCK_O": _BLOCK_O},
+    )
     return [*blocks.matrices, *out]
 
 
@@ -139,7 +138,7 @@ def _empty_branch(products: Tensor, left: Tensor, weight: Tensor) -> list[Tensor
     return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
 
 
-@_fold_branch.register_fake
+@fake(_fold_branch)
 def _(
     products: Tensor,
     q_squares: Tensor,
@@ -170,4 +169,4 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     return gradients(function, ctx, grads)
 
 
-_fold_branch.register_autograd(_differentiate, setup_context=_save)
+differentiable(_fold_branch, _differentiate, _save)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from ..precision import EPS
+from .kernel import launched
 from .tiles import dot
 
 _EPS: tl.constexpr = tl.constexpr(EPS)
@@ -137,6 +138,7 @@ def _store_head(
         tl.store(token_matrix + at * K + (j - C)[None, :], rows * scale, mask=tokens)
 
 
+@launched
 @triton.jit
 def fold_kernel(
     products: tl.tensor,
@@ -195,6 +197,7 @@ def fold_kernel(
     _store_head(rows, matrix, token_matrix, scale, image, head, heads, o, o < ROWS, ROWS, C, K, BLOCK_M)
 
 
+@launched
 @triton.jit
 def fold_branch_kernel(
     products: tl.tensor,
@@ -285,6 +288,7 @@ def fold_branch_kernel(
     tl.store(shift + at, total, mask=writes)
 
 
+@launched
 @triton.jit
 def compose_kernel(
     matrix: tl.tensor,

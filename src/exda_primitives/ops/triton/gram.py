@@ -21,7 +21,9 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..precision import accumulation_dtype, widen, without_autocast
-from .launch import autotuned, device_obstacle, divide_up, dtype_obstacle, on_device_of, require, summed
+from .kernel import autotuned
+from .launch import device_obstacle, divide_up, dtype_obstacle, require, summed
+from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, split_of, tile_side, vectorisable, wide
 
 
@@ -69,13 +71,10 @@ def _rows(
 
 
 @autotuned(
-    [
-        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=4),
-        triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=3),
-        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
-        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
-    ],
-    key=["C", "K", "heads"],
+    triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=4),
+    triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
 )
 @triton.jit
 def _gram_kernel(
@@ -132,13 +131,10 @@ def _gram_kernel(
 
 
 @autotuned(
-    [
-        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=2),
-        triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
-        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=2),
-        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=1),
-    ],
-    key=["C", "K", "heads"],
+    triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=2),
+    triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
+    triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=2),
+    triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=1),
 )
 @triton.jit
 def _gram_backward_kernel(
@@ -266,7 +262,7 @@ def _tokens(q: Tensor, g: Tensor | None, heads: int) -> tuple[Tensor, int]:
     return (q, 0) if g is None else (along_pixels(g), g.shape[1] // heads)
 
 
-@torch.library.custom_op("exda::gram", mutates_args=())
+@operator("gram")
 def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     _check(q, k, g, heads)
     q, k = along_pixels(q), along_pixels(k)
@@ -279,39 +275,37 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     split = split_of(pixels, batch * heads * tiles**2, q.device)
     splits = divide_up(pixels, split)
     partial = torch.empty((splits, batch, heads, m + 2, m), device=q.device, dtype=accumulation_dtype(q.dtype))
-    with on_device_of(q):
-        _gram_kernel[(splits * tiles**2, batch * heads)](
-            q,
-            k,
-            tokens,
-            partial,
-            *q.stride()[:2],
-            *k.stride()[:2],
-            *tokens.stride()[:2],
-            pixels,
-            heads,
-            C=c,
-            K=each,
-            SPLIT=split,
-            TILES=tiles,
-            BLOCK=block,
-            ALIGNED=vectorisable(q, k, tokens),
-            TYPE=wide(q.dtype),
-            PRECISION=dot_precision(q),
-        )
+    _gram_kernel[(splits * tiles**2, batch * heads)](
+        q,
+        k,
+        tokens,
+        partial,
+        *q.stride()[:2],
+        *k.stride()[:2],
+        *tokens.stride()[:2],
+        pixels,
+        heads,
+        C=c,
+        K=each,
+        SPLIT=split,
+        TILES=tiles,
+        BLOCK=block,
+        ALIGNED=vectorisable(q, k, tokens),
+        TYPE=wide(q.dtype),
+        PRECISION=dot_precision(q),
+    )
     return summed(partial)
 
 
-@_gram.register_fake
+@fake(_gram)
 def _(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     m = (q.shape[1] + (0 if g is None else g.shape[1])) // heads
     return q.new_empty((q.shape[0], heads, m + 2, m), dtype=accumulation_dtype(q.dtype))
 
 
-@torch.library.custom_op(
-    "exda::gram_backward",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor q, Tensor k, Tensor? g, int heads) -> Tensor[]",
+@operator(
+    "gram_backward",
+    "(Tensor grad, Tensor q, Tensor k, Tensor? g, int heads) -> Tensor[]",
 )
 def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
     grad, q, k = grad.contiguous(), along_pixels(q), along_pixels(k)
@@ -323,32 +317,31 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
     block = tile_side(c + each, largest if q.element_size() == 2 and c + each <= largest else largest // 2)
     tiles = divide_up(c + each, block)
     grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
-    with on_device_of(q):
-        _gram_backward_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch * heads)](
-            grad,
-            q,
-            k,
-            tokens,
-            grads[0],
-            grads[1],
-            grads[-1],
-            *q.stride()[:2],
-            *k.stride()[:2],
-            *tokens.stride()[:2],
-            pixels,
-            heads,
-            C=c,
-            K=each,
-            TILES=tiles,
-            BLOCK=block,
-            ALIGNED=vectorisable(q, k, tokens),
-            TYPE=wide(q.dtype),
-            PRECISION=dot_precision(q),
-        )
+    _gram_backward_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch * heads)](
+        grad,
+        q,
+        k,
+        tokens,
+        grads[0],
+        grads[1],
+        grads[-1],
+        *q.stride()[:2],
+        *k.stride()[:2],
+        *tokens.stride()[:2],
+        pixels,
+        heads,
+        C=c,
+        K=each,
+        TILES=tiles,
+        BLOCK=block,
+        ALIGNED=vectorisable(q, k, tokens),
+        TYPE=wide(q.dtype),
+        PRECISION=dot_precision(q),
+    )
     return grads
 
 
-@_gram_backward.register_fake
+@fake(_gram_backward)
 def _(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
     return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
 
@@ -364,4 +357,5 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return dq, dk, dg[0] if dg else None, None
 
 
-_gram.register_autograd(_differentiate, setup_context=_save)
+differentiable(_gram, _differentiate, _save)
+differentiable_no_more(_gram_backward)

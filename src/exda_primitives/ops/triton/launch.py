@@ -1,11 +1,6 @@
-"""What launching a kernel needs: whether Triton interprets, where kernels run, which configuration they take."""
+"""What launching a kernel needs: whether Triton interprets, where kernels run, how they cut a map."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
-from typing import Any
 
 import torch
 import triton
@@ -60,43 +55,6 @@ def require(kernel: str, obstacle: str | None) -> None:
     """
     if obstacle is not None:
         raise InputError(f"{kernel}: {obstacle}; use the 'torch' backend for this input")
-
-
-class FirstConfiguration:
-    """An interpreted kernel with the first of its configurations; ``kernel[grid](...)`` as ever."""
-
-    def __init__(self, kernel: Any, configs: list[triton.Config]) -> None:
-        self.kernel = kernel
-        self.configs = configs
-
-    def __getitem__(self, grid: Any) -> Callable[..., Any]:
-        return partial(self.kernel[grid], **self.configs[0].kwargs)
-
-
-def autotuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
-    """``triton.autotune`` over ``configs``, chosen anew for every value of the kernel arguments ``key``.
-
-    The first configuration should suit everybody: under the interpreter, where times mean nothing, it is taken as it
-    stands. On a GPU the first call for a key times all of them: make it before a CUDA graph is captured.
-    """
-
-    def decorate(kernel: Any) -> Any:
-        if INTERPRETED:
-            return FirstConfiguration(kernel, configs)
-        # `triton.autotune` of Triton 3.2 asks for the GPU's driver where the kernel is defined: nobody could import it
-        # elsewhere. With a timer of one's own the driver is asked at the first call.
-        return triton.runtime.Autotuner(kernel, kernel.arg_names, configs, key, None, None, do_bench=_do_bench)
-
-    return decorate
-
-
-def _do_bench(call: Callable[[], Any], quantiles: tuple[float, ...]) -> Any:
-    return triton.testing.do_bench(call, quantiles=quantiles)
-
-
-def on_device_of(x: torch.Tensor) -> AbstractContextManager[Any]:
-    """A region in which kernels start on the GPU of ``x``, not on the current one; nothing for other devices."""
-    return torch.cuda.device_of(x)
 
 
 def contiguous(x: torch.Tensor | None) -> torch.Tensor | None:

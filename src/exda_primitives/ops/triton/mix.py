@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..precision import accumulation_dtype, widen, without_autocast
-from .launch import device_obstacle, divide_up, dtype_obstacle, on_device_of, require, summed
+from .launch import device_obstacle, divide_up, dtype_obstacle, require, summed
 from .mix_kernels import map_gradients_kernel, matrix_gradients_kernel, mix_kernel
+from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import along_pixels, dot_precision, largest_side, split_of, tile_side, wide
 
 PAIRS = 3
@@ -105,10 +106,9 @@ def _strides(tensors: Sequence[Tensor]) -> list[int]:
     return [x.stride(0) for x in tensors] + [x.stride(1) for x in tensors]
 
 
-@torch.library.custom_op(
-    "exda::mix",
-    mutates_args=(),
-    schema="(Tensor[] matrices, Tensor[] maps, Tensor? shift, Tensor? residual) -> Tensor",
+@operator(
+    "mix",
+    "(Tensor[] matrices, Tensor[] maps, Tensor? shift, Tensor? residual) -> Tensor",
 )
 def _mix(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
     _check(matrices, maps, shift, residual)
@@ -119,39 +119,37 @@ def _mix(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, resid
     out = torch.empty((batch, rows, pixels), device=maps[0].device, dtype=maps[0].dtype)
     constant = out if shift is None else shift
     identity = out if residual is None else along_pixels(residual)
-    with on_device_of(out):
-        mix_kernel[lambda meta: (divide_up(rows, block) * divide_up(pixels, meta["BLOCK_N"]), batch)](
-            *pairs.matrices,
-            *pairs.maps,
-            constant,
-            identity,
-            out,
-            *_strides(pairs.matrices),
-            *_strides(pairs.maps),
-            *constant.stride()[:2],
-            *identity.stride()[:2],
-            pixels,
-            ROWS=rows,
-            **pairs.channels,
-            SHIFT=shift is not None,
-            RESIDUAL=residual is not None,
-            BLOCK_O=block,
-            TYPE=wide(out.dtype),
-            PRECISION=dot_precision(out),
-        )
+    mix_kernel[lambda meta: (divide_up(rows, block) * divide_up(pixels, meta["BLOCK_N"]), batch)](
+        *pairs.matrices,
+        *pairs.maps,
+        constant,
+        identity,
+        out,
+        *_strides(pairs.matrices),
+        *_strides(pairs.maps),
+        *constant.stride()[:2],
+        *identity.stride()[:2],
+        pixels,
+        ROWS=rows,
+        **pairs.channels,
+        SHIFT=shift is not None,
+        RESIDUAL=residual is not None,
+        BLOCK_O=block,
+        TYPE=wide(out.dtype),
+        PRECISION=dot_precision(out),
+    )
     return out
 
 
-@_mix.register_fake
+@fake(_mix)
 def _(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
     x = maps[0]
     return torch.empty((x.shape[0], matrices[0].shape[1], x.shape[2]), device=x.device, dtype=x.dtype)
 
 
-@torch.library.custom_op(
-    "exda::mix_map_gradients",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor[] matrices, Tensor[] maps) -> Tensor[]",
+@operator(
+    "mix_map_gradients",
+    "(Tensor grad, Tensor[] matrices, Tensor[] maps) -> Tensor[]",
 )
 def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
     grad = along_pixels(grad)
@@ -160,30 +158,29 @@ def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> 
     block = tile_side(max(pairs.widths), 64)
     tiles = sum(divide_up(width, block) for width in pairs.widths)
     grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
-    with on_device_of(grad):
-        map_gradients_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch)](
-            grad,
-            *pairs.matrices,
-            *grads,
-            *[grads[0]] * (PAIRS - len(grads)),
-            *grad.stride()[:2],
-            *_strides(pairs.matrices),
-            pixels,
-            ROWS=rows,
-            **pairs.channels,
-            BLOCK_C=block,
-            TYPE=wide(grad.dtype),
-            PRECISION=dot_precision(grad),
-        )
+    map_gradients_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch)](
+        grad,
+        *pairs.matrices,
+        *grads,
+        *[grads[0]] * (PAIRS - len(grads)),
+        *grad.stride()[:2],
+        *_strides(pairs.matrices),
+        pixels,
+        ROWS=rows,
+        **pairs.channels,
+        BLOCK_C=block,
+        TYPE=wide(grad.dtype),
+        PRECISION=dot_precision(grad),
+    )
     return grads
 
 
-@_map_gradients.register_fake
+@fake(_map_gradients)
 def _(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
     return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
 
 
-@torch.library.custom_op("exda::mix_matrix_gradients", mutates_args=(), schema="(Tensor grad, Tensor[] maps) -> Tensor")
+@operator("mix_matrix_gradients", "(Tensor grad, Tensor[] maps) -> Tensor")
 def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
     """(B, O, sum C_i + 1): the gradients of all matrices side by side, then the shift's."""
     grad = along_pixels(grad)
@@ -196,26 +193,25 @@ def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
     splits = divide_up(pixels, split)
     width = sum(pairs.widths) + 1
     partial = torch.empty((splits, batch, rows, width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
-    with on_device_of(grad):
-        matrix_gradients_kernel[(splits * tiles, batch)](
-            grad,
-            *pairs.maps,
-            partial,
-            *grad.stride()[:2],
-            *_strides(pairs.maps),
-            pixels,
-            ROWS=rows,
-            **pairs.channels,
-            SPLIT=split,
-            BLOCK_O=block_o,
-            BLOCK_C=block_c,
-            TYPE=wide(grad.dtype),
-            PRECISION=dot_precision(grad),
-        )
+    matrix_gradients_kernel[(splits * tiles, batch)](
+        grad,
+        *pairs.maps,
+        partial,
+        *grad.stride()[:2],
+        *_strides(pairs.maps),
+        pixels,
+        ROWS=rows,
+        **pairs.channels,
+        SPLIT=split,
+        BLOCK_O=block_o,
+        BLOCK_C=block_c,
+        TYPE=wide(grad.dtype),
+        PRECISION=dot_precision(grad),
+    )
     return summed(partial)
 
 
-@_matrix_gradients.register_fake
+@fake(_matrix_gradients)
 def _(grad: Tensor, maps: list[Tensor]) -> Tensor:
     width = sum(x.shape[1] for x in maps) + 1
     return torch.empty((*grad.shape[:2], width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
@@ -243,4 +239,6 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return matrix_grads, map_grads, shift_grad, grad if residual_wanted else None
 
 
-_mix.register_autograd(_differentiate, setup_context=_save)
+differentiable(_mix, _differentiate, _save)
+differentiable_no_more(_map_gradients)
+differentiable_no_more(_matrix_gradients)

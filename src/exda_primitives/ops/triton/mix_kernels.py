@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .launch import autotuned
+from .kernel import autotuned
 from .tiles import dot, scaled_dot
 
 # Up to this many channels (tokens), a sum of outer products in float32 is cheaper than a tile that is mostly padding.
@@ -48,14 +48,11 @@ def _add_product(
 
 
 @autotuned(
-    [
-        triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=4, num_stages=3),
-        triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=8, num_stages=3),
-        triton.Config({"BLOCK_N": 256, "BLOCK_C": 16}, num_warps=8, num_stages=3),
-        triton.Config({"BLOCK_N": 128, "BLOCK_C": 64}, num_warps=8, num_stages=2),
-        triton.Config({"BLOCK_N": 64, "BLOCK_C": 32}, num_warps=4, num_stages=3),
-    ],
-    key=["ROWS", "C0", "C1", "C2"],
+    triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=4, num_stages=3),
+    triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 256, "BLOCK_C": 16}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 128, "BLOCK_C": 64}, num_warps=8, num_stages=2),
+    triton.Config({"BLOCK_N": 64, "BLOCK_C": 32}, num_warps=4, num_stages=3),
 )
 @triton.jit
 def mix_kernel(
@@ -135,12 +132,9 @@ def _of_pair(
 
 
 @autotuned(
-    [
-        triton.Config({"BLOCK_N": 128, "BLOCK_O": 32}, num_warps=4, num_stages=2),
-        triton.Config({"BLOCK_N": 128, "BLOCK_O": 64}, num_warps=8, num_stages=2),
-        triton.Config({"BLOCK_N": 64, "BLOCK_O": 32}, num_warps=4, num_stages=3),
-    ],
-    key=["ROWS", "C0", "C1", "C2"],
+    triton.Config({"BLOCK_N": 128, "BLOCK_O": 32}, num_warps=4, num_stages=2),
+    triton.Config({"BLOCK_N": 128, "BLOCK_O": 64}, num_warps=8, num_stages=2),
+    triton.Config({"BLOCK_N": 64, "BLOCK_O": 32}, num_warps=4, num_stages=3),
 )
 @triton.jit
 def map_gradients_kernel(
@@ -200,13 +194,10 @@ def map_gradients_kernel(
 
 
 @autotuned(
-    [
-        triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
-        triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
-        triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
-    ],
-    key=["ROWS", "C0", "C1", "C2"],
+    triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
+    triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
+    triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
 )
 @triton.jit
 def matrix_gradients_kernel(

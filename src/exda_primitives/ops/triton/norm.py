@@ -19,8 +19,9 @@ from torch import Tensor
 from ..precision import accumulation_dtype, widen
 from ..reference import step
 from ..terms import NormTerms
-from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, on_device_of, require, summed
+from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, require, summed
 from .norm_kernels import layer_norm_backward_kernel, layer_norm_kernel
+from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
 
 WHOLE = 512
@@ -88,32 +89,31 @@ def _blocking(channels: int, lane: int) -> dict[str, Any]:
     return {"STREAMED": not whole, "BC": block_c, "BN": block_n, "num_warps": warps}
 
 
-@torch.library.custom_op("exda::layer_norm", mutates_args=())
+@operator("layer_norm")
 def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     pixels, blocking = x.flatten(2), _blocking(x.shape[1], _FORWARD)
-    with on_device_of(x):
-        layer_norm_kernel[(len(x) * divide_up(pixels.shape[2], blocking["BN"]),)](
-            pixels,
-            contiguous(weight),
-            contiguous(bias),
-            out,
-            *pixels.shape[1:],
-            *pixels.stride(),
-            EPS=eps,
-            SUBTRACT_MEAN=subtract_mean,
-            TYPE=wide(x.dtype),
-            **blocking,
-        )
+    layer_norm_kernel[(len(x) * divide_up(pixels.shape[2], blocking["BN"]),)](
+        pixels,
+        contiguous(weight),
+        contiguous(bias),
+        out,
+        *pixels.shape[1:],
+        *pixels.stride(),
+        EPS=eps,
+        SUBTRACT_MEAN=subtract_mean,
+        TYPE=wide(x.dtype),
+        **blocking,
+    )
     return out
 
 
-@_layer_norm.register_fake
+@fake(_layer_norm)
 def _layer_norm_fake(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-@torch.library.custom_op("exda::layer_norm_backward", mutates_args=())
+@operator("layer_norm_backward")
 def _layer_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor | None, parameters: bool, subtract_mean: bool, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -123,25 +123,24 @@ def _layer_norm_backward(
     programs = len(x) * divide_up(pixels.shape[2], blocking["BN"])
     rows = (programs, 2 if parameters else 0, x.shape[1])
     partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
-    with on_device_of(x):
-        layer_norm_backward_kernel[(programs,)](
-            pixels,
-            upstream,
-            contiguous(weight),
-            dx,
-            partial if parameters else None,
-            *pixels.shape[1:],
-            *pixels.stride(),
-            *upstream.stride(),
-            EPS=eps,
-            SUBTRACT_MEAN=subtract_mean,
-            TYPE=wide(x.dtype),
-            **blocking,
-        )
+    layer_norm_backward_kernel[(programs,)](
+        pixels,
+        upstream,
+        contiguous(weight),
+        dx,
+        partial if parameters else None,
+        *pixels.shape[1:],
+        *pixels.stride(),
+        *upstream.stride(),
+        EPS=eps,
+        SUBTRACT_MEAN=subtract_mean,
+        TYPE=wide(x.dtype),
+        **blocking,
+    )
     return dx, summed(partial)
 
 
-@_layer_norm_backward.register_fake
+@fake(_layer_norm_backward)
 def _layer_norm_backward_fake(
     dy: Tensor, x: Tensor, weight: Tensor | None, parameters: bool, subtract_mean: bool, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -171,4 +170,5 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-_layer_norm.register_autograd(_differentiate, setup_context=_save)
+differentiable(_layer_norm, _differentiate, _save)
+differentiable_no_more(_layer_norm_backward)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .kernel import launched
+
 
 @triton.jit
 def load_tile(x, row, column, ROWS, COLUMNS, row_stride, column_stride, TYPE: tl.constexpr):
@@ -130,6 +132,7 @@ def whole_norm(x, weight, bias, channel, CHANNELS, EPS: tl.constexpr, SUBTRACT_M
     return affine(z, weight, bias, channel, CHANNELS, TYPE)
 
 
+@launched
 @triton.jit
 def layer_norm_kernel(
     x,
@@ -170,6 +173,7 @@ def layer_norm_kernel(
         store_tile(out, y, channel, pixel, CHANNELS, PIXELS)
 
 
+@launched
 @triton.jit
 def layer_norm_backward_kernel(
     x,

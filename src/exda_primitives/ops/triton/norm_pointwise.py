@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ..precision import accumulation_dtype, widen, without_autocast
-from .launch import contiguous, divide_up, dtype_obstacle, on_device_of, require, summed
+from .launch import contiguous, divide_up, dtype_obstacle, require, summed
 from .norm import layer_norm, layer_norm_reference
 from .norm import obstacle as norm_obstacle
 from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel, weight_gradient_kernel
+from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import dot_precision, split_of, tile_side, wide
 
 FUSED_CHANNELS = 128
@@ -125,7 +126,7 @@ def norm_pointwise_reference(
     return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
 
 
-@torch.library.custom_op("exda::norm_pointwise", mutates_args=())
+@operator("norm_pointwise")
 def _norm_pointwise(
     x: Tensor,
     norm_weight: Tensor | None,
@@ -141,27 +142,26 @@ def _norm_pointwise(
     def grid(meta: dict[str, int]) -> tuple[int]:
         return (len(x) * divide_up(pixels.shape[2], meta["BN"]),)
 
-    with on_device_of(x):
-        norm_pointwise_kernel[grid](
-            pixels,
-            contiguous(norm_weight),
-            contiguous(norm_bias),
-            weight.contiguous(),
-            contiguous(bias),
-            out,
-            *pixels.shape[1:],
-            len(weight),
-            *pixels.stride(),
-            EPS=eps,
-            SUBTRACT_MEAN=subtract_mean,
-            TYPE=wide(x.dtype),
-            PRECISION=dot_precision(x),
-            BC=tile_side(x.shape[1]),
-        )
+    norm_pointwise_kernel[grid](
+        pixels,
+        contiguous(norm_weight),
+        contiguous(norm_bias),
+        weight.contiguous(),
+        contiguous(bias),
+        out,
+        *pixels.shape[1:],
+        len(weight),
+        *pixels.stride(),
+        EPS=eps,
+        SUBTRACT_MEAN=subtract_mean,
+        TYPE=wide(x.dtype),
+        PRECISION=dot_precision(x),
+        BC=tile_side(x.shape[1]),
+    )
     return out
 
 
-@_norm_pointwise.register_fake
+@fake(_norm_pointwise)
 def _norm_pointwise_fake(
     x: Tensor,
     norm_weight: Tensor | None,
@@ -174,7 +174,7 @@ def _norm_pointwise_fake(
     return torch.empty((x.shape[0], weight.shape[0], *x.shape[2:]), dtype=x.dtype, device=x.device)
 
 
-@torch.library.custom_op("exda::norm_pointwise_input_gradient", mutates_args=())
+@operator("norm_pointwise_input_gradient")
 def _input_gradient(
     dy: Tensor,
     x: Tensor,
@@ -190,29 +190,28 @@ def _input_gradient(
     programs = len(x) * divide_up(pixels.shape[2], _GRADIENT_BN)
     rows = (programs, 2 if parameters else 0, x.shape[1])
     partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
-    with on_device_of(x):
-        input_gradient_kernel[(programs,)](
-            pixels,
-            upstream,
-            contiguous(norm_weight),
-            weight.contiguous(),
-            dx,
-            partial if parameters else None,
-            *pixels.shape[1:],
-            len(weight),
-            *pixels.stride(),
-            *upstream.stride(),
-            EPS=eps,
-            SUBTRACT_MEAN=subtract_mean,
-            TYPE=wide(x.dtype),
-            PRECISION=dot_precision(x),
-            BC=tile_side(x.shape[1]),
-            BN=_GRADIENT_BN,
-        )
+    input_gradient_kernel[(programs,)](
+        pixels,
+        upstream,
+        contiguous(norm_weight),
+        weight.contiguous(),
+        dx,
+        partial if parameters else None,
+        *pixels.shape[1:],
+        len(weight),
+        *pixels.stride(),
+        *upstream.stride(),
+        EPS=eps,
+        SUBTRACT_MEAN=subtract_mean,
+        TYPE=wide(x.dtype),
+        PRECISION=dot_precision(x),
+        BC=tile_side(x.shape[1]),
+        BN=_GRADIENT_BN,
+    )
     return dx, summed(partial)
 
 
-@_input_gradient.register_fake
+@fake(_input_gradient)
 def _input_gradient_fake(
     dy: Tensor,
     x: Tensor,
@@ -229,7 +228,7 @@ def _input_gradient_fake(
     )
 
 
-@torch.library.custom_op("exda::norm_pointwise_weight_gradient", mutates_args=())
+@operator("norm_pointwise_weight_gradient")
 def _weight_gradient(
     dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
@@ -243,30 +242,29 @@ def _weight_gradient(
     parts = len(x) * divide_up(pixels.shape[2], split)
     rows = (parts, outputs, channels + 1)
     partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
-    with on_device_of(x):
-        weight_gradient_kernel[(parts * blocks,)](
-            pixels,
-            upstream,
-            contiguous(norm_weight),
-            contiguous(norm_bias),
-            partial,
-            channels,
-            pixels.shape[2],
-            outputs,
-            *pixels.stride(),
-            *upstream.stride(),
-            EPS=eps,
-            SUBTRACT_MEAN=subtract_mean,
-            TYPE=wide(x.dtype),
-            PRECISION=dot_precision(x),
-            SPLIT=split,
-            BC=tile_side(channels),
-            BO=block,
-        )
+    weight_gradient_kernel[(parts * blocks,)](
+        pixels,
+        upstream,
+        contiguous(norm_weight),
+        contiguous(norm_bias),
+        partial,
+        channels,
+        pixels.shape[2],
+        outputs,
+        *pixels.stride(),
+        *upstream.stride(),
+        EPS=eps,
+        SUBTRACT_MEAN=subtract_mean,
+        TYPE=wide(x.dtype),
+        PRECISION=dot_precision(x),
+        SPLIT=split,
+        BC=tile_side(channels),
+        BO=block,
+    )
     return summed(partial)
 
 
-@_weight_gradient.register_fake
+@fake(_weight_gradient)
 def _weight_gradient_fake(
     dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
@@ -296,4 +294,6 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(gradients)
 
 
-_norm_pointwise.register_autograd(_differentiate, setup_context=_save)
+differentiable(_norm_pointwise, _differentiate, _save)
+differentiable_no_more(_input_gradient)
+differentiable_no_more(_weight_gradient)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .launch import autotuned
+from .kernel import autotuned
 from .norm_kernels import load_channels, load_tile, moments, normalised, store_gradients, store_tile, whole_norm
 from .tiles import dot
 
 
 @autotuned(
-    [
-        triton.Config({"BN": 128, "BO": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BN": 64, "BO": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BN": 128, "BO": 128}, num_warps=8, num_stages=2),
-        triton.Config({"BN": 256, "BO": 64}, num_warps=8, num_stages=2),
-        # The one that fits 99 KiB of shared memory (compute capability 8.6, 8.9) in float32.
-        triton.Config({"BN": 64, "BO": 32}, num_warps=4, num_stages=2),
-    ],
-    key=["CHANNELS", "OUTPUTS"],
+    triton.Config({"BN": 128, "BO": 64}, num_warps=4, num_stages=3),
+    triton.Config({"BN": 64, "BO": 64}, num_warps=4, num_stages=3),
+    triton.Config({"BN": 128, "BO": 128}, num_warps=8, num_stages=2),
+    triton.Config({"BN": 256, "BO": 64}, num_warps=8, num_stages=2),
+    # The one that fits 99 KiB of shared memory (compute capability 8.6, 8.9) in float32.
+    triton.Config({"BN": 64, "BO": 32}, num_warps=4, num_stages=2),
 )
 @triton.jit
 def norm_pointwise_kernel(
@@ -61,13 +58,10 @@ def norm_pointwise_kernel(
 
 
 @autotuned(
-    [
-        triton.Config({"BO": 64}, num_warps=4, num_stages=3),
-        triton.Config({"BO": 32}, num_warps=4, num_stages=4),
-        triton.Config({"BO": 64}, num_warps=8, num_stages=3),
-        triton.Config({"BO": 128}, num_warps=8, num_stages=2),
-    ],
-    key=["CHANNELS", "OUTPUTS"],
+    triton.Config({"BO": 64}, num_warps=4, num_stages=3),
+    triton.Config({"BO": 32}, num_warps=4, num_stages=4),
+    triton.Config({"BO": 64}, num_warps=8, num_stages=3),
+    triton.Config({"BO": 128}, num_warps=8, num_stages=2),
 )
 @triton.jit
 def input_gradient_kernel(
@@ -113,12 +107,9 @@ def input_gradient_kernel(
 
 
 @autotuned(
-    [
-        triton.Config({"BN": 64}, num_warps=8, num_stages=2),
-        triton.Config({"BN": 32}, num_warps=8, num_stages=3),
-        triton.Config({"BN": 32}, num_warps=4, num_stages=3),
-    ],
-    key=["CHANNELS", "OUTPUTS"],
+    triton.Config({"BN": 64}, num_warps=8, num_stages=2),
+    triton.Config({"BN": 32}, num_warps=8, num_stages=3),
+    triton.Config({"BN": 32}, num_warps=4, num_stages=3),
 )
 @triton.jit
 def weight_gradient_kernel(

@@ -24,6 +24,7 @@ from .launch import require
 from .norm import layer_norm
 from .norm_pointwise import fuses, norm_pointwise, pointwise
 from .norm_pointwise import obstacle as product_obstacle
+from .operator import differentiable, fake, operator
 
 
 def obstacle(
@@ -86,10 +87,9 @@ def _product(x: Tensor, norm: NormTerms | None, weight: Tensor) -> Tensor:
     return pointwise(x, weight, None) if norm is None else norm_pointwise(x, *norm, weight, None)
 
 
-@torch.library.custom_op(
-    "exda::projected",
-    mutates_args=(),
-    schema="(Tensor x, Tensor? norm_weight, Tensor? norm_bias, bool subtract_mean, float? eps, Tensor weight, "
+@operator(
+    "projected",
+    "(Tensor x, Tensor? norm_weight, Tensor? norm_bias, bool subtract_mean, float? eps, Tensor weight, "
     "Tensor? bias, Tensor? phi, Tensor depthwise_weight, Tensor? depthwise_bias, str activation) -> Tensor[]",
 )
 def _projected(
@@ -115,7 +115,7 @@ def _projected(
     return [z, y[:, len(weight) :].clone(memory_format=torch.contiguous_format)]
 
 
-@_projected.register_fake
+@fake(_projected)
 def _projected_fake(
     x: Tensor,
     norm_weight: Tensor | None,
@@ -199,4 +199,4 @@ def _of_rows(x: Tensor, norm: NormTerms | None, upstream: Tensor) -> Tensor:
     return torch.ops.exda.mix_matrix_gradients(upstream.flatten(2), [x.flatten(2)]).sum(0)
 
 
-_projected.register_autograd(_differentiate, setup_context=_save)
+differentiable(_projected, _differentiate, _save)

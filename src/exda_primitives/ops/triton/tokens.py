@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..precision import accumulation_dtype
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
-from .launch import device_obstacle, divide_up, dtype_obstacle, on_device_of, require
+from .launch import device_obstacle, divide_up, dtype_obstacle, require
+from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
 from .tokens_kernels import pool_backward_kernel, pool_kernel, upsample_backward_kernel, upsample_kernel
 
@@ -79,38 +80,37 @@ def _chunks(cells: int) -> tuple[int, int]:
     return divide_up(cells, _BLOCK * steps), steps
 
 
-@torch.library.custom_op("exda::token_maps", mutates_args=())
+@operator("token_maps")
 def _token_maps(phi: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     """G; the pooled logits (B, M, h, w) and the softmax's (B * M, 2, chunks) peaks and sums, which backward takes."""
     out, logits, chunks = _empty_outputs(phi, stride)
     height, width = phi.shape[2:]
     rows, steps = len(chunks), _chunks(logits.shape[2] * logits.shape[3])[1]
-    with on_device_of(phi):
-        pool_kernel[(rows * chunks.shape[2],)](
-            phi,
-            logits,
-            chunks,
-            phi.shape[1],
-            height,
-            width,
-            *phi.stride(),
-            STRIDE=stride,
-            STEPS=steps,
-            TYPE=wide(phi.dtype),
-            BLOCK=_BLOCK,
-        )
-        upsample_kernel[(rows * divide_up(height * width, _BLOCK),)](
-            logits,
-            chunks,
-            out,
-            height,
-            width,
-            *logits.shape[2:],
-            chunks.shape[2],
-            KNOWN=_MOST_CHUNKS,
-            TYPE=wide(phi.dtype),
-            BLOCK=_BLOCK,
-        )
+    pool_kernel[(rows * chunks.shape[2],)](
+        phi,
+        logits,
+        chunks,
+        phi.shape[1],
+        height,
+        width,
+        *phi.stride(),
+        STRIDE=stride,
+        STEPS=steps,
+        TYPE=wide(phi.dtype),
+        BLOCK=_BLOCK,
+    )
+    upsample_kernel[(rows * divide_up(height * width, _BLOCK),)](
+        logits,
+        chunks,
+        out,
+        height,
+        width,
+        *logits.shape[2:],
+        chunks.shape[2],
+        KNOWN=_MOST_CHUNKS,
+        TYPE=wide(phi.dtype),
+        BLOCK=_BLOCK,
+    )
     return out, logits, chunks
 
 
@@ -125,51 +125,50 @@ def _empty_outputs(phi: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-_token_maps.register_fake(_empty_outputs)
+fake(_token_maps)(_empty_outputs)
 
 
-@torch.library.custom_op("exda::token_maps_backward", mutates_args=())
+@operator("token_maps_backward")
 def _token_maps_backward(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int) -> Tensor:
     height, width = dg.shape[2:]
     rows, steps = len(chunks), _chunks(logits.shape[2] * logits.shape[3])[1]
     dphi = torch.empty(dg.shape, dtype=dg.dtype, device=dg.device)
     du = torch.empty(logits.shape, dtype=logits.dtype, device=dg.device)
     products = torch.empty((rows, chunks.shape[2]), dtype=logits.dtype, device=dg.device)
-    with on_device_of(dg):
-        upsample_backward_kernel[(rows * chunks.shape[2],)](
-            dg,
-            logits,
-            chunks,
-            du,
-            products,
-            dg.shape[1],
-            height,
-            width,
-            *dg.stride(),
-            STRIDE=stride,
-            STEPS=steps,
-            KNOWN=_MOST_CHUNKS,
-            TYPE=wide(dg.dtype),
-            BLOCK=_BLOCK,
-        )
-        pool_backward_kernel[(rows * divide_up(height * width, _BLOCK),)](
-            du,
-            logits,
-            chunks,
-            products,
-            dphi,
-            height,
-            width,
-            chunks.shape[2],
-            STRIDE=stride,
-            KNOWN=_MOST_CHUNKS,
-            TYPE=wide(dg.dtype),
-            BLOCK=_BLOCK,
-        )
+    upsample_backward_kernel[(rows * chunks.shape[2],)](
+        dg,
+        logits,
+        chunks,
+        du,
+        products,
+        dg.shape[1],
+        height,
+        width,
+        *dg.stride(),
+        STRIDE=stride,
+        STEPS=steps,
+        KNOWN=_MOST_CHUNKS,
+        TYPE=wide(dg.dtype),
+        BLOCK=_BLOCK,
+    )
+    pool_backward_kernel[(rows * divide_up(height * width, _BLOCK),)](
+        du,
+        logits,
+        chunks,
+        products,
+        dphi,
+        height,
+        width,
+        chunks.shape[2],
+        STRIDE=stride,
+        KNOWN=_MOST_CHUNKS,
+        TYPE=wide(dg.dtype),
+        BLOCK=_BLOCK,
+    )
     return dphi
 
 
-@_token_maps_backward.register_fake
+@fake(_token_maps_backward)
 def _token_maps_backward_fake(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int) -> Tensor:
     return torch.empty(dg.shape, dtype=dg.dtype, device=dg.device)
 
@@ -187,4 +186,5 @@ def _differentiate(ctx: Any, dg: Tensor | None, *_: None) -> tuple[Tensor | None
     return None if dg is None else _token_maps_backward(dg, *ctx.saved_tensors, ctx.stride), None
 
 
-_token_maps.register_autograd(_differentiate, setup_context=_save)
+differentiable(_token_maps, _differentiate, _save)
+differentiable_no_more(_token_maps_backward)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .kernel import launched
+
 
 @triton.jit
 def between(place, LENGTH, CELLS, TYPE: tl.constexpr):
@@ -52,6 +54,7 @@ def softmax_terms(chunks, row, CHUNKS, CELLS, KNOWN: tl.constexpr):
     return peak, CELLS / tl.sum(masses * tl.exp(peaks - finite(peak)), 0)
 
 
+@launched
 @triton.jit
 def pool_kernel(
     phi,
@@ -103,6 +106,7 @@ def pool_kernel(
     tl.store(at + CHUNKS, tl.sum(mass * tl.exp(peak - finite(highest)), 0))
 
 
+@launched
 @triton.jit
 def upsample_kernel(
     logits,
@@ -134,6 +138,7 @@ def upsample_kernel(
     tl.store(out + row * H * W + pixel, (value * factor).to(out.dtype.element_ty), mask=known)
 
 
+@launched
 @triton.jit
 def upsample_backward_kernel(
     dg,
@@ -183,6 +188,7 @@ def upsample_backward_kernel(
     tl.store(products + row * CHUNKS + chunk, tl.sum(product, 0))
 
 
+@launched
 @triton.jit
 def pool_backward_kernel(
     du,

@@ -18,6 +18,7 @@ from .depthwise_backward import depthwise_backward
 from .launch import require
 from .mix import mix
 from .norm_pointwise import pointwise
+from .operator import differentiable, fake, operator
 
 
 def mix_value(
@@ -67,7 +68,7 @@ def _maps(value_matrix: Tensor | None, v: Tensor, t: Tensor, g: Tensor | None) -
     return [x.flatten(2) for x in _present(None if value_matrix is None else v, t, g)]
 
 
-@torch.library.custom_op("exda::mix_value", mutates_args=())
+@operator("mix_value")
 def _mix_value(
     value_matrix: Tensor | None,
     branch_matrix: Tensor,
@@ -87,7 +88,7 @@ def _mix_value(
     return out.unflatten(2, v.shape[2:])
 
 
-@_mix_value.register_fake
+@fake(_mix_value)
 def _mix_value_fake(
     value_matrix: Tensor | None,
     branch_matrix: Tensor,
@@ -148,4 +149,4 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
 
-_mix_value.register_autograd(_differentiate, setup_context=_save)
+differentiable(_mix_value, _differentiate, _save)

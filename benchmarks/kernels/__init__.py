@@ -1,0 +1,1 @@
+"""What can be said of the kernels without a GPU: ``python -m benchmarks.kernels``."""

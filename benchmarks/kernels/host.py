@@ -1,0 +1,107 @@
+"""Python's time for a transformer block, beside the original's: the kernels are started and do not run.
+
+PyTorch's own operations do run, on maps of so few pixels that arithmetic counts for little. All variants take turns in
+one process; what is reported are medians.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import nn
+
+from benchmarks.gpu import blocks
+from benchmarks.gpu.blocks import Block
+from exda_primitives.bench.machine import machine, machine_line
+
+from . import mocked
+
+COMMAND = "python -m benchmarks.kernels host"
+RESULTS = Path(__file__).parents[1] / "results"
+
+BLOCK = Block("host", 16, 1, 4, 4)
+"""Restormer's, with few channels: Python does not count them."""
+
+VARIANTS = ("original", "patched", "fused", "fused, patched")
+_WARM_UPS, _CALLS = 20, 5
+
+
+def models() -> dict[str, nn.Module]:
+    """A block as it is, patched, fused, and both; in float32, since 16 bits take detours on CPUs."""
+    plain = dataclasses.replace(BLOCK, patched=False)
+    made = blocks.plain(plain), blocks.plain(BLOCK), blocks.fused(plain), blocks.fused(BLOCK)
+    return dict(zip(VARIANTS, made, strict=True))
+
+
+@torch.no_grad()
+def measured(turns: int) -> dict[str, Any]:
+    """Microseconds a call, each turn's and their median, the median's ratio to the original's, kernels started."""
+    x = torch.zeros(BLOCK.shape)
+    models_ = models()
+    times: dict[str, list[float]] = {name: [] for name in models_}
+    started = {}
+    # With TF32, what is fused is what it is in 16 bits.
+    with mocked.launches(tf32=True) as counter:
+        for name, model in models_.items():
+            _seconds(model, x, _WARM_UPS)
+            counter.clear()
+            model(x)
+            started[name] = dict(counter)
+        for _ in range(turns):
+            for name, model in models_.items():
+                times[name].append(round(1e6 * _seconds(model, x, _CALLS), 1))
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    return {
+        "microseconds": {name: round(each, 1) for name, each in medians.items()},
+        "ratio_to_original": {name: round(each / medians["original"], 3) for name, each in medians.items()},
+        "kernels_started": started,
+        "microseconds_of_each_turn": times,
+    }
+
+
+def run(turns: int, out: Path = RESULTS) -> str:
+    """Writes ``kernels_host.json`` and ``kernels_host.md``; returns the latter."""
+    torch.set_num_threads(1)
+    result = {
+        "command": COMMAND,
+        "machine": machine() | {"triton": triton.__version__},
+        "block": dataclasses.asdict(BLOCK),
+        **measured(turns),
+    }
+    text = markdown(result)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "kernels_host.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "kernels_host.md").write_text(text)
+    return text
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result as a table."""
+    lines = [
+        "# Python's time for a block",
+        "",
+        "A transformer block of Restormer without gradients, its kernels started and not run: "
+        f"{len(result['microseconds_of_each_turn']['original'])} turns in one process, medians.",
+        "",
+        "| | microseconds | ratio to the original | Triton kernels started |",
+        "|---|---|---|---|",
+    ]
+    for name, microseconds in result["microseconds"].items():
+        started = sum(result["kernels_started"][name].values())
+        lines.append(f"| {name} | {microseconds:.0f} | {result['ratio_to_original'][name]:.2f} | {started} |")
+    about = f"{machine_line(result['machine'])} Triton {result['machine']['triton']}."
+    return "\n".join([*lines, "", about, "", f"Command: `{result['command']}`", ""])
+
+
+def _seconds(model: nn.Module, x: torch.Tensor, calls: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(calls):
+        model(x)
+    return (time.perf_counter() - begun) / calls

@@ -1,0 +1,90 @@
+"""A GPU that computes nothing: all that Python does before a kernel starts is done, and nothing is compiled."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
+from triton.runtime import JITFunction, driver
+
+from benchmarks.gpu import kernels
+from benchmarks.gpu.launches import as_on_a_gpu
+from exda_primitives.ops.triton import choices
+from exda_primitives.ops.triton.kernel import Kernel
+
+CAPABILITY = 90
+
+
+class Driver:
+    """Stands in for CUDA's."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", CAPABILITY, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+@contextmanager
+def launches(tf32: bool = False) -> Iterator[Counter[str]]:
+    """A region in which the library's kernels start on CPU tensors, and how often each did; outputs are anything.
+
+    Raises:
+        RuntimeError: under Triton's interpreter, which does other things before a kernel starts.
+    """
+    if kernels.JITTED is not JITFunction:
+        raise RuntimeError("starts cannot be mocked under Triton's interpreter; unset TRITON_INTERPRET")
+    started: Counter[str] = Counter()
+
+    def compiled(kernel: JITFunction, key: Any, *_: Any, **__: Any) -> CompiledKernel:
+        made = _Compiled(kernel.fn.__name__, started)
+        kernel.device_caches[0][0][key] = made
+        return made
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(driver, "_active", Driver()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(mock.patch.object(choices, "folder", return_value=folder))
+        stack.enter_context(mock.patch.object(JITFunction, "_do_compile", compiled))
+        for kernel in kernels.all_of_them():
+            stack.enter_context(mock.patch.object(kernel, "do_bench", _equal))
+            stack.callback(_forget, kernel)
+            _forget(kernel)
+        stack.enter_context(as_on_a_gpu(tf32))
+        yield started
+
+
+def _equal(call: Callable[[], object], quantiles: Sequence[float]) -> list[float]:
+    return [1.0] * len(quantiles)
+
+
+def _forget(kernel: Kernel) -> None:
+    kernel.forget()
+    kernel.fn.device_caches.clear()
+
+
+class _Compiled(CompiledKernel):  # type: ignore[misc]
+    """What a compiler would have made."""
+
+    run: Any = None
+
+    def __init__(self, name: str, started: Counter[str]) -> None:
+        self.module, self.function, self.packed_metadata = None, 0, ()
+        self.run = lambda *_: started.update((name,))
+
+    def launch_metadata(self, grid: object, stream: object, *args: object) -> None:
+        return None

@@ -1,0 +1,59 @@
+"""The library's own operators, ``torch.ops.exda``, as PyTorch's dispatcher has them: a call of it takes few steps.
+
+``torch.library.custom_op`` looks at every output of every call, which takes longer than the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+_LIBRARY = torch.library.Library("exda", "FRAGMENT")
+
+
+def operator(name: str, schema: str | None = None) -> Callable[[Callable[..., Any]], OpOverload]:
+    """Defines an operator by what computes it, on any device; outputs are new tensors, never views of its inputs.
+
+    Args:
+        name: in ``torch.ops.exda``.
+        schema: of arguments and outputs; of the function's annotations by default.
+    """
+
+    def decorate(compute: Callable[..., Any]) -> OpOverload:
+        found = schema or torch.library.infer_schema(compute, mutates_args=())
+        _LIBRARY.define(f"{name}{found}", tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+        defined: OpOverload = getattr(torch.ops.exda, name).default
+        return defined
+
+    return decorate
+
+
+def fake(of: OpOverload) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function that makes an operator's outputs, of the right sizes and without numbers."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        torch.library.register_fake(of.name(), function, lib=_LIBRARY)
+        return function
+
+    return decorate
+
+
+def differentiable(of: OpOverload, backward: Callable[..., Any], save: Callable[..., Any]) -> None:
+    """Registers an operator's gradient: ``save(ctx, inputs, output)`` keeps what ``backward(ctx, *grads)`` takes."""
+    torch.library.register_autograd(of.name(), backward, setup_context=save, lib=_LIBRARY)
+
+
+def differentiable_no_more(of: OpOverload) -> None:
+    """Makes an operator, itself a gradient, refuse to be differentiated."""
+
+    def refuse(ctx: Any, *grads: Any) -> None:
+        raise RuntimeError(
+            f"Trying to backward through {of} but no autograd formula was registered: the kernels' functions can be "
+            "differentiated once; use the 'torch' backend for gradients of gradients"
+        )
+
+    torch.library.register_autograd(of.name(), refuse, lib=_LIBRARY)
