@@ -34,6 +34,14 @@ FAMILIES: dict[str, type[exda.ExDAModule]] = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _rounding_as_on_a_gpu() -> Iterator[None]:
+    from .interpreter import rounding_as_on_a_gpu
+
+    with rounding_as_on_a_gpu():
+        yield
+
+
 @pytest.fixture(scope="session", params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     """Every attention family in turn."""

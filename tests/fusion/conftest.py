@@ -1,8 +1,5 @@
-import numpy as np
 import pytest
 import torch
-import triton.language as tl
-from triton.runtime import interpreter
 
 from exda_primitives.ops import kernels, reference
 from exda_primitives.ops import torch as concat_free
@@ -51,17 +48,3 @@ def _noting(monkeypatch, functions):
 
         monkeypatch.setattr(kernels, name, noted)
     return names
-
-
-@pytest.fixture
-def rounding_as_on_a_gpu(monkeypatch):
-    """Triton's interpreter cuts float32 off to make bfloat16, a GPU rounds it to the nearest, ties to even."""
-    convert = interpreter._convert_float
-
-    def rounded(numbers, given, wanted, mode):
-        if given != tl.float32 or wanted != tl.bfloat16:
-            return convert(numbers, given, wanted, mode)
-        bits = np.ascontiguousarray(numbers).view(np.uint32).astype(np.uint64)
-        return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16).reshape(numbers.shape)
-
-    monkeypatch.setattr(interpreter, "_convert_float", rounded)

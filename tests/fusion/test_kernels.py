@@ -66,7 +66,6 @@ def root_mean_square(found, expected):
 @pytest.mark.parametrize(
     ("dtype", "patched"), [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float16, False)], ids=str
 )
-@pytest.mark.usefixtures("rounding_as_on_a_gpu")
 def test_half_precision_is_no_less_exact(dtype, patched, ran, differentiate, relative_errors):
     # Distances from float64, with the same parameters: of the fused block, and of the block's own modules.
     model, x = block(WithBias, True, patched, dtype), feature(4, 64, 1, dtype)
@@ -85,7 +84,6 @@ def test_half_precision_is_no_less_exact(dtype, patched, ran, differentiate, rel
 
 
 @pytest.mark.parametrize(("dtype", "patched"), [(torch.float32, True), (torch.bfloat16, False)], ids=str)
-@pytest.mark.usefixtures("rounding_as_on_a_gpu")
 @torch.no_grad()
 def test_autocast(dtype, patched, ran):
     model, x = block(WithBias, True, patched, torch.float32), feature(batch=1, dtype=dtype)
@@ -163,7 +161,6 @@ def test_frozen_parameters_and_inputs(ran):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.usefixtures("rounding_as_on_a_gpu")
 @torch.no_grad()
 def test_histoformer_in_half_precision(ran):
     # Rounding decides what is sorted where, and one choice is as good as the other: of 4 blocks of 36 channels, the

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-# Relative to the largest element. Triton's interpreter truncates to bfloat16 where a GPU rounds: 2^-7 a step.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1.5e-3, torch.bfloat16: 1.6e-2}
+# Relative to the largest element; of half types about two roundings, 2^-11 and 2^-8 each. Measured of the gate, whose
+# gradient takes three: 8.0e-4 and 8.7e-3; all others stay below 6.4e-4 and 4.7e-3.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 9e-3}
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:

@@ -116,6 +116,32 @@ def test_weights_that_float16_could_not_hold() -> None:
     assert (token_alone.double() - expected).abs().max() < 2e-3 * expected.abs().max()
 
 
+@pytest.mark.parametrize("tokens", [16, 32])
+@pytest.mark.parametrize("branch", [True, False], ids=["branch", "no branch"])
+def test_several_tokens_that_sum_to_1_over_a_large_image(tokens: int, branch: bool) -> None:
+    # More of them than are summed up one by one: their weights take the way of the channels, as float16.
+    cells = 50_000
+    matrices, maps, _, _ = inputs(1, 20, (24, *((24,) if branch else ()), tokens), 40, torch.float16)
+    *_, onto_tokens = matrices
+    *_, g = maps
+    onto_tokens /= cells
+    # A token that looks at few pixels has values up to the number of cells.
+    g.copy_(cells * torch.rand(g.shape, generator=torch.Generator().manual_seed(1)) ** 8)
+    silent = [torch.zeros_like(m) for m in matrices[:-1]]
+    for before in (silent, matrices[:-1]):
+        found = mix([*before, onto_tokens], maps)
+        expected = mix_reference([m.double() for m in (*before, onto_tokens)], [x.double() for x in maps])
+        # The rounding of the weights and of the output.
+        assert (found.double() - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+def test_rows_of_zeros_among_scaled_ones() -> None:
+    matrices, maps, _, _ = inputs(1, 20, (24, 16), 40, torch.float16)
+    matrices[1][:, ::3] = 0
+    expected = mix_reference([m.double() for m in matrices], [x.double() for x in maps])
+    assert (mix(matrices, maps).double() - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
 @pytest.mark.parametrize(
     "wanted", [(True, False, False, False), (False, True, False, False), (False, False, True, False)]
 )

@@ -26,8 +26,13 @@ def _add_product(
     C: tl.constexpr,
     BLOCK_C: tl.constexpr,
     PRECISION: tl.constexpr,
+    SCALED: tl.constexpr,
 ) -> tl.tensor:
-    """``acc + M[o] X[:, n]`` for a matrix and a map that start at the given addresses."""
+    """``acc + M[o] X[:, n]`` for a matrix and a map that start at the given addresses.
+
+    If SCALED, float16 takes the rows of M divided by their largest number: tokens that sum to 1 over the image have
+    weights that it could not hold, or with few bits.
+    """
     rows = matrix + o.to(tl.int64) * matrix_row
     if C <= _FEW:
         # A loop, not its body C times: that loads all ahead, and spills.
@@ -37,13 +42,25 @@ def _add_product(
             acc += column[:, None] * row[None, :]
             x += x_row
     else:
+        FACTORS: tl.constexpr = SCALED and x.dtype.element_ty == tl.float16
+        if FACTORS:
+            size = tl.full(o.shape, 1e-20, acc.dtype)
+            for first in range(0, C, BLOCK_C):
+                i = first + tl.arange(0, BLOCK_C)
+                weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+                size = tl.maximum(size, tl.max(tl.abs(weight.to(acc.dtype)), 1))
+            acc = acc / size[:, None]
         for first in range(0, C, BLOCK_C):
             i = first + tl.arange(0, BLOCK_C)
             weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+            if FACTORS:
+                weight = weight.to(acc.dtype) / size[:, None]
             tile = tl.load(
                 x + (i.to(tl.int64) * x_row)[:, None] + n[None, :], mask=(i < C)[:, None] & (n < N)[None, :], other=0.0
             )
             acc = dot(weight.to(tile.dtype), tile, acc, PRECISION)
+        if FACTORS:
+            acc = acc * size[:, None]
     return acc
 
 
@@ -103,15 +120,15 @@ def mix_kernel(
     acc = tl.zeros((BLOCK_O, BLOCK_N), TYPE)
     m0 += image * m0_image
     x0 += image * x0_image
-    acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION)
+    acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION, False)
     if C1 > 0:
         m1 += image * m1_image
         x1 += image * x1_image
-        acc = _add_product(acc, m1, m1_row, x1, x1_row, o, n, N, ROWS, C1, BLOCK_C, PRECISION)
+        acc = _add_product(acc, m1, m1_row, x1, x1_row, o, n, N, ROWS, C1, BLOCK_C, PRECISION, True)
     if C2 > 0:
         m2 += image * m2_image
         x2 += image * x2_image
-        acc = _add_product(acc, m2, m2_row, x2, x2_row, o, n, N, ROWS, C2, BLOCK_C, PRECISION)
+        acc = _add_product(acc, m2, m2_row, x2, x2_row, o, n, N, ROWS, C2, BLOCK_C, PRECISION, True)
     mask = (o < ROWS)[:, None] & (n < N)[None, :]
     if SHIFT:
         constant = tl.load(shift + image * shift_image + o * shift_row, mask=o < ROWS, other=0.0)

@@ -1,0 +1,29 @@
+"""Triton's interpreter, where it computes otherwise than a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import triton.language as tl
+from triton.runtime import interpreter
+
+
+@contextmanager
+def rounding_as_on_a_gpu() -> Iterator[None]:
+    """It cuts float32 off to make bfloat16; a GPU rounds to the nearest, ties to even."""
+    convert: Callable[..., Any] = interpreter._convert_float
+
+    def rounded(numbers: Any, given: Any, wanted: Any, mode: Any) -> Any:
+        if given != tl.float32 or wanted != tl.bfloat16:
+            return convert(numbers, given, wanted, mode)
+        bits = np.ascontiguousarray(numbers).view(np.uint32).astype(np.uint64)
+        nearest = bits + 0x7FFF + (bits >> 16 & 1)
+        # What is added to a NaN could make a number of it.
+        return (np.where(np.isnan(numbers), bits | 0x400000, nearest) >> 16).astype(np.uint16).reshape(numbers.shape)
+
+    with mock.patch.object(interpreter, "_convert_float", rounded):
+        yield
