@@ -17,6 +17,7 @@ from triton.runtime import JITFunction
 
 from exda_primitives.bench.precision import PRECISIONS
 from exda_primitives.ops.triton.kernel import Kernel
+from exda_primitives.ops.triton.recorded import step_by_step
 
 from . import blocks, kernels
 from .blocks import Block
@@ -86,7 +87,7 @@ def _recorded(specs: list[Spec], every: bool) -> Iterator[None]:
     def run(kernel: Kernel, grid: object, *args: Any, **options: Any) -> None:
         specs.append(_spec(kernel.fn, args, options) | {"all": every and kernel.tunes})
 
-    with mock.patch.object(Kernel, "run", run):
+    with step_by_step(), mock.patch.object(Kernel, "run", run):
         yield
 
 

@@ -12,6 +12,7 @@ from unittest import mock
 from triton.runtime import JITFunction
 
 from exda_primitives.ops.triton.kernel import Grid, Kernel
+from exda_primitives.ops.triton.recorded import step_by_step
 
 from . import kernels
 from .device import Device, Forward
@@ -91,5 +92,5 @@ def _bytes_of_launches() -> Iterator[dict[str, int]]:
         return interpret(kernel, *args, **options)
 
     owner, replaced = (Kernel, run) if kernels.JITTED is JITFunction else (kernels.JITTED, interpreted)
-    with mock.patch.object(owner, "run", replaced):
+    with step_by_step(), mock.patch.object(owner, "run", replaced):
         yield moved

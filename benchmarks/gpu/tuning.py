@@ -14,6 +14,7 @@ import triton
 from torch import Tensor
 
 from exda_primitives.ops.triton.kernel import Grid, Kernel
+from exda_primitives.ops.triton.recorded import step_by_step
 
 from . import kernels
 from .rows import Rows
@@ -180,5 +181,5 @@ def _around(run: Callable[[Kernel, Original, Grid, tuple[Any, ...], dict[str, An
     def replaced(kernel: Kernel, grid: Grid, *args: Any, **options: Any) -> None:
         run(kernel, original, grid, args, options)
 
-    with mock.patch.object(Kernel, "run", replaced):
+    with step_by_step(), mock.patch.object(Kernel, "run", replaced):
         yield

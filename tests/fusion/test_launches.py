@@ -27,11 +27,18 @@ def started(dtype, bias, patched):
     exda.fuse(model)
     x = feature(batch=1, dtype=dtype)
     found = []
-    for step in model[0]._steps:
-        with Launches() as launches:
-            x = step(model[0], x, x)
-        assert launches.waits == []
-        found.append(dict(launches.kernels))
+    for step, operator in zip(model[0]._steps, ("attention_step", "gated_step"), strict=True):
+        calls = []
+        for _ in range(2):
+            with Launches() as launches:
+                out = step(model[0], x, x)
+            assert launches.waits == []
+            assert launches.operators == {operator: 1}
+            calls.append(dict(launches.kernels))
+        # The second does what the first has found out.
+        assert calls[0] == calls[1]
+        found += calls[:1]
+        x = out
     return found
 
 
@@ -67,3 +74,12 @@ def test_of_a_patched_block_in_half_precision(bias):
     expected = ATTENTION | added | {"depthwise_kernel": 2, "fold_branch_kernel": 1}
     del expected["fold_kernel"]
     assert attention == expected
+
+
+def test_operators_of_a_block_that_is_differentiated():
+    model = nn.Sequential(trained(small()))
+    exda.fuse(model)
+    with Launches() as launches:
+        model(feature(batch=1))
+    once = dict.fromkeys(("token_maps", "gram", "fold_branch", "mix_value"), 1)
+    assert launches.operators == once | {"projected": 2, "mix": 1}

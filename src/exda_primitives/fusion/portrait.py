@@ -68,24 +68,21 @@ def difference(module: nn.Module, seen: Portrait, name: str, kind: type | None =
         return f"{name} is {type(module).__name__} now"
     if kind is None and does_more(module):
         return f"{name} has hooks"
-    if changed := _setting(module, seen):
-        return f"{name or 'the block'} has another {changed} now"
+    held = module.__dict__
+    for key, value in seen.settings:
+        if key not in held or held[key] != value:
+            return f"{name or 'the block'} has another {key} now"
     children = {key: child for key, child in module._modules.items() if child is not None}
     if _tensors(module) != seen.tensors or [*children] != [key for key, _ in seen.children]:
         return f"{name or 'the block'} holds something else now"
     for key, child in seen.children:
-        found = None if child is None else difference(children[key], child, f"{name}.{key}" if name else key)
-        if found:
+        if child is not None and (found := difference(children[key], child, f"{name}.{key}" if name else key)):
             return found
     return None
 
 
-def _setting(module: nn.Module, seen: Portrait) -> str | None:
-    held = module.__dict__
-    changed = [key for key, value in seen.settings if key not in held or held[key] != value]
-    return changed[0] if changed else None
-
-
 def _tensors(module: nn.Module) -> tuple[str, ...]:
-    held = {**module._parameters, **module._buffers}
-    return tuple([name for name, tensor in held.items() if tensor is not None])
+    found = [name for name, tensor in module._parameters.items() if tensor is not None]
+    if module._buffers:
+        found += [name for name, tensor in module._buffers.items() if tensor is not None]
+    return tuple(found)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..ops import dispatch, kernels
-from ..ops.bare import does_more
+from ..ops.bare import does_more, held
 from ..ops.cpu.layout import in_layout
 from ..ops.terms import FusedTerms, GatedTerms, NormTerms
 from ..primitives import ExDAAttention
@@ -25,6 +24,12 @@ def part_of(block: nn.Module, name: str) -> nn.Module:
         assert child is not None
         part = child
     return part
+
+
+def _tensor(module: nn.Module, path: str) -> Tensor | None:
+    """A tensor of the module or of a part of it."""
+    part, _, name = path.rpartition(".")
+    return held(part_of(module, part) if part else module, name)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class NormForm:
 
     def terms(self, module: nn.Module) -> NormTerms:
         """Of the norm that has this form."""
-        weight, bias = (None if path is None else attrgetter(path)(module) for path in (self.weight, self.bias))
+        weight, bias = [None if path is None else _tensor(module, path) for path in (self.weight, self.bias)]
         return NormTerms(weight, bias, self.subtract_mean, self.eps)
 
 
@@ -81,22 +86,35 @@ class Step:
             last: whether it is the block's last step.
         """
         norm, function = part_of(block, self.norm), part_of(block, self.function)
-        if not dispatch.fuses() or self.obstacle(block, x):
+        found = self._found(x, norm, function) if dispatch.fuses() else "another backend is asked for"
+        if isinstance(found, str):
             x = in_layout(x, given)
             return x + function(norm(x))
-        return self._on_kernels(x, self.form.terms(norm), function, given if last else None)
+        return self._on_kernels(x, *found, function, given if last else None)
 
     def obstacle(self, block: nn.Module, x: Tensor) -> str | None:
         """Why kernels cannot compute this step; None if they can."""
-        norm, function = part_of(block, self.norm), part_of(block, self.function)
-        if changed := difference(norm, self.norm_seen, self.norm):
+        found = self._found(x, part_of(block, self.norm), part_of(block, self.function))
+        return found if isinstance(found, str) else None
+
+    def _found(
+        self, x: Tensor, norm: nn.Module, function: nn.Module
+    ) -> str | tuple[NormTerms, FusedTerms | GatedTerms | None]:
+        """What kernels take of the two modules; or why they cannot compute them."""
+        if changed := difference(norm, self.norm_seen, self.norm) or self._changed(function):
             return changed
-        return self._obstacle(x, self.form.terms(norm), function)
+        found = self.form.terms(norm), self._terms(function)
+        return kernels.step_obstacle(x, *found) or found
 
-    def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
-        return kernels.step_obstacle(x, norm, None)
+    def _changed(self, function: nn.Module) -> str | None:
+        """What is not as it was when the step was recognised."""
+        return None
 
-    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module, like: Tensor | None) -> Tensor:
+    def _terms(self, function: nn.Module) -> FusedTerms | GatedTerms | None:
+        """What kernels take of the function; None where it is called."""
+        return None
+
+    def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
         return x + function(kernels.normalise(x, norm))
 
 
@@ -113,22 +131,19 @@ class AttentionStep(Step):
     kind = "attention"
     covers_function = True
 
-    def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
+    def _changed(self, function: nn.Module) -> str | None:
         if type(function) is ExDAAttention:
-            if does_more(function):
-                return f"{self.function} has hooks"
-        elif self.function_seen is None:
+            return f"{self.function} has hooks" if does_more(function) else None
+        if self.function_seen is None:
             return f"{self.function} is {type(function).__name__} now"
         # Of its convolutions, what is hooked or exchanged is called; a dropout or a softmax would not be.
-        elif changed := difference(function, self.function_seen, self.function):
-            return changed
-        return kernels.step_obstacle(x, norm, self._terms(function))
+        return difference(function, self.function_seen, self.function)
 
-    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module, like: Tensor | None) -> Tensor:
-        return kernels.attention_step(x, norm, self._terms(function), like)
+    def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
+        return kernels.attention_step(x, norm, terms, like)
 
-    def _terms(self, attention: nn.Module) -> FusedTerms:
-        return attention.terms() if isinstance(attention, ExDAAttention) else fused_terms(attention, dict(self.parts))
+    def _terms(self, function: nn.Module) -> FusedTerms:
+        return function.terms() if isinstance(function, ExDAAttention) else fused_terms(function, dict(self.parts))
 
 
 @dataclass(frozen=True)
@@ -144,14 +159,12 @@ class GatedStep(Step):
     kind = "gated feed-forward"
     covers_function = True
 
-    def _obstacle(self, x: Tensor, norm: NormTerms, function: nn.Module) -> str | None:
+    def _changed(self, function: nn.Module) -> str | None:
         assert self.function_seen is not None
-        if changed := difference(function, self.function_seen, self.function):
-            return changed
-        return kernels.step_obstacle(x, norm, self._terms(function))
+        return difference(function, self.function_seen, self.function)
 
-    def _on_kernels(self, x: Tensor, norm: NormTerms, function: nn.Module, like: Tensor | None) -> Tensor:
-        return kernels.gated_step(x, norm, self._terms(function), like)
+    def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
+        return kernels.gated_step(x, norm, terms, like)
 
-    def _terms(self, feed_forward: nn.Module) -> GatedTerms:
-        return GatedTerms(*(getattr(feed_forward, name) for name in self.convolutions))
+    def _terms(self, function: nn.Module) -> GatedTerms:
+        return GatedTerms(*[part_of(function, name) for name in self.convolutions])

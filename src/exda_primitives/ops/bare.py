@@ -26,10 +26,26 @@ _GLOBAL_HOOKS = (
 _PLAIN = (Tensor, nn.Parameter, FakeTensor)
 
 
+def held(module: nn.Module, name: str) -> Tensor | None:
+    """A tensor of a module by its name there: faster than ``getattr``, which asks one dictionary after the other."""
+    # Replicas and flat shards keep tensors outside of the parameters.
+    found = module._parameters.get(name)
+    return getattr(module, name) if found is None else found
+
+
 def does_more(module: nn.Module) -> bool:
     """Whether a call of the module is more than its class says: hooked, or its forward replaced on the instance."""
-    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooked) or "forward" in module.__dict__ or any(_GLOBAL_HOOKS)
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or _GLOBAL_HOOKS[0]
+        or _GLOBAL_HOOKS[1]
+        or _GLOBAL_HOOKS[2]
+        or _GLOBAL_HOOKS[3]
+    )
 
 
 def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:

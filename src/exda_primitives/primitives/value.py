@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.bare import does_more, is_depthwise, is_pointwise
+from ..ops.bare import does_more, held, is_depthwise, is_pointwise
 from ..ops.terms import Branch, ValueForm, ValuePosition, ValueTerms
 from ..ops.value import formed
 from .checks import check_dtypes, check_heads, check_map
@@ -82,13 +82,12 @@ class NonlinearValue(nn.Module):
 
     def branch(self) -> Branch | None:
         """The parameters of g, where they say all of it; None where its layers have to be called."""
-        first, second, last = self.conv_in, self.dwconv, self.conv_out
+        first, second, last = [self._modules.get(name) for name in ("conv_in", "dwconv", "conv_out")]
         if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
             return None
-        in_bias, depthwise_bias, out_bias = first.bias, second.bias, last.bias
-        if in_bias is None or depthwise_bias is None or out_bias is None:
-            return None
-        return Branch(first.weight, in_bias, second.weight, depthwise_bias, last.weight, out_bias)
+        parameters = [held(layer, name) for layer in (first, second, last) for name in ("weight", "bias")]
+        given = [each for each in parameters if each is not None]
+        return Branch(*given) if len(given) == len(parameters) else None
 
     def forward(self, v: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import product_dtype, without_autocast
-from ..terms import CrossTerms, FusedTerms, NormTerms, Projection, TokenTerms
+from ..terms import CrossTerms, FusedTerms, NormTerms, Projection, TokenTerms, ValueTerms
 from ..torch.fold import foldable_weight
 from .depthwise import depthwise
 from .fold import TokenMixing, fold
@@ -101,30 +101,39 @@ def _projected(
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms, residual: Tensor | None
 ) -> Tensor:
-    if foldable_weight(terms)[0] is not None:
-        return _folded(q, k, v, logits, terms, residual)
-    out = terms.project(_folded(q, k, v, logits, terms, None))
+    weight, bias = foldable_weight(terms)
+    if weight is not None:
+        return folded(q, k, v, logits, terms.temperature, terms.value, terms.tokens, weight, bias, residual)
+    out = terms.project(folded(q, k, v, logits, terms.temperature, terms.value, terms.tokens, None, None, None))
     return out if residual is None else out + residual
 
 
-def _folded(
-    q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms, residual: Tensor | None
+def folded(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    logits: Tensor | None,
+    temperature: Tensor,
+    value: ValueTerms | None,
+    tokens: TokenTerms | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
 ) -> Tensor:
-    """The attention's output, through its projection if that folds, and the sum."""
-    tokens, value, g, mixing = terms.tokens, terms.value, None, None
+    """The attention's output, through the projection of this weight (C, C) and bias, if any, and the sum."""
+    g, mixing = None, None
     if tokens is not None and logits is not None:
         g = token_maps(logits, tokens.stride)
         cells = -(-v.shape[-2] // tokens.stride) * -(-v.shape[-1] // tokens.stride)
         mixing = TokenMixing(tokens.gate, tokens.alpha, cells if tokens.scale == "sum" else 1, tokens.reinject)
-    weight, bias = foldable_weight(terms)
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
-    rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), terms.temperature.shape[-3])
+    rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.shape[-3])
     if value is not None and value.branch is not None:
         branch = value.branch
-        found = fold_branch(rows, terms.temperature, left, mixing, branch.out_weight.flatten(1), branch.out_bias, bias)
+        found = fold_branch(rows, temperature, left, mixing, branch.out_weight.flatten(1), branch.out_bias, bias)
         onto_value = found.value if value.form == "residual" else None
         return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
-    matrix, token_matrix = fold(rows, terms.temperature, left, mixing)
+    matrix, token_matrix = fold(rows, temperature, left, mixing)
     if value is not None and value.form in ("gelu", "sigmoid"):
         v = F.gelu(v) if value.form == "gelu" else v.sigmoid()
     matrices, maps = [matrix], [v.flatten(2)]

@@ -135,11 +135,14 @@ def depthwise_reference(
     return F.gelu(a) * b
 
 
-@operator("depthwise")
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
+def compute(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
+    """:func:`depthwise`, inside of an operator."""
     out = _empty_output(x, weight, bias, activation)
     depthwise_forward.fill(x, weight, bias, shift, None, out, activation)
     return out
+
+
+_depthwise = operator("depthwise")(compute)
 
 
 @fake(_depthwise)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 from triton.compiler import CompiledKernel
 from triton.runtime import driver, errors
 
@@ -38,14 +40,35 @@ _DOES_NOT_FIT: tuple[type[Exception], ...] = tuple(
 )
 
 
-class _Start(NamedTuple):
-    """What a start of one kind takes, beside arguments and the number of programs."""
+class Start(NamedTuple):
+    """What starts of one kind take: ``launch(*programs, stream, function, metadata, None, None, None, *values)``.
+
+    Attributes:
+        config: what its configuration sets.
+        launch: of the driver.
+        function: likewise.
+        metadata: likewise.
+        left_out: places of arguments that are no values.
+        constants: the last values.
+    """
 
     config: dict[str, Any]
     launch: Callable[..., None]
     function: object
     metadata: object
+    left_out: Sequence[int]
     constants: tuple[Any, ...]
+
+    def programs(self, grid: Grid) -> tuple[int, int, int]:
+        """In each dimension."""
+        found = grid(self.config) if callable(grid) else grid
+        return (*found, 1, 1)[:3]  # type: ignore[return-value]
+
+    def values(self, arguments: Sequence[Any]) -> list[Any]:
+        """What is handed over; a tensor may be its address."""
+        if self.left_out:
+            arguments = [x for index, x in enumerate(arguments) if index not in self.left_out]
+        return [*arguments, *self.constants]
 
 
 class Kernel:
@@ -71,7 +94,7 @@ class Kernel:
         self.tunes = len(self.configs) > 1 and not INTERPRETED
         self._constant = [index for index, each in enumerate(parameters) if "constexpr" in str(each.annotation)]
         self._choices: dict[str, Choices] = {}
-        self._starts: dict[tuple[Any, ...], _Start] = {}
+        self._starts: dict[tuple[Any, ...], Start] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, grid: Grid) -> Callable[..., None]:
@@ -94,24 +117,17 @@ class Kernel:
             *constants.values(),
         )
         start = self._starts.get(key)
-        if start is None or _watched():
-            return self._through_triton(key, grid, arguments, constants)
-        programs = grid(start.config) if callable(grid) else grid
-        if not _TAKES_CONSTANTS:
-            arguments = tuple(x for index, x in enumerate(arguments) if index not in self._constant)
-        start.launch(
-            programs[0],
-            programs[1] if len(programs) > 1 else 1,
-            programs[2] if len(programs) > 2 else 1,
-            driver.active.get_current_stream(device),
-            start.function,
-            start.metadata,
-            None,
-            None,
-            None,
-            *arguments,
-            *start.constants,
-        )
+        told = getattr(_listener, "told", None)
+        if told is not None:
+            # What timing and Triton's interpreter do with tensors is their own affair.
+            with _disable_current_modes():
+                self._through_triton(key, grid, arguments, constants)
+            told(self, self._starts.get(key), grid, arguments, constants)
+        elif start is None or watched():
+            self._through_triton(key, grid, arguments, constants)
+        else:
+            about = current_stream(device), start.function, start.metadata, None, None, None
+            start.launch(*start.programs(grid), *about, *start.values(arguments))
         return None
 
     def forget(self) -> None:
@@ -129,11 +145,10 @@ class Kernel:
             return
         if len(self._starts) >= _MOST_STARTS:
             self._starts.clear()
+        left_out: Sequence[int] = () if _TAKES_CONSTANTS else self._constant
         rest = self.arg_names[len(arguments) :] if _TAKES_CONSTANTS else []
-        values = {**constants, **config.kwargs}
-        self._starts[key] = _Start(
-            config.kwargs, made.run, made.function, made.packed_metadata, tuple(values[name] for name in rest)
-        )
+        values = tuple((constants | config.kwargs)[name] for name in rest)
+        self._starts[key] = Start(config.kwargs, made.run, made.function, made.packed_metadata, left_out, values)
 
     def start(self, config: triton.Config, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
         """Starts it in this configuration, through Triton; returns what Triton compiled."""
@@ -211,7 +226,28 @@ def _kind(x: Any) -> Any:
     return (x.dtype, x.data_ptr() % 16 == 0) if isinstance(x, Tensor) else x
 
 
-def _watched() -> bool:
+_listener = threading.local()
+
+
+@contextmanager
+def listening(told: Callable[..., None]) -> Iterator[None]:
+    """A region of which ``told(kernel, start, grid, arguments, constants)`` hears of every kernel that is started.
+
+    ``start`` is None where later ones have to go through Triton as well.
+    """
+    _listener.told = told
+    try:
+        yield
+    finally:
+        _listener.told = None
+
+
+def current_stream(device: int) -> int:
+    """As the driver knows it; of the CPU, where nothing but the interpreter and mocks run, none."""
+    return driver.active.get_current_stream(device) if not INTERPRETED else 0
+
+
+def watched() -> bool:
     """Whether somebody, a profiler, wants to hear of every start."""
     hook = _HOOKS.launch_enter_hook
     return hook is not None and bool(getattr(hook, "calls", True))

@@ -106,11 +106,8 @@ def _strides(tensors: Sequence[Tensor]) -> list[int]:
     return [x.stride(0) for x in tensors] + [x.stride(1) for x in tensors]
 
 
-@operator(
-    "mix",
-    "(Tensor[] matrices, Tensor[] maps, Tensor? shift, Tensor? residual) -> Tensor",
-)
-def _mix(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
+def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
+    """:func:`mix`, inside of an operator."""
     _check(matrices, maps, shift, residual)
     pairs = _Pairs(matrices, maps)
     batch, rows = matrices[0].shape[:2]
@@ -139,6 +136,9 @@ def _mix(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, resid
         PRECISION=dot_precision(out),
     )
     return out
+
+
+_mix = operator("mix", "(Tensor[] matrices, Tensor[] maps, Tensor? shift, Tensor? residual) -> Tensor")(compute)
 
 
 @fake(_mix)

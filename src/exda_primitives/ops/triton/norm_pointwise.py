@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..precision import accumulation_dtype, widen, without_autocast
+from . import norm
 from .launch import contiguous, divide_up, dtype_obstacle, require, summed
 from .norm import layer_norm, layer_norm_reference
 from .norm import obstacle as norm_obstacle
@@ -99,6 +100,21 @@ def norm_pointwise(
     return pointwise(layer_norm(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
 
 
+def computed(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    subtract_mean: bool,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """:func:`norm_pointwise` inside of an operator: nothing is checked, no other operator is called."""
+    if fuses(x):
+        return compute(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
+    return pointwise(norm.compute(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution as PyTorch's matrix products, (B, C, H, W) -> (B, O, H, W), in the dtype of ``x``."""
     # A product with one matrix for all images would copy x to fold the images into one.
@@ -126,8 +142,7 @@ def norm_pointwise_reference(
     return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
 
 
-@operator("norm_pointwise")
-def _norm_pointwise(
+def compute(
     x: Tensor,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
@@ -136,6 +151,7 @@ def _norm_pointwise(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
+    """Where :func:`fuses`: :func:`norm_pointwise`, inside of an operator."""
     pixels = x.flatten(2)
     out = torch.empty((len(x), len(weight), *x.shape[2:]), dtype=x.dtype, device=x.device)
 
@@ -159,6 +175,9 @@ def _norm_pointwise(
         BC=tile_side(x.shape[1]),
     )
     return out
+
+
+_norm_pointwise = operator("norm_pointwise")(compute)
 
 
 @fake(_norm_pointwise)

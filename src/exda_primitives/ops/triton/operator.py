@@ -12,6 +12,7 @@ import torch
 from torch._ops import OpOverload
 
 _LIBRARY = torch.library.Library("exda", "FRAGMENT")
+_COMPUTING: dict[OpOverload, Callable[..., Any]] = {}
 
 
 def operator(name: str, schema: str | None = None) -> Callable[[Callable[..., Any]], OpOverload]:
@@ -27,9 +28,15 @@ def operator(name: str, schema: str | None = None) -> Callable[[Callable[..., An
         _LIBRARY.define(f"{name}{found}", tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
         defined: OpOverload = getattr(torch.ops.exda, name).default
+        _COMPUTING[defined] = compute
         return defined
 
     return decorate
+
+
+def computing(of: OpOverload) -> Callable[..., Any] | None:
+    """What computes an operator of ours; None for any other."""
+    return _COMPUTING.get(of)
 
 
 def fake(of: OpOverload) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

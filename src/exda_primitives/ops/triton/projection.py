@@ -18,10 +18,12 @@ from torch import Tensor
 from ..precision import accumulation_dtype, without_autocast
 from ..terms import NormTerms
 from .depthwise import Activation
+from .depthwise import compute as depthwise_inside
 from .depthwise import obstacle as depthwise_obstacle
 from .depthwise_backward import depthwise_backward
 from .launch import require
 from .norm import layer_norm
+from .norm_pointwise import computed as norm_pointwise_inside
 from .norm_pointwise import fuses, norm_pointwise, pointwise
 from .norm_pointwise import obstacle as product_obstacle
 from .operator import differentiable, fake, operator
@@ -107,8 +109,8 @@ def _projected(
 ) -> list[Tensor]:
     norm = None if eps is None else NormTerms(norm_weight, norm_bias, subtract_mean, eps)
     rows = weight if phi is None else torch.cat([weight, phi.to(weight.dtype)])
-    y = _product(x, norm, rows)
-    z = torch.ops.exda.depthwise(y[:, : len(weight)], depthwise_weight, depthwise_bias, activation, bias)
+    y = pointwise(x, rows, None) if norm is None else norm_pointwise_inside(x, *norm, rows, None)
+    z = depthwise_inside(y[:, : len(weight)], depthwise_weight, depthwise_bias, activation, bias)
     if phi is None:
         return [z]
     # A view would keep all of y.

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from ..bare import is_bare, is_pointwise
 from ..precision import product_dtype, without_autocast
 from ..terms import FusedTerms, GatedTerms, NormTerms
+from . import inference
 from .channel import attention, mdta, mdta_obstacle
 from .depthwise import convolution_obstacle
-from .mix import mix
 from .norm import layer_norm
 from .norm import obstacle as norm_obstacle
-from .projection import projected
 
 
 def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
@@ -35,7 +34,8 @@ def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):
         # There the norm and the sum have the dtype of x, the convolutions another.
         return x + mdta(layer_norm(x, *norm), terms)
-    return attention(x, terms, norm, x)
+    found = inference.attention_step(x, norm, terms)
+    return attention(x, terms, norm, x) if found is None else found
 
 
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
@@ -43,26 +43,15 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):
         normalised = layer_norm(x, *norm).to(product_dtype(x))
         with without_autocast(x):
-            out = _gated(normalised, terms, None, None)
+            out = inference.gated(normalised, None, inference.parameters_of(*terms), None)
         return x + out
-    return _gated(x, terms, norm, x)
+    found = inference.gated_step(x, norm, terms)
+    return inference.gated(x, norm, inference.parameters_of(*terms), x) if found is None else found
 
 
 def normalise(x: Tensor, terms: NormTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     return layer_norm(x, *terms)
-
-
-def _gated(x: Tensor, terms: GatedTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
-    first, second, last = terms
-    assert is_bare(first)
-    assert is_bare(second)
-    assert is_bare(last)
-    gated, _ = projected(x, norm, first.weight.flatten(1), first.bias, None, second.weight, second.bias, "gate")
-    matrix = last.weight.flatten(1).expand(x.shape[0], -1, -1)
-    shift = None if last.bias is None else last.bias.expand(x.shape[0], -1)
-    out = mix([matrix], [gated.flatten(2)], shift, None if residual is None else residual.flatten(2))
-    return out.unflatten(2, x.shape[2:])
 
 
 def _gated_obstacle(x: Tensor, terms: GatedTerms) -> str | None:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..precision import without_autocast
 from ..terms import Branch
+from .depthwise import compute as depthwise_inside
 from .depthwise import obstacle
 from .depthwise_backward import depthwise_backward
 from .launch import require
-from .mix import mix
+from .mix import compute as mix_inside
 from .norm_pointwise import pointwise
 from .operator import differentiable, fake, operator
 
@@ -82,9 +83,9 @@ def _mix_value(
     shift: Tensor | None,
     residual: Tensor | None,
 ) -> Tensor:
-    t = torch.ops.exda.depthwise(_product(v, weight), depthwise_weight, depthwise_bias, "gelu", bias)
+    t = depthwise_inside(_product(v, weight), depthwise_weight, depthwise_bias, "gelu", bias)
     matrices = _present(value_matrix, branch_matrix, token_matrix)
-    out = mix(matrices, _maps(value_matrix, v, t, g), shift, None if residual is None else residual.flatten(2))
+    out = mix_inside(matrices, _maps(value_matrix, v, t, g), shift, None if residual is None else residual.flatten(2))
     return out.unflatten(2, v.shape[2:])
 
 

@@ -1,0 +1,132 @@
+"""Whole steps of a transformer block as one operator each, for where nobody differentiates: see :mod:`.recorded`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..bare import held, is_depthwise, is_pointwise
+from ..terms import Branch, FusedTerms, GatedTerms, NormTerms, Scale, TokenTerms, ValueForm, ValueTerms
+from ..torch.fold import foldable_weight
+from .channel import folded
+from .mix import mix
+from .operator import differentiable_no_more, fake, operator
+from .projection import projected
+from .recorded import Recorded
+
+_Parameters = list[Tensor | None]
+
+
+def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor | None:
+    """``x + mdta(norm(x))`` (B, C, H, W); None where gradients are wanted or a layer has to be called."""
+    first, second = terms.qkv
+    weight, bias = foldable_weight(terms)
+    if weight is None or not (is_pointwise(first) and is_depthwise(second)):
+        return None
+    value, tokens = terms.value, terms.tokens
+    branch = None if value is None else value.branch
+    of_tokens: tuple[Tensor | None, ...] = (None,) * 3 if tokens is None else (tokens.weight, tokens.alpha, tokens.gate)
+    parameters: _Parameters = [
+        norm.weight,
+        norm.bias,
+        *parameters_of(first, second),
+        *(terms.temperature, weight, bias),
+        *of_tokens,
+        *((None,) * 6 if branch is None else branch),
+    ]
+    if _wants_gradients(x, parameters):
+        return None
+    about = (1, "none", "mean") if tokens is None else (tokens.stride, tokens.scale, tokens.reinject)
+    form = "" if value is None else value.form
+    return _attention_step(x, parameters, norm.subtract_mean, norm.eps, form, *about)
+
+
+def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor | None:
+    """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))`` (B, C, H, W); None where gradients are wanted."""
+    parameters = [norm.weight, norm.bias, *parameters_of(*terms)]
+    if _wants_gradients(x, parameters):
+        return None
+    return _gated_step(x, parameters, norm.subtract_mean, norm.eps)
+
+
+def parameters_of(*layers: object) -> _Parameters:
+    """Weight and bias of each of some bare layers."""
+    found: _Parameters = []
+    for layer in layers:
+        assert isinstance(layer, nn.Module)
+        found += [held(layer, "weight"), held(layer, "bias")]
+    return found
+
+
+def gated(x: Tensor, norm: NormTerms | None, parameters: Iterable[Tensor | None], residual: Tensor | None) -> Tensor:
+    """A gated feed-forward of three weights, each with its bias."""
+    weight, bias, depthwise_weight, depthwise_bias, out_weight, out_bias = parameters
+    assert weight is not None
+    assert depthwise_weight is not None
+    assert out_weight is not None
+    z, _ = projected(x, norm, weight.flatten(1), bias, None, depthwise_weight, depthwise_bias, "gate")
+    matrix = out_weight.flatten(1).expand(x.shape[0], -1, -1)
+    shift = None if out_bias is None else out_bias.expand(x.shape[0], -1)
+    out = mix([matrix], [z.flatten(2)], shift, None if residual is None else residual.flatten(2))
+    return out.unflatten(2, x.shape[2:])
+
+
+def _wants_gradients(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    return x.requires_grad or any(each.requires_grad for each in parameters if each is not None)
+
+
+def _attention(
+    tensors: tuple[Any, ...],
+    subtract_mean: bool,
+    eps: float,
+    form: ValueForm,
+    stride: int,
+    scale: Scale,
+    reinject: Any,
+) -> Tensor:
+    x, norm_weight, norm_bias, qkv, qkv_bias, depthwise, depthwise_bias, temperature, left, bias, *rest = tensors
+    phi, alpha, gate, *branch = rest
+    tokens = None if phi is None else TokenTerms(phi, stride, scale, reinject, alpha, gate)
+    value = ValueTerms(form, "before", None if branch[0] is None else Branch(*branch)) if form else None
+    norm = NormTerms(norm_weight, norm_bias, subtract_mean, eps)
+    rows = None if phi is None else phi.flatten(1)
+    z, logits = projected(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias)
+    q, k, v = z.chunk(3, dim=1)
+    return folded(q, k, v, logits, temperature, value, tokens, left, bias, x)
+
+
+def _gated(tensors: tuple[Any, ...], subtract_mean: bool, eps: float) -> Tensor:
+    x, norm_weight, norm_bias, *parameters = tensors
+    return gated(x, NormTerms(norm_weight, norm_bias, subtract_mean, eps), parameters, x)
+
+
+recorded_attention, recorded_gated = Recorded(_attention), Recorded(_gated)
+
+
+@operator(
+    "attention_step",
+    "(Tensor x, Tensor?[] parameters, bool subtract_mean, float eps, str form, int stride, str scale, str reinject)"
+    " -> Tensor",
+)
+def _attention_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
+    return recorded_attention((x, *parameters), *about)
+
+
+@operator("gated_step", "(Tensor x, Tensor?[] parameters, bool subtract_mean, float eps) -> Tensor")
+def _gated_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
+    return recorded_gated((x, *parameters), *about)
+
+
+@fake(_attention_step)
+@fake(_gated_step)
+def _empty_output(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+differentiable_no_more(_attention_step)
+differentiable_no_more(_gated_step)
