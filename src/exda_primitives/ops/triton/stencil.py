@@ -90,9 +90,12 @@ def load_row(
         left = load_shifted(rows, column - 1, W, stride_column, inside, shift, SHIFTED)
         right = load_shifted(rows, column + 1, W, stride_column, inside, shift, SHIFTED)
     else:
-        start = first + RUN * tl.arange(0, BX // RUN)[None, :]
-        left = load_shifted(rows, start - 1, W, stride_column, inside, shift, SHIFTED)
-        right = load_shifted(rows, start + RUN, W, stride_column, inside, shift, SHIFTED)
+        # Loaded with neighbouring threads along the columns, as the centre is, and named the other way round: of a
+        # (CH, n) tile Triton would take the channels first, and bring all of it together through shared memory.
+        start = first + RUN * tl.arange(0, BX // RUN)[:, None]
+        rows, inside, shift = tl.trans(rows), tl.trans(inside), tl.trans(shift)
+        left = tl.trans(load_shifted(rows, start - 1, W, stride_column, inside, shift, SHIFTED))
+        right = tl.trans(load_shifted(rows, start + RUN, W, stride_column, inside, shift, SHIFTED))
         even, odd = halves(centre)
         even0, even1 = halves(even)
         odd0, odd1 = halves(odd)
