@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from triton import compiler
 from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction, driver
@@ -50,16 +51,14 @@ def launches(tf32: bool = False) -> Iterator[Counter[str]]:
         raise RuntimeError("starts cannot be mocked under Triton's interpreter; unset TRITON_INTERPRET")
     started: Counter[str] = Counter()
 
-    def compiled(kernel: JITFunction, key: Any, *_: Any, **__: Any) -> CompiledKernel:
-        made = Compiled(kernel.fn.__name__, started)
-        kernel.device_caches[0][0][key] = made
-        return made
+    def compiled(source: Any, *_: Any, **__: Any) -> CompiledKernel:
+        return Compiled(source.fn.fn.__name__, started)
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(driver, "_active", Driver()))
+        stack.enter_context(mock.patch.object(driver, "_active" if hasattr(driver, "_active") else "active", Driver()))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(mock.patch.object(choices, "folder", return_value=folder))
-        stack.enter_context(mock.patch.object(JITFunction, "_do_compile", compiled))
+        stack.enter_context(mock.patch.object(compiler, "compile", compiled))
         for kernel in kernels.all_of_them():
             stack.enter_context(mock.patch.object(kernel, "do_bench", _equal))
             stack.callback(_forget, kernel)
@@ -74,7 +73,11 @@ def _equal(call: Callable[[], object], quantiles: Sequence[float]) -> list[float
 
 def _forget(kernel: Kernel) -> None:
     kernel.forget()
-    kernel.fn.device_caches.clear()
+    if hasattr(kernel.fn, "device_caches"):
+        kernel.fn.device_caches.clear()
+    else:
+        kernel.fn.cache.clear()
+        kernel.fn.binder = None
 
 
 class Compiled(CompiledKernel):  # type: ignore[misc]
@@ -92,6 +95,9 @@ class Compiled(CompiledKernel):  # type: ignore[misc]
     def run(self) -> Any:
         """What starts it."""
         return self.start
+
+    def _init_handles(self) -> None:
+        pass
 
     def launch_metadata(self, grid: object, stream: object, *args: object) -> None:
         """For profilers: nothing."""

@@ -153,7 +153,11 @@ class Kernel:
     def start(self, config: triton.Config, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
         """Starts it in this configuration, through Triton; returns what Triton compiled."""
         programs = grid(config.kwargs) if callable(grid) else grid
-        return self.fn.run(*arguments, grid=programs, warmup=False, **config.all_kwargs() | constants)
+        options = config.all_kwargs() | constants
+        if INTERPRETED:
+            # Which knows no warps; its first versions know not all of these, either.
+            options = {name: value for name, value in options.items() if name in self.arg_names}
+        return self.fn.run(*arguments, grid=programs, warmup=False, **options)
 
     def _fastest(self, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> triton.Config:
         named = {str(config): config for config in self.configs}
