@@ -5,14 +5,13 @@ Recognising 44 blocks takes longer than most measurements.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-import exda_primitives as exda
+from exda_primitives.bench.cases import FUSED, FUSED_ORIGINAL, ORIGINAL, REFERENCE
 from exda_primitives.bench.networks import Networks
 from exda_primitives.bench.steps import Bench, Signals
 
@@ -40,6 +39,14 @@ VARIANTS = {
     "reference": Variant(True, "reference"),
 }
 
+_VARIANTS = {
+    (False, False): ORIGINAL,
+    (False, True): FUSED_ORIGINAL,
+    (True, False): REFERENCE,
+    (True, True): FUSED,
+}
+"""By whether patched and fused, those of the library that have the network."""
+
 _THREADS = 4
 """Others compile meanwhile."""
 
@@ -51,12 +58,8 @@ def prepare(network: str) -> None:
         return
     torch.set_num_threads(_THREADS)
     networks = Networks.build(network)
-    for (patched, fused), path in names.items():
-        model = (networks.trained if patched else networks.original).eval()
-        if fused:
-            model = copy.deepcopy(model)
-            exda.fuse(model)
-        _save(model, path)
+    for of, path in names.items():
+        _save(networks.of(_VARIANTS[of]), path)
 
 
 def network(name: str, variant: Variant) -> nn.Module:

@@ -4,23 +4,36 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.bench.stubs import COMPARISON, CPU
 
-from exda_primitives.bench.cases import Case, cases_of, comparisons, parse_size, why_not
+from exda_primitives.bench import cases
+from exda_primitives.bench.cases import Case, cases_of, comparisons, padded, parse_size, why_not
 from exda_primitives.errors import ConfigError
 
 CUDA = torch.device("cuda")
 
 
-@pytest.mark.parametrize(("text", "size"), [("256", (256, 256)), ("3840x2160", (2160, 3840)), ("8x16", (16, 8))])
+@pytest.mark.parametrize(
+    ("text", "size"), [("256", (256, 256)), ("3840x2160", (2160, 3840)), ("8x16", (16, 8)), ("16x20", (20, 16))]
+)
 def test_sizes(text: str, size: tuple[int, int]) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "256x", "x256", "0", "-8", "8.0", "8x8x8", "12", "16x20", "big"])
+@pytest.mark.parametrize("text", ["", "x", "256x", "x256", "0", "-8", "8.0", "8x8x8", "big"])
 def test_no_sizes(text: str) -> None:
     with pytest.raises(ConfigError, match=repr(text)):
         parse_size(text)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 8, 16]))
+def test_what_is_padded_fits_and_is_no_larger_than_need_be(height: int, width: int, multiple: int) -> None:
+    for side, found in zip((height, width), padded((height, width), multiple), strict=True):
+        assert found % multiple == 0
+        assert side <= found < side + multiple
+    assert padded((1079, 1919)) == (1080, 1920)
 
 
 def test_the_original_is_always_there_and_first() -> None:
@@ -39,7 +52,20 @@ def test_number_formats_of_one_shape_follow_each_other() -> None:
     assert found[0].pixels == 2 * 8 * 16
 
 
-@pytest.mark.parametrize("variant", ["original", "reference", "torch"])
+def test_the_most_telling_comes_first() -> None:
+    sizes = [(1024, 1024), (256, 256), (1000, 1000), (2160, 3840), (512, 512)]
+    found = [(e.task, e.backbone, e.height) for e in comparisons("rp", ["forward", "training"], ["bf16"], 1, sizes)]
+    small = [1024, 256, 1000, 512]
+    assert found == [
+        *(("forward", "r", height) for height in small),
+        *(("forward", "p", height) for height in small),
+        *(("training", "r", height) for height in small),
+        *(("training", "p", height) for height in small),
+        *(("forward", "r", 2160), ("forward", "p", 2160), ("training", "r", 2160), ("training", "p", 2160)),
+    ]
+
+
+@pytest.mark.parametrize("variant", ["original", "reference", "torch", "fused", "fused-original"])
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("task", ["forward", "training"])
 def test_what_runs_anywhere(variant: str, mode: str, task: str) -> None:
@@ -53,15 +79,26 @@ def test_a_capture_needs_cuda_and_no_gradients() -> None:
     assert why_not(Case(training, "original", "captured"), CUDA) == "captured: the forward pass alone"
 
 
-@pytest.mark.parametrize("variant", ["triton", "fused"])
+@pytest.mark.parametrize("variant", ["triton", "fused", "fused-original"])
 def test_kernels_need_their_hardware(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(COMPARISON, variant, "eager")
-    assert why_not(case, CPU) == f"{variant}: no CUDA device"
+    assert why_not(case, CPU) == ("triton: no CUDA device" if variant == "triton" else None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert why_not(case, CUDA) == f"{variant}: needs a GPU of capability 8.0, this one has 7.5"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     assert why_not(case, CUDA) is None
     assert why_not(replace(case, comparison=replace(COMPARISON, task="training")), CUDA) is None
+
+
+def test_what_onnxruntime_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(COMPARISON, "original", "onnxruntime")
+    assert why_not(case, CPU) is None
+    assert why_not(replace(case, variant="torch"), CPU) is None
+    assert why_not(replace(case, variant="fused"), CPU) == "onnxruntime: of fused there is no export"
+    training = replace(case, comparison=replace(COMPARISON, task="training"))
+    assert why_not(training, CPU) == "onnxruntime: the forward pass alone"
+    monkeypatch.setattr(cases, "find_spec", lambda package: None)
+    assert (why_not(case, CPU) or "").startswith("onnxruntime: not installed; run: pip install")
 
 
 def test_number_formats_need_their_hardware(monkeypatch: pytest.MonkeyPatch) -> None:

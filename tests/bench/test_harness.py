@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -12,16 +13,18 @@ import torch
 from tests.bench.stubs import COMPARISON, CPU, ORIGIN, Altered
 from torch import Tensor
 
-import exda_primitives as exda
-from exda_primitives.bench import check, harness
+from exda_primitives.bench import check
+from exda_primitives.bench.budget import Budget
 from exda_primitives.bench.cases import Comparison, cases_of
 from exda_primitives.bench.check import Judge
 from exda_primitives.bench.harness import Effort, Harness
 from exda_primitives.bench.networks import Networks
-from exda_primitives.bench.precision import FLOAT64, PRECISIONS, Precision
+from exda_primitives.bench.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
 from exda_primitives.bench.record import Record
+from exda_primitives.bench.steps import Bench
 from exda_primitives.errors import InputError
-from exda_primitives.ops import dispatch
+from exda_primitives.fusion.block import FusedBlock
+from exda_primitives.ops import dispatch, kernels
 
 TINY = Networks.build("restormer-tiny")
 COUNTED = cache(TINY.macs)
@@ -31,6 +34,12 @@ COUNTED = cache(TINY.macs)
 def _counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting its operations, the same number in every test, would take a third of the time."""
     monkeypatch.setattr(Networks, "macs", lambda self, comparison: COUNTED(comparison))
+
+
+@pytest.fixture(autouse=True)
+def _without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its interpreter, which the tests of its kernels run, is slow."""
+    monkeypatch.setattr(kernels, "_MISSING", "not needed here")
 
 
 def run(
@@ -69,7 +78,7 @@ def test_what_is_right_is_timed(task: str, precision: str) -> None:
     assert records["original"].cost is not None
     assert records["torch"].cost is not None
     assert records["original"].cost.extra_parameters == 0
-    assert records["torch"].cost.extra_parameters == TINY.report.extra_parameters
+    assert records["torch"].cost.extra_parameters == TINY.report.extra_parameters > 0
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
@@ -146,14 +155,14 @@ def test_what_raises_late_does_not_stop_the_others(monkeypatch: pytest.MonkeyPat
 
 
 def references_that_fit(monkeypatch: pytest.MonkeyPatch, *fitting: str) -> None:
-    computed = Judge._references
+    computed = Judge._reference
 
-    def references(self: Judge, precision: Precision) -> Any:
+    def reference(self: Judge, model: torch.nn.Module, precision: Precision) -> Any:
         if precision.name not in fitting:
             raise torch.OutOfMemoryError("none left")
-        return computed(self, precision)
+        return computed(self, model, precision)
 
-    monkeypatch.setattr(Judge, "_references", references)
+    monkeypatch.setattr(Judge, "_reference", reference)
 
 
 def test_a_reference_too_large_in_float64_is_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +192,7 @@ class FullPrecisionAlone(torch.nn.Module):
 
 
 def test_a_format_that_the_original_does_not_know_is_nobodys_fault() -> None:
-    given = replace(TINY, original=FullPrecisionAlone(TINY.original))
+    given = Networks(FullPrecisionAlone(TINY.original))
     records = run(replace(COMPARISON, precision="bf16"), build=lambda _: given)
     assert set(statuses(records).values()) == {"skipped"}
     assert "the original cannot run in bf16: NotImplementedError: no such transform" in (records["torch"].reason or "")
@@ -196,31 +205,112 @@ def test_cases_that_cannot_run_here_are_said() -> None:
     assert records["torch"].status == "timed"
 
 
-def test_fused_is_what_fuse_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    fused: list[torch.nn.Module] = []
-    monkeypatch.setattr(harness, "why_not", lambda case, device: None)
-    monkeypatch.setattr(exda, "fuse", fused.append)
-    records = run(variants=("fused",))
-    assert statuses(records) == {"original": "timed", "fused": "timed"}
-    assert fused
-    assert all(exda.is_patched(model) for model in fused)
+def test_fused_networks_are_timed_where_the_time_goes_is_said() -> None:
+    records = run(variants=("fused", "fused-original"))
+    assert statuses(records) == {"original": "timed", "fused": "timed", "fused-original": "timed"}
+    for variant, extra in (("fused", TINY.report.extra_parameters), ("fused-original", 0)):
+        cost = records[variant].cost
+        assert cost is not None
+        assert cost.extra_parameters == extra
+        assert cost.share_in_blocks is not None
+        assert 0 < (cost.share_fused or 0) < cost.share_in_blocks < 1
 
 
-def test_a_kernel_that_is_wrong_once_fused_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fuse(model: torch.nn.Module) -> None:
-        with torch.no_grad():
-            next(model.parameters()).mul_(1.01)
+@pytest.mark.parametrize("variant", ["fused", "fused-original"])
+def test_a_kernel_that_is_wrong_once_fused_is_not_timed(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    monkeypatch.setattr(FusedBlock, "forward", lambda self, x: 1.01 * x)
+    assert statuses(run(variants=(variant,))) == {"original": "timed", variant: "wrong"}
 
-    monkeypatch.setattr(harness, "why_not", lambda case, device: None)
-    monkeypatch.setattr(exda, "fuse", fuse)
-    assert statuses(run(variants=("fused",)))["fused"] == "wrong"
+
+def test_a_network_that_is_patched_already() -> None:
+    records = run(variants=("torch", "fused-original"), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
+    assert statuses(records) == {"original": "timed", "torch": "skipped", "fused-original": "timed"}
+    assert records["torch"].reason == ("torch: it has the primitives already: fused-original is the same, fused")
+
+
+def test_a_patched_network_that_is_computed_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dispatch._BACKENDS, "auto", Altered(lambda out, terms: 1.01 * out))
+    records = run(variants=(), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
+    assert statuses(records) == {"original": "wrong"}
+
+
+def test_a_network_of_which_fuse_takes_nothing() -> None:
+    plain = Networks(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)))
+    records = run(variants=("fused", "fused-original"), build=lambda _: plain)
+    assert statuses(records) == {"original": "timed", "fused": "skipped", "fused-original": "skipped"}
+    assert "no transformer block around a known attention" in (records["fused-original"].reason or "")
+    assert records["original"].cost is not None
+    assert records["original"].cost.share_in_blocks is None
+    assert records["original"].cost.floor_seconds is None
+
+
+class Grey(torch.nn.Module):
+    """Whose forward pass may be refused by those that do not call it as it is."""
+
+    def __init__(self, refusing: Callable[[], bool] = lambda: False) -> None:
+        super().__init__()
+        self.body, self.refusing = torch.nn.Conv2d(1, 1, 3, padding=1), refusing
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.refusing():
+            raise TypeError("nothing for others")
+        restored: Tensor = self.body(image)
+        return restored
+
+
+def in_modes(networks: Networks, *modes: str, **options: Any) -> dict[str, Record]:
+    harness = Harness(CPU, Effort(2, 0, 60, fewest=1), ORIGIN, lambda _: networks, **options)
+    return {each.case.mode: each for each in harness.run(COMPARISON, cases_of(COMPARISON, [], modes))}
+
+
+def test_onnxruntime_takes_its_turns() -> None:
+    records = in_modes(Networks(Grey(), channels=1), "eager", "onnxruntime")
+    assert {mode: record.status for mode, record in records.items()} == {"eager": "timed", "onnxruntime": "timed"}
+    assert records["onnxruntime"].ratio == 1
+    assert records["onnxruntime"].ratio_to_eager is not None
+    assert records["onnxruntime"].peak_bytes is None
+    assert records["onnxruntime"].check is not None
+    assert 0 < records["onnxruntime"].check.error <= records["onnxruntime"].check.allowed
+
+
+def test_onnxruntime_may_round_as_it_does() -> None:
+    judge = Judge(TINY, Bench.of(CPU, "forward", 1, 16, 24), patched=False)
+    own = judge.own(FLOAT32).relative
+    for error, modes in ((1.5, {"eager", "onnxruntime"}), (10, {"onnxruntime"}), (30, set())):
+        found = {"output": judge.original.signals["output"] * (1 + error * own)}
+        right = {mode for mode in ("eager", "onnxruntime") if not judge.judge("original", mode, FLOAT32, found).problem}
+        assert right == modes
+
+
+def test_what_others_refuse_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile(model: torch.nn.Module, **options: Any) -> Callable[[Tensor], Tensor]:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    records = in_modes(Networks(Grey(torch.compiler.is_exporting), channels=1), "eager", "onnxruntime", "compiled")
+    assert {mode: record.status for mode, record in records.items()} == {
+        "eager": "timed",
+        "onnxruntime": "skipped",
+        "compiled": "skipped",
+    }
+    assert "onnxruntime cannot run this network" in (records["onnxruntime"].reason or "")
+    assert records["compiled"].reason == "RuntimeError: no C++ compiler"
+
+
+def test_what_there_is_no_time_for_is_left() -> None:
+    records = in_modes(Networks(Grey(), channels=1), "eager", "compiled", budget=Budget(0))
+    assert records["eager"].status == "timed"
+    # The fewest, whatever they take.
+    assert len(records["eager"].seconds) == 1
+    assert records["compiled"].status == "left"
+    assert "more than there are left" in (records["compiled"].reason or "")
 
 
 def test_number_formats_share_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[Precision] = []
-    references = Judge._references
+    reference = Judge._reference
     monkeypatch.setattr(
-        Judge, "_references", lambda self, precision: computed.append(precision) or references(self, precision)
+        Judge, "_reference", lambda self, model, format_: computed.append(format_) or reference(self, model, format_)
     )
     harness = Harness(CPU, Effort(1, 0, 60), ORIGIN, lambda _: TINY)
     for comparison in (COMPARISON, replace(COMPARISON, precision="bf16"), replace(COMPARISON, height=8)):

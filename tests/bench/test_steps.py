@@ -89,7 +89,7 @@ def test_what_a_graph_reads_is_kept(graphs: list[Any]) -> None:
 
 def training_step(precision: str) -> Step:
     bench = Bench.of(CPU, "training", 1, 16, 16)
-    placed = bench.place(TINY.trained, "torch", PRECISIONS[precision])
+    placed = bench.place(TINY.of("torch"), "torch", PRECISIONS[precision])
     assert {parameter.dtype for parameter in placed.parameters()} == {torch.float32}
     return bench.step(placed, "torch", PRECISIONS[precision])
 
@@ -98,7 +98,7 @@ def training_step(precision: str) -> Step:
 def test_gradients_change_nothing_and_a_step_does(precision: str) -> None:
     step = training_step(precision)
     first, second = step.signals(), step.signals()
-    assert first.keys() == dict(TINY.trained.named_parameters()).keys()
+    assert first.keys() == dict(TINY.of("torch").named_parameters()).keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     step()
     third = step.signals()

@@ -71,9 +71,15 @@ def test_the_terminal_shows_the_same_in_80_columns() -> None:
         "torch",
         "300",
         "1.500",
+        "1.500",
         "1",
     ]
     assert "Not timed" in text
+
+
+def test_one_ratio_is_enough_where_all_is_eager() -> None:
+    assert [column.header for column in printed(RECORDS[:2])[0].columns][4:] == ["ms", "ratio", "GiB"]
+    assert [column.header for column in printed(RECORDS[:3])[0].columns][4:] == ["ms", "ratio", "to eager", "GiB"]
 
 
 def test_nothing_timed() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from matplotlib.figure import Figure
 from tests.bench.stubs import Altered, timed
 from typer.testing import CliRunner, Result
 
+from exda_primitives import memory
+from exda_primitives.bench import floor
+from exda_primitives.bench.budget import Budget
 from exda_primitives.bench.plots import figure
 from exda_primitives.bench.record import append, read
 from exda_primitives.cli import app
-from exda_primitives.ops import dispatch
+from exda_primitives.ops import dispatch, kernels
 
 OPTIONS = ("--device", "cpu", "--backbone", "restormer-tiny", "--turns", 1, "--warm-up", 0)
 
@@ -22,12 +26,22 @@ def run(out: Path, *options: object) -> Result:
     return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_triton() -> Iterator[None]:
+    """Its interpreter, which the tests of its kernels run, is slow; as is a copy that no cache holds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernels, "_MISSING", "not needed here")
+        patched.setattr(floor, "_BYTES", {"cpu": 2**20})
+        yield
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both number formats, both tasks, at 16 x 16."""
     out = tmp_path_factory.mktemp("bench")
     formats = ("--precision", "float32", "--precision", "bf16")
-    result = run(out, "--size", 16, *formats, "--task", "forward", "--task", "training")
+    variants = ("--variant", "reference", "--variant", "torch", "--variant", "triton", "--variant", "fused-original")
+    result = run(out, "--size", 16, *formats, *variants, "--task", "forward", "--task", "training")
     assert result.exit_code == 0, result.output
     assert "Training step, bf16" in result.output
     return out
@@ -37,7 +51,7 @@ def test_every_case_has_its_row(results: Path) -> None:
     records = read(results / "results.jsonl")
     assert len(records) == 2 * 2 * 5
     statuses = {(record.case.variant, record.status) for record in records}
-    assert statuses >= {("original", "timed"), ("reference", "timed"), ("torch", "timed")}
+    assert statuses >= {("original", "timed"), ("reference", "timed"), ("torch", "timed"), ("fused-original", "timed")}
     # Without a GPU.
     assert {status for _, status in statuses} <= {"timed", "skipped"}
     with (results / "results.csv").open(newline="") as file:
@@ -50,7 +64,7 @@ def test_every_case_has_its_row(results: Path) -> None:
 
 def test_the_same_command_measures_nothing_again(results: Path) -> None:
     before = (results / "results.jsonl").read_text()
-    assert run(results, "--size", 16).exit_code == 0
+    assert run(results, "--size", 16, "--variant", "torch").exit_code == 0
     assert (results / "results.jsonl").read_text() == before
 
 
@@ -79,6 +93,37 @@ def test_what_was_measured_outlasts_an_interruption(tmp_path: Path, monkeypatch:
     assert sorted(variants) == ["original", "torch", "triton"]
 
 
+def test_minutes_go_to_the_most_telling_and_the_rest_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--size", 16, "--size", "20x15", "--minutes", 10)
+    monkeypatch.setattr(Budget, "estimate", lambda self, work: 1e9 if self._spent else None)
+    result = run(tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    assert "20x15: measured as 24x16, which exda restore pads it to" in result.output
+    assert "left for want of time: 9; the same command goes on there" in result.output
+    assert "longer than the time that was left for it" in result.output
+    before = (tmp_path / "results.jsonl").read_text()
+    assert "left" not in before
+    assert {(each.case.comparison.size, each.case.comparison.task) for each in read(tmp_path / "results.jsonl")} == {
+        ("16x16", "forward")
+    }
+    monkeypatch.undo()
+    result = run(tmp_path, *options, "--task", "forward")
+    assert "for want of time" not in result.output
+    assert (tmp_path / "results.jsonl").read_text().startswith(before)
+    records = read(tmp_path / "results.jsonl")
+    assert {each.case.variant for each in records} == {"original", "fused", "fused-original"}
+    assert [(each.case.comparison.task, each.case.comparison.size) for each in records[::3]] == [
+        ("forward", "16x16"),
+        ("forward", "24x16"),
+    ]
+
+
+def test_whether_memory_is_kept_is_a_fact_of_the_machine(results: Path) -> None:
+    (kept,) = {record.origin.machine["memory_kept"] for record in read(results / "results.jsonl")}
+    assert kept is memory.keep()
+    assert ("freed memory kept" if kept else "freed memory given back") in (results / "results.md").read_text()
+
+
 def test_a_wrong_result_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(dispatch._BACKENDS, "torch", Altered(lambda out, terms: 1.01 * out))
     result = run(tmp_path, "--size", 16, "--variant", "torch")
@@ -91,11 +136,10 @@ def test_a_wrong_result_fails_the_command(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--size", "30"), "multiples of 8"),
         (("--size", "big"), "is no size"),
         (("--precision", "int8"), "'int8' is none of float32, tf32, bf16, fp16"),
-        (("--mode", "fast"), "'fast' is none of eager, compiled, captured"),
-        (("--variant", "mine"), "'mine' is none of original, reference, torch, triton, fused"),
+        (("--mode", "fast"), "'fast' is none of eager, compiled, captured, onnxruntime"),
+        (("--variant", "mine"), "'mine' is none of original, reference, torch, triton, fused, fused-original"),
         (("--backbone", "unet"), "'unet' is none of restormer"),
         (("--device", "tpu"), "'tpu' is none of auto, cpu, cuda"),
     ],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.bench.check import MARGIN
+from exda_primitives.bench.check import MARGIN, relative
 from exda_primitives.bench.precision import PRECISIONS, Precision
 
 from .. import blocks, tuning
@@ -81,7 +81,7 @@ def _check(run: Run, block: Block, precision: Precision) -> bool:
     first = fused(x)
     run.device.wait()
     seconds = time.perf_counter() - begun
-    error = _relative(first - x, exact)
+    error = relative(first - x, exact)
     channels_last = _error(fused, x.to(memory_format=torch.channels_last), exact)
     same = torch.equal(fused(x), first)
     allowed = max(MARGIN * own, LEAST)
@@ -104,9 +104,5 @@ def _check(run: Run, block: Block, precision: Precision) -> bool:
 
 
 def _error(model: nn.Module, x: Tensor, exact: Tensor) -> float:
-    return _relative(model(x) - x, exact)
-
-
-def _relative(found: Tensor, exact: Tensor) -> float:
-    """Of what the block adds to its map: the map itself would hide it. NaN where anything is not finite."""
-    return float((found.double() - exact).norm() / exact.norm())
+    """Of what the block adds to its map: the map itself would hide it."""
+    return relative(model(x) - x, exact)

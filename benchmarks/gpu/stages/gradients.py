@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.bench.check import MARGIN, distance
+from exda_primitives.bench.check import MARGIN, distance, relative
 from exda_primitives.bench.precision import FLOAT64, PRECISIONS, Precision
 from exda_primitives.bench.steps import Signals
 
@@ -64,7 +64,7 @@ def _check(run: Run, block: Block, precision: Precision) -> None:
     error, own = distance(found, exact).relative, distance(modules, exact).relative
     allowed = max(MARGIN * own, LEAST)
     # One by one: in the whole, what is large hides what is not.
-    each = {name: (_of_one(name, found, exact), _of_one(name, modules, exact)) for name in exact}
+    each = {name: (relative(found[name], wanted), relative(modules[name], wanted)) for name, wanted in exact.items()}
     beyond = {name: ours / max(theirs, own, LEAST) for name, (ours, theirs) in each.items()}
     # "Not smaller" rather than "larger": NaN is wrong.
     wrong = [name for name in each if not beyond[name] <= _BEYOND]
@@ -81,10 +81,6 @@ def _check(run: Run, block: Block, precision: Precision) -> None:
         wrong=wrong,
         worst={name: each[name] for name in worst},
     )
-
-
-def _of_one(name: str, found: Signals, exact: Signals) -> float:
-    return distance({name: found[name]}, {name: exact[name]}).relative
 
 
 def _gradients(run: Run, model: nn.Module, image: Tensor, precision: Precision) -> Signals:

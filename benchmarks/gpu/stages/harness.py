@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from ..launches import Recording
 from ..stage import Run
 
-COMMAND = (
-    *("bench", "run", "--backbone", "restormer", "--size", "1024", "--variant", "fused"),
-    *("--mode", "eager", "--mode", "captured", "--turns", "10", "--seconds", "10"),
-)
+COMMAND = ("bench", "run", "--backbone", "restormer", "--turns", "10", "--seconds", "10")
+
+_LEAST = 0.1
+"""Minutes that the command takes."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -26,5 +26,6 @@ def run(run: Run, options: argparse.Namespace) -> None:
     # Here alone Typer and Rich are needed.
     from exda_primitives.cli import app  # noqa: PLC0415
 
-    app([*COMMAND, "--out", str(run.folder / "bench")], standalone_mode=False)
+    minutes = max(run.left() / 60, _LEAST)
+    app([*COMMAND, "--minutes", f"{minutes:.2f}", "--out", str(run.folder / "bench")], standalone_mode=False)
     run.rows.write("harness", folder="bench")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from exda_primitives.bench.cases import CAPTURED, EAGER, parse_size
-from exda_primitives.bench.check import distance
+from exda_primitives.bench.check import relative
 from exda_primitives.bench.memory import Peak
 from exda_primitives.bench.networks import computing, ready
 from exda_primitives.bench.precision import PRECISIONS, Precision
@@ -113,7 +113,7 @@ def _captured(
         expected = forward()
         run.device.wait()
         equal.append(torch.equal(replay.output, expected))
-        apart.append(distance({"": replay.output}, {"": expected}).relative)
+        apart.append(relative(replay.output, expected))
     image.copy_(given)
     run.rows.write("captured", variant=name, **where, same_bits=equal, differences=apart)
     return replay
@@ -138,4 +138,4 @@ def _check(run: Run, name: str, output: Tensor, bench: Bench, where: dict[str, s
     """Of what the network adds to its image, against the formulas in float64."""
     exact = networks.reference(NETWORK, bench, VARIANTS[name].patched)["output"] - bench.image
     added = output.double() - bench.image.to(output.dtype).double()
-    run.rows.write("accuracy", variant=name, **where, error=distance({"": added}, {"": exact}).relative)
+    run.rows.write("accuracy", variant=name, **where, error=relative(added, exact))

@@ -28,8 +28,10 @@ _COPIES = 10
 def floor_bytes(report: Report, comparison: Comparison) -> int | None:
     """Bytes that the recognised blocks read and write at least in a forward pass.
 
-    None unless the size of every map and the passes of every family are known.
+    None unless there are any, and the size of every map and the passes of every family are known.
     """
+    if not report.matches:
+        return None
     total = 0
     for match in report.matches:
         if match.downscale is None or match.family not in PASSES:

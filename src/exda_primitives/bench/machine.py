@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+_MEMORY = {True: "freed memory kept; ", False: "freed memory given back; ", None: ""}
+"""By what is known of ``exda_primitives.memory.keep``, which not every file of results says."""
 PROJECT = Path(__file__).parents[3]
 _CODE = ("src", "adapters", "benchmarks", "pyproject.toml", ":!benchmarks/results")
 
@@ -42,7 +44,7 @@ def machine_line(of: dict[str, Any]) -> str:
     )
     return (
         f"{gpu}{of['cpu']}, {of['cores']} cores, {of['threads']} threads; torch {of['torch']}, Python {of['python']}; "
-        f"commit {of['commit']}."
+        f"{_MEMORY[of.get('memory_kept')]}commit {of['commit']}."
     )
 
 

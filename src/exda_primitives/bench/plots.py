@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..files import replacing
-from ..plotting import BLACK, BLUE, GREEN, ORANGE, VERMILION, matplotlib_figure
-from .cases import CAPTURED, COMPILED, EAGER, MODES, ORIGINAL, VARIANTS
+from ..plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, matplotlib_figure
+from .cases import CAPTURED, COMPILED, EAGER, MODES, ONNX, ORIGINAL, VARIANTS
 from .record import TIMED, Record
 from .table import TITLES
 
-_COLOURS = dict(zip(VARIANTS, (BLACK, ORANGE, BLUE, GREEN, VERMILION), strict=True))
-_LINES = {EAGER: "-", COMPILED: "--", CAPTURED: ":"}
+_COLOURS = dict(zip(VARIANTS, (BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE), strict=True))
+_LINES = {EAGER: "-", COMPILED: "--", CAPTURED: ":", ONNX: "-."}
 _GIB = 2**30
 
 

@@ -22,6 +22,9 @@ SCHEMA = 1
 TIMED, SKIPPED, WRONG, OUT_OF_MEMORY, ERROR = STATUSES = ("timed", "skipped", "wrong", "out of memory", "error")
 """Skipped: cannot run here. Wrong: does not compute what it should. Error: raised something else."""
 
+LEFT = "left"
+"""Of a record that is never written: there was no time for the case in this call."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -45,16 +48,21 @@ class Cost:
     Attributes:
         parameters: of the original.
         extra_parameters: that the primitives add; 0 for the original.
-        macs: multiply-accumulates of one forward pass of the original.
+        macs: multiply-accumulates of one forward pass of the original; None where that is not known.
         extra_macs: that the primitives add by the printed formulas; None where that is not known.
         floor_seconds: of a forward pass, see ``floor``; None where that is not known.
+        share_in_blocks: of the original's time as it is, in the blocks that ``fuse`` takes; None where it was not
+            measured, see ``share``.
+        share_fused: likewise, in what of these blocks kernels compute.
     """
 
     parameters: int
     extra_parameters: int
-    macs: int
+    macs: int | None
     extra_macs: int | None
     floor_seconds: float | None
+    share_in_blocks: float | None = None
+    share_fused: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Record:
 
     Attributes:
         case: what was to be timed.
-        status: one of ``STATUSES``.
+        status: one of ``STATUSES``, or ``LEFT``.
         origin: what with.
         reason: why it was not timed, or None.
         check: where it came to that.
@@ -139,7 +147,8 @@ def _prefixed(prefix: str, of: Any, kind: type) -> dict[str, Any]:
 
 
 def _collected(prefix: str, row: dict[str, Any], kind: type) -> Any:
-    held = {field.name: row[f"{prefix}_{field.name}"] for field in fields(kind)}
+    # What was written before a field was there has none.
+    held = {field.name: row[name] for field in fields(kind) if (name := f"{prefix}_{field.name}") in row}
     return kind(**held) if any(each is not None for each in held.values()) else None
 
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .cases import TRAINING
+from .cases import COMPILED, EAGER, ONNX, TRAINING
 from .networks import computing, ready
+from .onnx import exported
 from .precision import Precision
 from .training import TrainingStep
 
@@ -105,7 +106,7 @@ class Bench:
     Attributes:
         device: for all.
         task: ``"forward"`` or ``"training"``.
-        image: (B, 3, H, W) in [0, 1], on the CPU in float64.
+        image: (B, C, H, W) in [0, 1], on the CPU in float64.
         target: likewise.
     """
 
@@ -115,20 +116,35 @@ class Bench:
     target: Tensor
 
     @classmethod
-    def of(cls, device: torch.device, task: str, batch: int, height: int, width: int) -> Bench:
+    def of(cls, device: torch.device, task: str, batch: int, height: int, width: int, channels: int = 3) -> Bench:
         """With noise, the same at every call."""
         generator = torch.Generator().manual_seed(0)
-        image, target = torch.rand(2, batch, 3, height, width, generator=generator, dtype=torch.float64)
+        image, target = torch.rand(2, batch, channels, height, width, generator=generator, dtype=torch.float64)
         return cls(device, task, image, target)
 
     def place(self, model: nn.Module, variant: str, precision: Precision) -> nn.Module:
         """A copy of ``model`` as :meth:`step` needs it."""
         return ready(model, variant, self.device, self._weights(precision))
 
-    def step(self, placed: nn.Module, variant: str, precision: Precision, *, compiled: bool = False) -> Step:
-        """The step of what :meth:`place` gave."""
-        forward: Callable[[Tensor], Tensor] = torch.compile(placed, dynamic=False) if compiled else placed
+    def step(self, placed: nn.Module, variant: str, precision: Precision, mode: str = EAGER) -> Step:
+        """The step of what :meth:`place` gave.
+
+        Args:
+            placed: the network.
+            variant: that it is.
+            precision: of the step.
+            mode: eager, compiled or onnxruntime.
+
+        Raises:
+            ExDAError: where onnxruntime cannot run it.
+        """
         image, target = (x.to(self.device, self._weights(precision)) for x in (self.image, self.target))
+        forward: Callable[[Tensor], Tensor] = placed
+        if mode == COMPILED:
+            forward = torch.compile(placed, dynamic=False)
+        elif mode == ONNX:
+            with computing(variant):
+                forward = exported(placed, image)
         if self.task == TRAINING:
             return _Computing(TrainingStep(placed, forward, image, target, precision), variant)
         return _Computing(Forward(forward, image), variant)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import some_of
-from .cases import ORIGINAL, VARIANTS
+from .cases import EAGER, ORIGINAL, VARIANTS
 from .machine import machine_line
 from .record import TIMED, Record
 
@@ -21,13 +21,15 @@ TITLES = {
     "torch": "patched, concat-free",
     "triton": "patched, Triton",
     "fused": "patched, blocks fused",
+    "fused-original": "original, blocks fused",
 }
 _GIB = 2**30
 _NOTES = (
     "All variants of a row took turns in one run. Times in ms: median; in brackets the ratio to the unpatched "
     "original in the same mode, median over turns of the ratio within a turn. Memory: the most held at a time above "
     "the weights. Every case that is timed was checked before, at its size and in its mode, against the printed "
-    "formulas in float64 (float32 where that does not fit). A dash: not timed, for a reason below."
+    "formulas in float64 (float32 where that does not fit). A dash: not timed, for a reason below. Where a network was "
+    "given patched, it is itself the original."
 )
 
 
@@ -70,20 +72,24 @@ def left_out(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def _for_terminal(records: Sequence[Record]) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
-    head = ["network", "size", "mode", "variant", "ms", "ratio", "GiB"]
     for title, group in _groups(records):
-        rows = [
-            [
-                *(record.case.comparison.backbone, record.case.comparison.size, record.case.mode, record.case.variant),
-                f"{1000 * record.percentiles.p50:.4g}",
-                _number(record.ratio, ".3f"),
-                _gib(record),
-            ]
-            for record in group
-            if record.percentiles is not None
-        ]
-        yield title, (head, rows)
+        timed = [record for record in group if record.status == TIMED]
+        # Of eager cases both ratios are the same.
+        two = any(record.case.mode != EAGER for record in timed)
+        head = ["network", "size", "mode", "variant", "ms", "ratio", *(["to eager"] if two else []), "GiB"]
+        yield title, (head, [_row(record, two) for record in timed])
     yield "Not timed", left_out(records)
+
+
+def _row(record: Record, two: bool) -> list[str]:
+    assert record.percentiles is not None
+    return [
+        *(record.case.comparison.backbone, record.case.comparison.size, record.case.mode, record.case.variant),
+        f"{1000 * record.percentiles.p50:.4g}",
+        _number(record.ratio, ".3f"),
+        *([_number(record.ratio_to_eager, ".3f")] if two else []),
+        _gib(record),
+    ]
 
 
 def _groups(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
@@ -127,7 +133,8 @@ def _details(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     head = [
         *("network", "task", "format", "batch", "size", "variant", "mode", "p20 (ms)", "p50 (ms)", "p80 (ms)", "turns"),
         *("ratio", "ratio to eager", "MPix/s", "peak (GiB)", "bandwidth floor (ms)", "extra parameters"),
-        *("MACs (G)", "extra MACs (G)", "max error", "relative error", "the original's own", "checked against"),
+        *("MACs (G)", "extra MACs (G)", "time in blocks that fuse takes", "fused of that"),
+        *("max error", "relative error", "the original's own", "checked against"),
     ]
     return head, [_detail(record) for record in records if record.status == TIMED]
 
@@ -149,6 +156,8 @@ def _detail(record: Record) -> list[str]:
         f"{cost.extra_parameters:,}",
         _number(cost.macs, ".4g", 1e-9),
         _number(cost.extra_macs, ".4g", 1e-9),
+        _number(cost.share_in_blocks, ".1%"),
+        _number(cost.share_fused, ".1%"),
         f"{check.max_error:.2g}",
         f"{check.error:.2g}",
         f"{check.own_error:.2g}",

@@ -50,6 +50,7 @@ def turns(
     warm_up: int,
     limit: float,
     failed: Callable[[Key, Exception], None],
+    fewest: int = FEWEST_TURNS,
 ) -> Iterator[dict[Key, float]]:
     """Times every step once a turn, so that a machine that gets slower does so for all of them.
 
@@ -58,8 +59,9 @@ def turns(
         clock: measures a call in seconds.
         count: of turns.
         warm_up: turns before the first that counts.
-        limit: seconds after which no further turn is begun, once there are ``FEWEST_TURNS`` of them.
+        limit: seconds after which no further turn is begun, once there are ``fewest`` of them.
         failed: told of a step that raised.
+        fewest: turns, however long they take.
 
     Yields:
         The seconds of a turn.
@@ -68,7 +70,7 @@ def turns(
     for turn in range(-warm_up, count):
         if turn == 0:
             begun = time.perf_counter()
-        if turn >= FEWEST_TURNS and time.perf_counter() - begun > limit:
+        if turn >= fewest and time.perf_counter() - begun > limit:
             return
         seconds = {}
         for key in _rotated(list(steps), turn):

@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from runpy import run_path
 from traceback import walk_tb
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .networks import Reading, checkpoint_file, network_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Adapters = Annotated[
     list[Path] | None,
@@ -73,3 +79,48 @@ def _line_in(file: Path, error: BaseException) -> int | None:
         return error.lineno
     lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)]
     return lines[-1] if lines else None
+
+
+def given_network(argument: str, given: str, reading: Reading, name: str = "auto") -> nn.Module:
+    """The network of ``FILE.py:Class``, or of a checkpoint.
+
+    Args:
+        argument: of the command, for its errors.
+        given: what was typed.
+        reading: of a checkpoint.
+        name: of the network that a checkpoint is of.
+
+    Raises:
+        BadParameter: for what is no network in a Python file.
+        ConfigError: for a Python file that fails.
+        CheckpointError: for a file that is of no network that is known.
+    """
+    file, colon, held = given.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _from_source(argument, Path(file), held)
+    return network_of(checkpoint_file(given), reading, name)
+
+
+def _from_source(argument: str, path: Path, name: str) -> nn.Module:
+    from torch import nn  # noqa: PLC0415
+
+    held = run(path)
+    make = held.get(name)
+    if not callable(make):
+        known = [key for key, each in held.items() if isinstance(each, type) and issubclass(each, nn.Module)]
+        raise typer.BadParameter(
+            f"{path} has no {name!r}; its networks are {', '.join(known) or 'none'}", param_hint=argument
+        )
+    try:
+        signature(make).bind()
+    except TypeError as error:
+        raise typer.BadParameter(
+            f"{name} cannot be called without arguments ({error}); write a function that returns the network and name "
+            f"that",
+            param_hint=argument,
+        ) from None
+    with failing_by_line(path):
+        network = make()
+    if not isinstance(network, nn.Module):
+        raise typer.BadParameter(f"{name}() is a {type(network).__name__}, no torch.nn.Module", param_hint=argument)
+    return network

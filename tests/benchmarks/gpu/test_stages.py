@@ -10,7 +10,6 @@ import torch
 import typer
 from benchmarks.gpu.plan import CALLS
 from benchmarks.gpu.rows import Row, Rows, read
-from benchmarks.gpu.stages import harness
 from tests.benchmarks.gpu.conftest import Ran
 from tests.benchmarks.gpu.small import Cpu
 from torch import Tensor
@@ -193,8 +192,8 @@ def test_the_harness_takes_its_command(ran: Ran, monkeypatch: pytest.MonkeyPatch
     (arguments,) = called
     assert arguments[:2] == ["bench", "run"]
     context = bench.make_context("run", arguments[2:])
-    assert (context.params["out"], context.params["size"]) == (tmp_path / "bench", ["1024"])
-    assert harness.COMMAND[-1] == "10"
+    assert (context.params["out"], context.params["backbone"]) == (tmp_path / "bench", ["restormer"])
+    assert context.params["minutes"] >= 0.1
 
 
 def test_nothing_new_is_begun_when_time_is_up(ran: Ran, tmp_path: Path) -> None:

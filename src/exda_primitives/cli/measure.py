@@ -1,0 +1,157 @@
+"""Measuring for ``exda bench``: what is left of the work, rows on disk as they come, tables at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from .. import memory
+from .command import command_line
+from .errors import stoppable
+from .names import printable
+from .progress import progress_on
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..bench.budget import Budget
+    from ..bench.cases import Case, Comparison
+    from ..bench.harness import Effort, Harness
+    from ..bench.networks import Networks
+    from ..bench.record import Origin, Record
+
+RESULTS = "results.jsonl"
+
+Work = Sequence[tuple["Comparison", list["Case"]]]
+
+_TRAINING = 3
+"""How many times longer a training step takes than a forward pass, for the time that remains."""
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """The machine that results are of."""
+    from ..bench.machine import machine  # noqa: PLC0415
+
+    # The command line did so at its start; asked again, it only says whether it could.
+    return machine(device) | {"memory_kept": memory.keep()}
+
+
+def measured(
+    work: Work,
+    records: list[Record],
+    device: torch.device,
+    out: Path,
+    effort: Effort,
+    budget: Budget,
+    build: Callable[[str], Networks] | None = None,
+) -> list[Record]:
+    """Adds to ``records``, and to the folder, what is not among them.
+
+    Args:
+        work: comparisons and their cases, in this order.
+        records: that the folder holds.
+        device: where.
+        out: the folder.
+        effort: of each comparison.
+        budget: of all.
+        build: makes a network of its name, if it is none of the harness's.
+
+    Returns:
+        Records of what there was no time for.
+    """
+    from ..bench.floor import copy_bandwidth  # noqa: PLC0415
+    from ..bench.harness import Harness  # noqa: PLC0415
+    from ..bench.record import Origin, finished  # noqa: PLC0415
+
+    done = finished(records)
+    remaining = [(comparison, cases) for comparison, cases in work if not done.issuperset(cases)]
+    if not remaining:
+        return []
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / RESULTS
+    origin = Origin(command_line(), about(device), copy_bandwidth(device))
+    harness = Harness(device, effort, origin, budget=budget, **({"build": build} if build else {}))
+    with stoppable(lambda: f"{len(records)} cases are in {file}; the same command goes on there"):
+        try:
+            return _run(harness, remaining, file, records, origin)
+        finally:
+            # Interrupted as well: what is there can be read.
+            _write(records, out)
+
+
+def _run(harness: Harness, work: Work, file: Path, records: list[Record], origin: Origin) -> list[Record]:
+    from ..bench.record import LEFT, Record, append, finished  # noqa: PLC0415
+
+    costs = [_cost(comparison, cases) for comparison, cases in work]
+    left: list[Record] = []
+    with progress_on(Console()) as progress:
+        task = progress.add_task("", total=sum(costs))
+        for index, (comparison, cases) in enumerate(work):
+
+            def on_share(share: float, before: float = sum(costs[:index]), cost: float = costs[index]) -> None:
+                progress.update(task, completed=before + share * cost)
+
+            progress.update(task, description=f"{index + 1} of {len(work)}: {comparison}")
+            # A comparison is run as a whole, for the ratios' sake; of one that was interrupted some rows are there.
+            done = finished(records)
+            if why := _too_long(harness.budget, costs[index]):
+                left += [Record(case, LEFT, origin, why) for case in cases if case not in done]
+                continue
+            begun = time.monotonic()
+            for record in harness.run(comparison, cases, on_share):
+                if record.case in done:
+                    continue
+                if record.status == LEFT:
+                    left.append(record)
+                    continue
+                append(file, record)
+                records.append(record)
+            harness.budget.spent(costs[index], time.monotonic() - begun)
+            on_share(1)
+    return left
+
+
+def _too_long(budget: Budget, cost: float) -> str | None:
+    need, left = budget.estimate(cost), budget.left()
+    if left <= 0:
+        return "the time is over"
+    return None if need is None or need <= left else "longer than the time that was left for it"
+
+
+def _cost(comparison: Comparison, cases: Sequence[Case]) -> float:
+    return comparison.pixels * len(cases) * (_TRAINING if comparison.task == "training" else 1)
+
+
+def _write(records: Sequence[Record], out: Path) -> None:
+    from ..bench.record import write_csv  # noqa: PLC0415
+    from ..bench.table import markdown  # noqa: PLC0415
+    from ..files import write_text  # noqa: PLC0415
+
+    if records:
+        write_csv(out / "results.csv", records)
+        write_text(out / "results.md", markdown(records))
+
+
+def print_measured(records: Sequence[Record], left: Sequence[Record], out: Path, advice: str) -> None:
+    """Tables of what was measured and of what was not, with the reasons, where it is, and how to get what is left."""
+    from ..bench.machine import machine_line  # noqa: PLC0415
+    from ..bench.table import printed  # noqa: PLC0415
+
+    console = Console()
+    for table in printed([*records, *left]):
+        console.print(table)
+    if records:
+        console.print(machine_line(records[-1].origin.machine), markup=False, highlight=False)
+        written = printable(f"written: {out / RESULTS}, results.csv, results.md")
+        console.print(written, markup=False, highlight=False, soft_wrap=True)
+    if left:
+        console.print(f"left for want of time: {len(left)}; {advice}", highlight=False, soft_wrap=True)
+
+
+def failed(records: Sequence[Record]) -> bool:
+    """Whether something is not as it should be, rather than impossible here."""
+    return any(record.status in ("wrong", "error") for record in records)

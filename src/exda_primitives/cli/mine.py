@@ -1,0 +1,159 @@
+"""``exda bench mine``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from .measure import RESULTS, failed, measured, print_measured
+from .names import printable
+from .networks import HELP, Ignore, ParamKey, PatchedWith, Reading
+from .source import Adapters, given_network, run_adapters
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..bench.cases import Case, Comparison
+    from ..bench.record import Record
+
+_SIZE = {"cuda": "1024", "cpu": "256"}
+_TURNS, _WARM_UP = 20, 1
+_SHARE = 0.5
+"""Of the time, for turns: the rest for what is before them."""
+
+
+def mine(
+    checkpoint: Annotated[
+        str, typer.Argument(help=f"Weights: {HELP}; or FILE.py:Class, a network class (or function) without arguments.")
+    ],
+    model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="256 or 1920x1080, as often as needed; by default 256, on CUDA 1024."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 1,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, tf32, bf16 or fp16; by default float32, on CUDA bf16.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="To take about, in all.", min=0.01)] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; by default bench-NAME of the network.", file_okay=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    param_key: ParamKey = None,
+    patched_with: PatchedWith = None,
+    ignore: Ignore = None,
+    adapter: Adapters = None,
+) -> None:
+    """Say what a network of one's own costs on this machine: as it is, fused, patched and fused, and by others.
+
+    As it is, by exda.fuse, patched (with new parameters moved away from their start) and fused, by onnxruntime where
+    that is installed, by torch.compile; on CUDA as CUDA graphs, too. Each is checked against the printed formulas in
+    float64, and one that is wrong is not timed; then all take turns. What the minutes have no time for is left, from
+    the end of this list. Earlier results of the same network in the folder are replaced.
+    """
+    from ..bench.budget import Budget, seconds_of_a_pass  # noqa: PLC0415
+    from ..bench.cases import FORWARD, comparisons, padded, parse_size, size_text  # noqa: PLC0415
+    from ..bench.harness import Effort  # noqa: PLC0415
+    from ..bench.networks import Networks  # noqa: PLC0415
+    from ..bench.precision import PRECISIONS  # noqa: PLC0415
+    from ..errors import ConfigError  # noqa: PLC0415
+    from ..patching import is_patched  # noqa: PLC0415
+    from ..restoration import Restorer  # noqa: PLC0415
+    from .devices import named_device  # noqa: PLC0415
+
+    where = named_device(device)
+    number_format = precision or ("bf16" if where.type == "cuda" else "float32")
+    if number_format not in PRECISIONS:
+        raise typer.BadParameter(f"{precision!r} is none of {', '.join(PRECISIONS)}", param_hint="--precision")
+    sizes = [parse_size(each) for each in dict.fromkeys(size or [_SIZE[where.type]])]
+    run_adapters(adapter)
+    network = given_network("CHECKPOINT", checkpoint, Reading(param_key, ignore, patched_with), model)
+    about = Restorer(network)
+    for each in sizes:
+        if (wanted := padded(each, about.multiple)) != each:
+            raise ConfigError(
+                f"--size {size_text(each)}: {type(network).__name__} takes sides that are multiples of "
+                f"{about.multiple}; exda restore pads such a picture to {size_text(wanted)}: give that"
+            )
+    name = re.sub(r"[^\w.-]+", "-", Path(checkpoint.rpartition(".py:")[2]).stem)
+    folder = out or Path(f"bench-{name}")
+    _check_folder(folder / RESULTS, name)
+    networks = Networks(network, about.channels)
+    effort = Effort(_TURNS, _WARM_UP, _SHARE * 60 * minutes / len(sizes), fewest=1)
+    budget = Budget(60 * minutes)
+    work = [
+        (comparison, _cases(comparison, where, patched=is_patched(network)))
+        for comparison in comparisons([name], [FORWARD], [number_format], batch, sizes)
+    ]
+    first = work[0][0]
+    least = effort.least(seconds_of_a_pass(networks, first, where, about.multiple))
+    if least > budget.seconds:
+        raise ConfigError(
+            f"--minutes {minutes:g}: at {first.size}, checks and one turn take about {least:.0f} s on this machine; "
+            f"give --minutes {math.ceil(least / 30) / 2 + 0.5:g}, or a smaller --size"
+        )
+    (folder / RESULTS).unlink(missing_ok=True)
+    records: list[Record] = []
+    left = measured(work, records, where, folder, effort, budget, lambda _: networks)
+    print_measured(records, left, folder, "give more --minutes")
+    _conclude([*records, *left], records, folder)
+    if failed(records):
+        raise typer.Exit(1)
+
+
+def _cases(comparison: Comparison, device: torch.device, *, patched: bool) -> list[Case]:
+    """In the order in which they are given up last; what is patched already is not patched for another one."""
+    from ..bench.cases import (  # noqa: PLC0415
+        CAPTURED,
+        COMPILED,
+        EAGER,
+        FUSED,
+        FUSED_ORIGINAL,
+        ONNX,
+        ORIGINAL,
+        Case,
+    )
+
+    variants = (ORIGINAL, FUSED_ORIGINAL) if patched else (ORIGINAL, FUSED_ORIGINAL, FUSED)
+    modes = (EAGER, CAPTURED) if device.type == "cuda" else (EAGER,)
+    ours = [Case(comparison, variant, mode) for variant in variants for mode in modes]
+    return [*ours, *(Case(comparison, ORIGINAL, mode) for mode in (ONNX, COMPILED))]
+
+
+def _check_folder(file: Path, name: str) -> None:
+    """Before it is replaced.
+
+    Raises:
+        ConfigError: for results of something else.
+    """
+    from ..bench.record import read  # noqa: PLC0415
+    from ..errors import ConfigError  # noqa: PLC0415
+
+    others = {record.case.comparison.backbone for record in (read(file) if file.exists() else [])} - {name}
+    if others:
+        raise ConfigError(f"{file}: holds results of {', '.join(sorted(others))}; give another folder, by --out")
+
+
+def _conclude(every: Sequence[Record], records: Sequence[Record], folder: Path) -> None:
+    """The plots, and a sentence for each size."""
+    from ..bench.plots import plot  # noqa: PLC0415
+    from ..bench.sentence import sentence  # noqa: PLC0415
+    from ..errors import ExDAError  # noqa: PLC0415
+
+    console = Console()
+    try:
+        said = [f"written: {path}" for path in plot(records, folder)]
+    except ExDAError as error:
+        said = [f"no plot: {error}"]
+    for comparison in dict.fromkeys(record.case.comparison for record in every):
+        said.append(sentence([record for record in every if record.case.comparison == comparison]))
+    for line in said:
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
