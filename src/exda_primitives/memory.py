@@ -42,14 +42,19 @@ def keep() -> bool:
     return libc.mallopt(_MMAP_MAX, 0) == 1 and libc.mallopt(_TRIM_THRESHOLD, _NEVER) == 1
 
 
+def kept() -> bool:
+    """Whether :func:`keep` has been called here, and could do its work."""
+    return bool(keep.cache_info().currsize) and keep()
+
+
 def release() -> bool:
     """Gives the memory that is kept and not in use back to the system; what is next needed is made anew, once.
 
     Returns:
-        Whether :func:`keep` had been called, and could do its work; if not, nothing is done.
+        :func:`kept`; if not, nothing is done.
     """
     libc = _glibc()
-    if libc is None or not keep.cache_info().currsize or not keep():
+    if libc is None or not kept():
         return False
     libc.malloc_trim(0)
     return True

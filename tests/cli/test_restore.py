@@ -34,6 +34,13 @@ def host() -> torch.nn.Module:
     return model
 
 
+def same(found: np.ndarray, expected: torch.Tensor) -> bool:
+    """To the last bit of 8, by which the rounding of fused blocks may change a number that lies between two."""
+    shown = (expected * 255).round().permute(1, 2, 0).numpy()
+    differences = np.abs(found - shown)
+    return bool(differences.max() <= 1) and bool((differences > 0).mean() < 1e-3)
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     return save(pixels(60, 90), tmp_path / "in.png")
@@ -46,7 +53,7 @@ def test_a_picture(picture: Path, tmp_path: Path) -> None:
     assert "whole" in result.output
     assert "1 restored, 0 skipped" in result.output
     expected = restore(host(), read(picture).pixels).image
-    assert np.array_equal(stored(tmp_path / "out.png"), (expected * 255).round().byte().permute(1, 2, 0).numpy())
+    assert same(stored(tmp_path / "out.png"), expected)
 
 
 def test_tiles_say_their_seam_and_what_they_cost(picture: Path, tmp_path: Path) -> None:
@@ -72,7 +79,7 @@ def test_patched(picture: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     expected = restore(model, read(picture).pixels).image
     found = stored(tmp_path / "out.png")
-    assert np.array_equal(found, (expected * 255).round().byte().permute(1, 2, 0).numpy())
+    assert same(found, expected)
     run(picture, tmp_path / "host.png")
     assert not np.array_equal(found, stored(tmp_path / "host.png"))
 
@@ -182,7 +189,7 @@ def test_the_weights_of_the_package(name: str, picture: Path, tmp_path: Path) ->
         exda.patch(model)
         model.load_state_dict(load_file(HOST.with_name("exda.safetensors")))
     expected = restore(model, read(picture).pixels).image
-    assert np.array_equal(stored(tmp_path / "out.png"), (expected * 255).round().byte().permute(1, 2, 0).numpy())
+    assert same(stored(tmp_path / "out.png"), expected)
 
 
 @pytest.mark.usefixtures("terminal")
@@ -268,3 +275,21 @@ def test_without_the_extra(picture: Path, tmp_path: Path, monkeypatch: pytest.Mo
     result = run(picture, tmp_path / "out.png")
     assert result.exit_code == 1
     assert 'pip install "psutil>=5.9" "pyvips[binary]>=3"' in result.output
+
+
+def test_known_blocks_are_fused_on_the_cpu(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from exda_primitives.fusion.block import FusedBlock
+
+    seen: list[int] = []
+    whole = Restorer.__call__
+
+    def noted(self: Restorer, *arguments: object) -> object:
+        seen.append(sum(isinstance(module, FusedBlock) for module in self.model.modules()))
+        return whole(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Restorer, "__call__", noted)
+    assert run(picture, tmp_path / "out.png").exit_code == 0
+    assert run(picture, tmp_path / "half.png", "--half").exit_code == 0
+    fused, half = seen
+    assert fused > 0
+    assert half == 0

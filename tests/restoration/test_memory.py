@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import exda_primitives as exda
 from exda_primitives.demo.model import tiny_restormer
 from exda_primitives.errors import ExDAError, ImageError
-from exda_primitives.restoration import extra, memory
+from exda_primitives.restoration import Restorer, extra, memory
 from exda_primitives.restoration.memory import GIB, LiveBytes, Need, largest_tile, room
 
 
@@ -143,7 +145,10 @@ import resource, psutil, torch
 from pathlib import Path
 from exda_primitives.demo.model import tiny_restormer
 from exda_primitives.restoration import Restorer
-restorer = Restorer(tiny_restormer(), overlap=32)
+import exda_primitives as exda
+network = tiny_restormer()
+{before}
+restorer = Restorer(network, overlap=32)
 image = torch.rand(3, 352, 352)
 budget = psutil.Process().memory_info().rss / 2**30 + 0.27
 restorer.memory = budget
@@ -158,9 +163,24 @@ print(tile, budget, peak / 2**30)
 """
 
 
-def test_a_budget_is_kept() -> None:
-    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "before", ["", "exda.memory.keep()", "exda.memory.keep(), exda.fuse(network)"], ids=["given-back", "kept", "fused"]
+)
+def test_a_budget_is_kept(before: str) -> None:
+    program = CHILD.format(before=before)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     tile, budget, peak = done.stdout.split()
-    # Whole, the picture would take 0.37 GiB by the estimate.
+    # Whole, the picture would take 0.37 GiB by the estimate, and more where memory is kept.
     assert 128 <= int(tile) < 352
     assert float(peak) <= float(budget)
+
+
+def test_fused_blocks_take_less_of_a_larger_picture() -> None:
+    network = tiny_restormer()
+    exda.fuse(network)
+    restorer = Restorer(network, overlap=32)
+    before = restorer.need.per_pixel
+    # Too little for a picture of 512 x 512 by the first measurement, enough by that of a larger one.
+    restorer.memory = psutil.Process().memory_info().rss / GIB + restorer.need.of(384, 384, None) / GIB
+    assert restorer(torch.rand(3, 512, 512)).tile is None
+    assert restorer.need.per_pixel < 0.7 * before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,13 +124,20 @@ def _restorer(
 ) -> Restorer:
     import torch  # noqa: PLC0415
 
+    from ..errors import NoMatchError  # noqa: PLC0415
+    from ..fusion import fuse  # noqa: PLC0415
     from ..restoration import Restorer  # noqa: PLC0415
     from ..restoration.extra import psutil, pyvips  # noqa: PLC0415
 
     # Now rather than after the checkpoint, or at the first picture.
     pyvips(), psutil()
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
-    return Restorer(network().to(device), tile=tile, overlap=overlap, memory=memory, dtype=dtype)
+    net = network().to(device)
+    if device.type == "cpu" and dtype is None:
+        # Networks without a block that is known stay as they are.
+        with suppress(NoMatchError):
+            fuse(net)
+    return Restorer(net, tile=tile, overlap=overlap, memory=memory, dtype=dtype)
 
 
 def _size(job: Job) -> int:

@@ -29,7 +29,9 @@ SEAM_LIMIT = 0.5
 MULTIPLE = 8
 """For a model that is no known backbone: three halvings, as most U-nets have; harmless to others."""
 
-_PROBE = 64
+_PROBE, _LARGER_PROBE = 64, 256
+"""Sides in pixels. Of a network whose blocks are fused, a map is there as a whole only if it is small."""
+
 _CHANNELS = (3, 1)
 
 OnTile = Callable[[int, int], None]
@@ -107,7 +109,7 @@ class Restorer:
     Attributes:
         channels: 3 or 1, of the model's images.
         multiple: what height and width of its input have to be divisible by.
-        need: memory that it takes.
+        need: memory that it takes, no less.
         sorts: whether it sorts pixels, so that rounding and tiles change its result more than that of others.
     """
 
@@ -131,6 +133,7 @@ class Restorer:
         self.sorts = any(each.sorts for each in _backbones_in(model))
         self.tile, self.overlap = _checked(tile, overlap, self.multiple)
         self.channels, self.need = self._probe()
+        self._is_need_exact = False
 
     def __call__(self, image: Tensor, on_tile: OnTile = lambda done, total: None) -> Restored:
         """See :func:`restore`."""
@@ -165,8 +168,7 @@ class Restorer:
         down, right = padded.shape[-2:]
         tile = self.tile
         if tile is None:
-            free = room(self.device, self.memory)
-            tile = largest_tile(self.need, down, right, self.multiple, self._overlap_of, free)
+            tile = self._largest_tile(down, right)
         with inferring(self.model):
             if tile is None or max(down, right) <= tile:
                 whole = self._run(padded)
@@ -179,6 +181,14 @@ class Restorer:
                 if self.overlap or overlap == half or seam.largest < SEAM_LIMIT:
                     return Restored(blended[:, :height, :width], tile, overlap, seam)
                 overlap = min(2 * overlap, half)
+
+    def _largest_tile(self, height: int, width: int) -> int | None:
+        """Side of the tiles for a padded picture; None where it fits whole."""
+        free = room(self.device, self.memory)
+        larger = self.need.of(_LARGER_PROBE, _LARGER_PROBE, None)
+        if not self._is_need_exact and larger <= free < self.need.of(height, width, None):
+            self.need, self._is_need_exact = self._measured(self.channels, _LARGER_PROBE)[1], True
+        return largest_tile(self.need, height, width, self.multiple, self._overlap_of, free)
 
     def _overlap_of(self, tile: int) -> int:
         """What was asked for, or the default, but no more than half a tile."""
@@ -219,21 +229,27 @@ class Restorer:
 
     def _probe(self) -> tuple[int, Need]:
         """How many channels the model takes, found by trying, and what memory that took."""
-        side = _up(_PROBE, self.multiple)
         errors = []
         for channels in _CHANNELS:
-            image = torch.zeros(1, channels, side, side, device=self.device, dtype=self.own_dtype)
-            with inferring(self.model), _uncompiled(), LiveBytes() as live:
-                try:
-                    restored = self._forward(image)
-                except Exception as error:
-                    errors.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-                    continue
-            if not isinstance(restored, Tensor) or restored.shape != image.shape:
-                found = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
-                raise ImageError(f"the model makes {found} of an image {tuple(image.shape)}: it is not restored as is.")
-            return channels, Need.measured(live, side**2, channels, self.half or self.own_dtype)
+            try:
+                made, need = self._measured(channels, _PROBE)
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+                continue
+            given = (1, channels, *[_up(_PROBE, self.multiple)] * 2)
+            if made != given:
+                raise ImageError(f"the model makes {made} of an image {given}: it is not restored as is.")
+            return channels, need
         raise ImageError(f"the model takes neither colour nor grey images{_taken(self.model)} ({errors[0]}).")
+
+    def _measured(self, channels: int, side: int) -> tuple[object, Need]:
+        """What the model makes of a black square, a tensor's shape or a type, and the memory that it takes."""
+        side = _up(side, self.multiple)
+        image = torch.zeros(1, channels, side, side, device=self.device, dtype=self.own_dtype)
+        with inferring(self.model), _uncompiled(), LiveBytes() as live:
+            restored = self._forward(image)
+        made = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
+        return made, Need.measured(live, side**2, channels, self.half or self.own_dtype)
 
 
 def known_multiple(model: nn.Module) -> int | None:
