@@ -111,7 +111,8 @@ def test_a_shared_attention_is_written_once_and_still_shared(tmp_path: Path) -> 
 def test_inside_a_compiled_model(file: Path, image: torch.Tensor) -> None:
     model = torch.compile(restormer(), backend="eager")
     exda.load(model, file)
-    assert torch.equal(model(image), trained()(image))
+    # A graph for all sizes multiplies in another order than a small map by itself.
+    torch.testing.assert_close(model(image), trained()(image), rtol=0, atol=1e-5)
 
 
 def test_of_an_unpatched_model() -> None:

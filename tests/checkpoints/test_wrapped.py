@@ -98,7 +98,8 @@ def test_loaded_into_any(wrap: Callable[[nn.Module], nn.Module], patched: bool, 
     exda.load(model, tmp_path / "exda.safetensors")
     network_in = model.module if isinstance(model, AveragedModel) else inner
     network_in = getattr(network_in, "_orig_mod", network_in)
-    assert torch.equal(restored(network_in), restored(network()))
+    # Compiled parts multiply in another order than a small map by itself.
+    torch.testing.assert_close(restored(network_in), restored(network()), rtol=0, atol=1e-5)
     exda.load_checkpoint(tmp_path / "host.pth", into=model)
     host = network(2, patched=False).state_dict()
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in network_in.state_dict().items()}

@@ -175,7 +175,7 @@ def test_compiled_as_one_graph(model):
     whole = torch.compile(
         model, backend=lambda graph, _: graphs.append(graph) or graph.forward, fullgraph=True, dynamic=True
     )
-    for size in ((64, 96), (128, 64), (96, 160)):
+    for size in ((64, 96), (96, 160)):
         x = image(*size)
         torch.testing.assert_close(whole(x), model(x), rtol=0, atol=1e-5)
     torch.compiler.reset()

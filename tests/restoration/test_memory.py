@@ -163,9 +163,7 @@ print(tile, budget, peak / 2**30)
 """
 
 
-@pytest.mark.parametrize(
-    "before", ["", "exda.memory.keep()", "exda.memory.keep(), exda.fuse(network)"], ids=["given-back", "kept", "fused"]
-)
+@pytest.mark.parametrize("before", ["", "exda.memory.keep(), exda.fuse(network)"], ids=["given-back", "kept-and-fused"])
 def test_a_budget_is_kept(before: str) -> None:
     program = CHILD.format(before=before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

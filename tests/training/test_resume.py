@@ -14,7 +14,6 @@ import exda_primitives as exda
 from exda_primitives.training import prepare, train
 
 RECIPES = {
-    "plain": {},
     "all of it": {"clip": 0.1, "ema": 0.9, "warm_up": 0.5, "accumulate": 2, "fft": 0.1, "weight_decay": 0.1},
     "bf16": {"precision": "bf16-mixed", "clip": 0.1, "ema": 0.9, "warm_up": 0.5},
     "new alone": {"train": "new", "ema": 0.9},

