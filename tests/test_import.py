@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +65,11 @@ def test_a_name_that_is_none():
         exda_primitives.nothing  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
         from exda_primitives import nothing  # noqa: F401
+
+
+def test_every_package_is_in_the_distributions() -> None:
+    root = Path(__file__).parents[1]
+    folders = {path.parent for place in ("src/exda_primitives", "adapters") for path in (root / place).rglob("*.py")}
+    names = {".".join(path.relative_to(root).parts).removeprefix("src.") for path in folders}
+    expected = {f"exda_primitives.{name}" if name.startswith("adapters") else name for name in names}
+    assert set(re.findall(r'^    "(exda_primitives[\w.]*)",$', (root / "pyproject.toml").read_text(), re.M)) == expected
