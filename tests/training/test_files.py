@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import exda_primitives as exda
-from exda_primitives.models import list as networks
+from exda_primitives.models import list_models as networks
 from exda_primitives.training import ABLATIONS, RECIPES, TrainConfig, prepare, read_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "train"

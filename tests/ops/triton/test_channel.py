@@ -25,7 +25,7 @@ BEFORE = [
     )
     for case in CASES
     if case.position == "before"
-][::3]
+][::5]
 
 
 @pytest.fixture(autouse=True)
