@@ -34,6 +34,13 @@ def test_tables_are_those_of_the_results(name: str) -> None:
     assert [row for row in rows if row not in TEXT] == []
 
 
+def test_the_table_of_fused_blocks_is_that_of_the_results() -> None:
+    _, table, *_ = (ROOT / "benchmarks" / "results" / "cpu" / "results.md").read_text().split("\n## ")
+    rows = [line for line in table.splitlines() if line[:1] == "|"]
+    assert len(rows) > 2
+    assert [row for row in rows if row not in TEXT] == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_pictures_and_files_that_are_named_exist(name: str) -> None:
     folder = ROOT if name in ("README.md", "CONTRIBUTING.md") else ROOT / "docs"
