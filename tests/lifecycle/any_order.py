@@ -176,7 +176,9 @@ class Life(RuleBasedStateMachine):
         # What is new is random: taken over, but for what begins as the host.
         before = self.plain.weights
         self.plain.take(self.net)
-        assert all(torch.equal(self.plain.weights[name], tensor) for name, tensor in before.items())
+        for name, tensor in before.items():
+            # A step of training in fused blocks sums in another order.
+            torch.testing.assert_close(self.plain.weights[name], tensor, rtol=1e-9, atol=1e-12)
 
     @precondition(lambda self: self.plain.configs)
     @rule()

@@ -135,7 +135,7 @@ def test_no_primitives(read):
         ("model.arguments=48", r"model\.arguments: found 48 \(int\), expected names with values"),
         ("model.name=auto", r"model\.name: 'auto' needs model\.checkpoint"),
         ("primitives.value=swish", r"primitives: ExDAConfig\(value='swish'\)"),
-        ("primitives.value=gelu", "init='identity'"),
+        ("primitives.stride=0", r"primitives: ExDAConfig\(stride=0\)"),
         ("primitives.ablation=z", r"primitives\.ablation: found 'z', expected one of a, b"),
         ("base=fast", r"base: found 'fast', expected one of promptir, budget"),
         ("base=[1]", r"base: found \[1\]"),
