@@ -52,12 +52,10 @@ def test_small_network_in_float64(index: int) -> None:
 
 
 @pytest.mark.parametrize("name", BIG)
-def test_published_networks(name: str) -> None:
-    assert worst(build(name, Restormer), load_case(name, 3), torch.float32) <= FLOAT32_NETWORK
-
-
-def test_a_published_network_in_float64() -> None:
-    assert worst(build(BIG[0], Restormer), load_case(BIG[0], 3), torch.float64) <= FLOAT64
+def test_published_networks_in_both_precisions(name: str) -> None:
+    model, oblong = build(name, Restormer), load_case(name, 3)
+    assert worst(model, oblong, torch.float32) <= FLOAT32_NETWORK
+    assert worst(model, oblong, torch.float64) <= FLOAT64
 
 
 def test_attention_with_bias() -> None:

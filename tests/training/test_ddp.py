@@ -12,6 +12,8 @@ import exda_primitives as exda
 from exda_primitives import results
 from exda_primitives.errors import ProcessError, StoppedError
 from exda_primitives.training import prepare, train
+from exda_primitives.training.processes import together
+from exda_primitives.training.signals import asked
 
 # AdaIR has parameters that nothing uses, as PromptIR does.
 ADAIR = {"name": "adair", "arguments": TINY}
@@ -93,3 +95,12 @@ def test_an_error_of_one_process_is_that_of_the_run(tmp_path):
     (tmp_path / "clean" / "a.png").write_text("of no interest")
     with pytest.raises(exda.ImageError, match=r"a\.png is no picture that can be read"):
         train(plan)
+
+
+def fail(here):
+    raise LookupError("a fault of the program")
+
+
+def test_any_other_error_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match=r"(?s)process [01] of 2:.*in fail\n.*LookupError: a fault of the program"):
+        together("cpu", 2, asked(), fail)
