@@ -10,34 +10,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
 from triton import compiler
-from triton.backends.compiler import GPUTarget
 from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction, driver
 
 from benchmarks.gpu import kernels
+from benchmarks.gpu.driver import Driver
 from benchmarks.gpu.launches import as_on_a_gpu
 from exda_primitives.ops.triton import choices
 from exda_primitives.ops.triton.kernel import Kernel
-
-CAPABILITY = 90
-
-
-class Driver:
-    """Stands in for CUDA's."""
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", CAPABILITY, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
 
 
 @contextmanager

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
 from .. import specs
+from ..driver import Driver
 from ..launches import Recording, Spec, argument
 from ..stage import Run, described
 
-CAPABILITY = 90
 SHARED_MEMORY = 227 * 1024
 """Bytes that a program can have at most."""
 
@@ -35,7 +34,7 @@ def recordings(options: argparse.Namespace) -> Iterable[Recording]:
 
 def run(run: Run, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    driver.set_active(_Driver())
+    driver.set_active(Driver())
     index, of = map(int, options.share.split("/"))
     pool = _Pool()
     begun, done, failed, left, stubs = time.perf_counter(), 0, 0, 0, True
@@ -78,22 +77,6 @@ def _launcher(run: Run, made: Any) -> bool:
         run.rows.write("no launchers", **described(error))
         return False
     return True
-
-
-class _Driver:
-    """Stands in for CUDA's."""
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", CAPABILITY, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
 
 
 class _Pool:

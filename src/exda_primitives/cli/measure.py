@@ -36,8 +36,7 @@ def about(device: torch.device) -> dict[str, Any]:
     """The machine that results are of."""
     from ..bench.machine import machine  # noqa: PLC0415
 
-    # The command line did so at its start; asked again, it only says whether it could.
-    return machine(device) | {"memory_kept": memory.keep()}
+    return machine(device) | {"memory_kept": memory.kept()}
 
 
 def measured(

@@ -139,3 +139,11 @@ class GatedTerms(NamedTuple):
 
 
 ChannelTerms = FusedTerms | LinearTerms | CrossTerms
+
+
+def called_primitive(terms: ChannelTerms) -> str | None:
+    """Why the value or the tokens have to be called; None where their parameters say all of them."""
+    for name, primitive in (("value", terms.value), ("tokens", terms.tokens)):
+        if primitive is not None and primitive.whole is not None:
+            return f"the {name} has to be called: a part is hooked, wrapped, parametrised or exchanged"
+    return None

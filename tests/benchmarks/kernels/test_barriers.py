@@ -16,7 +16,7 @@ PROGRAM = """
 import json, sys
 import torch
 from triton.runtime import driver
-from benchmarks.kernels.mocked import Driver
+from benchmarks.gpu.driver import Driver
 from exda_primitives.ops.triton.depthwise_forward import depthwise_kernel
 from exda_primitives.ops.triton.tiles import wide
 

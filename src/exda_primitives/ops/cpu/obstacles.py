@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ..bare import is_depthwise, is_pointwise
-from ..terms import FusedTerms, GatedTerms, NormTerms
+from ..terms import FusedTerms, GatedTerms, NormTerms, called_primitive
 from ..torch.recording import makes_graph
 
 _DTYPES = (torch.float32, torch.float64)
@@ -70,9 +70,8 @@ def _map_obstacle(x: Tensor) -> str | None:
 def _attention_obstacle(terms: FusedTerms) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, which is not fused on the CPU"
-    for name, primitive in (("value", terms.value), ("tokens", terms.tokens)):
-        if primitive is not None and primitive.whole is not None:
-            return f"the {name} has to be called: a part is hooked, wrapped, parametrised or exchanged"
+    if called := called_primitive(terms):
+        return called
     if not (is_pointwise(terms.qkv.pointwise) and is_depthwise(terms.qkv.depthwise) and is_pointwise(terms.project)):
         return "a projection is more than a convolution, or another one than usual, and has to be called"
     return None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import product_dtype, without_autocast
-from ..terms import CrossTerms, FusedTerms, NormTerms, Projection, TokenTerms, ValueTerms
+from ..terms import CrossTerms, FusedTerms, NormTerms, Projection, TokenTerms, ValueTerms, called_primitive
 from ..torch.fold import foldable_weight
 from .depthwise import depthwise
 from .fold import TokenMixing, fold
@@ -68,9 +68,8 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projection) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, for which there are no kernels"
-    for name, primitive in (("value", terms.value), ("tokens", terms.tokens)):
-        if primitive is not None and primitive.whole is not None:
-            return f"the {name} has to be called: a part is hooked, wrapped, parametrised or exchanged"
+    if called := called_primitive(terms):
+        return called
     dtype, maps = product_dtype(x), [each for projection in projections for each in projection]
     bare = [each for each in (*maps, terms.project) if is_bare(each)]
     found = {each.weight.dtype for each in bare}
