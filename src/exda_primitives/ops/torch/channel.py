@@ -19,6 +19,7 @@ from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerm
 from ..tokens import in_dtype_of, pool, projection, softmax_over_space, unit_mean, upsample
 from .fold import foldable_weight, through_blocks
 from .gram import Gram, gram
+from .products import product
 from .projection import before_gelu, depthwise, projected, shared, unfolded_value
 from .recording import makes_graph
 from .sums import Sum
@@ -97,11 +98,16 @@ def _pays(v: Tensor, value: ValueTerms | None, mixing: Mixing) -> bool:
 
 def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
     """``E [V; G]``, (B, C, H, W)."""
-    size, heads = v.shape[2:], mixing.local.shape[1]
-    out = mixing.local.to(v.dtype) @ _rows(v, heads)
+    images, heads = mixing.local.shape[:2]
+
+    def of_heads(matrices: Tensor, x: Tensor) -> Tensor:
+        x = x.to(v.dtype)
+        return product(matrices.to(v.dtype).flatten(0, 1), x.unflatten(1, (heads, -1)).flatten(0, 1))
+
+    out = of_heads(mixing.local, v)
     if g is not None and mixing.token is not None:
-        out = out + mixing.token.to(v.dtype) @ _rows(g.to(v.dtype), heads)
-    return out.flatten(1, 2).unflatten(2, size)
+        out = out + of_heads(mixing.token, g)
+    return out.unflatten(0, (images, heads)).flatten(1, 2)
 
 
 def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:
@@ -130,19 +136,19 @@ def _before(
             total.shift(matrix @ widen(value.branch.out_bias))
     if g is not None and mixing.token is not None:
         total.add(through_blocks(left, mixing.token), g)
-    return total.over(v, bias)
+    return total.evaluate(bias)
 
 
 def _after(v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: Mixing, value: ValueTerms) -> Tensor:
     assert value.branch is not None
     branch = value.branch
-    u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).over(v, branch.in_bias)
+    u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).evaluate(branch.in_bias)
     total = _aggregate(v, g, left, mixing) if value.form == "residual" else Sum()
     z = depthwise(u, branch.depthwise_weight, branch.depthwise_bias)
     with without_autocast(v):
         total.add((left @ widen(branch.out_weight.flatten(1))).expand(v.shape[0], -1, -1), z, "gelu")
         total.shift((left @ widen(branch.out_bias)).expand(v.shape[0], -1))
-    return total.over(v, bias)
+    return total.evaluate(bias)
 
 
 def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: Mixing) -> Sum:

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..precision import accumulation_dtype, norms, widen, without_autocast
-from .recording import recomputes
+from ..precision import norms, widen, without_autocast
+from .recording import makes_graph, recomputes
+
+# Pixels whose products are summed up in one go.
+_STRIP = 8192
 
 
 class Gram(NamedTuple):
@@ -25,9 +28,7 @@ class Gram(NamedTuple):
 
 def gram(q: Tensor, k: Tensor, g: Tensor | None) -> Gram:
     """Of q and k (B, h, c, N) and tokens (B, h, K, N), in their accumulation dtype; not under autocast."""
-    if q.dtype is accumulation_dtype(q.dtype) or not recomputes(q, k, g):
-        return Gram(*_gram(q, k, g))
-    return Gram(*_Gram.apply(q, k, g))
+    return Gram(*(_Gram.apply(q, k, g) if recomputes(q, k, g) else _gram(q, k, g)))
 
 
 def _gram(q: Tensor, k: Tensor, g: Tensor | None) -> tuple[Tensor, ...]:
@@ -36,11 +37,22 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None) -> tuple[Tensor, ...]:
     if g is None:
         return of_channels
     g = widen(g)
-    return *of_channels, q @ g.transpose(-2, -1), g @ k.transpose(-2, -1), g @ g.transpose(-2, -1), norms(g)
+    return *of_channels, _of_few_rows(q, g), _of_few_rows(g, k), _of_few_rows(g, g), norms(g)
+
+
+def _of_few_rows(a: Tensor, b: Tensor) -> Tensor:
+    """``a b^T``, one of which has so few rows that a processor sums pixel after pixel, and rounds after each."""
+    if a.device.type != "cpu" or makes_graph():
+        return a @ b.transpose(-2, -1)
+    strips = zip(a.split(_STRIP, dim=-1), b.split(_STRIP, dim=-1), strict=True)
+    total, *others = (x @ y.transpose(-2, -1) for x, y in strips)
+    for product in others:
+        total = total + product
+    return total
 
 
 class _Gram(torch.autograd.Function):
-    """Keeps the rows in their own half type and widens them anew."""
+    """Keeps the rows in their own dtype and widens them anew."""
 
     generate_vmap_rule = True
     forward = staticmethod(_gram)

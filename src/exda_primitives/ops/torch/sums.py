@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import widen, without_autocast
+from .products import add_product, product
 from .recording import as_product_takes, recomputes
 
 Activation = Literal["gelu", "sigmoid", None]
@@ -28,7 +29,7 @@ class Sum:
 
     def add(self, matrix: Tensor, x: Tensor, activation: Activation = None) -> None:
         """``matrix`` (B, O, M), cast to the map's dtype; ``x`` (B, M, H, W)."""
-        x = as_product_takes(x.flatten(2))
+        x = as_product_takes(x)
         if activation is not None and not recomputes(matrix, x):
             x, activation = _activated(x, activation), None
         self._matrices.append(matrix.to(x.dtype))
@@ -39,18 +40,18 @@ class Sum:
         """``vector`` (B, O), added to every pixel."""
         self._shift = vector
 
-    def over(self, like: Tensor, bias: Tensor | None) -> Tensor:
-        """The sum plus ``bias`` (O,), as a map (B, O, H, W) of ``like``'s spatial size."""
+    def evaluate(self, bias: Tensor | None) -> Tensor:
+        """The sum plus ``bias`` (O,), as a map (B, O, H, W)."""
         shift = self._shift
         if bias is not None:
             shift = widen(bias) if shift is None else shift + widen(bias)
         if shift is not None:
             x = self._maps[0]
-            shift = shift.to(x.dtype).expand(x.shape[0], -1).unsqueeze(-1)
+            shift = shift.to(x.dtype).expand(x.shape[0], -1)
         # Where there is no activation left, autograd's own nodes keep no more than is needed.
-        evaluate = _Sum.apply if any(self._activations) else _sum
-        out: Tensor = evaluate(tuple(self._activations), shift, *self._matrices, *self._maps)
-        return out.unflatten(2, like.shape[2:])
+        function = _Sum.apply if any(self._activations) else _sum
+        out: Tensor = function(tuple(self._activations), shift, *self._matrices, *self._maps)
+        return out
 
 
 def _activated(x: Tensor, activation: Activation) -> Tensor:
@@ -60,18 +61,16 @@ def _activated(x: Tensor, activation: Activation) -> Tensor:
 
 
 def _sum(activations: tuple[Activation, ...], shift: Tensor | None, *factors: Tensor) -> Tensor:
-    """(B, O, N), of a shift (B, O, 1), all matrices (B, O, M_i) and all maps (B, M_i, N)."""
+    """(B, O, H, W), of a shift (B, O), all matrices (B, O, M_i) and all maps (B, M_i, H, W)."""
     matrices, maps = factors[: len(activations)], factors[len(activations) :]
     out = None
     for matrix, x, activation in zip(matrices, maps, activations, strict=True):
         t = _activated(x, activation)
-        if out is not None:
-            # bmm keeps its inputs, never its output, for the backward pass: adding in place is safe.
-            out.baddbmm_(matrix, t)
-        elif shift is None:
-            out = torch.bmm(matrix, t)
+        if out is None:
+            out = product(matrix, t, shift)
         else:
-            out = torch.baddbmm(shift, matrix, t)
+            # A product keeps its inputs, never its output, for the backward pass: adding in place is safe.
+            add_product(out, matrix, t)
     assert out is not None
     return out
 
@@ -95,13 +94,14 @@ class _Sum(torch.autograd.Function):
         d_matrices: list[Tensor | None] = []
         d_maps: list[Tensor | None] = []
         with without_autocast(grad):
+            pixels = grad.flatten(2)
             for i, activation in enumerate(ctx.activations):
                 x = maps[i]
                 t = _activated(x, activation)
-                d_matrices.append(torch.bmm(grad, t.transpose(1, 2)) if needed[i] else None)
-                dt = torch.bmm(matrices[i].transpose(1, 2), grad) if needed[count + i] else None
+                d_matrices.append(torch.bmm(pixels, t.flatten(2).transpose(1, 2)) if needed[i] else None)
+                dt = product(matrices[i].transpose(1, 2), grad) if needed[count + i] else None
                 d_maps.append(dt if dt is None else _through(dt, x, t, activation))
-            shift = grad.sum(-1, keepdim=True) if need_shift else None
+            shift = pixels.sum(-1) if need_shift else None
         return None, shift, *d_matrices, *d_maps
 
 

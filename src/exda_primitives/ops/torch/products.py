@@ -1,0 +1,53 @@
+"""Small matrices times maps, each image by its own, as whichever of PyTorch's operators is faster."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .recording import makes_graph
+
+# Multiplications for one image from which a convolution is faster on a processor; at half of it both take as long.
+_WORTH_A_CONVOLUTION = 2**23
+
+
+def product(matrices: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """``matrices @ x + shift``.
+
+    Args:
+        matrices: (B, O, M).
+        x: map (B, M, H, W) of the same dtype.
+        shift: (B, O), added to every pixel.
+
+    Returns:
+        (B, O, H, W).
+    """
+    if as_convolution(matrices, x):
+        weight = matrices.flatten(0, 1)[:, :, None, None]
+        bias = None if shift is None else shift.flatten()
+        return F.conv2d(x.flatten(0, 1)[None], weight, bias, groups=len(x)).unflatten(1, matrices.shape[:2])[0]
+    pixels = x.flatten(2)
+    out = torch.bmm(matrices, pixels) if shift is None else torch.baddbmm(shift.unsqueeze(-1), matrices, pixels)
+    return out.unflatten(2, x.shape[2:])
+
+
+def add_product(out: Tensor, matrices: Tensor, x: Tensor) -> None:
+    """:func:`product`, added to ``out`` (B, O, H, W) in place."""
+    if as_convolution(matrices, x):
+        out.add_(product(matrices, x))
+    else:
+        out.flatten(2).baddbmm_(matrices, x.flatten(2))
+
+
+def as_convolution(matrices: Tensor, x: Tensor) -> bool:
+    """Whether a 1x1 convolution, its groups the images, multiplies faster than ``torch.bmm``.
+
+    oneDNN's convolutions take about half the time of the matrix products on processors for which those are not
+    tuned, and no longer on the others; they know no float64.
+    """
+    if x.device.type != "cpu" or x.dtype is not torch.float32 or makes_graph():
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return matrices.shape[1] * matrices.shape[2] * x.shape[2] * x.shape[3] >= _WORTH_A_CONVOLUTION
