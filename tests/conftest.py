@@ -7,6 +7,7 @@ import os
 # Before anything imports Triton (timm does), which decides on its interpreter when it decorates a function.
 os.environ["TRITON_INTERPRET"] = "1"
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,6 +41,24 @@ def _rounding_as_on_a_gpu() -> Iterator[None]:
 
     with rounding_as_on_a_gpu():
         yield
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was collected stays until the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+@pytest.fixture(autouse=True)
+def _as_many_threads_after_a_test_as_before() -> Iterator[None]:
+    """More than there are cores make every test after it several times slower."""
+    threads = torch.get_num_threads()
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    assert left == threads, f"this test leaves {left} threads to the next, and found {threads}"
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

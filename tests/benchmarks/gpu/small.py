@@ -90,6 +90,7 @@ def shrink(patch: pytest.MonkeyPatch, scratch: Path) -> None:
     patch.setattr(about, "SIDE", 64)
     patch.setattr(floor, "_BYTES", {"cpu": 2**16})
     patch.setattr(networks, "scratch", lambda: scratch)
+    patch.setattr(networks, "_THREADS", torch.get_num_threads())
     patch.setattr(stage, "find", Cpu)
     shrink_depthwise(patch)
 
