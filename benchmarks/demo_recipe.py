@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.demo.degradation import mixed
-from exda_primitives.demo.model import tiny_restormer
+from exda_primitives.workbench.demo.degradation import mixed
+from exda_primitives.workbench.demo.model import tiny_restormer
 
 BATCH = 4
 PATCH = 64

@@ -27,9 +27,9 @@ from demo_recipe import (
 from machine import machine_line
 from torch import Tensor
 
-from exda_primitives.demo.degradation import mixed
-from exda_primitives.demo.metrics import score
-from exda_primitives.demo.photograph import photograph
+from exda_primitives.workbench.demo.degradation import mixed
+from exda_primitives.workbench.demo.metrics import score
+from exda_primitives.workbench.demo.photograph import photograph
 
 RESULTS = Path(__file__).parent / "results"
 

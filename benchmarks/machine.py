@@ -1,5 +1,5 @@
 """What a figure was measured on, for the scripts beside this file."""
 
-from exda_primitives.bench.machine import cpu_model, git_commit, machine, machine_line
+from exda_primitives.workbench.shared.machine import cpu_model, git_commit, machine, machine_line
 
 __all__ = ["cpu_model", "git_commit", "machine", "machine_line"]

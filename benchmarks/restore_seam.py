@@ -30,13 +30,13 @@ from rich.progress import track
 from safetensors.torch import load_file
 
 import exda_primitives as exda
-from exda_primitives.demo.degradation import mixed
-from exda_primitives.demo.model import tiny_restormer
-from exda_primitives.restoration import restore
-from exda_primitives.restoration.network import SEAM_LIMIT
+from exda_primitives.workbench.demo.degradation import mixed
+from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.restoration import restore
+from exda_primitives.workbench.restoration.network import SEAM_LIMIT
 
 RESULTS = Path(__file__).parent / "results"
-WEIGHTS = resources.files("exda_primitives.demo") / "data"
+WEIGHTS = resources.files("exda_primitives.workbench.demo") / "data"
 LARGE = (4000, 3000)
 NAMES = {"host": "the demo's Restormer", "exda": "the same, patched and trained"}
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.demo.degradation import mixed
-from exda_primitives.demo.photograph import photograph
+from exda_primitives.workbench.demo.degradation import mixed
+from exda_primitives.workbench.demo.photograph import photograph
 
 STEPS = 20
 

@@ -31,10 +31,10 @@ from benchmarks.claims.verdicts import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exda_primitives import results
-from exda_primitives.bench.cases import Case, Comparison
-from exda_primitives.bench.record import Origin, Record, append
 from exda_primitives.errors import ConfigError, ExDAError
+from exda_primitives.workbench.bench.cases import Case, Comparison
+from exda_primitives.workbench.bench.record import Origin, Record, append
+from exda_primitives.workbench.shared import results
 
 ROOT = Path(__file__).parents[1]
 REPRODUCED, SMALL, REFUTED, NOT_MEASURED = Verdict

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from exda_primitives.files import fingerprint, replacing
+from exda_primitives.files import replacing
 
 
 def test_the_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
@@ -45,20 +45,3 @@ def test_safetensors_are_as_readable_as_other_files(tmp_path: Path) -> None:
     with replacing(path) as partial:
         save_file({"weight": torch.ones(2)}, partial)
     assert path.stat().st_mode == other.stat().st_mode
-
-
-def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
-    file = tmp_path / "folder" / "below" / "file"
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"abc")
-    # SHA-256 of "abc", an example of FIPS 180-2.
-    assert fingerprint(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    folder = tmp_path / "folder"
-    before = fingerprint(folder)
-    assert before == fingerprint(folder)
-    file.write_bytes(b"abd")
-    changed = fingerprint(folder)
-    file.write_bytes(b"abc")
-    assert fingerprint(folder) == before
-    file.rename(file.with_name("other"))
-    assert len({before, changed, fingerprint(folder)}) == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import exda_primitives
+from exda_primitives import workbench
 
 SCRIPT = """
 import json, sys
@@ -53,6 +54,12 @@ def test_every_exported_name_exists(state):
     assert state["missing"] == []
     assert {"patch", "models", "ExDAConfig", "__version__"} <= set(state["listed"])
     assert state["modules"] == "exda_primitives.errors"
+
+
+def test_every_tool_is_found_without_its_place() -> None:
+    tools = {path.parent.name for path in Path(workbench.__file__).parent.glob("*/__init__.py")} - {"shared"}
+    assert tools >= {"data", "restoration", "training"}
+    assert {getattr(exda_primitives, tool).__name__ for tool in tools} == {f"{workbench.__name__}.{t}" for t in tools}
 
 
 def test_pytorch_comes_with_the_first_name_that_is_asked_for(state):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from exda_primitives.errors import ConfigError
-from exda_primitives.inspection.run import ALL
-from exda_primitives.results import Result, read, spread
+from exda_primitives.workbench.inspection.run import ALL
+from exda_primitives.workbench.shared.results import Result, read, spread
 
 from .claim import POINTS, Claim, Finding, Row, Source
 from .files import source

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exda_primitives.bench.machine import machine_line
 from exda_primitives.errors import ConfigError
-from exda_primitives.results import Result
+from exda_primitives.workbench.shared.machine import machine_line
+from exda_primitives.workbench.shared.results import Result
 
 from .claim import Source
 
 
 def source(path: Path, folder: Path, result: Result) -> Source:
-    """Of a result, see ``exda_primitives.results``; of one that is not finished, the seeds that there are."""
+    """Of a result, see ``workbench.shared.results``; of one that is not finished, the seeds that there are."""
     asked, found = (set(result["seeds"]), {run["seed"] for run in result["runs"] if "seed" in run})
     seeds = ", ".join(map(str, sorted(found)))
     if asked > found:

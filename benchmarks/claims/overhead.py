@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from exda_primitives.bench.cases import EAGER, FORWARD, ORIGINAL
-from exda_primitives.bench.machine import machine_line
-from exda_primitives.bench.record import TIMED, Record
-from exda_primitives.bench.record import read as read_bench
-from exda_primitives.bench.table import TITLES
 from exda_primitives.errors import ConfigError
+from exda_primitives.workbench.bench.cases import EAGER, FORWARD, ORIGINAL
+from exda_primitives.workbench.bench.record import TIMED, Record
+from exda_primitives.workbench.bench.record import read as read_bench
+from exda_primitives.workbench.bench.table import TITLES
+from exda_primitives.workbench.shared.machine import machine_line
 
 from .claim import MORE, Claim, Finding, Row, Source
 from .files import plain

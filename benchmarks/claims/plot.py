@@ -6,7 +6,7 @@ import math
 from html import escape
 from itertools import chain
 
-from exda_primitives.plotting import BLUE, VERMILION
+from exda_primitives.workbench.shared.plotting import BLUE, VERMILION
 
 from .claim import Claim, Finding
 from .verdicts import Verdict

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exda_primitives.bench.machine import machine_line
 from exda_primitives.errors import ConfigError
-from exda_primitives.results import Result, read, spread
+from exda_primitives.workbench.shared.machine import machine_line
+from exda_primitives.workbench.shared.results import Result, read, spread
 
 from .claim import DECIBEL, Claim, Finding, Row, Source, Unit
 from .files import plain, source

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exda_primitives.diagnostics.digits import DigitsExperiment
-from exda_primitives.diagnostics.experiment import Experiment, Metric
-from exda_primitives.diagnostics.function import FunctionExperiment
-from exda_primitives.diagnostics.position import PositionExperiment
-from exda_primitives.diagnostics.table import by_variant, conditions
-from exda_primitives.diagnostics.variants import LINEAR, RESIDUAL, VARIANTS, WIDENED
-from exda_primitives.results import Result, read, spread
+from exda_primitives.workbench.diagnostics.digits import DigitsExperiment
+from exda_primitives.workbench.diagnostics.experiment import Experiment, Metric
+from exda_primitives.workbench.diagnostics.function import FunctionExperiment
+from exda_primitives.workbench.diagnostics.position import PositionExperiment
+from exda_primitives.workbench.diagnostics.table import by_variant, conditions
+from exda_primitives.workbench.diagnostics.variants import LINEAR, RESIDUAL, VARIANTS, WIDENED
+from exda_primitives.workbench.shared.results import Result, read, spread
 
 from .claim import DECIBEL, Claim, Finding, Row, Source, Unit, times
 from .files import source
@@ -167,7 +167,7 @@ def _finding(head: Sequence[str], rows: Sequence[Row], measured: Measured, notes
 
 _ERROR = "Errors are relative to the target's variance: mean ± standard deviation over seeds (their number)."
 _DECIBELS = "PSNR in dB on held-out digits: mean ± standard deviation over seeds (their number)."
-_OURS = "The paper gives neither architecture nor data; ours are in `src/exda_primitives/diagnostics/{}.py`."
+_OURS = "The paper gives neither architecture nor data; ours are in `src/exda_primitives/workbench/diagnostics/{}.py`."
 _REPLACED = "The gain in the plot and in the summary is that over g(V); the verdict is on all other forms."
 _RATIOS = "One over another is the ratio of the other's error to its own."
 _WORSE, _HIGHER = math.log(1.504), 5.92

@@ -12,7 +12,7 @@ from scipy.stats import nct
 from scipy.stats import t as student
 
 from exda_primitives.errors import ExDAError
-from exda_primitives.results import spread
+from exda_primitives.workbench.shared.results import spread
 
 LEAST = 3
 """Repeats that a verdict other than "not at this budget" needs."""

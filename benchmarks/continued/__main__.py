@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.quality.sitting import Sources
-from exda_primitives import results
 from exda_primitives.cli.errors import plainly
+from exda_primitives.workbench.shared import results
 
 from .forms import FORMS, RESULTS
 from .host import host_weights

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import exda_primitives as exda
 from benchmarks.quality.configs import counted
 from benchmarks.quality.forms import COMPARED, PRIMITIVES, Job
-from exda_primitives.training import TrainConfig
-from exda_primitives.training.config import LoraConfig
-from exda_primitives.training.lora import add_lora, lora_parameters
+from exda_primitives.workbench.training import TrainConfig
+from exda_primitives.workbench.training.config import LoraConfig
+from exda_primitives.workbench.training.lora import add_lora, lora_parameters
 
 from .forms import ARMS, Arm, Continued
 
@@ -26,7 +26,7 @@ class Starts(NamedTuple):
 def configuration(
     form: Continued, job: Job, source: str, starts: Starts, changes: Mapping[str, Any] | None = None
 ) -> TrainConfig:
-    """What :func:`exda_primitives.training.prepare` is told.
+    """What :func:`exda_primitives.workbench.training.prepare` is told.
 
     Args:
         form: of the benchmark.

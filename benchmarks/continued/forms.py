@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.forms import BASE, COMPARED, HOST, PRIMITIVES, WIDENED, Form, Setting, Study
-from exda_primitives.data.degradations import DEGRADATIONS
-from exda_primitives.data.degradations.composition import CDD11
-from exda_primitives.data.degradations.tensors import Degradation
-from exda_primitives.demo.degradation import mixed
-from exda_primitives.training.config import LoraLayers, Trained
+from exda_primitives.workbench.data.degradations import DEGRADATIONS
+from exda_primitives.workbench.data.degradations.composition import CDD11
+from exda_primitives.workbench.data.degradations.tensors import Degradation
+from exda_primitives.workbench.demo.degradation import mixed
+from exda_primitives.workbench.training.config import LoraLayers, Trained
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -198,7 +198,7 @@ ADAPTATION = Continued(
     host=Host(
         "the demo's",
         "demo",
-        Path(str(resources.files("exda_primitives.demo"))) / "data" / "host.safetensors",
+        Path(str(resources.files("exda_primitives.workbench.demo"))) / "data" / "host.safetensors",
         {"haze, rain and noise": mixed},
     ),
     search=Search(100, 200, {"all": (1e-3, 3e-3, 1e-2), "new": (3e-3, 1e-2, 3e-2), "norms": (3e-3, 1e-2, 3e-2)}),

@@ -13,8 +13,8 @@ from benchmarks.quality.forms import WIDENED
 from benchmarks.quality.sitting import TimeUpError
 from exda_primitives.checkpoints.safe import write_safetensors
 from exda_primitives.files import replacing
-from exda_primitives.training import TrainConfig, prepare, train
-from exda_primitives.training.state import State
+from exda_primitives.workbench.training import TrainConfig, prepare, train
+from exda_primitives.workbench.training.state import State
 
 from .forms import Continued, Phase
 from .widen import widened

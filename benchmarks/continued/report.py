@@ -16,7 +16,7 @@ from benchmarks.quality.plot import draw_panels
 from benchmarks.quality.report import origin
 from benchmarks.quality.students import curve, mean_of, student, visible_effect, with_interval
 from benchmarks.quality.tables import table
-from exda_primitives.results import Interval, Result
+from exda_primitives.workbench.shared.results import Interval, Result
 
 from .forms import ARMS, EVERYTHING, FORMS, FROZEN, LORA
 

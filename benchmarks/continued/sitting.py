@@ -17,11 +17,11 @@ from benchmarks.quality.forms import WIDENED, Job
 from benchmarks.quality.pace import pace
 from benchmarks.quality.scores import PROTOCOL_LINE, SEED, Photographs
 from benchmarks.quality.sitting import Sitting, Sources, network
-from exda_primitives.data import DEGRADATIONS
 from exda_primitives.errors import DivergedError
-from exda_primitives.files import fingerprint
-from exda_primitives.training import TrainConfig, prepare
-from exda_primitives.training.plan import Plan, parameters
+from exda_primitives.workbench.data import DEGRADATIONS
+from exda_primitives.workbench.shared.files import fingerprint
+from exda_primitives.workbench.training import TrainConfig, prepare
+from exda_primitives.workbench.training.plan import Plan, parameters
 
 from .configs import Starts, configuration, rank
 from .forms import ARMS, Continued

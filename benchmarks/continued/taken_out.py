@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 from exda_primitives.checkpoints.safe import write_safetensors
-from exda_primitives.restoration import Restorer
-from exda_primitives.training.lora import without_lora
+from exda_primitives.workbench.restoration import Restorer
+from exda_primitives.workbench.training.lora import without_lora
 
 
 def gives_back(net: nn.Module, host: nn.Module, pictures: Sequence[Tensor]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from exda_primitives.errors import ImageError
-from exda_primitives.restoration.images import read
+from exda_primitives.workbench.restoration.images import read
 
 _SIZE = (19, 23)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.bench.networks import move_away
-from exda_primitives.bench.precision import Precision
 from exda_primitives.models.blocks import NormType, TransformerBlock
+from exda_primitives.workbench.bench.networks import move_away
+from exda_primitives.workbench.bench.precision import Precision
 
 _EXPANSION = 2.66
 _SEED = 0

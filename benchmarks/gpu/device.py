@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from exda_primitives.bench.steps import Captured, Step
+from exda_primitives.workbench.bench.steps import Captured, Step
 
 Forward = Callable[[], Tensor]
 

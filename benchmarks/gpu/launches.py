@@ -15,10 +15,10 @@ from torch._C import DispatchKey, DispatchKeySet
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import JITFunction
 
-from exda_primitives.bench.precision import PRECISIONS
 from exda_primitives.ops import kernels as choice
 from exda_primitives.ops.triton.kernel import Kernel
 from exda_primitives.ops.triton.recorded import step_by_step
+from exda_primitives.workbench.bench.precision import PRECISIONS
 
 from . import blocks, kernels
 from .blocks import Block

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exda_primitives.bench.cases import FUSED, FUSED_ORIGINAL, ORIGINAL, REFERENCE
-from exda_primitives.bench.networks import Networks
-from exda_primitives.bench.steps import Bench, Signals
+from exda_primitives.workbench.bench.cases import FUSED, FUSED_ORIGINAL, ORIGINAL, REFERENCE
+from exda_primitives.workbench.bench.networks import Networks
+from exda_primitives.workbench.bench.steps import Bench, Signals
 
 from .checkout import scratch
 
@@ -71,7 +71,7 @@ def network(name: str, variant: Variant) -> nn.Module:
 
 def reference(name: str, bench: Bench, patched: bool) -> Signals:
     """What the formulas give in float64, at this size and on this image."""
-    from exda_primitives.bench.precision import FLOAT64  # noqa: PLC0415
+    from exda_primitives.workbench.bench.precision import FLOAT64  # noqa: PLC0415
 
     shape = "x".join(map(str, bench.image.shape))
     path = scratch() / f"{name}-{'patched' if patched else 'original'}-{bench.task}-{shape}.pt"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from exda_primitives.bench.machine import git_commit
+from exda_primitives.workbench.shared.machine import git_commit
 
 from .cache import ARCHIVE, pack_kernels
 from .checkout import NEEDED, PACKED, SITE, pack_commit

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from exda_primitives.bench.cases import CAPTURED, EAGER, ORIGINAL
-from exda_primitives.bench.check import MARGIN
-from exda_primitives.bench.machine import machine_line
+from exda_primitives.workbench.bench.cases import CAPTURED, EAGER, ORIGINAL
+from exda_primitives.workbench.bench.check import MARGIN
+from exda_primitives.workbench.shared.machine import machine_line
 
 from .rows import Row
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from exda_primitives.bench.memory import tidy
+from exda_primitives.workbench.bench.memory import tidy
 
 from .device import Device, find
 from .launches import Recording

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exda_primitives.bench.cases import CAPTURED, EAGER, ORIGINAL
-from exda_primitives.bench.timing import Percentiles, clock, ratio, turns
+from exda_primitives.workbench.bench.cases import CAPTURED, EAGER, ORIGINAL
+from exda_primitives.workbench.bench.timing import Percentiles, clock, ratio, turns
 
 from .stage import Run, described
 

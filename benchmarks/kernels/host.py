@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.gpu import blocks
 from benchmarks.gpu.blocks import Block
-from exda_primitives.bench.machine import machine, machine_line
+from exda_primitives.workbench.shared.machine import machine, machine_line
 
 from . import mocked
 

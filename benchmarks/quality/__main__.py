@@ -11,8 +11,8 @@ import torch
 import typer
 from rich.console import Console
 
-from exda_primitives import results
 from exda_primitives.cli.errors import plainly
+from exda_primitives.workbench.shared import results
 
 from .forms import FORMS
 from .report import write_report

@@ -10,8 +10,8 @@ import torch
 
 import exda_primitives as exda
 from exda_primitives.errors import ConfigError
-from exda_primitives.training import PrimitivesConfig, TrainConfig
-from exda_primitives.training.plan import parameters
+from exda_primitives.workbench.training import PrimitivesConfig, TrainConfig
+from exda_primitives.workbench.training.plan import parameters
 
 from .forms import COMPARED, PRIMITIVES, WIDENED, Form, Job
 
@@ -20,7 +20,7 @@ CLOSE = 0.01
 
 
 def configuration(form: Form, job: Job, source: str, steps: int | None = None) -> TrainConfig:
-    """What :func:`exda_primitives.training.prepare` is told.
+    """What :func:`exda_primitives.workbench.training.prepare` is told.
 
     Args:
         form: of the benchmark.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exda_primitives.errors import ExDAError
-from exda_primitives.results import Interval, Result
+from exda_primitives.workbench.shared.results import Interval, Result
 
 from .forms import BASE, HOST
 

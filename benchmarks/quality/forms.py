@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from exda_primitives.data.degradations.composition import CDD11
+from exda_primitives.workbench.data.degradations.composition import CDD11
 
 Budget = Literal["steps", "time"]
 """As many steps as the host; or as much time as the host takes for its steps, and as many steps as fit into it."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from exda_primitives.plotting import BLUE, ORANGE, matplotlib_figure
-from exda_primitives.results import Interval
+from exda_primitives.workbench.shared.plotting import BLUE, ORANGE, matplotlib_figure
+from exda_primitives.workbench.shared.results import Interval
 
 from .differences import Group
 from .forms import ARMS, BASE, COMPARED

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from exda_primitives.bench.machine import machine_line
-from exda_primitives.results import Interval, Result, spread
+from exda_primitives.workbench.shared.machine import machine_line
+from exda_primitives.workbench.shared.results import Interval, Result, spread
 
 from .differences import ENOUGH_SEEDS, Group, groups
 from .forms import ARMS, BASE, COMPARED, FORMS, HOST, QUIET

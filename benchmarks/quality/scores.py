@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exda_primitives.data import Pictures, degrade
-from exda_primitives.data.degradations.tensors import Degradation
 from exda_primitives.errors import ImageError
-from exda_primitives.evaluation import Case, PictureResult, evaluate
-from exda_primitives.evaluation.protocols import Protocol, Window
-from exda_primitives.inspection import agreement, concatenated, embeddings
-from exda_primitives.restoration import Restorer
+from exda_primitives.workbench.data import Pictures, degrade
+from exda_primitives.workbench.data.degradations.tensors import Degradation
+from exda_primitives.workbench.evaluation import Case, PictureResult, evaluate
+from exda_primitives.workbench.evaluation.protocols import Protocol, Window
+from exda_primitives.workbench.inspection import agreement, concatenated, embeddings
+from exda_primitives.workbench.restoration import Restorer
 
 SEED = 1234
 """Of the degradations of the test photographs, whatever was trained with which seed."""
@@ -85,7 +85,7 @@ class Photographs:
 
         Returns:
             Plain data: ``nmi`` and ``ari``, a figure for each seed of k-means, see
-            :func:`exda_primitives.inspection.agreement`. None for a single degradation or photograph.
+            :func:`exda_primitives.workbench.inspection.agreement`. None for a single degradation or photograph.
 
         Raises:
             ExDAError: for features that are not finite.

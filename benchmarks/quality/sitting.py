@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from exda_primitives import results
-from exda_primitives.data import open_pictures
 from exda_primitives.errors import ConfigError, DivergedError
-from exda_primitives.files import fingerprint
-from exda_primitives.training import TrainConfig, prepare, train
-from exda_primitives.training.plan import Plan
-from exda_primitives.training.state import State, read_checkpoint
+from exda_primitives.workbench.data import open_pictures
+from exda_primitives.workbench.shared import results
+from exda_primitives.workbench.shared.files import fingerprint
+from exda_primitives.workbench.training import TrainConfig, prepare, train
+from exda_primitives.workbench.training.plan import Plan
+from exda_primitives.workbench.training.state import State, read_checkpoint
 
 from .configs import configuration, model_arguments
 from .forms import BASE, HOST, WIDENED, Form, Job, Setting

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims.verdicts import gain, visible
-from exda_primitives.results import Interval
+from exda_primitives.workbench.shared.results import Interval
 
 from .differences import Group
 

@@ -13,14 +13,27 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+# Of the workbench; ``exda.data`` is ``exda.workbench.data``.
+_TOOLS = ("bench", "data", "demo", "diagnostics", "evaluation", "inspection", "restoration", "training")
+
 if TYPE_CHECKING:
     from .public import *  # noqa: F403
     from .public import __all__ as __all__
+    from .workbench import bench as bench
+    from .workbench import data as data
+    from .workbench import demo as demo
+    from .workbench import diagnostics as diagnostics
+    from .workbench import evaluation as evaluation
+    from .workbench import inspection as inspection
+    from .workbench import restoration as restoration
+    from .workbench import training as training
 else:
 
     def __getattr__(name: str) -> object:
         """Imports what is asked for: PyTorch, which all of it needs, takes longer than ``exda --help`` may."""
-        # First: a module of the package may be asked for while the public names are being imported.
+        if name in _TOOLS:
+            return import_module(f"{__name__}.workbench.{name}")
+        # Before these: a module of the package may be asked for while the public names are being imported.
         if not name.startswith("__") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         if name == "__all__" or not name.startswith("__"):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from .errors import CheckpointError
 from .extras import imported
 from .models.catalog import Identity, from_state
+from .patching.backbones import MULTIPLE, known_multiple
 from .primitives.base import DESCRIPTION
 from .primitives.description import decoded
-from .restoration.network import MULTIPLE, known_multiple
 
 try:
     from spandrel import (

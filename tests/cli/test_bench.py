@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from tests.bench.stubs import Altered, timed
+from tests.workbench.bench.stubs import Altered, timed
 from typer.testing import CliRunner, Result
 
 from exda_primitives import memory
-from exda_primitives.bench import floor
-from exda_primitives.bench.budget import Budget
-from exda_primitives.bench.plots import figure
-from exda_primitives.bench.record import append, read
 from exda_primitives.cli import app
 from exda_primitives.ops import dispatch, kernels
+from exda_primitives.workbench.bench import floor
+from exda_primitives.workbench.bench.budget import Budget
+from exda_primitives.workbench.bench.plots import figure
+from exda_primitives.workbench.bench.record import append, read
 
 OPTIONS = ("--device", "cpu", "--backbone", "restormer-tiny", "--turns", 1, "--warm-up", 0)
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from exda_primitives.cli import app
-from exda_primitives.diagnostics import digits, function, position
+from exda_primitives.workbench.diagnostics import digits, function, position
 
 TINY = ("--steps", 2, "--seeds", 1, "--variant", "linear", "--variant", "residual")
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.data.pictures import write_picture
+from tests.workbench.data.pictures import write_picture
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
-from exda_primitives.data import read_picture
-from exda_primitives.demo.model import tiny_restormer
-from exda_primitives.evaluation import PROTOCOLS, measure
 from exda_primitives.models import Restormer
-from exda_primitives.restoration import Restorer, restore
+from exda_primitives.workbench.data import read_picture
+from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.evaluation import PROTOCOLS, measure
+from exda_primitives.workbench.restoration import Restorer, restore
 
-HOST = Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))
+HOST = Path(str(resources.files("exda_primitives.workbench.demo") / "data/host.safetensors"))
 
 
 def run(out: Path, *arguments: object, checkpoint: Path = HOST, protocol: str = "restormer-y") -> Result:

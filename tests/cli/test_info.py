@@ -28,7 +28,7 @@ def patched() -> torch.nn.Module:
 
 
 def test_a_network() -> None:
-    shown = rows(info(Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))))
+    shown = rows(info(Path(str(resources.files("exda_primitives.workbench.demo") / "data/host.safetensors"))))
     assert shown["tensors"].strip() == "98, 420,911 numbers, float32"
     assert shown["network"].strip() == "restormer"
     assert shown["dim"].strip() == "12"

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tests.data.pictures import write_picture
 from tests.lifecycle.networks import trained
+from tests.workbench.data.pictures import write_picture
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
 from exda_primitives.cli.inspect import configuration
-from exda_primitives.demo.model import tiny_restormer
-from exda_primitives.files import fingerprint
-from exda_primitives.inspection import embeddings
-from exda_primitives.inspection.pictures import degraded
-from exda_primitives.inspection.table import printed
+from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.inspection import embeddings
+from exda_primitives.workbench.inspection.pictures import degraded
+from exda_primitives.workbench.inspection.table import printed
+from exda_primitives.workbench.shared.files import fingerprint
 
 
 def run(*arguments: object) -> Result:
@@ -96,13 +96,13 @@ def patched_demo() -> torch.nn.Module:
 
     network = tiny_restormer()
     exda.patch(network)
-    file = resources.files("exda_primitives.demo") / "data" / "exda.safetensors"
+    file = resources.files("exda_primitives.workbench.demo") / "data" / "exda.safetensors"
     network.load_state_dict(load(file.read_bytes()))
     return network
 
 
 def exda_pictures(images: Path) -> Any:
-    from exda_primitives.data import open_pictures
+    from exda_primitives.workbench.data import open_pictures
 
     return open_pictures(images)
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.bench.stubs import timed
+from tests.workbench.bench.stubs import timed
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
-from exda_primitives.bench import budget, cases, floor
-from exda_primitives.bench.networks import BACKBONES
-from exda_primitives.bench.record import append, read
 from exda_primitives.cli import app
 from exda_primitives.ops import kernels
+from exda_primitives.workbench.bench import budget, cases, floor
+from exda_primitives.workbench.bench.networks import BACKBONES
+from exda_primitives.workbench.bench.record import append, read
 
 SOURCE = """
 import torch
@@ -109,7 +109,7 @@ def test_a_patched_checkpoint_replaces_earlier_results_of_the_same(tmp_path: Pat
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_a_class_of_ones_own_of_which_fuse_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nets.py").write_text(SOURCE)
-    monkeypatch.setattr("exda_primitives.bench.plots.matplotlib_figure", _missing)
+    monkeypatch.setattr("exda_primitives.workbench.bench.plots.matplotlib_figure", _missing)
     result = mine(f"{tmp_path}/nets.py:Plain", "--size", 16, "--minutes", 10, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert {each.case.comparison.backbone for each in read(tmp_path / "out" / "results.jsonl")} == {"Plain"}
@@ -128,7 +128,7 @@ def test_what_the_minutes_have_no_time_for_is_left(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Compiling what there is of it is going to take longer.
-    monkeypatch.setattr("exda_primitives.bench.harness._LAYER", {"compiled": 1e6})
+    monkeypatch.setattr("exda_primitives.workbench.bench.harness._LAYER", {"compiled": 1e6})
     result = mine(checkpoint, "--size", 16, "--minutes", 5, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "left for want of time: 1; give more --minutes" in result.output

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.restoration.pictures import pixels, save, stored
+from tests.workbench.restoration.pictures import pixels, save, stored
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
 from exda_primitives.cli.errors import stoppable
-from exda_primitives.demo.model import tiny_restormer
-from exda_primitives.restoration import Restorer, restore
-from exda_primitives.restoration.images import read
+from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.restoration import Restorer, restore
+from exda_primitives.workbench.restoration.images import read
 
-HOST = Path(str(resources.files("exda_primitives") / "demo/data/host.safetensors"))
+HOST = Path(str(resources.files("exda_primitives.workbench.demo") / "data/host.safetensors"))
 
 
 def run(*arguments: object, checkpoint: Path | str = HOST) -> Result:

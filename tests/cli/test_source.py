@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.data.pictures import write_picture
+from tests.workbench.data.pictures import write_picture
 from typer.testing import CliRunner, Result
 
 from exda_primitives.cli import app
-from exda_primitives.data import read_picture
 from exda_primitives.patching import registry
+from exda_primitives.workbench.data import read_picture
 
 NET = """
 from torch import nn

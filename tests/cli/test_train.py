@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.data.pictures import write_picture
-from tests.training.runs import checkpoint, pictures, settings
+from tests.workbench.data.pictures import write_picture
+from tests.workbench.training.runs import checkpoint, pictures, settings
 from typer.testing import CliRunner
 
 from exda_primitives.cli import app
-from exda_primitives.training.step import Step
+from exda_primitives.workbench.training.step import Step
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_stopped_before_anything_is_done(command, tmp_path, monkeypatch):
     def interrupted(*told, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("exda_primitives.training.prepare", interrupted)
+    monkeypatch.setattr("exda_primitives.workbench.training.prepare", interrupted)
     done = command()
     assert (done.exit_code, done.output) == (130, "stopped before the first step; nothing was written.\n")
 
@@ -157,7 +157,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("exda_primitives.training.run.write_checkpoint", full)
+    monkeypatch.setattr("exda_primitives.workbench.training.run.write_checkpoint", full)
     done = command()
     assert done.exit_code == 1
     said = f"error: {tmp_path / 'out'}: cannot be written to (No space left on device). {tmp_path / 'out'} holds no "

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from exda_primitives.bench.floor import copy_bandwidth
-from exda_primitives.bench.machine import machine
-from exda_primitives.bench.timing import clock
+from exda_primitives.workbench.bench.floor import copy_bandwidth
+from exda_primitives.workbench.bench.timing import clock
+from exda_primitives.workbench.shared.machine import machine
 
 from ..checkout import fingerprint, packed_commit
 from ..launches import Recording

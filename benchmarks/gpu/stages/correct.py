@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.bench.check import MARGIN, relative
-from exda_primitives.bench.precision import PRECISIONS, Precision
+from exda_primitives.workbench.bench.check import MARGIN, relative
+from exda_primitives.workbench.bench.precision import PRECISIONS, Precision
 
 from .. import blocks, tuning
 from ..blocks import Block

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.bench.check import MARGIN, distance, relative
-from exda_primitives.bench.precision import FLOAT64, PRECISIONS, Precision
-from exda_primitives.bench.steps import Signals
+from exda_primitives.workbench.bench.check import MARGIN, distance, relative
+from exda_primitives.workbench.bench.precision import FLOAT64, PRECISIONS, Precision
+from exda_primitives.workbench.bench.steps import Signals
 
 from .. import blocks, tuning
 from ..blocks import Block

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import torch
 
-from exda_primitives.bench.networks import computing, ready
 from exda_primitives.models.blocks import TransformerBlock
+from exda_primitives.workbench.bench.networks import computing, ready
 
 from .. import blocks, networks, tuning
 from ..device import Device

@@ -10,12 +10,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from exda_primitives.bench.cases import CAPTURED, EAGER, parse_size
-from exda_primitives.bench.check import relative
-from exda_primitives.bench.memory import Peak
-from exda_primitives.bench.networks import computing, ready
-from exda_primitives.bench.precision import PRECISIONS, Precision
-from exda_primitives.bench.steps import Bench
+from exda_primitives.workbench.bench.cases import CAPTURED, EAGER, parse_size
+from exda_primitives.workbench.bench.check import relative
+from exda_primitives.workbench.bench.memory import Peak
+from exda_primitives.workbench.bench.networks import computing, ready
+from exda_primitives.workbench.bench.precision import PRECISIONS, Precision
+from exda_primitives.workbench.bench.steps import Bench
 
 from .. import blocks, networks, traffic, tuning
 from ..launches import Recording

@@ -6,11 +6,11 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from exda_primitives.bench.cases import EAGER, TRAINING
-from exda_primitives.bench.check import distance
-from exda_primitives.bench.memory import Peak
-from exda_primitives.bench.precision import PRECISIONS, Precision
-from exda_primitives.bench.steps import Bench
+from exda_primitives.workbench.bench.cases import EAGER, TRAINING
+from exda_primitives.workbench.bench.check import distance
+from exda_primitives.workbench.bench.memory import Peak
+from exda_primitives.workbench.bench.precision import PRECISIONS, Precision
+from exda_primitives.workbench.bench.steps import Bench
 
 from .. import blocks, networks, tuning
 from ..launches import Recording

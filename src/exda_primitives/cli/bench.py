@@ -76,11 +76,11 @@ def run(
     other networks, training; 2048 x 2048 and 3840 x 2160 last. With --minutes, what would take longer than is left, as
     far as can be told from what was measured, is left for the next call.
     """
-    from ..bench import cases, networks  # noqa: PLC0415
-    from ..bench.budget import Budget  # noqa: PLC0415
-    from ..bench.harness import Effort  # noqa: PLC0415
-    from ..bench.precision import PRECISIONS  # noqa: PLC0415
-    from ..bench.record import read, same_machine  # noqa: PLC0415
+    from ..workbench.bench import cases, networks  # noqa: PLC0415
+    from ..workbench.bench.budget import Budget  # noqa: PLC0415
+    from ..workbench.bench.harness import Effort  # noqa: PLC0415
+    from ..workbench.bench.precision import PRECISIONS  # noqa: PLC0415
+    from ..workbench.bench.record import read, same_machine  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
 
     where = named_device(device)
@@ -114,8 +114,8 @@ def plot(
     ] = None,
 ) -> None:
     """Draw time, memory and ratio against pixels, a picture for each network, task, number format and batch."""
-    from ..bench.plots import plot as draw  # noqa: PLC0415
-    from ..bench.record import read  # noqa: PLC0415
+    from ..workbench.bench.plots import plot as draw  # noqa: PLC0415
+    from ..workbench.bench.record import read  # noqa: PLC0415
 
     files = [path / RESULTS if path.is_dir() else path for path in results]
     written = draw([record for file in files for record in read(file)], out or files[0].parent)
@@ -129,7 +129,7 @@ def plot(
 
 def _padded(given: Sequence[str]) -> list[tuple[int, int]]:
     """Sizes that the networks take, each once; of those that they do not, it is said what is measured instead."""
-    from ..bench.cases import padded, parse_size, size_text  # noqa: PLC0415
+    from ..workbench.bench.cases import padded, parse_size, size_text  # noqa: PLC0415
 
     sizes = [parse_size(each) for each in given]
     for size in sizes:

@@ -21,9 +21,9 @@ def demo(
     # Late: --help needs neither torch nor the picture.
     from PIL import Image  # noqa: PLC0415
 
-    from ..demo.run import STEPS, run  # noqa: PLC0415
-    from ..files import check_writable  # noqa: PLC0415
     from ..patching.table import print_report  # noqa: PLC0415
+    from ..workbench.demo.run import STEPS, run  # noqa: PLC0415
+    from ..workbench.shared.files import check_writable  # noqa: PLC0415
 
     if out.suffix.lower() not in Image.registered_extensions():
         raise typer.BadParameter(

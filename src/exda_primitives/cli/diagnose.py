@@ -15,7 +15,7 @@ from .names import printable
 from .progress import progress_on
 
 if TYPE_CHECKING:
-    from ..diagnostics.experiment import Experiment, Run
+    from ..workbench.diagnostics.experiment import Experiment, Run
 
 diagnose = typer.Typer(
     help="Small CPU experiments that isolate what a non-linear value, its position and a token do.",
@@ -39,7 +39,7 @@ def function(
     out: Out = Path(), quick: Quick = False, seeds: Seeds = 3, steps: Steps = None, variant: Variants = None
 ) -> None:
     """Approximate a function of one number by attention, with linear and with non-linear values."""
-    from ..diagnostics.function import FunctionExperiment, quick_options  # noqa: PLC0415
+    from ..workbench.diagnostics.function import FunctionExperiment, quick_options  # noqa: PLC0415
 
     _run(FunctionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
 
@@ -61,8 +61,8 @@ def digits(
     rate: Annotated[float | None, typer.Option(help="Of learning, above 0, by default 0.002.", min=0)] = None,
 ) -> None:
     """Restore degraded digits by channel attention alone, with linear and with non-linear values."""
-    from ..diagnostics.data import load_digits  # noqa: PLC0415
-    from ..diagnostics.digits import DigitsExperiment, quick_options  # noqa: PLC0415
+    from ..workbench.diagnostics.data import load_digits  # noqa: PLC0415
+    from ..workbench.diagnostics.digits import DigitsExperiment, quick_options  # noqa: PLC0415
 
     if rate == 0:
         raise typer.BadParameter("a rate of 0 learns nothing", param_hint="--rate")
@@ -76,7 +76,7 @@ def position(
     out: Out = Path(), quick: Quick = False, seeds: Seeds = 3, steps: Steps = None, variant: Variants = None
 ) -> None:
     """Tell tasks that need a non-linearity before the aggregation from those that need one after it."""
-    from ..diagnostics.position import PositionExperiment, quick_options  # noqa: PLC0415
+    from ..workbench.diagnostics.position import PositionExperiment, quick_options  # noqa: PLC0415
 
     _run(PositionExperiment(**_options(quick_options() if quick else {}, steps, variant)), out, seeds)
 
@@ -84,7 +84,7 @@ def position(
 def _options(
     options: dict[str, Any], steps: int | None, given: Sequence[str] | None, **others: float | None
 ) -> dict[str, Any]:
-    from ..diagnostics.variants import VARIANTS  # noqa: PLC0415
+    from ..workbench.diagnostics.variants import VARIANTS  # noqa: PLC0415
 
     unknown = sorted(set(given or ()) - set(VARIANTS))
     if unknown:
@@ -95,13 +95,13 @@ def _options(
 
 
 def _run(experiment: Experiment, out: Path, seeds: int) -> None:
-    from ..bench.machine import machine_line  # noqa: PLC0415
-    from ..diagnostics.plot import figure  # noqa: PLC0415
-    from ..diagnostics.run import run  # noqa: PLC0415
-    from ..diagnostics.table import markdown, printed  # noqa: PLC0415
     from ..errors import ConfigError  # noqa: PLC0415
     from ..files import replacing, write_text  # noqa: PLC0415
-    from ..plotting import matplotlib_figure  # noqa: PLC0415
+    from ..workbench.diagnostics.plot import figure  # noqa: PLC0415
+    from ..workbench.diagnostics.run import run  # noqa: PLC0415
+    from ..workbench.diagnostics.table import markdown, printed  # noqa: PLC0415
+    from ..workbench.shared.machine import machine_line  # noqa: PLC0415
+    from ..workbench.shared.plotting import matplotlib_figure  # noqa: PLC0415
 
     # Whether it is there is better known before the training than after.
     matplotlib_figure("diagnose")

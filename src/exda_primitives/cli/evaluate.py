@@ -23,10 +23,10 @@ from .source import Adapters, run_adapters
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluation import Case
-    from ..evaluation.published import Published
-    from ..evaluation.run import Progress as OnCase
-    from ..restoration import Restorer
+    from ..workbench.evaluation import Case
+    from ..workbench.evaluation.published import Published
+    from ..workbench.evaluation.run import Progress as OnCase
+    from ..workbench.restoration import Restorer
 
 _WEATHERBENCH = "weatherbench"
 
@@ -90,12 +90,12 @@ def evaluate(
     goes: the same command goes on where it was interrupted.
     """
     # Late: --help needs no torch.
-    from ..evaluation import check, protocol_named  # noqa: PLC0415
-    from ..evaluation import evaluate as evaluated  # noqa: PLC0415
-    from ..evaluation.record import FILE, Record, configuration, refuse_others  # noqa: PLC0415
-    from ..evaluation.run import chosen  # noqa: PLC0415
-    from ..files import check_writable  # noqa: PLC0415
-    from ..plotting import matplotlib_figure  # noqa: PLC0415
+    from ..workbench.evaluation import check, protocol_named  # noqa: PLC0415
+    from ..workbench.evaluation import evaluate as evaluated  # noqa: PLC0415
+    from ..workbench.evaluation.record import FILE, Record, configuration, refuse_others  # noqa: PLC0415
+    from ..workbench.evaluation.run import chosen  # noqa: PLC0415
+    from ..workbench.shared.files import check_writable  # noqa: PLC0415
+    from ..workbench.shared.plotting import matplotlib_figure  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
 
     source = Source(benchmark, root, pairs, clean, degrade or [], seed, whole=not partial)
@@ -174,8 +174,8 @@ class Source:
         Raises:
             ExDAError: for what is missing, left over, or of another number.
         """
-        from ..data.benchmarks import weatherbench_files  # noqa: PLC0415
-        from ..evaluation import benchmark_files, clean_cases, file_cases, paired_folders  # noqa: PLC0415
+        from ..workbench.data.benchmarks import weatherbench_files  # noqa: PLC0415
+        from ..workbench.evaluation import benchmark_files, clean_cases, file_cases, paired_folders  # noqa: PLC0415
 
         if self.clean is not None:
             return clean_cases(opened(self.clean, 1 if channels == 1 else 3), self.degrade, self.seed)
@@ -213,11 +213,11 @@ def _network(
 ) -> tuple[Mapping[str, Any], Published | None, Restorer]:
     import torch  # noqa: PLC0415
 
-    from ..evaluation import published_for  # noqa: PLC0415
-    from ..evaluation.record import file_digest  # noqa: PLC0415
     from ..models import identify  # noqa: PLC0415
-    from ..restoration import Restorer  # noqa: PLC0415
-    from ..restoration.extra import psutil  # noqa: PLC0415
+    from ..workbench.evaluation import published_for  # noqa: PLC0415
+    from ..workbench.evaluation.record import file_digest  # noqa: PLC0415
+    from ..workbench.restoration import Restorer  # noqa: PLC0415
+    from ..workbench.restoration.extra import psutil  # noqa: PLC0415
 
     # Now rather than after the checkpoint.
     psutil()
@@ -246,9 +246,9 @@ def _bar(doing: str) -> Iterator[OnCase]:
 
 
 def _print(result: Mapping[str, Any], out: Path) -> None:
-    from ..bench.machine import machine_line  # noqa: PLC0415
-    from ..evaluation.record import FILE  # noqa: PLC0415
-    from ..evaluation.table import printed, remarks  # noqa: PLC0415
+    from ..workbench.evaluation.record import FILE  # noqa: PLC0415
+    from ..workbench.evaluation.table import printed, remarks  # noqa: PLC0415
+    from ..workbench.shared.machine import machine_line  # noqa: PLC0415
 
     console = Console()
     console.print(printed(dict(result)))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..files import fingerprint
+from ..workbench.shared.files import fingerprint
 from .command import command_line
 from .devices import named_device
 from .errors import stoppable
@@ -22,8 +22,8 @@ from .source import Adapters, run_adapters
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..inspection.embeddings import Of
-    from ..inspection.pictures import LabelledPictures
+    from ..workbench.inspection.embeddings import Of
+    from ..workbench.inspection.pictures import LabelledPictures
 
 
 def inspect(
@@ -64,8 +64,8 @@ def inspect(
     are how well k-means finds the degradations in these points (NMI, ARI), their projections by t-SNE and UMAP, where
     the global tokens look, and the spectra of the features.
     """
-    from ..inspection.run import Question, free, run  # noqa: PLC0415
-    from ..inspection.table import NOTE, printed  # noqa: PLC0415
+    from ..workbench.inspection.run import Question, free, run  # noqa: PLC0415
+    from ..workbench.inspection.table import NOTE, printed  # noqa: PLC0415
 
     console = Console()
     where = named_device(device)
@@ -127,16 +127,16 @@ def configuration(network: nn.Module) -> dict[str, Any] | None:
 def _pictures(
     network: nn.Module, images: Path, names: list[str] | None, by_folder: bool, size: int, seed: int
 ) -> LabelledPictures:
-    from ..inspection.pictures import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
-    from ..restoration import Restorer  # noqa: PLC0415
+    from ..workbench.inspection.pictures import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
+    from ..workbench.restoration import Restorer  # noqa: PLC0415
 
     found = opened(images, 3 if Restorer(network).channels == 3 else 1)
     return labelled_by_folder(found, size) if by_folder else degraded(found, names or DEFAULT, size, seed)
 
 
 def _kinds(given: list[str] | None, network: nn.Module, blocks: list[str] | None) -> list[Of]:
-    from ..inspection.attentions import attentions, has_tokens  # noqa: PLC0415
-    from ..inspection.embeddings import READERS  # noqa: PLC0415
+    from ..workbench.inspection.attentions import attentions, has_tokens  # noqa: PLC0415
+    from ..workbench.inspection.embeddings import READERS  # noqa: PLC0415
 
     unknown = sorted(set(given or ()) - set(READERS))
     if unknown:

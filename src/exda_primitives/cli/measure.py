@@ -18,11 +18,11 @@ from .progress import progress_on
 if TYPE_CHECKING:
     import torch
 
-    from ..bench.budget import Budget
-    from ..bench.cases import Case, Comparison
-    from ..bench.harness import Effort, Harness
-    from ..bench.networks import Networks
-    from ..bench.record import Origin, Record
+    from ..workbench.bench.budget import Budget
+    from ..workbench.bench.cases import Case, Comparison
+    from ..workbench.bench.harness import Effort, Harness
+    from ..workbench.bench.networks import Networks
+    from ..workbench.bench.record import Origin, Record
 
 RESULTS = "results.jsonl"
 
@@ -34,7 +34,7 @@ _TRAINING = 3
 
 def about(device: torch.device) -> dict[str, Any]:
     """The machine that results are of."""
-    from ..bench.machine import machine  # noqa: PLC0415
+    from ..workbench.shared.machine import machine  # noqa: PLC0415
 
     return machine(device) | {"memory_kept": memory.kept()}
 
@@ -62,9 +62,9 @@ def measured(
     Returns:
         Records of what there was no time for.
     """
-    from ..bench.floor import copy_bandwidth  # noqa: PLC0415
-    from ..bench.harness import Harness  # noqa: PLC0415
-    from ..bench.record import Origin, finished  # noqa: PLC0415
+    from ..workbench.bench.floor import copy_bandwidth  # noqa: PLC0415
+    from ..workbench.bench.harness import Harness  # noqa: PLC0415
+    from ..workbench.bench.record import Origin, finished  # noqa: PLC0415
 
     done = finished(records)
     remaining = [(comparison, cases) for comparison, cases in work if not done.issuperset(cases)]
@@ -83,7 +83,7 @@ def measured(
 
 
 def _run(harness: Harness, work: Work, file: Path, records: list[Record], origin: Origin) -> list[Record]:
-    from ..bench.record import LEFT, Record, append, finished  # noqa: PLC0415
+    from ..workbench.bench.record import LEFT, Record, append, finished  # noqa: PLC0415
 
     costs = [_cost(comparison, cases) for comparison, cases in work]
     left: list[Record] = []
@@ -126,9 +126,9 @@ def _cost(comparison: Comparison, cases: Sequence[Case]) -> float:
 
 
 def _write(records: Sequence[Record], out: Path) -> None:
-    from ..bench.record import write_csv  # noqa: PLC0415
-    from ..bench.table import markdown  # noqa: PLC0415
     from ..files import write_text  # noqa: PLC0415
+    from ..workbench.bench.record import write_csv  # noqa: PLC0415
+    from ..workbench.bench.table import markdown  # noqa: PLC0415
 
     if records:
         write_csv(out / "results.csv", records)
@@ -137,8 +137,8 @@ def _write(records: Sequence[Record], out: Path) -> None:
 
 def print_measured(records: Sequence[Record], left: Sequence[Record], out: Path, advice: str) -> None:
     """Tables of what was measured and of what was not, with the reasons, where it is, and how to get what is left."""
-    from ..bench.machine import machine_line  # noqa: PLC0415
-    from ..bench.table import printed  # noqa: PLC0415
+    from ..workbench.bench.table import printed  # noqa: PLC0415
+    from ..workbench.shared.machine import machine_line  # noqa: PLC0415
 
     console = Console()
     for table in printed([*records, *left]):

@@ -19,8 +19,8 @@ from .source import Adapters, given_network, run_adapters
 if TYPE_CHECKING:
     import torch
 
-    from ..bench.cases import Case, Comparison
-    from ..bench.record import Record
+    from ..workbench.bench.cases import Case, Comparison
+    from ..workbench.bench.record import Record
 
 _SIZE = {"cuda": "1024", "cpu": "256"}
 _TURNS, _WARM_UP = 20, 1
@@ -59,14 +59,14 @@ def mine(
     float64, and one that is wrong is not timed; then all take turns. What the minutes have no time for is left, from
     the end of this list. Earlier results of the same network in the folder are replaced.
     """
-    from ..bench.budget import Budget, seconds_of_a_pass  # noqa: PLC0415
-    from ..bench.cases import FORWARD, comparisons, padded, parse_size, size_text  # noqa: PLC0415
-    from ..bench.harness import Effort  # noqa: PLC0415
-    from ..bench.networks import Networks  # noqa: PLC0415
-    from ..bench.precision import PRECISIONS  # noqa: PLC0415
     from ..errors import ConfigError  # noqa: PLC0415
     from ..patching import is_patched  # noqa: PLC0415
-    from ..restoration import Restorer  # noqa: PLC0415
+    from ..workbench.bench.budget import Budget, seconds_of_a_pass  # noqa: PLC0415
+    from ..workbench.bench.cases import FORWARD, comparisons, padded, parse_size, size_text  # noqa: PLC0415
+    from ..workbench.bench.harness import Effort  # noqa: PLC0415
+    from ..workbench.bench.networks import Networks  # noqa: PLC0415
+    from ..workbench.bench.precision import PRECISIONS  # noqa: PLC0415
+    from ..workbench.restoration import Restorer  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
 
     where = named_device(device)
@@ -111,7 +111,7 @@ def mine(
 
 def _cases(comparison: Comparison, device: torch.device, *, patched: bool) -> list[Case]:
     """In the order in which they are given up last; what is patched already is not patched for another one."""
-    from ..bench.cases import (  # noqa: PLC0415
+    from ..workbench.bench.cases import (  # noqa: PLC0415
         CAPTURED,
         COMPILED,
         EAGER,
@@ -134,8 +134,8 @@ def _check_folder(file: Path, name: str) -> None:
     Raises:
         ConfigError: for results of something else.
     """
-    from ..bench.record import read  # noqa: PLC0415
     from ..errors import ConfigError  # noqa: PLC0415
+    from ..workbench.bench.record import read  # noqa: PLC0415
 
     others = {record.case.comparison.backbone for record in (read(file) if file.exists() else [])} - {name}
     if others:
@@ -144,9 +144,9 @@ def _check_folder(file: Path, name: str) -> None:
 
 def _conclude(every: Sequence[Record], records: Sequence[Record], folder: Path) -> None:
     """The plots, and a sentence for each size."""
-    from ..bench.plots import plot  # noqa: PLC0415
-    from ..bench.sentence import sentence  # noqa: PLC0415
     from ..errors import ExDAError  # noqa: PLC0415
+    from ..workbench.bench.plots import plot  # noqa: PLC0415
+    from ..workbench.bench.sentence import sentence  # noqa: PLC0415
 
     console = Console()
     try:

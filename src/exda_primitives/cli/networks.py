@@ -21,7 +21,7 @@ _DEMO = {"demo": "exda.safetensors", "demo-host": "host.safetensors"}
 def checkpoint_file(name: str) -> Path:
     """Where the weights are that were asked for; a file that is called ``demo`` is ``./demo``."""
     if name in _DEMO:
-        return Path(str(resources.files("exda_primitives") / "demo" / "data" / _DEMO[name]))
+        return Path(str(resources.files("exda_primitives.workbench.demo") / "data" / _DEMO[name]))
     return Path(name)
 
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from .names import printable
 
 if TYPE_CHECKING:
-    from ..data.decode import Channels
-    from ..data.pictures import Pictures
+    from ..workbench.data.decode import Channels
+    from ..workbench.data.pictures import Pictures
 
 
 def opened(path: Path, channels: Channels) -> Pictures:
-    """As :func:`~exda_primitives.data.open_pictures`; what else is there is printed, for it is left out."""
-    from ..data import open_pictures  # noqa: PLC0415
+    """As :func:`~exda_primitives.workbench.data.open_pictures`; what else is there is printed, for it is left out."""
+    from ..workbench.data import open_pictures  # noqa: PLC0415
 
     pictures = open_pictures(path, channels)
     if pictures.left_out:

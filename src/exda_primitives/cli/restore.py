@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..restoration import Restorer
-    from ..restoration.files import Done, Job, Skipped
+    from ..workbench.restoration import Restorer
+    from ..workbench.restoration.files import Done, Job, Skipped
 
 
 _TILED = (
@@ -72,7 +72,7 @@ def restore(
     A picture that cannot be restored is skipped with the reason; the exit code is then 1.
     """
     # Late: --help needs no torch.
-    from ..restoration.files import Done, restore_files, work_for  # noqa: PLC0415
+    from ..workbench.restoration.files import Done, restore_files, work_for  # noqa: PLC0415
 
     console = Console()
     work = work_for(source, target)
@@ -126,8 +126,8 @@ def _restorer(
 
     from ..errors import NoMatchError  # noqa: PLC0415
     from ..fusion import fuse  # noqa: PLC0415
-    from ..restoration import Restorer  # noqa: PLC0415
-    from ..restoration.extra import psutil, pyvips  # noqa: PLC0415
+    from ..workbench.restoration import Restorer  # noqa: PLC0415
+    from ..workbench.restoration.extra import psutil, pyvips  # noqa: PLC0415
 
     # Now rather than after the checkpoint, or at the first picture.
     pyvips(), psutil()
@@ -154,7 +154,7 @@ def _title(jobs: Sequence[Job], index: int) -> str:
 
 
 def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Console) -> None:
-    from ..restoration.files import Done  # noqa: PLC0415
+    from ..workbench.restoration.files import Done  # noqa: PLC0415
 
     restored = [result for result in results if isinstance(result, Done)]
     table = Table("picture", "size", "tile", "overlap", "largest seam (1/255)")
@@ -177,7 +177,7 @@ def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Conso
 
 
 def _remarks(result: Done | Skipped) -> Iterator[str]:
-    from ..restoration.files import Skipped  # noqa: PLC0415
+    from ..workbench.restoration.files import Skipped  # noqa: PLC0415
 
     if isinstance(result, Skipped):
         yield f"[red]skipped:[/] {escape(printable(result.reason))}"
@@ -193,6 +193,6 @@ def _remarks(result: Done | Skipped) -> Iterator[str]:
 
 
 def _seam_limit() -> float:
-    from ..restoration.network import SEAM_LIMIT  # noqa: PLC0415
+    from ..workbench.restoration.network import SEAM_LIMIT  # noqa: PLC0415
 
     return SEAM_LIMIT

@@ -16,7 +16,7 @@ from .command import command_line
 from .errors import plainly
 
 if TYPE_CHECKING:
-    from ..results import Result
+    from ..workbench.shared.results import Result
 
 
 def train(
@@ -35,8 +35,8 @@ def train(
     bit, or says why not.
     """
     with plainly(), _stopped():
-        from ..training import prepare, read_config  # noqa: PLC0415
-        from ..training import train as run  # noqa: PLC0415
+        from ..workbench.training import prepare, read_config  # noqa: PLC0415
+        from ..workbench.training import train as run  # noqa: PLC0415
 
         console = Console()
         with console.status("checking the configuration, the network and every picture"):

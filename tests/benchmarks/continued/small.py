@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.benchmarks.quality.small import SETTING
 from tests.benchmarks.quality.small import sources as made_sources
 
-from exda_primitives.data.degradations import DEGRADATIONS
+from exda_primitives.workbench.data.degradations import DEGRADATIONS
 
 MODEL = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "ffn_expansion_factor": 2}
 PHASE = {"steps": 2, "batch": 1, "learning_rate": 1e-3, "save_every": 1, "ema": 0.9}

@@ -11,7 +11,7 @@ from benchmarks.continued import __main__ as command
 def small(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "FORMS", {"continued": form(tmp_path, name="continued")})
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
-    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)
+    monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
 
 
 def invoked(folder, *more):

@@ -15,14 +15,14 @@ from tests.benchmarks.quality.small import SETTING, Clock
 import exda_primitives as exda
 from benchmarks.continued import sitting as module
 from benchmarks.quality import sitting as base
-from exda_primitives.training.state import read_checkpoint
+from exda_primitives.workbench.training.state import read_checkpoint
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Neither plots of histories nor clocks."""
-    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)
-    monkeypatch.setattr("exda_primitives.bench.machine.git_commit", lambda: "a commit")
+    monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
+    monkeypatch.setattr("exda_primitives.workbench.shared.machine.git_commit", lambda: "a commit")
     monkeypatch.setattr(module, "pace", lambda configs, accelerator, **more: {"ratio": dict.fromkeys(configs, 1.0)})
 
 
@@ -172,8 +172,8 @@ def test_a_mark_that_was_missed_is_made_up_for(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         one.work_off(math.inf)
     monkeypatch.undo()
-    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)
-    monkeypatch.setattr("exda_primitives.bench.machine.git_commit", lambda: "a commit")
+    monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
+    monkeypatch.setattr("exda_primitives.workbench.shared.machine.git_commit", lambda: "a commit")
     assert sitting(tmp_path, told).work_off(math.inf)
     made_up = held(tmp_path)["runs"][0]["curve"]
     monkeypatch.setattr(module, "pace", lambda configs, accelerator, **more: {"ratio": dict.fromkeys(configs, 1.0)})

@@ -11,8 +11,8 @@ from tests.benchmarks.continued.small import MODEL
 
 import exda_primitives as exda
 from exda_primitives.checkpoints.safe import write_safetensors
-from exda_primitives.training.build import build
-from exda_primitives.training.plan import parameters
+from exda_primitives.workbench.training.build import build
+from exda_primitives.workbench.training.plan import parameters
 
 
 @pytest.mark.parametrize("factor", [2.0, 2.5, 3.3])

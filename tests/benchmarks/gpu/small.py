@@ -29,9 +29,9 @@ from triton.runtime.interpreter import GridExecutor
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import blocks, networks, stage
-from exda_primitives.bench import floor
-from exda_primitives.bench import networks as bench
 from exda_primitives.models import Restormer
+from exda_primitives.workbench.bench import floor
+from exda_primitives.workbench.bench import networks as bench
 
 STRIPS = [Block("L1", 4, 1, 2, 4), Block("L1-odd", 4, 2, 4, 3, bias=True, norm="BiasFree")]
 

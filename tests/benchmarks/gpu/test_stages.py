@@ -126,7 +126,7 @@ def test_a_second_stage_finds_networks_and_references(ran: Ran, monkeypatch: pyt
     ran("networks")
     first = ran(f"ratio --variants original {PAIR}")
     monkeypatch.setattr("benchmarks.gpu.networks.Networks", None)
-    monkeypatch.setattr("exda_primitives.bench.steps.Bench.signals", None)
+    monkeypatch.setattr("exda_primitives.workbench.bench.steps.Bench.signals", None)
     second = ran(f"ratio --variants original {PAIR}")
     assert [row["error"] for row in of(first, "accuracy")] == [row["error"] for row in of(second, "accuracy")]
 

@@ -11,7 +11,7 @@ from benchmarks.quality import __main__ as command
 def small(monkeypatch):
     monkeypatch.setattr(command, "FORMS", {"cpu": form(name="cpu")})
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
-    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)
+    monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
 
 
 def invoked(folder, *more):

@@ -9,8 +9,8 @@ from benchmarks.quality.pace import pace, steps_in_time
 from tests.benchmarks.quality.small import SETTING, form, sources
 
 import exda_primitives as exda
-from exda_primitives.training.build import build
-from exda_primitives.training.plan import parameters
+from exda_primitives.workbench.training.build import build
+from exda_primitives.workbench.training.plan import parameters
 
 
 @pytest.mark.parametrize("name", FORMS)

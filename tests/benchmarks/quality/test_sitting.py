@@ -15,13 +15,13 @@ from benchmarks.quality import sitting as module
 @pytest.fixture(autouse=True)
 def no_plot(monkeypatch):
     """Drawing the history takes longer than these runs."""
-    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)
+    monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
 
 
 @pytest.fixture(autouse=True)
 def one_commit(monkeypatch):
     """Somebody may commit between two legs of a run, which are then not bit for bit of one program."""
-    monkeypatch.setattr("exda_primitives.bench.machine.git_commit", lambda: "a commit")
+    monkeypatch.setattr("exda_primitives.workbench.shared.machine.git_commit", lambda: "a commit")
 
 
 def held(folder, name="quality"):

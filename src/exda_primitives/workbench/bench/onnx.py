@@ -1,0 +1,68 @@
+"""A network run by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ExDAError
+from ...extras import imported
+from .memory import out_of_memory
+
+_ELEMENTS = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
+"""As ONNX numbers its types, ``onnx.TensorProto``."""
+
+_ERRORS_ONLY = 3
+
+
+def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
+    """The network as ``torch.onnx`` exports it, run by onnxruntime on the image's device, with PyTorch's own threads.
+
+    Args:
+        model: on the device of the image.
+        image: whose shape and dtype the exported network takes; that very tensor is read at every call.
+
+    Returns:
+        What gives the output for ``image``, each time in the same tensor.
+
+    Raises:
+        ExDAError: where the network cannot be exported, or onnxruntime cannot run it there.
+    """
+    runtime = imported("onnxruntime", "onnx")
+    kind = image.device.type
+    provider = "CUDAExecutionProvider" if kind == "cuda" else "CPUExecutionProvider"
+    if provider not in runtime.get_available_providers():
+        raise ExDAError(f"onnxruntime has no {provider} here; for CUDA run: pip install onnxruntime-gpu")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), _ERRORS_ONLY
+    try:
+        with TemporaryDirectory() as folder, torch.no_grad():
+            output = torch.empty_like(model(image), memory_format=torch.contiguous_format)
+            file = Path(folder) / "network.onnx"
+            program = torch.onnx.export(model, (image,), dynamo=True, verbose=False)
+            assert program is not None
+            program.save(file)
+            session = runtime.InferenceSession(file, options, providers=[provider])
+        binding = session.io_binding()
+        for bind, (named, *_), held in (
+            (binding.bind_input, session.get_inputs(), image),
+            (binding.bind_output, session.get_outputs(), output),
+        ):
+            bind(named.name, kind, held.device.index or 0, _ELEMENTS[held.dtype], tuple(held.shape), held.data_ptr())
+        session.run_with_iobinding(binding)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ExDAError(f"onnxruntime cannot run this network: {type(error).__name__}: {error}") from None
+
+    def forward(given: Tensor) -> Tensor:
+        # The session knows both tensors by their addresses alone.
+        assert given is image
+        session.run_with_iobinding(binding)
+        return output
+
+    return forward

@@ -1,0 +1,77 @@
+"""Haze that thickens with distance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....errors import ImageError
+from .tensors import Strength, as_batch, rand, strength
+
+BETA = (1.0, 2.0)
+AIRLIGHT = (0.6, 0.9)
+
+_FARTHEST = 0.7
+"""OneRestore cuts distances there, so that something is left of the farthest places."""
+
+_CELLS = 4
+"""Cells along each side of the coarse random map that makes the distance uneven."""
+
+
+def haze(
+    clean: Tensor,
+    generator: torch.Generator,
+    *,
+    beta: Strength = None,
+    airlight: Strength = None,
+    depth: Tensor | None = None,
+) -> Tensor:
+    """Koschmieder's law: ``clean * t + airlight * (1 - t)`` with the transmission ``t = exp(-beta * depth)``.
+
+    Clean pictures come without a depth map. Unless one is given, a smooth one is made up: it grows from the bottom of
+    the picture to its top, as on open ground, and is uneven at random. It knows nothing of the objects in the picture.
+
+    Sources: S. G. Narasimhan and S. K. Nayar, "Vision and the Atmosphere", IJCV 2002; B. Li et al., "Benchmarking
+    Single-Image Dehazing and Beyond", TIP 2019 (RESIDE; OTS and SOTS outdoor were made so, from estimated depth). The
+    ranges, and depth in [0, 0.7], are those of CDD-11: Y. Guo et al., "OneRestore: A Universal Restoration Framework
+    for Composite Degradation", ECCV 2024.
+
+    Args:
+        clean: (B, C, H, W) or (C, H, W) in [0, 1].
+        generator: of the made-up depth and of the strengths that are None.
+        beta: scattering coefficient, usually in ``BETA``; 0 is clear air.
+        airlight: of the haze, on all channels, usually in ``AIRLIGHT``.
+        depth: (B, 1, H, W), or (1, H, W) for one picture, not negative, in units of 1 / beta.
+
+    Returns:
+        As ``clean``, in [0, 1].
+
+    Raises:
+        ImageError: if ``clean`` holds no float pictures or ``depth`` does not fit them.
+
+    Example:
+        >>> import torch
+        >>> black, far = torch.zeros(1, 1, 2), torch.tensor([[[0.0, 100.0]]])
+        >>> haze(black, torch.Generator(), beta=1, airlight=0.75, depth=far)
+        tensor([[[0.0000, 0.7500]]])
+    """
+    pictures = as_batch(clean)
+    beta = strength(beta, BETA, generator, pictures)
+    airlight = strength(airlight, AIRLIGHT, generator, pictures)
+    if depth is None:
+        depth = _made_up_depth(pictures, generator)
+    elif depth.shape != (*clean.shape[:-3], 1, *clean.shape[-2:]):
+        raise ImageError(f"a depth of shape {tuple(depth.shape)} does not fit pictures of {tuple(clean.shape)}")
+    transmission = torch.exp(-beta * depth.to(beta)).to(pictures.dtype)
+    hazy = pictures * transmission + airlight.to(pictures.dtype) * (1 - transmission)
+    return hazy.clamp(0, 1).reshape(clean.shape)
+
+
+def _made_up_depth(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, 1, H, W) float32 in [0, 0.7]."""
+    height, width = pictures.shape[-2:]
+    coarse = rand((len(pictures), 1, _CELLS, _CELLS), generator, pictures)
+    uneven = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+    ramp = torch.linspace(1, 0, height, device=pictures.device)[:, None]
+    return _FARTHEST * (0.55 * ramp + 0.45 * uneven).clamp(0, 1)

@@ -1,0 +1,61 @@
+"""Degradations by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from ....errors import ConfigError
+from .blur import motion_blur
+from .composition import CDD11, composition
+from .noise import gaussian_noise
+from .tensors import Degradation
+
+DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType(
+    {f"noise{sigma}": partial(gaussian_noise, sigma=sigma) for sigma in (15, 25, 50)}
+    | {"blur": motion_blur}
+    | {name: partial(composition, name=name) for name in CDD11}
+)
+"""Name -> function of clean pictures and a generator, which draws its strengths from their usual ranges."""
+
+
+def degradation_named(name: str) -> Degradation:
+    """The function of that name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    try:
+        return DEGRADATIONS[name]
+    except KeyError:
+        raise ConfigError(f"no degradation is called {name!r}; there are: {', '.join(DEGRADATIONS)}") from None
+
+
+def degrade(clean: Tensor, name: str, seed: int) -> Tensor:
+    """Degrades pictures, computing where they are; the same seed draws the same random numbers on every device.
+
+    Args:
+        clean: (B, C, H, W) or (C, H, W) in [0, 1]; each picture of a batch is degraded differently.
+        name: of ``DEGRADATIONS``: ``"noise15"``, ``"noise25"``, ``"noise50"``, ``"blur"``, and the eleven of CDD-11,
+            ``"low"``, ``"haze"``, ``"rain"``, ``"snow"``, ``"low_haze"``, ..., ``"low_haze_snow"``.
+        seed: of the random numbers; a generator on the CPU takes no more of it than the last 32 bits.
+
+    Returns:
+        As ``clean``, in [0, 1].
+
+    Raises:
+        ConfigError: if there is no such degradation.
+        ImageError: if ``clean`` holds no float pictures.
+
+    Example:
+        >>> import torch
+        >>> clean = torch.rand(3, 48, 64)
+        >>> rainy = degrade(clean, "rain", seed=1)
+        >>> torch.equal(rainy, degrade(clean, "rain", seed=1)), torch.equal(rainy, degrade(clean, "rain", seed=2))
+        (True, False)
+    """
+    return degradation_named(name)(clean, torch.Generator().manual_seed(seed))

@@ -1,0 +1,34 @@
+"""The network that the demo ships, and its weights."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Literal
+
+from safetensors.torch import load
+from torch import Tensor
+
+from ...models import Restormer
+
+
+def tiny_restormer() -> Restormer:
+    """A Restormer of 420,911 parameters: small enough to ship, and to train on a CPU within an hour."""
+    return Restormer(
+        dim=12,
+        num_blocks=(1, 1, 1, 1),
+        num_refinement_blocks=1,
+        heads=(1, 2, 4, 8),
+        ffn_expansion_factor=2.0,
+        bias=False,
+        LayerNorm_type="WithBias",
+    )
+
+
+def weights_file(of: Literal["host", "exda"]) -> bytes:
+    """The safetensors file of :func:`tiny_restormer`, or of the same patched."""
+    return (resources.files(__package__) / "data" / f"{of}.safetensors").read_bytes()
+
+
+def weights(of: Literal["host", "exda"]) -> dict[str, Tensor]:
+    """What is in :func:`weights_file`."""
+    return load(weights_file(of))

@@ -1,0 +1,120 @@
+"""Results as Markdown and on the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..shared.machine import machine_line
+from ..shared.results import Interval, Result, Spread, difference, spread
+from .experiment import Experiment, Metric
+from .variants import LINEAR, VARIANTS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def conditions(result: Result) -> list[str]:
+    """Those of a result, in their order in the file."""
+    return list(dict.fromkeys(row["condition"] for row in result["runs"]))
+
+
+def by_variant(result: Result, condition: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs under a condition, of each variant in the order of the seeds."""
+    rows = sorted((row for row in result["runs"] if row["condition"] == condition), key=lambda row: row["seed"])
+    found = {name: [row for row in rows if row["variant"] == name] for name in VARIANTS}
+    return {name: held for name, held in found.items() if held}
+
+
+def against_linear(rows: list[dict[str, Any]], linear: list[dict[str, Any]], metric: Metric) -> Interval | None:
+    """What a variant gains or loses, over the seeds that both have; None without any.
+
+    Returns:
+        The difference to the linear value; of an error the ratio (of geometric means). With a 95% bootstrap interval.
+    """
+    theirs = {row["seed"]: row[metric.name] for row in linear}
+    pairs = [(row[metric.name], theirs[row["seed"]]) for row in rows if row["seed"] in theirs]
+    if not pairs:
+        return None
+    ours, others = zip(*pairs, strict=True)
+    if not metric.error:
+        return difference(ours, others)
+    # Errors are positive, and one that is half as large is as far away as one that is twice as large.
+    found = difference([math.log(value) for value in ours], [math.log(value) for value in others])
+    return Interval(*(math.exp(value) for value in found))
+
+
+def markdown(experiment: type[Experiment], result: Result) -> str:
+    """Everything, for a file."""
+    metric = experiment.metric
+    compared = "ratio to linear V" if metric.error else "difference to linear V"
+    head = ["value path", "parameters", metric.title, compared]
+    parts = [
+        f"# {experiment.title}",
+        "",
+        f"{metric.title} on held-out data: mean ± standard deviation over seeds (their number); {compared} seed by "
+        f"seed{', geometric mean' if metric.error else ''}, with a 95% bootstrap interval, which of three seeds spans "
+        f"hardly more than the smallest and the largest. {'Smaller' if metric.error else 'Larger'} is better.",
+        "",
+    ]
+    for condition in conditions(result):
+        rows = rows_of(experiment, result, condition)
+        parts += [f"## {condition[0].upper()}{condition[1:]}", "", *_lines(head, rows), ""]
+    # Of an interrupted experiment not all that are planned.
+    seeds = sorted({row["seed"] for row in result["runs"]})
+    settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
+    parts += [f"Configuration: {settings}. Seeds: {', '.join(map(str, seeds))}.", ""]
+    parts += [machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
+    return "\n".join(parts) + "\n"
+
+
+def printed(experiment: type[Experiment], result: Result) -> list[Table]:
+    """For the terminal, a table for each condition."""
+    from rich.table import Table  # noqa: PLC0415  (for printing alone)
+
+    tables = []
+    for condition in conditions(result):
+        compared = "ratio to linear" if experiment.metric.error else "difference to linear"
+        table = Table("value path", "parameters", experiment.metric.title, compared, title=condition)
+        for row in rows_of(experiment, result, condition):
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def rows_of(experiment: type[Experiment], result: Result, condition: str) -> list[list[str]]:
+    """A row for each variant, as text."""
+    metric = experiment.metric
+    runs = by_variant(result, condition)
+    rows = []
+    for name, held in runs.items():
+        compared = None if name == LINEAR else against_linear(held, runs.get(LINEAR, []), metric)
+        values = [row[metric.name] for row in held]
+        cells = (f"{held[0]['parameters']:,}", _spread(spread(values), metric), _interval(compared, metric))
+        rows.append([VARIANTS[name].title, *cells])
+    return rows
+
+
+def _spread(of: Spread, metric: Metric) -> str:
+    form = ".3g" if metric.error else ".2f"
+    deviation = "" if of.deviation is None else f" ± {of.deviation:{'.1g' if metric.error else form}}"
+    return f"{of.mean:{form}}{deviation} ({of.n})"
+
+
+def _interval(of: Interval | None, metric: Metric) -> str:
+    if of is None:
+        return "-"
+    form = ".3g" if metric.error else "+.2f"
+    # Of a single pair there is no interval.
+    between = f" ({of.low:{form}} to {of.high:{form}})" if of.low < of.high else ""
+    return f"{of.mean:{form}}{between}"
+
+
+def _plainly(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " x ".join(map(_plainly, value)) if isinstance(value, list) else str(value)
+
+
+def _lines(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

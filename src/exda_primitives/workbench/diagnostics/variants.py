@@ -1,0 +1,183 @@
+"""The forms of the value path that are compared, and the networks around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ...ops.terms import ValueForm, ValuePosition
+from ...primitives import ExDAAttention
+
+TOLERANCE = 0.02
+"""By how much the parameters of the widened control may differ from those it is to match, relatively."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of the attention.
+
+    Attributes:
+        title: for tables.
+        value: form of the value, see :class:`exda_primitives.NonlinearValue`.
+        position: of the value's non-linearity, ``"before"`` or ``"after"`` the aggregation.
+        tokens: K, global spatial tokens a head.
+        branch: add a linear g to the value, ``Conv1x1 -> DWConv3x3 -> Conv1x1``: every parameter of V + g(V), no GELU.
+        widened: make the network wider until it has as many parameters as the one with V + g(V).
+    """
+
+    title: str
+    value: ValueForm = "none"
+    position: ValuePosition = "before"
+    tokens: int = 0
+    branch: bool = False
+    widened: bool = False
+
+
+LINEAR, WIDENED, RESIDUAL = "linear", "widened", "residual"
+VARIANTS = {
+    LINEAR: Variant("linear V (the host)"),
+    WIDENED: Variant("linear V, widened", widened=True),
+    "branch": Variant("V + linear g(V), no GELU", branch=True),
+    RESIDUAL: Variant("V + g(V) before aggregation (the paper's)", "residual"),
+    "replace": Variant("g(V) before aggregation", "replace"),
+    "gelu": Variant("GELU(V), no parameters", "gelu"),
+    "sigmoid": Variant("sigmoid(V), no parameters", "sigmoid"),
+    "after": Variant("O + g(O) after aggregation", "residual", "after"),
+    "replace-after": Variant("g(O) after aggregation", "replace", "after"),
+    "token": Variant("linear V, 1 token", tokens=1),
+    "token4": Variant("linear V, 4 tokens", tokens=4),
+    "both": Variant("V + g(V), 1 token (the paper's whole)", "residual", tokens=1),
+}
+"""All that are compared; the first one is what the others are compared with."""
+
+
+class LinearBranch(nn.Module):
+    """``V + g(V)`` without the GELU on the last C channels of a (B, 3C, H, W) of queries, keys and values."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.g = nn.Sequential(
+            nn.Conv2d(dim, dim, 1), nn.Conv2d(dim, dim, 3, padding=1, groups=dim), nn.Conv2d(dim, dim, 1)
+        )
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        """(B, 3C, H, W) -> (B, 3C, H, W)."""
+        q, k, v = qkv.chunk(3, dim=1)
+        return torch.cat((q, k, v + self.g(v)), dim=1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A network of channel attentions and nothing else that is not linear.
+
+    Attributes:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: of the first and the last convolution, odd.
+        width: C, channels of the attentions.
+        heads: of every attention.
+        depth: number of attentions, one after the other.
+        residual: add every attention's input to its output, and the network's input to its output.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    width: int
+    heads: int
+    depth: int = 1
+    residual: bool = False
+
+
+class ChannelNetwork(nn.Module):
+    """``Conv -> attentions -> Conv``, with Restormer's attention (biases, no norm, no feed-forward), paper init.
+
+    Args:
+        layout: its sizes.
+        variant: of the value path.
+        width: C, instead of the layout's.
+        lean: leave out the biases of the first convolution and of the attentions' output projections. The convolutions
+            behind them have biases of their own, so that (but for the zeros around an image) this takes nothing away.
+
+    Shape:
+        (B, in_channels, H, W) -> (B, out_channels, H, W).
+    """
+
+    def __init__(self, layout: Layout, variant: Variant, width: int, lean: bool) -> None:
+        super().__init__()
+        self.residual = layout.residual
+        kernel, padding = layout.kernel, layout.kernel // 2
+        self.first = nn.Conv2d(layout.in_channels, width, kernel, padding=padding, bias=not lean)
+        self.attentions = nn.ModuleList(_attention(width, layout.heads, variant, lean) for _ in range(layout.depth))
+        self.last = nn.Conv2d(width, layout.out_channels, kernel, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        features = self.first(x)
+        for attention in self.attentions:
+            features = features + attention(features) if self.residual else attention(features)
+        restored: Tensor = self.last(features)
+        return x + restored if self.residual else restored
+
+
+def channel_network(layout: Layout, name: str) -> nn.Module:
+    """The network of a variant, initialised from PyTorch's global generator."""
+    return sized(lambda variant, width, lean: ChannelNetwork(layout, variant, width, lean), layout, name)
+
+
+def sized(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name: str) -> nn.Module:
+    """Builds a variant at the layout's width; the widened one so wide that its parameters match V + g(V)'s.
+
+    Args:
+        build: makes a network of a variant, a width, and lean or not, see :class:`ChannelNetwork`.
+        layout: width and heads.
+        name: of the variant.
+
+    Raises:
+        ConfigError: for a variant that does not exist, or when no width matches within ``TOLERANCE``.
+    """
+    if name not in VARIANTS:
+        raise ConfigError(f"{name!r} is no variant; there are {', '.join(VARIANTS)}")
+    variant = VARIANTS[name]
+    if not variant.widened:
+        return build(variant, layout.width, False)
+    with torch.random.fork_rng(devices=[]):
+        wanted = parameters(build(VARIANTS[RESIDUAL], layout.width, False))
+        choices = [
+            (abs(parameters(build(variant, width, lean)) - wanted), width, lean)
+            for width in range(layout.width, 2 * layout.width, layout.heads)
+            for lean in (False, True)
+        ]
+    off, width, lean = min(choices)
+    if off > TOLERANCE * wanted:
+        raise ConfigError(
+            f"no width from {layout.width} on has {wanted} parameters within {TOLERANCE:.0%}; width {width} is off by "
+            f"{off}: choose another layout"
+        )
+    return build(variant, width, lean)
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def _attention(width: int, heads: int, variant: Variant, lean: bool) -> ExDAAttention:
+    attention = ExDAAttention(
+        width,
+        heads,
+        True,
+        tokens=variant.tokens,
+        value=variant.value,
+        value_position=variant.position,
+        init="paper",
+    )
+    if variant.branch:
+        attention.qkv_dwconv = nn.Sequential(attention.part("qkv_dwconv"), LinearBranch(width))
+    if lean:
+        attention.part("project_out").bias = None
+    return attention

@@ -1,0 +1,221 @@
+"""Results as files: JSON with all that they came from, CSV with a line for each picture, Markdown, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import ConfigError
+from ...files import write_bytes, write_text
+from ..shared import results
+from ..shared.files import fingerprint
+from .plot import figure
+from .protocols import Protocol
+from .published import Published
+from .run import PictureResult, as_record, figures, of_record, summaries
+from .table import markdown
+
+KIND = "evaluate"
+FILE = "evaluate.json"
+_BESIDE = (".csv", ".md", ".png")
+_MATTER = ("torchmetrics", "numpy", "pillow")
+"""Packages beside PyTorch that figures depend on: PSNR, noise, and the decoding of pictures."""
+
+
+def configuration(
+    protocol: Protocol,
+    network: Mapping[str, Any],
+    source: Mapping[str, Any],
+    *,
+    degradations: Sequence[str],
+    restoring: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """All that two results must share to replace one another, as JSON gives it back.
+
+    Args:
+        protocol: by which pictures are compared.
+        network: its architecture, parameters and files.
+        source: of the pictures.
+        degradations: that are evaluated.
+        restoring: device, tiles and number format.
+        seed: of noise and degradations.
+    """
+    # What is only said about a protocol changes no figure.
+    steps = {name: value for name, value in asdict(protocol).items() if name != "note"}
+    given = {
+        "protocol": steps,
+        "network": dict(network),
+        "source": dict(source),
+        "degradations": list(degradations),
+        "restoring": dict(restoring),
+        "seed": seed,
+        "versions": {package: version(package) for package in _MATTER},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(given))
+    return plain
+
+
+def file_digest(path: Path) -> dict[str, str]:
+    """A file's name and the SHA-256 of what it holds."""
+    return {"file": path.name, "sha256": fingerprint(path)}
+
+
+def refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
+    """Makes sure, before the work, that no result of anything else would be replaced.
+
+    Args:
+        folder: for the results.
+        config: see :func:`configuration`, or what is known of it yet.
+
+    Raises:
+        ConfigError: for a folder that holds results of another configuration, kind or version, or files in the place of
+            results.
+    """
+    path = folder / FILE
+    if path.exists():
+        held = results.read(path, KIND)["config"]
+        unlike = [name for name in config if held.get(name) != config[name]]
+        if unlike:
+            raise ConfigError(
+                f"{path} holds results of another {unlike[0]}; give another folder, or --overwrite replaces them"
+            )
+        return
+    others = [path.with_suffix(suffix) for suffix in _BESIDE if path.with_suffix(suffix).exists()]
+    if others:
+        raise ConfigError(f"{others[0]} exists without {FILE}; give another folder, or --overwrite replaces it")
+
+
+class Record:
+    """Results that are written as they come, and gone on with where they were broken off.
+
+    In a ``with`` block, what was added is written every few seconds and at its end, however that comes about. Each file
+    is written whole or not at all.
+
+    Args:
+        folder: is made if need be.
+        config: see :func:`configuration`.
+        note: of the protocol.
+        total: how many pictures there are to evaluate.
+        published: authors' row to show beside them.
+        command: what to type to get the same.
+        device: where it is computed.
+        overwrite: replace whatever results are there.
+
+    Attributes:
+        found: results so far, those of the folder first.
+
+    Raises:
+        ConfigError: as :func:`refuse_others`, and for results that were computed elsewhere, unless told to overwrite;
+            nothing was changed.
+    """
+
+    EVERY = 5.0
+    """Seconds between two times that it is written."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        note: str,
+        total: int,
+        published: Published | None,
+        *,
+        command: str,
+        device: torch.device,
+        overwrite: bool = False,
+    ) -> None:
+        self._path, self._note, self._total, self._published = folder / FILE, note, total, published
+        self._overwrite = overwrite
+        if not overwrite:
+            refuse_others(folder, config)
+        self._envelope = results.begin(self._path, KIND, config, [config["seed"]], command, device, replace=overwrite)
+        self.found: list[PictureResult] = [] if overwrite or not self._path.exists() else self._held()
+        self._new, self._written = False, time.monotonic()
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._new:
+            self._write()
+
+    def add(self, result: PictureResult) -> None:
+        """Adds what came of the next picture."""
+        self.found.append(result)
+        self._new = True
+        if time.monotonic() >= self._written + self.EVERY:
+            self._write()
+
+    def finish(self) -> results.Result:
+        """Writes ``evaluate.json``, ``.csv``, ``.md`` and ``.png``, and gives what the first holds.
+
+        Raises:
+            ExDAError: where Matplotlib is missing.
+            OSError: for what cannot be written.
+        """
+        result = self._write()
+        drawn = io.BytesIO()
+        figure(result).savefig(drawn, format="png", dpi=150)
+        write_text(self._path.with_suffix(".csv"), _csv(result["pictures"]))
+        write_text(self._path.with_suffix(".md"), markdown(result))
+        write_bytes(self._path.with_suffix(".png"), drawn.getvalue())
+        return result
+
+    def _write(self) -> results.Result:
+        rows = [
+            {
+                "degradation": row.degradation,
+                "pictures": row.pictures,
+                **figures(row.restored, row.degraded),
+                "published": _published_score(self._published, row.degradation),
+            }
+            for row in summaries(self.found)
+        ]
+        result = self._envelope | {
+            "note": self._note,
+            "runs": rows,
+            "missing": self._total - len(self.found),
+            "published": None
+            if self._published is None
+            else {
+                "trained_on": self._published.trained_on,
+                "protocol": self._published.protocol,
+                "source": self._published.source,
+            },
+            "pictures": [as_record(each) for each in self.found],
+        }
+        results.write(self._path, result, replace=self._overwrite)
+        self._new, self._written, self._overwrite = False, time.monotonic(), False
+        return result
+
+    def _held(self) -> list[PictureResult]:
+        try:
+            return [of_record(row) for row in results.read(self._path, KIND)["pictures"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{self._path}: is damaged ({type(error).__name__}: {error}); give another folder, or --overwrite "
+                "replaces it"
+            ) from None
+
+
+def _published_score(published: Published | None, degradation: str) -> dict[str, float] | None:
+    score = published.scores.get(degradation) if published else None
+    return score and score._asdict()
+
+
+def _csv(pictures: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    lines = csv.DictWriter(text, fieldnames=list(pictures[0]), lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(pictures)
+    return text.getvalue()

@@ -1,0 +1,263 @@
+"""Restores degraded pictures and compares each with its clean one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from typing import Protocol as Callback
+
+from torch import Tensor
+
+from ...errors import ConfigError, ImageError
+from ..restoration import Restored, Restorer
+from .cases import Case
+from .metrics import Score, cropped, measure
+from .noise import Noise, sigma_of
+from .protocols import Protocol
+
+
+class Progress(Callback):
+    """Is told where the work stands."""
+
+    def __call__(self, case: Case, done: float, total: int) -> None:
+        """``done`` of ``total`` cases, parts of one included, and the one at hand."""
+
+
+def _silent(case: Case, done: float, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """What came of one case.
+
+    Attributes:
+        name: of the picture.
+        degradation: ``"rain"``, ``"noise25"``, ...
+        height: in pixels, of what was restored.
+        width: likewise.
+        restored: the restored picture beside the clean one.
+        degraded: the degraded picture beside the clean one, treated as a restored one is.
+        tile: side of the tiles in pixels, None where the picture went through the network whole.
+    """
+
+    name: str
+    degradation: str
+    height: int
+    width: int
+    restored: Score
+    degraded: Score
+    tile: int | None
+
+
+class Summary(NamedTuple):
+    """Means over pictures, or over degradations.
+
+    Attributes:
+        degradation: of the pictures; ``"average"`` over all of them.
+        pictures: how many.
+        restored: mean PSNR (infinite if a picture's is) and SSIM.
+        degraded: likewise, of the degraded pictures.
+    """
+
+    degradation: str
+    pictures: int
+    restored: Score
+    degraded: Score
+
+
+def chosen(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]:
+    """Degradations to evaluate: those given, or all that there are.
+
+    Raises:
+        ConfigError: for one that no case has, and without any case.
+    """
+    if not cases:
+        raise ConfigError("there is nothing to evaluate: no picture was given")
+    known = dict.fromkeys(case.degradation for case in cases)
+    wanted = frozenset(degradations) or frozenset(known)
+    unknown = sorted(wanted - set(known))
+    if unknown:
+        raise ConfigError(f"there are no pictures of {unknown[0]!r}, only of {', '.join(known)}")
+    return wanted
+
+
+def check(
+    cases: Sequence[Case], protocol: Protocol, degradations: Iterable[str] = (), progress: Progress = _silent
+) -> str:
+    """Reads every picture, so that what cannot be evaluated is known before hours of work.
+
+    Args:
+        cases: all of them.
+        protocol: by which they are to be evaluated.
+        degradations: those to evaluate; by default all.
+        progress: called after each case.
+
+    Returns:
+        SHA-256 of all names, and of the pixels of what is to be evaluated, in hexadecimal.
+
+    Raises:
+        ConfigError: if there is nothing to evaluate, or noise where the protocol has none.
+        ImageError: for a picture that cannot be read, is too small, or has another size than its partner.
+    """
+    wanted = chosen(cases, degradations)
+    without_units = sorted(wanted - set(protocol.units)) if protocol.units else ()
+    if without_units:
+        raise ConfigError(
+            f"protocol {protocol.name!r} is for {', '.join(protocol.units)} alone, not for {without_units[0]!r}"
+        )
+    if any(case.is_noise and case.degradation in wanted for case in cases):
+        Noise(protocol, seed=0)
+    found = hashlib.sha256()
+    for number, case in enumerate(cases, 1):
+        images = _read(case, protocol) if case.degradation in wanted else ()
+        sizes = [None if image is None else tuple(image.shape) for image in images]
+        found.update(f"{case}\0{sizes}\n".encode("utf-8", "surrogateescape"))
+        for image in images:
+            if image is not None:
+                found.update(image.numpy().tobytes())
+        progress(case, number, len(cases))
+    return found.hexdigest()
+
+
+def evaluate(
+    restorer: Restorer,
+    cases: Sequence[Case],
+    protocol: Protocol,
+    *,
+    degradations: Iterable[str] = (),
+    seed: int = 0,
+    done: int = 0,
+    progress: Progress = _silent,
+) -> Iterator[PictureResult]:
+    """Evaluates one case after the other.
+
+    Args:
+        restorer: the network.
+        cases: in the order in which the protocol draws its noise.
+        protocol: what is done to the pictures.
+        degradations: those to evaluate; by default all.
+        seed: of the protocol's noise.
+        done: so many of those to evaluate are passed over; the others get the noise that they would have got.
+        progress: called before and after each case, and after each tile.
+
+    Yields:
+        A result for each other case, in their order.
+
+    Raises:
+        ConfigError: as :func:`check`.
+        ImageError: as :func:`check`, and for a network that does not take the picture or gives NaN or infinity; the
+            picture is named.
+    """
+    wanted = chosen(cases, degradations)
+    noise = Noise(protocol, seed) if protocol.noise else None
+    for number, case in enumerate(cases):
+        progress(case, number, len(cases))
+        if case.degradation not in wanted:
+            if noise and case.is_noise:
+                noise.skip(_cropped(case, case.clean(), protocol).shape)
+            continue
+        if done > 0:
+            done -= 1
+            if noise and case.is_noise:
+                noise.add(_cropped(case, case.clean(), protocol), sigma_of(case.degradation))
+            continue
+        clean, degraded = _read(case, protocol)
+        if degraded is None:
+            degraded = (noise or Noise(protocol, seed)).add(clean, sigma_of(case.degradation))
+
+        def on_tile(done: int, total: int, case: Case = case, number: int = number) -> None:
+            progress(case, number + done / total, len(cases))
+
+        try:
+            restored: Restored = restorer(degraded, on_tile)
+            result = _result(case, clean, degraded, restored, protocol, restorer)
+        except ImageError as error:
+            raise ImageError(f"{case}: {error}") from error
+        yield result
+    progress(cases[-1], len(cases), len(cases))
+
+
+def summaries(results: Sequence[PictureResult]) -> list[Summary]:
+    """A row for each degradation in the order of the results, and where there are several, their average.
+
+    The average is that over the rows, not over the pictures, as the papers' tables have it.
+    """
+    groups: dict[str, list[PictureResult]] = {}
+    for result in results:
+        groups.setdefault(result.degradation, []).append(result)
+    rows = [
+        Summary(name, len(group), _mean(each.restored for each in group), _mean(each.degraded for each in group))
+        for name, group in groups.items()
+    ]
+    if len(rows) > 1:
+        overall = (_mean(row.restored for row in rows), _mean(row.degraded for row in rows))
+        rows.append(Summary("average", len(results), *overall))
+    return rows
+
+
+def as_record(result: PictureResult) -> dict[str, object]:
+    """A picture's figures by name; an infinite PSNR is the text ``"inf"``, which ``float`` reads and JSON holds."""
+    return {
+        "name": result.name,
+        "degradation": result.degradation,
+        "height": result.height,
+        "width": result.width,
+        **figures(result.restored, result.degraded),
+        "tile": result.tile,
+    }
+
+
+def of_record(row: Mapping[str, Any]) -> PictureResult:
+    """What :func:`as_record` made a row of."""
+    restored, degraded = (Score(float(row[f"{of}psnr"]), row[f"{of}ssim"]) for of in ("", "degraded_"))
+    return PictureResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])
+
+
+def figures(restored: Score, degraded: Score) -> Mapping[str, float | str]:
+    """Four figures by name, as plain data."""
+    return {
+        "psnr": _plain(restored.psnr),
+        "ssim": restored.ssim,
+        "degraded_psnr": _plain(degraded.psnr),
+        "degraded_ssim": degraded.ssim,
+    }
+
+
+def _plain(psnr: float) -> float | str:
+    return str(psnr) if psnr == float("inf") else psnr
+
+
+def _mean(scores: Iterable[Score]) -> Score:
+    psnrs, ssims = zip(*scores, strict=True)
+    return Score(sum(psnrs) / len(psnrs), sum(ssims) / len(ssims))
+
+
+def _read(case: Case, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
+    """The clean picture and the degraded one, unless it is noise, both cropped."""
+    clean = case.clean()
+    degraded = case.stored() if case.stored else case.made(clean) if case.made else None
+    if degraded is not None and degraded.shape != clean.shape:
+        sizes = (" x ".join(map(str, image.shape[-2:])) for image in (degraded, clean))
+        raise ImageError("{}: the degraded picture has {} pixels, the clean one {}".format(case, *sizes))
+    return _cropped(case, clean, protocol), None if degraded is None else _cropped(case, degraded, protocol)
+
+
+def _cropped(case: Case, image: Tensor, protocol: Protocol) -> Tensor:
+    try:
+        return cropped(image, protocol)
+    except ImageError as error:
+        raise ImageError(f"{case}: {error}") from error
+
+
+def _result(
+    case: Case, clean: Tensor, degraded: Tensor, restored: Restored, protocol: Protocol, restorer: Restorer
+) -> PictureResult:
+    target = clean.to(restorer.device)
+    after, before = (
+        measure(image.to(restorer.device), target, protocol, case.degradation) for image in (restored.image, degraded)
+    )
+    height, width = clean.shape[-2:]
+    return PictureResult(case.name, case.degradation, height, width, after, before, restored.tile)

@@ -1,0 +1,102 @@
+"""Results as Markdown and on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..shared.machine import machine_line
+from ..shared.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def markdown(result: Result) -> str:
+    """Everything but the single pictures, for a file."""
+    config = result["config"]
+    protocol, network = config["protocol"], config["network"]
+    head, rows = rows_of(result)
+    parts = [
+        f"# {network['architecture']}: PSNR and SSIM by protocol {protocol['name']}",
+        "",
+        *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)),
+        "",
+        *(f"{line}\n" for line in remarks(result)),
+        f"Protocol: {_settings(protocol)}.",
+        "",
+        f"Network: {_settings(network)}.",
+        "",
+        f"Pictures: {_settings(config['source'])}. Restored with {_settings(config['restoring'])}. "
+        f"Seed: {', '.join(map(str, result['seeds']))}.",
+        "",
+        machine_line(result["machine"]),
+        "",
+        f"Command: `{result['command']}`",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def printed(result: Result) -> Table:
+    """For the terminal."""
+    from rich.table import Table  # noqa: PLC0415  (for printing alone)
+
+    head, rows = rows_of(result)
+    table = Table(*head, title=f"protocol {result['config']['protocol']['name']}")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def rows_of(result: Result) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table; what the authors published is in columns of its own."""
+    published = result["published"] is not None
+    head = ["degradation", "pictures", "PSNR (dB)", "SSIM", "degraded PSNR (dB)", "degraded SSIM"]
+    rows = []
+    for run in result["runs"]:
+        row = [run["degradation"], str(run["pictures"]), *_pair(run["psnr"], run["ssim"])]
+        row += _pair(run["degraded_psnr"], run["degraded_ssim"])
+        if published:
+            theirs = run["published"]
+            row += [f"{theirs['psnr']:.2f}", f"{theirs['ssim']:.3f}"] if theirs else ["-", "-"]
+        rows.append(row)
+    return head + (["published PSNR (dB)", "published SSIM"] if published else []), rows
+
+
+def remarks(result: Result) -> list[str]:
+    """What a reader has to know of these figures, a line each."""
+    config, published = result["config"], result["published"]
+    protocol = config["protocol"]
+    lines = []
+    if any(run["degradation"] == "average" for run in result["runs"]):
+        lines.append("The average is over the degradations, not over the pictures.")
+    if result["note"]:
+        lines.append(f"Protocol {protocol['name']}: {result['note']}")
+    if published:
+        lines.append(
+            f"Published: the authors' figures, for the checkpoint trained on {published['trained_on']}, by protocol "
+            f"{published['protocol']} ({published['source']}). That it is the one measured here is not known."
+        )
+        if published["protocol"] != protocol["name"]:
+            lines.append(
+                f"They are not comparable as they are: measured here is {protocol['name']}, published "
+                f"{published['protocol']}."
+            )
+    if tiled := sum(picture["tile"] is not None for picture in result["pictures"]):
+        lines.append(f"{tiled} of {len(result['pictures'])} pictures were restored in tiles, which changes the result.")
+    return lines
+
+
+def _pair(psnr: float | str, ssim: float) -> list[str]:
+    return [f"{float(psnr):.2f}", f"{ssim:.4f}"]
+
+
+def _settings(of: dict[str, Any]) -> str:
+    return "; ".join(f"{key.replace('_', ' ')} {_plainly(value)}" for key, value in of.items())
+
+
+def _plainly(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({', '.join(f'{key} {_plainly(each)}' for key, each in value.items())})" if value else "none"
+    if isinstance(value, list):
+        return " ".join(map(_plainly, value))
+    return "none" if value is None else str(value)

@@ -1,0 +1,87 @@
+"""Which attentions of a model can be looked into."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...errors import ConfigError, NoMatchError, NotPatchedError, WrappedModelError
+from ...fusion.block import FusedBlock
+from ...patching import plan
+from ...patching.select import Patterns, select
+from ...patching.wrappers import unwrap
+from ...primitives import ExDAModule
+
+
+def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool = False) -> dict[str, nn.Module]:
+    """ExDA's attentions, and those of the host that :func:`exda_primitives.plan` recognises, in the model's order.
+
+    Args:
+        model: patched, not patched, or partly.
+        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        with_tokens: only those with global spatial tokens.
+
+    Returns:
+        Name -> attention. Of one that the model holds under several names, the first name.
+
+    Raises:
+        NoMatchError: for a model without any.
+        NotPatchedError: if those with tokens are asked for and there is none.
+        PatternError: for a pattern that selects nothing.
+        ConfigError: for a model that :func:`exda_primitives.fuse` changed: its blocks do not call their attentions.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules.
+    """
+    target = unwrapped(model)
+    report = plan(target)
+    hosts = {match.name for match in report.matches}
+    found = {}
+    for name, module in target.named_modules():
+        if isinstance(module, FusedBlock):
+            raise ConfigError(
+                f"{name}: is a fused block, which computes its attention without calling it; exda.unfuse(model) first."
+            )
+        if isinstance(module, ExDAModule) or name in hosts:
+            found[name] = module
+    if not found:
+        raise NoMatchError(
+            "\n  ".join(
+                [
+                    f"{type(target).__name__}: no attention of a known family was recognised, so there is none to look "
+                    "into.",
+                    *map(str, report.near_misses),
+                ]
+            )
+        )
+    selected = {names[0] for names in select({(name,): None for name in found}, blocks, None)}
+    chosen = {name: module for name, module in found.items() if name in selected}
+    if with_tokens:
+        chosen = {name: module for name, module in chosen.items() if has_tokens(module)}
+        if not chosen:
+            raise NotPatchedError(
+                f"{type(target).__name__}: has no ExDA attention with global spatial tokens{_among(blocks)}, so there "
+                "are none to look at; exda.patch(model) adds them, or take the attentions' outputs."
+            )
+    return chosen
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself, or what ``torch.compile`` holds.
+
+    Raises:
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules.
+    """
+    try:
+        return unwrap(model)[0]
+    except WrappedModelError:
+        raise WrappedModelError(
+            f"{type(model).__name__}: a model that is scripted, or is or holds a DataParallel, DDP or FSDP module, "
+            "cannot be looked into; give the plain module inside, such as model.module."
+        ) from None
+
+
+def _among(blocks: Patterns) -> str:
+    return "" if blocks is None else f" among {blocks!r}"
+
+
+def has_tokens(module: nn.Module) -> bool:
+    """Whether it is an ExDA attention with global spatial tokens."""
+    return isinstance(module, ExDAModule) and module.token is not None

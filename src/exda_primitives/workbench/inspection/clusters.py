@@ -1,0 +1,94 @@
+"""Whether pictures of one degradation lie together: k-means against the true labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ...errors import ConfigError, ExDAError
+from .embeddings import standardised
+from .extra import sklearn
+
+STARTS = 10
+"""Of k-means, the best of which counts."""
+
+
+class Score(NamedTuple):
+    """How well clusters agree with the labels.
+
+    Attributes:
+        seed: of k-means.
+        nmi: normalised mutual information (arithmetic mean), 0 to 1. Not corrected for chance: with few pictures to
+            a label, points without any order have one far above 0.
+        ari: adjusted Rand index, about 0 for points without any order, 1 for perfect agreement.
+    """
+
+    seed: int
+    nmi: float
+    ari: float
+
+
+def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = range(10)) -> list[Score]:
+    """Clusters the points by k-means into as many clusters as there are labels, and compares the two.
+
+    Every feature is standardised before. The same seed gives the same clusters.
+
+    Args:
+        points: (pictures, features), see :func:`embeddings`.
+        labels: the true degradation of each picture.
+        seeds: of k-means, which takes the best of 10 starts each time.
+
+    Raises:
+        ConfigError: for another number of labels than points, for fewer than two labels (then nothing can be told
+            apart), for no more pictures than labels, for no seeds, and for fewer different points than labels.
+        ExDAError: for points that are not finite, and where scikit-learn is missing.
+
+    Example:
+        >>> import torch
+        >>> points = torch.tensor([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]])
+        >>> agreement(points, ["haze", "haze", "rain", "rain", "noise", "noise"], seeds=[0])
+        [Score(seed=0, nmi=1.0, ari=1.0)]
+    """
+    if not points.isfinite().all():
+        raise ExDAError(f"of {points.numel()} features {int((~points.isfinite()).sum())} are not finite numbers.")
+    check_labels(labels, len(points))
+    return _scores(standardised(points.double()), labels, list(seeds))
+
+
+def check_labels(labels: Sequence[str], pictures: int) -> None:
+    """Whether clusters of so many pictures can be compared with these labels.
+
+    Raises:
+        ConfigError: see :func:`agreement`.
+    """
+    different = len(set(labels))
+    if len(labels) != pictures:
+        raise ConfigError(f"expected a label for each of {pictures} pictures, got {len(labels)}.")
+    if different < 2:
+        raise ConfigError(
+            f"NMI and ARI compare clusters with labels, of which there is {'only ' + labels[0] if labels else 'none'}; "
+            "give pictures of two degradations at least."
+        )
+    if pictures <= different:
+        raise ConfigError(
+            f"{pictures} pictures cannot be clustered into {different} labels in a way that means anything; give "
+            "several pictures of each."
+        )
+
+
+def _scores(points: Tensor, labels: Sequence[str], seeds: list[int]) -> list[Score]:
+    clusters = len(set(labels))
+    if not seeds:
+        raise ConfigError("no seeds: nothing to cluster.")
+    different = len(points.unique(dim=0))
+    if different < clusters:
+        raise ConfigError(f"only {different} of the points are different, too few for {clusters} clusters.")
+    cluster, metrics = sklearn("cluster"), sklearn("metrics")
+    scores = []
+    for seed in seeds:
+        found = cluster.KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(points.numpy())
+        nmi = float(metrics.normalized_mutual_info_score(labels, found))
+        scores.append(Score(seed, nmi, float(metrics.adjusted_rand_score(labels, found))))
+    return scores

@@ -1,0 +1,254 @@
+"""The whole inspection of a model: everything that the package finds out, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from ...errors import ConfigError, ExDAError
+from ...extras import install_line
+from ...files import write_text
+from ...patching.select import Patterns
+from ..shared.results import Result, begin, write
+from .attentions import attentions, has_tokens
+from .clusters import agreement, check_labels
+from .collect import as_seen, collect
+from .embeddings import READERS, Of, concatenated, stacked
+from .extra import has_umap, sklearn, versions
+from .pictures import LabelledPictures
+from .plots import agreements, scatter, sheet, spectra_figure
+from .projections import TITLES, Method, project
+from .spectra import FREQUENCIES, spectra
+from .table import markdown
+from .token_maps import area, token_maps
+
+ALL = "all"
+"""The name of all blocks' features side by side."""
+
+MOST_COLUMNS = 12
+"""Of the overview of token maps; of a deep model, evenly chosen blocks."""
+
+_FILES = (
+    "inspect.json",
+    "inspect.md",
+    "embeddings.npz",
+    "clusters.png",
+    "tsne.png",
+    "umap.png",
+    "tokens.png",
+    "tokens",
+    "spectra.png",
+)
+
+OnProgress = Callable[[str, float], None]
+"""Called with what is being done, and the share of all that is done."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be found out.
+
+    Attributes:
+        blocks: pattern or patterns of names; all attentions by default.
+        of: what to embed.
+        seeds: of k-means.
+        seed: of the projections.
+    """
+
+    blocks: Patterns = None
+    of: Sequence[Of] = ("outputs",)
+    seeds: Sequence[int] = tuple(range(10))
+    seed: int = 0
+
+
+def run(
+    model: nn.Module,
+    pictures: LabelledPictures,
+    out: Path,
+    question: Question,
+    config: Mapping[str, Any],
+    command: str,
+    on_progress: OnProgress = lambda title, done: None,
+) -> tuple[Result, list[str]]:
+    """Shows labelled pictures to a model and writes down what its attentions make of them.
+
+    Args:
+        model: patched or not.
+        pictures: with labels.
+        out: folder, is made if need be; files appear in it when all are complete.
+        question: what to find out.
+        config: what is known of model and pictures, plain data, for the result.
+        command: what to type to get the same files.
+        on_progress: see ``OnProgress``.
+
+    Returns:
+        The result as it is in the file, and what was not done, in words.
+
+    Raises:
+        ConfigError: for files that are there already, a folder that cannot be made, and labels that cannot be told
+            apart.
+        ExDAError: whatever the parts raise; no file is then written.
+    """
+    free(out)
+    check_labels(pictures.labels, len(pictures))
+    # Whether it is there is better known before the pictures than after.
+    sklearn("cluster")
+    chosen = {of: attentions(model, question.blocks, with_tokens=of == "tokens") for of in question.of}
+    seen = any(map(has_tokens, attentions(model, question.blocks).values()))
+    asked = {**config, **_asked(question)}
+    result = begin(out / "inspect.json", "inspect", asked, question.seeds, command, next(model.parameters()).device)
+
+    embedded = {}
+    total = len(pictures) * len(chosen)
+    for index, (of, those) in enumerate(chosen.items()):
+
+        def on_picture(done: int, of: Of = of, before: int = index * len(pictures)) -> None:
+            on_progress(f"embedding: {of}, picture {done} of {len(pictures)}", 0.7 * (before + done) / total)
+
+        embedded[of] = stacked(collect(model, pictures, those, READERS[of], on_picture))
+    out.mkdir(parents=True, exist_ok=True)
+    # Left half done, the folder would be refused the next time.
+    with TemporaryDirectory(prefix=".inspect-", dir=out) as name:
+        partial = Path(name)
+        _save(partial / "embeddings.npz", embedded, pictures)
+        on_progress("k-means", 0.7)
+        scores, notes = _clustered(embedded, pictures.labels, question.seeds, result)
+        agreements(scores, "k-means against the true degradation").savefig(partial / "clusters.png", dpi=150)
+        notes += _projected(partial, embedded, pictures, question.seed, on_progress)
+        shown = {f"{pictures.labels[i]}: {Path(pictures.name(i)).stem}": pictures[i] for i in pictures.one_of_each()}
+        on_progress("spectra", 0.9)
+        _spectra(partial, model, shown, question.blocks, result)
+        if seen:
+            on_progress("token maps", 0.95)
+            _tokens(partial, model, shown, question.blocks, result)
+        else:
+            notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
+        write_text(partial / "inspect.md", markdown(result, notes))
+        write(partial / "inspect.json", result)
+        for path in partial.iterdir():
+            path.rename(out / path.name)
+    on_progress("done", 1)
+    return result, notes
+
+
+def free(out: Path) -> None:
+    """Checks that nothing would be overwritten.
+
+    Raises:
+        ConfigError: for a folder that holds a file of an earlier inspection.
+    """
+    there = [name for name in _FILES if (out / name).exists()]
+    if there:
+        raise ConfigError(f"{out / there[0]} exists, and nothing is overwritten; give another folder or remove it.")
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    patterns = [question.blocks] if isinstance(question.blocks, str) else question.blocks
+    return {
+        "blocks": None if patterns is None else list(patterns),
+        "of": list(question.of),
+        "projection_seed": question.seed,
+        "versions": versions(),
+    }
+
+
+def _save(path: Path, embedded: Mapping[Of, Mapping[str, Tensor]], pictures: LabelledPictures) -> None:
+    arrays: dict[str, Any] = {
+        f"{of}/{block}": points.numpy() for of, blocks in embedded.items() for block, points in blocks.items()
+    }
+    names = [pictures.name(i) for i in range(len(pictures))]
+    np.savez_compressed(path, labels=np.array(pictures.labels), names=np.array(names), **arrays)
+
+
+def _clustered(
+    embedded: Mapping[Of, Mapping[str, Tensor]], labels: Sequence[str], seeds: Sequence[int], result: Result
+) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], list[str]]:
+    """What is embedded -> block -> (NMI, ARI) of each seed, which all go into the result; what was left out, and why.
+
+    Raises:
+        ConfigError: where not even all blocks together can be clustered.
+    """
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    notes = []
+    for of, blocks in embedded.items():
+        everything = {ALL: concatenated(blocks)} if len(blocks) > 1 else {}
+        for block, points in {**everything, **blocks}.items():
+            try:
+                scores = agreement(points, labels, seeds)
+            except ConfigError as error:
+                left_out = f"{of} of {block} were not clustered: {error}"
+                if of not in found:
+                    raise ConfigError(left_out) from None
+                notes.append(left_out)
+                continue
+            for score in scores:
+                of_block = {"measure": "clusters", "of": of, "block": block, "features": points.shape[1]}
+                result["runs"].append(of_block | score._asdict())
+                found.setdefault(of, {}).setdefault(block, []).append((score.nmi, score.ari))
+    return found, notes
+
+
+def _projected(
+    out: Path,
+    embedded: Mapping[Of, Mapping[str, Tensor]],
+    pictures: LabelledPictures,
+    seed: int,
+    on_progress: OnProgress,
+) -> list[str]:
+    """Draws both projections, and says of one that could not be made why."""
+    notes = []
+    methods: tuple[Method, ...] = ("tsne", "umap")
+    for method in methods:
+        on_progress(TITLES[method], 0.8 if method == "tsne" else 0.85)
+        if method == "umap" and not has_umap():
+            notes.append(f"umap.png was not drawn: umap-learn is missing; run: {install_line('umap')}")
+            continue
+        try:
+            planes: dict[str, Tensor] = {
+                of: project(concatenated(blocks), method, seed) for of, blocks in embedded.items()
+            }
+        except ExDAError as error:
+            notes.append(f"{method}.png was not drawn: {error}")
+            continue
+        title = f"{TITLES[method]} of all blocks, {len(pictures)} pictures"
+        scatter(planes, pictures.labels, title).savefig(out / f"{method}.png", dpi=150)
+    return notes
+
+
+def _spectra(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Patterns, result: Result) -> None:
+    found = spectra(model, shown.values(), blocks)
+    for block, powers in found.items():
+        for what, power in powers.items():
+            values = [float(value) if value.isfinite() else None for value in power]
+            of_block = {"measure": "spectrum", "block": block, "of": what}
+            result["runs"].append(of_block | {"frequencies": list(FREQUENCIES), "power": values})
+    title = f"power spectra, mean over channels and {len(shown)} pictures"
+    spectra_figure(found, title).savefig(out / "spectra.png", dpi=150)
+
+
+def _tokens(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Patterns, result: Result) -> None:
+    found = token_maps(model, shown.values(), blocks)
+    pictures = {caption: as_seen(model, picture) for caption, picture in shown.items()}
+    (out / "tokens").mkdir()
+    for block, maps in found.items():
+        single = {
+            f"head {head}, token {token}": [each[head, token] for each in maps]
+            for head in range(maps[0].shape[0])
+            for token in range(maps[0].shape[1])
+        }
+        sheet(pictures, single, block).savefig(out / "tokens" / f"{block or 'attention'}.png", dpi=100)
+        for caption, each in zip(shown, maps, strict=True):
+            of_block = {"measure": "token area", "block": block, "picture": caption}
+            result["runs"].append(of_block | {"area": area(each).tolist()})
+    names = list(found)
+    step = -(-len(names) // MOST_COLUMNS)
+    # All tokens of all heads together: the mean of distributions is one.
+    overview = {name: [each.mean((0, 1)) for each in found[name]] for name in names[::step]}
+    title = "where the tokens look: mean over heads and tokens, and the share of the picture"
+    sheet(pictures, overview, title).savefig(out / "tokens.png", dpi=100)

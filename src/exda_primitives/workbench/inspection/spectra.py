@@ -1,0 +1,98 @@
+"""Which frequencies feature maps hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ...patching.select import Patterns
+from .attentions import attentions
+from .collect import Call, Reader, collect
+from .parts import has_value, nonlinear_value, spatial, value
+
+BINS = 32
+"""Rings of equal width between 0 and 1/2 cycle per pixel."""
+
+FREQUENCIES = tuple((i + 0.5) / (2 * BINS) for i in range(BINS))
+"""Middles of the rings, in cycles per pixel of the map."""
+
+INPUT, OUTPUT, VALUE, NONLINEAR = "input", "output", "linear value V", "non-linear value V'"
+
+
+def spectra(
+    model: nn.Module,
+    images: Iterable[Tensor],
+    blocks: Patterns = None,
+    on_picture: Callable[[int], None] = lambda done: None,
+) -> dict[str, dict[str, Tensor]]:
+    """Power over frequency of what each attention receives and returns, mean over pictures and channels.
+
+    Args:
+        model: patched or not, of any known family; afterwards as it was.
+        images: (C, H, W) floating point in [0, 1]; shown one by one.
+        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        on_picture: called with the number of pictures done.
+
+    Returns:
+        Name of the attention -> ``"input"`` (the last one, of cross attention), ``"output"`` and, where ExDA made the
+        value non-linear before the aggregation, ``"linear value V"`` and ``"non-linear value V'"`` ->
+        :func:`radial_spectrum`, (32,) float64.
+
+    Raises:
+        NoMatchError: for a model without a known attention.
+        ImageError: for no pictures, and for what is none.
+        ConfigError: for a host's attention on tokens, which does not say how they lie in the picture.
+    """
+    chosen = attentions(model, blocks)
+    read = collect(model, images, chosen, _all, on_picture)
+    found = {}
+    for name, rows in read.items():
+        # A ring that the maps of one picture are too small to have may be there in those of another.
+        means = torch.stack(rows).nanmean(0)
+        found[name] = dict(zip(_readers(chosen[name]), means, strict=True))
+    return found
+
+
+def radial_spectrum(maps: Tensor) -> Tensor:
+    """Power of the frequencies of a ring, mean over the ring and over all maps.
+
+    Each map is freed of its mean and faded out towards its edges (Hann window), whose jumps would look like high
+    frequencies. White noise of variance s^2 has s^2 in every ring, but for the
+    lowest two frequencies, of which the mean takes a part.
+
+    Args:
+        maps: (..., H, W) floating point.
+
+    Returns:
+        (32,) float64 on the CPU, for ``FREQUENCIES``; NaN for rings between the frequencies that so small a map has.
+        The corners beyond 1/2 cycle per pixel are left out.
+    """
+    height, width = maps.shape[-2:]
+    maps = maps.reshape(-1, height, width).float()
+    down, right = (torch.hann_window(n, device=maps.device) for n in (height, width))
+    window = down[:, None] * right
+    centred = maps - (maps * window).sum((-2, -1), keepdim=True) / window.sum()
+    power = torch.fft.fft2(centred * window).abs().square().mean(0) / window.square().sum()
+    rings = _rings(height, width)
+    inside = rings < BINS
+    sums = torch.bincount(rings[inside], power.cpu().double().flatten()[inside], BINS)
+    return sums / torch.bincount(rings[inside], minlength=BINS)
+
+
+def _rings(height: int, width: int) -> Tensor:
+    """The ring of each of height * width frequencies; ``BINS`` for those in none: the mean and the corners."""
+    down, right = (torch.fft.fftfreq(n, dtype=torch.float64) for n in (height, width))
+    radius = torch.hypot(down[:, None], right).flatten()
+    rings = (radius * 2 * BINS).ceil().long() - 1
+    return torch.where((radius == 0) | (radius > 0.5), BINS, rings)
+
+
+def _all(call: Call) -> Tensor:
+    return torch.stack([radial_spectrum(read(call)) for read in _readers(call.attention).values()])
+
+
+def _readers(attention: nn.Module) -> Mapping[str, Reader]:
+    known = {INPUT: lambda call: spatial(call, call.inputs[-1]), OUTPUT: lambda call: spatial(call, call.output)}
+    return known | {VALUE: value, NONLINEAR: nonlinear_value} if has_value(attention) else known

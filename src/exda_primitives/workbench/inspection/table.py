@@ -1,0 +1,78 @@
+"""An inspection as Markdown and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..shared.machine import machine_line
+from ..shared.results import Result, Spread, spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEAD = ("embedded", "block", "features", "NMI", "ARI")
+
+NOTE = (
+    "Agreement of k-means (as many clusters as labels) with the true degradation: mean ± standard deviation over the "
+    "seeds of k-means (their number). ARI is corrected for chance, NMI is not: with few pictures to a label it is far "
+    "above 0 for points without any order."
+)
+
+
+def rows_of(result: Result) -> list[list[str]]:
+    """A row for each block, as text."""
+    runs = [row for row in result["runs"] if row["measure"] == "clusters"]
+    rows = []
+    for of, block, features in dict.fromkeys((row["of"], row["block"], row["features"]) for row in runs):
+        mine = [row for row in runs if (row["of"], row["block"]) == (of, block)]
+        cells = [_spread(spread([row[score] for row in mine])) for score in ("nmi", "ari")]
+        rows.append([of, block, str(features), *cells])
+    return rows
+
+
+def markdown(result: Result, notes: Sequence[str] = ()) -> str:
+    """Everything, for a file.
+
+    Args:
+        result: of an inspection.
+        notes: what was not done, in words.
+    """
+    settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
+    parts = [
+        "# What the attentions know of the degradation",
+        "",
+        NOTE,
+        "",
+        *(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(result))),
+        "",
+        *(line for note in notes for line in (f"{note}.", "")),
+        f"Configuration: {settings}. Seeds of k-means: {', '.join(map(str, result['seeds']))}.",
+        "",
+        machine_line(result["machine"]),
+        "",
+        f"Command: `{result['command']}`",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def printed(result: Result) -> Table:
+    """For the terminal."""
+    from rich.table import Table  # noqa: PLC0415  (for printing alone)
+
+    table = Table()
+    for title in HEAD:
+        # A name that is cut off could be that of several blocks.
+        table.add_column(title, overflow="fold" if title == "block" else "ellipsis")
+    for row in rows_of(result):
+        table.add_row(*row)
+    return table
+
+
+def _spread(of: Spread) -> str:
+    deviation = "" if of.deviation is None else f" ± {of.deviation:.2f}"
+    return f"{of.mean:.2f}{deviation} ({of.n})"
+
+
+def _plainly(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)

@@ -1,0 +1,59 @@
+"""Where the global spatial tokens look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ...patching.select import Patterns
+from .attentions import attentions
+from .collect import collect
+from .parts import compact_maps
+
+
+def token_maps(
+    model: nn.Module,
+    images: Iterable[Tensor],
+    blocks: Patterns = None,
+    on_picture: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[Tensor]]:
+    """The compact maps of every token, for each picture.
+
+    Args:
+        model: with ExDA attentions that have tokens; afterwards as it was.
+        images: (C, H, W) floating point in [0, 1]; shown one by one, continued by reflection where the model takes
+            other sizes: a map is of the picture as the model sees it.
+        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        on_picture: called with the number of pictures done.
+
+    Returns:
+        Name of the attention -> for each picture (h, K, H', W') float32 on the CPU, non-negative, each map of sum 1.
+
+    Raises:
+        NotPatchedError: for a model without tokens.
+        ImageError: for no pictures, and for what is none.
+    """
+    chosen = attentions(model, blocks, with_tokens=True)
+    return collect(model, images, chosen, compact_maps, on_picture)
+
+
+def area(maps: Tensor) -> Tensor:
+    """The share of the picture that a map looks at: that of a flat map with the same entropy.
+
+    Args:
+        maps: (..., H, W), non-negative, each of sum 1.
+
+    Returns:
+        (...), between 1 / (H W), for one that looks at a single pixel, and 1, for one that looks at everything alike.
+
+    Example:
+        >>> import torch
+        >>> half = torch.zeros(4, 4)
+        >>> half[:2] = 1 / 8
+        >>> round(float(area(half)), 3)
+        0.5
+    """
+    flat = maps.flatten(-2)
+    return torch.special.entr(flat).sum(-1).exp() / flat.shape[-1]

@@ -1,0 +1,201 @@
+"""Many picture files, one after the other; what goes wrong with one is no reason to stop."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ...errors import ExDAError, ImageError, some_of
+from ..shared.files import check_writable, files_below, is_something_else
+from .images import SUFFIXES, format_for, read, write
+from .network import Restored, Restorer
+
+
+class Job(NamedTuple):
+    """A picture to restore and the file to write."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """A picture that was restored.
+
+    Attributes:
+        job: the files.
+        size: height and width in pixels.
+        restored: how, without the pixels.
+        notes: what the output could not hold.
+    """
+
+    job: Job
+    size: tuple[int, int]
+    restored: Restored
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that was not restored, and why; its output is as it was."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do.
+
+    Attributes:
+        jobs: pictures, in natural order (2 before 10).
+        skipped: folders that cannot be looked into.
+        left_out: why -> what else there is, relative to the folder, in natural order.
+    """
+
+    jobs: Sequence[Job]
+    skipped: Sequence[Skipped] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+HIDDEN, RESULTS, NO_FILE = "hidden", "output of an earlier run", "no regular file"
+FOREIGN = f"not named as a picture ({', '.join(SUFFIXES)})"
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What also fails with the next picture."""
+
+
+class Progress(Protocol):
+    """Is told where the work stands."""
+
+    def __call__(self, index: int, done: int, total: int) -> None:
+        """``done`` of ``total`` tiles of the job ``index``."""
+
+
+def work_for(source: Path, target: Path) -> Work:
+    """The pictures below a folder, behind links too, or the one file; where each goes; and what is left out.
+
+    Args:
+        source: a file or a folder.
+        target: for a file, a file or an existing folder; for a folder, a folder, which gets the same tree.
+
+    Raises:
+        ImageError: if there is nothing to restore or the two do not go together.
+        ConfigError: if the target cannot be written.
+    """
+    if source.is_dir():
+        if target.is_file():
+            raise ImageError(f"{source} is a folder and {target} is a file; give a folder for the output.")
+        check_writable(target)
+        return _work_below(source, target)
+    if not source.exists():
+        raise ImageError(f"{source} does not exist.")
+    # A pipe, as of `<(command)`, has an end; /dev/zero has none.
+    if not (source.is_file() or source.is_fifo()):
+        raise ImageError(f"{source} is {NO_FILE}.")
+    if target.is_dir():
+        target /= source.name
+    format_for(target)
+    check_writable(target.parent)
+    return Work([Job(source, target)])
+
+
+def _work_below(source: Path, target: Path) -> Work:
+    found: list[Path] = []
+    skipped: list[Skipped] = []
+    left_out: dict[str, list[Path]] = {}
+    results, same = target.resolve(), target.resolve() == source.resolve()
+
+    def enter(folder: Path) -> bool:
+        # Results of an earlier run below the input are not input.
+        why = HIDDEN if _is_hidden(folder) else RESULTS if not same and folder.resolve() == results else None
+        if why:
+            left_out.setdefault(why, []).append(folder)
+        return why is None
+
+    def failed(folder: Path, error: OSError) -> None:
+        skipped.append(Skipped(Job(folder, target / folder.relative_to(source)), _reason(error, folder)))
+
+    for path in files_below(source, failed, enter):
+        # A link that leads nowhere is missed by name when it is read.
+        reasons = {
+            HIDDEN: _is_hidden(path),
+            FOREIGN: path.suffix.lower() not in SUFFIXES,
+            NO_FILE: is_something_else(path),
+        }
+        why = next((reason for reason, holds in reasons.items() if holds), None)
+        (found if why is None else left_out.setdefault(why, [])).append(path)
+    named = {
+        why: [str(path.relative_to(source)) for path in sorted(paths, key=_natural)]
+        for why, paths in sorted(left_out.items())
+    }
+    if not found and not skipped:
+        there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items()) or "nothing at all"
+        raise ImageError(f"no picture ({', '.join(SUFFIXES)}) in {source}. There is {there}.")
+    jobs = [Job(path, target / path.relative_to(source)) for path in sorted(found, key=_natural)]
+    return Work(jobs, skipped, named)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def restore_files(
+    restorer: Restorer, jobs: Sequence[Job], *, overwrite: bool, progress: Progress = lambda index, done, total: None
+) -> Iterator[Done | Skipped]:
+    """Restores one picture after the other and says of each what became of it.
+
+    Args:
+        restorer: the model.
+        jobs: see :func:`work_for`.
+        overwrite: replace files that exist, be they the input itself; otherwise such pictures are skipped.
+        progress: called after each tile.
+
+    Raises:
+        OSError: when the disk is full or may not be written: the next picture could not be written either.
+    """
+    for index, job in enumerate(jobs):
+
+        def on_tile(done: int, total: int, index: int = index) -> None:
+            progress(index, done, total)
+
+        try:
+            yield _restore_file(restorer, job, overwrite, on_tile)
+        # A model may fail in its own ways, for lack of memory above all.
+        except (ExDAError, OSError, MemoryError, RuntimeError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise
+            yield Skipped(job, _reason(error, job.source))
+
+
+def _restore_file(restorer: Restorer, job: Job, overwrite: bool, on_tile: Callable[[int, int], None]) -> Done:
+    if job.target.exists() and not overwrite:
+        raise ImageError(f"{job.target} exists; --overwrite replaces it")
+    format_for(job.target)
+    check_writable(job.target.parent)
+    picture = read(job.source)
+    restored = restorer(picture.pixels, on_tile)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    notes = write(replace(picture, pixels=restored.image), job.target)
+    height, width = restored.image.shape[-2:]
+    # Without the pixels, which are in the file now.
+    return Done(job, (height, width), replace(restored, image=restored.image.new_empty(0)), notes)
+
+
+def _natural(path: Path) -> tuple[list[int | str], str]:
+    # Digits stand at every second place; two names may be the same by these.
+    parts = re.split(r"(\d+)", str(path).casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], str(path)
+
+
+def _reason(error: BaseException, source: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        of_another = error.filename and error.filename != str(source)
+        return f"{error.filename}: {error.strerror}" if of_another else error.strerror
+    if isinstance(error, ExDAError):
+        return str(error)
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,288 @@
+"""A restoration network applied to an image of any size, whole or in tiles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ... import memory as process_memory
+from ...errors import ConfigError, ImageError
+from ...patching.backbones import MULTIPLE, backbones_in, known_multiple
+from ..shared.inference import inferring
+from ..shared.live_bytes import LiveBytes
+from ..shared.padding import pad, padded_side
+from .memory import Need, largest_tile, room
+from .tiles import Seam, axis, blend
+
+OVERLAP = (128, 256)
+"""Default overlap in pixels: a quarter of a tile, but no less and no more. Tiles of 512 pixels left seams below the
+limit with 128, tiles of 1568 did not, and did with 256 (``benchmarks/restore_seam.py``)."""
+
+SEAM_LIMIT = 0.5
+"""Largest step, in 1/255, that the default overlap accepts: half of what an 8-bit picture can show."""
+
+_PROBE, _LARGER_PROBE = 64, 256
+"""Sides in pixels. Of a network whose blocks are fused, a map is there as a whole only if it is small."""
+
+_CHANNELS = (3, 1)
+
+OnTile = Callable[[int, int], None]
+"""Called after each tile with the number done and the number in all."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored image and how it was made.
+
+    Attributes:
+        image: like the image given, in [0, 1].
+        tile: side of the tiles in pixels; None when the image went through the model whole.
+        overlap: least pixels that neighbouring tiles share; None likewise.
+        seam: how visible the tiles are; None likewise.
+    """
+
+    image: Tensor
+    tile: int | None = None
+    overlap: int | None = None
+    seam: Seam | None = None
+
+
+def restore(
+    model: nn.Module,
+    image: Tensor,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    memory: float | None = None,
+    dtype: torch.dtype | None = None,
+    multiple: int | None = None,
+) -> Restored:
+    """Restores an image of any size; the model is as it was afterwards.
+
+    The image is padded by reflection to what the backbone takes. If it does not fit into memory whole, or if ``tile``
+    says so, it is cut into overlapping tiles that fade into each other. **A tile is all that the model then sees**:
+    attention across channels, global tokens and other statistics over the image are the tile's own, so that the
+    result differs from that of the whole image, most where parts of the image differ from each other.
+
+    Args:
+        model: any network (1, C, H, W) -> (1, C, H, W) with C = 1 or 3, patched or not.
+        image: (C, H, W) or (1, C, H, W), floating point in [0, 1], H and W at least 1, on any device. For a model of
+            colour images a grey one is shown to it three times over, and the mean is returned.
+        tile: side in pixels, rounded up to the backbone's multiple; by default as large as memory allows.
+        overlap: least pixels that tiles share, rounded up likewise, at most half a tile. By default a quarter of a
+            tile, at least 128 (or half a tile) and at most 256; where the seam would then not be below 0.5/255, the
+            image is done again with twice the overlap, up to half a tile.
+        memory: GiB that the process may hold on the model's device; by default most of what is free.
+        dtype: ``torch.float16`` or ``torch.bfloat16`` to compute in half precision (autocast).
+        multiple: what height and width have to be divisible by; by default what is known of the backbone, or 8.
+
+    Returns:
+        The image, of the shape, dtype and device of the one given, clipped to [0, 1], and the measured seam.
+
+    Raises:
+        ConfigError: for a tile, an overlap or a dtype that makes no sense.
+        ImageError: for an image or a model that does not fit, too little memory, and a result that is not finite.
+
+    Example:
+        >>> import torch, exda_primitives as exda
+        >>> from exda_primitives.workbench.restoration import restore
+        >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+        >>> restored = restore(model, torch.rand(3, 150, 201), tile=96, overlap=32)
+        >>> restored.image.shape, restored.tile
+        (torch.Size([3, 150, 201]), 96)
+    """
+    restorer = Restorer(model, tile=tile, overlap=overlap, memory=memory, dtype=dtype, multiple=multiple)
+    return restorer(image)
+
+
+class Restorer:
+    """:func:`restore` for many images: what there is to know about the model is found once.
+
+    Attributes:
+        channels: 3 or 1, of the model's images.
+        multiple: what height and width of its input have to be divisible by.
+        need: memory that it takes, no less.
+        sorts: whether it sorts pixels, so that rounding and tiles change its result more than that of others.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        memory: float | None = None,
+        dtype: torch.dtype | None = None,
+        multiple: int | None = None,
+    ) -> None:
+        self.model, self.memory = model, memory
+        parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.device, self.own_dtype = parameter.device, parameter.dtype
+        self.half = None if dtype in (None, self.own_dtype) else dtype
+        if self.half not in (None, torch.float16, torch.bfloat16):
+            raise ConfigError(f"dtype must be torch.float16 or torch.bfloat16 (or None), got {dtype}.")
+        self.multiple = multiple or known_multiple(model) or MULTIPLE
+        self.sorts = any(each.sorts for each in backbones_in(model))
+        self.tile, self.overlap = _checked(tile, overlap, self.multiple)
+        self.channels, self.need = self._probe()
+        self._is_need_exact = False
+
+    def __call__(self, image: Tensor, on_tile: OnTile = lambda done, total: None) -> Restored:
+        """See :func:`restore`."""
+        if image.ndim not in (3, 4) or (image.ndim == 4 and image.shape[0] != 1) or not image.is_floating_point():
+            raise ImageError(
+                f"expected a float image (C, H, W) or (1, C, H, W), got {tuple(image.shape)} of {image.dtype}; call "
+                "once for each image of a batch."
+            )
+        if 0 in image.shape:
+            raise ImageError(f"expected an image with pixels, got {tuple(image.shape)}.")
+        shape = image.shape
+        dtype = image.dtype
+        # Blending in half precision would round more than a picture does.
+        image = image.reshape(shape[-3:]).to(torch.promote_types(dtype, torch.float32))
+        grey = self.channels == 3 and len(image) == 1
+        if len(image) != self.channels and not grey:
+            raise ImageError(
+                f"the model takes {_named(self.channels)}, this one has {len(image)} channels."
+                + (" Convert it to grey first." if self.channels == 1 else "")
+            )
+        try:
+            restored = self._restored(image, on_tile)
+        finally:
+            # The next picture may be of another size.
+            process_memory.release()
+        pixels = restored.image.mean(0, keepdim=True) if grey else restored.image
+        return Restored(pixels.reshape(shape).to(dtype), restored.tile, restored.overlap, restored.seam)
+
+    def _restored(self, image: Tensor, on_tile: OnTile) -> Restored:
+        height, width = image.shape[-2:]
+        padded = pad(image, self.multiple)
+        down, right = padded.shape[-2:]
+        tile = self.tile
+        if tile is None:
+            tile = self._largest_tile(down, right)
+        with inferring(self.model):
+            if tile is None or max(down, right) <= tile:
+                whole = self._run(padded)
+                on_tile(1, 1)
+                return Restored(whole[:, :height, :width])
+            overlap, half = self._overlap_of(tile), self._half_of(tile)
+            while True:
+                blended, seam = self._blended(padded, tile, overlap, on_tile)
+                # An overlap that was asked for is kept; the seam is reported either way.
+                if self.overlap or overlap == half or seam.largest < SEAM_LIMIT:
+                    return Restored(blended[:, :height, :width], tile, overlap, seam)
+                overlap = min(2 * overlap, half)
+
+    def _largest_tile(self, height: int, width: int) -> int | None:
+        """Side of the tiles for a padded picture; None where it fits whole."""
+        free = room(self.device, self.memory)
+        larger = self.need.of(_LARGER_PROBE, _LARGER_PROBE, None)
+        if not self._is_need_exact and larger <= free < self.need.of(height, width, None):
+            self.need, self._is_need_exact = self._measured(self.channels, _LARGER_PROBE)[1], True
+        return largest_tile(self.need, height, width, self.multiple, self._overlap_of, free)
+
+    def _overlap_of(self, tile: int) -> int:
+        """What was asked for, or the default, but no more than half a tile."""
+        least, most = OVERLAP
+        wanted = self.overlap or _up(min(max(tile // 4, least), most), self.multiple)
+        return min(wanted, self._half_of(tile))
+
+    def _half_of(self, tile: int) -> int:
+        return tile // 2 // self.multiple * self.multiple
+
+    def _blended(self, image: Tensor, tile: int, overlap: int, on_tile: OnTile) -> tuple[Tensor, Seam]:
+        rows, columns = (axis(side, tile, overlap) for side in image.shape[-2:])
+        total, done = len(rows.starts) * len(columns.starts), 0
+
+        def tile_at(y: int, x: int) -> Tensor:
+            nonlocal done
+            restored = self._run(image[:, y : y + rows.tile, x : x + columns.tile])
+            done += 1
+            on_tile(done, total)
+            return restored
+
+        return blend(tile_at, rows, columns)
+
+    def _run(self, image: Tensor) -> Tensor:
+        """(C, H, W) that the model takes -> float32 (or the image's dtype) in [0, 1], on the image's device."""
+        shown = image.expand(self.channels, -1, -1)[None]
+        restored = self._forward(shown.to(self.device, self.own_dtype))[0]
+        if not bool(restored.isfinite().all()):
+            half = self.half or (self.own_dtype if self.own_dtype in (torch.float16, torch.bfloat16) else None)
+            advice = f"{half} overflowed, restore in full precision" if half else "are its weights damaged?"
+            raise ImageError(f"the model's output holds NaN or infinity: {advice}.")
+        return restored.to(image.device, image.dtype).clamp(0, 1)
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.half) if self.half else nullcontext():
+            restored: Tensor = self.model(batch)
+        return restored
+
+    def _probe(self) -> tuple[int, Need]:
+        """How many channels the model takes, found by trying, and what memory that took."""
+        errors = []
+        for channels in _CHANNELS:
+            try:
+                made, need = self._measured(channels, _PROBE)
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+                continue
+            given = (1, channels, *[_up(_PROBE, self.multiple)] * 2)
+            if made != given:
+                raise ImageError(f"the model makes {made} of an image {given}: it is not restored as is.")
+            return channels, need
+        raise ImageError(f"the model takes neither colour nor grey images{_taken(self.model)} ({errors[0]}).")
+
+    def _measured(self, channels: int, side: int) -> tuple[object, Need]:
+        """What the model makes of a black square, a tensor's shape or a type, and the memory that it takes."""
+        side = _up(side, self.multiple)
+        image = torch.zeros(1, channels, side, side, device=self.device, dtype=self.own_dtype)
+        with inferring(self.model), _uncompiled(), LiveBytes() as live:
+            restored = self._forward(image)
+        made = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
+        return made, Need.measured(live, side**2, channels, self.half or self.own_dtype)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Without compilation, which leaves no operations to count."""
+    # Importing it takes seconds; without it nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _taken(model: nn.Module) -> str:
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels in _CHANNELS:
+        return ""
+    return f" but {first.in_channels} channels, as networks for dual-pixel or raw data do"
+
+
+def _named(channels: int) -> str:
+    return "grey images" if channels == 1 else "colour images"
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _checked(tile: int | None, overlap: int | None, multiple: int) -> tuple[int | None, int | None]:
+    """Both, rounded up."""
+    up = partial(_up, multiple=multiple)
+    if tile is not None:
+        if tile < 1:
+            raise ConfigError(f"tile must be a number of pixels, got {tile}.")
+        # Of a single unit, there is no half to share.
+        tile = max(up(tile), 2 * multiple, padded_side(1, multiple))
+    if overlap is not None:
+        if overlap < 1:
+            raise ConfigError(f"overlap must be a number of pixels, got {overlap}: without one, tiles show.")
+        overlap = up(overlap)
+        if tile is not None and 2 * overlap > tile:
+            raise ConfigError(f"overlap must be at most half a tile, got {overlap} for tiles of {tile} pixels.")
+    return tile, overlap

@@ -1,0 +1,129 @@
+"""The network of a run."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ...errors import ConfigError, ExDAError, some_of
+from ...models import ExDA, create
+from ...patching import Report, is_patched, new_parameters, patch, plan, unpatch
+from ...primitives import ExDAModule
+from .config import ModelConfig, PrimitivesConfig, TrainConfig
+from .lora import add_lora, lora_parameters
+from .order import mixed
+
+
+class Network(NamedTuple):
+    """The network, and the report of what was patched in, or None."""
+
+    net: nn.Module
+    report: Report | None
+
+
+def build(config: TrainConfig, begun: Path | None = None) -> Network:
+    """The network as the run begins with it, in train mode, on the CPU; the same numbers each time.
+
+    The primitives are patched in; a network of :class:`~exda_primitives.models.ExDA` is built with them instead. LoRA
+    is put beside the host's layers then.
+
+    Args:
+        config: of the run.
+        begun: file of a run that goes on. It takes the place of the checkpoint that the run began with, which need not
+            be there any more.
+
+    Raises:
+        ConfigError: for a network that does not exist, arguments that it does not take, primitives that it cannot have
+            or has otherwise, and where nothing is left to train.
+        CheckpointError: for a checkpoint that cannot be read or does not fit.
+        NoMatchError, PatternError: where the primitives find no place.
+        ExDAError: where the packages of the extra ``adapt`` are missing, for LoRA.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed(config.recipe.seed))
+        network = _built(config, begun)
+        if config.lora is not None:
+            # After the primitives, which look for the host's own layers.
+            add_lora(network.net, config.lora)
+    if config.recipe.train != "all":
+        trained = {id(parameter) for parameter in _trained(config, network.net)}
+        for parameter in network.net.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
+    network.net.train()
+    return network
+
+
+def _trained(config: TrainConfig, net: nn.Module) -> list[nn.Parameter]:
+    if config.recipe.train == "new":
+        found = [*new_parameters(net), *lora_parameters(net).values()]
+        lacks = "no new parameters; set primitives or lora"
+    else:
+        found = [parameter for parameter in net.parameters() if parameter.ndim == 1]
+        lacks = "no parameters of one dimension"
+    if not found:
+        raise ConfigError(f"recipe.train: found {config.recipe.train!r}, but the network has {lacks}.")
+    return found
+
+
+def _built(config: TrainConfig, begun: Path | None) -> Network:
+    model, primitives = config.model, config.primitives
+    if model.checkpoint is not None and begun is not None:
+        model = replace(model, checkpoint=str(begun))
+    net = _created(model, primitives)
+    if primitives is None:
+        return Network(net, None)
+    if isinstance(net, ExDA) and not is_patched(net):
+        if primitives.include or primitives.exclude:
+            raise ConfigError(
+                f"primitives: {model.name} has them in every attention; include and exclude are for a network that is "
+                f"patched, such as restormer."
+            )
+        if model.checkpoint is None:
+            net = _created(model, None, config=primitives.options)
+    _refuse_others(net, primitives, config.model)
+    if not primitives.adds or (isinstance(net, ExDA) and not is_patched(net)):
+        return Network(net, None)
+    report = patch(net, primitives.options, include=primitives.include, exclude=primitives.exclude)
+    return Network(net, report)
+
+
+def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelConfig) -> None:
+    """What the checkpoint brings with it is what the configuration asks for, or an error."""
+    for name, module in net.named_modules():
+        if isinstance(module, ExDAModule) and module.config != primitives.options.resolved(module.channels_per_head):
+            raise ConfigError(
+                f"primitives: asked for are {primitives.options}, but {name} of {model.checkpoint or model.name} has "
+                f"{module.config}. Leave the section out to train what is there, or begin with another checkpoint."
+            )
+    if is_patched(net) and (primitives.include is not None or primitives.exclude is not None):
+        bare = deepcopy(net)
+        held = set(unpatch(bare))
+        asked = plan(bare, primitives.options, include=primitives.include, exclude=primitives.exclude)
+        beside = sorted(held - {name for match in asked.matches for name in (match.name, *match.aliases)})
+        if beside:
+            raise ConfigError(
+                f"primitives: include and exclude leave out {some_of(beside)}, where {model.checkpoint} has them. "
+                f"Leave the section out to train what is there, or begin with another checkpoint."
+            )
+
+
+def _created(model: ModelConfig, primitives: PrimitivesConfig | None, **more: object) -> nn.Module:
+    if model.checkpoint is not None and primitives is not None:
+        # Of files that do not say how they were patched.
+        more["config"] = primitives.options
+    try:
+        return create(model.name, model.checkpoint, **{**model.arguments, **more})
+    except ExDAError as error:
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"model: {error}") from None
+        raise
+    except Exception as error:
+        # Whatever a network makes of what a file says.
+        raise ConfigError(
+            f"model.arguments: {model.name} refuses {model.arguments} ({type(error).__name__}: {error})."
+        ) from error

@@ -1,0 +1,305 @@
+"""What a training run is told: network, primitives, data, recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+from ...errors import ConfigError
+from ...primitives import ExDAConfig
+from ...primitives.config import Tokens
+from .decode import decode
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Trained = Literal["all", "new", "norms"]
+LoraLayers = Literal["attention", "all"]
+Benchmark = Literal["promptir-3", "promptir-5", "moce-ir-3", "moce-ir-5", "allweather", "cdd11", "amir"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        name: one of ``exda.models.list_models()``, or ``"auto"`` for that of ``checkpoint``.
+        arguments: of its constructor.
+        checkpoint: of any format that ``exda.models.create`` reads, to start from; None for random weights.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class PrimitivesConfig:
+    """What is put into the network's attentions, and into which of them.
+
+    Attributes:
+        tokens, stride, scale, reinject, value, value_position, init: as of :class:`~exda_primitives.ExDAConfig`.
+            Without ``init`` it is the value's, as there. With no tokens and the value ``"none"`` nothing is added: the
+            host as it is.
+        include: patterns of names or stages (``"encoder"``, ``"decoder"``); None for all.
+        exclude: patterns of those to leave alone.
+    """
+
+    tokens: Tokens = 1
+    stride: int = 2
+    scale: str = "sum"
+    reinject: str = "mean"
+    value: str = "residual"
+    value_position: str = "before"
+    init: str | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "init", self.options.init)
+
+    @property
+    def options(self) -> ExDAConfig:
+        """What ``exda.patch`` is told."""
+        given = {each.name: getattr(self, each.name) for each in fields(ExDAConfig)}
+        if self.init is None:
+            del given["init"]
+        try:
+            return ExDAConfig(**given)
+        except ConfigError as error:
+            raise ConfigError(f"primitives: {error}") from None
+
+    @property
+    def adds(self) -> bool:
+        """Whether there is anything to put in."""
+        return self.tokens != 0 or self.value != "none"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank matrices beside the host's convolutions and linear layers, by the library PEFT.
+
+    Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. Their product is added with
+    weight 1, and starts at 0. Depthwise and other grouped convolutions have none.
+
+    Attributes:
+        rank: of each product.
+        layers: those of the ``"attention"`` modules that primitives can be put into, or ``"all"`` of the network.
+    """
+
+    rank: int
+    layers: LoraLayers = "attention"
+
+    def __post_init__(self) -> None:
+        _at_least("lora.rank", self.rank, 1)
+
+
+@dataclass(frozen=True)
+class FoldersConfig:
+    """Pairs of one's own, by their names without endings.
+
+    Attributes:
+        degraded: folder of pictures.
+        clean: folder of as many, of the same names and sizes.
+    """
+
+    degraded: str
+    clean: str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pairs of pictures: clean ones that are degraded at each turn anew, those of two folders, or a benchmark's.
+
+    Attributes:
+        source: folder, zip or npz of clean pictures, two folders of pairs, or the folder of a benchmark's training set.
+        degradations: what is done to clean pictures, each picture with each of them; none for pairs.
+        benchmark: one of :data:`Benchmark`; None for clean pictures and for two folders.
+        whole: insist on the benchmark's published number of pairs.
+        repeats: degradation -> how often an epoch has it; once if it is not named.
+        patch: side of the square that is cut out, in pixels.
+        validation: source of the pairs that are restored whole to see how training goes: clean pictures, two folders
+            of pairs, or the folder of the benchmark's test set; None for no such pairs.
+        workers: processes that prepare pairs; the pairs do not depend on it.
+    """
+
+    source: str | FoldersConfig
+    degradations: tuple[str, ...] = ()
+    benchmark: Benchmark | None = None
+    whole: bool = True
+    repeats: dict[str, int] = field(default_factory=dict)
+    patch: int = 128
+    validation: str | FoldersConfig | None = None
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("data.patch", self.patch, 8)
+        _at_least("data.workers", self.workers, 0)
+        folders = isinstance(self.source, FoldersConfig)
+        if [bool(self.degradations), self.benchmark is not None, folders].count(True) != 1:
+            raise ConfigError(
+                f"data: found degradations {list(self.degradations)}, benchmark {self.benchmark!r} and source "
+                f"{self.source!r}, expected one of three: degradations of clean pictures, a benchmark, or a source of "
+                f"two folders, degraded and clean."
+            )
+        if folders and isinstance(self.validation, str):
+            raise ConfigError(
+                f"data.validation: found {self.validation!r}, expected two folders, degraded and clean, as the source."
+            )
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How it is trained: AdamW, a linear warm-up and half a cosine, both step by step.
+
+    Attributes:
+        steps: optimiser steps; either these or ``epochs``.
+        epochs: passes over the data, rounded up to whole steps.
+        batch: pairs a process (a device) and pass.
+        accumulate: passes whose gradients are averaged into a step.
+        learning_rate: at the end of the warm-up.
+        warm_up: of the learning rate from 0, as a part of the length.
+        cosine_to: where the cosine reaches 0, as a multiple of the length; None for a constant learning rate.
+        weight_decay: of AdamW.
+        l1: weight of the mean absolute difference.
+        fft: weight of the mean absolute difference of the (unnormalised) Fourier transforms, real and imaginary part.
+        clip: largest norm of all gradients together; None for no limit.
+        precision: ``"32-true"``, or autocast to ``"bf16-mixed"`` or ``"16-mixed"`` (with a scaled loss); weights,
+            losses and updates are in float32 either way.
+        ema: decay of the moving average of the weights, each step; None for no average.
+        seed: of weights, order and degradations.
+        train: ``"all"`` parameters; the ``"new"`` ones of primitives and LoRA alone, with the host frozen; or the
+            ``"norms"``, all parameters of one dimension: those of normalisations, and biases.
+        log_every: steps between the lines of the history.
+        validate_every: steps between validations; None for one at the end.
+        save_every: steps between checkpoints.
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch: int = 8
+    accumulate: int = 1
+    learning_rate: float = 2e-4
+    warm_up: float = 0.0
+    cosine_to: float | None = 1.0
+    weight_decay: float = 0.01
+    l1: float = 1.0
+    fft: float = 0.0
+    clip: float | None = None
+    precision: Precision = "32-true"
+    ema: float | None = None
+    seed: int = 0
+    train: Trained = "all"
+    log_every: int = 100
+    validate_every: int | None = None
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError(
+                f"recipe: found steps {self.steps} and epochs {self.epochs}, expected one of the two as the length."
+            )
+        for name in ("steps", "epochs", "batch", "accumulate", "log_every", "validate_every", "save_every"):
+            if getattr(self, name) is not None:
+                _at_least(f"recipe.{name}", getattr(self, name), 1)
+        _at_least("recipe.seed", self.seed, 0)
+        _within("recipe.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
+        _within("recipe.warm_up", self.warm_up, "from 0 to 1", 0 <= self.warm_up <= 1)
+        if self.cosine_to is not None:
+            _within("recipe.cosine_to", self.cosine_to, "of at least 1", self.cosine_to >= 1)
+        if self.clip is not None:
+            _within("recipe.clip", self.clip, "above 0", self.clip > 0)
+        if self.ema is not None:
+            _within("recipe.ema", self.ema, "between 0 and 1", 0 < self.ema < 1)
+        for name in ("weight_decay", "l1", "fft"):
+            _within(f"recipe.{name}", getattr(self, name), "of at least 0", getattr(self, name) >= 0)
+        if self.l1 == self.fft == 0:
+            raise ConfigError("recipe: the weights l1 and fft are both 0; there is no loss to train with.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run, see :func:`~exda_primitives.workbench.training.read_config` for the file.
+
+    Attributes:
+        model: the network.
+        primitives: what is put into it; None for the network as it is.
+        data: the pairs.
+        recipe: how it is trained.
+        lora: what is put beside its layers; None for nothing.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    recipe: RecipeConfig
+    primitives: PrimitivesConfig | None = None
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.model.name == "auto" and self.model.checkpoint is None:
+            raise ConfigError("model.name: 'auto' needs model.checkpoint, to tell which network is meant.")
+        if self.recipe.validate_every is not None and self.data.validation is None:
+            raise ConfigError("recipe.validate_every: needs pictures, data.validation.")
+
+    @classmethod
+    def decoded(cls, given: Mapping[str, Any]) -> TrainConfig:
+        """From plain data; ``TrainConfig.decoded(config.as_dict()) == config``.
+
+        Raises:
+            ConfigError: for a key that is unknown or missing, and for a value that makes no sense.
+        """
+        return decode(cls, given, "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as JSON would give it back."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+class Difference(NamedTuple):
+    """Of two configurations.
+
+    Attributes:
+        key: of a value, with that of its section before it.
+        was: in the one.
+        now: in the other.
+    """
+
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.was!r}, is {self.now!r}"
+
+    def within(self, keys: Collection[str]) -> bool:
+        """Whether the key is one of these, or in a section that is."""
+        return any(self.key == key or self.key.startswith(f"{key}.") for key in keys)
+
+
+def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = "") -> list[Difference]:
+    """Where two configurations differ."""
+    found = []
+    for name in sorted({*held, *given}):
+        path = f"{key}.{name}" if key else name
+        ours, theirs = held.get(name), given.get(name)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            found += differences(ours, theirs, path)
+        elif ours != theirs:
+            found.append(Difference(path, ours, theirs))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _at_least(key: str, given: int, least: int) -> None:
+    _within(key, given, f"of at least {least}", given >= least)
+
+
+def _within(key: str, given: float, expected: str, holds: bool) -> None:
+    if not holds or not math.isfinite(given):
+        raise ConfigError(f"{key}: found {given!r}, expected a number {expected}.")

@@ -1,0 +1,79 @@
+"""The pairs of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+from ...errors import ConfigError
+from ..data import PairedFiles, PairedFileSet, PairedSet, open_pictures, paired_folders
+from ..data.benchmarks import (
+    allweather_files,
+    cdd11_files,
+    medical_files,
+    moceir_files,
+    promptir_files,
+)
+from ..data.decode import Channels
+from .config import Benchmark, FoldersConfig, TrainConfig
+
+Split = Literal["train", "test"]
+
+BENCHMARKS: Mapping[Benchmark, Callable[..., PairedFiles]] = {
+    "promptir-3": partial(promptir_files, setting=3),
+    "promptir-5": partial(promptir_files, setting=5),
+    "moce-ir-3": partial(moceir_files, setting=3),
+    "moce-ir-5": partial(moceir_files, setting=5),
+    "allweather": allweather_files,
+    "cdd11": cdd11_files,
+    "amir": lambda root, split, whole: medical_files(root, split),
+}
+"""What ``data.benchmark`` may name."""
+
+
+class Data(NamedTuple):
+    """What is trained on, and the whole pictures to validate with, or None."""
+
+    training: PairedSet | PairedFileSet
+    validation: PairedSet | PairedFileSet | None
+
+
+def open_data(config: TrainConfig, channels: int) -> Data:
+    """Opens the pictures; they are read when they are asked for.
+
+    Args:
+        config: of the run; its seed is that of the degradations.
+        channels: of the network's pictures, 3 or 1.
+
+    Raises:
+        ConfigError: for a degradation that does not exist, and for one folder as both, degraded and clean.
+        DataError: for a benchmark that is not whole, and for pictures without a partner.
+        ImageError: for a source without pictures, or that cannot be read.
+    """
+    data = config.data
+    validation = None if data.validation is None else _opened(config, data.validation, "test", None, channels)
+    return Data(_opened(config, data.source, "train", data.patch, channels), validation)
+
+
+def _opened(
+    config: TrainConfig, source: str | FoldersConfig, split: Split, patch: int | None, channels: int
+) -> PairedSet | PairedFileSet:
+    data, seed = config.data, config.recipe.seed
+    repeats = None if patch is None else data.repeats
+    if isinstance(source, FoldersConfig):
+        files = _of_two(source, "data.source" if split == "train" else "data.validation", channels)
+    elif data.benchmark is not None:
+        files = BENCHMARKS[data.benchmark](source, split, whole=data.whole)
+    else:
+        pictures = open_pictures(source, cast(Channels, channels))
+        return PairedSet(pictures, data.degradations, seed=seed, patch=patch, repeats=repeats)
+    return PairedFileSet(files, seed=seed, patch=patch, repeats=repeats)
+
+
+def _of_two(source: FoldersConfig, key: str, channels: int) -> PairedFiles:
+    if os.path.realpath(source.degraded) == os.path.realpath(source.clean):
+        raise ConfigError(f"{key}: {source.clean} is given as both, degraded and clean.")
+    return paired_folders(Path(source.degraded), Path(source.clean), cast(Channels, channels))

@@ -1,0 +1,117 @@
+"""Configuration files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from .config import TrainConfig
+from .extra import yaml
+from .presets import ABLATION_INIT, ABLATIONS, RECIPES
+
+_LENGTHS = ("steps", "epochs")
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """A run from a YAML (or JSON) file.
+
+    The file has the sections ``model``, ``primitives``, ``data`` and ``recipe`` of :class:`TrainConfig`. Its ``base``
+    names one of :data:`RECIPES`, and ``primitives.ablation`` one of :data:`ABLATIONS`, that it starts from.
+    Paths in it are relative to the working directory.
+
+    Args:
+        path: the file.
+        changes: ``section.key=value`` each, which win over the file; the value as in YAML, where a pattern may begin
+            with a star.
+
+    Raises:
+        ConfigError: for a file that cannot be read, a key that is unknown, missing or of another type, and for values
+            that make no sense.
+        ExDAError: where PyYAML is missing.
+    """
+    given = _mapping(_parsed(_text(path), str(path)), str(path))
+    changed: dict[str, Any] = {}
+    for change in changes:
+        _set(changed, change)
+    _put_over(given, changed)
+    try:
+        return TrainConfig.decoded(resolved(given))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` on top of its base and its ablation, neither of which is named any more."""
+    own = deepcopy(dict(given))
+    base = own.pop("base", None)
+    merged: dict[str, Any] = {} if base is None else deepcopy(dict(_named(RECIPES, base, "base")))
+    primitives = own.get("primitives")
+    if primitives == "none":
+        own["primitives"] = None
+    elif isinstance(primitives, dict) and "ablation" in primitives:
+        letter = primitives.pop("ablation")
+        own["primitives"] = {"init": ABLATION_INIT, **_named(ABLATIONS, letter, "primitives.ablation"), **primitives}
+    _put_over(merged, own)
+    return merged
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}).") from None
+
+
+def _parsed(text: str, where: str) -> Any:
+    parser = yaml()
+    try:
+        return parser.safe_load(text)
+    except (parser.YAMLError, ValueError, RecursionError) as error:
+        hint = " A pattern that begins with * goes in quotes." if "alias" in str(error) else ""
+        raise ConfigError(f"{where}: is no YAML ({' '.join(str(error).split())}).{hint}") from None
+
+
+def _mapping(given: object, where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: found {type(given).__name__}, expected sections: model, primitives, data, recipe.")
+    return given
+
+
+def _set(given: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    *sections, name = key.strip().split(".")
+    if not equals or not name or not all(sections):
+        raise ConfigError(f"{change!r}: expected section.key=value, for example recipe.steps=100.")
+    held = given
+    for section in sections:
+        if not isinstance(held.get(section), dict):
+            held[section] = {}
+        held = held[section]
+    # To YAML a star begins an alias, of which there can be none here; to us a pattern.
+    held[name] = value if value.startswith("*") else _parsed(value, change)
+
+
+def _named(known: Mapping[str, Mapping[str, Any]], name: object, key: str) -> Mapping[str, Any]:
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{key}: found {name!r}, expected one of {', '.join(known)}.")
+    return known[name]
+
+
+def _put_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    recipe, held = above.get("recipe"), below.get("recipe")
+    if isinstance(recipe, Mapping) and isinstance(held, dict) and any(length in recipe for length in _LENGTHS):
+        # A length of one kind takes the place of the other.
+        for length in _LENGTHS:
+            held.pop(length, None)
+    _merge(below, above)
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for name, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(name), dict):
+            _merge(below[name], value)
+        else:
+            below[name] = value

@@ -1,0 +1,226 @@
+"""What a run is going to be: checked, and said, before anything is computed or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from ...errors import ConfigError, some_of
+from ...patching import new_parameters
+from ...patching.backbones import known_multiple
+from ...patching.table import print_report
+from ..data import Checked, PairedSet, check
+from ..shared.plotting import matplotlib_figure
+from .build import Network, build
+from .config import TrainConfig
+from .data import Data, open_data
+from .exactness import fingerprint, same_pictures
+from .extra import fabric
+from .folder import Begun, Folder
+from .lora import lora_parameters
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be begun, or gone on with.
+
+    Attributes:
+        config: what it was told.
+        folder: where its files are.
+        network: as it begins.
+        data: opened.
+        steps: its length.
+        accelerator: ``"cpu"`` or ``"gpu"``.
+        devices: processes, each on a device of its own.
+        begun: what it goes on with, or None.
+        checked: what is known of the pictures to train on.
+    """
+
+    config: TrainConfig
+    folder: Folder
+    network: Network
+    data: Data
+    steps: int
+    accelerator: str
+    devices: int
+    begun: Begun | None
+    checked: Checked
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.begun is not None and self.begun.step >= self.steps and self.folder.result.exists()
+
+    @property
+    def pictures(self) -> str:
+        """Stamp of the pictures to train on."""
+        return self.checked.stamp
+
+    def print(self, console: Console) -> None:
+        """The report of what was patched in, and a table of the rest."""
+        if self.network.report is not None:
+            print_report(self.network.report, console)
+        table = Table("run", "", box=None, padding=(0, 2, 0, 0))
+        for name, value in self._lines().items():
+            table.add_row(name, value)
+        console.print(table, markup=False, highlight=False)
+
+    def _lines(self) -> dict[str, str]:
+        config, recipe, data, net = self.config, self.config.recipe, self.config.data, self.network.net
+        new = sum(each.numel() for each in (*new_parameters(net), *lora_parameters(net).values()))
+        together = recipe.batch * recipe.accumulate * self.devices
+        begin = config.model.checkpoint or "random weights"
+        what = data.benchmark or ", ".join(data.degradations) or "of two folders"
+        epochs = self.steps * together / len(self.data.training)
+        validation = "none" if self.data.validation is None else f"{len(self.data.validation)} pairs, whole pictures"
+        changes = [] if self.begun is None else [str(each) for each in (*self.begun.changes, *self.begun.moved)]
+        passes = f" over {recipe.accumulate} passes" if recipe.accumulate > 1 else ""
+        return {
+            "network": f"{config.model.name}, {parameters(net):,} parameters, {new:,} of them new",
+            "begins with": begin,
+            "trained": f"{parameters(net, trained=True):,} parameters ({recipe.train})",
+            "data": f"{len(self.data.training):,} pairs an epoch, patches of {data.patch}: {what}"
+            + _left_out(self.data),
+            "pictures": _described(self.checked, channels(net)),
+            "validation": validation,
+            "length": f"{self.steps:,} steps of {together} pairs{passes}, {epochs:.3g} epochs",
+            "optimiser": f"AdamW, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}",
+            "precision": recipe.precision,
+            "devices": f"{self.devices} x {self.accelerator}",
+            "folder": f"{self.folder.path}, "
+            + ("new" if self.begun is None else f"goes on after step {self.begun.step}"),
+            **({"changed": "; ".join(changes)} if changes else {}),
+        }
+
+
+def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: str = "auto") -> Plan:
+    """Builds, opens and checks everything, every picture among it; writes nothing.
+
+    Args:
+        config: what to train, and how.
+        out: folder of the run: new, or one to go on with.
+        devices: processes, each on a device of its own; on the CPU, that many processes.
+        accelerator: ``"auto"`` takes GPUs where there are any, ``"cpu"`` or ``"gpu"``.
+
+    Raises:
+        ConfigError: for a configuration or a device that cannot be, and a folder of another run.
+        CheckpointError, DataError, ImageError, NoMatchError, PatternError: for what cannot be read or does not fit.
+        ExDAError: where packages of the extra ``train`` are missing.
+    """
+    fabric()
+    matplotlib_figure("train")
+    folder = Folder(out)
+    begun = folder.begun(config)
+    where = _accelerator(accelerator, devices, config)
+    network = build(config, folder.network(config))
+    _check_patch(config, network.net)
+    data = open_data(config, channels(network.net))
+    checked = check(data.training)
+    if data.validation is not None:
+        check(data.validation)
+    _check_channels(config, network.net, data)
+    _check_forward(config, network.net)
+    if begun is not None and begun.moved:
+        now = {"data": fingerprint(data.training), "pictures": checked.stamp}
+        folder.refuse([] if same_pictures(begun.legs[-1], now) else begun.moved)
+    steps = length(config, len(data.training), devices)
+    return Plan(config, folder, network, data, steps, where, devices, begun, checked)
+
+
+def parameters(net: nn.Module, *, trained: bool = False) -> int:
+    """How many numbers a network has, or those alone that are trained."""
+    return sum(each.numel() for each in net.parameters() if each.requires_grad or not trained)
+
+
+def channels(net: nn.Module) -> int:
+    """Of the pictures that a network takes: those of its first convolution.
+
+    Raises:
+        ConfigError: if these are neither 1 nor 3.
+    """
+    first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels not in (1, 3):
+        found = "no convolution" if first is None else f"{first.in_channels} channels"
+        raise ConfigError(f"model: its input has {found}; networks of pictures with 1 or 3 channels can be trained.")
+    return first.in_channels
+
+
+def length(config: TrainConfig, pairs: int, devices: int) -> int:
+    """Of the run in steps; the last step of the last epoch goes on into the next."""
+    recipe = config.recipe
+    if recipe.steps is not None:
+        return recipe.steps
+    assert recipe.epochs is not None
+    return -(-recipe.epochs * pairs // (recipe.batch * recipe.accumulate * devices))
+
+
+def _check_patch(config: TrainConfig, net: nn.Module) -> None:
+    patch, multiple = config.data.patch, known_multiple(net) or 1
+    if patch % multiple:
+        raise ConfigError(f"data.patch: found {patch}, {config.model.name} takes multiples of {multiple}.")
+
+
+def _check_channels(config: TrainConfig, net: nn.Module, data: Data) -> None:
+    for key, pairs in (("data.source", data.training), ("data.validation", data.validation)):
+        if pairs is not None and (found := len(pairs[0].clean)) != channels(net):
+            raise ConfigError(
+                f"{key}: its pictures are read with {found} channels, {config.model.name} takes {channels(net)}."
+            )
+
+
+def _check_forward(config: TrainConfig, net: nn.Module) -> None:
+    """One patch goes through the network: not everything that its arguments make impossible shows before."""
+    shape = (1, channels(net), config.data.patch, config.data.patch)
+    told = f"model: {config.model.name} with {config.model.arguments} and a patch of {config.data.patch} pixels"
+    net.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = net(torch.zeros(shape)).shape
+    except Exception as error:
+        # Whatever a network makes of what a file says.
+        raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
+    finally:
+        net.train()
+    if found != shape:
+        raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
+
+
+def _described(checked: Checked, taken: int) -> str:
+    lines = [f"{checked.pictures:,}, all readable; sides of {checked.smallest:,} to {checked.largest:,} pixels"]
+    if taken == 3 and checked.grey:
+        lines.append(f"grey ones, read as colour: {checked.grey:,}")
+    if taken == 1 and checked.grey < checked.pictures:
+        lines.append(f"colour ones, read as grey: {checked.pictures - checked.grey:,}")
+    if checked.deep:
+        lines.append(f"with 16 bits a channel, of which the upper 8 are read: {checked.deep:,}")
+    return "; ".join(lines)
+
+
+def _left_out(data: Data) -> str:
+    """Files that are no pictures; of a benchmark there are none."""
+    sets = [each for each in (data.training, data.validation) if isinstance(each, PairedSet)]
+    names = [name for each in sets for name in each.pictures.left_out]
+    return f"; no pictures, left out: {some_of(names)}" if names else ""
+
+
+def _accelerator(asked: str, devices: int, config: TrainConfig) -> str:
+    if asked not in ACCELERATORS:
+        raise ConfigError(f"accelerator: found {asked!r}, expected one of {', '.join(ACCELERATORS)}.")
+    if devices < 1:
+        raise ConfigError(f"devices: found {devices}, expected at least 1.")
+    if torch.distributed.is_torchelastic_launched():
+        raise ConfigError("exda train starts its processes itself: run it once, without torchrun, with --devices.")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = ("gpu" if there else "cpu") if asked == "auto" else asked
+    if found == "gpu" and devices > there:
+        raise ConfigError(f"devices: asked for {devices} GPUs, PyTorch finds {there}.")
+    if found == "cpu" and config.recipe.precision == "16-mixed":
+        raise ConfigError("recipe.precision: '16-mixed' is for GPUs; on a CPU take '32-true' or 'bf16-mixed'.")
+    return found

@@ -1,0 +1,32 @@
+"""The history of a run as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...files import replacing
+from ..shared.plotting import matplotlib_figure
+
+
+def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Loss, learning rate and, where there is one, PSNR against steps.
+
+    Args:
+        history: lines of a result.
+        path: of the picture, which is replaced whole or not at all.
+    """
+    psnr = [(line["step"], line["psnr"]) for line in history if line["psnr"] is not None]
+    figure = matplotlib_figure("train").Figure(figsize=(15 if psnr else 10, 4), layout="constrained")
+    panels = figure.subplots(1, 3 if psnr else 2)
+    steps = [line["step"] for line in history]
+    for axes, name in zip(panels, ("loss", "learning_rate"), strict=False):
+        axes.plot(steps, [line[name] for line in history], marker="." if len(steps) < 50 else "")
+        axes.set(xlabel="step", ylabel=name.replace("_", " "))
+    panels[0].set(yscale="log")
+    if psnr:
+        panels[2].plot(*zip(*psnr, strict=True), marker=".")
+        panels[2].set(xlabel="step", ylabel="validation PSNR (dB)")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")

@@ -1,0 +1,326 @@
+"""A run from its first step to its result."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ...checkpoints import save
+from ...checkpoints.safe import write_safetensors
+from ...errors import DivergedError, ExDAError, ProcessError, StoppedError, WriteError
+from ...patching import is_patched
+from ..shared import results
+from .build import build
+from .config import TrainConfig
+from .data import open_data
+from .exactness import circumstances, deterministic, prepare_cublas, why_not
+from .folder import Folder, begins_with
+from .log import Log
+from .lora import without_lora
+from .order import AtPlaces, Order, Pair, batched, batches_of, in_worker
+from .pauses import Pause, Pauses
+from .plan import Plan, channels, length, parameters
+from .plot import draw
+from .processes import alone, together
+from .signals import Asked, asked, listening
+from .state import State, read_checkpoint, write_checkpoint
+from .step import Done, Step
+from .validate import PROTOCOL, validate
+
+KIND = "train"
+
+OnStep = Callable[[State], None]
+"""Called in each process when a step is done and what it led to is written."""
+
+
+def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> results.Result:
+    """Trains to the end, from the beginning or from the checkpoint in the folder.
+
+    It is saved every ``save_every`` steps, every few minutes, and when SIGINT (Ctrl-C), SIGTERM or SIGHUP asks it to
+    stop, which it does after the step at hand; a second one stops it at once. After any interruption, the same call
+    goes on after the last checkpoint. What it then computes is bit for bit what it would have computed without; where
+    that cannot be, it says why, on the terminal and in the result.
+
+    Args:
+        plan: see :func:`~exda_primitives.workbench.training.prepare`.
+        command: that was run, for the result.
+        on_step: with several devices it must be a function of a module.
+
+    Returns:
+        What is in the folder's ``result.json``.
+
+    Raises:
+        StoppedError: when a signal asked for it; says what is kept.
+        DivergedError: for NaN or infinity; the last checkpoint stays.
+        ImageError: for a picture that cannot be read any more; likewise.
+        ConfigError: where another run is at work in the folder.
+        ProcessError: where memory ran out, or a process was killed.
+        WriteError: for a file that cannot be written (a full disk); the last checkpoint stays.
+    """
+    if plan.done:
+        return results.read(plan.folder.result, KIND)
+    if plan.accelerator == "gpu":
+        prepare_cublas()
+    to = asked()
+    work = (plan.config.as_dict(), plan.folder.path, plan.pictures, command, on_step, to)
+    with listening(to):
+        try:
+            if plan.devices == 1:
+                alone(plan.accelerator).launch(_work, *work)
+            else:
+                together(plan.accelerator, plan.devices, to, _work, *work)
+        except ProcessError as error:
+            raise ProcessError(f"{error} {_go_on(plan.folder)}") from None
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, StoppedError):
+                raise
+            raise StoppedError(f"stopped at once. {_go_on(plan.folder)}", to.value or signal.SIGINT) from None
+    return results.read(plan.folder.result, KIND)
+
+
+def _go_on(folder: Folder) -> str:
+    """What there is after an end that nobody could prepare for."""
+    if folder.checkpoint.exists():
+        return f"{folder.path} holds the last checkpoint: the same command goes on after it."
+    return f"There is no checkpoint yet in {folder.path}: the same command begins anew."
+
+
+def _work(
+    here: Any,
+    config: Mapping[str, Any],
+    out: Path,
+    pictures: str,
+    command: str,
+    on_step: OnStep | None,
+    to: Asked,
+) -> None:
+    """What each process does; Lightning takes no frozen dataclass through to it."""
+    cuda = [here.device] if here.device.type == "cuda" else []
+    folder = Folder(out)
+    with torch.random.fork_rng(devices=cuda), folder.owned() if here.global_rank == 0 else nullcontext():
+        run = Run(here, TrainConfig.decoded(config), folder, pictures, to)
+        try:
+            run.finish(command, on_step)
+        except (MemoryError, RuntimeError) as error:
+            if (lost := _lost(error)) is None:
+                raise
+            raise ProcessError(lost) from error
+
+
+def _lost(error: Exception) -> str | None:
+    """What ran out, or who was killed; None for any other error."""
+    text = str(error)
+    if text.startswith("DataLoader worker"):
+        return f"a process that prepares pairs is gone ({text.splitlines()[0]}); with lower data.workers it needs less."
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return (
+            f"there is not enough memory ({text.splitlines()[0] if text else 'MemoryError'}). Take a smaller "
+            f"recipe.batch, with as many times recipe.accumulate, or a smaller data.patch, in another folder."
+        )
+    return None
+
+
+class Run:
+    """A run in one of its processes.
+
+    Args:
+        here: Lightning's Fabric, of this process.
+        config: what to train, and how.
+        folder: where; with a checkpoint in it, that is where the run goes on.
+        pictures: stamp of all pictures, see :func:`~exda_primitives.workbench.data.check`; None: not looked at.
+        to: where to look whether a signal came; None: nobody listens.
+    """
+
+    def __init__(
+        self, here: Any, config: TrainConfig, folder: Folder, pictures: str | None = None, to: Asked | None = None
+    ) -> None:
+        self.here, self.config, self.folder, self.pictures = here, config, folder, pictures
+        net = here.to_device(build(config, folder.network(config)).net)
+        self.data = open_data(config, channels(net))
+        self.steps = length(config, len(self.data.training), here.world_size)
+        self.state = State(net, config.recipe)
+        self.legs: list[dict[str, Any]] = []
+        self.saved: int | None = None
+        if folder.checkpoint.exists():
+            held = read_checkpoint(folder.checkpoint)
+            self.state.restore(held)
+            self.legs, self.saved = held["legs"], self.state.step
+        self.step = Step(here, here.setup_module(net, move_to_device=False), self.state, config.recipe, self.steps)
+        self.pauses = Pauses(here, asked() if to is None else to)
+        self.log = Log(quiet=here.global_rank != 0, steps=self.steps)
+
+    def finish(self, command: str, on_step: OnStep | None) -> None:
+        """See :func:`train`."""
+        leg = self._begin_leg()
+        start = time.perf_counter()
+        self._stop_if(self.pauses.look())
+        try:
+            with (
+                deterministic(self.here.device) as leg["indeterminate"],
+                self.log.progress(self.state.step) as advance,
+                closing(self._steps()) as steps,
+            ):
+                for done in steps:
+                    leg["seconds"] = round(time.perf_counter() - start, 3)
+                    pause = self._after(done)
+                    advance(self.state.step)
+                    if on_step is not None:
+                        on_step(self.state)
+                    self._stop_if(pause)
+        except DivergedError as error:
+            raise DivergedError(f"{error} {self._kept()}") from None
+        if self.here.global_rank == 0:
+            self._write_result(command)
+
+    def _begin_leg(self) -> dict[str, Any]:
+        state = self.state
+        now = circumstances(self.here.device, self.here.world_size, self.data.training, self.pictures)
+        leg = {"after_step": state.step, "seconds": 0.0, **now, "not_bit_for_bit": []}
+        if self.legs:
+            leg["not_bit_for_bit"] = why_not(self.legs[-1], leg)
+            reasons = "; ".join(leg["not_bit_for_bit"])
+            how = f"but not bit for bit: {reasons}" if reasons else "bit for bit"
+            self.log.say(f"goes on after step {state.step}, {how}")
+            if self.here.global_rank == 0:
+                # Whoever wrote the checkpoint may have been killed before the weights.
+                with self._writing():
+                    write_network(state.result, self.folder.weights)
+        else:
+            leg |= begins_with(self.config)
+        self.legs.append(leg)
+        return leg
+
+    def _stop_if(self, pause: Pause) -> None:
+        if pause.signal and self.state.step < self.steps:
+            name = signal.Signals(pause.signal).name
+            done = f"after step {self.state.step} of {self.steps}" if self.state.step else "before the first step"
+            raise StoppedError(f"stopped by {name} {done}. {self._kept()} The same command goes on.", pause.signal)
+
+    def _kept(self) -> str:
+        kept = "no checkpoint yet" if self.saved is None else f"the checkpoint of step {self.saved}"
+        return f"{self.folder.path} holds {kept}."
+
+    def _steps(self) -> Generator[Done, None, None]:
+        recipe, todo, device = self.config.recipe, range(self.state.step, self.steps), self.here.device
+        order = Order(
+            len(self.data.training),
+            recipe.seed,
+            todo,
+            batch=recipe.batch,
+            accumulate=recipe.accumulate,
+            rank=self.here.global_rank,
+            world=self.here.world_size,
+        )
+        loader = DataLoader(
+            AtPlaces(self.data.training),
+            batch_sampler=order,
+            num_workers=self.config.data.workers,
+            worker_init_fn=in_worker,
+            collate_fn=batched,
+            pin_memory=device.type == "cuda",
+        )
+        with batches_of(loader) as batches:
+
+            def passes() -> Iterator[Pair]:
+                for batch in islice(batches, recipe.accumulate):
+                    if isinstance(batch, ExDAError):
+                        raise batch
+                    yield Pair(*(part.to(device, non_blocking=True) for part in batch))
+
+            for _ in todo:
+                yield self.step(passes())
+
+    def _after(self, done: Done) -> Pause:
+        recipe, state, last = self.config.recipe, self.state, self.state.step == self.steps
+        psnr = None
+        if self.data.validation is not None and (last or state.step % (recipe.validate_every or self.steps) == 0):
+            psnr = validate(self.here, state.result, self.data.validation, recipe)
+        if last or psnr is not None or state.step % recipe.log_every == 0:
+            self._log(done, psnr)
+        elif self.log.is_due():
+            self.log.step(state.step, sum(state.window) / len(state.window))
+        pause = self.pauses.look()
+        if last or pause.save or pause.signal or state.step % recipe.save_every == 0:
+            self._save()
+        return pause
+
+    def _log(self, done: Done, psnr: float | None) -> None:
+        state = self.state
+        mean = sum(state.window) / len(state.window)
+        # Of a step of float16 that overflowed, it is infinite.
+        norm = done.gradient_norm if math.isfinite(done.gradient_norm) else None
+        line = {
+            "step": state.step,
+            "loss": mean,
+            "learning_rate": done.learning_rate,
+            "gradient_norm": norm,
+            "psnr": psnr,
+        }
+        state.history.append(line)
+        state.window.clear()
+        self.log.step(state.step, mean, psnr)
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        if self.here.global_rank == 0:
+            with self._writing():
+                # The checkpoint first: all else can be made of it.
+                write_checkpoint(self.folder.checkpoint, self.state, self.config, self.legs)
+                self.saved = self.state.step
+                write_network(self.state.result, self.folder.weights)
+        self.here.barrier()
+        self.saved = self.state.step
+        self.pauses.saved(time.monotonic() - start)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = error.strerror or error
+            raise WriteError(
+                f"{self.folder.path}: cannot be written to ({why}). {self._kept()} Once that is mended, the same "
+                f"command goes on."
+            ) from error
+
+    def _write_result(self, command: str) -> None:
+        state, config, folder = self.state, self.config, self.folder
+        result = results.begin(folder.result, KIND, config.as_dict(), [config.recipe.seed], command, self.here.device)
+        result["runs"] = [
+            {
+                "steps": state.step,
+                "parameters": parameters(state.net),
+                "trained_parameters": parameters(state.net, trained=True),
+                "processes": self.here.world_size,
+                "psnr": state.history[-1]["psnr"],
+                "psnr_protocol": PROTOCOL,
+                "legs": self.legs,
+                "history": state.history,
+            }
+        ]
+        with self._writing():
+            draw(state.history, folder.plot)
+            # Last: with it, the run is done.
+            results.write(folder.result, result)
+
+
+def write_network(net: nn.Module, path: Path) -> None:
+    """As ``exda.models.create(checkpoint=...)`` reads it, patched or not; replaced whole or not at all.
+
+    LoRA is added to the weights that it stands beside.
+    """
+    net = without_lora(net, merge=True)
+    if is_patched(net):
+        save(net, path, whole=True)
+    else:
+        write_safetensors(net.state_dict(), {}, path)

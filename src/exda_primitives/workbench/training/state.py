@@ -1,0 +1,119 @@
+"""All that a run has come to, in memory and in its checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ...checkpoints.safe import read_pickle
+from ...errors import CheckpointError
+from ...files import replacing
+from .config import RecipeConfig, TrainConfig
+
+VERSION = 1
+_KEYS = ("version", "state_dict", "average", "optimizer", "scaler", "step", "window", "history", "config", "legs")
+_PREFIX = "net."
+
+
+class State:
+    """What changes from step to step.
+
+    Attributes:
+        net: the network, on its device, not wrapped.
+        average: its moving average; None without.
+        optimizer: of the parameters that are trained.
+        scaler: of the loss; only for float16.
+        step: optimiser steps done.
+        window: losses since the last line of the history.
+        history: the lines, plain data.
+    """
+
+    def __init__(self, net: nn.Module, recipe: RecipeConfig) -> None:
+        self.net = net
+        self.average = None
+        if recipe.ema is not None:
+            self.average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)).requires_grad_(False)
+        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        device = trained[0].device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=recipe.precision == "16-mixed")
+        self.step = 0
+        self.window: list[float] = []
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that comes out: the average, where there is one."""
+        if self.average is None:
+            return self.net
+        averaged: nn.Module = self.average.module
+        return averaged
+
+    def as_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers; the weights as of a Lightning module that holds the network as ``net``."""
+        return {
+            "state_dict": {_PREFIX + name: tensor for name, tensor in self.net.state_dict().items()},
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "window": list(self.window),
+            "history": deepcopy(self.history),
+        }
+
+    def restore(self, held: Mapping[str, Any]) -> None:
+        """Becomes what :meth:`as_dict` gave."""
+        self.net.load_state_dict({name.removeprefix(_PREFIX): each for name, each in held["state_dict"].items()})
+        if self.average is not None:
+            self.average.load_state_dict(held["average"])
+        self.optimizer.load_state_dict(held["optimizer"])
+        self.scaler.load_state_dict(held["scaler"])
+        self.step, self.window, self.history = held["step"], list(held["window"]), deepcopy(held["history"])
+
+
+def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[dict[str, Any]]) -> None:
+    """Writes a file; what was there stays until the new one is whole.
+
+    Args:
+        path: the file.
+        state: after a step.
+        config: of the run.
+        legs: where the run was begun and taken up again, and on what, plain data.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    held = {"version": VERSION, **state.as_dict(), "config": config.as_dict(), "legs": legs}
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(held, file)
+        except RuntimeError as error:
+            # PyTorch closes its archive after a failed write, and raises what comes of that.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        # Before it takes the place of the old one: what is on its way to the disk, a power cut would lose.
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What :func:`write_checkpoint` wrote, on the CPU.
+
+    Raises:
+        CheckpointError: for any other file.
+    """
+    held = read_pickle(path)
+    missing = [key for key in _KEYS if key not in held] if isinstance(held, dict) else list(_KEYS)
+    if missing:
+        raise CheckpointError(f"{path}: is no checkpoint of exda train (it lacks {missing[0]!r}); give another folder.")
+    if held["version"] != VERSION:
+        raise CheckpointError(f"{path}: is of version {held['version']!r}, this library reads {VERSION}.")
+    return dict(held)

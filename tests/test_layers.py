@@ -1,0 +1,204 @@
+"""Imports lead downwards: from commands to tools to the library, and in the library from a layer to those below it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import exda_primitives
+from exda_primitives import adapters
+
+ROOT = "exda_primitives"
+FOLDERS = {ROOT: Path(exda_primitives.__file__).parent, f"{ROOT}.adapters": Path(adapters.__file__).parent}
+
+LIBRARY = (
+    "errors",
+    "files",
+    "extras",
+    "memory",
+    "ops",
+    "primitives",
+    "patching",
+    "fusion",
+    "checkpoints",
+    "models",
+    "adapters",
+    "spandrel",
+    "public",
+)
+"""From the lowest up; each imports those before it, but ``ops`` errors alone."""
+
+SHARED = "workbench.shared"
+TOOLS = {
+    "workbench.bench": set(),
+    "workbench.data": set(),
+    "workbench.demo": set(),
+    "workbench.diagnostics": set(),
+    # It scores data sets, and what the restorer makes of whole pictures of any size.
+    "workbench.evaluation": {"workbench.data", "workbench.restoration"},
+    # It looks at pictures of a folder, degraded by name.
+    "workbench.inspection": {"workbench.data"},
+    "workbench.restoration": set(),
+    # It learns from data sets.
+    "workbench.training": {"workbench.data"},
+}
+"""Each tool, and the others that it builds on."""
+
+EXCEPTIONS = {
+    # Adapters are found by name when the first model is patched.
+    ("patching.registry", "adapters"),
+    # Timed choices are kept on disk, in files that are whole or not there.
+    ("ops.triton.choices", "files"),
+}
+"""A module, and a part that it imports although it may not."""
+
+
+class Import(NamedTuple):
+    """A module that imports, and what; both without the package's name, which is empty for the package itself."""
+
+    module: str
+    imported: str
+
+
+def part_of(module: str) -> str:
+    """What the rules speak of: a layer, a tool, or the package itself ("")."""
+    first, _, rest = module.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first == "workbench" and rest else first
+
+
+def imports_of(module: str, source: str, modules: frozenset[str], is_package: bool = False) -> Iterator[Import]:
+    """All imports of the package's own modules, those in functions and by name as well.
+
+    Args:
+        module: whose source it is, with the package's name.
+        source: its text.
+        modules: all there are, with the package's name.
+        is_package: whether it is an ``__init__``.
+    """
+    above = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        for name in _named_in(node, module, above, modules):
+            if name.split(".")[0] == ROOT:
+                imported = name.removeprefix(ROOT).strip(".")
+                # The package finds its tools without their place.
+                tool = f"workbench.{imported}"
+                yield Import(module.removeprefix(ROOT).strip("."), tool if part_of(tool) in TOOLS else imported)
+
+
+def _named_in(node: ast.AST, module: str, above: list[str], modules: frozenset[str]) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        # One dot is the package that the module lies in.
+        base = [*above[: len(above) + 1 - node.level], *filter(None, [node.module])] if node.level else [node.module]
+        for alias in node.names:
+            # A name of the package itself may be a tool's.
+            whole = ".".join([*map(str, base), alias.name])
+            yield whole if whole in modules or base == [ROOT] else ".".join(map(str, base))
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
+        given = node.args[0]
+        parts = given.values if isinstance(given, ast.JoinedStr) else [given]
+        text = ""
+        for part in parts:
+            if isinstance(part, ast.FormattedValue) and ast.unparse(part.value) == "__name__":
+                text += module
+            elif isinstance(part, ast.Constant):
+                text += str(part.value)
+            else:
+                # What follows is known when it runs.
+                break
+        yield text.rstrip(".")
+
+
+def fault_of(found: Import) -> str | None:
+    """Why it may not be, if so."""
+    here, there = part_of(found.module), part_of(found.imported)
+    if here in (there, "") or (found.module, there) in EXCEPTIONS:
+        return None
+    if here in LIBRARY:
+        below = {"errors"} if here == "ops" else set(LIBRARY[: LIBRARY.index(here)])
+        return None if there in below else f"{here} is below or beside it"
+    if here in (*TOOLS, SHARED):
+        used = TOOLS.get(here, set()) | ({SHARED} if here in TOOLS else set())
+        return None if there in {*used, *LIBRARY, ""} else f"{here} may use {sorted(used)} and the library"
+    return None if here == "cli" else f"{here} is in no layer"
+
+
+def all_modules() -> dict[str, Path]:
+    found = {}
+    for name, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join([name, *(part for part in parts if part != "__init__")])] = path
+    return found
+
+
+def all_imports() -> list[Import]:
+    modules = all_modules()
+    return [
+        found
+        for name, path in modules.items()
+        for found in imports_of(name, path.read_text(), frozenset(modules), path.name == "__init__.py")
+    ]
+
+
+def test_every_import_leads_downwards() -> None:
+    found = all_imports()
+    assert len(found) > 500
+    assert [(*each, fault) for each in found if (fault := fault_of(each))] == []
+
+
+def test_tools_do_not_build_on_each_other_in_circles_and_no_rule_is_left_over() -> None:
+    assert set(TopologicalSorter(TOOLS).static_order()) == set(TOOLS)
+    found = {(part_of(module), part_of(imported)) for module, imported in all_imports()}
+    assert {(tool, used) for tool, others in TOOLS.items() for used in others} <= found
+    assert {(module, part_of(imported)) for module, imported in all_imports()} >= EXCEPTIONS
+
+
+def test_every_module_is_in_a_layer() -> None:
+    parts = {part_of(name.removeprefix(ROOT).strip(".")) for name in all_modules()}
+    assert parts == {"", "cli", "workbench", SHARED, *LIBRARY, *TOOLS}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "imported"),
+    [
+        ("patching.plan", "from ..workbench.data import check", "workbench.data.check"),
+        ("patching.plan", "from .. import data", "workbench.data"),
+        ("patching.plan", "def f():\n    from ..cli.info import info", "cli.info"),
+        ("checkpoints.ours", "import exda_primitives.models as m", "models"),
+        ("ops.value", 'import_module("exda_primitives.primitives.base")', "primitives.base"),
+        ("ops.torch.channel", "from ...memory import keep", "memory"),
+        ("primitives.base", 'importlib.import_module(f"exda_primitives.models.{name}")', "models"),
+        ("workbench.data.decode", "from ..restoration import images", "workbench.restoration.images"),
+        ("workbench.data.decode", "from exda_primitives import training", "workbench.training"),
+        ("workbench.restoration.network", "import exda_primitives.cli.names", "cli.names"),
+        ("workbench.shared.results", "from ..bench.record import read", "workbench.bench.record"),
+        ("errors", "from . import __version__", "__version__"),
+    ],
+)
+def test_what_leads_up_or_sideways_is_found(module: str, source: str, imported: str) -> None:
+    (found,) = imports_of(f"{ROOT}.{module}", source, frozenset(all_modules()))
+    assert found == Import(module, imported)
+    assert fault_of(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("cli.train", "from ..workbench import training"),
+        ("workbench.training.data", "from ..data import check"),
+        ("workbench.training.data", "from ...errors import DataError"),
+        ("workbench.data.pictures", "from ..shared.files import files_below"),
+        ("fusion.fuse", "from ..patching.swap import swap"),
+        ("ops.dispatch", "from ..errors import ConfigError"),
+    ],
+)
+def test_what_leads_down_is_no_fault(module: str, source: str) -> None:
+    (found,) = imports_of(f"{ROOT}.{module}", source, frozenset(all_modules()))
+    assert fault_of(found) is None

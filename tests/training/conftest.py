@@ -1,7 +1,0 @@
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def no_plot(monkeypatch):
-    """Drawing takes longer than these runs; tests/cli/test_train.py looks at the picture."""
-    monkeypatch.setattr("exda_primitives.training.run.draw", lambda history, path: None)

@@ -1,0 +1,113 @@
+"""What is timed, and why some of it cannot run."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.workbench.bench.stubs import COMPARISON, CPU
+
+from exda_primitives.errors import ConfigError
+from exda_primitives.workbench.bench import cases
+from exda_primitives.workbench.bench.cases import Case, cases_of, comparisons, padded, parse_size, why_not
+
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("256", (256, 256)), ("3840x2160", (2160, 3840)), ("8x16", (16, 8)), ("16x20", (20, 16))]
+)
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "256x", "x256", "0", "-8", "8.0", "8x8x8", "big"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ConfigError, match=repr(text)):
+        parse_size(text)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 8, 16]))
+def test_what_is_padded_fits_and_is_no_larger_than_need_be(height: int, width: int, multiple: int) -> None:
+    for side, found in zip((height, width), padded((height, width), multiple), strict=True):
+        assert found % multiple == 0
+        assert side <= found < side + multiple
+    assert padded((1079, 1919)) == (1080, 1920)
+
+
+def test_the_original_is_always_there_and_first() -> None:
+    found = [(case.variant, case.mode) for case in cases_of(COMPARISON, ["torch"], ["eager", "captured"])]
+    assert found == [("original", "eager"), ("original", "captured"), ("torch", "eager"), ("torch", "captured")]
+
+
+def test_number_formats_of_one_shape_follow_each_other() -> None:
+    found = comparisons(["a", "b"], ["forward"], ["float32", "bf16"], 2, [(8, 16), (16, 16)])
+    assert [(each.backbone, each.size, each.precision) for each in found[:3]] == [
+        ("a", "16x8", "float32"),
+        ("a", "16x8", "bf16"),
+        ("a", "16x16", "float32"),
+    ]
+    assert len(found) == 8
+    assert found[0].pixels == 2 * 8 * 16
+
+
+def test_the_most_telling_comes_first() -> None:
+    sizes = [(1024, 1024), (256, 256), (1000, 1000), (2160, 3840), (512, 512)]
+    found = [(e.task, e.backbone, e.height) for e in comparisons("rp", ["forward", "training"], ["bf16"], 1, sizes)]
+    small = [1024, 256, 1000, 512]
+    assert found == [
+        *(("forward", "r", height) for height in small),
+        *(("forward", "p", height) for height in small),
+        *(("training", "r", height) for height in small),
+        *(("training", "p", height) for height in small),
+        *(("forward", "r", 2160), ("forward", "p", 2160), ("training", "r", 2160), ("training", "p", 2160)),
+    ]
+
+
+@pytest.mark.parametrize("variant", ["original", "reference", "torch", "fused", "fused-original"])
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("task", ["forward", "training"])
+def test_what_runs_anywhere(variant: str, mode: str, task: str) -> None:
+    assert why_not(Case(replace(COMPARISON, task=task), variant, mode), CPU) is None
+
+
+def test_a_capture_needs_cuda_and_no_gradients() -> None:
+    assert why_not(Case(COMPARISON, "original", "captured"), CPU) == "captured: no CUDA device"
+    assert why_not(Case(COMPARISON, "original", "captured"), CUDA) is None
+    training = replace(COMPARISON, task="training")
+    assert why_not(Case(training, "original", "captured"), CUDA) == "captured: the forward pass alone"
+
+
+@pytest.mark.parametrize("variant", ["triton", "fused", "fused-original"])
+def test_kernels_need_their_hardware(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(COMPARISON, variant, "eager")
+    assert why_not(case, CPU) == ("triton: no CUDA device" if variant == "triton" else None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert why_not(case, CUDA) == f"{variant}: needs a GPU of capability 8.0, this one has 7.5"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert why_not(case, CUDA) is None
+    assert why_not(replace(case, comparison=replace(COMPARISON, task="training")), CUDA) is None
+
+
+def test_what_onnxruntime_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(COMPARISON, "original", "onnxruntime")
+    assert why_not(case, CPU) is None
+    assert why_not(replace(case, variant="torch"), CPU) is None
+    assert why_not(replace(case, variant="fused"), CPU) == "onnxruntime: of fused there is no export"
+    training = replace(case, comparison=replace(COMPARISON, task="training"))
+    assert why_not(training, CPU) == "onnxruntime: the forward pass alone"
+    monkeypatch.setattr(cases, "find_spec", lambda package: None)
+    assert (why_not(case, CPU) or "").startswith("onnxruntime: not installed; run: pip install")
+
+
+def test_number_formats_need_their_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf32, bf16 = (Case(replace(COMPARISON, precision=name), "original", "eager") for name in ("tf32", "bf16"))
+    assert why_not(tf32, CPU) == "tf32: no CUDA device"
+    assert why_not(bf16, CPU) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert why_not(tf32, CUDA) == "tf32: needs a GPU of capability 8.0, this one has 7.5"
+    assert why_not(bf16, CUDA) == "bf16: needs a GPU of capability 8.0, this one has 7.5"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert why_not(tf32, CUDA) is None
+    assert why_not(bf16, CUDA) is None

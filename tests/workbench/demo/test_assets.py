@@ -1,0 +1,22 @@
+"""What the demo ships besides weights."""
+
+from __future__ import annotations
+
+import torch
+
+from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.demo.photograph import photograph
+
+
+def test_photograph() -> None:
+    picture = photograph()
+    assert picture.shape == (1, 3, 512, 512)
+    assert picture.dtype is torch.float32
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert picture.std() > 0.1
+
+
+def test_the_tiny_network_has_the_size_that_its_description_gives() -> None:
+    parameters = sum(parameter.numel() for parameter in tiny_restormer().parameters())
+    assert f"{parameters:,}" in (tiny_restormer.__doc__ or "")

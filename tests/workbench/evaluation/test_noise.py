@@ -1,0 +1,75 @@
+"""Noise, number for number as numpy.random's own generator gives it to the repositories."""
+
+import numpy as np
+import pytest
+import torch
+
+from exda_primitives.errors import ConfigError
+from exda_primitives.workbench.evaluation import PROTOCOLS
+from exda_primitives.workbench.evaluation.noise import Noise, is_noise, sigma_of
+
+SIZES = [(7, 5), (6, 9)]
+
+
+def pictures() -> list[np.ndarray]:
+    random = np.random.default_rng(3)
+    return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)) / 255
+
+
+def truncated(clean: np.ndarray, sigma: int) -> np.ndarray:
+    """PromptIR, AdaIR and MoCE-IR, with the next numbers of numpy.random."""
+    return np.clip(clean + np.random.randn(*clean.shape) * sigma, 0, 255).astype(np.uint8)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", ["promptir", "adair", "moce-ir"])
+def test_seeded_once_and_truncated(name: str) -> None:
+    np.random.seed(0)  # noqa: NPY002
+    expected = [(sigma, image, truncated(image, sigma)) for sigma in (15, 25) for image in pictures()]
+    noise = Noise(PROTOCOLS[name], seed=0)
+    for sigma, clean, noisy in expected:
+        assert torch.equal(noise.add(tensor(clean), sigma), tensor(noisy))
+
+
+def test_seeded_for_each_picture_and_left_as_it_is() -> None:
+    noise = Noise(PROTOCOLS["restormer-noise"], seed=0)
+    for clean in pictures():
+        image = np.float32(clean) / 255.0
+        np.random.seed(seed=0)  # noqa: NPY002
+        image += np.random.normal(0, 50 / 255.0, image.shape)  # noqa: NPY002
+        found = noise.add(tensor(clean), 50)
+        assert found.dtype == torch.float32
+        assert np.array_equal(found.permute(1, 2, 0).numpy(), image)
+        assert found.min() < 0
+        assert found.max() > 1
+
+
+@pytest.mark.parametrize(("name", "moves"), [("promptir", True), ("moce-ir", False), ("restormer-noise", False)])
+def test_pictures_that_are_passed_over(name: str, moves: bool) -> None:
+    first, second = map(tensor, pictures())
+    at_once, after = Noise(PROTOCOLS[name], seed=0), Noise(PROTOCOLS[name], seed=0)
+    after.skip(first.shape)
+    same = torch.equal(at_once.add(second, 25), after.add(second, 25))
+    assert same != moves
+
+
+def test_another_seed() -> None:
+    clean = tensor(pictures()[0])
+    zero, one = (Noise(PROTOCOLS["promptir"], seed).add(clean, 25) for seed in (0, 1))
+    assert not torch.equal(zero, one)
+
+
+def test_a_protocol_without_noise() -> None:
+    with pytest.raises(ConfigError, match="'histoformer' adds no noise"):
+        Noise(PROTOCOLS["histoformer"], seed=0)
+
+
+def test_names() -> None:
+    assert sigma_of("noise15") == 15
+    assert is_noise("noise50")
+    assert not is_noise("noise")
+    with pytest.raises(ConfigError, match="not 'rain'"):
+        sigma_of("rain")

@@ -1,0 +1,281 @@
+"""restore: any size, whole or in tiles, in half precision, and the model as it was."""
+
+import copy
+from importlib import resources
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import exda_primitives as exda
+from exda_primitives.errors import ImageError
+from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.demo.photograph import photograph
+from exda_primitives.workbench.restoration import Restorer, restore
+from exda_primitives.workbench.restoration.network import SEAM_LIMIT
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    network = tiny_restormer()
+    network.load_state_dict(load_file(str(resources.files("exda_primitives.workbench.demo") / "data/host.safetensors")))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def crop() -> Tensor:
+    return photograph()[0, :, 150:310, 150:342]
+
+
+def local(channels: int = 3) -> nn.Module:
+    """A network that looks one pixel far, and no further."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = nn.Conv2d(channels, channels, 3, padding=1)
+    with torch.no_grad():
+        conv.weight.abs_().div_(conv.weight.sum((1, 2, 3), keepdim=True))
+        conv.bias.zero_()  # type: ignore[union-attr]
+    return conv
+
+
+class Shifted(nn.Module):
+    """As little as a network can be: 1x1, adds the mean of what it sees, which differs from tile to tile."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.strength = strength
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.conv.in_channels == x.shape[1]
+        return x + self.strength * x.mean()
+
+
+def test_a_size_that_fits_is_what_the_model_gives(model: nn.Module) -> None:
+    image = torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        expected = model(image).clamp(0, 1)
+    restored = restore(model, image)
+    torch.testing.assert_close(restored.image, expected, rtol=0, atol=1e-6)
+    assert restored.tile is restored.overlap is restored.seam is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (41, 1), (7, 8), (17, 23), (64, 3)])
+@pytest.mark.parametrize("name", ["tiny", "amir"])
+def test_any_size(size: tuple[int, int], name: str, model: nn.Module) -> None:
+    network = model
+    if name == "amir":
+        network = exda.models.AMIR(1, 1, dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+    channels = 1 if name == "amir" else 3
+    restored = restore(network, torch.rand(channels, *size))
+    assert restored.image.shape == (channels, *size)
+    assert bool(((restored.image >= 0) & (restored.image <= 1)).all())
+
+
+@pytest.mark.parametrize("size", [(97, 131), (64, 200), (129, 64), (61, 67)])
+def test_tiles_of_a_local_model_make_the_whole(size: tuple[int, int]) -> None:
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
+    whole, tiled = restore(local(), image), restore(local(), image, tile=64, overlap=16)
+    assert tiled.tile == 64
+    torch.testing.assert_close(tiled.image, whole.image, rtol=0, atol=1e-6)
+
+
+def test_tiles_of_the_demo_model(model: nn.Module, crop: Tensor) -> None:
+    restored = restore(model, crop, tile=128, overlap=64)
+    assert (restored.tile, restored.overlap) == (128, 64)
+    assert restored.seam is not None
+    assert 0 < restored.seam.percentile <= restored.seam.largest
+    assert restored.seam.disagreement > 0
+    whole = restore(model, crop).image
+    # Tiles have statistics of their own: near, not equal.
+    assert 0 < float((restored.image - whole).abs().mean()) < 0.1
+
+
+def test_deterministic(model: nn.Module, crop: Tensor) -> None:
+    first, second = (restore(model, crop, tile=96, overlap=32) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+    assert first.seam == second.seam
+
+
+def test_tile_and_overlap_are_rounded_up_to_the_multiple(model: nn.Module) -> None:
+    restored = restore(model, torch.rand(3, 100, 40), tile=45, overlap=9)
+    assert (restored.tile, restored.overlap) == (48, 16)
+
+
+def test_the_default_overlap_grows_until_the_seam_is_small() -> None:
+    # Brighter to the right: tiles see other means.
+    image = torch.linspace(0, 0.5, 1200).expand(3, 16, 1200)
+    fixed = restore(Shifted(1.2), image, tile=600, overlap=152)
+    assert fixed.seam is not None
+    assert fixed.seam.largest > SEAM_LIMIT
+    grown = restore(Shifted(1.2), image, tile=600)
+    assert grown.overlap == 300 // 8 * 8
+    assert grown.seam is not None
+    assert grown.seam.largest < SEAM_LIMIT
+    enough = restore(Shifted(0.3), image, tile=600)
+    assert enough.overlap == 152
+
+
+def test_the_default_overlap_ends_at_half_a_tile() -> None:
+    restored = restore(Shifted(20.0), torch.rand(3, 16, 200) / 40 + torch.linspace(0, 0.02, 200), tile=48)
+    assert restored.overlap == 24
+    assert restored.seam is not None
+    assert restored.seam.largest > SEAM_LIMIT
+
+
+def test_tiles_are_counted_for_whoever_waits(model: nn.Module) -> None:
+    seen: list[tuple[int, int]] = []
+    Restorer(model, tile=64, overlap=16)(torch.rand(3, 100, 64), lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_memory_decides_on_the_tile(crop: Tensor, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    from exda_primitives.workbench.restoration import network
+
+    need = Restorer(model).need
+    monkeypatch.setattr(network, "room", lambda device, budget: need.of(136, 136, 136) + 10**6)
+    restored = restore(model, crop)
+    assert restored.tile == 128
+    monkeypatch.setattr(network, "room", lambda device, budget: 10**6)
+    with pytest.raises(ImageError, match="not enough memory"):
+        restore(model, crop)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(model: nn.Module, crop: Tensor, dtype: torch.dtype) -> None:
+    full, half = restore(model, crop).image, restore(model, crop, dtype=dtype).image
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    # Seen: mean 0.6/255 with bfloat16, 0.1/255 with float16.
+    assert float((full - half).abs().mean()) < 2 / 255
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_model_in_half_precision(model: nn.Module, crop: Tensor) -> None:
+    half = copy.deepcopy(model).bfloat16()
+    restored = restore(half, crop)
+    assert restored.image.dtype == torch.float32
+    assert float((restored.image - restore(model, crop).image).abs().mean()) < 3 / 255
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_image_comes_back_as_it_was_given(model: nn.Module, dtype: torch.dtype) -> None:
+    restored = restore(model, torch.rand(1, 3, 20, 20).to(dtype))
+    assert restored.image.shape == (1, 3, 20, 20)
+    assert restored.image.dtype == dtype
+
+
+class Overflowing(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1.0 if x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") else 1e30)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weight", "advice"), [(torch.float16, 1.0, "full precision"), (None, float("nan"), "weights damaged")]
+)
+def test_nan_is_an_error(dtype: torch.dtype | None, weight: float, advice: str) -> None:
+    model = Overflowing(3, 3, 1)
+    nn.init.constant_(model.weight, weight)
+    with pytest.raises(ImageError, match=advice):
+        restore(model, torch.rand(3, 20, 20), dtype=dtype)
+
+
+def test_the_model_is_as_it_was(crop: Tensor) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)))
+    model.train()
+    model[1][0].eval()
+    state = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    first, second = restore(model, crop).image, restore(model, crop).image
+    assert torch.equal(first, second)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ImageError):
+        restore(model, crop[:2])
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_the_image_is_as_it_was(model: nn.Module, crop: Tensor) -> None:
+    before = crop.clone()
+    restore(model, crop, tile=96, overlap=32)
+    assert torch.equal(crop, before)
+    # A model that gives its input back.
+    beyond = torch.full((3, 64, 64), 2.0)
+    assert float(restore(nn.Identity(), beyond).image.max()) == 1
+    assert float(beyond.min()) == 2
+
+
+def test_patched(model: nn.Module, crop: Tensor) -> None:
+    patched = copy.deepcopy(model)
+    exda.patch(patched)
+    restored, expected = restore(patched, crop, tile=96, overlap=32), restore(model, crop, tile=96, overlap=32)
+    torch.testing.assert_close(restored.image, expected.image, rtol=0, atol=1e-5)
+
+
+def test_compiled(model: nn.Module) -> None:
+    image = torch.rand(3, 20, 20)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(restore(compiled, image).image, restore(model, image).image, rtol=0, atol=1e-6)
+
+
+def test_grey_through_a_colour_model(model: nn.Module, crop: Tensor) -> None:
+    grey = crop.mean(0, keepdim=True)
+    restored = restore(model, grey).image
+    assert restored.shape == grey.shape
+    expected = restore(model, grey.expand(3, -1, -1)).image.mean(0, keepdim=True)
+    torch.testing.assert_close(restored, expected, rtol=0, atol=1e-6)
+
+
+def test_the_multiple_of_a_known_backbone_and_of_another(model: nn.Module) -> None:
+    assert Restorer(model).multiple == 8
+    assert Restorer(nn.Sequential(model)).multiple == 8
+    assert Restorer(local()).multiple == 8
+    assert Restorer(local(), multiple=24).multiple == 24
+
+
+class Halving(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("build", "image", "message"),
+    [
+        (lambda: local(1), torch.rand(3, 20, 20), "takes grey images, this one has 3 channels"),
+        (local, torch.rand(4, 20, 20), "takes colour images, this one has 4 channels"),
+        (local, torch.rand(2, 3, 20, 20), "once for each image"),
+        (local, torch.rand(20, 20), "expected a float image"),
+        (local, torch.randint(0, 255, (3, 20, 20), dtype=torch.uint8), "torch.uint8"),
+        (local, torch.rand(3, 0, 20), "with pixels"),
+        (lambda: local(6), torch.rand(3, 20, 20), "6 channels, as networks for dual-pixel"),
+        (Halving, torch.rand(3, 20, 20), r"makes \(1, 3, 32, 32\)"),
+        (
+            lambda: nn.Sequential(nn.Identity(), nn.Conv2d(3, 3, 9, dilation=20)),
+            torch.rand(3, 20, 20),
+            "neither colour",
+        ),
+    ],
+    ids=["colour", "alpha", "batch", "2-D", "bytes", "empty", "dual-pixel", "other size", "fails"],
+)
+def test_what_does_not_fit(build: type[nn.Module], image: Tensor, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        restore(build(), image)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 0}, "tile must be"),
+        ({"tile": 64, "overlap": 40}, "at most half a tile"),
+        ({"overlap": 0}, "overlap must be"),
+        ({"dtype": torch.int8}, "dtype must be"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, object], message: str) -> None:
+    with pytest.raises(exda.ConfigError, match=message):
+        restore(local(), torch.rand(3, 20, 20), **options)  # type: ignore[arg-type]

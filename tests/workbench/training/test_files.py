@@ -1,0 +1,212 @@
+"""Configuration files: what they may say, and what happens to what they may not."""
+
+import importlib
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import exda_primitives as exda
+from exda_primitives.models import list_models as networks
+from exda_primitives.workbench.training import ABLATIONS, RECIPES, TrainConfig, prepare, read_config
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "train"
+LEAST = """
+model: {name: restormer}
+data: {source: photographs, degradations: [rain]}
+recipe: {steps: 100}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def from_text(text=LEAST, *changes):
+        (tmp_path / "run.yaml").write_text(text)
+        return read_config(tmp_path / "run.yaml", changes)
+
+    return from_text
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples(path):
+    told = read_config(path)
+    assert told.model.name in networks()
+    assert TrainConfig.decoded(told.as_dict()) == told
+
+
+def test_there_are_examples():
+    assert {path.stem for path in EXAMPLES.iterdir()} >= {"promptir", "budget", "ablation"}
+
+
+def test_promptir_is_its_authors_recipe():
+    told = read_config(EXAMPLES / "promptir.yaml")
+    recipe = told.recipe
+    assert (told.data.patch, recipe.batch, recipe.epochs, recipe.steps) == (128, 8, 120, None)
+    assert (recipe.learning_rate, recipe.warm_up * 120, recipe.cosine_to * 120) == (2e-4, 15, 150)
+    assert (recipe.l1, recipe.fft) == (1, 0)
+
+
+def test_the_files_own_values_win(read):
+    told = read("base: budget" + LEAST)
+    assert (told.recipe.steps, told.recipe.batch) == (100, RECIPES["budget"]["recipe"]["batch"])
+    told = read("base: promptir" + LEAST)
+    assert (told.recipe.steps, told.recipe.epochs) == (100, None)
+
+
+def test_changes_win_over_the_file(read):
+    told = read("base: budget" + LEAST, "recipe.epochs=3", "recipe.learning_rate=1e-3", "primitives.tokens=2")
+    assert (told.recipe.steps, told.recipe.epochs, told.recipe.learning_rate) == (None, 3, 1e-3)
+    assert told.primitives.tokens == 2
+    assert read(LEAST, "base=budget").recipe.batch == 4
+    assert read(LEAST, "data.degradations=[rain, haze]").data.degradations == ("rain", "haze")
+
+
+def test_a_base_is_not_changed_by_a_file_that_uses_it(read):
+    before = {name: {key: dict(held) for key, held in each.items()} for name, each in RECIPES.items()}
+    read("base: promptir" + LEAST, "recipe.batch=1")
+    assert before == RECIPES
+
+
+def test_json_is_yaml(read):
+    told = read(
+        '{"model": {"name": "promptir"}, "data": {"source": "x", "benchmark": "cdd11"}, "recipe": {"epochs": 1}}'
+    )
+    assert told.data.benchmark == "cdd11"
+
+
+@pytest.mark.parametrize("letter", ABLATIONS)
+def test_ablations(read, letter):
+    told = read(LEAST, f"primitives.ablation={letter}", "primitives.include=decoder").primitives
+    assert told.init == "paper"
+    assert told.include == ("decoder",)
+    assert told.adds is (letter != "a")
+
+
+def test_ablations_differ_and_can_be_changed(read):
+    told = [read(LEAST, f"primitives.ablation={letter}").primitives.options for letter in ABLATIONS]
+    assert len(set(told)) == 7
+    assert told[-1] == exda.ExDAConfig(init="paper")
+    changed = read(LEAST, "primitives.ablation=g", "primitives.value=gelu", "primitives.stride=4").primitives.options
+    assert changed == exda.ExDAConfig(value="gelu", stride=4, init="paper")
+
+
+def test_no_primitives(read):
+    assert read().primitives is None
+    assert read(LEAST, "primitives=none").primitives is None
+    assert read(LEAST, "primitives=null").primitives is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("recipe.lr=1e-3", r"recipe\.lr: is not known\. Known are steps, epochs, batch"),
+        ("recipe.learning_rat=1", r"recipe\.learning_rat: is not known\. Did you mean learning_rate\?"),
+        ("trainer.gpus=1", r"trainer: is not known\. Known are model, data, recipe, primitives"),
+        ("recipe.batch=2.5", r"recipe\.batch: found 2\.5 \(float\), expected a whole number"),
+        ("recipe.batch=true", r"recipe\.batch: found True \(bool\), expected a whole number"),
+        ("recipe.batch=0", r"recipe\.batch: found 0, expected a number of at least 1"),
+        ("recipe.learning_rate=fast", r"recipe\.learning_rate: found 'fast' \(str\), expected a number"),
+        ("recipe.learning_rate=.nan", r"recipe\.learning_rate: found nan, expected a number above 0"),
+        ("recipe.learning_rate=-1", r"recipe\.learning_rate: found -1\.0, expected a number above 0"),
+        ("recipe.precision=16", r"recipe\.precision: found 16 \(int\), expected one of '32-true'"),
+        ("recipe.train=[all]", r"recipe\.train: found \['all'\] \(list\), expected one of 'all', 'new'"),
+        ("recipe.ema=1", r"recipe\.ema: found 1\.0, expected a number between 0 and 1"),
+        ("recipe.clip=0", r"recipe\.clip: found 0\.0, expected a number above 0"),
+        ("recipe.warm_up=15", r"recipe\.warm_up: found 15\.0, expected a number from 0 to 1"),
+        ("recipe.cosine_to=0.5", r"recipe\.cosine_to: found 0\.5, expected a number of at least 1"),
+        ("recipe.l1=0", "weights l1 and fft are both 0"),
+        ("recipe.steps=null", "found steps None and epochs None"),
+        ("recipe.validate_every=10", r"recipe\.validate_every: needs pictures, data\.validation"),
+        ("recipe=5", r"recipe: found 5 \(int\), expected names with values"),
+        ("data.patch=4", r"data\.patch: found 4, expected a number of at least 8"),
+        ("data.repeats={rain: lots}", r"data\.repeats\.rain: found 'lots' \(str\), expected a whole number"),
+        ("data.repeats=[rain]", r"data\.repeats: found \['rain'\] \(list\), expected names with values"),
+        ("data.degradations=[]", "expected one of three: degradations of clean pictures, a benchmark, or a source of"),
+        ("data.degradations=[1]", r"data\.degradations\[0\]: found 1 \(int\), expected a text"),
+        ("data.benchmark=cdd11", "expected one of three"),
+        ("data.source={degraded: a, clean: b}", "expected one of three"),
+        ("data.source={degraded: a}", r"data\.source\.clean: is missing"),
+        ("data.source={noisy: a, clean: b}", r"data\.source\.noisy: is not known\. .*Known are degraded, clean"),
+        ("data.source=null", r"data\.source: found None \(NoneType\), expected a text"),
+        ("data.source=[a, b]", r"data\.source: found \['a', 'b'\] \(list\), expected a text"),
+        ("data.benchmark=imagenet", r"data\.benchmark: found 'imagenet' \(str\), expected one of 'promptir-3'"),
+        ("model.arguments=48", r"model\.arguments: found 48 \(int\), expected names with values"),
+        ("model.name=auto", r"model\.name: 'auto' needs model\.checkpoint"),
+        ("primitives.value=swish", r"primitives: ExDAConfig\(value='swish'\)"),
+        ("primitives.stride=0", r"primitives: ExDAConfig\(stride=0\)"),
+        ("primitives.ablation=z", r"primitives\.ablation: found 'z', expected one of a, b"),
+        ("base=fast", r"base: found 'fast', expected one of promptir, budget"),
+        ("base=[1]", r"base: found \[1\]"),
+        ("recipe.steps", r"'recipe\.steps': expected section\.key=value"),
+        ("recipe..steps=1", r"expected section\.key=value"),
+        ("recipe.clip={", r"is no YAML \(while parsing a flow .*\)\.$"),
+        ("primitives.include=[*.0.attn]", r"is no YAML .* A pattern that begins with \* goes in quotes\."),
+    ],
+)
+def test_errors_name_the_key(read, change, message):
+    with pytest.raises(exda.ConfigError, match=message):
+        read(LEAST, change)
+
+
+def test_a_pattern_may_begin_with_a_star(read):
+    assert read(LEAST, "primitives.include=*.0.attn").primitives.include == ("*.0.attn",)
+    assert read(LEAST, "primitives.include=['*.0.attn', latent]").primitives.include == ("*.0.attn", "latent")
+
+
+def test_two_folders(read):
+    folders = {"degraded": "rainy", "clean": "dry"}
+    told = read(LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation={degraded: x, clean: y}")
+    assert (told.data.source.degraded, told.data.source.clean, told.data.validation.clean) == ("rainy", "dry", "y")
+    assert TrainConfig.decoded(told.as_dict()) == told
+    with pytest.raises(exda.ConfigError, match=r"data\.validation: found 'some', expected two folders"):
+        read(LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation=some")
+
+
+def test_both_lengths_in_a_file(read):
+    with pytest.raises(exda.ConfigError, match="found steps 100 and epochs 3, expected one of the two"):
+        read(LEAST.replace("steps: 100", "steps: 100, epochs: 3"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found NoneType, expected sections"),
+        ("- a\n- b", "found list, expected sections"),
+        ("a: [", "is no YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "is no YAML"),
+        ("model: {name: restormer}\nrecipe: {steps: 1}", "data: is missing"),
+        ("model: {}\nrecipe: {steps: 1}\ndata: {source: x, degradations: rain}", r"model\.name: is missing"),
+        ("1: 2", "1: is not known"),
+    ],
+)
+def test_files_that_are_none(read, text, message):
+    with pytest.raises(exda.ConfigError, match=message):
+        read(text)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(exda.ConfigError, match=r"none\.yaml: cannot be read"):
+        read_config(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(exda.ConfigError, match=r"bytes\.yaml: cannot be read"):
+        read_config(tmp_path / "bytes.yaml")
+
+
+@pytest.mark.parametrize("package", ["yaml", "lightning.fabric", "matplotlib.figure"])
+def test_a_missing_package_says_what_to_install(monkeypatch, package, tmp_path):
+    # Imports Matplotlib where it is there.
+    importlib.import_module("lightning.fabric")
+    told = read_config(EXAMPLES / "budget.yaml")
+    monkeypatch.setitem(sys.modules, package, None)
+    use = partial(read_config, EXAMPLES / "budget.yaml") if package == "yaml" else partial(prepare, told, tmp_path)
+    with pytest.raises(exda.ExDAError, match=rf'{package} cannot be imported .*pip install "lightning>=2\.4"'):
+        use()
+
+
+def test_importing_it_takes_no_extra():
+    loaded = "{'lightning', 'yaml', 'matplotlib', 'torchmetrics'} & {name.split('.')[0] for name in sys.modules}"
+    script = f"import sys, exda_primitives.workbench.training, exda_primitives.cli; print({loaded})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,43 @@
+"""Losses and learning rates."""
+
+import math
+
+import pytest
+import torch
+
+from exda_primitives.workbench.training import RecipeConfig
+from exda_primitives.workbench.training.objective import learning_rate, loss_of
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+def test_losses(size):
+    ours, theirs = torch.rand(2, 2, 3, *size, dtype=torch.float64)
+    assert loss_of(ours, theirs, RecipeConfig(steps=1)) == (ours - theirs).abs().mean()
+    spectrum = torch.fft.rfft2(ours - theirs)
+    expected = 2 * (ours - theirs).abs().mean() + 0.1 * (spectrum.real.abs() + spectrum.imag.abs()).mean() / 2
+    torch.testing.assert_close(loss_of(ours, theirs, RecipeConfig(steps=1, l1=2, fft=0.1)), expected)
+
+
+def test_losses_of_half_precision_are_summed_in_float32():
+    clean = torch.full((1, 3, 64, 64), 0.5)
+    restored = (clean + 0.25).bfloat16()
+    loss = loss_of(restored, clean, RecipeConfig(steps=1))
+    assert loss.dtype == torch.float32
+    assert loss == 0.25
+
+
+def test_learning_rates_of_promptir():
+    """Warm-up over 15 of 120 epochs, a cosine that would end at 150."""
+    recipe = RecipeConfig(steps=1200, learning_rate=2e-4, warm_up=0.125, cosine_to=1.25)
+    rates = [learning_rate(step, 1200, recipe) for step in range(1200)]
+    assert rates[0] == pytest.approx(2e-4 / 150)
+    assert max(rates) == rates[149] == rates[150] == 2e-4
+    assert rates[825] == pytest.approx(1e-4)
+    assert rates == sorted(rates[:150]) + sorted(rates[150:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-4 * (1 + math.cos(math.pi * (1199 - 150) / 1350)))
+
+
+def test_constant_learning_rate_and_a_single_step():
+    recipe = RecipeConfig(steps=3, learning_rate=0.5, cosine_to=None)
+    assert [learning_rate(step, 3, recipe) for step in range(3)] == [0.5] * 3
+    assert learning_rate(0, 1, RecipeConfig(steps=1, learning_rate=0.5, warm_up=1.0)) == 0.5

@@ -1,0 +1,140 @@
+"""What is found out before the first step."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tests.workbench.data.pictures import write_picture
+from tests.workbench.training.runs import TINY, config, run
+
+import exda_primitives as exda
+from exda_primitives.errors import DataError
+from exda_primitives.workbench.training import prepare
+
+GREY = {"name": "restormer", "arguments": TINY | {"inp_channels": 1, "out_channels": 1}}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three pairs of pictures of 20 x 27 pixels."""
+    for seed in range(6):
+        part, name = ("degraded", "clean")[seed % 2], seed // 2
+        write_picture(tmp_path / "pairs" / part / f"{name}.png", 20, 27, seed=seed)
+    return tmp_path / "pairs"
+
+
+def of_pairs(tmp_path, folders, **changes):
+    source = {"degraded": str(folders / "degraded"), "clean": str(folders / "clean")}
+    return config(tmp_path, data={"source": source, "degradations": [], "validation": source}, **changes)
+
+
+def planned(told, tmp_path):
+    return prepare(told, tmp_path / "out", accelerator="cpu")
+
+
+def said(plan, capsys):
+    plan.print(Console(width=300))
+    return capsys.readouterr().out
+
+
+def test_pairs_of_ones_own(tmp_path, folders, capsys):
+    told = of_pairs(tmp_path, folders)
+    lines = said(planned(told, tmp_path), capsys)
+    for line in (
+        "3 pairs an epoch, patches of 16: of two folders",
+        "6, all readable; sides of 20 to 27 pixels",
+        "3 pairs",
+    ):
+        assert line in lines
+    degraded, clean, name, degradation, _ = planned(told, tmp_path).data.validation[1]
+    assert (name, degradation) == ("1", "pairs")
+    for picture, part in ((degraded, "degraded"), (clean, "clean")):
+        assert np.array_equal(picture.permute(1, 2, 0) * 255, np.array(Image.open(folders / part / "1.png")))
+    result = run(told, tmp_path / "out")
+    assert result["runs"][0]["history"][-1]["psnr"] > 0
+
+
+def test_pairs_for_a_grey_network(tmp_path, folders, capsys):
+    told = of_pairs(tmp_path, folders, model=GREY)
+    assert "colour ones, read as grey: 6" in said(planned(told, tmp_path), capsys)
+    assert run(told, tmp_path / "out")["runs"][0]["steps"] == 5
+
+
+def test_what_is_read_as_something_else_is_said(tmp_path, folders, capsys):
+    write_picture(folders / "clean" / "1.png", 20, 27, mode="L")
+    assert "grey ones, read as colour: 1" in said(planned(of_pairs(tmp_path, folders), tmp_path), capsys)
+    import pyvips
+
+    deep = pyvips.Image.black(27, 20, bands=3).cast("ushort").copy(interpretation="rgb16")
+    deep.pngsave(str(folders / "degraded" / "2.png"))
+    assert "with 16 bits a channel, of which the upper 8 are read: 1" in said(
+        planned(of_pairs(tmp_path, folders), tmp_path), capsys
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda root: (root / "clean" / "1.png").unlink(), DataError, r"clean/1\.\*: missing, the clean picture of"),
+        (lambda root: (root / "degraded" / "1.png").unlink(), DataError, r"clean/1\.png: no degraded picture of it"),
+        (lambda root: write_picture(root / "clean" / "1.png", 20, 28), exda.ImageError, "20 x 27 and 20 x 28 pixels"),
+        (lambda root: (root / "clean" / "1.png").write_text(""), exda.ImageError, r"clean/1\.png is no picture"),
+        (lambda root: (root / "clean").rename(root / "dirty"), DataError, "clean: missing or no folder"),
+    ],
+)
+def test_pairs_that_are_none(tmp_path, folders, change, error, message):
+    told = of_pairs(tmp_path, folders)
+    change(folders)
+    with pytest.raises(error, match=message):
+        planned(told, tmp_path)
+
+
+def test_one_folder_given_twice(tmp_path, folders):
+    (tmp_path / "pairs" / "degraded" / "1.png").unlink()
+    (tmp_path / "link").symlink_to(folders / "clean")
+    source = {"degraded": str(tmp_path / "link"), "clean": str(folders / "clean")}
+    told = config(tmp_path, data={"source": source, "degradations": []})
+    with pytest.raises(exda.ConfigError, match=r"data\.source: .*clean is given as both, degraded and clean"):
+        planned(told, tmp_path)
+
+
+def test_validation_pictures_are_looked_at_as_well(tmp_path, folders):
+    (folders / "clean" / "1.png").write_text("")
+    with pytest.raises(exda.ImageError, match=r"1 of 3 pictures .*\n.*1\.png is no picture"):
+        planned(config(tmp_path, data={"validation": str(folders / "clean")}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        # 7 channels and two heads in the second level.
+        ({"dim": 7}, r"model: restormer with \{'dim': 7, .*\} and a patch of 16 pixels cannot compute \(.*\)\.$"),
+        ({"out_channels": 4}, r"model: restormer .* cannot compute"),
+        ({"inp_channels": 1}, r"gives a shape of \(1, 3, 16, 16\), expected that of the patch, \(1, 1, 16, 16\)"),
+    ],
+)
+def test_arguments_that_make_a_network_impossible(tmp_path, arguments, message):
+    told = config(tmp_path, model={"name": "restormer", "arguments": TINY | arguments}, primitives=None)
+    with pytest.raises(exda.ConfigError, match=message) as caught:
+        planned(told, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_with_other_channels_than_the_network(tmp_path, monkeypatch):
+    from exda_primitives.workbench.data.benchmarks.files import FilePair, PairedFiles
+
+    path = write_picture(tmp_path / "a.png", 20, 27)
+    files = PairedFiles("some", (FilePair(path, path, "rain"),))
+    monkeypatch.setitem(exda.training.data.BENCHMARKS, "cdd11", lambda source, split, whole: files)
+    told = config(tmp_path, model=GREY, data={"benchmark": "cdd11", "degradations": []})
+    with pytest.raises(
+        exda.ConfigError, match=r"data\.source: its pictures are read with 3 channels, restormer takes 1"
+    ):
+        planned(told, tmp_path)
+
+
+def test_the_network_is_as_it_was(tmp_path):
+    network = planned(config(tmp_path), tmp_path).network
+    assert all(module.training for module in network.net.modules())
+    assert all(parameter.grad is None for parameter in network.net.parameters())
