@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..precision import norms, widen, without_autocast
+from .products import product
 from .recording import makes_graph, recomputes
 
 # Pixels whose products are summed up in one go.
@@ -68,19 +69,27 @@ class _Gram(torch.autograd.Function):
         d_qk, d_q_norms, d_k_norms, *of_tokens = grads
         q, k, dg = widen(rows[0]), widen(rows[1]), None
         with without_autocast(q):
-            dq = d_qk @ k + _through_norms(q, q_norms, d_q_norms)
-            dk = d_qk.transpose(-2, -1) @ q + _through_norms(k, k_norms, d_k_norms)
+            dq, dk = _times(d_qk, k), _times(d_qk.transpose(-2, -1), q)
+            _add_through_norms(dq, q, q_norms, d_q_norms)
+            _add_through_norms(dk, k, k_norms, d_k_norms)
             if of_tokens:
                 d_qg, d_gk, d_gg, d_g_norms = of_tokens
                 g = widen(rows[2])
-                dq = dq + d_qg @ g
-                dk = dk + d_gk.transpose(-2, -1) @ g
+                dq += d_qg @ g
+                dk += d_gk.transpose(-2, -1) @ g
                 dg = d_qg.transpose(-2, -1) @ q + d_gk @ k + (d_gg + d_gg.transpose(-2, -1)) @ g
-                dg = dg + _through_norms(g, g_norms, d_g_norms)
+                _add_through_norms(dg, g, g_norms, d_g_norms)
         return tuple(None if dx is None else dx.to(x.dtype) for dx, x in zip((dq, dk, dg), rows, strict=True))
 
 
-def _through_norms(rows: Tensor, lengths: Tensor, grad: Tensor) -> Tensor:
+def _times(matrices: Tensor, rows: Tensor) -> Tensor:
+    """(B, h, O, M) and (B, h, M, N) -> (B, h, O, N)."""
+    as_map = rows.flatten(0, 1).unsqueeze(2)
+    return product(matrices.flatten(0, 1), as_map).squeeze(2).unflatten(0, rows.shape[:2])
+
+
+def _add_through_norms(total: Tensor, rows: Tensor, lengths: Tensor, grad: Tensor) -> None:
+    """The rows' gradient through their norms, in place."""
     zero = lengths == 0
     # Divided by 0 first, it would be NaN in the second derivative.
-    return torch.where(zero, 0, grad / torch.where(zero, 1, lengths)) * rows
+    total.addcmul_(torch.where(zero, 0, grad / torch.where(zero, 1, lengths)), rows)
