@@ -98,7 +98,7 @@ def _pays(v: Tensor, value: ValueTerms | None, mixing: Mixing) -> bool:
 
 def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
     """``E [V; G]``, (B, C, H, W)."""
-    images, heads = mixing.local.shape[:2]
+    heads = mixing.local.shape[1]
 
     def of_heads(matrices: Tensor, x: Tensor) -> Tensor:
         x = x.to(v.dtype)
@@ -107,7 +107,7 @@ def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
     out = of_heads(mixing.local, v)
     if g is not None and mixing.token is not None:
         out = out + of_heads(mixing.token, g)
-    return out.unflatten(0, (images, heads)).flatten(1, 2)
+    return out.unflatten(0, (-1, heads)).flatten(1, 2)
 
 
 def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:
