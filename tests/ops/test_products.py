@@ -22,8 +22,7 @@ def made(size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Ten
 def outputs(matrices: Tensor, x: Tensor, shift: Tensor) -> list[Tensor]:
     """Of a product, then one added to it; then all gradients."""
     out = product(matrices, x, shift)
-    total = out.clone()
-    add_product(total, matrices.square(), x)
+    total = add_product(out.clone(), matrices.square(), x)
     gradients = torch.autograd.grad((total * torch.linspace(0, 1, out.shape[-1])).sum(), (matrices, x, shift))
     return [out.detach(), total.detach(), *gradients]
 

@@ -32,12 +32,12 @@ def product(matrices: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
     return out.unflatten(2, x.shape[2:])
 
 
-def add_product(out: Tensor, matrices: Tensor, x: Tensor) -> None:
-    """:func:`product`, added to ``out`` (B, O, H, W) in place."""
+def add_product(out: Tensor, matrices: Tensor, x: Tensor) -> Tensor:
+    """``out`` (B, O, H, W) plus :func:`product`, in the memory of ``out``."""
     if as_convolution(matrices, x):
-        out.add_(product(matrices, x))
-    else:
-        out.flatten(2).baddbmm_(matrices, x.flatten(2))
+        return out.add_(product(matrices, x))
+    # What is returned, and not ``out``: in a graph that is traced, an operation in place on a view changes the view.
+    return out.flatten(2).baddbmm_(matrices, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def as_convolution(matrices: Tensor, x: Tensor) -> bool:

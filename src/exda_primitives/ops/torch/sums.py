@@ -70,7 +70,7 @@ def _sum(activations: tuple[Activation, ...], shift: Tensor | None, *factors: Te
             out = product(matrix, t, shift)
         else:
             # A product keeps its inputs, never its output, for the backward pass: adding in place is safe.
-            add_product(out, matrix, t)
+            out = add_product(out, matrix, t)
     assert out is not None
     return out
 
