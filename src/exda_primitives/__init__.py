@@ -1,10 +1,11 @@
 """Attention primitives for image restoration that anyone can put into a model they already have.
 
->>> import exda_primitives as exda
->>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
->>> report = exda.patch(model)
->>> exda.is_patched(model)
-True
+Example:
+    >>> import exda_primitives as exda
+    >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+    >>> report = exda.patch(model)
+    >>> exda.is_patched(model)
+    True
 """
 
 from importlib import import_module
