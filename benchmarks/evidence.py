@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from claims import awareness, overhead, quality, values
 from claims.claim import Claim
-from claims.page import PLOTS, page, plot_of
+from claims.groups import overview
+from claims.page import OVERVIEW, PLOTS, page, plot_of
 from claims.plot import svg
 from rich.console import Console
 
@@ -35,6 +36,8 @@ def rendered(results: Path) -> dict[str, str]:
     """
     found = [(claim, claim.measure(results)) for claim in CLAIMS]
     plots = {plot_of(claim): svg(claim, finding) for claim, finding in found if finding}
+    if plots:
+        plots[OVERVIEW] = overview(found)
     return {"evidence.md": page(found, COMMAND), **plots}
 
 

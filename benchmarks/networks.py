@@ -1,4 +1,6 @@
-"""Whole networks at the sizes that their authors published, with random weights, each to be measured by its name::
+"""Whole networks at the sizes that their authors published, with random weights, each to be measured by its name.
+
+::
 
     exda bench mine benchmarks/networks.py:restormer --size 256 --out benchmarks/results/cpu_networks/restormer
 

@@ -61,7 +61,7 @@ def test_what_is_said_of_evidence_is_what_the_evidence_says() -> None:
     low, high = (f"{float(each):.1f}" for each in re.findall(r"\+(\d\.\d+) \(", digits))
     assert f"degraded digits {low} to {high} dB better" in README.replace("\n", " ")
     equal = next(row for row in rows if row.startswith("| The primitives restore better in equal"))
-    assert "of 8 conditions: 5 not at this budget, 3 refuted" in equal
+    assert "of 8 conditions: 5 inconclusive, 3 refuted" in equal
     assert "behind in three conditions of eight" in README.replace("\n", " ")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from benchmarks.claims import awareness, files, overhead, quality, values
 from benchmarks.claims.claim import DECIBEL, MORE, Finding, Row, times
+from benchmarks.claims.groups import GROUPS, overview, sentence
 from benchmarks.claims.page import page
 from benchmarks.claims.plot import svg
 from benchmarks.claims.verdicts import (
@@ -24,6 +25,7 @@ from benchmarks.claims.verdicts import (
     log_ratios,
     only_before,
     pairs_for,
+    seen,
     size,
     together,
     visible,
@@ -37,7 +39,7 @@ from exda_primitives.workbench.bench.record import Origin, Record, append
 from exda_primitives.workbench.shared import results
 
 ROOT = Path(__file__).parents[1]
-REPRODUCED, SMALL, REFUTED, NOT_MEASURED = Verdict
+REPRODUCED, INCONCLUSIVE, REFUTED, NOT_MEASURED = Verdict
 FUNCTION, DIGITS, POSITION, POSITION_DIGITS, FORM_ERRORS, FORM_DIGITS = values.CLAIMS
 BOTH, _, VALUE, TOKENS, IN_TIME, DEMO = quality.CLAIMS
 MACHINE = {"cpu": "a CPU", "cores": 1, "threads": 1, "python": "3", "torch": "2", "commit": "abc"}
@@ -120,7 +122,41 @@ def test_the_page_says_verdict_rule_seeds_machine_and_command(evidence, tmp_path
     assert "Command: `exda diagnose digits`" in section
     assert "Budget: digits: 9 networks of 5 parameters, each 7 steps of 8, 3 seeds." in section
     summary = next(line for line in page.splitlines() if line.startswith("| Non-linear values restore"))
-    assert summary.endswith("| **reproduced** | **reproduced** |")
+    assert summary.split(" | ")[1] == "**reproduced**"
+    assert summary.endswith("| **reproduced** |")
+    assert "“non-linear values are better” (+6.00 dB)" in page.partition("## In short")[2].partition("\n## ")[0]
+
+
+def test_every_claim_is_said_in_one_group(evidence):
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(claim.name for claim in evidence.CLAIMS)
+
+
+def test_a_sentence_says_what_each_claim_came_to():
+    refuted, unclear = Row("a", (), g(-2, -1, 3), REFUTED), Row("b", (), g(-1, 1, 3), INCONCLUSIVE)
+    claims = [
+        (DIGITS, None),
+        (POSITION_DIGITS, Finding((), (unclear,), "", ())),
+        (FORM_DIGITS, Finding((), (refuted, unclear), "", ())),
+    ]
+    visible = DECIBEL.number(seen(unclear.gain))
+    assert sentence("Toy networks that restore digits", claims) == (
+        "Toy networks that restore digits: "
+        "**inconclusive**: “only a non-linearity before the aggregation helps” (+0.00 dB; an effect of "
+        f"{visible} dB would have been seen); "
+        "**refuted**: “V + g(V) is the best form” (-1.50 to +0.00 dB; refuted in 1 of 2 conditions); "
+        "**not measured**: “non-linear values are better”."
+    )
+
+
+def test_the_overview_has_a_line_for_each_measured_claim():
+    rows = (Row("a", (), g(1, 2), REPRODUCED), Row("b", (), gain([3.0]), INCONCLUSIVE))
+    drawn = ET.fromstring(overview([(DIGITS, Finding((), rows[1:], "", ())), (FORM_DIGITS, None), (BOTH, None)]))
+    assert len(drawn.findall("{*}circle")) == 1
+    drawn = ET.fromstring(overview([(DIGITS, Finding((), rows, "", ())), (BOTH, Finding((), rows[:1], "", ()))]))
+    # Of few repeats beside many, none counts.
+    assert len(drawn.findall("{*}circle")) == 2
+    assert len(drawn.findall("{*}g")) == 2
 
 
 # The rules
@@ -140,17 +176,17 @@ def g(low, high, repeats=3):
         (g(1, 2), [g(0.5, 2), g(-2, -1)], REFUTED),
         (g(1, 2), [g(-0.1, 0.1)], REFUTED),
         # One of which it is not known, and one that is better than nothing for sure.
-        (g(1, 2), [g(-1, 1)], SMALL),
-        (g(-1, 2), [g(0.5, 1)], SMALL),
-        (g(0, 2), [g(0.5, 1)], SMALL),
-        (g(-1, 2), [g(-2, -1)], SMALL),
-        (g(1, 2), [], SMALL),
+        (g(1, 2), [g(-1, 1)], INCONCLUSIVE),
+        (g(-1, 2), [g(0.5, 1)], INCONCLUSIVE),
+        (g(0, 2), [g(0.5, 1)], INCONCLUSIVE),
+        (g(-1, 2), [g(-2, -1)], INCONCLUSIVE),
+        (g(1, 2), [], INCONCLUSIVE),
         # What is worse than the host needs no control to be so.
         (g(-2, -1), [], REFUTED),
         (g(-2, -1), [g(-2, -1, 2)], REFUTED),
-        (g(1, 2, 2), [g(0.5, 2)], SMALL),
-        (g(-2, -1, 1), [g(-2, -1)], SMALL),
-        (g(1, 2), [g(0.5, 2, 2)], SMALL),
+        (g(1, 2, 2), [g(0.5, 2)], INCONCLUSIVE),
+        (g(-2, -1, 1), [g(-2, -1)], INCONCLUSIVE),
+        (g(1, 2), [g(0.5, 2, 2)], INCONCLUSIVE),
     ],
 )
 def test_effect(over_host, over_controls, verdict):
@@ -162,8 +198,8 @@ def test_effect(over_host, over_controls, verdict):
     [
         (REPRODUCED, 1.9, REPRODUCED),
         (REPRODUCED, 0.5, REPRODUCED),
-        (REPRODUCED, 2.1, SMALL),
-        (SMALL, 0.5, SMALL),
+        (REPRODUCED, 2.1, INCONCLUSIVE),
+        (INCONCLUSIVE, 0.5, INCONCLUSIVE),
         (REFUTED, 0.5, REFUTED),
     ],
 )
@@ -179,10 +215,10 @@ def test_size(of_effect, figure, verdict):
         (g(-1, 1), g(1, 2), REFUTED),
         # Better for sure, but hardly.
         (g(1, 2), g(0.05, 0.1), REPRODUCED),
-        (g(1, 2), g(-0.5, 0.5), SMALL),
-        (g(-1, 1), g(-0.1, 0.1), SMALL),
-        (g(1, 2), g(1, 2, 2), SMALL),
-        (g(1, 2, 2), g(-0.1, 0.1), SMALL),
+        (g(1, 2), g(-0.5, 0.5), INCONCLUSIVE),
+        (g(-1, 1), g(-0.1, 0.1), INCONCLUSIVE),
+        (g(1, 2), g(1, 2, 2), INCONCLUSIVE),
+        (g(1, 2, 2), g(-0.1, 0.1), INCONCLUSIVE),
     ],
 )
 def test_only_before(before, after, verdict):
@@ -191,8 +227,8 @@ def test_only_before(before, after, verdict):
 
 def test_only_before_needs_a_gain_over_the_control_as_well():
     none = g(-0.01, 0.01)
-    assert only_before(g(1, 2), {"widened": g(1, 2)}, g(1, 2), {"widened": none}) is SMALL
-    assert only_before(g(1, 2), {"widened": none}, none, {"widened": none}) is SMALL
+    assert only_before(g(1, 2), {"widened": g(1, 2)}, g(1, 2), {"widened": none}) is INCONCLUSIVE
+    assert only_before(g(1, 2), {"widened": none}, none, {"widened": none}) is INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -200,9 +236,9 @@ def test_only_before_needs_a_gain_over_the_control_as_well():
     [
         ([g(1, 2), g(0.1, 0.2)], REPRODUCED),
         ([g(1, 2), g(-0.2, -0.1)], REFUTED),
-        ([g(1, 2), g(-0.2, 0.1)], SMALL),
-        ([g(1, 2), g(-0.2, -0.1, 2)], SMALL),
-        ([], SMALL),
+        ([g(1, 2), g(-0.2, 0.1)], INCONCLUSIVE),
+        ([g(1, 2), g(-0.2, -0.1, 2)], INCONCLUSIVE),
+        ([], INCONCLUSIVE),
     ],
 )
 def test_best(over_others, verdict):
@@ -215,8 +251,8 @@ def test_best(over_others, verdict):
         (g(0.01, 0.04), REPRODUCED),
         (g(-0.1, -0.05), REPRODUCED),
         (g(0.06, 0.1), REFUTED),
-        (g(0.04, 0.06), SMALL),
-        (g(0.06, 0.1, 2), SMALL),
+        (g(0.04, 0.06), INCONCLUSIVE),
+        (g(0.06, 0.1, 2), INCONCLUSIVE),
     ],
 )
 def test_cost(more, verdict):
@@ -228,8 +264,8 @@ def test_cost(more, verdict):
     [
         ([], NOT_MEASURED),
         ([REPRODUCED, REPRODUCED], REPRODUCED),
-        ([REPRODUCED, SMALL], SMALL),
-        ([REPRODUCED, SMALL, REFUTED], REFUTED),
+        ([REPRODUCED, INCONCLUSIVE], INCONCLUSIVE),
+        ([REPRODUCED, INCONCLUSIVE, REFUTED], REFUTED),
     ],
 )
 def test_together(verdicts, verdict):
@@ -237,11 +273,11 @@ def test_together(verdicts, verdict):
 
 
 def test_conditions_of_few_repeats_count_only_where_there_are_no_others():
-    few, many = Row("a", (), g(1, 2, 1), SMALL, SMALL), Row("b", (), g(1, 2), REPRODUCED, REPRODUCED)
+    few, many = Row("a", (), g(1, 2, 1), INCONCLUSIVE, INCONCLUSIVE), Row("b", (), g(1, 2), REPRODUCED, REPRODUCED)
     both = Finding((), (few, many), "", ())
     assert (both.effect, both.size) == (REPRODUCED, REPRODUCED)
     alone = replace(both, rows=(few,))
-    assert (alone.effect, alone.size) == (SMALL, SMALL)
+    assert (alone.effect, alone.size) == (INCONCLUSIVE, INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
@@ -249,14 +285,14 @@ def test_conditions_of_few_repeats_count_only_where_there_are_no_others():
     [
         ([REPRODUCED], "**reproduced**"),
         ([REPRODUCED] * 2, "**reproduced** (all 2 conditions)"),
-        ([REFUTED, SMALL, REFUTED], "**refuted** (of 3 conditions: 2 refuted, 1 not at this budget)"),
+        ([REFUTED, INCONCLUSIVE, REFUTED], "**refuted** (of 3 conditions: 2 refuted, 1 inconclusive)"),
     ],
 )
 def test_the_summary_counts_conditions(effects, cell):
     rows = tuple(Row("a", (), g(1, 2), each, None) for each in effects)
     text = page([(DIGITS, Finding((), rows, "a budget", ()))], "a command")
     row = next(line for line in text.splitlines() if line.startswith(f"| {DIGITS.title} |"))
-    assert row.split(" | ")[4] == cell
+    assert row.split(" | ")[1] == cell
 
 
 # Intervals
@@ -273,7 +309,7 @@ def test_a_single_pair_decides_nothing():
     found = gain([5.0])
     assert (found.low, found.high) == (-math.inf, math.inf)
     assert DECIBEL.interval(found) == "+5.00 (no interval)"
-    assert effect(found, {"widened": found}) is SMALL
+    assert effect(found, {"widened": found}) is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 12])
@@ -290,6 +326,12 @@ def test_what_so_many_pairs_see_is_seen_four_times_in_five(n):
 
 def test_a_single_pair_sees_nothing():
     assert visible([0.5]) == math.inf
+
+
+def test_what_a_gain_would_have_seen_is_what_its_pairs_would_have():
+    differences = [0.1, -0.1, 0.2, 0.0, -0.2]
+    assert seen(gain(differences)) == pytest.approx(visible(differences))
+    assert seen(gain(differences, repeats=1)) == math.inf
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9))
@@ -356,10 +398,10 @@ LINEAR, NONLINEAR = [1.0, 1.1, 0.9], [0.5, 0.56, 0.44]
     ("residual", "widened", "verdict", "at_size"),
     [
         (NONLINEAR, LINEAR, REPRODUCED, REPRODUCED),
-        ([0.9, 0.99, 0.81], LINEAR, REPRODUCED, SMALL),
+        ([0.9, 0.99, 0.81], LINEAR, REPRODUCED, INCONCLUSIVE),
         ([2.0, 2.3, 1.8], LINEAR, REFUTED, REFUTED),
         (NONLINEAR, NONLINEAR, REFUTED, REFUTED),
-        ([0.5, 2.0, 1.0], LINEAR, SMALL, SMALL),
+        ([0.5, 2.0, 1.0], LINEAR, INCONCLUSIVE, INCONCLUSIVE),
     ],
 )
 def test_function(tmp_path, residual, widened, verdict, at_size):
@@ -380,7 +422,7 @@ def test_only_seeds_that_both_have_are_compared(tmp_path):
     write_digits(tmp_path, linear=[20, 20.1, 20.2], residual=[22, 22.1], widened=[20, 20.1, 20.2])
     (row,) = DIGITS.measure(tmp_path).rows
     assert row.gain.repeats == 2
-    assert row.effect is SMALL
+    assert row.effect is INCONCLUSIVE
 
 
 def test_an_unfinished_file_says_which_seeds_it_has(tmp_path):
@@ -399,7 +441,9 @@ def test_files_in_folders_are_further_conditions(tmp_path):
     assert len(found.rows) == 2
 
 
-@pytest.mark.parametrize(("after", "verdict"), [(LINEAR, REPRODUCED), (NONLINEAR, REFUTED), ([0.9, 1.4, 0.6], SMALL)])
+@pytest.mark.parametrize(
+    ("after", "verdict"), [(LINEAR, REPRODUCED), (NONLINEAR, REFUTED), ([0.9, 1.4, 0.6], INCONCLUSIVE)]
+)
 def test_position(tmp_path, after, verdict):
     variants = {"linear": LINEAR, "widened": LINEAR, "residual": NONLINEAR, "after": after}
     write_errors(tmp_path, "position", {"a mixture": variants})
@@ -407,7 +451,7 @@ def test_position(tmp_path, after, verdict):
 
 
 @pytest.mark.parametrize(
-    ("after", "verdict"), [([20, 20.1, 20.2], REPRODUCED), ([22, 22.1, 22.1], REFUTED), ([20, 23, 20.2], SMALL)]
+    ("after", "verdict"), [([20, 20.1, 20.2], REPRODUCED), ([22, 22.1, 22.1], REFUTED), ([20, 23, 20.2], INCONCLUSIVE)]
 )
 def test_the_position_of_the_non_linearity_in_digits(tmp_path, after, verdict):
     host, before = [20, 20.1, 20.2], [22, 22.1, 22.2]
@@ -478,14 +522,14 @@ def test_one_network_of_each_kind_decides_nothing(tmp_path):
     write_inspection(tmp_path, "ours", {"tokens": 1}, [0.9, 0.92, 0.93])
     write_inspection(tmp_path, "value", {"tokens": 0}, [0.9, 0.92, 0.93])
     nmi, ari = (claim.measure(tmp_path) for claim in awareness.CLAIMS)
-    assert (nmi.effect, nmi.size, ari.effect) == (SMALL, SMALL, SMALL)
+    assert (nmi.effect, nmi.size, ari.effect) == (INCONCLUSIVE, INCONCLUSIVE, INCONCLUSIVE)
     (row,) = nmi.rows
     assert row.gain.mean == pytest.approx(0.4067, abs=1e-4)
     assert ari.rows[0].gain.mean == pytest.approx(row.gain.mean / 2)
     assert row.condition == "ours against host: x"
 
 
-@pytest.mark.parametrize(("controlled", "verdict"), [(1000, REPRODUCED), (1050, SMALL)])
+@pytest.mark.parametrize(("controlled", "verdict"), [(1000, REPRODUCED), (1050, INCONCLUSIVE)])
 def test_a_pair_for_each_seed_of_training(tmp_path, controlled, verdict):
     runs = trained("host", [20] * 3, parameters=1000) + trained("tokens", [20] * 3, parameters=controlled)
     for run in runs:
@@ -500,7 +544,7 @@ def test_a_pair_for_each_seed_of_training(tmp_path, controlled, verdict):
     assert row.cells == ["0.31 ± 0.01 (3)", "0.71 ± 0.01 (3)", "+0.400 (+0.400 to +0.400)", "-"]
     assert nmi.size is verdict
     # The paper's +0.33 of ARI is not reached by +0.2.
-    assert ari.size is SMALL
+    assert ari.size is INCONCLUSIVE
     # Networks that were inspected come on top, as one repeat; where others have more, they do not count.
     write_inspection(tmp_path, "host", None, [0.5, 0.52])
     write_inspection(tmp_path, "ours", {"tokens": 1}, [0.4, 0.42])
@@ -554,9 +598,9 @@ def write_quality(folder, runs):
         ([21, 21.1, 21.2], [20, 20.1, 20.2], REPRODUCED),
         ([21, 21.1, 21.2], [21, 21.1, 21.2], REFUTED),
         ([19, 19.1, 19.2], [20, 20.1, 20.2], REFUTED),
-        ([21, 19, 20.2], [20, 20.1, 20.2], SMALL),
+        ([21, 19, 20.2], [20, 20.1, 20.2], INCONCLUSIVE),
         # One that diverged leaves two.
-        ([21, 21.1, None], [20, 20.1, 20.2], SMALL),
+        ([21, 21.1, None], [20, 20.1, 20.2], INCONCLUSIVE),
     ],
 )
 def test_quality(tmp_path, ours, wider, verdict):
@@ -575,7 +619,7 @@ def test_quality(tmp_path, ours, wider, verdict):
         (1005, REPRODUCED),
         (1099, REFUTED),
         # In between there is no control.
-        (1050, SMALL),
+        (1050, INCONCLUSIVE),
     ],
 )
 def test_a_control_has_as_many_parameters(tmp_path, parameters, verdict):
@@ -625,7 +669,7 @@ def test_the_demo_is_one_training(tmp_path):
     (tmp_path / "demo_weights.json").write_text(json.dumps(demo | {"held_out_psnr": psnr}))
     found = DEMO.measure(tmp_path)
     assert found.rows[0].gain.low > 0
-    assert found.effect is SMALL
+    assert found.effect is INCONCLUSIVE
 
 
 # Cost
@@ -647,7 +691,12 @@ def write_cpu(folder, times, **change):
 
 @pytest.mark.parametrize(
     ("times", "verdict"),
-    [([1.01, 1.0, 1.02], REPRODUCED), ([1.2, 1.21, 1.22], REFUTED), ([1.0, 1.1, 1.05], SMALL), ([1.2], SMALL)],
+    [
+        ([1.01, 1.0, 1.02], REPRODUCED),
+        ([1.2, 1.21, 1.22], REFUTED),
+        ([1.0, 1.1, 1.05], INCONCLUSIVE),
+        ([1.2], INCONCLUSIVE),
+    ],
 )
 def test_cost_on_a_cpu(tmp_path, times, verdict):
     write_cpu(tmp_path, times)
@@ -704,7 +753,7 @@ def test_cost_on_a_gpu(tmp_path):
 
 @pytest.mark.parametrize("figure", [None, 5.92])
 def test_a_plot_is_an_svg_with_all_rows(figure):
-    rows = [Row("a < b", (), g(1, 2), REPRODUCED), Row("single", (), gain([-3.0]), SMALL)]
+    rows = [Row("a < b", (), g(1, 2), REPRODUCED), Row("single", (), gain([-3.0]), INCONCLUSIVE)]
     drawn = ET.fromstring(svg(replace(DIGITS, figure=figure), Finding((), rows, "", ())))
     texts = [each.text for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert {"a < b", "single", "+1.50 (+1.00 to +2.00)", "-3.00 (no interval)"} <= set(texts)

@@ -17,10 +17,12 @@ class Unit:
     Attributes:
         title: of a column of gains.
         number: a gain as text.
+        suffix: to the number, where no title says what it is.
     """
 
     title: str
     number: Callable[[float], str]
+    suffix: str = ""
 
     def interval(self, of: Gain) -> str:
         """A gain with its interval; of a single pair there is none."""
@@ -30,14 +32,14 @@ class Unit:
         return f"{mean} ({self.number(of.low)} to {self.number(of.high)})"
 
 
-DECIBEL = Unit("gain (dB)", lambda value: f"{value:+.2f}")
-MORE = Unit("more time", lambda value: f"{100 * math.expm1(value):+.1f} %")
+DECIBEL = Unit("gain (dB)", lambda value: f"{value:+.2f}", " dB")
+MORE = Unit("more time", lambda value: f"{100 * math.expm1(value):+.1f} %", " time")
 POINTS = Unit("gain", lambda value: f"{value:+.3f}")
 
 
 def times(title: str) -> Unit:
     """Of gains that are logarithms of ratios."""
-    return Unit(title, lambda value: f"{_plainly(math.exp(value))}x")
+    return Unit(title, lambda value: f"{_plainly(math.exp(value))}x", " the error")
 
 
 def _plainly(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from html import escape
 from itertools import chain
 
@@ -14,7 +15,7 @@ from .verdicts import Verdict
 LABELS, SCALE, NUMBERS, LINE, TOP = 580, 380, 240, 26, 56
 COLOURS = {
     Verdict.REPRODUCED: BLUE,
-    Verdict.SMALL: "#777777",
+    Verdict.INCONCLUSIVE: "#777777",
     Verdict.REFUTED: VERMILION,
     Verdict.NOT_MEASURED: "#777777",
 }
@@ -30,22 +31,27 @@ def svg(claim: Claim, finding: Finding) -> str:
         return f"{LABELS + SCALE * (0.05 + 0.9 * (value - low) / reach):.1f}"
 
     bottom = TOP + LINE * len(finding.rows)
-    marks = [_line(x(0), TOP - 10, x(0), bottom, "#000000"), _text(x(0), TOP - 16, "no difference", "middle")]
+    marks = [line(x(0), TOP - 10, x(0), bottom, "#000000"), text(x(0), TOP - 16, "no difference", "middle")]
     if claim.figure is not None:
-        marks += [_line(x(claim.figure), TOP - 28, x(claim.figure), bottom, "#000000", dashed=True)]
-        marks += [_text(x(claim.figure), TOP - 34, f"paper {claim.unit.number(claim.figure)}", "middle")]
+        marks += [line(x(claim.figure), TOP - 28, x(claim.figure), bottom, "#000000", dashed=True)]
+        marks += [text(x(claim.figure), TOP - 34, f"paper {claim.unit.number(claim.figure)}", "middle")]
     for index, row in enumerate(finding.rows):
         y = TOP + LINE * index + LINE // 2
         colour = COLOURS[row.effect]
         if math.isfinite(row.gain.high):
-            marks.append(_line(x(row.gain.low), y, x(row.gain.high), y, colour))
+            marks.append(line(x(row.gain.low), y, x(row.gain.high), y, colour))
         marks += [
-            _text("10", y + 4, row.condition),
+            text("10", y + 4, row.condition),
             f'<circle cx="{x(row.gain.mean)}" cy="{y}" r="4" fill="{colour}"/>',
-            _text(str(LABELS + SCALE + 10), y + 4, claim.unit.interval(row.gain)),
+            text(str(LABELS + SCALE + 10), y + 4, claim.unit.interval(row.gain)),
         ]
-    marks.append(_text(str(LABELS + SCALE // 2), bottom + 20, claim.unit.title, "middle"))
+    marks.append(text(str(LABELS + SCALE // 2), bottom + 20, claim.unit.title, "middle"))
     width, height = LABELS + SCALE + NUMBERS, bottom + 32
+    return drawing(width, height, marks)
+
+
+def drawing(width: int, height: int, marks: Iterable[str]) -> str:
+    """The SVG of marks on white."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">'
@@ -54,10 +60,12 @@ def svg(claim: Claim, finding: Finding) -> str:
     return "\n".join(chain([head, background], marks, ["</svg>"])) + "\n"
 
 
-def _line(x1: str, y1: int, x2: str, y2: int, colour: str, *, dashed: bool = False) -> str:
+def line(x1: str, y1: int, x2: str, y2: int, colour: str, *, dashed: bool = False) -> str:
+    """From one point to another; places are numbers as text."""
     dashes = ' stroke-dasharray="5 4"' if dashed else ""
     return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="2"{dashes}/>'
 
 
-def _text(x: str, y: int, text: str, anchor: str = "start") -> str:
+def text(x: str, y: int, text: str, anchor: str = "start") -> str:
+    """A line of text; ``anchor`` as SVG's."""
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

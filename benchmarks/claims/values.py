@@ -173,7 +173,7 @@ _RATIOS = "One over another is the ratio of the other's error to its own."
 _WORSE, _HIGHER = math.log(1.504), 5.92
 _BY_LINEAR = times("error of linear V / of V + g(V)")
 _BY_AFTER = times("error of O + g(O) / of V + g(V)")
-_BEFORE = Unit("gain of V + g(V) over O + g(O) (dB)", DECIBEL.number)
+_BEFORE = Unit("gain of V + g(V) over O + g(O) (dB)", DECIBEL.number, DECIBEL.suffix)
 _BY_OTHER = times("error of g(V) / of V + g(V)")
 
 CLAIMS = (

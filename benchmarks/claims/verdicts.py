@@ -15,7 +15,7 @@ from exda_primitives.errors import ExDAError
 from exda_primitives.workbench.shared.results import spread
 
 LEAST = 3
-"""Repeats that a verdict other than "not at this budget" needs."""
+"""Repeats that a verdict other than "inconclusive" needs."""
 SHARE = 0.1
 """Of a gain: less than this is none."""
 NEGLIGIBLE = 0.05
@@ -29,7 +29,7 @@ class Verdict(str, Enum):
     """What became of a claim; the values are what the page says."""
 
     REPRODUCED = "reproduced"
-    SMALL = "not at this budget"
+    INCONCLUSIVE = "inconclusive"
     REFUTED = "refuted"
     NOT_MEASURED = "not measured"
 
@@ -89,6 +89,13 @@ def visible(differences: Sequence[float]) -> float:
     return deviation / math.sqrt(n) * shift(n)
 
 
+def seen(of: Gain) -> float:
+    """As ``visible``, of a gain whose pairs are its repeats; infinite below ``LEAST``, which decide nothing."""
+    if of.repeats < LEAST:
+        return math.inf
+    return (of.high - of.mean) / float(student.ppf((1 + CONFIDENCE) / 2, of.repeats - 1)) * shift(of.repeats)
+
+
 def shift(n: int) -> float:
     """Mean of n pairs over its standard error at which their t test finds it with the probability ``POWER``."""
     critical = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
@@ -130,7 +137,7 @@ def log_ratios(larger: Sequence[float], smaller: Sequence[float]) -> list[float]
 EFFECT = (
     "**reproduced**: the interval of the gain lies above 0, and so does that of the gain over each control of equal "
     "size. **refuted**: the interval lies below 0; or it lies above, but a control does equally well (the gain over it "
-    f"has an interval that ends below {SHARE:.0%} of the gain). **not at this budget**: anything else, less than "
+    f"has an interval that ends below {SHARE:.0%} of the gain). **inconclusive**: anything else, less than "
     f"{LEAST} repeats, and a gain without a control."
 )
 
@@ -138,26 +145,26 @@ EFFECT = (
 def effect(over_host: Gain, over_controls: Mapping[str, Gain]) -> Verdict:
     """By the rule ``EFFECT``."""
     if over_host.repeats < LEAST:
-        return Verdict.SMALL
+        return Verdict.INCONCLUSIVE
     if over_host.high < 0:
         return Verdict.REFUTED
     if over_host.low <= 0 or not over_controls or min(c.repeats for c in over_controls.values()) < LEAST:
-        return Verdict.SMALL
+        return Verdict.INCONCLUSIVE
     if any(control.high < SHARE * over_host.mean for control in over_controls.values()):
         return Verdict.REFUTED
-    return Verdict.REPRODUCED if all(c.low > 0 for c in over_controls.values()) else Verdict.SMALL
+    return Verdict.REPRODUCED if all(c.low > 0 for c in over_controls.values()) else Verdict.INCONCLUSIVE
 
 
 SIZE = (
     "**reproduced**: the effect is, and its interval reaches the paper's figure or lies above it. **refuted**: the "
-    "effect is. **not at this budget**: anything else, and so any interval that ends below the figure."
+    "effect is. **inconclusive**: anything else, and so any interval that ends below the figure."
 )
 
 
 def size(of_effect: Verdict, over_host: Gain, figure: float) -> Verdict:
     """By the rule ``SIZE``."""
     if of_effect is Verdict.REPRODUCED and over_host.high < figure:
-        return Verdict.SMALL
+        return Verdict.INCONCLUSIVE
     return of_effect
 
 
@@ -165,7 +172,7 @@ ONLY_BEFORE = (
     "**refuted**: a non-linearity after the aggregation leaves it too, i.e. the intervals of its gains over linear V "
     f"and over the wider linear V lie above 0, and the gain is at least {SHARE:.0%} of that of the one before. "
     "**reproduced**: the one before is better than both, and the interval of the gain of the one after ends below "
-    f"{SHARE:.0%} of it. **not at this budget**: anything else, and less than {LEAST} repeats."
+    f"{SHARE:.0%} of it. **inconclusive**: anything else, and less than {LEAST} repeats."
 )
 
 
@@ -179,27 +186,27 @@ def only_before(
     does = effect(before, before_controls) is Verdict.REPRODUCED
     if does and after.repeats >= LEAST and after.high < SHARE * before.mean:
         return Verdict.REPRODUCED
-    return Verdict.SMALL
+    return Verdict.INCONCLUSIVE
 
 
 BEST = (
     "**reproduced**: the intervals of the gains over each other form lie above 0. **refuted**: one lies below 0. "
-    f"**not at this budget**: anything else, and less than {LEAST} repeats."
+    f"**inconclusive**: anything else, and less than {LEAST} repeats."
 )
 
 
 def best(over_others: Mapping[str, Gain]) -> Verdict:
     """By the rule ``BEST``."""
     if not over_others or min(other.repeats for other in over_others.values()) < LEAST:
-        return Verdict.SMALL
+        return Verdict.INCONCLUSIVE
     if any(other.high < 0 for other in over_others.values()):
         return Verdict.REFUTED
-    return Verdict.REPRODUCED if all(other.low > 0 for other in over_others.values()) else Verdict.SMALL
+    return Verdict.REPRODUCED if all(other.low > 0 for other in over_others.values()) else Verdict.INCONCLUSIVE
 
 
 COST = (
     f"Negligible is, for us, less than {NEGLIGIBLE:.0%} more time. **reproduced**: the interval ends below that. "
-    f"**refuted**: it begins above. **not at this budget**: anything else, and less than {LEAST} turns."
+    f"**refuted**: it begins above. **inconclusive**: anything else, and less than {LEAST} turns."
 )
 
 
@@ -207,14 +214,14 @@ def cost(more: Gain) -> Verdict:
     """By the rule ``COST``; ``more`` is the logarithm of the ratio of times."""
     limit = math.log(1 + NEGLIGIBLE)
     if more.repeats < LEAST or more.low <= limit <= more.high:
-        return Verdict.SMALL
+        return Verdict.INCONCLUSIVE
     return Verdict.REPRODUCED if more.high < limit else Verdict.REFUTED
 
 
 TOGETHER = (
     "The paper states its claims without conditions. So a claim is **reproduced** if it is under every condition that "
-    "was tried, **refuted** if it is under at least one, **not measured** if there is none, and else **not at this "
-    f"budget**. Conditions of less than {LEAST} repeats do not count where others have more."
+    "was tried, **refuted** if it is under at least one, **not measured** if there is none, and else "
+    f"**inconclusive**. Conditions of less than {LEAST} repeats do not count where others have more."
 )
 
 
@@ -225,4 +232,4 @@ def together(verdicts: Iterable[Verdict]) -> Verdict:
         return Verdict.NOT_MEASURED
     if Verdict.REFUTED in found:
         return Verdict.REFUTED
-    return Verdict.REPRODUCED if found == {Verdict.REPRODUCED} else Verdict.SMALL
+    return Verdict.REPRODUCED if found == {Verdict.REPRODUCED} else Verdict.INCONCLUSIVE
