@@ -47,8 +47,8 @@ def _of_few_rows(a: Tensor, b: Tensor) -> Tensor:
         return a @ b.transpose(-2, -1)
     strips = zip(a.split(_STRIP, dim=-1), b.split(_STRIP, dim=-1), strict=True)
     total, *others = (x @ y.transpose(-2, -1) for x, y in strips)
-    for product in others:
-        total = total + product
+    for each in others:
+        total = total + each
     return total
 
 

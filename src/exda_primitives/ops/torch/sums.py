@@ -66,11 +66,8 @@ def _sum(activations: tuple[Activation, ...], shift: Tensor | None, *factors: Te
     out = None
     for matrix, x, activation in zip(matrices, maps, activations, strict=True):
         t = _activated(x, activation)
-        if out is None:
-            out = product(matrix, t, shift)
-        else:
-            # A product keeps its inputs, never its output, for the backward pass: adding in place is safe.
-            out = add_product(out, matrix, t)
+        # A product keeps its inputs, never its output, for the backward pass: adding in place is safe.
+        out = product(matrix, t, shift) if out is None else add_product(out, matrix, t)
     assert out is not None
     return out
 

@@ -100,13 +100,21 @@ def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:
-    matrix, weight, vector, bias = ctx.saved_tensors
+def compose_gradients(
+    grad: Tensor, shift_grad: Tensor, matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Of the matrix, the weight, the vector and the bias, given those of what :func:`compose` returns."""
     with without_autocast(matrix):
-        d_matrix = grad @ weight.to(grad.dtype).T + shift_grad[..., None] * vector.to(grad.dtype)
-        d_weight = (matrix.transpose(1, 2) @ grad).sum(0).to(weight.dtype)
-        d_vector = (matrix * shift_grad[..., None]).sum((0, 1)).to(vector.dtype)
+        d_matrix = torch.addcmul(grad @ weight.to(grad.dtype).T, shift_grad[..., None], vector.to(grad.dtype))
+        # Of all images in one product.
+        pairs = matrix.flatten(0, 1).T
+        d_weight = (pairs @ grad.flatten(0, 1)).to(weight.dtype)
+        d_vector = (pairs @ shift_grad.flatten()).to(vector.dtype)
     return d_matrix, d_weight, d_vector, None if bias is None else shift_grad.sum(0).to(bias.dtype)
+
+
+def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:
+    return compose_gradients(grad, shift_grad, *ctx.saved_tensors)
 
 
 differentiable(_compose, _differentiate_compose, _save_compose)

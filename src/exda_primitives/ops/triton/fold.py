@@ -8,26 +8,25 @@ behind the attention, and with the last convolution W2, b2 of the non-linear val
 One launch: E is computed tile by tile inside the product with ``left`` (one program a head and rows of ``left``; the
 softmaxes are cheaper than a launch). M_t and the shift take another (:mod:`.compose`) or, of small matrices, none
 (:mod:`.fold_branch`). Everything is float32 and exact, whatever TF32 does elsewhere. Backward, the small matrices are
-computed again in plain PyTorch, under autograd.
+computed again, by one launch as well (:mod:`.fold_backward`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from ..precision import EPS, accumulation_dtype, widen, without_autocast
+from ..precision import EPS, widen, without_autocast
 from ..terms import Reinject
 from .compose import compose, compose_reference
+from .fold_backward import fold_gradients
+from .fold_blocks import Blocks, empty_matrices
 from .fold_kernels import fold_kernel
 from .gram import Gram
-from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, require
+from .launch import divide_up
 from .operator import differentiable, fake, operator
-from .tiles import tile_side, wide
 
 __all__ = ["TokenMixing", "compose", "compose_reference", "fold", "fold_reference"]
 
@@ -100,94 +99,6 @@ def _divisor(squares: Tensor) -> Tensor:
     return torch.where(squares == 0, 1, squares).sqrt().clamp_min(EPS)
 
 
-class Blocks:
-    """Gram blocks and parameters as the kernels take them, checked.
-
-    Attributes:
-        tensors: pointers of the kernels, in their order.
-        strides: likewise.
-        matrices: to be filled: (B, O, h*c) and, if there are tokens, (B, O, h*K).
-        sizes: constants of the kernels.
-    """
-
-    def __init__(
-        self,
-        products: Tensor,
-        q_squares: Tensor,
-        k_squares: Tensor,
-        temperature: Tensor,
-        left: Tensor,
-        gate: Tensor | None,
-        alpha: Tensor | None,
-        channelwise: bool,
-    ) -> None:
-        _check(products, (q_squares, k_squares), (temperature, gate, alpha), left, channelwise)
-        self.batch, self.heads, m = products.shape[:3]
-        self.rows, channels = left.shape
-        c = channels // self.heads
-        if products.stride()[2:] != (m, 1):
-            products = products.contiguous()
-        q_squares, k_squares, left = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_squares, k_squares, left))
-        self.matrices = empty_matrices(products, left, gate)
-        self.tensors = [
-            products,
-            q_squares,
-            k_squares,
-            *(contiguous(x) for x in (temperature, gate, alpha)),
-            left,
-            self.matrices[0],
-            self.matrices[-1],
-        ]
-        self.strides = [*products.stride()[:2], *q_squares.stride()[:2], *k_squares.stride()[:2], left.stride(0)]
-        columns = tile_side(m, 4096)
-        self.sizes: dict[str, Any] = {
-            "ROWS": self.rows,
-            "C": c,
-            "K": m - c,
-            "CHANNELWISE": channelwise,
-            "BLOCK_O": tile_side(self.rows, 32),
-            "BLOCK_M": columns,
-            "BLOCK_R": 16,
-            "TYPE": wide(products.dtype),
-            "num_warps": 4 if columns <= 128 else 8,
-        }
-
-
-def empty_matrices(products: Tensor, left: Tensor, gate: Tensor | None) -> list[Tensor]:
-    """Uninitialised: (B, O, h*c) and, with a gate, (B, O, h*K)."""
-    batch, heads, m = products.shape[:3]
-    rows, channels = left.shape
-    widths = [channels] if gate is None else [channels, heads * m - channels]
-    return [torch.empty((batch, rows, width), device=products.device, dtype=products.dtype) for width in widths]
-
-
-def _check(
-    products: Tensor, squares: tuple[Tensor, Tensor], terms: tuple[Tensor | None, ...], left: Tensor, channelwise: bool
-) -> None:
-    require("fold", device_obstacle(products) or dtype_obstacle(products))
-    heads, m = products.shape[1:3]
-    tokens = m - left.shape[1] // heads
-    if products.dtype is not accumulation_dtype(products.dtype):
-        raise InputError(f"fold: the Gram blocks are {products.dtype}; expected float32")
-    if left.ndim != 2 or left.shape[1] % heads or tokens < 0 or left.numel() == 0 or products.numel() == 0:
-        raise InputError(
-            f"fold: left is {tuple(left.shape)} for {heads} heads of {m} rows; expected (O, h*c), c at most {m}, no "
-            "dimension 0"
-        )
-    if products.shape[3] != m or any(x.shape != products.shape[:3] for x in squares):
-        raise InputError(
-            f"fold: products are {tuple(products.shape)}, squared norms {[tuple(x.shape) for x in squares]}; expected "
-            "(B, h, m, m) and (B, h, m)"
-        )
-    if any((x is None) != (tokens == 0) for x in terms[1:]) or any(x is not None and x.numel() != heads for x in terms):
-        raise InputError(
-            f"fold: temperature, gate and alpha are {[None if x is None else tuple(x.shape) for x in terms]} for "
-            f"{heads} heads of {tokens} tokens; expected {heads} elements each, gate and alpha None without tokens"
-        )
-    if channelwise and tokens != m - tokens:
-        raise InputError(f"fold: {tokens} tokens re-injected channelwise; expected as many as channels, {m - tokens}")
-
-
 @operator(
     "fold",
     "(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
@@ -205,10 +116,11 @@ def _fold(
     channelwise: bool,
 ) -> list[Tensor]:
     blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
+    matrices = empty_matrices(products, left, gate)
     fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
-        *blocks.tensors, *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
+        *blocks.tensors, matrices[0], matrices[-1], *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
     )
-    return blocks.matrices
+    return matrices
 
 
 @fake(_fold)
@@ -232,30 +144,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    return gradients(lambda *inputs: again(inputs, ctx.cells, ctx.channelwise), ctx, grads)
-
-
-def again(tensors: Sequence[Any], cells: int, channelwise: bool) -> tuple[Tensor, Tensor | None]:
-    """:func:`fold_reference` of the operator's arguments, of which the first seven are tensors or None."""
-    products, q_squares, k_squares, temperature, left, gate, alpha = tensors
-    tokens = None if gate is None else TokenMixing(gate, alpha, cells, "channelwise" if channelwise else "mean")
-    return fold_reference(Gram(products, q_squares, k_squares), temperature, left, tokens)
-
-
-def gradients(
-    function: Callable[..., Sequence[Tensor | None]], ctx: Any, grads: Sequence[Tensor]
-) -> tuple[Tensor | None, ...]:
-    """Those that are needed of what ``ctx`` saved, by differentiating a function of it; None for all other inputs."""
-    inputs = [None if x is None else x.detach() for x in ctx.saved_tensors]
-    wanted = [
-        x.requires_grad_() for x, need in zip(inputs, ctx.needs_input_grad, strict=False) if need and x is not None
-    ]
-    with torch.enable_grad():
-        outputs = [x for x in function(*inputs) if x is not None]
-    # Those that do not depend on what is wanted have no graph.
-    pairs = [(x, grad) for x, grad in zip(outputs, grads, strict=True) if x.requires_grad]
-    found = iter(torch.autograd.grad([x for x, _ in pairs], wanted, [grad for _, grad in pairs]))
-    return tuple(next(found) if need else None for need in ctx.needs_input_grad)
+    return *fold_gradients(grads, ctx.saved_tensors, ctx.cells, ctx.channelwise), None, None
 
 
 differentiable(_fold, _differentiate, _save)

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .compose import check_convolution, compose, compose_reference
-from .fold import Blocks, TokenMixing, again, empty_matrices, fold, fold_reference, gradients
+from .compose import check_convolution, compose, compose_gradients, compose_reference
+from .fold import TokenMixing, fold, fold_reference
+from .fold_backward import fold_gradients
+from .fold_blocks import Blocks, empty_matrices
 from .fold_kernels import fold_branch_kernel
 from .gram import Gram
 from .launch import contiguous, divide_up
@@ -112,11 +114,14 @@ def _fold_branch(
     channelwise: bool,
 ) -> list[Tensor]:
     blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
-    check_convolution("fold_branch", blocks.matrices[0].shape, weight, vector, bias)
+    matrices = empty_matrices(products, left, gate)
+    check_convolution("fold_branch", matrices[0].shape, weight, vector, bias)
     weight, vector = weight.contiguous(), vector.contiguous()
     out = _empty_branch(products, left, weight)
     fold_branch_kernel[(divide_up(blocks.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), blocks.batch)](
         *blocks.tensors,
+        matrices[0],
+        matrices[-1],
         weight,
         vector,
         contiguous(bias),
@@ -129,7 +134,7 @@ def _fold_branch(
         BLOCK_J=_BLOCK_J,
         **blocks.sizes | {"BLOCK_O": _BLOCK_O},
     )
-    return [*blocks.matrices, *out]
+    return [*matrices, *out]
 
 
 def _empty_branch(products: Tensor, left: Tensor, weight: Tensor) -> list[Tensor]:
@@ -158,15 +163,15 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *tensors, ctx.cells, ctx.channelwise = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, output[0])
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    def function(*inputs: Any) -> tuple[Tensor | None, ...]:
-        matrices = again(inputs[:7], ctx.cells, ctx.channelwise)
-        return *matrices, *compose_reference(matrices[0], *inputs[7:])
-
-    return gradients(function, ctx, grads)
+    *folded, weight, vector, bias, matrix = ctx.saved_tensors
+    d_matrix, *onto_tokens, d_branch, d_shift = grads
+    through, *of_convolution = compose_gradients(d_branch, d_shift, matrix, weight, vector, bias)
+    found = fold_gradients([d_matrix + through, *onto_tokens], folded, ctx.cells, ctx.channelwise)
+    return *found, *of_convolution, None, None
 
 
 differentiable(_fold_branch, _differentiate, _save)

@@ -16,7 +16,7 @@ _EPS: tl.constexpr = tl.constexpr(EPS)
 
 
 @triton.jit
-def _divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.constexpr) -> tl.tensor:
+def divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.constexpr) -> tl.tensor:
     """What to divide rows by for a norm of 1, of their squared norms: see :func:`..precision.unit_divisor`."""
     # 0 for what is not there: Triton 3.2 does not compile another constant in a loop.
     norm = tl.sqrt(tl.load(squares + i, mask=i < M, other=0.0).to(TYPE))
@@ -24,7 +24,7 @@ def _divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.conste
 
 
 @triton.jit
-def _logit_rows(
+def logit_rows(
     products: tl.tensor,
     q_squares: tl.tensor,
     columns: tl.tensor,
@@ -36,17 +36,40 @@ def _logit_rows(
     """Rows ``i`` of the logits, given what to divide columns ``j`` by."""
     at = products + i[:, None] * M + j[None, :]
     rows = tl.load(at, mask=(i < M)[:, None] & (j < M)[None, :], other=0.0)
-    return temperature * (rows / _divisors(q_squares, i, M, rows.dtype)[:, None] / columns[None, :])
+    return temperature * (rows / divisors(q_squares, i, M, rows.dtype)[:, None] / columns[None, :])
 
 
 @triton.jit
-def _softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
+def softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
     """Of rows over the columns ``inside``, 0 in all others; and the logarithm of each row's sum of exponentials."""
     logits = tl.where(inside[None, :], logits, float("-inf"))
     largest = tl.max(logits, 1)
     weights = tl.exp(logits - largest[:, None])
     total = tl.sum(weights, 1)
     return weights / total[:, None], largest + tl.log(total)
+
+
+@triton.jit
+def own_of_tokens(
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    columns: tl.tensor,
+    temperature: tl.tensor,
+    j: tl.tensor,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> tl.tensor:
+    """The mean of the K tokens' own rows, (1, BLOCK_M)."""
+    M: tl.constexpr = C + K
+    own = tl.zeros((1, BLOCK_M), TYPE)
+    for first in range(C, M, BLOCK_R):
+        i = first + tl.arange(0, BLOCK_R)
+        weights, _ = softmax(logit_rows(products, q_squares, columns, temperature, i, j, M), j < M)
+        own += tl.sum(tl.where((i < M)[:, None], weights, 0.0), 0)[None, :] / K
+    return own
 
 
 @triton.jit
@@ -77,30 +100,26 @@ def _rows_of_head(
     j = tl.arange(0, BLOCK_M)
     products += head * products_head
     q_squares += head * q_head
-    columns = _divisors(k_squares + head * k_head, j, M, TYPE)
+    columns = divisors(k_squares + head * k_head, j, M, TYPE)
     temperature = tl.load(temperature + head).to(TYPE)
     if K > 0:
         gate = tl.load(gate + head).to(TYPE)
         alpha = tl.load(alpha + head).to(TYPE)
         if not CHANNELWISE:
-            own = tl.zeros((1, BLOCK_M), TYPE)
-            for first in range(C, M, BLOCK_R):
-                i = first + tl.arange(0, BLOCK_R)
-                weights, _ = _softmax(_logit_rows(products, q_squares, columns, temperature, i, j, M), j < M)
-                own += tl.sum(tl.where((i < M)[:, None], weights, 0.0), 0)[None, :] / K
+            own = own_of_tokens(products, q_squares, columns, temperature, j, C, K, BLOCK_M, BLOCK_R, TYPE)
 
     acc = tl.zeros((o.shape[0], BLOCK_M), TYPE)
     for first in range(0, C, BLOCK_R):
         i = first + tl.arange(0, BLOCK_R)
-        logits = _logit_rows(products, q_squares, columns, temperature, i, j, M)
-        mixing, own_sum = _softmax(logits, j < C)
+        logits = logit_rows(products, q_squares, columns, temperature, i, j, M)
+        mixing, own_sum = softmax(logits, j < C)
         if K > 0:
-            onto_tokens, token_sum = _softmax(logits, (j >= C) & (j < M))
+            onto_tokens, token_sum = softmax(logits, (j >= C) & (j < M))
             odds = tl.exp(-tl.abs(token_sum - own_sum))
             mass = (gate * tl.where(token_sum > own_sum, 1.0, odds) / (1 + odds))[:, None]
             mixing = (1 - mass) * mixing + mass * onto_tokens
             if CHANNELWISE:
-                own_rows, _ = _softmax(_logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
+                own_rows, _ = softmax(logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
                 mixing += alpha * own_rows
             else:
                 mixing += alpha * own

@@ -1,0 +1,297 @@
+"""The gradient of :mod:`.fold`: what it says, of one head and image a program, by one launch.
+
+With ``M = left E`` and dM its gradient, ``dE = left^T dM`` and ``dleft = dM E^T``; then back through
+
+    E = (1 - lam p) A_local + lam p A_token + alpha A_own,    p = sigmoid(s_token - s_local),
+
+where s is the logarithm of a row's sum of exponentials, whose gradient with respect to the row's logits is its softmax;
+and through ``logits = temperature products / (|q| |k|)``. E is computed again, tile by tile; it is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..precision import EPS
+from .fold_blocks import Blocks
+from .fold_kernels import divisors, logit_rows, own_of_tokens, softmax
+from .kernel import launched
+from .launch import contiguous
+from .operator import differentiable_no_more, fake, operator
+from .tiles import dot
+
+_EPS: tl.constexpr = tl.constexpr(EPS)
+
+
+@triton.jit
+def _through_softmax(weights: tl.tensor, grad: tl.tensor) -> tl.tensor:
+    """From the gradient of rows of a softmax to that of its logits."""
+    return weights * (grad - tl.sum(weights * grad, 1)[:, None])
+
+
+@triton.jit
+def _of_squares(
+    weighted: tl.tensor, squares: tl.tensor, i: tl.tensor, known: tl.tensor, TYPE: tl.constexpr
+) -> tl.tensor:
+    """Gradient of squared norms, of sums of ``d_logits logits`` along what each norm divides."""
+    norm = tl.sqrt(tl.load(squares + i, mask=known, other=0.0).to(TYPE))
+    # A norm of 0 or below EPS divides by a constant.
+    counts = norm >= _EPS
+    norm = tl.where(counts, norm, 1.0)
+    return tl.where(counts, -weighted / (2 * norm * norm), 0.0)
+
+
+@triton.jit
+def _rows_back(
+    d_logits: tl.tensor,
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    columns: tl.tensor,
+    temperature: tl.tensor,
+    d_products: tl.tensor,
+    d_q_squares: tl.tensor,
+    i: tl.tensor,
+    known: tl.tensor,
+    j: tl.tensor,
+    M: tl.constexpr,
+) -> tl.tensor:
+    """Writes what rows ``i`` of the products, those ``known``, and their squared norms get; ``d_logits cosines``."""
+    at, inside = i[:, None] * M + j[None, :], known[:, None] & (j < M)[None, :]
+    rows = tl.load(products + at, mask=inside, other=0.0)
+    divisor = divisors(q_squares, i, M, rows.dtype)[:, None] * columns[None, :]
+    weighted = d_logits * rows / divisor
+    tl.store(d_products + at, temperature * d_logits / divisor, mask=inside)
+    of_rows = temperature * tl.sum(weighted, 1)
+    tl.store(d_q_squares + i, _of_squares(of_rows, q_squares, i, known, rows.dtype), mask=known)
+    return weighted
+
+
+@launched
+@triton.jit
+def fold_backward_kernel(
+    products: tl.tensor,
+    q_squares: tl.tensor,
+    k_squares: tl.tensor,
+    temperature: tl.tensor,
+    gate: tl.tensor,
+    alpha: tl.tensor,
+    left: tl.tensor,
+    d_matrix: tl.tensor,
+    d_token_matrix: tl.tensor,
+    d_products: tl.tensor,
+    d_q_squares: tl.tensor,
+    d_k_squares: tl.tensor,
+    d_terms: tl.tensor,
+    d_left: tl.tensor,
+    products_image: tl.tensor,
+    products_head: tl.tensor,
+    q_image: tl.tensor,
+    q_head: tl.tensor,
+    k_image: tl.tensor,
+    k_head: tl.tensor,
+    left_row: tl.tensor,
+    heads: tl.tensor,
+    batch: tl.tensor,
+    scale: tl.tensor,
+    ROWS: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    CHANNELWISE: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> None:
+    """All of one head and image: programs are (heads, images). ``d_terms`` is (3, B, h): temperature, gate, alpha."""
+    M: tl.constexpr = C + K
+    head, image = tl.program_id(0), tl.program_id(1)
+    here = image * heads + head
+    j = tl.arange(0, BLOCK_M)
+    products += image * products_image + head * products_head
+    q_squares += image * q_image + head * q_head
+    k_squares += image * k_image + head * k_head
+    d_products += here * M * M
+    d_q_squares += here * M
+    columns = divisors(k_squares, j, M, TYPE)
+    factor = tl.load(temperature + head).to(TYPE)
+    d_factor = tl.zeros((BLOCK_R,), TYPE)
+    d_gate = tl.zeros((BLOCK_R,), TYPE)
+    d_alpha = tl.zeros((BLOCK_R,), TYPE)
+    of_columns = tl.zeros((BLOCK_M,), TYPE)
+    # Of the mean of the tokens' own rows, which comes back to every channel.
+    d_own = tl.zeros((BLOCK_M,), TYPE)
+    if K > 0:
+        lam = tl.load(gate + head).to(TYPE)
+        weight_of_own = tl.load(alpha + head).to(TYPE)
+        if not CHANNELWISE:
+            own = own_of_tokens(products, q_squares, columns, factor, j, C, K, BLOCK_M, BLOCK_R, TYPE)
+
+    for first in range(0, C, BLOCK_R):
+        i = first + tl.arange(0, BLOCK_R)
+        logits = logit_rows(products, q_squares, columns, factor, i, j, M)
+        local, local_sum = softmax(logits, j < C)
+        mixing = local
+        if K > 0:
+            onto_tokens, token_sum = softmax(logits, (j >= C) & (j < M))
+            odds = tl.exp(-tl.abs(token_sum - local_sum))
+            share = tl.where(token_sum > local_sum, 1.0, odds) / (1 + odds)
+            mass = (lam * share)[:, None]
+            mixing = (1 - mass) * local + mass * onto_tokens
+            if CHANNELWISE:
+                own_rows, _ = softmax(logit_rows(products, q_squares, columns, factor, C + i, j, M), j < M)
+                mixing += weight_of_own * own_rows
+            else:
+                mixing += weight_of_own * own
+
+        d_mixing = tl.zeros((BLOCK_R, BLOCK_M), TYPE)
+        for begin in range(0, ROWS, BLOCK_O):
+            o = begin + tl.arange(0, BLOCK_O)
+            row = image * ROWS + o
+            at = (row * heads + head)[:, None]
+            grad = tl.load(d_matrix + at * C + j[None, :], mask=(o < ROWS)[:, None] & (j < C)[None, :], other=0.0)
+            if K > 0:
+                tokens = (o < ROWS)[:, None] & (j >= C)[None, :] & (j < M)[None, :]
+                grad += scale * tl.load(d_token_matrix + at * K + (j - C)[None, :], mask=tokens, other=0.0)
+            channel = (head * C + i)[None, :]
+            known = (o < ROWS)[:, None] & (i < C)[None, :]
+            weight = tl.load(left + o[:, None] * left_row + channel, mask=known, other=0.0)
+            d_mixing = dot(tl.trans(weight.to(TYPE)), grad, d_mixing, "ieee")
+            d_weight = dot(grad, tl.trans(mixing), tl.zeros((BLOCK_O, BLOCK_R), TYPE), "ieee")
+            tl.store(d_left + row[:, None] * (heads * C) + channel, d_weight, mask=known)
+
+        # Of rows that are no channels, d_mixing is 0.
+        if K > 0:
+            d_mass = tl.sum(d_mixing * (onto_tokens - local), 1)
+            d_gate += d_mass * share
+            d_gap = (d_mass * lam * share * (1 - share))[:, None]
+            d_logits = _through_softmax(local, (1 - mass) * d_mixing) - d_gap * local
+            d_logits += _through_softmax(onto_tokens, mass * d_mixing) + d_gap * onto_tokens
+            if CHANNELWISE:
+                d_alpha += tl.sum(d_mixing * own_rows, 1)
+                d_rows = _through_softmax(own_rows, weight_of_own * d_mixing)
+                weighted = _rows_back(
+                    d_rows, products, q_squares, columns, factor, d_products, d_q_squares, C + i, i < C, j, M
+                )
+                d_factor += tl.sum(weighted, 1)
+                of_columns += tl.sum(weighted, 0)
+            else:
+                d_alpha += tl.sum(d_mixing * own, 1)
+                d_own += tl.sum(d_mixing, 0)
+        else:
+            d_logits = _through_softmax(local, d_mixing)
+        weighted = _rows_back(d_logits, products, q_squares, columns, factor, d_products, d_q_squares, i, i < C, j, M)
+        d_factor += tl.sum(weighted, 1)
+        of_columns += tl.sum(weighted, 0)
+
+    if K > 0:
+        if not CHANNELWISE:
+            for first in range(C, M, BLOCK_R):
+                i = first + tl.arange(0, BLOCK_R)
+                weights, _ = softmax(logit_rows(products, q_squares, columns, factor, i, j, M), j < M)
+                d_rows = _through_softmax(weights, (weight_of_own / K) * d_own[None, :])
+                d_rows = tl.where((i < M)[:, None], d_rows, 0.0)
+                weighted = _rows_back(
+                    d_rows, products, q_squares, columns, factor, d_products, d_q_squares, i, i < M, j, M
+                )
+                d_factor += tl.sum(weighted, 1)
+                of_columns += tl.sum(weighted, 0)
+        tl.store(d_terms + batch * heads + here, tl.sum(d_gate, 0))
+        tl.store(d_terms + 2 * batch * heads + here, tl.sum(d_alpha, 0))
+    tl.store(d_terms + here, tl.sum(d_factor, 0))
+    d_columns = _of_squares(factor * of_columns, k_squares, j, j < M, TYPE)
+    tl.store(d_k_squares + here * M + j, d_columns, mask=j < M)
+
+
+@operator(
+    "fold_backward",
+    "(Tensor d_matrix, Tensor? d_token_matrix, Tensor products, Tensor q_squares, Tensor k_squares, "
+    "Tensor temperature, Tensor left, Tensor? gate, Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
+)
+def _fold_backward(
+    d_matrix: Tensor,
+    d_token_matrix: Tensor | None,
+    products: Tensor,
+    q_squares: Tensor,
+    k_squares: Tensor,
+    temperature: Tensor,
+    left: Tensor,
+    gate: Tensor | None,
+    alpha: Tensor | None,
+    cells: int,
+    channelwise: bool,
+) -> list[Tensor]:
+    blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
+    found = _empty(products, left)
+    fold_backward_kernel[(blocks.heads, blocks.batch)](
+        *blocks.tensors,
+        d_matrix.contiguous(),
+        contiguous(d_token_matrix),
+        *found,
+        *blocks.strides,
+        blocks.heads,
+        blocks.batch,
+        1 / cells,
+        **blocks.sizes,
+    )
+    return found
+
+
+def _empty(products: Tensor, left: Tensor) -> list[Tensor]:
+    """Of products, both squared norms, temperature, gate and alpha of each image, and ``left`` of each image."""
+    batch, heads, m = products.shape[:3]
+    sizes = ((batch, heads, m, m), (batch, heads, m), (batch, heads, m), (3, batch, heads), (batch, *left.shape))
+    return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
+
+
+@fake(_fold_backward)
+def _(
+    d_matrix: Tensor,
+    d_token_matrix: Tensor | None,
+    products: Tensor,
+    q_squares: Tensor,
+    k_squares: Tensor,
+    temperature: Tensor,
+    left: Tensor,
+    gate: Tensor | None,
+    alpha: Tensor | None,
+    cells: int,
+    channelwise: bool,
+) -> list[Tensor]:
+    return _empty(products, left)
+
+
+differentiable_no_more(_fold_backward)
+
+
+def fold_gradients(
+    grads: Sequence[Tensor], saved: Sequence[Tensor | None], cells: int, channelwise: bool
+) -> tuple[Tensor | None, ...]:
+    """Those of :mod:`.fold`'s first seven arguments.
+
+    Args:
+        grads: of the matrices onto the channels and, if there are tokens, onto these.
+        saved: the arguments: products, squared norms of q and k, temperature, left, gate and alpha.
+        cells: as the operator's.
+        channelwise: likewise.
+    """
+    temperature, left, gate, alpha = saved[3:]
+    assert temperature is not None
+    assert left is not None
+    d_products, d_q_squares, d_k_squares, of_terms, of_left = _fold_backward(
+        grads[0], grads[1] if len(grads) > 1 else None, *saved, cells, channelwise
+    )
+    d_temperature, d_gate, d_alpha = of_terms.sum(1)
+    return (
+        d_products,
+        d_q_squares,
+        d_k_squares,
+        d_temperature.view(temperature.shape).to(temperature.dtype),
+        of_left.sum(0).to(left.dtype),
+        None if gate is None else d_gate.view(gate.shape).to(gate.dtype),
+        None if alpha is None else d_alpha.view(alpha.shape).to(alpha.dtype),
+    )
