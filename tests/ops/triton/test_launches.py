@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import exda_primitives as exda
 from exda_primitives.ops.triton import tiles
 from exda_primitives.ops.triton.depthwise import depthwise
 from exda_primitives.ops.triton.fold import TokenMixing, compose, fold
@@ -68,6 +69,15 @@ def test_gram(tokens: int, dtype: torch.dtype) -> None:
     assert started(gram, x, x, g, HEADS) == {"_gram_kernel": 1}
 
 
+def test_the_gradient_of_an_attention() -> None:
+    attention = exda.ExDAAttention(16, 2, bias=False)
+    with exda.backend("triton"):
+        y = attention(torch.randn(1, 16, 8, 8, requires_grad=True))
+        found = started(y.backward, torch.ones_like(y))
+    assert found["fold_backward_kernel"] == 1
+    assert sum(found.values()) <= 45
+
+
 def test_gram_of_several_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_multiprocessors", lambda device: 200)
     x = random(1, CHANNELS, 600, dtype=torch.float32)
@@ -86,6 +96,17 @@ def blocks(tokens: int, c: int = C) -> tuple[object, ...]:
 @pytest.mark.parametrize("tokens", [1, 0])
 def test_fold(tokens: int) -> None:
     assert started(fold, *blocks(tokens)) == {"fold_kernel": 1}
+
+
+@pytest.mark.parametrize("tokens", [1, 0])
+def test_the_gradient_of_fold(tokens: int) -> None:
+    gram, temperature, left, mixing = blocks(tokens)
+    left.requires_grad_()  # type: ignore[attr-defined]
+    matrices = [x for x in fold(gram, temperature, left, mixing) if x is not None]  # type: ignore[arg-type]
+    grads = [torch.ones_like(x) for x in matrices]
+    found = started(torch.autograd.grad, matrices, left, grads)
+    # Sums over images; and the gradient becomes what the parameter is.
+    assert found == {"fold_backward_kernel": 1, "aten.sum": 2, "aten._to_copy": 4 if tokens else 2}
 
 
 @BIAS

@@ -42,11 +42,22 @@ class Gram(NamedTuple):
     q_squares: Tensor
     k_squares: Tensor
 
-    @classmethod
-    def unpack(cls, packed: Tensor) -> Gram:
-        """Views of (B, h, m+2, m): the products, a row of q's squared norms, a row of k's."""
+
+class _Unpacked(torch.autograd.Function):
+    """Views of (B, h, m+2, m): the products, a row of q's squared norms, a row of k's.
+
+    Autograd's own gradient of three views is three maps of zeros, three copies and two sums.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m = packed.shape[-1]
-        return cls(packed[:, :, :m], packed[:, :, m], packed[:, :, m + 1])
+        return packed[:, :, :m], packed[:, :, m], packed[:, :, m + 1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        of_products, *of_squares = grads
+        return torch.cat([of_products, *(each.unsqueeze(2) for each in of_squares)], 2)
 
 
 @triton.jit
@@ -227,7 +238,7 @@ def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    return Gram.unpack(_gram(q, k, g, heads))
+    return Gram(*_Unpacked.apply(_gram(q, k, g, heads)))
 
 
 def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
