@@ -21,18 +21,22 @@ def grams(dtype: str, c: int, tokens: int, block: int) -> list[Kernel]:
 def folds(dtype: str, c: int, tokens: int, channelwise: bool) -> list[Kernel]:
     arguments = (
         pointers("fp32", "products", "q_squares", "k_squares", "matrix", "token_matrix")
-        | pointers("fp32", "out", "branch_matrix", "shift")
+        | pointers("fp32", "out", "branch_matrix", "shift", "d_matrix", "d_token_matrix")
+        | pointers("fp32", "d_products", "d_q_squares", "d_k_squares", "d_terms", "d_left")
         | pointers(dtype, "temperature", "gate", "alpha", "left", "weight", "vector", "bias")
         | integers("products_image", "products_head", "q_image", "q_head", "k_image", "k_head", "left_row", "heads")
-        | integers("weight_row")
+        | integers("weight_row", "batch")
         | {"scale": 0.5, "ROWS": 2 * c, "C": c, "COLUMNS": c, "K": tokens, "CHANNELWISE": channelwise, "HEADS": 2}
         | {"BLOCK_O": 16, "BLOCK_J": 32, "BLOCK_M": tile_side(c + tokens, 4096), "BLOCK_R": 16, "BLOCK": 32}
         | {"TYPE": "float32"}
     )
-    absent = {} if tokens else {"gate": None, "alpha": None, "bias": None}
+    absent = {} if tokens else {"gate": None, "alpha": None, "bias": None, "d_token_matrix": None}
     return [
-        (f"{PACKAGE}.fold_kernels", kernel, arguments | absent)
-        for kernel in ("fold_kernel", "fold_branch_kernel", "compose_kernel")
+        *(
+            (f"{PACKAGE}.fold_kernels", kernel, arguments | absent)
+            for kernel in ("fold_kernel", "fold_branch_kernel", "compose_kernel")
+        ),
+        (f"{PACKAGE}.fold_backward", "fold_backward_kernel", arguments | absent),
     ]
 
 
