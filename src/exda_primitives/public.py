@@ -58,6 +58,7 @@ from .primitives import (
     ExDAHistogramAttention,
     ExDAModule,
     ExDAOptions,
+    ExDASpectralAttention,
     ExDAXCAttention,
     NonlinearValue,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "ExDAHistogramAttention",
     "ExDAModule",
     "ExDAOptions",
+    "ExDASpectralAttention",
     "ExDAXCAttention",
     "Family",
     "FusionReport",

@@ -35,6 +35,8 @@ class Family(ABC):
     """The ExDA attention; its ``PARTS`` are what :meth:`candidates` finds."""
     inputs: ClassVar[int] = 1
     """How many maps (B, C, H, W) its forward takes, or what :meth:`arguments` makes of so many."""
+    source: ClassVar[int] = -1
+    """Which of these maps k, v and the tokens come from: an index."""
     parent_hook: ClassVar[type[ParentHook] | None] = None
     """For a replacement that needs to know what only its parent's call says: ``patch`` puts such a hook on every module
     that holds one, ``unpatch`` takes it off."""

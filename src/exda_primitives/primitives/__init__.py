@@ -5,6 +5,7 @@ from .config import ExDAConfig, ExDAOptions
 from .cross import ExDACrossAttention
 from .histogram import ExDAHistogramAttention
 from .mdta import ExDAAttention
+from .smsa import ExDASpectralAttention
 from .token import GST
 from .value import NonlinearValue
 from .xca import ExDAXCAttention
@@ -17,6 +18,7 @@ __all__ = [
     "ExDAHistogramAttention",
     "ExDAModule",
     "ExDAOptions",
+    "ExDASpectralAttention",
     "ExDAXCAttention",
     "NonlinearValue",
 ]

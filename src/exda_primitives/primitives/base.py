@@ -73,6 +73,10 @@ class ExDAModule(StandIn):
 
     PARTS: ClassVar[tuple[str, ...]]
     """Host parts, ``temperature`` first; the last one is the output projection."""
+    OFFICIAL: ClassVar[Mapping[str, str]] = {}
+    """Parts that the official code calls otherwise."""
+
+    temperature: nn.Parameter
 
     def __init__(
         self,
@@ -92,11 +96,12 @@ class ExDAModule(StandIn):
     ) -> None:
         super().__init__()
         config = ExDAConfig(tokens, stride, scale, reinject, value, value_position, init)
-        self._describe(dim, num_heads, config, {part: part for part in self.PARTS}, "")
+        parts = {part: self.OFFICIAL.get(part, part) for part in self.PARTS}
+        self._describe(dim, num_heads, config, parts, "")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1, **factory))
+        self.register_parameter(parts["temperature"], nn.Parameter(torch.ones(num_heads, 1, 1, **factory)))
         for name, layer in self._host_layers(dim, bias, factory).items():
-            self.add_module(name, layer)
+            self.add_module(parts[name], layer)
         self._add_primitives()
 
     @abstractmethod

@@ -32,6 +32,12 @@ def tokens_problem(name: str, x: Tensor, dim: int) -> str | None:
     return _problem(name, x, f"sequence (B, N, {dim})", 3, advice, 2, dim)
 
 
+def channels_last_problem(name: str, x: Tensor, dim: int) -> str | None:
+    """Why ``x`` is not a non-empty floating-point map (B, H, W, dim), or None where it is one."""
+    advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
+    return _problem(name, x, f"map (B, H, W, {dim})", 4, advice, 3, dim)
+
+
 def _problem(name: str, x: Tensor, layout: str, ndim: int, advice: str, axis: int, dim: int) -> str | None:
     expected = f"expected a floating-point {layout}"
     if x.ndim != ndim:

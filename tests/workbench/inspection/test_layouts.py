@@ -118,3 +118,18 @@ def test_a_layout_without_channels_is_refused():
         embeddings(model, pictures)
     # Others are not concerned.
     assert len(embeddings(Net(MDTA()), pictures)) == 1
+
+
+def test_tokens_are_of_the_map_that_values_come_from():
+    class Guided(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = exda.ExDASpectralAttention(3, 1)
+
+        def forward(self, x):
+            x = x.movedim(1, -1)
+            return self.attention(x, illu_fea_trans=torch.zeros_like(x)).movedim(-1, 1)
+
+    model, picture = Guided(), torch.rand(1, 3, 16, 24)
+    (found,) = collect(model, picture, {"attention": model.attention}, compact_maps)["attention"]
+    torch.testing.assert_close(found, model.attention.token.maps(picture)[0])

@@ -14,7 +14,7 @@ from ...patching.backbones import MULTIPLE, known_multiple
 from ..shared.inference import inferring
 from ..shared.padding import pad
 from .attentions import unwrapped
-from .layouts import channels_first
+from .layouts import layout_of
 
 
 class Call(NamedTuple):
@@ -25,12 +25,14 @@ class Call(NamedTuple):
         inputs: its tensors, as they were before the call; maps (1, C, H, W) or tokens (1, N, C), whatever it takes.
         options: its other arguments, by name.
         output: of the call, likewise.
+        source: index of the input from which its values come.
     """
 
     attention: nn.Module
     inputs: tuple[Tensor, ...]
     options: Mapping[str, Any]
     output: Tensor
+    source: int = -1
 
 
 Reader = Callable[[Call], Tensor]
@@ -109,7 +111,7 @@ def _watched(attentions: Mapping[str, nn.Module], read: Reader, latest: dict[str
 
 def _hooks(name: str, module: nn.Module, read: Reader, latest: dict[str, Tensor]) -> Iterator[Any]:
     received: list[tuple[Tensor, ...]] = []
-    laid = channels_first(module)
+    laid, source = layout_of(module)
 
     def before(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         # A copy: the official histogram attention writes into its input.
@@ -117,7 +119,7 @@ def _hooks(name: str, module: nn.Module, read: Reader, latest: dict[str, Tensor]
 
     def after(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> None:
         others = {key: value for key, value in options.items() if not isinstance(value, Tensor)}
-        latest[name] = read(Call(module, received.pop(), others, laid(output))).cpu()
+        latest[name] = read(Call(module, received.pop(), others, laid(output), source)).cpu()
 
     yield module.register_forward_pre_hook(before, with_kwargs=True)
     yield module.register_forward_hook(after, with_kwargs=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,27 @@ _CHANNELS, _HEIGHT, _WIDTH = 5, 2, 3
 _USUAL = {4: 1, 3: 2}
 
 
-def channels_first(attention: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What makes (B, C, H, W) of a map that the attention takes or returns, and (B, N, C) of its tokens.
+class Layout(NamedTuple):
+    """How an attention takes its maps.
+
+    Attributes:
+        channels_first: makes (B, C, H, W) of a map that it takes or returns, and (B, N, C) of its tokens.
+        source: index of the input from which its values come.
+    """
+
+    channels_first: Callable[[Tensor], Tensor]
+    source: int
+
+
+def layout_of(attention: nn.Module) -> Layout:
+    """By the word of the attention's family.
 
     Raises:
         ConfigError: for an attention whose family's layout has no axis of the channels.
     """
     family = next((each for each in known_families().values() if not _is_usual(each) and _is_of(attention, each)), None)
     if family is None:
-        return lambda x: x
+        return Layout(lambda x: x, -1)
     axis = _axis(family)
     if axis is None:
         raise ConfigError(
@@ -34,7 +47,7 @@ def channels_first(attention: nn.Module) -> Callable[[Tensor], Tensor]:
             f"{(1, _CHANNELS, _HEIGHT, _WIDTH)}: inspection knows maps and tokens with one axis of channels; leave its "
             f"attentions out with blocks=..."
         )
-    return lambda x: x.movedim(axis, _USUAL[x.ndim])
+    return Layout(lambda x: x.movedim(axis, _USUAL[x.ndim]), family.source)
 
 
 def _is_usual(family: Family) -> bool:

@@ -16,8 +16,7 @@ def compact_maps(call: Call) -> Tensor:
     """The compact maps of the call's tokens, (h, K, H', W') float32, each of sum 1."""
     assert isinstance(call.attention, ExDAModule)
     assert call.attention.token is not None
-    # Of cross attention the last map is that from which k and v come.
-    maps: Tensor = call.attention.token.maps(spatial(call, call.inputs[-1]))
+    maps: Tensor = call.attention.token.maps(spatial(call, call.inputs[call.source]))
     return maps[0].float()
 
 
@@ -31,7 +30,7 @@ def value(call: Call) -> Tensor:
     """V of a call, (1, C, H, W), as the host's layers project it; see :func:`has_value`."""
     attention = call.attention
     assert isinstance(attention, ExDAModule)
-    x = call.inputs[-1]
+    x = call.inputs[call.source]
     if isinstance(attention, ExDAXCAttention):
         v: Tensor = attention.part("qkv")(x)[..., -attention.dim :]
         return to_map(v, _grid(attention, call))
@@ -66,4 +65,4 @@ def spatial(call: Call, x: Tensor) -> Tensor:
 
 
 def _grid(attention: ExDAXCAttention, call: Call) -> tuple[int, int]:
-    return attention.map_size(call.inputs[-1], call.options.get("grid"))
+    return attention.map_size(call.inputs[call.source], call.options.get("grid"))

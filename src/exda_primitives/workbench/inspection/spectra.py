@@ -94,5 +94,8 @@ def _all(call: Call) -> Tensor:
 
 
 def _readers(attention: nn.Module) -> Mapping[str, Reader]:
-    known = {INPUT: lambda call: spatial(call, call.inputs[-1]), OUTPUT: lambda call: spatial(call, call.output)}
+    known = {
+        INPUT: lambda call: spatial(call, call.inputs[call.source]),
+        OUTPUT: lambda call: spatial(call, call.output),
+    }
     return known | {VALUE: value, NONLINEAR: nonlinear_value} if has_value(attention) else known

@@ -1,0 +1,81 @@
+"""ExDA on spectral-wise multi-head self-attention: maps with their channels last; q, k and v by layers of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import InputError
+from ..ops.terms import LinearTerms
+from .base import ExDAModule
+from .checks import channels_last_problem
+from .layers import depthwise
+from .tracing import as_one_call, is_symbolic
+
+
+class ExDASpectralAttention(ExDAModule):
+    """ExDA attention on S-MSA (MST, MST++) and, with a second map, on IG-MSA (Retinexformer), which scales V by it.
+
+    S-MSA's rows are those of k: its attention is ``softmax(temperature k q^T)``. Beside the attention, a position
+    embedding of the linear V is added to the output. All arguments are described at :class:`ExDAModule`; ``bias`` is
+    that of ``to_q``, ``to_k`` and ``to_v``. Sources: MST++ (CVPR Workshops 2022), section 3.3; Retinexformer (ICCV
+    2023), section 3.3; ExDA (2026).
+
+    Shape:
+        x (B, H, W, C) -> (B, H, W, C), channels last, any H, W >= 1; ``illu_fea_trans``, if given, as x.
+
+    Raises:
+        ConfigError: for arguments that do not exist or do not fit each other.
+        InputError: for anything but non-empty floating-point (B, H, W, C), and for two of different shapes.
+
+    Example:
+        >>> import torch
+        >>> attention = ExDASpectralAttention(31, 1)
+        >>> attention(torch.randn(1, 8, 6, 31)).shape
+        torch.Size([1, 8, 6, 31])
+    """
+
+    PARTS = ("temperature", "to_q", "to_k", "to_v", "pos_emb", "proj")
+    OFFICIAL = {"temperature": "rescale"}  # noqa: RUF012
+
+    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        return {
+            **{name: nn.Linear(dim, dim, bias=bias, **factory) for name in ("to_q", "to_k", "to_v")},
+            "proj": nn.Linear(dim, dim, **factory),
+            "pos_emb": nn.Sequential(depthwise(dim, False, factory), nn.GELU(), depthwise(dim, False, factory)),
+        }
+
+    def forward(self, x: Tensor, illu_fea_trans: Tensor | None = None) -> Tensor:
+        """(B, H, W, C), once or twice -> (B, H, W, C); the second has the name by which Retinexformer calls it."""
+        if is_symbolic(x):
+            return as_one_call(self, x) if illu_fea_trans is None else as_one_call(self, x, illu_fea_trans)
+        for name, given in (("x", x), ("illu_fea_trans", illu_fea_trans)):
+            if given is not None and (problem := channels_last_problem(name, given, self.dim)):
+                raise InputError(f"{self._owner()}: {problem}")
+        if illu_fea_trans is not None and illu_fea_trans.shape != x.shape:
+            raise InputError(
+                f"{self._owner()}: expected x and illu_fea_trans of equal shape, got {tuple(x.shape)} and "
+                f"{tuple(illu_fea_trans.shape)}."
+            )
+        size, to_v = (x.shape[1], x.shape[2]), self.part("to_v")
+        tokens = x.flatten(1, 2)
+        linear = to_v(tokens)
+        v = linear if illu_fea_trans is None else linear * illu_fea_trans.flatten(1, 2)
+
+        def packed(tokens: Tensor) -> Tensor:
+            # k first: its channels are the rows of the attention.
+            return torch.cat([self.part("to_k")(tokens), self.part("to_q")(tokens), v], dim=-1)
+
+        terms = LinearTerms(
+            self.part("temperature"), packed, self.part("proj"), self._value_terms(), self._token_terms()
+        )
+        self._check_dtypes(x, to_v, terms.value, terms.tokens)
+        out = ops.xca(tokens, size, terms).unflatten(1, size)
+        position: Tensor = self.part("pos_emb")(linear.unflatten(1, size).movedim(-1, 1))
+        return out + position.movedim(1, -1)
+
+    def _bias(self) -> bool:
+        return self.part("to_v").bias is not None
