@@ -61,16 +61,23 @@ class Level:
         channels: of their maps.
         heads: of their attentions.
         scale: by which their maps are smaller than the image.
+        blocks: how many there are.
     """
 
     name: str
     channels: int
     heads: int
     scale: int
+    blocks: int
 
 
-LEVELS = (Level("L1", 48, 1, 1), Level("L2", 96, 2, 2), Level("L3", 192, 4, 4), Level("L4", 384, 8, 8))
-LAST = Level("R", 96, 1, 1)
+LEVELS = (
+    Level("L1", 48, 1, 1, 4),
+    Level("L2", 96, 2, 2, 12),
+    Level("L3", 192, 4, 4, 12),
+    Level("L4", 384, 8, 8, 8),
+)
+LAST = Level("R", 96, 1, 1, 8)
 
 
 def of_network(height: int, width: int, *, batch: int = 1, patched: bool = True) -> Iterator[Block]:

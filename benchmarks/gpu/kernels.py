@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -49,6 +49,11 @@ def tensors(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 def moved_bytes(arguments: Mapping[str, Any]) -> int:
     """Of all tensors of a launch, each once: what it reads and writes at least."""
+    return bytes_of(tensors(arguments).values())
+
+
+def bytes_of(given: Iterable[torch.Tensor]) -> int:
+    """Of tensors, each once."""
     # Where nothing is needed a pointer to something else is handed over.
-    found = {(each.data_ptr(), each.shape): each for each in tensors(arguments).values()}
+    found = {(each.data_ptr(), each.shape): each for each in given}
     return sum(each.numel() * each.element_size() for each in found.values())

@@ -13,6 +13,7 @@ import triton
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from triton.runtime import JITFunction
 
 from exda_primitives.ops import kernels as choice
@@ -40,6 +41,13 @@ that is tuned, and not the first one alone.
 """
 
 
+Started = Callable[[Kernel, tuple[Any, ...], dict[str, Any]], None]
+"""Told of a kernel, its arguments, and those given by name."""
+
+Computed = Callable[[str, list[Tensor]], None]
+"""Told of an operation's name, and of all tensors that it reads or writes."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """A block that is run once.
@@ -58,7 +66,23 @@ class Recording:
 
 
 def record(recording: Recording) -> Iterator[Spec]:
-    """All launches of Triton kernels in the order in which they start, for a GPU of ``MULTIPROCESSORS``.
+    """All launches of Triton kernels in the order in which they start; see :func:`run_once`."""
+    specs: list[Spec] = []
+
+    def started(kernel: Kernel, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        specs.append(spec(kernel, args, options) | {"all": recording.every and kernel.tunes})
+
+    run_once(recording, started)
+    yield from specs
+
+
+def run_once(recording: Recording, started: Started, computed: Computed | None = None) -> None:
+    """Runs the block without computing anything, for a GPU of ``MULTIPROCESSORS``.
+
+    Args:
+        recording: the block.
+        started: told of every launch of a Triton kernel.
+        computed: told of each of PyTorch's own operations.
 
     Raises:
         RuntimeError: under Triton's interpreter, which keeps nothing of what a kernel is compiled for.
@@ -70,34 +94,33 @@ def record(recording: Recording) -> Iterator[Spec]:
     dtype = torch.float32 if half else precision.dtype
     model = blocks.fused(recording.block).to(dtype).requires_grad_(recording.training)
     x = torch.empty(recording.block.shape, dtype=dtype, requires_grad=recording.training)
-    specs: list[Spec] = []
-    with _recorded(specs, recording.every), as_on_a_gpu(precision.tf32):
+    with _told(started), as_on_a_gpu(precision.tf32):
         if recording.training:
-            with _Nothing():
+            with _Nothing(computed):
                 with torch.autocast("cpu", precision.dtype) if half else nullcontext():
                     out = model(x)
                 out.backward(torch.empty_like(out))
         else:
-            with torch.no_grad(), _Nothing():
+            with torch.no_grad(), _Nothing(computed):
                 model(x)
-    yield from specs
 
 
 @contextmanager
-def _recorded(specs: list[Spec], every: bool) -> Iterator[None]:
+def _told(started: Started) -> Iterator[None]:
     def run(kernel: Kernel, grid: object, *args: Any, **options: Any) -> None:
-        specs.append(_spec(kernel.fn, args, options) | {"all": every and kernel.tunes})
+        started(kernel, args, options)
 
     with step_by_step(), mock.patch.object(Kernel, "run", run):
         yield
 
 
-def _spec(kernel: JITFunction, args: tuple[Any, ...], options: Mapping[str, Any]) -> Spec:
+def spec(kernel: Kernel, args: tuple[Any, ...], options: Mapping[str, Any]) -> Spec:
+    """Of a launch; whether all configurations are needed is not said."""
     given = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
-    constants = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+    constants = {parameter.name for parameter in kernel.fn.params if parameter.is_constexpr}
     return {
-        "module": kernel.fn.__module__,
-        "kernel": kernel.fn.__name__,
+        "module": kernel.fn.fn.__module__,
+        "kernel": kernel.__name__,
         "arguments": {name: _plain(given[name], name in constants) for name in kernel.arg_names if name in given},
         "options": {name: given[name] for name in sorted(given.keys() - {*kernel.arg_names})},
     }
@@ -153,8 +176,9 @@ def as_on_a_gpu(tf32: bool) -> Iterator[None]:
 class _Nothing(TorchDispatchMode):
     """Large products are not computed: their outputs are as they were found. The rest is copies and sums."""
 
-    def __init__(self) -> None:
+    def __init__(self, computed: Computed | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._computed = computed
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -167,10 +191,17 @@ class _Nothing(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if name in _FACTORS:
             a, b = (args[index] for index in _FACTORS[name])
-            return torch.empty(a.shape[0], a.shape[1], b.shape[2], dtype=a.dtype)
-        with self, torch._C.DisableTorchFunction():
-            out = func.decompose(*args, **kwargs)
-        return func(*args, **kwargs) if out is NotImplemented else out
+            out = torch.empty(a.shape[0], a.shape[1], b.shape[2], dtype=a.dtype)
+        else:
+            with self, torch._C.DisableTorchFunction():
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+            out = func(*args, **kwargs)
+        read = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        if self._computed is not None and read and not func.is_view:
+            self._computed(name, [*read, *(each for each in tree_leaves(out) if isinstance(each, Tensor))])
+        return out
 
 
 _FACTORS = {"bmm": (0, 1), "baddbmm": (1, 2)}

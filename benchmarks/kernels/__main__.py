@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from . import host
+from exda_primitives.workbench.bench.precision import PRECISIONS
+
+from . import host, report, tables
+
+_WIDTH = 180
+"""Of what is not a terminal."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -14,8 +22,29 @@ def main(arguments: list[str] | None = None) -> None:
     of_host = commands.add_parser("host", help=host.__doc__)
     of_host.add_argument("--turns", type=int, default=100)
     of_host.add_argument("--out", type=Path, default=host.RESULTS, help="folder of the results")
+    of_report = commands.add_parser("report", help=report.__doc__)
+    of_report.add_argument("--size", type=int, default=1024, help="of the square image, in pixels")
+    of_report.add_argument("--dtype", nargs="+", default=["bf16"], choices=PRECISIONS)
+    of_report.add_argument("--tb-per-second", type=float, default=3.0, help="of the GPU's memory")
+    of_report.add_argument("--training", action="store_true", help="also a training step's passes")
+    of_report.add_argument("--every", action="store_true", help="compile all configurations, and not the first alone")
+    of_report.add_argument("--out", type=Path, default=host.RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
-    print(host.run(options.turns, options.out))
+    if options.command == "host":
+        print(host.run(options.turns, options.out))
+    else:
+        of = options.size, options.dtype, options.tb_per_second, options.training, options.every, options.out
+        _show(report.run(*of))
+
+
+def _show(result: dict[str, Any]) -> None:
+    if find_spec("rich") is None:
+        # A machine with a GPU may have PyTorch alone.
+        print(tables.markdown(result))
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(tables.printed(result))
 
 
 if __name__ == "__main__":

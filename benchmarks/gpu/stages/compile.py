@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from triton.compiler import CompiledKernel
 from triton.runtime import JITFunction, driver
 
 from .. import specs
@@ -36,16 +37,15 @@ def run(run: Run, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     driver.set_active(Driver())
     index, of = map(int, options.share.split("/"))
-    pool = _Pool()
+    pool = Pool()
     begun, done, failed, left, stubs = time.perf_counter(), 0, 0, 0, True
     for spec, kernel, config in list(jobs(specs.read()[options.call]))[index::of]:
         if run.left() < 0:
             left += 1
             continue
-        arguments = {name: argument(plain, pool.tensor) for name, plain in spec["arguments"].items()}
         where = {"kernel": spec["kernel"], "config": config, "arguments": spec["arguments"]}
         try:
-            made = kernel.run(grid=(1,), warmup=True, **arguments, **config)
+            made = compiled(spec, kernel, config, pool)
         except Exception as error:
             failed += 1
             run.rows.write("does not compile", **where, **described(error))
@@ -66,6 +66,12 @@ def jobs(launches: Iterable[Spec]) -> Iterator[Job]:
         yield from ((spec, kernel.fn, config.all_kwargs() | spec["options"]) for config in configs)
 
 
+def compiled(spec: Spec, kernel: JITFunction, config: dict[str, Any], pool: Pool) -> CompiledKernel:
+    """What the launch would start in this configuration."""
+    arguments = {name: argument(plain, pool.tensor) for name, plain in spec["arguments"].items()}
+    return kernel.run(grid=(1,), warmup=True, **arguments, **config)
+
+
 def _launcher(run: Run, made: Any) -> bool:
     """Compiles the C function that starts a kernel, one a signature; whether that works here."""
     from triton.backends.nvidia.driver import CudaLauncher  # noqa: PLC0415
@@ -79,7 +85,7 @@ def _launcher(run: Run, made: Any) -> bool:
     return True
 
 
-class _Pool:
+class Pool:
     """Tensors that nobody reads: of each dtype one, and one whose address is odd."""
 
     def __init__(self) -> None:

@@ -78,7 +78,7 @@ def shrink(patch: pytest.MonkeyPatch, scratch: Path) -> None:
     few = {"num_blocks": (1, 0, 0, 0), "num_refinement_blocks": 0, "heads": (2, 1, 1, 1)}
     patch.setitem(bench.BACKBONES, "restormer", partial(Restormer, dim=4, ffn_expansion_factor=1, **few))
     patch.setattr(blocks, "LEVELS", ())
-    patch.setattr(blocks, "LAST", Level("R", 4, 2, 1))
+    patch.setattr(blocks, "LAST", Level("R", 4, 2, 1, 1))
     patch.setattr(blocks, "_EXPANSION", 1.0)
     patch.setattr(blocks, "strips", lambda: STRIPS)
     patch.setattr(gradients, "SIDE", 4)

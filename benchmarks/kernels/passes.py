@@ -1,0 +1,91 @@
+"""What the fused blocks of a Restormer start, level by level, and the bytes that each start has to move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.gpu import blocks, launches
+from benchmarks.gpu.blocks import Level
+from benchmarks.gpu.kernels import bytes_of, moved_bytes
+from benchmarks.gpu.launches import Recording, Spec
+from exda_primitives.ops.triton.kernel import Kernel
+from exda_primitives.workbench.bench.floor import PASSES
+from exda_primitives.workbench.bench.precision import PRECISIONS
+
+_LEVELS = (*blocks.LEVELS, blocks.LAST)
+_ALLOCATIONS = ("empty", "new_empty")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Restormer whose blocks are fused.
+
+    Attributes:
+        dtype: a name in ``bench.precision.PRECISIONS``.
+        patched: whether the blocks have the primitives.
+        training: whether it makes a training step, in 16 bits under autocast.
+    """
+
+    dtype: str
+    patched: bool
+    training: bool
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A start of a kernel, or one of PyTorch's own operations.
+
+    Attributes:
+        level: of the network.
+        blocks: of this level.
+        name: of the kernel, without its last word, or of the operation.
+        launch: what the kernel is compiled for; None of an operation.
+        moved: bytes that it has to read and write in one block, each tensor once.
+    """
+
+    level: str
+    blocks: int
+    name: str
+    launch: Spec | None
+    moved: int
+
+
+def passes(size: int, network: Network) -> Iterator[Pass]:
+    """Of one block a level, in the order in which they start.
+
+    Args:
+        size: of the square image, in pixels.
+        network: whose blocks.
+
+    Raises:
+        RuntimeError: under Triton's interpreter.
+    """
+    for level, block in zip(_LEVELS, blocks.of_network(size, size, patched=network.patched), strict=True):
+        yield from _of_block(level, Recording(block, network.dtype, network.training))
+
+
+def _of_block(level: Level, recording: Recording) -> list[Pass]:
+    found: list[Pass] = []
+
+    def started(kernel: Kernel, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        given = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
+        name = kernel.__name__.removeprefix("_").removesuffix("_kernel")
+        launch = launches.spec(kernel, args, options)
+        found.append(Pass(level.name, level.blocks, name, launch, moved_bytes(given)))
+
+    def computed(name: str, tensors: Sequence[Tensor]) -> None:
+        if not name.startswith(_ALLOCATIONS):
+            found.append(Pass(level.name, level.blocks, name, None, bytes_of(tensors)))
+
+    launches.run_once(recording, started, computed)
+    return found
+
+
+def floor(size: int, dtype: str) -> int:
+    """Bytes that the attentions of all blocks have to move, whatever is fused: see ``bench.floor``."""
+    maps = sum(level.blocks * level.channels * (size // level.scale) ** 2 for level in _LEVELS)
+    return PASSES["mdta"] * maps * PRECISIONS[dtype].dtype.itemsize
