@@ -21,25 +21,54 @@ from .operator import differentiable_no_more, fake, operator
 from .stencil import block, load_bias, load_row, load_shifted, load_taps, rows_inside, slide
 from .tiles import wide
 
-# Not tuned: the size of the buffer for the partial sums depends on them. 166 registers a thread in half precision.
+# Not tuned: the size of the buffer for the partial sums depends on them.
 LANES, ROWS, UNROLL, WARPS = 128, 16, 2, 4
 SUMS = 10  # of each channel: nine weights and the bias
 
 
 @triton.jit
-def correlate(above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8):
+def over_runs(x, RUN: tl.constexpr):
+    """The sums of a tile (CH, n) over RUN neighbouring columns, which one thread holds: (CH, n / RUN)."""
+    return x if RUN == 1 else tl.sum(tl.reshape(x, [x.shape[0], x.shape[1] // RUN, RUN]), 2)
+
+
+@triton.jit
+def correlate(above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8, RUN: tl.constexpr):
     """Adds what one row of dz and the three rows of X around it give to the gradient of the nine weights."""
+    # A sum a thread and not one a column: ten times RUN sums would take most of the registers.
     return (
-        s0 + above * right,
-        s1 + above * centre,
-        s2 + above * left,
-        s3 + here * right,
-        s4 + here * centre,
-        s5 + here * left,
-        s6 + below * right,
-        s7 + below * centre,
-        s8 + below * left,
+        s0 + over_runs(above * right, RUN),
+        s1 + over_runs(above * centre, RUN),
+        s2 + over_runs(above * left, RUN),
+        s3 + over_runs(here * right, RUN),
+        s4 + over_runs(here * centre, RUN),
+        s5 + over_runs(here * left, RUN),
+        s6 + over_runs(below * right, RUN),
+        s7 + over_runs(below * centre, RUN),
+        s8 + over_runs(below * left, RUN),
     )
+
+
+@triton.jit
+def shuffled(a, b):
+    """Tiles (CH, n, k) as one, (CH, n, 2 k): of the last axis one by one in turn."""
+    return tl.reshape(tl.join(a, b), [a.shape[0], a.shape[1], 2 * a.shape[2]])
+
+
+@triton.jit
+def totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9):
+    """The sums of ten tiles (CH, n) over their columns, and six zeros: (CH, 16)."""
+    # Threads wait for each other once, and not once a tile.
+    zero = tl.zeros_like(s0)
+    even = shuffled(
+        shuffled(tl.join(s0, s8), tl.join(s4, zero)),
+        shuffled(tl.join(s2, zero), tl.join(s6, zero)),
+    )
+    odd = shuffled(
+        shuffled(tl.join(s1, s9), tl.join(s5, zero)),
+        shuffled(tl.join(s3, zero), tl.join(s7, zero)),
+    )
+    return tl.sum(shuffled(even, odd), 1)
 
 
 @launched
@@ -85,8 +114,9 @@ def depthwise_backward_kernel(
         upper, lower = zero, zero
     if partials is not None:
         above, here = zero, zero
-        s0, s1, s2, s3, s4, s5, s6, s7, s8 = zero, zero, zero, zero, zero, zero, zero, zero, zero
-        s9 = zero
+        none = tl.full([CH, BX // RUN], 0.0, TYPE)
+        s0, s1, s2, s3, s4, s5, s6, s7, s8 = none, none, none, none, none, none, none, none, none
+        s9 = none
     # The first two rows complete no row of dX: their part of the loop below.
     for i in tl.static_range(2):
         row = top - 1 + i
@@ -98,11 +128,11 @@ def depthwise_backward_kernel(
             inside = rows_inside(known, row + 1, 0, end)
             below = load_shifted(at, column, W, x_column, inside, constant, SHIFTED).to(TYPE)
             s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
-                above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8
+                above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8, RUN
             )
             above, here = here, below
             if i == 1:
-                s9 += centre
+                s9 += over_runs(centre, RUN)
     for start in range(0, RY, UNROLL):
         for i in tl.static_range(UNROLL):
             row = top + start + i
@@ -121,25 +151,17 @@ def depthwise_backward_kernel(
                 inside = rows_inside(known, row + 2, 0, end)
                 below = load_shifted(at, column, W, x_column, inside, constant, SHIFTED).to(TYPE)
                 s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
-                    above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8
+                    above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8, RUN
                 )
                 above, here = here, below
-                s9 += tl.where(row + 1 < end, centre, 0.0)
+                s9 += tl.where(row + 1 < end, over_runs(centre, RUN), 0.0)
     if partials is not None:
         columns = (W + BX - 1) // BX
         rows = (H + RY - 1) // RY
         part = (image * rows + top // RY) * columns + first // BX
-        at = partials + (part * CHANNELS + channel) * 10
-        tl.store(at, tl.sum(s0, 1)[:, None], mask=known)
-        tl.store(at + 1, tl.sum(s1, 1)[:, None], mask=known)
-        tl.store(at + 2, tl.sum(s2, 1)[:, None], mask=known)
-        tl.store(at + 3, tl.sum(s3, 1)[:, None], mask=known)
-        tl.store(at + 4, tl.sum(s4, 1)[:, None], mask=known)
-        tl.store(at + 5, tl.sum(s5, 1)[:, None], mask=known)
-        tl.store(at + 6, tl.sum(s6, 1)[:, None], mask=known)
-        tl.store(at + 7, tl.sum(s7, 1)[:, None], mask=known)
-        tl.store(at + 8, tl.sum(s8, 1)[:, None], mask=known)
-        tl.store(at + 9, tl.sum(s9, 1)[:, None], mask=known)
+        sums = tl.arange(0, 16)[None, :]
+        at = partials + (part * CHANNELS + channel) * 10 + sums
+        tl.store(at, totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9), mask=known & (sums < 10))
 
 
 def gradients(

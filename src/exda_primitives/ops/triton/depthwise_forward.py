@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .gelu import gelu, gelu_derivative
 from .kernel import autotuned
 from .launch import column_block, contiguous, divide_up, row_aligned
-from .stencil import block, gelu, gelu_derivative, load_bias, load_columns, load_row, load_taps, rows_inside, slide
+from .stencil import block, load_bias, load_columns, load_row, load_taps, rows_inside, slide
 from .tiles import wide
 
 # LANES are the threads of a program, one vector load each. More rows unrolled are more loads in flight, but four of the
@@ -62,6 +63,7 @@ def depthwise_kernel(
     CH: tl.constexpr = TILE // BX
     GATE: tl.constexpr = ACTIVATION == "gate"
     SHIFTED: tl.constexpr = shift is not None
+    HALF: tl.constexpr = out.dtype.element_ty.primitive_bitwidth == 16
     image, channel, top, first = block(CHANNELS, H, W, CH, BX, RY)
     known = channel < CHANNELS
     column = first + tl.arange(0, BX)[None, :]
@@ -120,12 +122,12 @@ def depthwise_kernel(
             if dy is not None:
                 upstream = load_columns(dy + row.to(tl.int64) * dy_row, column, W, dy_column, inside).to(TYPE)
                 if GATE:
-                    b_gradient = upstream * gelu(a)
+                    b_gradient = upstream * gelu(a, HALF)
                     tl.store(b_out + offset, b_gradient.to(out.dtype.element_ty), mask=inside & (column < W))
                     upstream *= b
-                a = upstream * gelu_derivative(a)
+                a = upstream * gelu_derivative(a, HALF)
             elif ACTIVATION != "none":
-                a = gelu(a)
+                a = gelu(a, HALF)
                 if GATE:
                     a *= b
             tl.store(a_out + offset, a.to(out.dtype.element_ty), mask=inside & (column < W))

@@ -10,18 +10,6 @@ import triton.language as tl
 
 
 @triton.jit
-def gelu(z):
-    """Exact GELU."""
-    return 0.5 * z * (1 + tl.math.erf(z * 0.7071067811865476))
-
-
-@triton.jit
-def gelu_derivative(z):
-    """D GELU / dz."""
-    return 0.5 * (1 + tl.math.erf(z * 0.7071067811865476)) + z * tl.exp(-0.5 * z * z) * 0.3989422804014327
-
-
-@triton.jit
 def halves(x):
     """The even and the odd columns of a (CH, n) tile."""
     return tl.split(tl.reshape(x, [x.shape[0], x.shape[1] // 2, 2]))
