@@ -1,8 +1,8 @@
 """Device functions of GELU(z) = z Phi(z), Phi the distribution function of normal numbers.
 
 For a result in 16 bits, Phi(-|z|) is 2 to the power of a polynomial, one special function instead of the 36
-instructions of erf, and right to 3e-5 of itself for every |z| up to 8, an eighth of float16's rounding; ``1 + erf``
-in float32, for comparison, is wrong by 1e-3 of itself at -4 and by a third at -5.
+instructions of erf, and right to 3e-5 of itself for every |z| up to 8, an eighth of float16's rounding. ``1 + erf``
+in float32, for comparison, is wrong by 1e-3 of itself around -4 and by 0.15 around -5.
 """
 
 from __future__ import annotations

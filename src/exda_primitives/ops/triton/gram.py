@@ -142,9 +142,9 @@ def _gram_kernel(
 
 
 @autotuned(
+    triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=2),
     triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=2),
     triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
-    triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=2),
     triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=1),
 )
 @triton.jit
@@ -323,9 +323,8 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
     tokens, each = _tokens(q, g, heads)
     batch, channels, pixels = q.shape
     c = channels // heads
-    # Tiles half as large where the weights would not fit: float32 and, of more than one tile, all.
-    largest = largest_side(q)
-    block = tile_side(c + each, largest if q.element_size() == 2 and c + each <= largest else largest // 2)
+    # Half as large as forward: two tiles of sums and their weights, in float32, have to fit into registers.
+    block = tile_side(c + each, largest_side(q) // 2)
     tiles = divide_up(c + each, block)
     grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
     _gram_backward_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch * heads)](

@@ -65,8 +65,8 @@ def _add_product(
 
 
 @autotuned(
-    triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=4, num_stages=3),
     triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 128, "BLOCK_C": 32}, num_warps=4, num_stages=3),
     triton.Config({"BLOCK_N": 256, "BLOCK_C": 16}, num_warps=8, num_stages=3),
     triton.Config({"BLOCK_N": 128, "BLOCK_C": 64}, num_warps=8, num_stages=2),
     triton.Config({"BLOCK_N": 64, "BLOCK_C": 32}, num_warps=4, num_stages=3),
@@ -211,9 +211,9 @@ def map_gradients_kernel(
 
 
 @autotuned(
-    triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
-    triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
     triton.Config({"BLOCK_N": 64}, num_warps=8, num_stages=3),
+    triton.Config({"BLOCK_N": 128}, num_warps=8, num_stages=2),
+    triton.Config({"BLOCK_N": 64}, num_warps=4, num_stages=3),
     triton.Config({"BLOCK_N": 32}, num_warps=8, num_stages=3),
 )
 @triton.jit

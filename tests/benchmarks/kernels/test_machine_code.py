@@ -1,0 +1,94 @@
+"""What the passes that take the most time compile to, for aligned maps in bfloat16."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import triton
+
+from .test_host import not_interpreted
+
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+PROGRAM = """
+import dataclasses, json, sys
+import torch
+from benchmarks.gpu import specs
+from benchmarks.kernels import machine_code
+
+torch.set_num_threads(1)
+calls = specs.read()
+
+def launch(call, kernel, **constants):
+    given = {"dtype": "bfloat16", "aligned": True}
+    for each in calls[call]:
+        arguments = each["arguments"]
+        if each["kernel"] == kernel and given in arguments.values() and constants.items() <= arguments.items():
+            return each
+    raise SystemExit(f"no launch of {kernel} with {constants}")
+
+def sized(spec, **constants):
+    return spec | {"arguments": spec["arguments"] | constants}
+
+found = {}
+def compile(name, spec):
+    code = machine_code.of(spec, 0)
+    found[name] = {"error": code} if isinstance(code, str) else dataclasses.asdict(code)
+"""
+
+# Maps of 64 columns, of which a program holds several channels; and of 1024, of which it holds one.
+STENCILS = """
+for activation in ("none", "gelu", "gate"):
+    spec = launch("A", "depthwise_kernel", ACTIVATION=activation, RUN=8, dy=None)
+    for width in (64, 1024):
+        compile(f"{activation} {width}", sized(spec, WIDTH=width))
+spec = launch("B", "depthwise_backward_kernel", RUN=8)
+compile("backward 64", sized(spec, BX=64, CH=16))
+compile("backward 1024", sized(spec, BX=1024, CH=1))
+"""
+
+PRODUCTS = """
+compile("norm and product", launch("A", "norm_pointwise_kernel", OUTPUTS=510))
+compile("mix", launch("A", "mix_kernel", C0=96, C1=96, C2=1))
+compile("gram", launch("A", "_gram_kernel", C=96, K=1))
+compile("gram's gradient", launch("B", "_gram_backward_kernel", C=96, K=1))
+compile("gradients of matrices", launch("B", "matrix_gradients_kernel", ROWS=510))
+"""
+
+WRITE = """
+open(sys.argv[1], "w").write(json.dumps(found))
+"""
+
+# Barriers of maps of 64 columns. Seen: none with Triton 3.2 and 3.6, which come with PyTorch 2.6 and 2.11; 3.8 takes
+# what is loaded at the ends of a run through shared memory, whichever way round it is named.
+MOST = {"none": 0, "gelu": 0, "gate": 0} if VERSION <= (3, 6) else {"none": 55, "gelu": 55, "gate": 107}
+
+
+def compiled(what: str, folder: Path) -> dict[str, dict[str, int]]:
+    not_interpreted("-c", PROGRAM + what + WRITE, str(folder / "found.json"))
+    found: dict[str, dict[str, int]] = json.loads((folder / "found.json").read_text())
+    assert not [each["error"] for each in found.values() if "error" in each]
+    return found
+
+
+def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
+    found = compiled(STENCILS, tmp_path)
+    assert len(found) == 8
+    assert not [name for name, each in found.items() if each["spilled"]]
+    for activation, most in MOST.items():
+        several, one = found[f"{activation} 64"], found[f"{activation} 1024"]
+        assert several["barriers"] <= most
+        assert (several["shared"] > 0) == (several["barriers"] > 0)
+        # Of one channel a program, there are no neighbours to wait for.
+        assert (one["barriers"], one["shared"]) == (0, 0)
+    # The ten sums of a channel are added up together, once.
+    backward = found["backward 1024"]
+    assert backward["barriers"] <= 5
+    assert backward["registers"] < 128
+
+
+def test_products_do_not_spill(tmp_path: Path) -> None:
+    found = compiled(PRODUCTS, tmp_path)
+    assert len(found) == 5
+    assert not [name for name, each in found.items() if each["spilled"]]
