@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import triton
-
 from .test_host import not_interpreted
-
-VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 PROGRAM = """
 import dataclasses, json, sys
@@ -60,10 +56,6 @@ WRITE = """
 open(sys.argv[1], "w").write(json.dumps(found))
 """
 
-# Barriers of maps of 64 columns. Seen: none with Triton 3.2 and 3.6, which come with PyTorch 2.6 and 2.11; 3.8 takes
-# what is loaded at the ends of a run through shared memory, whichever way round it is named.
-MOST = {"none": 0, "gelu": 0, "gate": 0} if VERSION <= (3, 6) else {"none": 55, "gelu": 55, "gate": 107}
-
 
 def compiled(what: str, folder: Path) -> dict[str, dict[str, int]]:
     not_interpreted("-c", PROGRAM + what + WRITE, str(folder / "found.json"))
@@ -76,16 +68,12 @@ def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
     found = compiled(STENCILS, tmp_path)
     assert len(found) == 8
     assert not [name for name, each in found.items() if each["spilled"]]
-    for activation, most in MOST.items():
-        several, one = found[f"{activation} 64"], found[f"{activation} 1024"]
-        assert several["barriers"] <= most
-        assert (several["shared"] > 0) == (several["barriers"] > 0)
-        # Of one channel a program, there are no neighbours to wait for.
-        assert (one["barriers"], one["shared"]) == (0, 0)
+    forward = [each for name, each in found.items() if not name.startswith("backward")]
+    assert all((each["barriers"], each["shared"]) == (0, 0) for each in forward)
     # The ten sums of a channel are added up together, once.
-    backward = found["backward 1024"]
-    assert backward["barriers"] <= 5
-    assert backward["registers"] < 128
+    backward = found["backward 64"], found["backward 1024"]
+    assert max(each["barriers"] for each in backward) <= 5
+    assert max(each["registers"] for each in backward) < 128
 
 
 def test_products_do_not_spill(tmp_path: Path) -> None:
