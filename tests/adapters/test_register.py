@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import exda_primitives as exda
+from exda_primitives.patching.backbones import known_multiple
 from exda_primitives.patching.registry import known_architectures, known_backbones, known_families
 
 from ..patching.hosts import MDTA
@@ -82,6 +83,14 @@ def test_a_backbone():
         ("toy_net", "rest", 2),
     ]
     assert report.extra_macs(8, 8) > 0
+
+
+def test_the_backbone_that_asks_for_most_says_the_multiple_everywhere():
+    larger = exda.Backbone("larger", frozenset({"head", "blocks", "tail", "blocks.0.attn"}), (), multiple_of=2)
+    exda.register_adapter(TOY_NET)
+    exda.register_adapter(larger)
+    model = Net(MDTA())
+    assert exda.plan(model).multiple_of == known_multiple(model) == 2
 
 
 def test_a_stage_of_ones_own_is_a_pattern():

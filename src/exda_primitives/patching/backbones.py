@@ -2,20 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
 from torch import nn
 
-from .adapter import Backbone
+from .adapter import Backbone, Stage
 from .registry import known_backbones
 
 MULTIPLE = 8
 """For a model that is no known backbone: three halvings, as most U-nets have; harmless to others."""
 
 
-def backbones_in(model: nn.Module) -> list[Backbone]:
-    """All that fit the model or a module in it."""
-    return [each for module in model.modules() for each in known_backbones().values() if each.fits(module)]
+def backbones_in(model: nn.Module) -> dict[str, Backbone]:
+    """Prefix -> backbone, for the model and every module in it that is a known network.
+
+    Where several fit a module, it is the one that asks for most children. A prefix ends in a dot, that of the model
+    itself is empty.
+    """
+    known = sorted(known_backbones().values(), key=lambda backbone: -len(backbone.children))
+    fitting = {}
+    for name, module in model.named_modules():
+        backbone = next((backbone for backbone in known if backbone.fits(module)), None)
+        if backbone is not None:
+            fitting[f"{name}." if name else ""] = backbone
+    return fitting
+
+
+def multiple_of(backbones: Mapping[str, Backbone]) -> int | None:
+    """What height and width have to be divisible by for all of :func:`backbones_in`; None where there is none."""
+    return max((each.multiple_of for each in backbones.values()), default=None)
 
 
 def known_multiple(model: nn.Module) -> int | None:
     """What height and width have to be divisible by, where the model is, or holds, a backbone that is known."""
-    return max((each.multiple_of for each in backbones_in(model)), default=None)
+    return multiple_of(backbones_in(model))
+
+
+class Place(NamedTuple):
+    """The backbone that a module is in, and its stage there; None for what is not known."""
+
+    backbone: Backbone | None
+    stage: Stage | None
+
+
+def place_of(backbones: Mapping[str, Backbone], name: str) -> Place:
+    """Where the module called ``name`` is, in a model with these :func:`backbones_in`."""
+    for prefix, backbone in backbones.items():
+        if name.startswith(prefix):
+            return Place(backbone, backbone.stage_of(name.removeprefix(prefix)))
+    return Place(None, None)
+
+
+def idle_stages(model: nn.Module, backbones: Mapping[str, Backbone]) -> Iterator[str]:
+    """Of every backbone, the stages that nothing can be in: misspelt, or behind one that takes all that they fit."""
+    names = [name for name, _ in model.named_modules()]
+    for prefix, backbone in backbones.items():
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        for stage in backbone.stages:
+            fitting = [name for name in inside if fnmatchcase(name, f"{stage.prefix}.*")]
+            if not fitting and not any(fnmatchcase(name, stage.prefix) for name in inside):
+                yield f"backbone {backbone.name}: its stage {stage.prefix!r} fits no module of {prefix or 'the model'}"
+            elif fitting and all(backbone.stage_of(name) is not stage for name in fitting):
+                yield f"backbone {backbone.name}: its stage {stage.prefix!r} comes after one that takes all it fits"

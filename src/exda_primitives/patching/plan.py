@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
@@ -15,10 +14,10 @@ from ..errors import ConfigError
 from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..primitives.config import REPLACING
 from ..primitives.layers import width_of
-from .adapter import Backbone, Stage
+from .backbones import Place, backbones_in, idle_stages, multiple_of, place_of
 from .options import configured
 from .recognise import Found, survey
-from .registry import known_backbones, known_families
+from .registry import known_families
 from .report import Match, Present, Report
 from .select import Patterns, choose_families, select
 from .wrappers import unwrap
@@ -96,15 +95,16 @@ def draft(
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
     seen = survey(target, wanted)
-    backbones = _backbones_in(target)
+    backbones = backbones_in(target)
     present = by_module(seen.present)
     replacements = {family.replacement for family in wanted}
     alike = {names: module for names, module in present.items() if families is None or type(module) in replacements}
     ours = {names: module for names, module in alike.items() if module.replaces_host}
     attentions = [*[each.names for each in seen.found], *alike]
+    places = {names: place_of(backbones, names[0]) for names in attentions}
     chosen: set[tuple[str, ...]] = set()
     if attentions or include is not None or exclude is not None:
-        chosen = select(_stages(backbones, attentions), include, exclude)
+        chosen = select(_stages(places), include, exclude)
     found = tuple(each for each in seen.found if each.names in chosen)
     selected = {names[0]: module for names, module in ours.items() if names in chosen}
     if found and config.value in REPLACING:
@@ -113,11 +113,11 @@ def draft(
         model=type(target).__name__,
         applied=False,
         config=config,
-        matches=tuple(_match(each, config, *_place(backbones, each.names[0])) for each in found),
+        matches=tuple(_match(each, config, places[each.names]) for each in found),
         near_misses=seen.near_misses,
         present=tuple(Present(names[0], each.config, not each.replaces_host) for names, each in present.items()),
-        multiple_of=max((backbone.multiple_of for backbone in backbones.values()), default=None),
-        notes=(*notes, *_scripted_parts(target), *_idle_stages(target, backbones)),
+        multiple_of=multiple_of(backbones),
+        notes=(*notes, *_scripted_parts(target), *idle_stages(target, backbones)),
     )
     return Draft(target, report, found, selected, _conflict(selected, config), len(seen.found) + len(ours))
 
@@ -132,14 +132,12 @@ def by_module(named: Mapping[str, ExDAModule]) -> dict[tuple[str, ...], ExDAModu
 
 def stages_in(model: nn.Module, attentions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
     """The stage of each of these attentions, by all of its names; None where it is not known."""
-    return _stages(_backbones_in(model), attentions)
+    backbones = backbones_in(model)
+    return _stages({names: place_of(backbones, names[0]) for names in attentions})
 
 
-def _stages(
-    backbones: Mapping[str, Backbone], attentions: Iterable[tuple[str, ...]]
-) -> dict[tuple[str, ...], str | None]:
-    places = {names: _place(backbones, names[0])[1] for names in attentions}
-    return {names: stage.stage if stage else None for names, stage in places.items()}
+def _stages(places: Mapping[tuple[str, ...], Place]) -> dict[tuple[str, ...], str | None]:
+    return {names: place.stage.stage if place.stage else None for names, place in places.items()}
 
 
 def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | None:
@@ -161,39 +159,9 @@ def _scripted_parts(model: nn.Module) -> Iterator[str]:
             yield f"{name} is scripted or traced: nothing inside it can be recognised"
 
 
-def _backbones_in(model: nn.Module) -> dict[str, Backbone]:
-    """Prefix -> backbone, for the model and every module in it that is a known network."""
-    known = sorted(known_backbones().values(), key=lambda backbone: -len(backbone.children))
-    fitting = {}
-    for name, module in model.named_modules():
-        backbone = next((backbone for backbone in known if backbone.fits(module)), None)
-        if backbone is not None:
-            fitting[f"{name}." if name else ""] = backbone
-    return fitting
-
-
-def _idle_stages(model: nn.Module, backbones: Mapping[str, Backbone]) -> Iterator[str]:
-    """Of every backbone, the stages that nothing can be in: misspelt, or behind one that takes all that they fit."""
-    names = [name for name, _ in model.named_modules()]
-    for prefix, backbone in backbones.items():
-        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        for stage in backbone.stages:
-            fitting = [name for name in inside if fnmatchcase(name, f"{stage.prefix}.*")]
-            if not fitting and not any(fnmatchcase(name, stage.prefix) for name in inside):
-                yield f"backbone {backbone.name}: its stage {stage.prefix!r} fits no module of {prefix or 'the model'}"
-            elif fitting and all(backbone.stage_of(name) is not stage for name in fitting):
-                yield f"backbone {backbone.name}: its stage {stage.prefix!r} comes after one that takes all it fits"
-
-
-def _place(backbones: Mapping[str, Backbone], name: str) -> tuple[Backbone | None, Stage | None]:
-    for prefix, backbone in backbones.items():
-        if name.startswith(prefix):
-            return backbone, backbone.stage_of(name.removeprefix(prefix))
-    return None, None
-
-
-def _match(found: Found, config: ExDAConfig, backbone: Backbone | None, stage: Stage | None) -> Match:
+def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
     name, *aliases = found.names
+    backbone, stage = place
     try:
         # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
         dim, heads = _sizes(found)

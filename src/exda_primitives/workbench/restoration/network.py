@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ... import memory as process_memory
 from ...errors import ConfigError, ImageError
-from ...patching.backbones import MULTIPLE, backbones_in, known_multiple
+from ...patching.backbones import MULTIPLE, backbones_in, multiple_of
 from ..shared.inference import inferring
 from ..shared.live_bytes import LiveBytes
 from ..shared.padding import pad, padded_side
@@ -127,8 +127,9 @@ class Restorer:
         self.half = None if dtype in (None, self.own_dtype) else dtype
         if self.half not in (None, torch.float16, torch.bfloat16):
             raise ConfigError(f"dtype must be torch.float16 or torch.bfloat16 (or None), got {dtype}.")
-        self.multiple = multiple or known_multiple(model) or MULTIPLE
-        self.sorts = any(each.sorts for each in backbones_in(model))
+        backbones = backbones_in(model)
+        self.multiple = multiple or multiple_of(backbones) or MULTIPLE
+        self.sorts = any(each.sorts for each in backbones.values())
         self.tile, self.overlap = _checked(tile, overlap, self.multiple)
         self.channels, self.need = self._probe()
         self._is_need_exact = False
