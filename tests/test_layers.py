@@ -38,7 +38,8 @@ SHARED = "workbench.shared"
 TOOLS = {
     "workbench.bench": set(),
     "workbench.data": set(),
-    "workbench.demo": set(),
+    # Its weather is made of what the data sets are degraded with.
+    "workbench.demo": {"workbench.data"},
     "workbench.diagnostics": set(),
     # It scores data sets, and what the restorer makes of whole pictures of any size.
     "workbench.evaluation": {"workbench.data", "workbench.restoration"},

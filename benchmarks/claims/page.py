@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from exda_primitives.workbench.shared.tables import markdown_table
 
 from .claim import Claim, Finding, Row
 from .groups import Found, grouped, sentence, visible_of
@@ -47,7 +49,7 @@ def page(found: Sequence[Found], command: str) -> str:
         *(_OVERVIEW if any(finding for _, finding in found) else ()),
         "## Claim by claim",
         "",
-        *_table(_SUMMARY, (_summary(*each) for each in found)),
+        *markdown_table(_SUMMARY, (_summary(*each) for each in found)),
         "",
         "## How a verdict is made",
         "",
@@ -108,7 +110,7 @@ def _section(number: int, claim: Claim, finding: Finding | None) -> list[str]:
     rows = [
         [row.condition, *row.cells, row.effect.value, *([row.size.value] if row.size else [])] for row in finding.rows
     ]
-    lines += [*_table(head, rows), "", f"![{claim.title}]({plot_of(claim)})", ""]
+    lines += [*markdown_table(head, rows), "", f"![{claim.title}]({plot_of(claim)})", ""]
     for note in finding.notes:
         lines += [note, ""]
     verdict = f"Verdict: {_bold(finding.effect)}" + (f"; at the paper's size: {_bold(finding.size)}" if sized else "")
@@ -126,7 +128,3 @@ def plot_of(claim: Claim) -> str:
 
 def _bold(verdict: Verdict | None) -> str:
     return f"**{verdict.value}**" if verdict else "-"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

@@ -15,8 +15,8 @@ from benchmarks.quality.forms import COMPARED, HOST, WIDENED
 from benchmarks.quality.plot import draw_panels
 from benchmarks.quality.report import origin
 from benchmarks.quality.students import curve, mean_of, student, visible_effect, with_interval
-from benchmarks.quality.tables import table
 from exda_primitives.workbench.shared.results import Interval, Result
+from exda_primitives.workbench.shared.tables import markdown_table
 
 from .forms import ARMS, EVERYTHING, FORMS, FROZEN, LORA
 
@@ -120,7 +120,7 @@ def _rates(result: Result) -> list[str]:
         return ("diverged" if rate in losses else "-") if loss is None else f"{loss:.5f}"
 
     rows = [[arm, *(cell(losses, rate) for rate in rates), _taken(result, arm)] for arm, losses in searched.items()]
-    return ["Loss by learning rate:", "", *table(["arm", *rates, "taken"], rows), ""]
+    return ["Loss by learning rate:", "", *markdown_table(["arm", *rates, "taken"], rows), ""]
 
 
 def _taken(result: Result, arm: str) -> str:
@@ -179,7 +179,7 @@ def _overview(result: Result, runs: Sequence[Run], there: Sequence[Group], first
         rows.append([*row, f"{result['paces']['ratio'][arm]:.2f}", said])
     kept = ["its own (dB)", "given back", "file"] if keeps else []
     head = ["arm", "parameters", "trained", "rate", "seeds", "PSNR (dB)", "SSIM", f"difference to {first} (dB)"]
-    return table([*head, "visible (dB)", *kept, "time a step (host 1)", "in PSNR"], rows)
+    return markdown_table([*head, "visible (dB)", *kept, "time a step (host 1)", "in PSNR"], rows)
 
 
 def _control(result: Result, setting: str) -> list[str]:
@@ -201,7 +201,9 @@ _METRICS = (("psnr", 3), ("ssim", 4))
 def _curve(there: Sequence[Group]) -> list[str]:
     there = [group for group in there if group.runs]
     rows = curve(there)
-    return [*table(["after steps, difference (dB)", *(group.arm for group in there)], rows), ""] if rows else []
+    return (
+        [*markdown_table(["after steps, difference (dB)", *(group.arm for group in there)], rows), ""] if rows else []
+    )
 
 
 def _by_degradation(there: Sequence[Group], first: str) -> list[str]:
@@ -213,7 +215,7 @@ def _by_degradation(there: Sequence[Group], first: str) -> list[str]:
         for name in there[0].degradations
     ]
     head = [f"PSNR, difference to {first} (dB), visible", *(group.arm for group in there)]
-    return [*table(head, rows), ""]
+    return [*markdown_table(head, rows), ""]
 
 
 def _panels(result: Result) -> dict[str, dict[str, Group]]:

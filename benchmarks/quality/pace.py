@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from exda_primitives.workbench.shared.packages import fabric
 from exda_primitives.workbench.training import TrainConfig
 from exda_primitives.workbench.training.build import build
 from exda_primitives.workbench.training.exactness import deterministic, prepare_cublas
-from exda_primitives.workbench.training.extra import fabric
 from exda_primitives.workbench.training.order import Pair
 from exda_primitives.workbench.training.state import State
 from exda_primitives.workbench.training.step import Step

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.stats import chi2
 
 from benchmarks.claims.verdicts import CONFIDENCE, POWER, pairs_for
+from exda_primitives.workbench.shared.tables import markdown_table
 
 from .differences import Group
 from .students import mean_of
-from .tables import table
 
 EFFECT = 0.2
 """dB that are to be seen."""
@@ -45,7 +45,7 @@ def by_recipe(found: Sequence[Group]) -> list[str]:
         f"seen in {POWER:.0%} of cases, with the hours that both arms take for them."
     )
     head = ["recipe", "seeds", "PSNR (dB)", "host, deviation", "difference, deviation", "seeds needed", "hours"]
-    return [how, "", *table(head, rows), ""]
+    return [how, "", *markdown_table(head, rows), ""]
 
 
 def by_degradation(found: Sequence[Group]) -> list[str]:
@@ -54,7 +54,7 @@ def by_degradation(found: Sequence[Group]) -> list[str]:
         [name, *(f"{deviation_of(group.by_seed('psnr', [name]))[1]:.3f}" for group in found)]
         for name in found[0].degradations
     ]
-    return [*table(["difference, deviation (dB)", *(group.what for group in found)], rows), ""]
+    return [*markdown_table(["difference, deviation (dB)", *(group.what for group in found)], rows), ""]
 
 
 def by_photographs(found: Sequence[Group]) -> list[str]:
@@ -65,7 +65,7 @@ def by_photographs(found: Sequence[Group]) -> list[str]:
         if total // every:
             fewer = [deviation_of(group.by_seed("psnr", every=every))[1] for group in found]
             rows.append([str(-(-total // every)), *(f"{each:.3f}" for each in fewer)])
-    return [*table(["photographs", *(group.what for group in found)], rows), ""]
+    return [*markdown_table(["photographs", *(group.what for group in found)], rows), ""]
 
 
 def deviation_of(values: Sequence[float]) -> tuple[float, float, float]:

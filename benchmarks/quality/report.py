@@ -10,13 +10,13 @@ from rich.console import Console
 
 from exda_primitives.workbench.shared.machine import machine_line
 from exda_primitives.workbench.shared.results import Interval, Result, spread
+from exda_primitives.workbench.shared.tables import markdown_table
 
 from .differences import ENOUGH_SEEDS, Group, groups
 from .forms import ARMS, BASE, COMPARED, FORMS, HOST, QUIET
 from .plot import draw
 from .quietness import by_degradation, by_photographs, by_recipe
 from .students import curve
-from .tables import table
 
 SCORES = ("nmi", "ari")
 BUDGETS = {"steps": "equal steps", "time": "equal time"}
@@ -134,7 +134,7 @@ def _overview(result: Result, there: Sequence[Group]) -> list[str]:
             ]
         )
     head = ["arm", "parameters", "steps", "seeds", "PSNR (dB)", "difference in PSNR (dB)", "in SSIM", "in PSNR"]
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _by_degradation(there: Sequence[Group]) -> list[str]:
@@ -142,7 +142,7 @@ def _by_degradation(there: Sequence[Group]) -> list[str]:
     if not there:
         return []
     rows = [[name, *(shown(group.difference("psnr", [name])) for group in there)] for name in there[0].degradations]
-    return table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
+    return markdown_table(["PSNR, difference to the host (dB)", *(group.arm for group in there)], rows)
 
 
 def _curve(there: Sequence[Group]) -> list[str]:
@@ -151,7 +151,7 @@ def _curve(there: Sequence[Group]) -> list[str]:
     if not rows:
         return []
     how = "After so many steps, difference to the host in PSNR (dB), with Student's interval over seeds:"
-    return [how, "", *table(["steps", *(group.arm for group in there)], rows), ""]
+    return [how, "", *markdown_table(["steps", *(group.arm for group in there)], rows), ""]
 
 
 def _told_apart(there: Sequence[Group]) -> list[str]:
@@ -169,7 +169,7 @@ def _told_apart(there: Sequence[Group]) -> list[str]:
         "Agreement of k-means on the outputs of all attentions with the degradation, host -> arm: mean over seeds and "
         "runs of k-means."
     )
-    return [how, "", *table(["arm", "seeds", "NMI", "ARI"], rows), ""]
+    return [how, "", *markdown_table(["arm", "seeds", "NMI", "ARI"], rows), ""]
 
 
 def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:
@@ -181,7 +181,7 @@ def _variations(found: Sequence[Group], varied: Sequence[Group]) -> list[str]:
             [f"{group.mean('psnr'):.3f}", shown(group.difference("psnr")), group.verdict] if group.runs else ["-"] * 3
         )
         rows.append(row)
-    return table(["changed", "seeds", "PSNR (dB)", "difference to the host (dB)", ""], rows)
+    return markdown_table(["changed", "seeds", "PSNR (dB)", "difference to the host (dB)", ""], rows)
 
 
 def _left(result: Result) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..workbench.shared.progress import progress_on
 from .names import printable
 
 
@@ -33,8 +33,7 @@ def demo(
         raise typer.BadParameter(f"there is no folder {str(out.parent)!r}", param_hint="--out")
     check_writable(out.absolute().parent)
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with progress_on(console) as progress:
         task = progress.add_task("", total=STEPS)
 
         def on_step(title: str) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .errors import stoppable
 from .names import printable
-from .progress import progress_on
 
 if TYPE_CHECKING:
     from ..workbench.diagnostics.experiment import Experiment, Run

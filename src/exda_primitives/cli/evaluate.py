@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .errors import stoppable
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import opened
-from .progress import progress_on
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _network(
     from ..workbench.evaluation import published_for  # noqa: PLC0415
     from ..workbench.evaluation.record import file_digest  # noqa: PLC0415
     from ..workbench.restoration import Restorer  # noqa: PLC0415
-    from ..workbench.restoration.extra import psutil  # noqa: PLC0415
+    from ..workbench.shared.packages import psutil  # noqa: PLC0415
 
     # Now rather than after the checkpoint.
     psutil()

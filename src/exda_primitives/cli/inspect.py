@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..workbench.shared.files import fingerprint
+from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .devices import named_device
 from .errors import stoppable
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import opened
-from .progress import progress_on
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from .. import memory
+from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .errors import stoppable
 from .names import printable
-from .progress import progress_on
 
 if TYPE_CHECKING:
     import torch

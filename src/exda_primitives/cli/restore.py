@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..workbench.shared.progress import progress_on
 from .devices import named_device
 from .errors import stoppable
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .pictures import print_left_out
-from .progress import progress_on
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _restorer(
     from ..errors import NoMatchError  # noqa: PLC0415
     from ..fusion import fuse  # noqa: PLC0415
     from ..workbench.restoration import Restorer  # noqa: PLC0415
-    from ..workbench.restoration.extra import psutil, pyvips  # noqa: PLC0415
+    from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
 
     # Now rather than after the checkpoint, or at the first picture.
     pyvips(), psutil()

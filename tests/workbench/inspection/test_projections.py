@@ -10,7 +10,7 @@ import torch
 
 import exda_primitives as exda
 from exda_primitives.workbench.inspection import project
-from exda_primitives.workbench.inspection.extra import has_umap
+from exda_primitives.workbench.shared.packages import has_umap
 
 
 def groups(number: int = 8) -> torch.Tensor:

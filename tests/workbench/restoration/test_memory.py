@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import exda_primitives as exda
 from exda_primitives.errors import ExDAError, ImageError
 from exda_primitives.workbench.demo.model import tiny_restormer
-from exda_primitives.workbench.restoration import Restorer, extra, memory
+from exda_primitives.workbench.restoration import Restorer, memory
+from exda_primitives.workbench.shared import packages
 from exda_primitives.workbench.restoration.memory import GIB, Need, largest_tile, room
 from exda_primitives.workbench.shared.live_bytes import LiveBytes
 
@@ -116,7 +117,7 @@ def test_no_control_groups(tmp_path: Path) -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(ExDAError, match=r'pip install "psutil>=5\.9" "pyvips\[binary\]>=3"'):
-        extra.psutil()
+        packages.psutil()
 
 
 CHILD = """

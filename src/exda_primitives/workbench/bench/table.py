@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import some_of
 from ..shared.machine import machine_line
+from ..shared.tables import markdown_table, terminal_table
 from .cases import EAGER, ORIGINAL, VARIANTS
 from .record import TIMED, Record
 
@@ -37,10 +38,10 @@ def markdown(records: Sequence[Record]) -> str:
     """Everything, for a file."""
     parts = ["# Speed and memory", "", _NOTES, ""]
     for title, group in _groups(records):
-        parts += [f"## {title}", "", *_lines(*_comparison(group)), ""]
-    parts += ["## All that was timed", "", *_lines(*_details(records)), ""]
+        parts += [f"## {title}", "", *markdown_table(*_comparison(group)), ""]
+    parts += ["## All that was timed", "", *markdown_table(*_details(records)), ""]
     if any(record.status != TIMED for record in records):
-        parts += ["## Not timed", "", *_lines(*left_out(records)), ""]
+        parts += ["## Not timed", "", *markdown_table(*left_out(records)), ""]
     for origin in _distinct((machine_line(record.origin.machine), record.origin.copy_bandwidth) for record in records):
         parts += [f"{origin[0]} A plain copy reads and writes {origin[1] / 1e9:.3g} GB/s.", ""]
     commands = _distinct(record.origin.command for record in records)
@@ -50,15 +51,7 @@ def markdown(records: Sequence[Record]) -> str:
 
 def printed(records: Sequence[Record]) -> list[Table]:
     """For the terminal: what was timed, narrow enough for it, and what was not."""
-    from rich.table import Table  # noqa: PLC0415  (for printing alone)
-
-    tables = []
-    for title, (head, rows) in _for_terminal(records):
-        table = Table(*head, title=title)
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
-    return [table for table in tables if table.row_count]
+    return [terminal_table(head, rows, title) for title, (head, rows) in _for_terminal(records) if rows]
 
 
 def left_out(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -167,11 +160,6 @@ def _detail(record: Record) -> list[str]:
 
 def _number(value: float | None, form: str, scale: float = 1) -> str:
     return "-" if value is None else format(value * scale, form)
-
-
-def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    cells = (head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows))
-    return [f"| {' | '.join(row)} |" for row in cells]
 
 
 def _distinct(items: Iterable[Item]) -> list[Item]:

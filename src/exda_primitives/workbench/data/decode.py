@@ -17,10 +17,7 @@ from torch import Tensor
 
 from ...errors import ImageError
 from ..shared.files import is_something_else
-from ..shared.image_files import MAX_PIXELS, orientation_of_xmp, upright
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
-"""Endings of the file names, in lower case, that are taken for pictures."""
+from ..shared.image_files import MAX_PIXELS, SUFFIXES, orientation_of_xmp, upright
 
 Channels = Literal[1, 3]
 

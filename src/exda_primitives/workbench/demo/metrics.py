@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..shared.metrics import psnr
+
 
 class Score(NamedTuple):
     """PSNR in dB and SSIM (Gaussian window of 11, sigma 1.5), both on RGB in [0, 1]."""
@@ -18,16 +20,12 @@ class Score(NamedTuple):
 def score(restored: Tensor, clean: Tensor) -> Score:
     """Compares one picture (1, 3, H, W), clipped to [0, 1], with the clean one."""
     # Late: torchmetrics takes as long to import as all the rest.
-    from torchmetrics.functional.image import (  # noqa: PLC0415
-        peak_signal_noise_ratio,
-        structural_similarity_index_measure,
-    )
+    from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: PLC0415
 
     restored = restored.clamp(0, 1)
-    psnr = peak_signal_noise_ratio(restored, clean, data_range=1.0)
     ssim = structural_similarity_index_measure(restored, clean, data_range=1.0)
     assert isinstance(ssim, Tensor)
-    return Score(float(psnr), float(ssim))
+    return Score(float(psnr(restored, clean)), float(ssim))
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..shared.machine import machine_line
-from ..shared.results import Interval, Result, Spread, difference, spread
+from ..shared.results import Interval, Result, difference, spread
+from ..shared.tables import markdown_table, provenance_lines, spread_text, terminal_table
 from .experiment import Experiment, Metric
 from .variants import LINEAR, VARIANTS
 
@@ -59,46 +59,35 @@ def markdown(experiment: type[Experiment], result: Result) -> str:
     ]
     for condition in conditions(result):
         rows = rows_of(experiment, result, condition)
-        parts += [f"## {condition[0].upper()}{condition[1:]}", "", *_lines(head, rows), ""]
+        parts += [f"## {condition[0].upper()}{condition[1:]}", "", *markdown_table(head, rows), ""]
     # Of an interrupted experiment not all that are planned.
     seeds = sorted({row["seed"] for row in result["runs"]})
     settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
     parts += [f"Configuration: {settings}. Seeds: {', '.join(map(str, seeds))}.", ""]
-    parts += [machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
+    parts += provenance_lines(result)
     return "\n".join(parts) + "\n"
 
 
 def printed(experiment: type[Experiment], result: Result) -> list[Table]:
     """For the terminal, a table for each condition."""
-    from rich.table import Table  # noqa: PLC0415  (for printing alone)
-
-    tables = []
-    for condition in conditions(result):
-        compared = "ratio to linear" if experiment.metric.error else "difference to linear"
-        table = Table("value path", "parameters", experiment.metric.title, compared, title=condition)
-        for row in rows_of(experiment, result, condition):
-            table.add_row(*row)
-        tables.append(table)
-    return tables
+    compared = "ratio to linear" if experiment.metric.error else "difference to linear"
+    head = ("value path", "parameters", experiment.metric.title, compared)
+    return [terminal_table(head, rows_of(experiment, result, each), each) for each in conditions(result)]
 
 
 def rows_of(experiment: type[Experiment], result: Result, condition: str) -> list[list[str]]:
     """A row for each variant, as text."""
     metric = experiment.metric
+    # Errors span orders of magnitude.
+    forms = (".3g", ".1g") if metric.error else (".2f", ".2f")
     runs = by_variant(result, condition)
     rows = []
     for name, held in runs.items():
         compared = None if name == LINEAR else against_linear(held, runs.get(LINEAR, []), metric)
         values = [row[metric.name] for row in held]
-        cells = (f"{held[0]['parameters']:,}", _spread(spread(values), metric), _interval(compared, metric))
+        cells = (f"{held[0]['parameters']:,}", spread_text(spread(values), *forms), _interval(compared, metric))
         rows.append([VARIANTS[name].title, *cells])
     return rows
-
-
-def _spread(of: Spread, metric: Metric) -> str:
-    form = ".3g" if metric.error else ".2f"
-    deviation = "" if of.deviation is None else f" ± {of.deviation:{'.1g' if metric.error else form}}"
-    return f"{of.mean:{form}}{deviation} ({of.n})"
 
 
 def _interval(of: Interval | None, metric: Metric) -> str:
@@ -114,7 +103,3 @@ def _plainly(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return " x ".join(map(_plainly, value)) if isinstance(value, list) else str(value)
-
-
-def _lines(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ImageError
+from ..shared.metrics import psnr
 from .protocols import Protocol
 from .ssim import ssim
 
@@ -54,9 +55,6 @@ def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: st
         ImageError: for different shapes, values that are not finite, and a clean picture of one value where the
             protocol refers to its range.
     """
-    # Late: torchmetrics takes as long to import as all the rest.
-    from torchmetrics.functional.image import peak_signal_noise_ratio  # noqa: PLC0415
-
     if restored.shape != clean.shape:
         raise ImageError(f"a picture of shape {tuple(restored.shape)} is compared with one of {tuple(clean.shape)}")
     for what, image in (("compared", restored), ("clean", clean)):
@@ -65,8 +63,7 @@ def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: st
     a, b = (_shown(image, protocol) for image in (restored, clean))
     if protocol.units:
         a, b = _in_units(a, b, protocol, degradation)
-    psnr = float(peak_signal_noise_ratio(a, b, data_range=1.0))
-    return Score(psnr, ssim(a, b, protocol.window))
+    return Score(float(psnr(a, b)), ssim(a, b, protocol.window))
 
 
 def _shown(image: Tensor, protocol: Protocol) -> Tensor:

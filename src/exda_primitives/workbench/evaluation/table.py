@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..shared.machine import machine_line
 from ..shared.results import Result
+from ..shared.tables import markdown_table, provenance_lines, terminal_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ def markdown(result: Result) -> str:
     parts = [
         f"# {network['architecture']}: PSNR and SSIM by protocol {protocol['name']}",
         "",
-        *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)),
+        *markdown_table(head, rows),
         "",
         *(f"{line}\n" for line in remarks(result)),
         f"Protocol: {_settings(protocol)}.",
@@ -29,22 +29,14 @@ def markdown(result: Result) -> str:
         f"Pictures: {_settings(config['source'])}. Restored with {_settings(config['restoring'])}. "
         f"Seed: {', '.join(map(str, result['seeds']))}.",
         "",
-        machine_line(result["machine"]),
-        "",
-        f"Command: `{result['command']}`",
+        *provenance_lines(result),
     ]
     return "\n".join(parts) + "\n"
 
 
 def printed(result: Result) -> Table:
     """For the terminal."""
-    from rich.table import Table  # noqa: PLC0415  (for printing alone)
-
-    head, rows = rows_of(result)
-    table = Table(*head, title=f"protocol {result['config']['protocol']['name']}")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return terminal_table(*rows_of(result), title=f"protocol {result['config']['protocol']['name']}")
 
 
 def rows_of(result: Result) -> tuple[list[str], list[list[str]]]:

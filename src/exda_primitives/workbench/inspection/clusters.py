@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ...errors import ConfigError, ExDAError
+from ..shared.packages import sklearn
 from .embeddings import standardised
-from .extra import sklearn
 
 STARTS = 10
 """Of k-means, the best of which counts."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, ExDAError
+from ..shared.packages import sklearn, umap
 from .embeddings import standardised
-from .extra import sklearn, umap
 
 Method = Literal["tsne", "umap"]
 TITLES: dict[Method, str] = {"tsne": "t-SNE", "umap": "UMAP"}

@@ -15,12 +15,13 @@ from ...errors import ConfigError, ExDAError
 from ...extras import install_line
 from ...files import write_text
 from ...patching.select import Patterns
+from ..shared.machine import package_version
+from ..shared.packages import has_umap, sklearn
 from ..shared.results import Result, begin, write
 from .attentions import attentions, has_tokens
 from .clusters import agreement, check_labels
 from .collect import as_seen, collect
 from .embeddings import READERS, Of, concatenated, stacked
-from .extra import has_umap, sklearn, versions
 from .pictures import LabelledPictures
 from .plots import agreements, scatter, sheet, spectra_figure
 from .projections import TITLES, Method, project
@@ -154,7 +155,7 @@ def _asked(question: Question) -> dict[str, Any]:
         "blocks": None if patterns is None else list(patterns),
         "of": list(question.of),
         "projection_seed": question.seed,
-        "versions": versions(),
+        "versions": {name: package_version(name) for name in ("scikit-learn", "umap-learn")},
     }
 
 

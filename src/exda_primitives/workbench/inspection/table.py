@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..shared.machine import machine_line
-from ..shared.results import Result, Spread, spread
+from ..shared.results import Result, spread
+from ..shared.tables import markdown_table, provenance_lines, spread_text, terminal_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ def rows_of(result: Result) -> list[list[str]]:
     rows = []
     for of, block, features in dict.fromkeys((row["of"], row["block"], row["features"]) for row in runs):
         mine = [row for row in runs if (row["of"], row["block"]) == (of, block)]
-        cells = [_spread(spread([row[score] for row in mine])) for score in ("nmi", "ari")]
+        cells = [spread_text(spread([row[score] for row in mine])) for score in ("nmi", "ari")]
         rows.append([of, block, str(features), *cells])
     return rows
 
@@ -44,34 +44,22 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
         "",
         NOTE,
         "",
-        *(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(result))),
+        *markdown_table(HEAD, rows_of(result)),
         "",
         *(line for note in notes for line in (f"{note}.", "")),
         f"Configuration: {settings}. Seeds of k-means: {', '.join(map(str, result['seeds']))}.",
         "",
-        machine_line(result["machine"]),
-        "",
-        f"Command: `{result['command']}`",
+        *provenance_lines(result),
     ]
     return "\n".join(parts) + "\n"
 
 
 def printed(result: Result) -> Table:
     """For the terminal."""
-    from rich.table import Table  # noqa: PLC0415  (for printing alone)
-
-    table = Table()
-    for title in HEAD:
-        # A name that is cut off could be that of several blocks.
-        table.add_column(title, overflow="fold" if title == "block" else "ellipsis")
-    for row in rows_of(result):
-        table.add_row(*row)
+    table = terminal_table(HEAD, rows_of(result))
+    # A name that is cut off could be that of several blocks.
+    table.columns[HEAD.index("block")].overflow = "fold"
     return table
-
-
-def _spread(of: Spread) -> str:
-    deviation = "" if of.deviation is None else f" ± {of.deviation:.2f}"
-    return f"{of.mean:.2f}{deviation} ({of.n})"
 
 
 def _plainly(value: object) -> str:

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 
 from ...errors import ExDAError, ImageError, some_of
 from ..shared.files import check_writable, files_below, is_something_else
-from .images import SUFFIXES, format_for, read, write
+from ..shared.image_files import FORMATS
+from .images import format_for, read, write
 from .network import Restored, Restorer
 
 
@@ -63,7 +64,7 @@ class Work:
 
 
 HIDDEN, RESULTS, NO_FILE = "hidden", "output of an earlier run", "no regular file"
-FOREIGN = f"not named as a picture ({', '.join(SUFFIXES)})"
+FOREIGN = f"not named as a picture ({', '.join(FORMATS)})"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What also fails with the next picture."""
@@ -124,7 +125,7 @@ def _work_below(source: Path, target: Path) -> Work:
         # A link that leads nowhere is missed by name when it is read.
         reasons = {
             HIDDEN: _is_hidden(path),
-            FOREIGN: path.suffix.lower() not in SUFFIXES,
+            FOREIGN: path.suffix.lower() not in FORMATS,
             NO_FILE: is_something_else(path),
         }
         why = next((reason for reason, holds in reasons.items() if holds), None)
@@ -135,7 +136,7 @@ def _work_below(source: Path, target: Path) -> Work:
     }
     if not found and not skipped:
         there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items()) or "nothing at all"
-        raise ImageError(f"no picture ({', '.join(SUFFIXES)}) in {source}. There is {there}.")
+        raise ImageError(f"no picture ({', '.join(FORMATS)}) in {source}. There is {there}.")
     jobs = [Job(path, target / path.relative_to(source)) for path in sorted(found, key=_natural)]
     return Work(jobs, skipped, named)
 

@@ -14,20 +14,10 @@ from torch import Tensor
 
 from ...errors import ImageError, some_of
 from ...files import write_bytes
-from ..shared.image_files import MAX_PIXELS, orientation_of_xmp, upright, upright_xmp
+from ..shared.image_files import FORMATS, MAX_PIXELS, orientation_of_xmp, upright, upright_xmp
+from ..shared.packages import pyvips
 from .exif import exif_of_tiff, orientation_of_tiff, tiff_with_exif, xmp_of_tiff
-from .extra import pyvips
 from .png import keywords, png_with_text, text_chunks
-
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WebP",
-}
-"""Endings of file names, and the formats that they stand for."""
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -117,12 +107,12 @@ def format_for(path: Path) -> str:
     """The format that a file's name asks for.
 
     Raises:
-        ImageError: for an ending that is none of ``SUFFIXES``.
+        ImageError: for an ending that is none of ``FORMATS``.
     """
     try:
-        return SUFFIXES[path.suffix.lower()]
+        return FORMATS[path.suffix.lower()]
     except KeyError:
-        raise ImageError(f"{path.name!r} must end in one of {', '.join(SUFFIXES)}") from None
+        raise ImageError(f"{path.name!r} must end in one of {', '.join(FORMATS)}") from None
 
 
 def write(picture: Picture, path: Path) -> tuple[str, ...]:

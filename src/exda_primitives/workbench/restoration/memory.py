@@ -11,7 +11,7 @@ import torch
 from ...errors import ImageError
 from ...memory import kept
 from ..shared.live_bytes import LiveBytes
-from .extra import psutil
+from ..shared.packages import psutil
 
 GIB = 2**30
 

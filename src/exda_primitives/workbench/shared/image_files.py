@@ -1,4 +1,4 @@
-"""What every reader of picture files keeps to: the largest size, and the orientation that EXIF and XMP say."""
+"""What readers of picture files keep to: endings of names, the largest size, the orientation that EXIF and XMP say."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import re
 from typing import Any
 
 from numpy.typing import NDArray
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WebP",
+}
+"""Endings of file names, in lower case, and the formats that they stand for: those that are restored and written."""
+
+SUFFIXES = frozenset({*FORMATS, ".bmp", ".pgm", ".ppm"})
+"""Endings of the names of all files that are read as pictures of a data set."""
 
 MAX_PIXELS = 2**29
 """Half a billion, more than any camera makes: a header that claims more is refused before anything is allocated."""

@@ -63,7 +63,7 @@ def git_commit() -> str:
     """
     # An environment may lie in the repository of somebody else's project.
     if not (PROJECT / "pyproject.toml").exists():
-        return f"of version {_version('exda_primitives')}"
+        return f"of version {package_version('exda_primitives') or 'none'}"
     commit = _output("git", "rev-parse", "--verify", "--quiet", "HEAD") or "not committed"
     changes = _output("git", "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
     return commit + "+changes" if changes else commit
@@ -78,7 +78,7 @@ def _gpu(device: torch.device) -> dict[str, Any]:
         "capability": f"{about.major}.{about.minor}",
         "driver": _output(*asked) or "unknown",
         "cuda": torch.version.cuda,
-        "triton": _version("triton"),
+        "triton": package_version("triton") or "none",
     }
 
 
@@ -90,8 +90,9 @@ def _output(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str | None:
+    """The version of an installed package, None for one that is missing."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "none"
+        return None

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ..shared.packages import yaml
 from .config import TrainConfig
-from .extra import yaml
 from .presets import ABLATION_INIT, ABLATIONS, RECIPES
 
 _LENGTHS = ("steps", "epochs")

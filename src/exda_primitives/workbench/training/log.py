@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..shared.progress import progress_on
 
 FIRST_WAIT, LONGEST_WAIT = 10.0, 300.0
 """Seconds between two lines: the wait doubles from line to line."""
@@ -51,15 +52,7 @@ class Log:
     @contextmanager
     def progress(self, step: int) -> Iterator[Callable[[int], None]]:
         """Gives a function to be told each step."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("remaining"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+        with progress_on(self.console, counted=True, shown=self.console.is_terminal) as progress:
             task = progress.add_task("training", total=self._steps, completed=step)
             yield lambda done: progress.update(task, completed=done)
 

@@ -11,8 +11,8 @@ from ...errors import ConfigError
 from ...patching import plan
 from ...primitives import ExDAModule
 from ...primitives.base import NEW_NAMES
+from ..shared.packages import peft
 from .config import LoraConfig
-from .extra import peft
 
 _ADAPTED = "lora_A"
 """The attribute by which a layer of PEFT's is known without PEFT."""

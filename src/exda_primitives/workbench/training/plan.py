@@ -15,12 +15,13 @@ from ...patching import new_parameters
 from ...patching.backbones import known_multiple
 from ...patching.table import print_report
 from ..data import Checked, PairedSet, check
+from ..shared.inference import inferring
+from ..shared.packages import fabric
 from ..shared.plotting import matplotlib_figure
 from .build import Network, build
 from .config import TrainConfig
 from .data import Data, open_data
 from .exactness import fingerprint, same_pictures
-from .extra import fabric
 from .folder import Begun, Folder
 from .lora import lora_parameters
 
@@ -179,15 +180,12 @@ def _check_forward(config: TrainConfig, net: nn.Module) -> None:
     """One patch goes through the network: not everything that its arguments make impossible shows before."""
     shape = (1, channels(net), config.data.patch, config.data.patch)
     told = f"model: {config.model.name} with {config.model.arguments} and a patch of {config.data.patch} pixels"
-    net.eval()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), inferring(net):
             found = net(torch.zeros(shape)).shape
     except Exception as error:
         # Whatever a network makes of what a file says.
         raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
-    finally:
-        net.train()
     if found != shape:
         raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
 

@@ -19,7 +19,7 @@ import torch
 from torch.multiprocessing.spawn import start_processes
 
 from ...errors import ConfigError, ExDAError, ProcessError, StoppedError
-from .extra import fabric, fabric_environments, fabric_strategies
+from ..shared.packages import fabric, fabric_environments, fabric_strategies
 from .signals import Asked, deaf, listening, wake
 
 _GRACE = 10.0

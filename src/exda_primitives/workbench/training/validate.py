@@ -10,6 +10,8 @@ from torch import nn
 from ... import memory
 from ...errors import DivergedError
 from ...patching.backbones import MULTIPLE, known_multiple
+from ..shared.inference import inferring
+from ..shared.metrics import psnr
 from ..shared.padding import pad
 from .config import RecipeConfig
 from .order import PairsByEpoch
@@ -18,7 +20,6 @@ from .step import autocast
 PROTOCOL = "PSNR over all channels, range 1, clipped to [0, 1], not rounded, mean over the pairs"
 
 
-@torch.no_grad()
 def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeConfig) -> float:
     """Mean PSNR in dB, see :data:`PROTOCOL`; the processes share the pairs, and the network is as it was afterwards.
 
@@ -31,27 +32,22 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
     Raises:
         DivergedError: for an output that is not finite, in all processes at once.
     """
-    from torchmetrics.functional.image import peak_signal_noise_ratio  # noqa: PLC0415
-
     multiple = known_multiple(net) or MULTIPLE
-    training = [module for module in net.modules() if module.training]
-    net.eval()
     pairs.set_epoch(0)
     # Their PSNR, and how many are not finite.
     sums = torch.zeros(2, dtype=torch.float64, device=fabric.device)
-    for index in range(fabric.global_rank, len(pairs), fabric.world_size):
-        degraded, clean, *_ = pairs[index]
-        height, width = clean.shape[-2:]
-        with autocast(fabric.device, recipe):
-            restored = net(pad(degraded, multiple)[None].to(fabric.device))
-        restored = restored[0, :, :height, :width].to(clean.dtype)
-        if bool(restored.isfinite().all()):
-            sums[0] += peak_signal_noise_ratio(restored.clamp(0, 1), clean.to(fabric.device), data_range=1.0)
-        else:
-            sums[1] += 1
-        memory.release()
-    for module in training:
-        module.training = True
+    with inferring(net):
+        for index in range(fabric.global_rank, len(pairs), fabric.world_size):
+            degraded, clean, *_ = pairs[index]
+            height, width = clean.shape[-2:]
+            with autocast(fabric.device, recipe):
+                restored = net(pad(degraded, multiple)[None].to(fabric.device))
+            restored = restored[0, :, :height, :width].to(clean.dtype)
+            if bool(restored.isfinite().all()):
+                sums[0] += psnr(restored.clamp(0, 1), clean.to(fabric.device))
+            else:
+                sums[1] += 1
+            memory.release()
     total, broken = fabric.all_reduce(sums, reduce_op="sum").tolist()
     if broken:
         raise DivergedError(

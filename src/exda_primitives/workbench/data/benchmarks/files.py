@@ -12,7 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ....errors import DataError
-from ..decode import SUFFIXES, read_picture
+from ...shared.image_files import SUFFIXES
+from ..decode import read_picture
 from ..headers import Header, header_of_tensor, read_header
 
 SHOWN = 10

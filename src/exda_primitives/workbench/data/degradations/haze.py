@@ -63,9 +63,22 @@ def haze(
         depth = _made_up_depth(pictures, generator)
     elif depth.shape != (*clean.shape[:-3], 1, *clean.shape[-2:]):
         raise ImageError(f"a depth of shape {tuple(depth.shape)} does not fit pictures of {tuple(clean.shape)}")
-    transmission = torch.exp(-beta * depth.to(beta)).to(pictures.dtype)
-    hazy = pictures * transmission + airlight.to(pictures.dtype) * (1 - transmission)
-    return hazy.clamp(0, 1).reshape(clean.shape)
+    return behind_haze(pictures, beta * depth.to(beta), airlight).reshape(clean.shape)
+
+
+def behind_haze(pictures: Tensor, optical_depth: Tensor, airlight: Tensor) -> Tensor:
+    """Koschmieder's law: ``pictures * t + airlight * (1 - t)`` with ``t = exp(-optical_depth)``.
+
+    Args:
+        pictures: (B, C, H, W) in [0, 1].
+        optical_depth: (B, 1, H, W) float32, not negative: scattering coefficient times distance.
+        airlight: (B, 1, 1, 1) in [0, 1].
+
+    Returns:
+        (B, C, H, W) in [0, 1].
+    """
+    transmission = torch.exp(-optical_depth).to(pictures.dtype)
+    return (pictures * transmission + airlight.to(pictures.dtype) * (1 - transmission)).clamp(0, 1)
 
 
 def _made_up_depth(pictures: Tensor, generator: torch.Generator) -> Tensor:
