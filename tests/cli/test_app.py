@@ -23,7 +23,8 @@ for arguments in ([], *([name] for name in {commands}), ["bench", "run"], ["diag
         app([*arguments, "--help"])
     except SystemExit as done:
         assert done.code == 0
-print("loaded", sorted({{"torch", "numpy", "PIL", "matplotlib", "lightning", "timm"}} & sys.modules.keys()))
+heavy = {{"torch", "numpy", "PIL", "matplotlib", "lightning", "lightning_fabric", "timm"}}
+print("loaded", sorted(heavy & sys.modules.keys()))
 """
 
 

@@ -15,8 +15,8 @@ import exda_primitives as exda
 from exda_primitives.errors import ExDAError, ImageError
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.restoration import Restorer, memory
-from exda_primitives.workbench.shared import packages
 from exda_primitives.workbench.restoration.memory import GIB, Need, largest_tile, room
+from exda_primitives.workbench.shared import packages
 from exda_primitives.workbench.shared.live_bytes import LiveBytes
 
 

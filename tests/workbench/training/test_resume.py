@@ -59,7 +59,7 @@ def test_a_network_that_draws_random_numbers(tmp_path):
 
 def test_a_loss_that_is_scaled(tmp_path):
     """float16's scale is part of the state."""
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from exda_primitives.workbench.training.folder import Folder
     from exda_primitives.workbench.training.run import Run

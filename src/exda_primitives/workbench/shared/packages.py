@@ -20,21 +20,21 @@ def psutil() -> Any:
 
 def fabric() -> Any:
     """Lightning Fabric: devices, and processes that train together."""
-    return imported("lightning.fabric", "train")
+    return imported("lightning_fabric", "train")
 
 
 def fabric_strategies() -> Any:
     """Fabric's ways to spread training over devices."""
-    return imported("lightning.fabric.strategies", "train")
+    return imported("lightning_fabric.strategies", "train")
 
 
 def fabric_environments() -> Any:
     """Fabric's ways to learn which process it is in."""
-    return imported("lightning.fabric.plugins.environments", "train")
+    return imported("lightning_fabric.plugins.environments", "train")
 
 
 def yaml() -> Any:
-    """PyYAML, which comes with Lightning."""
+    """PyYAML: files of configurations."""
     return imported("yaml", "train")
 
 
