@@ -23,6 +23,7 @@ LIBRARY = (
     "extras",
     "memory",
     "ops",
+    "surgery",
     "primitives",
     "patching",
     "fusion",
@@ -198,7 +199,7 @@ def test_what_leads_up_or_sideways_is_found(module: str, source: str, imported: 
         ("workbench.training.data", "from ..data import check"),
         ("workbench.training.data", "from ...errors import DataError"),
         ("workbench.data.pictures", "from ..shared.files import files_below"),
-        ("fusion.fuse", "from ..patching.swap import swap"),
+        ("fusion.fuse", "from ..surgery.swap import swap"),
         ("ops.dispatch", "from ..errors import ConfigError"),
     ],
 )

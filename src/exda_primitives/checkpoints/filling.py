@@ -10,8 +10,8 @@ from torch import nn
 from ..errors import AlreadyPatchedError
 from ..patching import patch
 from ..patching.patch import undo
-from ..patching.wrappers import canonical
 from ..primitives.description import Description
+from ..surgery.wrappers import canonical
 from .described import by_config
 from .network import attentions_of
 

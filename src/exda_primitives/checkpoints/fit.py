@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, some_of
-from ..patching.wrappers import canonical
+from ..surgery.wrappers import canonical
 from .network import state_of
 
 

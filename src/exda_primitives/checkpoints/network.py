@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..patching.present import attentions
-from ..patching.wrappers import canonical, is_compiled, unwrap
 from ..primitives import ExDAModule
 from ..primitives.description import Description
+from ..surgery.wrappers import canonical, is_compiled, unwrap
 from .described import Described, told_apart
 
 _AROUND = {"DataParallel": "module", "DistributedDataParallel": "module", "AveragedModel": "module"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..patching.wrappers import canonical
+from ..surgery.wrappers import canonical
 
 _KINDS = ("FSDPModule", "FullyShardedDataParallel")
 

@@ -12,8 +12,8 @@ from torch import nn
 from ..ops import kernels
 from ..ops.chosen import BackendName
 from ..ops.dispatch import current_backend, fuses
-from ..patching.wrappers import unwrap
 from ..primitives import ExDAModule
+from ..surgery.wrappers import unwrap
 from .block import FusedBlock
 from .steps import part_of
 

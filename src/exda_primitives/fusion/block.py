@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..ops.cpu.layout import in_layout
-from ..primitives.standin import StandIn
 from ..primitives.tracing import is_symbolic
+from ..surgery.replacement import ReplacementModule
 from .portrait import difference, portrait
 from .steps import Step
 
 
-class FusedBlock(StandIn):
+class FusedBlock(ReplacementModule):
     """A transformer block that computes each of its steps in few passes, where it can.
 
     It has the block's children under their names, so that state dicts, ``patch`` and ``unpatch`` see no difference.
@@ -30,7 +30,7 @@ class FusedBlock(StandIn):
         self._modules = host._modules
         self._channels, self._steps = channels, steps
         self._seen = portrait(host, {name for step in steps for name in (step.norm, step.function)})
-        self._take_surroundings(host)
+        self._share_hooks_and_attributes(host)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -44,7 +44,7 @@ class FusedBlock(StandIn):
         return in_layout(out, x)
 
     def release(self) -> nn.Module:
-        """The block, as :meth:`StandIn.release` gives it back."""
+        """The block, as :meth:`ReplacementModule.release` gives it back."""
         host = super().release()
         self._bring_up_to_date(host)
         return host

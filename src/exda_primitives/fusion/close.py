@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..ops.terms import Map
-from ..patching.randomness import OwnRandomNumbers
+from ..surgery.randomness import OwnRandomNumbers
 
 # In float64. Seen: below 1e-14 for true matches, 1e-7 for norms that go by float32, 2e-5 for GELU by tanh, not erf.
 _TOLERANCE = 1e-6

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import NoMatchError, NotFusedError, RootModuleError
-from ..patching.swap import Holding, give_back, swap
-from ..patching.wrappers import unwrap
+from ..surgery.swap import Replacement, give_back, swap
+from ..surgery.wrappers import unwrap
 from .block import FusedBlock
 from .recognise import Block, Survey, survey_blocks
 from .report import FusedMatch, FusedStep, FusionReport
@@ -59,7 +59,7 @@ def fuse(model: nn.Module) -> FusionReport:
     if not seen.blocks and not seen.present:
         raise NoMatchError(_no_match(target, seen))
     fused = [(block.names, FusedBlock(block.module, block.channels, block.steps)) for block in seen.blocks]
-    swap(target, {name: Holding(module, None) for names, module in fused for name in names})
+    swap(target, {name: Replacement(module, None) for names, module in fused for name in names})
     return FusionReport(type(target).__name__, tuple(map(_match, seen.blocks)), seen.left_alone, seen.present, notes)
 
 

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..patching.copies import detached, quietly
-from ..patching.probe import signature_problem
-from ..patching.randomness import OwnRandomNumbers
-from ..patching.recognise import look, modules_with_names, survey
+from ..patching.recognise import survey
 from ..patching.registry import known_families
-from ..patching.wrappers import is_compiled
 from ..primitives import ExDAAttention, ExDAModule
 from ..primitives.layers import width_of
+from ..surgery.copies import detached, isolated_global_state
+from ..surgery.randomness import OwnRandomNumbers
+from ..surgery.signatures import signature_problem
+from ..surgery.structure import modules_with_names, structural_key
+from ..surgery.wrappers import is_compiled
 from .block import FusedBlock
 from .close import is_close
 from .feed_forward import gated_convolutions
@@ -64,12 +65,12 @@ def survey_blocks(model: nn.Module) -> Survey:
     blocks: list[Block] = []
     left_alone: list[LeftAlone] = []
     present: list[str] = []
-    for module, names in modules_with_names(model):
+    for module, names in modules_with_names(model, leaves=ExDAModule):
         held = {name: attentions[id(child)] for name, child in _parts_of(module) if id(child) in attentions}
         if isinstance(module, FusedBlock):
             present += names
         elif held and not isinstance(module, nn.ModuleList | nn.ModuleDict):
-            key = look(module)
+            key = structural_key(module)
             if key not in outcomes:
                 outcomes[key] = _steps(module, held)
             outcome = outcomes[key]
@@ -107,7 +108,7 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
     if problem := signature_problem(block, 1, "a block"):
         return problem
     failures = []
-    with quietly():
+    with isolated_global_state():
         for sizes in _SIZES:
             try:
                 return _probed(block, held, sizes)

@@ -1,8 +1,8 @@
 """Plan, validate, build, verify, swap; and back."""
 
+from ..surgery.parents import ParentHook
 from .adapter import Backbone, Family, Mismatch, Stage
 from .architecture import Architecture, StateShapes, Unlike, expansion_factor
-from .parents import ParentHook
 from .patch import from_host, patch, patched, unpatch
 from .plan import plan
 from .present import config_of, configs_of, is_patched, new_parameters, train_only_new

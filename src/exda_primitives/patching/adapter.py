@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from ..primitives import ExDAModule
-from .parents import ParentHook
+from ..surgery.parents import ParentHook
 
 
 class Mismatch(Exception):  # noqa: N818

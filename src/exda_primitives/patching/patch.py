@@ -12,16 +12,16 @@ from typing_extensions import Unpack
 
 from ..errors import AlreadyPatchedError, ConfigError, NoMatchError, NotPatchedError, RootModuleError, condensed
 from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
-from .copies import has_weights
+from ..surgery.copies import has_weights
+from ..surgery.swap import Replacement, give_back, swap
+from ..surgery.wrappers import canonical, unwrap
 from .options import configured
 from .plan import Draft, by_module, draft, stages_in
 from .present import patched_attentions
 from .recognise import Found
 from .report import Report
 from .select import Patterns, select
-from .swap import Holding, give_back, swap
 from .verify import verify as verify_pair
-from .wrappers import canonical, unwrap
 
 _KEYWORDS = ("include", "exclude", "families", "verify")
 
@@ -99,7 +99,7 @@ def patch(
     replacements = [(found, _build(found, report.config, verify)) for found in drafted.found]
     swap(
         drafted.target,
-        {name: Holding(module, found.family.parent_hook) for found, module in replacements for name in found.names},
+        {name: Replacement(module, found.family.parent_hook) for found, module in replacements for name in found.names},
     )
     notes = report.notes
     if verify and not all(has_weights(module) for _, module in replacements):

@@ -14,13 +14,13 @@ from ..errors import ConfigError
 from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..primitives.config import REPLACING
 from ..primitives.layers import width_of
+from ..surgery.wrappers import unwrap
 from .backbones import Place, backbones_in, idle_stages, multiple_of, place_of
 from .options import configured
 from .recognise import Found, survey
 from .registry import known_families
 from .report import Match, Present, Report
 from .select import Patterns, choose_families, select
-from .wrappers import unwrap
 
 
 class Draft(NamedTuple):

@@ -7,7 +7,7 @@ from torch import nn
 from ..errors import MixedConfigError, NotPatchedError
 from ..primitives import ExDAConfig, ExDAModule
 from ..primitives.config import common, whereabouts
-from .wrappers import is_compiled, unwrap
+from ..surgery.wrappers import is_compiled, unwrap
 
 
 def attentions(model: nn.Module, *, aliases: bool = False) -> dict[str, ExDAModule]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from inspect import Parameter, signature
 
 import torch
 from torch import Tensor, nn
 
 from ..primitives import ExDAConfig
+from ..surgery.copies import detached, isolated_global_state, random_maps, unheard
+from ..surgery.randomness import OwnRandomNumbers
+from ..surgery.signatures import signature_problem
 from .adapter import Family
-from .copies import detached, quietly, random_maps, unheard
-from .randomness import OwnRandomNumbers
 from .shapes import TEMPERATURE
 
 PLAIN = ExDAConfig(tokens=0, value="none")
@@ -35,7 +35,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
     name = parts[TEMPERATURE]
     if problem := signature_problem(module, family.inputs, "this attention"):
         return problem
-    with quietly():
+    with isolated_global_state():
         try:
             (host,) = detached((module,), torch.float32)
             generator = torch.Generator().manual_seed(0)
@@ -56,18 +56,6 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
                 if problem := _difference(host, informed, inputs):
                     mode = "training" if training else "eval"
                     return f"{problem} on {shape} in {mode} mode"
-    return None
-
-
-def signature_problem(module: nn.Module, inputs: int, kind: str) -> str | None:
-    """Why a module is not called with so many maps and nothing else; ``kind`` says what would be."""
-    if "forward" in vars(module):
-        return "its forward was replaced on the instance, by another patching library perhaps; undo that first"
-    required = [Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD]
-    arguments = list(signature(module.forward).parameters.values())
-    if len(arguments) != inputs or any(a.kind not in required for a in arguments):
-        given = ", ".join(map(str, arguments))
-        return f"its forward takes ({given}), {kind} takes {inputs} map{'s' if inputs > 1 else ''}"
     return None
 
 

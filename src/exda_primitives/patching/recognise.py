@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from ..primitives import ExDAModule
 from ..primitives.base import NEW_NAMES
+from ..surgery.structure import modules_with_names, structural_key
+from ..surgery.wrappers import is_compiled
 from .adapter import Family, Mismatch
 from .probe import probe
 from .report import NearMiss
-from .wrappers import is_compiled
 
 
 class Found(NamedTuple):
@@ -40,11 +40,11 @@ def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
     outcomes: dict[Hashable, _Outcome] = {}
     found, near_misses = [], []
     present: dict[str, ExDAModule] = {}
-    for module, names in modules_with_names(model):
+    for module, names in modules_with_names(model, leaves=ExDAModule):
         if isinstance(module, ExDAModule):
             present.update(dict.fromkeys(names, module))
             continue
-        key = look(module)
+        key = structural_key(module)
         if key not in outcomes:
             outcomes[key] = _recognise(module, families)
         outcome = outcomes[key]
@@ -61,21 +61,6 @@ def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
 
 
 _Outcome = tuple[Family, Mapping[str, str]] | NearMiss | None
-
-
-def modules_with_names(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Every module once, with all the names that it has in the model; of ExDA attentions not what they hold."""
-    names: dict[int, list[str]] = {}
-    modules: dict[int, nn.Module] = {}
-    inside: tuple[str, ...] = ()
-    for name, module in model.named_modules(remove_duplicate=False):
-        if name.startswith(inside):
-            continue
-        if isinstance(module, ExDAModule):
-            inside = (*inside, f"{name}." if name else "")
-        names.setdefault(id(module), []).append(name)
-        modules[id(module)] = module
-    return ((module, tuple(names[key])) for key, module in modules.items())
 
 
 def _recognise(module: nn.Module, families: tuple[Family, ...]) -> _Outcome:
@@ -105,39 +90,3 @@ def _recognise(module: nn.Module, families: tuple[Family, ...]) -> _Outcome:
 
 
 _ALL_RULES = 100
-
-
-def look(module: nn.Module) -> Hashable:
-    """Equal for modules that one probe can speak for: class, settings, and shapes of all parts."""
-    return tuple(
-        (
-            name,
-            type(part),
-            part.extra_repr(),
-            tuple((key, _shape(p), p.dtype) for key, p in part.named_parameters(recurse=False)),
-            tuple(key for key, _ in part.named_buffers(recurse=False)),
-            _settings(part),
-        )
-        for name, part in module.named_modules()
-    )
-
-
-def _settings(part: nn.Module) -> Hashable:
-    if isinstance(part, ExDAModule):
-        return repr(part), tuple(part.host_parts.items())
-    return tuple((key, _plain(held)) for key, held in vars(part).items() if key not in _NOT_SETTINGS)
-
-
-def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:
-    return None if is_lazy(parameter) else tuple(parameter.shape)
-
-
-_NOT_SETTINGS = vars(nn.Module()).keys()
-
-
-def _plain(held: object) -> Hashable:
-    if held is None or isinstance(held, bool | int | float | str):
-        return held
-    if isinstance(held, tuple):
-        return tuple(map(_plain, held))
-    return id(held)

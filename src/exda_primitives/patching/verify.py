@@ -8,9 +8,9 @@ from torch import nn
 from ..errors import VerificationError
 from ..primitives import ExDAModule
 from ..primitives.config import REPLACING
+from ..surgery.copies import detached, isolated_global_state, random_maps
+from ..surgery.randomness import OwnRandomNumbers
 from .adapter import Family
-from .copies import detached, quietly, random_maps
-from .randomness import OwnRandomNumbers
 
 SIZE = (2, 9, 7)
 # In float64, relative to the maximum; hosts with a float32 constant inside are 1e-7 away.
@@ -23,7 +23,7 @@ def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
     Raises:
         VerificationError: naming the module, for a difference above 1e-5 of the maximum.
     """
-    with quietly():
+    with isolated_global_state():
         host, replacement = detached((host, replacement), torch.float64)
         if replacement.config.value in REPLACING:
             # These values have no identity start: what is left to compare is all the rest.

@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError, InputError
 from ..ops.bare import is_bare
 from ..ops.terms import Map, Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
+from ..surgery.replacement import ReplacementModule
 from .checks import check_heads, dtype_problem, map_problem
 from .config import ExDAConfig, Init, Tokens
 from .description import Description, decoded, encoded
 from .layers import width_of
-from .standin import StandIn
 from .token import GST, phi_weight
 from .value import BRANCH_NAMES, NonlinearValue, value_terms
 
@@ -41,7 +41,7 @@ def is_new(name: str) -> bool:
     return _NEW.match(name) is not None
 
 
-class ExDAModule(StandIn):
+class ExDAModule(ReplacementModule):
     """Base of every ExDA attention.
 
     A family's module names the host layers that it works with (``PARTS``, under the names that the official code
@@ -129,8 +129,8 @@ class ExDAModule(StandIn):
             ConfigError: when the options do not fit this host; the message holds ``full_name``.
         """
         self = cls.__new__(cls)
-        StandIn.__init__(self)
-        self._take_contents(host)
+        ReplacementModule.__init__(self)
+        self._share_parameters_and_children(host)
         temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
         self._describe(width_of(project), temperature.shape[-3], config, dict(parts), full_name)
         self._add_primitives()
@@ -138,7 +138,7 @@ class ExDAModule(StandIn):
             new = getattr(self, name)
             if isinstance(new, nn.Module):
                 new.train(host.training)
-        self._take_surroundings(host)
+        self._share_hooks_and_attributes(host)
         return self
 
     @property
@@ -271,6 +271,10 @@ class ExDAModule(StandIn):
     def part(self, name: str) -> Any:
         """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""
         return getattr(self, self._parts[name])
+
+    def structural_settings(self) -> Hashable:
+        """Its configuration and sizes, and which attribute plays which part."""
+        return repr(self), tuple(self.host_parts.items())
 
     @property
     def host_parts(self) -> dict[str, str]:

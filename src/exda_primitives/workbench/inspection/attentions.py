@@ -8,8 +8,8 @@ from ...errors import ConfigError, NoMatchError, NotPatchedError, WrappedModelEr
 from ...fusion.block import FusedBlock
 from ...patching import plan
 from ...patching.select import Patterns, select
-from ...patching.wrappers import unwrap
 from ...primitives import ExDAModule
+from ...surgery.wrappers import unwrap
 
 
 def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool = False) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from types import MethodType
 from typing import Any, TypeVar
@@ -16,13 +16,14 @@ from ..ops.dispatch import backend, current_backend
 
 HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
 
-Self = TypeVar("Self", bound="StandIn")
+Self = TypeVar("Self", bound="ReplacementModule")
 
 
-class StandIn(nn.Module):
+class ReplacementModule(nn.Module):
     """Base of what stands in for a host module in its parent.
 
-    A subclass builds itself around a host between :meth:`_take_contents` and :meth:`_take_surroundings`.
+    A subclass builds itself around a host: first :meth:`_share_parameters_and_children`, then what it adds, and last
+    :meth:`_share_hooks_and_attributes`.
     """
 
     def __init__(self) -> None:
@@ -83,6 +84,10 @@ class StandIn(nn.Module):
             return f"its {gone[0]} is no parameter any more, parametrised perhaps; undo that first"
         return None
 
+    def structural_settings(self) -> Hashable:
+        """Equal for modules of one class that compute the same from equal parameters; here, for none but itself."""
+        return id(self)
+
     def _replicate_for_data_parallel(self: Self) -> Self:
         replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         if (chosen := current_backend()) != "auto":
@@ -90,7 +95,7 @@ class StandIn(nn.Module):
             replica._compiled_call_impl = partial(_call_with, chosen, replica._call_impl)
         return replica
 
-    def _take_contents(self, host: nn.Module) -> None:
+    def _share_parameters_and_children(self, host: nn.Module) -> None:
         """Its parameters and children, the same objects under the same names."""
         # Nothing is registered that was not before: what listens to that, or replaces it, has no part in this.
         self._parameters.update(host._parameters)
@@ -100,7 +105,7 @@ class StandIn(nn.Module):
         """Whether a parameter, buffer or child is one that the host does not have."""
         return False
 
-    def _take_surroundings(self, host: nn.Module) -> None:
+    def _share_hooks_and_attributes(self, host: nn.Module) -> None:
         """Its mode, hooks and other attributes, and itself for :meth:`release`."""
         self.training = host.training
         # The very dictionaries, so that a handle from before removes its hook from either of the two.

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..primitives import ExDAModule
+from .replacement import ReplacementModule
 
 
 class ParentHook(ABC):
@@ -51,12 +51,12 @@ class ParentHook(ABC):
         Also where ``tell`` was not called, since a hook before it raised.
         """
 
-    def _attentions(self, parent: nn.Module) -> list[ExDAModule]:
+    def _attentions(self, parent: nn.Module) -> list[ReplacementModule]:
         held = getattr(parent, self.attention, None)
-        if isinstance(held, ExDAModule):
+        if isinstance(held, ReplacementModule):
             return [held]
         inside = held.modules() if isinstance(held, nn.Module) else ()
-        return [module for module in inside if isinstance(module, ExDAModule)]
+        return [module for module in inside if isinstance(module, ReplacementModule)]
 
 
 def set_hook(parent: nn.Module, attention: str, kind: type[ParentHook] | None) -> None:

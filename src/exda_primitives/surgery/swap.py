@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from ..errors import WrappedModelError
-from ..primitives.standin import StandIn
 from .parents import HOOKS, ParentHook, set_hook
+from .replacement import ReplacementModule
 from .wrappers import calls_its_only_part, is_compiled
 
 
-class Holding(NamedTuple):
+class Replacement(NamedTuple):
     """What a parent is to hold under a name, and the kind of hook that tells it what the parent knows."""
 
     module: nn.Module
@@ -28,10 +28,10 @@ class _Place(NamedTuple):
     key: str
     caller: nn.Module
     attribute: str
-    holding: Holding
+    holding: Replacement
 
 
-def swap(target: nn.Module, wanted: Mapping[str, Holding]) -> None:
+def swap(target: nn.Module, wanted: Mapping[str, Replacement]) -> None:
     """Puts modules under their full names in ``target``; on any error everything is as it was before.
 
     What ``torch.compile`` wrapped compiles the new module from then on.
@@ -52,14 +52,14 @@ def swap(target: nn.Module, wanted: Mapping[str, Holding]) -> None:
         raise
 
 
-def give_back(target: nn.Module, ours: Mapping[str, StandIn], verb: str) -> None:
+def give_back(target: nn.Module, ours: Mapping[str, ReplacementModule], verb: str) -> None:
     """Puts the hosts back for which modules stand in, all or none, by their full names in ``target``.
 
     Raises:
         WrappedModelError: where one cannot give its host back, or is part of what was scripted or traced.
     """
     for name, module in target.named_modules():
-        if isinstance(module, torch.jit.ScriptModule) and module.original_name in _names(StandIn):
+        if isinstance(module, torch.jit.ScriptModule) and module.original_name in _names(ReplacementModule):
             raise WrappedModelError(
                 f"{name}: {module.original_name} is scripted or traced, and cannot be changed. Nothing was changed. "
                 f"{verb.capitalize()} the Python module that it was made from."
@@ -67,14 +67,14 @@ def give_back(target: nn.Module, ours: Mapping[str, StandIn], verb: str) -> None
     for name, module in ours.items():
         if problem := module.release_problem():
             raise WrappedModelError(f"{name}: {problem}. Nothing was changed.")
-    swap(target, {name: Holding(module.release(), None) for name, module in ours.items()})
+    swap(target, {name: Replacement(module.release(), None) for name, module in ours.items()})
 
 
 def _names(kind: type) -> set[str]:
     return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
-def _place(target: nn.Module, name: str, holding: Holding) -> _Place:
+def _place(target: nn.Module, name: str, holding: Replacement) -> _Place:
     path, key = name.rpartition(".")[::2]
     parent = target.get_submodule(path)
     caller, attribute = parent, key

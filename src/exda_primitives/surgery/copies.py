@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..primitives.standin import HOOK_NAMES
+from .replacement import HOOK_NAMES
 from .wrappers import is_compiled
 
 Modules = TypeVar("Modules", bound=tuple[nn.Module, ...])
@@ -130,7 +130,7 @@ def random_maps(
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def isolated_global_state() -> Iterator[None]:
     """Computes on the CPU without gradients, autocast and inference mode.
 
     In this thread alone: nothing is set that another one sees. What may draw random numbers is called within
