@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from tests.registries import forget_afterwards
 
 from exda_primitives import models
 from exda_primitives.cli import app
-from exda_primitives.patching import registry
+from exda_primitives.models.registry import known_architectures
+from exda_primitives.patching.registry import known_backbones, known_families
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,8 +81,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return whole(*arguments, **(options or sizes))
 
     monkeypatch.setattr(models, "Restormer", made)
-    for name in ("families", "backbones", "architectures"):
-        monkeypatch.setattr(registry, f"_{name}", dict(getattr(registry, f"known_{name}")()))
+    forget_afterwards(monkeypatch)
 
 
 @pytest.mark.parametrize("name", [name for name, text in PAGES.items() if "```python" in text])
@@ -95,9 +96,9 @@ def test_every_python_block_runs_as_printed(
     for block in blocks("python", PAGES[name]):
         exec(compile(block, name, "exec"), space)
     if name == "adapters.md":
-        assert {"mynet"} <= registry.known_backbones().keys()
-        assert {"myattention"} <= registry.known_families().keys()
-        assert {"net"} <= registry.known_architectures().keys()
+        assert {"mynet"} <= known_backbones().keys()
+        assert {"myattention"} <= known_families().keys()
+        assert {"net"} <= known_architectures().keys()
 
 
 def test_what_is_installed_is_there_to_be_installed() -> None:

@@ -26,10 +26,11 @@ LIBRARY = (
     "surgery",
     "primitives",
     "patching",
+    "adapters",
     "fusion",
     "checkpoints",
     "models",
-    "adapters",
+    "registration",
     "spandrel",
     "public",
 )

@@ -1,13 +1,9 @@
 """AdaIR (ICLR 2025): Restormer with frequency blocks of three cross attentions, at the latent and on the way up."""
 
-from __future__ import annotations
+from exda_primitives.patching import Backbone, Stage
+from exda_primitives.patching.registry import register_own
 
-from typing import Any
-
-from exda_primitives.models import AdaIR
-from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, register_adapter
-
-from .restormer import CHILDREN, STAGES, check_residual, unet_arguments
+from .restormer import CHILDREN, STAGES
 
 _FREQUENCY = (
     Stage("fre1", "latent", 8),
@@ -16,14 +12,4 @@ _FREQUENCY = (
 )
 
 
-def _infer(state: StateShapes) -> dict[str, Any]:
-    # Without its frequency blocks an AdaIR is a Restormer, in keys and in function.
-    state.require("fre1.para1")
-    check_residual(state)
-    return unet_arguments(state)
-
-
-register_adapter(
-    Backbone("adair", CHILDREN | {stage.prefix for stage in _FREQUENCY}, STAGES + _FREQUENCY, multiple_of=8)
-)
-register_adapter(Architecture("adair", AdaIR, _infer))
+register_own(Backbone("adair", CHILDREN | {stage.prefix for stage in _FREQUENCY}, STAGES + _FREQUENCY, multiple_of=8))

@@ -1,20 +1,8 @@
 """AMIR (MICCAI 2024): Restormer for medical images, every level routed by what the image asks for."""
 
-from __future__ import annotations
+from exda_primitives.patching import Backbone
+from exda_primitives.patching.registry import register_own
 
-from typing import Any
+from .restormer import CHILDREN, STAGES
 
-from exda_primitives.models import AMIR
-from exda_primitives.patching import Architecture, Backbone, StateShapes, register_adapter
-
-from .restormer import CHILDREN, STAGES, check_residual, unet_arguments
-
-
-def _infer(state: StateShapes) -> dict[str, Any]:
-    state.require("dict_generator.dictionary")
-    check_residual(state)
-    return unet_arguments(state)
-
-
-register_adapter(Backbone("amir", CHILDREN | {"dict_generator", "channel_routing_latent"}, STAGES, multiple_of=8))
-register_adapter(Architecture("amir", AMIR, _infer))
+register_own(Backbone("amir", CHILDREN | {"dict_generator", "channel_routing_latent"}, STAGES, multiple_of=8))

@@ -1,8 +1,9 @@
 """M3SNet (2023): NAFNet's U-net with merged skips; the attentions are its middle blocks."""
 
-from exda_primitives.patching import Backbone, Stage, register_adapter
+from exda_primitives.patching import Backbone, Stage
+from exda_primitives.patching.registry import register_own
 
-register_adapter(
+register_own(
     Backbone(
         "m3snet",
         frozenset({"intro", "encoders", "downs", "middle_blks", "middle", "middle_ups", "ups", "decoders", "ending"}),

@@ -1,13 +1,9 @@
 """PromptIR (NeurIPS 2023): Restormer with prompts and one block after each of them on the way up."""
 
-from __future__ import annotations
+from exda_primitives.patching import Backbone, Stage
+from exda_primitives.patching.registry import register_own
 
-from typing import Any
-
-from exda_primitives.models import PromptIR
-from exda_primitives.patching import Architecture, Backbone, Stage, StateShapes, register_adapter
-
-from .restormer import CHILDREN, STAGES, check_residual, unet_arguments
+from .restormer import CHILDREN, STAGES
 
 _PROMPTED = (
     Stage("noise_level3", "decoder", 8),
@@ -16,13 +12,7 @@ _PROMPTED = (
 )
 
 
-def _infer(state: StateShapes) -> dict[str, Any]:
-    state.require("prompt1.prompt_param")
-    check_residual(state)
-    return unet_arguments(state)
-
-
-register_adapter(
+register_own(
     Backbone(
         "promptir",
         CHILDREN | {stage.prefix for stage in _PROMPTED} | {"prompt1", "prompt2", "prompt3"},
@@ -30,4 +20,3 @@ register_adapter(
         multiple_of=8,
     )
 )
-register_adapter(Architecture("promptir", PromptIR, _infer))

@@ -1,6 +1,7 @@
 """Cross attention: q from the first map, k and v from the second (AdaIR's and MoCE-IR's channel cross attention)."""
 
-from exda_primitives.patching import ConvFamily, ConvLayout, register_adapter
+from exda_primitives.patching import ConvFamily, ConvLayout
+from exda_primitives.patching.registry import register_own
 from exda_primitives.primitives import ExDACrossAttention
 
 
@@ -19,4 +20,4 @@ class Cross(ConvFamily):
     )
 
 
-register_adapter(Cross())
+register_own(Cross())

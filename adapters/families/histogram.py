@@ -1,6 +1,7 @@
 """Histoformer's ``Attention_histogram``: sorted channels, box and interleaved branches, softmax_1."""
 
-from exda_primitives.patching import ConvFamily, ConvLayout, register_adapter
+from exda_primitives.patching import ConvFamily, ConvLayout
+from exda_primitives.patching.registry import register_own
 from exda_primitives.primitives import ExDAHistogramAttention
 
 
@@ -12,4 +13,4 @@ class Histogram(ConvFamily):
     layout = ConvLayout(pointwise={"qkv": 5, "project_out": 1}, depthwise={"qkv_dwconv": 5})
 
 
-register_adapter(Histogram())
+register_own(Histogram())

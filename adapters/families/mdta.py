@@ -4,7 +4,8 @@ Restormer, PromptIR, AdaIR, AMIR ``Attention``; X-Restormer ``ChannelAttention``
 ``Self_Attention``; MoCE-IR's encoder; and many more: see ``ExDAAttention`` for what it computes.
 """
 
-from exda_primitives.patching import ConvFamily, ConvLayout, register_adapter
+from exda_primitives.patching import ConvFamily, ConvLayout
+from exda_primitives.patching.registry import register_own
 from exda_primitives.primitives import ExDAAttention
 
 
@@ -16,4 +17,4 @@ class MDTA(ConvFamily):
     layout = ConvLayout(pointwise={"qkv": 3, "project_out": 1}, depthwise={"qkv_dwconv": 3})
 
 
-register_adapter(MDTA())
+register_own(MDTA())

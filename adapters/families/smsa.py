@@ -7,7 +7,8 @@ from itertools import permutations
 
 from torch import Tensor, nn
 
-from exda_primitives.patching import Family, Mismatch, register_adapter
+from exda_primitives.patching import Family, Mismatch
+from exda_primitives.patching.registry import register_own
 from exda_primitives.patching.shapes import TEMPERATURE, check_plain, core, find_temperature
 from exda_primitives.primitives import ExDASpectralAttention
 
@@ -76,5 +77,5 @@ class IGMSA(SMSA):
     inputs = 2
 
 
-register_adapter(SMSA())
-register_adapter(IGMSA())
+register_own(SMSA())
+register_own(IGMSA())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from exda_primitives.patching import Family, Mismatch, ParentHook, register_adapter
+from exda_primitives.patching import Family, Mismatch, ParentHook
+from exda_primitives.patching.registry import register_own
 from exda_primitives.patching.shapes import PARAMETRISED, TEMPERATURE, check_plain, core, find_temperature
 from exda_primitives.primitives import ExDAXCAttention
 from exda_primitives.primitives.tracing import is_symbolic
@@ -138,4 +139,4 @@ class XCA(Family):
         return {"grid": (height, width)}
 
 
-register_adapter(XCA())
+register_own(XCA())

@@ -22,9 +22,9 @@ from .errors import (
     WrappedModelError,
 )
 from .fusion import BackendReport, FusionReport, backend_report, fuse, unfuse
+from .models.architecture import Architecture, StateShapes, Unlike
 from .ops import backend
 from .patching import (
-    Architecture,
     Backbone,
     ConvFamily,
     ConvLayout,
@@ -35,8 +35,6 @@ from .patching import (
     Present,
     Report,
     Stage,
-    StateShapes,
-    Unlike,
     config_of,
     configs_of,
     from_host,
@@ -45,10 +43,8 @@ from .patching import (
     patch,
     patched,
     plan,
-    register_adapter,
     train_only_new,
     unpatch,
-    unregister_adapter,
 )
 from .primitives import (
     GST,
@@ -62,6 +58,7 @@ from .primitives import (
     ExDAXCAttention,
     NonlinearValue,
 )
+from .registration import register_adapter, unregister_adapter
 
 __all__ = [
     "GST",

@@ -1,7 +1,6 @@
 import pytest
 import torch
-
-from exda_primitives.patching import registry
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +10,4 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    """What a test registers is forgotten after it."""
-    monkeypatch.setattr(registry, "_families", dict(registry.known_families()))
-    monkeypatch.setattr(registry, "_backbones", dict(registry.known_backbones()))
-    monkeypatch.setattr(registry, "_architectures", dict(registry.known_architectures()))
+    forget_afterwards(monkeypatch)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import exda_primitives as exda
+from exda_primitives.models.registry import known_architectures
 from exda_primitives.patching.backbones import known_multiple
-from exda_primitives.patching.registry import known_architectures, known_backbones, known_families
+from exda_primitives.patching.registry import known_backbones, known_families
 
 from ..patching.hosts import MDTA
 from ..patching.models import Net, image
@@ -181,6 +182,21 @@ def ask(_):
 with ThreadPoolExecutor(4) as pool:
     print(*pool.map(ask, range(4)))
 """
+
+
+OWN = """
+from exda_primitives.models.registry import ARCHITECTURES, known_architectures
+from exda_primitives.patching.registry import BACKBONES, FAMILIES
+
+known = known_architectures()
+assert known == ARCHITECTURES.own and len(known) > 6
+assert FAMILIES.known == FAMILIES.own and len(FAMILIES.own) > 3
+assert BACKBONES.known == BACKBONES.own and len(BACKBONES.own) > 8
+"""
+
+
+def test_what_is_known_at_first_is_the_librarys_own():
+    run(sys.executable, "-c", OWN)
 
 
 def test_every_thread_finds_all_of_them_at_once():

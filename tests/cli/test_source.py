@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.registries import forget_afterwards
 from tests.workbench.data.pictures import write_picture
 from typer.testing import CliRunner, Result
 
 from exda_primitives.cli import app
-from exda_primitives.patching import registry
 from exda_primitives.workbench.data import read_picture
 
 NET = """
@@ -38,8 +38,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is registered and where modules are looked for are as before, afterwards."""
-    for name in ("families", "backbones", "architectures"):
-        monkeypatch.setattr(registry, f"_{name}", dict(getattr(registry, f"known_{name}")()))
+    forget_afterwards(monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import exda_primitives as exda
 from exda_primitives.checkpoints.contents import Contents
 from exda_primitives.models import AMIR, AdaIR, ExDA, Histoformer, MoCEIR, PromptIR, Restormer, create
+from exda_primitives.models.architecture import Unlike, expansion_factor
 from exda_primitives.models.catalog import identity_of
-from exda_primitives.patching import Unlike, expansion_factor
 
 OFFICIAL = {
     "restormer-default": "restormer",

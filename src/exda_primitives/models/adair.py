@@ -7,12 +7,15 @@ https://github.com/c-yn/AdaIR for the names and the published configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.precision import widen
+from .architecture import Architecture, StateShapes
+from .arguments import check_residual, unet_arguments
 from .blocks import CrossAttention, NormType, TransformerBlock
 from .unet import UNet
 
@@ -219,3 +222,13 @@ class AdaIR(UNet):
         elif level == "decoder_level2":
             x = self.fre3(image, x)
         return x
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    # Without its frequency blocks an AdaIR is a Restormer, in keys and in function.
+    state.require("fre1.para1")
+    check_residual(state)
+    return unet_arguments(state)
+
+
+ARCHITECTURE = Architecture("adair", AdaIR, _infer)

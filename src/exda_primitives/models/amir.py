@@ -8,11 +8,14 @@ configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .architecture import Architecture, StateShapes
+from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -229,3 +232,12 @@ class AMIR(UNet):
         routing: nn.Module = getattr(self, f"{kind}_routing_{level}")
         routed: Tensor = routing(x, instruction)
         return routed
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    state.require("dict_generator.dictionary")
+    check_residual(state)
+    return unet_arguments(state)
+
+
+ARCHITECTURE = Architecture("amir", AMIR, _infer)

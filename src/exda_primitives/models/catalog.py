@@ -21,11 +21,11 @@ from ..checkpoints.fit import check_fit, copy_into
 from ..checkpoints.network import parts_of
 from ..checkpoints.ours import read_header
 from ..errors import CheckpointError, ConfigError, some_of
-from ..patching import Architecture, StateShapes, Unlike
-from ..patching.registry import known_architectures
 from ..primitives import ExDAConfig
 from ..primitives.base import DESCRIPTION
 from ..primitives.description import Description
+from .architecture import Architecture, StateShapes, Unlike
+from .registry import known_architectures
 
 AUTO = "auto"
 

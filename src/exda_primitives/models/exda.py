@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from torch import nn
 
 from ..primitives import ExDAAttention, ExDAConfig
+from ..primitives.config import common
+from .architecture import Architecture, StateShapes, Unlike
+from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -87,3 +91,19 @@ class ExDA(UNet):
             insertions={},
             latent_channels=8 * dim,
         )
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    built_in = {name: each.config for name, each in state.attentions.items() if each.built_in}
+    config = common([(each, _channels_per_head(state, name)) for name, each in built_in.items()]) if built_in else None
+    if config is None:
+        raise Unlike("no ExDA attentions that were built in, all with one configuration")
+    check_residual(state)
+    return unet_arguments(state) | {"config": config}
+
+
+def _channels_per_head(state: StateShapes, attention: str) -> int:
+    return state.size(f"{attention}.project_out.weight") // max(state.size(f"{attention}.temperature"), 1)
+
+
+ARCHITECTURE = Architecture("exda", ExDA, _infer, SIZES)

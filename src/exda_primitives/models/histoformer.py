@@ -7,12 +7,15 @@ https://github.com/sunshangquan/Histoformer for the names and the published conf
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops.sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
+from .architecture import Architecture, StateShapes
+from .arguments import check_residual, unet_arguments
 from .blocks import NormType, check_heads, check_norm_type, rescaled, standardised
 from .unet import UNet
 
@@ -249,3 +252,15 @@ class Histoformer(UNet):
         elif level == "latent":
             x = self.reduce_chan_level_3(torch.cat((x, eighth), dim=1))
         return x
+
+
+_PUBLISHED = {"dim": 36, "num_blocks": [4, 4, 6, 8], "ffn_expansion_factor": 2.667}
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    state.require("skip_patch_embed1.proj.1.weight")
+    check_residual(state)
+    return unet_arguments(state, "attn_g") | {"dual_pixel_task": "skip_conv.weight" in state}
+
+
+ARCHITECTURE = Architecture("histoformer", Histoformer, _infer, {"histoformer": _PUBLISHED})

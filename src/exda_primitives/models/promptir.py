@@ -7,11 +7,14 @@ https://github.com/va1shn9v/PromptIR for the names and the published configurati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .architecture import Architecture, StateShapes
+from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -150,3 +153,12 @@ class PromptIR(UNet):
         elif level == "decoder_level2":
             x = self.reduce_noise_level1(self.noise_level1(torch.cat((x, self.prompt1(x)), dim=1)))
         return x
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    state.require("prompt1.prompt_param")
+    check_residual(state)
+    return unet_arguments(state)
+
+
+ARCHITECTURE = Architecture("promptir", PromptIR, _infer)

@@ -7,9 +7,12 @@ https://github.com/swz30/Restormer for the names and the published configuration
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
+from .architecture import Architecture, StateShapes
+from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -79,3 +82,13 @@ class Restormer(UNet):
             return super()._finish(x, embedded, image)
         output: Tensor = self.output(x + self.skip_conv(embedded))
         return output
+
+
+def _infer(state: StateShapes) -> dict[str, Any]:
+    dual_pixel = "skip_conv.weight" in state
+    if not dual_pixel:
+        check_residual(state)
+    return unet_arguments(state) | {"dual_pixel_task": dual_pixel}
+
+
+ARCHITECTURE = Architecture("restormer", Restormer, _infer)

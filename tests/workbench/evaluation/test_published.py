@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from exda_primitives.models import create
-from exda_primitives.patching import StateShapes
-from exda_primitives.patching.registry import known_architectures
+from exda_primitives.models.architecture import StateShapes
+from exda_primitives.models.registry import known_architectures
 from exda_primitives.workbench.evaluation import BENCHMARKS, PROTOCOLS, PUBLISHED, Published, published_for
 
 # The column "Average" of each table, in the order of PUBLISHED.

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tests.patching.hosts import MDTA
 from tests.patching.models import Net
+from tests.registries import forget_afterwards
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.patching import registry
 from exda_primitives.workbench.inspection import embeddings
 from exda_primitives.workbench.inspection.attentions import attentions
 from exda_primitives.workbench.inspection.collect import collect
@@ -46,7 +46,7 @@ class Around(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_families", dict(registry.known_families()))
+    forget_afterwards(monkeypatch)
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+"""The networks that are known by name: ours, those of installed packages, and those registered by hand."""
+
+from __future__ import annotations
+
+from ..patching.registry import Registry, definition, load_adapters
+from . import adair, amir, exda, histoformer, moceir, promptir, restormer
+from .architecture import Architecture
+
+
+def _same(holder: Architecture, adapter: Architecture) -> bool:
+    made = (holder.build, adapter.build), (holder.infer, adapter.infer)
+    return holder.published == adapter.published and all(definition(a) == definition(b) for a, b in made)
+
+
+ARCHITECTURES: Registry[Architecture] = Registry(_same)
+ARCHITECTURES.add_own(
+    *(module.ARCHITECTURE for module in (adair, amir, exda, histoformer, moceir, promptir, restormer))
+)
+
+
+def known_architectures() -> dict[str, Architecture]:
+    """Every architecture by name, in order of registration."""
+    # Those of installed packages come with their families and backbones.
+    load_adapters()
+    return ARCHITECTURES.known

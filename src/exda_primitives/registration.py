@@ -1,0 +1,62 @@
+"""Making adapters of all kinds known, and forgetting them."""
+
+from __future__ import annotations
+
+from .errors import RegistrationError, some_of
+from .models.architecture import Architecture
+from .models.registry import ARCHITECTURES
+from .patching.adapter import Backbone, Family
+from .patching.registry import BACKBONES, FAMILIES, load_adapters, register
+
+_REGISTRIES = (FAMILIES, BACKBONES, ARCHITECTURES)
+
+
+def register_adapter(adapter: Family | Backbone | Architecture, *, replace: bool = False) -> None:
+    """Makes an attention family or a backbone known to ``plan`` and ``patch``, or an architecture to ``models``.
+
+    A package registers its own without a call by the user: it names a module that calls this function in the
+    entry-point group ``exda_primitives.adapters``.
+
+    Args:
+        adapter: an instance of a :class:`Family` subclass, a :class:`Backbone` or an :class:`Architecture`.
+        replace: put it in the place of the adapter that has its name, one of this library's own included. Not needed
+            where that is the same one: equal, or made from what has the same name in the same module, as when the cell
+            of a notebook runs again.
+
+    Raises:
+        RegistrationError: for anything else, and, without ``replace``, for a name that another adapter has.
+    """
+    if isinstance(adapter, Architecture):
+        load_adapters()
+        ARCHITECTURES.add(adapter, replace=replace)
+    elif isinstance(adapter, Family | Backbone):
+        register(adapter, replace=replace)
+    else:
+        raise RegistrationError(
+            f"register_adapter: expected an instance of Family, a Backbone or an Architecture, got {adapter!r}"
+            + ("; register an instance, not the class." if isinstance(adapter, type) else ".")
+        )
+
+
+def unregister_adapter(name: str) -> None:
+    """Forgets the adapters of this name, of all three kinds; one of this library's own that it replaced is back.
+
+    Models that are patched stay as they are.
+
+    Args:
+        name: the adapter's ``name``.
+
+    Raises:
+        RegistrationError: for a name that none has, or only one of this library's own.
+    """
+    load_adapters()
+    forgotten = [registry.forget(name) for registry in _REGISTRIES]
+    if any(forgotten):
+        return
+    if any(name in registry.own for registry in _REGISTRIES):
+        raise RegistrationError(f"unregister_adapter: {name!r} is exda_primitives' own, which stays.")
+    others = {each for registry in _REGISTRIES for each in registry.known.keys() - registry.own.keys()}
+    raise RegistrationError(
+        f"unregister_adapter: there is no adapter {name!r}; registered beside exda_primitives' own are "
+        f"{some_of(sorted(others)) or 'none'}."
+    )
