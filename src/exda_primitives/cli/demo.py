@@ -21,7 +21,6 @@ def demo(
     # Late: --help needs neither torch nor the picture.
     from PIL import Image  # noqa: PLC0415
 
-    from ..patching.table import print_report  # noqa: PLC0415
     from ..workbench.demo.run import STEPS, run  # noqa: PLC0415
     from ..workbench.shared.files import check_writable  # noqa: PLC0415
 
@@ -40,7 +39,7 @@ def demo(
             progress.update(task, description=title, completed=progress.tasks[task].completed + 1)
 
         result = run(out, seed, on_step)
-    print_report(result.report, console)
+    result.report.print(console)
     console.print(f"output unchanged: max |difference| = {result.unchanged:.1e}", highlight=False)
     table = Table("", "PSNR (dB)", "SSIM")
     for title, scored in result.scores.items():

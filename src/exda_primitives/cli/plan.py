@@ -25,10 +25,9 @@ def plan(
 ) -> None:
     """Say which attentions of a model would be patched, what only looks like one and why, and what it costs."""
     from ..patching import plan as plan_model  # noqa: PLC0415
-    from ..patching.table import print_report  # noqa: PLC0415
 
     run_adapters(adapter)
     report = plan_model(given_network("MODEL", model, Reading(param_key, ignore, patched_with)))
-    print_report(report, Console())
+    report.print(Console())
     if not report.matches and not report.present:
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -53,6 +53,17 @@ def place_of(backbones: Mapping[str, Backbone], name: str) -> Place:
         if name.startswith(prefix):
             return Place(backbone, backbone.stage_of(name.removeprefix(prefix)))
     return Place(None, None)
+
+
+def stages_in(model: nn.Module, attentions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
+    """The stage of each of these attentions, by all of its names; None where it is not known."""
+    backbones = backbones_in(model)
+    return stages_of({names: place_of(backbones, names[0]) for names in attentions})
+
+
+def stages_of(places: Mapping[tuple[str, ...], Place]) -> dict[tuple[str, ...], str | None]:
+    """Names of each attention -> the stage that it is in; None where it is not known."""
+    return {names: place.stage.stage if place.stage else None for names, place in places.items()}
 
 
 def idle_stages(model: nn.Module, backbones: Mapping[str, Backbone]) -> Iterator[str]:

@@ -15,9 +15,10 @@ from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..surgery.copies import has_weights
 from ..surgery.swap import Replacement, give_back, swap
 from ..surgery.wrappers import canonical, unwrap
+from .backbones import stages_in
 from .options import configured
-from .plan import Draft, by_module, draft, stages_in
-from .present import patched_attentions
+from .plan import Draft, draft
+from .present import by_module, patched_attentions
 from .recognise import Found
 from .report import Report
 from .select import Patterns, select

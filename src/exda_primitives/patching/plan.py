@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..primitives.config import REPLACING
 from ..primitives.layers import width_of
 from ..surgery.wrappers import unwrap
-from .backbones import Place, backbones_in, idle_stages, multiple_of, place_of
+from .backbones import Place, backbones_in, idle_stages, multiple_of, place_of, stages_of
 from .options import configured
+from .present import by_module
 from .recognise import Found, survey
 from .registry import known_families
 from .report import Match, Present, Report
@@ -104,7 +105,7 @@ def draft(
     places = {names: place_of(backbones, names[0]) for names in attentions}
     chosen: set[tuple[str, ...]] = set()
     if attentions or include is not None or exclude is not None:
-        chosen = select(_stages(places), include, exclude)
+        chosen = select(stages_of(places), include, exclude)
     found = tuple(each for each in seen.found if each.names in chosen)
     selected = {names[0]: module for names, module in ours.items() if names in chosen}
     if found and config.value in REPLACING:
@@ -120,24 +121,6 @@ def draft(
         notes=(*notes, *_scripted_parts(target), *idle_stages(target, backbones)),
     )
     return Draft(target, report, found, selected, _conflict(selected, config), len(seen.found) + len(ours))
-
-
-def by_module(named: Mapping[str, ExDAModule]) -> dict[tuple[str, ...], ExDAModule]:
-    """Every module once, under all of its names."""
-    names: dict[ExDAModule, list[str]] = {}
-    for name, module in named.items():
-        names.setdefault(module, []).append(name)
-    return {tuple(held): module for module, held in names.items()}
-
-
-def stages_in(model: nn.Module, attentions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
-    """The stage of each of these attentions, by all of its names; None where it is not known."""
-    backbones = backbones_in(model)
-    return _stages({names: place_of(backbones, names[0]) for names in attentions})
-
-
-def _stages(places: Mapping[tuple[str, ...], Place]) -> dict[tuple[str, ...], str | None]:
-    return {names: place.stage.stage if place.stage else None for names, place in places.items()}
 
 
 def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | None:

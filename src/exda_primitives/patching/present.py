@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from ..errors import MixedConfigError, NotPatchedError
@@ -24,6 +26,14 @@ def patched_attentions(model: nn.Module, *, aliases: bool = True) -> dict[str, E
     """Those of :func:`attentions` that :func:`patch` put there."""
     found = attentions(model, aliases=aliases)
     return {name: module for name, module in found.items() if module.replaces_host}
+
+
+def by_module(named: Mapping[str, ExDAModule]) -> dict[tuple[str, ...], ExDAModule]:
+    """Every module once, under all of its names."""
+    names: dict[ExDAModule, list[str]] = {}
+    for name, module in named.items():
+        names.setdefault(module, []).append(name)
+    return {tuple(held): module for module, held in names.items()}
 
 
 def is_patched(model: nn.Module) -> bool:

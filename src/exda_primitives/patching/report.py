@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..primitives import ExDAConfig
+from ..primitives.config import whereabouts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .table import Printed, Row
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,70 @@ class Report:
             "new_parameters": self.new_parameters,
         }
 
-    def __str__(self) -> str:
-        from .table import render  # noqa: PLC0415  (rich is for printing alone)
+    def print(self, console: Console) -> None:
+        """Prints heading, table of the matches, totals, near misses and notes."""
+        from .table import print_on  # noqa: PLC0415  (rich is for printing alone)
 
-        return render(self)
+        print_on(console, self._said())
+
+    def __str__(self) -> str:
+        from .table import as_text  # noqa: PLC0415  (as above)
+
+        return as_text(self._said())
+
+    def _said(self) -> Printed:
+        from .table import Printed  # noqa: PLC0415  (as above)
+
+        verb = "replaced" if self.applied else "to replace"
+        heading = f"{self.model}: {len(self.matches)} attentions {verb}"
+        return Printed(heading, [_row(group) for group in self.grouped()], [*self._lines()])
+
+    def _lines(self) -> Iterator[str]:
+        if self.matches:
+            yield self._totals()
+        if self.multiple_of:
+            yield f"height and width of an image: multiples of {self.multiple_of}"
+        for names, what in ((self.already_patched, "already patched"), (self.built_in, "built in")):
+            if names:
+                yield f"{what}: {len(names)}"
+        if len(set(self.configs.values())) > 1:
+            yield from (f"with {line}" for line in whereabouts(self.configs))
+        yield from (f"left alone: {near_miss}" for near_miss in self.near_misses)
+        yield from (f"note: {note}" for note in self.notes)
+
+    def _totals(self) -> str:
+        total = f"{self.extra_parameters:,} new parameters"
+        macs = self.extra_macs(256, 256)
+        if macs is not None:
+            total += f", {macs / 1e9:.2f} G more multiply-accumulates for a 256 x 256 image by the printed formulas"
+        return total
 
     def grouped(self) -> Iterator[tuple[Match, ...]]:
         """Matches of one kind that follow each other."""
         for _, group in groupby(self.matches, lambda m: (m.stage, m.family, m.dim, m.heads, _parent(m.name))):
             yield tuple(group)
+
+
+def _row(group: tuple[Match, ...]) -> Row:
+    from .table import Row  # noqa: PLC0415  (as above)
+
+    first = group[0]
+    return Row(
+        module=_span(group),
+        n=str(len(group)),
+        family=first.family,
+        dim=str(first.dim),
+        heads=str(first.heads),
+        stage=first.stage or "-",
+        parameters=f"{sum(match.extra_parameters for match in group):,}",
+        macs=f"{sum(match.extra_macs_per_pixel for match in group):,.0f}",
+    )
+
+
+def _span(group: tuple[Match, ...]) -> str:
+    """``encoder_level1.0.attn`` to ``encoder_level1.3.attn`` -> ``encoder_level1.{0..3}.attn``."""
+    first, last = group[0].name.split("."), group[-1].name.split(".")
+    return ".".join(a if a == b else f"{{{a}..{b}}}" for a, b in zip(first, last, strict=True))
 
 
 def _parent(name: str) -> str:

@@ -19,7 +19,7 @@ from .timing import Percentiles
 SCHEMA = 1
 """Version of a row; a change of what a field means or is called is another version."""
 
-TIMED, SKIPPED, WRONG, OUT_OF_MEMORY, ERROR = STATUSES = ("timed", "skipped", "wrong", "out of memory", "error")
+TIMED, SKIPPED, WRONG, OUT_OF_MEMORY, ERROR = "timed", "skipped", "wrong", "out of memory", "error"
 """Skipped: cannot run here. Wrong: does not compute what it should. Error: raised something else."""
 
 LEFT = "left"
@@ -71,7 +71,7 @@ class Record:
 
     Attributes:
         case: what was to be timed.
-        status: one of ``STATUSES``, or ``LEFT``.
+        status: ``TIMED``, ``SKIPPED``, ``WRONG``, ``OUT_OF_MEMORY``, ``ERROR``, or ``LEFT``.
         origin: what with.
         reason: why it was not timed, or None.
         check: where it came to that.

@@ -13,7 +13,6 @@ from torch import nn
 from ...errors import ConfigError, some_of
 from ...patching import new_parameters
 from ...patching.backbones import known_multiple
-from ...patching.table import print_report
 from ..data import Checked, PairedSet, check
 from ..shared.inference import inferring
 from ..shared.packages import fabric
@@ -67,7 +66,7 @@ class Plan:
     def print(self, console: Console) -> None:
         """The report of what was patched in, and a table of the rest."""
         if self.network.report is not None:
-            print_report(self.network.report, console)
+            self.network.report.print(console)
         table = Table("run", "", box=None, padding=(0, 2, 0, 0))
         for name, value in self._lines().items():
             table.add_row(name, value)
