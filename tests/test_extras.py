@@ -14,7 +14,7 @@ def test_every_extra_is_known() -> None:
 
 def test_a_package_of_no_extra_is_named_itself() -> None:
     with pytest.raises(ExDAError, match=r'not_there cannot be imported .*; run: pip install "not-there"'):
-        extras.imported("not_there", "not-there")
+        extras.require_extra("not_there", "not-there")
 
 
 def test_without_metadata(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from exda_primitives.files import replacing
+from exda_primitives.files import atomic_write
 
 
 def test_the_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_text("old")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -28,20 +28,20 @@ def test_after_an_error_the_file_is_what_it_was(error: type[BaseException], tmp_
         partial.write_text("half")
         raise error
 
-    with pytest.raises(error), replacing(path) as partial:
+    with pytest.raises(error), atomic_write(path) as partial:
         half(partial)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "missing" / "result"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "missing" / "result"):
         pass
 
 
 def test_safetensors_are_as_readable_as_other_files(tmp_path: Path) -> None:
     path, other = tmp_path / "weights.safetensors", tmp_path / "other"
     other.touch()
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file({"weight": torch.ones(2)}, partial)
     assert path.stat().st_mode == other.stat().st_mode

@@ -175,7 +175,7 @@ def test_every_module_is_in_a_layer() -> None:
         ("patching.plan", "from ..workbench.data import check", "workbench.data.check"),
         ("patching.plan", "from .. import data", "workbench.data"),
         ("patching.plan", "def f():\n    from ..cli.info import info", "cli.info"),
-        ("checkpoints.ours", "import exda_primitives.models as m", "models"),
+        ("checkpoints.exda_file", "import exda_primitives.models as m", "models"),
         ("ops.value", 'import_module("exda_primitives.primitives.base")', "primitives.base"),
         ("models.catalog", 'import_module("..cli", __package__)', "cli"),
         ("ops.torch.channel", "from ...memory import keep", "memory"),

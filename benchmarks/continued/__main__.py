@@ -12,14 +12,14 @@ import torch
 import typer
 from rich.console import Console
 
-from benchmarks.quality.sitting import Sources
+from benchmarks.quality.session import Sources
 from exda_primitives.cli.errors import plainly
 from exda_primitives.workbench.shared import results
 
 from .forms import FORMS, RESULTS
 from .host import host_weights
 from .report import write_report
-from .sitting import KIND, ContinuedSitting
+from .session import KIND, ContinuedSession
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
@@ -63,11 +63,11 @@ def run(
         if host is None:
             console.print("the host is not trained yet; the same command goes on", highlight=False)
             return
-        sitting = ContinuedSitting(told, host, Sources(train, test), out, work, told.accelerator, command, console)
-        done = sitting.work_off(end - time.monotonic())
-        if sitting.result["runs"]:
-            write_report(sitting.result, out, console)
-    left = "nothing is left" if done else f"{len(sitting.missing())} runs are left; the same command goes on"
+        session = ContinuedSession(told, host, Sources(train, test), out, work, told.accelerator, command, console)
+        done = session.run_pending(end - time.monotonic())
+        if session.result["runs"]:
+            write_report(session.result, out, console)
+    left = "nothing is left" if done else f"{len(session.missing())} runs are left; the same command goes on"
     console.print(left, highlight=False)
 
 

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.forms import BASE, COMPARED, HOST, PRIMITIVES, WIDENED, Form, Setting, Study
+from benchmarks.quality.forms import BASE, COMPARED, HOST, PRIMITIVES, WIDENED, BenchmarkConfig, Setting, Study
 from exda_primitives.workbench.data.degradations import DEGRADATIONS
 from exda_primitives.workbench.data.degradations.composition import CDD11
 from exda_primitives.workbench.data.degradations.tensors import Degradation
@@ -121,7 +121,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Continued(Form):
+class Continued(BenchmarkConfig):
     """A form that starts from a trained host.
 
     Attributes:

@@ -10,9 +10,9 @@ from typing import Any
 import exda_primitives as exda
 from benchmarks.quality.configs import model_arguments
 from benchmarks.quality.forms import WIDENED
-from benchmarks.quality.sitting import TimeUpError
-from exda_primitives.checkpoints.safe import write_safetensors
-from exda_primitives.files import replacing
+from benchmarks.quality.session import TimeUpError
+from exda_primitives.checkpoints.io import write_safetensors
+from exda_primitives.files import atomic_write
 from exda_primitives.workbench.training import TrainConfig, prepare, train
 from exda_primitives.workbench.training.state import State
 
@@ -58,7 +58,7 @@ def host_weights(
 
 
 def _kept(form: Continued, phase: Phase) -> Path | None:
-    """Where a phase before the last one is kept beside the form's own file, for sittings on other machines."""
+    """Where a phase before the last one is kept beside the form's own file, for sessions on other machines."""
     weights = form.host.weights
     if weights is None or phase is form.host.phases[-1]:
         return None
@@ -115,5 +115,5 @@ def widened_weights(form: Continued, host: Path) -> Path:
 
 def _copy(one: Path, other: Path) -> None:
     other.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(other) as partial:
+    with atomic_write(other) as partial:
         shutil.copyfile(one, partial)

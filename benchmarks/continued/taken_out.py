@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import exda_primitives as exda
-from exda_primitives.checkpoints.safe import write_safetensors
+from exda_primitives.checkpoints.io import write_safetensors
 from exda_primitives.workbench.restoration import Restorer
 from exda_primitives.workbench.training.lora import without_lora
 

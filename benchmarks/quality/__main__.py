@@ -16,7 +16,7 @@ from exda_primitives.workbench.shared import results
 
 from .forms import FORMS
 from .report import write_report
-from .sitting import KIND, Sitting, Sources
+from .session import KIND, Session, Sources
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -58,11 +58,11 @@ def run(
     out = out or RESULTS / ("quality.json" if form is FormName.CPU else f"quality_{form.value}.json")
     command = f"python -m benchmarks.quality run --form {form.value} --train {train.name} --test {test.name}"
     with plainly():
-        sitting = Sitting(FORMS[form.value], Sources(train, test), out, work, accelerator, command, console)
-        done = sitting.work_off(60 * minutes)
-        if sitting.result["runs"]:
-            write_report(sitting.result, out, console)
-    left = "nothing is left" if done else f"{len(sitting.missing())} runs are left; the same command goes on"
+        session = Session(FORMS[form.value], Sources(train, test), out, work, accelerator, command, console)
+        done = session.run_pending(60 * minutes)
+        if session.result["runs"]:
+            write_report(session.result, out, console)
+    left = "nothing is left" if done else f"{len(session.missing())} runs are left; the same command goes on"
     console.print(left, highlight=False)
 
 

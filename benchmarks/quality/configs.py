@@ -13,13 +13,13 @@ from exda_primitives.errors import ConfigError
 from exda_primitives.workbench.training import PrimitivesConfig, TrainConfig
 from exda_primitives.workbench.training.plan import parameters
 
-from .forms import COMPARED, PRIMITIVES, WIDENED, Form, Job
+from .forms import COMPARED, PRIMITIVES, WIDENED, BenchmarkConfig, Job
 
 CLOSE = 0.01
 """How far, as a part, the parameters of the widened host may be from those of the host with both primitives."""
 
 
-def configuration(form: Form, job: Job, source: str, steps: int | None = None) -> TrainConfig:
+def configuration(form: BenchmarkConfig, job: Job, source: str, steps: int | None = None) -> TrainConfig:
     """What :func:`exda_primitives.workbench.training.prepare` is told.
 
     Args:
@@ -41,7 +41,7 @@ def configuration(form: Form, job: Job, source: str, steps: int | None = None) -
     )
 
 
-def model_arguments(form: Form, arm: str) -> dict[str, Any]:
+def model_arguments(form: BenchmarkConfig, arm: str) -> dict[str, Any]:
     """Of Restormer. The widened one has wider feed-forwards: channels come in steps too coarse to be as many."""
     arguments = dict(form.model)
     if arm == WIDENED:

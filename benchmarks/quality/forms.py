@@ -88,7 +88,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Form:
+class BenchmarkConfig:
     """A size of the benchmark.
 
     Attributes:
@@ -150,7 +150,7 @@ _CPU_VARIED = (
     _LATENT,
 )
 _CPU_RECIPE = {"steps": 300, "batch": 2, "learning_rate": 2e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
-CPU = Form(
+CPU = BenchmarkConfig(
     name="cpu",
     model={"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2.66},
     data={"degradations": _THREE, "patch": 64},
@@ -168,7 +168,7 @@ CPU = Form(
 )
 """The smallest form: what a shared core does in a good half hour, and more in each further one."""
 
-FIVE = Form(
+FIVE = BenchmarkConfig(
     name="five",
     model=CPU.model,
     data={**CPU.data, "degradations": (*_THREE, "blur", "low")},
@@ -179,7 +179,7 @@ FIVE = Form(
 """The five degradations of the paper, longer, for what tokens tell apart."""
 
 _GPU_RECIPE = {"steps": 2400, "batch": 16, "learning_rate": 1e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
-GPU = Form(
+GPU = BenchmarkConfig(
     name="gpu",
     model={"dim": 32, "num_blocks": [2, 2, 2, 2], "num_refinement_blocks": 2, "ffn_expansion_factor": 2.66},
     data={"degradations": _THREE, "patch": 64, "workers": 14},
@@ -203,7 +203,7 @@ GPU = Form(
         *_all(_BASE, (3, 4)),
     ),
 )
-"""For sittings of half an hour on a data-centre GPU."""
+"""For sessions of half an hour on a data-centre GPU."""
 
 _QUIETER = {"learning_rate": 5e-4, "batch": 8, "ema": 0.999}
 _ALONE = {
@@ -212,7 +212,7 @@ _ALONE = {
     "average": ("moving average of the weights, 0.999 a step", ("ema",)),
     "quieter": ("all three", tuple(_QUIETER)),
 }
-QUIET = Form(
+QUIET = BenchmarkConfig(
     name="quiet",
     model=CPU.model,
     data={"degradations": CDD11, "patch": 64},
@@ -234,7 +234,7 @@ QUIET = Form(
 """How much the difference between two trainings from scratch scatters, by recipe: what the number of seeds follows from
 that a comparison needs."""
 
-SCRATCH = Form(
+SCRATCH = BenchmarkConfig(
     name="scratch",
     model=CPU.model,
     data=QUIET.data,
@@ -245,4 +245,4 @@ SCRATCH = Form(
 )
 """From scratch, long enough to see whether a gap opens. Recipe and seeds are to follow from ``QUIET``."""
 
-FORMS: Mapping[str, Form] = {form.name: form for form in (CPU, FIVE, GPU, QUIET, SCRATCH)}
+FORMS: Mapping[str, BenchmarkConfig] = {form.name: form for form in (CPU, FIVE, GPU, QUIET, SCRATCH)}

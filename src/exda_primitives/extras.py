@@ -9,8 +9,8 @@ from typing import Any
 from .errors import ExDAError
 
 
-def imported(module: str, extra: str) -> Any:
-    """A module of a package that comes with an extra, or of one that comes with none and is named itself.
+def require_extra(module: str, extra: str) -> Any:
+    """Imports a module of a package that an extra brings, or of one that no extra brings and is named itself.
 
     Raises:
         ExDAError: where it cannot be imported, with the line that installs it.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a file beside ``path`` to write to, which takes its place when the block ends without an error.
 
     Until then, and after an error, ``path`` is what it was.
@@ -43,7 +43,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: when it cannot be written; what was there is still there.
     """
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(data)
 
 
@@ -53,5 +53,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: when it cannot be written; what was there is still there.
     """
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -22,7 +22,7 @@ from .errors import (
     WrappedModelError,
 )
 from .fusion import BackendReport, FusionReport, backend_report, fuse, unfuse
-from .models.architecture import Architecture, StateShapes, Unlike
+from .models.architecture import Architecture, ArchitectureMismatch, StateShapes
 from .ops import backend
 from .patching import (
     Backbone,
@@ -60,10 +60,14 @@ from .primitives import (
 )
 from .registration import register_adapter, unregister_adapter
 
+Unlike = ArchitectureMismatch
+"""The earlier name."""
+
 __all__ = [
     "GST",
     "AlreadyPatchedError",
     "Architecture",
+    "ArchitectureMismatch",
     "Backbone",
     "BackendReport",
     "CheckpointError",

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import CheckpointError
-from .extras import imported
+from .extras import require_extra
 from .models.catalog import Identity, from_state
 from .patching.backbones import MULTIPLE, known_multiple
 from .primitives.base import DESCRIPTION
@@ -33,7 +33,7 @@ try:
     )
 except ImportError:
     # Says what to install.
-    imported("spandrel", "spandrel")
+    require_extra("spandrel", "spandrel")
     raise
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import exda_primitives as exda
-from exda_primitives.checkpoints.safe import Unread, read_pickle
+from exda_primitives.checkpoints.io import Unread, read_pickle
 from exda_primitives.models import Restormer
 
 SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}

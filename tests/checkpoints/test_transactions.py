@@ -107,7 +107,7 @@ def test_an_error_at_any_tensor(files: dict[str, Path], name: str, device: str, 
                     inner.setattr(fit, "_put", failing)
                 into(*arguments)
 
-        for module in ("ours", "foreign"):
+        for module in ("exda_file", "third_party"):
             patcher.setattr(f"exda_primitives.checkpoints.{module}.copy_into", begun)
         with pytest.raises(Failure):
             load(model, files[name])

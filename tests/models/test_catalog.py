@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import exda_primitives as exda
 from exda_primitives.checkpoints.contents import Contents
 from exda_primitives.models import AMIR, AdaIR, ExDA, Histoformer, MoCEIR, PromptIR, Restormer, create
-from exda_primitives.models.architecture import Unlike, expansion_factor
+from exda_primitives.models.architecture import ArchitectureMismatch, expansion_factor
 from exda_primitives.models.catalog import identity_of
 
 OFFICIAL = {
@@ -223,7 +223,7 @@ def test_the_factor_gives_the_widths(factor: float, dims: list[int]) -> None:
 
 
 def test_no_factor() -> None:
-    with pytest.raises(Unlike, match="no factor"):
+    with pytest.raises(ArchitectureMismatch, match="no factor"):
         expansion_factor([(10, 20), (10, 30)])
     assert expansion_factor([]) == 2.66
 

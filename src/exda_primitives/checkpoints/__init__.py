@@ -1,6 +1,6 @@
 """Files: ours, with the configuration inside, and those of other people's trainers."""
 
-from .foreign import load_checkpoint
-from .ours import load, save
+from .exda_file import load, save
+from .third_party import load_checkpoint
 
 __all__ = ["load", "load_checkpoint", "save"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, some_of
 from ..primitives.base import DESCRIPTION
 from .described import undescribed
-from .safe import looks_like_safetensors, read_pickle, read_safetensors
+from .io import looks_like_safetensors, read_pickle, read_safetensors
 
 FORMAT = "exda_primitives"
 # Where trainers put the weights, the likelier first: BasicSR and timm (with and without averaging), Lightning, and what

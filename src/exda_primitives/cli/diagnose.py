@@ -96,7 +96,7 @@ def _options(
 
 def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     from ..errors import ConfigError  # noqa: PLC0415
-    from ..files import replacing, write_text  # noqa: PLC0415
+    from ..files import atomic_write, write_text  # noqa: PLC0415
     from ..workbench.diagnostics.plot import figure  # noqa: PLC0415
     from ..workbench.diagnostics.run import run  # noqa: PLC0415
     from ..workbench.diagnostics.table import markdown, printed  # noqa: PLC0415
@@ -125,7 +125,7 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
         result = run(experiment, path, range(seeds), command_line(), on_progress)
         progress.update(task, completed=1.0)
     write_text(path.with_suffix(".md"), markdown(type(experiment), result))
-    with replacing(path.with_suffix(".png")) as partial:
+    with atomic_write(path.with_suffix(".png")) as partial:
         figure(type(experiment), result).savefig(partial, format="png", dpi=150)
     for table in printed(type(experiment), result):
         console.print(table)

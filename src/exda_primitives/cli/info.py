@@ -23,7 +23,7 @@ def info(
     """Say which network a checkpoint is of, how that is configured, and what the file holds besides."""
     from ..checkpoints.contents import read_checkpoint  # noqa: PLC0415
     from ..checkpoints.described import described  # noqa: PLC0415
-    from ..checkpoints.ours import read_header  # noqa: PLC0415
+    from ..checkpoints.exda_file import read_header  # noqa: PLC0415
     from ..errors import some_of  # noqa: PLC0415
     from ..models.catalog import identity_of  # noqa: PLC0415
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..ops.terms import Map
+from ..ops.terms import TensorFn
 from ..surgery.randomness import OwnRandomNumbers
 
 # In float64. Seen: below 1e-14 for true matches, 1e-7 for norms that go by float32, 2e-5 for GELU by tanh, not erf.
@@ -35,6 +35,6 @@ def observed(module: nn.Module, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, 
     return found
 
 
-def computes(pairs: list[tuple[Tensor, object]], formula: Map) -> bool:
+def computes(pairs: list[tuple[Tensor, object]], formula: TensorFn) -> bool:
     """Whether this function of a map makes what was observed."""
     return all(is_close(found, formula(x)) for x, found in pairs)

@@ -8,7 +8,7 @@ from ..errors import NoMatchError, NotFusedError, RootModuleError
 from ..surgery.swap import Replacement, give_back, swap
 from ..surgery.wrappers import unwrap
 from .block import FusedBlock
-from .recognise import Block, Survey, survey_blocks
+from .recognise import Block, BlockSurvey, survey_blocks
 from .report import FusedMatch, FusedStep, FusionReport
 
 
@@ -96,6 +96,6 @@ def _match(block: Block) -> FusedMatch:
     )
 
 
-def _no_match(target: nn.Module, seen: Survey) -> str:
+def _no_match(target: nn.Module, seen: BlockSurvey) -> str:
     lines = [f"{type(target).__name__}: no transformer block around a known attention was recognised."]
     return "\n".join(lines + [f"  left alone: {each}" for each in seen.left_alone])

@@ -50,7 +50,7 @@ class Attention(NamedTuple):
     parts: tuple[tuple[str, str], ...] | None
 
 
-class Survey(NamedTuple):
+class BlockSurvey(NamedTuple):
     """What a walk found: blocks to fuse, look-alikes, and the names of those that are fused already."""
 
     blocks: tuple[Block, ...]
@@ -58,7 +58,7 @@ class Survey(NamedTuple):
     present: tuple[str, ...]
 
 
-def survey_blocks(model: nn.Module) -> Survey:
+def survey_blocks(model: nn.Module) -> BlockSurvey:
     """Recognises every block around a known attention; blocks that look the same are probed once."""
     attentions = _attentions_in(model)
     outcomes: dict[Hashable, tuple[Step, ...] | str] = {}
@@ -80,7 +80,7 @@ def survey_blocks(model: nn.Module) -> Survey:
                 left_alone.append(LeftAlone(names[0], type(module).__name__, outcome))
             else:
                 blocks.append(Block(names, module, next(iter(held.values())).channels, outcome))
-    return Survey(tuple(blocks), tuple(left_alone), tuple(present))
+    return BlockSurvey(tuple(blocks), tuple(left_alone), tuple(present))
 
 
 def _attentions_in(model: nn.Module) -> dict[int, Attention]:

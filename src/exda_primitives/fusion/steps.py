@@ -12,7 +12,7 @@ from ..ops.bare import does_more, held
 from ..ops.cpu.layout import in_layout
 from ..ops.terms import FusedTerms, GatedTerms, NormTerms
 from ..primitives import ExDAAttention
-from ..primitives.fused import fused_terms
+from ..primitives.packed_qkv import fused_terms
 from .portrait import Portrait, difference
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..primitives.description import Description
 
 
-class Unlike(Exception):  # noqa: N818
+class ArchitectureMismatch(Exception):  # noqa: N818
     """A state dict is not one of the network that was asked; the message says what is missing."""
 
 
@@ -34,21 +34,21 @@ class StateShapes:
         return key in self.shapes
 
     def require(self, *keys: str) -> None:
-        """Raises Unlike unless all of ``keys`` are there."""
+        """Raises ArchitectureMismatch unless all of ``keys`` are there."""
         for key in keys:
             if key not in self.shapes:
-                raise Unlike(f"no {key}")
+                raise ArchitectureMismatch(f"no {key}")
 
     def size(self, key: str, axis: int = 0) -> int:
         """The length of one axis of the tensor called ``key``.
 
         Raises:
-            Unlike: if there is no such tensor or no such axis.
+            ArchitectureMismatch: if there is no such tensor or no such axis.
         """
         self.require(key)
         shape = self.shapes[key]
         if axis >= len(shape):
-            raise Unlike(f"{key} has shape {shape}")
+            raise ArchitectureMismatch(f"{key} has shape {shape}")
         return shape[axis]
 
     def depth(self, prefix: str) -> int:
@@ -61,7 +61,7 @@ def expansion_factor(widths: Sequence[tuple[int, int]], likely: Sequence[float] 
     """The factor f with ``int(dim * f) == hidden`` for every (dim, hidden): a likely one, else the shortest to write.
 
     Raises:
-        Unlike: if no factor gives all of them.
+        ArchitectureMismatch: if no factor gives all of them.
     """
     smallest = max((hidden / dim for dim, hidden in widths if dim), default=0.0)
     # The shortest that is not smaller, and the next: a product that is whole on paper may be rounded down.
@@ -69,7 +69,7 @@ def expansion_factor(widths: Sequence[tuple[int, int]], likely: Sequence[float] 
     for factor in (*likely, *written):
         if all(int(dim * factor) == hidden for dim, hidden in widths):
             return factor
-    raise Unlike(f"no factor gives the hidden widths {[hidden for _, hidden in widths]}")
+    raise ArchitectureMismatch(f"no factor gives the hidden widths {[hidden for _, hidden in widths]}")
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Architecture:
     Attributes:
         name: unique, lower case.
         build: its class.
-        infer: constructor arguments from the shapes of a state dict; raises :class:`Unlike` where they cannot be those
-            of this network. It may be generous: what it says is built on the meta device, and has to have the state
-            dict's very keys and shapes.
+        infer: constructor arguments from the shapes of a state dict; raises :class:`ArchitectureMismatch` where they
+            cannot be those of this network. It may be generous: what it says is built on the meta device, and has to
+            have the state dict's very keys and shapes.
         published: name -> constructor arguments of the configurations that have a name. Those of ``name`` itself are
             the constructor's own unless they are here.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .architecture import StateShapes, Unlike, expansion_factor
+from .architecture import ArchitectureMismatch, StateShapes, expansion_factor
 
 LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
@@ -32,7 +32,13 @@ def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any
 
 
 def check_residual(state: StateShapes) -> None:
-    """Raises Unlike for an output that the image cannot be added to: it is of a network that does something else."""
+    """Makes sure that the image can be added to the output, as these networks do.
+
+    Raises:
+        ArchitectureMismatch: for other numbers of channels: a network that does something else.
+    """
     given, returned = state.size("patch_embed.proj.weight", 1), state.size("output.weight")
     if given != returned:
-        raise Unlike(f"it takes {given} channels and returns {returned}, to which the image cannot be added")
+        raise ArchitectureMismatch(
+            f"it takes {given} channels and returns {returned}, to which the image cannot be added"
+        )

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from ..checkpoints import load_checkpoint
 from ..checkpoints.contents import Contents, Patterns, read_checkpoint
 from ..checkpoints.described import Described, described
+from ..checkpoints.exda_file import read_header
 from ..checkpoints.filling import patched_as
 from ..checkpoints.fit import check_fit, copy_into
 from ..checkpoints.network import parts_of
-from ..checkpoints.ours import read_header
 from ..errors import CheckpointError, ConfigError, some_of
 from ..primitives import ExDAConfig
 from ..primitives.base import DESCRIPTION
 from ..primitives.description import Description
-from .architecture import Architecture, StateShapes, Unlike
+from .architecture import Architecture, ArchitectureMismatch, StateShapes
 from .registry import known_architectures
 
 AUTO = "auto"
@@ -161,7 +161,7 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
         for architecture in known_architectures().values():
             try:
                 found.append((architecture, *_inferred(architecture, held)))
-            except Unlike as unlike:
+            except ArchitectureMismatch as unlike:
                 reasons.append(f"{architecture.name}: {unlike}")
         if found:
             # A network with ExDA attentions of its own is meant rather than the host, patched.
@@ -197,11 +197,11 @@ def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str,
         arguments = architecture.infer(StateShapes(shapes, held.attentions))
         with torch.device("meta"):
             state = architecture.build(**arguments).state_dict()
-    except Unlike:
+    except ArchitectureMismatch:
         raise
     except Exception as error:
         # Whatever a network makes of shapes that may be another's, or nobody's.
-        raise Unlike(f"cannot be built with {dict(arguments)}: {error}") from error
+        raise ArchitectureMismatch(f"cannot be built with {dict(arguments)}: {error}") from error
     # Of a network with ExDA attentions of its own, what they added is expected, too.
     own = [name for name in state if name.rpartition(".")[2] == DESCRIPTION]
     tensors = held.weights if own else held.host
@@ -210,12 +210,14 @@ def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str,
     if missing or foreign:
         lacks = f"lacks {some_of(missing)}" if missing else ""
         has = f"has beside it {some_of(foreign)}" if foreign else ""
-        raise Unlike("; ".join(filter(None, (lacks, has))))
+        raise ArchitectureMismatch("; ".join(filter(None, (lacks, has))))
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            raise Unlike(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+            raise ArchitectureMismatch(
+                f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+            )
         if tensor.is_floating_point() != expected[name].is_floating_point():
-            raise Unlike(f"{name} holds {tensor.dtype}, expected {expected[name].dtype}")
+            raise ArchitectureMismatch(f"{name} holds {tensor.dtype}, expected {expected[name].dtype}")
     return arguments, bool(own)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..primitives import ExDAAttention, ExDAConfig
 from ..primitives.config import common
-from .architecture import Architecture, StateShapes, Unlike
+from .architecture import Architecture, ArchitectureMismatch, StateShapes
 from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
@@ -97,7 +97,7 @@ def _infer(state: StateShapes) -> dict[str, Any]:
     built_in = {name: each.config for name, each in state.attentions.items() if each.built_in}
     config = common([(each, _channels_per_head(state, name)) for name, each in built_in.items()]) if built_in else None
     if config is None:
-        raise Unlike("no ExDA attentions that were built in, all with one configuration")
+        raise ArchitectureMismatch("no ExDA attentions that were built in, all with one configuration")
     check_residual(state)
     return unet_arguments(state) | {"config": config}
 

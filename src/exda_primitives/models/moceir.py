@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .architecture import Architecture, StateShapes, Unlike, expansion_factor
+from .architecture import Architecture, ArchitectureMismatch, StateShapes, expansion_factor
 from .arguments import check_residual
 from .blocks import (
     Attention,
@@ -367,7 +367,7 @@ def _experts(state: StateShapes, adapters: dict[int, str]) -> dict[str, Any]:
     for rank_type, rank in rules:
         if all(expert_ranks(rank_type, rank, width, number) == ranks for width, ranks in found.items()):
             return {"num_experts": number, "rank_type": rank_type, "rank": rank}
-    raise Unlike(f"no rule gives experts of {' and '.join(map(str, found.values()))} channels")
+    raise ArchitectureMismatch(f"no rule gives experts of {' and '.join(map(str, found.values()))} channels")
 
 
 ARCHITECTURE = Architecture("moceir", MoCEIR, _infer, {"moceir-s": _SMALL, "moceir": {**_SMALL, "dim": 48}})

@@ -14,14 +14,14 @@ ValueForm = Literal["residual", "replace", "gelu", "sigmoid", "none"]
 ValuePosition = Literal["before", "after"]
 Scale = Literal["sum", "mean"]
 Reinject = Literal["mean", "channelwise"]
-Map = Callable[[Tensor], Tensor]
+TensorFn = Callable[[Tensor], Tensor]
 
 
 class Projection(NamedTuple):
     """The host's own pair: a 1x1 convolution followed by a depthwise one; both are called as they are."""
 
-    pointwise: Map
-    depthwise: Map
+    pointwise: TensorFn
+    depthwise: TensorFn
 
 
 def projected(x: Tensor, projection: Projection) -> Tensor:
@@ -53,7 +53,7 @@ class ValueTerms(NamedTuple):
     form: ValueForm
     position: ValuePosition
     branch: Branch | None
-    whole: Map | None = None
+    whole: TensorFn | None = None
 
 
 class TokenTerms(NamedTuple):
@@ -76,7 +76,7 @@ class TokenTerms(NamedTuple):
     reinject: Reinject
     alpha: Tensor
     gate: Tensor
-    whole: Map | None = None
+    whole: TensorFn | None = None
 
 
 class FusedTerms(NamedTuple):
@@ -88,7 +88,7 @@ class FusedTerms(NamedTuple):
 
     temperature: Tensor
     qkv: Projection
-    project: Map
+    project: TensorFn
     value: ValueTerms | None
     tokens: TokenTerms | None
 
@@ -97,8 +97,8 @@ class LinearTerms(NamedTuple):
     """Cross-covariance attention, projected by linear layers on tokens: ``qkv`` C -> 3C, ``project`` C -> C."""
 
     temperature: Tensor
-    qkv: Map
-    project: Map
+    qkv: TensorFn
+    project: TensorFn
     value: ValueTerms | None
     tokens: TokenTerms | None
 
@@ -109,7 +109,7 @@ class CrossTerms(NamedTuple):
     temperature: Tensor
     q: Projection
     kv: Projection
-    project: Map
+    project: TensorFn
     value: ValueTerms | None
     tokens: TokenTerms | None
 
@@ -133,9 +133,9 @@ class NormTerms(NamedTuple):
 class GatedTerms(NamedTuple):
     """Restormer's gated feed-forward (GDFN): C -> 2M, depthwise 3x3, ``GELU(first half) * second half``, M -> C."""
 
-    project_in: Map
-    depthwise: Map
-    project_out: Map
+    project_in: TensorFn
+    depthwise: TensorFn
+    project_out: TensorFn
 
 
 ChannelTerms = FusedTerms | LinearTerms | CrossTerms

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import accumulation_dtype
-from .terms import Map, Scale, TokenTerms
+from .terms import Scale, TensorFn, TokenTerms
 
 
-def compact_maps(x: Tensor, phi: Map, stride: int) -> Tensor:
+def compact_maps(x: Tensor, phi: TensorFn, stride: int) -> Tensor:
     """Softmax over space of Phi(AvgPool(x)).
 
     Args:
@@ -27,7 +27,7 @@ def compact_maps(x: Tensor, phi: Map, stride: int) -> Tensor:
     return softmax_over_space(phi(pool(x, stride)))
 
 
-def projection(tokens: TokenTerms) -> Map:
+def projection(tokens: TokenTerms) -> TensorFn:
     """Phi as a function, of tokens that are no more than their parameters; its bias would cancel in the softmax."""
     assert tokens.weight is not None
     return partial(F.conv2d, weight=tokens.weight)

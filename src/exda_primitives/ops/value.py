@@ -7,7 +7,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from .terms import Branch, Map, ValueForm, ValueTerms
+from .terms import Branch, TensorFn, ValueForm, ValueTerms
 
 
 def nonlinear_value(v: Tensor, terms: ValueTerms) -> Tensor:
@@ -17,7 +17,7 @@ def nonlinear_value(v: Tensor, terms: ValueTerms) -> Tensor:
     return formed(v, terms.form, None if terms.branch is None else partial(_branch, branch=terms.branch))
 
 
-def formed(v: Tensor, form: ValueForm, g: Map | None) -> Tensor:
+def formed(v: Tensor, form: ValueForm, g: TensorFn | None) -> Tensor:
     """``V'`` of the given form, (B, C, H, W) -> (B, C, H, W); ``g`` is None for the forms without parameters."""
     if form == "gelu":
         return F.gelu(v)

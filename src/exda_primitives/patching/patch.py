@@ -17,7 +17,7 @@ from ..surgery.swap import Replacement, give_back, swap
 from ..surgery.wrappers import canonical, unwrap
 from .backbones import stages_in
 from .options import configured
-from .plan import Draft, draft
+from .plan import ResolvedPlan, resolve
 from .present import by_module, patched_attentions
 from .recognise import Found
 from .report import Report
@@ -84,22 +84,22 @@ def patch(
         >>> len(report.already_patched), len(report.matches)
         (3, 3)
     """
-    drafted = draft(model, configured("patch", config, options, _KEYWORDS), include, exclude, families)
-    report = drafted.report
-    if drafted.conflict is not None:
-        raise AlreadyPatchedError(drafted.conflict)
-    if not drafted.found:
-        if drafted.selected:
+    resolved = resolve(model, configured("patch", config, options, _KEYWORDS), include, exclude, families)
+    report = resolved.report
+    if resolved.conflict is not None:
+        raise AlreadyPatchedError(resolved.conflict)
+    if not resolved.found:
+        if resolved.selected:
             return replace(report, notes=(*report.notes, "patched with this configuration before: nothing to do"))
-        raise NoMatchError(_no_match(drafted))
-    if any("" in found.names for found in drafted.found):
+        raise NoMatchError(_no_match(resolved))
+    if any("" in found.names for found in resolved.found):
         raise RootModuleError(
             f"{report.model} is itself the attention: it has no parent in which it could be replaced. Build the "
             f"replacement with exda.from_host(attention) and put it where the attention was."
         )
-    replacements = [(found, _build(found, report.config, verify)) for found in drafted.found]
+    replacements = [(found, _build(found, report.config, verify)) for found in resolved.found]
     swap(
-        drafted.target,
+        resolved.target,
         {name: Replacement(module, found.family.parent_hook) for found, module in replacements for name in found.names},
     )
     notes = report.notes
@@ -206,12 +206,12 @@ def from_host(
         ConfigError, VerificationError, WrappedModelError: as for :func:`patch`.
     """
     asked = configured("from_host", config, options, ("families", "verify"))
-    drafted = draft(attention, asked, None, None, families)
-    found = next((found for found in drafted.found if "" in found.names), None)
+    resolved = resolve(attention, asked, None, None, families)
+    found = next((found for found in resolved.found if "" in found.names), None)
     if found is None:
-        inside = condensed([each.names[0] for each in drafted.found])
+        inside = condensed([each.names[0] for each in resolved.found])
         hint = f"\n  It holds attentions, {inside}: from_host takes one, exda.patch all of them." if inside else ""
-        raise NoMatchError(_no_match(drafted._replace(choices=0)) + hint)
+        raise NoMatchError(_no_match(resolved._replace(choices=0)) + hint)
     return _build(found, asked, verify)
 
 
@@ -232,10 +232,10 @@ def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
     return replacement
 
 
-def _no_match(drafted: Draft) -> str:
-    report = drafted.report
-    if drafted.choices:
-        line = f"{report.model}: include and exclude leave none of the {drafted.choices} attentions recognised."
+def _no_match(resolved: ResolvedPlan) -> str:
+    report = resolved.report
+    if resolved.choices:
+        line = f"{report.model}: include and exclude leave none of the {resolved.choices} attentions recognised."
         return f"{line} It has ExDA attentions built in beside them." if report.built_in else line
     if report.present:
         how = "built in" if report.built_in else "patched"

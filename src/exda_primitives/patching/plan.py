@@ -24,7 +24,7 @@ from .report import Match, Present, Report
 from .select import Patterns, choose_families, select
 
 
-class Draft(NamedTuple):
+class ResolvedPlan(NamedTuple):
     """What a call of patch means.
 
     Attributes:
@@ -80,18 +80,18 @@ def plan(
         ['decoder_level3.0.attn', 'decoder_level2.0.attn', 'decoder_level1.0.attn']
     """
     asked = configured("plan", config, options, ("include", "exclude", "families"))
-    drafted = draft(model, asked, include, exclude, families)
-    report = drafted.report
-    return report if drafted.conflict is None else replace(report, notes=(*report.notes, drafted.conflict))
+    resolved = resolve(model, asked, include, exclude, families)
+    report = resolved.report
+    return report if resolved.conflict is None else replace(report, notes=(*report.notes, resolved.conflict))
 
 
-def draft(
+def resolve(
     model: nn.Module,
     config: ExDAConfig,
     include: Patterns,
     exclude: Patterns,
     families: Sequence[str] | str | None,
-) -> Draft:
+) -> ResolvedPlan:
     """:func:`plan`, with the modules."""
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
@@ -120,7 +120,7 @@ def draft(
         multiple_of=multiple_of(backbones),
         notes=(*notes, *_scripted_parts(target), *idle_stages(target, backbones)),
     )
-    return Draft(target, report, found, selected, _conflict(selected, config), len(seen.found) + len(ours))
+    return ResolvedPlan(target, report, found, selected, _conflict(selected, config), len(seen.found) + len(ours))
 
 
 def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | None:
@@ -148,24 +148,24 @@ def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
     try:
         # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
         dim, heads = _sizes(found)
-        sketch = found.family.replacement(dim, heads, **config.resolved(dim // heads).as_dict(), device="meta")
+        meta_module = found.family.replacement(dim, heads, **config.resolved(dim // heads).as_dict(), device="meta")
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    new = sketch.new_parameters()
+    new = meta_module.new_parameters()
     side = 1024
     return Match(
         name=name,
         aliases=tuple(aliases),
         family=found.family.name,
-        dim=sketch.dim,
-        heads=sketch.num_heads,
-        config=sketch.config,
+        dim=meta_module.dim,
+        heads=meta_module.num_heads,
+        config=meta_module.config,
         backbone=backbone.name if backbone else None,
         stage=stage.stage if stage else None,
         downscale=stage.downscale if stage else None,
         new_parameters=tuple(f"{name}.{key}" if name else key for key in new),
         extra_parameters=sum(parameter.numel() for parameter in new.values()),
-        extra_macs_per_pixel=sketch.extra_macs(side, side) / side**2,
+        extra_macs_per_pixel=meta_module.extra_macs(side, side) / side**2,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, InputError
 from ..ops.bare import is_bare
-from ..ops.terms import Map, Reinject, Scale, TokenTerms, ValueForm, ValuePosition, ValueTerms
+from ..ops.terms import Reinject, Scale, TensorFn, TokenTerms, ValueForm, ValuePosition, ValueTerms
 from ..surgery.replacement import ReplacementModule
 from .checks import check_heads, dtype_problem, map_problem
 from .config import ExDAConfig, Init, Tokens
@@ -291,7 +291,7 @@ class ExDAModule(ReplacementModule):
         whole = self.token if weight is None else None
         return TokenTerms(weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate, whole)
 
-    def _sketch(self, height: int, width: int) -> Tensor:
+    def _meta_map(self, height: int, width: int) -> Tensor:
         """A map to ask about: of the module's device and dtype, and next to no memory."""
         like = self.host_parameter()
         return torch.empty((), device=like.device, dtype=like.dtype).expand(1, self.dim, height, width)
@@ -305,7 +305,7 @@ class ExDAModule(ReplacementModule):
         if problem := map_problem(name, x, self.dim):
             raise InputError(f"{self._owner()}: {problem}")
 
-    def _check_dtypes(self, x: Tensor, to_v: Map, value: ValueTerms | None, tokens: TokenTerms | None) -> None:
+    def _check_dtypes(self, x: Tensor, to_v: TensorFn, value: ValueTerms | None, tokens: TokenTerms | None) -> None:
         """Refuses primitives in another dtype than the map ``x`` that the host's layer ``to_v`` makes V of."""
         phi = None if tokens is None else tokens.weight
         branch = None if value is None else value.branch

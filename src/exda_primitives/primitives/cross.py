@@ -73,5 +73,5 @@ class ExDACrossAttention(ExDAModule):
 
     def kernel_obstacle(self, height: int, width: int) -> str | None:
         """See :meth:`ExDAModule.kernel_obstacle`."""
-        x = self._sketch(height, width)
+        x = self._meta_map(height, width)
         return kernels.cross_obstacle(x, x, self.terms())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import ops
-from .fused import FusedAttention
+from .packed_qkv import PackedQKVAttention
 from .tracing import as_one_call, is_symbolic
 
 
-class ExDAHistogramAttention(FusedAttention):
+class ExDAHistogramAttention(PackedQKVAttention):
     """ExDA attention on Histoformer's dynamic-range histogram self-attention.
 
     V' is taken before the value's sort; a token is one more channel of q, k and v, sorted by its own values. With

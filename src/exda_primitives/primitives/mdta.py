@@ -6,11 +6,11 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import kernels
-from .fused import FusedAttention
+from .packed_qkv import PackedQKVAttention
 from .tracing import as_one_call, is_symbolic
 
 
-class ExDAAttention(FusedAttention):
+class ExDAAttention(PackedQKVAttention):
     """ExDA attention on Restormer's MDTA (multi-Dconv head transposed attention).
 
     A drop-in for Restormer's ``Attention(dim, num_heads, bias)``: the same first arguments, and the original's state
@@ -45,4 +45,4 @@ class ExDAAttention(FusedAttention):
 
     def kernel_obstacle(self, height: int, width: int) -> str | None:
         """See :meth:`ExDAModule.kernel_obstacle`."""
-        return kernels.mdta_obstacle(self._sketch(height, width), self.terms())
+        return kernels.mdta_obstacle(self._meta_map(height, width), self.terms())

@@ -2,9 +2,9 @@
 
 from benchmarks.continued.forms import Continued, Host, Phase, Search
 from benchmarks.continued.host import host_weights
-from benchmarks.continued.sitting import ContinuedSitting
+from benchmarks.continued.session import ContinuedSession
 from benchmarks.quality.forms import HOST, Study
-from benchmarks.quality.sitting import Sources
+from benchmarks.quality.session import Sources
 from rich.console import Console
 from tests.benchmarks.quality.small import SETTING
 from tests.benchmarks.quality.small import sources as made_sources
@@ -45,9 +45,9 @@ def host(folder, told, name="work", is_over=lambda: False):
     return host_weights(told, str(sources(folder).train), folder / name, "cpu", is_over, "a test")
 
 
-def sitting(folder, told, name="continued"):
+def session(folder, told, name="continued"):
     weights = host(folder, told)
     console = Console(quiet=True)
-    return ContinuedSitting(
+    return ContinuedSession(
         told, weights, sources(folder), folder / f"{name}.json", folder / "work", "cpu", "a test", console
     )

@@ -10,7 +10,7 @@ from benchmarks.quality.forms import COMPARED, PRIMITIVES, WIDENED, Job
 from tests.benchmarks.continued.small import MODEL
 
 import exda_primitives as exda
-from exda_primitives.checkpoints.safe import write_safetensors
+from exda_primitives.checkpoints.io import write_safetensors
 from exda_primitives.workbench.training.build import build
 from exda_primitives.workbench.training.plan import parameters
 

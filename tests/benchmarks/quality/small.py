@@ -1,8 +1,8 @@
 """A benchmark of two steps, and its pictures."""
 
 import numpy as np
-from benchmarks.quality.forms import ARMS, BASE, HOST, Form, Setting, Study
-from benchmarks.quality.sitting import Sitting, Sources
+from benchmarks.quality.forms import ARMS, BASE, HOST, BenchmarkConfig, Setting, Study
+from benchmarks.quality.session import Session, Sources
 from rich.console import Console
 
 SETTING = Setting(BASE, "the base")
@@ -18,7 +18,7 @@ def form(*studies, recipe=None, **changes):
         "crop": 17,
         "studies": studies or (Study(SETTING, (HOST,), (0,)),),
     }
-    return Form(**{**given, **changes})
+    return BenchmarkConfig(**{**given, **changes})
 
 
 def all_arms(seeds=(0,)):
@@ -32,12 +32,12 @@ def sources(folder, seed=0):
     return Sources(folder / "crops.npz", folder / "photographs.npz")
 
 
-def sitting(folder, told, name="quality"):
+def session(folder, told, name="quality"):
     given = Sources(folder / "crops.npz", folder / "photographs.npz")
     if not given.train.exists():
         given = sources(folder)
     console = Console(quiet=True)
-    return Sitting(told, given, folder / f"{name}.json", folder / name, "cpu", "a test", console)
+    return Session(told, given, folder / f"{name}.json", folder / name, "cpu", "a test", console)
 
 
 class Clock:

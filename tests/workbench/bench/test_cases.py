@@ -10,7 +10,7 @@ from tests.workbench.bench.stubs import COMPARISON, CPU
 
 from exda_primitives.errors import ConfigError
 from exda_primitives.workbench.bench import cases
-from exda_primitives.workbench.bench.cases import Case, cases_of, comparisons, padded, parse_size, why_not
+from exda_primitives.workbench.bench.cases import Case, cases_of, comparisons, padded, parse_size, skip_reason
 
 CUDA = torch.device("cuda")
 
@@ -69,45 +69,45 @@ def test_the_most_telling_comes_first() -> None:
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("task", ["forward", "training"])
 def test_what_runs_anywhere(variant: str, mode: str, task: str) -> None:
-    assert why_not(Case(replace(COMPARISON, task=task), variant, mode), CPU) is None
+    assert skip_reason(Case(replace(COMPARISON, task=task), variant, mode), CPU) is None
 
 
 def test_a_capture_needs_cuda_and_no_gradients() -> None:
-    assert why_not(Case(COMPARISON, "original", "captured"), CPU) == "captured: no CUDA device"
-    assert why_not(Case(COMPARISON, "original", "captured"), CUDA) is None
+    assert skip_reason(Case(COMPARISON, "original", "captured"), CPU) == "captured: no CUDA device"
+    assert skip_reason(Case(COMPARISON, "original", "captured"), CUDA) is None
     training = replace(COMPARISON, task="training")
-    assert why_not(Case(training, "original", "captured"), CUDA) == "captured: the forward pass alone"
+    assert skip_reason(Case(training, "original", "captured"), CUDA) == "captured: the forward pass alone"
 
 
 @pytest.mark.parametrize("variant", ["triton", "fused", "fused-original"])
 def test_kernels_need_their_hardware(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(COMPARISON, variant, "eager")
-    assert why_not(case, CPU) == ("triton: no CUDA device" if variant == "triton" else None)
+    assert skip_reason(case, CPU) == ("triton: no CUDA device" if variant == "triton" else None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert why_not(case, CUDA) == f"{variant}: needs a GPU of capability 8.0, this one has 7.5"
+    assert skip_reason(case, CUDA) == f"{variant}: needs a GPU of capability 8.0, this one has 7.5"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert why_not(case, CUDA) is None
-    assert why_not(replace(case, comparison=replace(COMPARISON, task="training")), CUDA) is None
+    assert skip_reason(case, CUDA) is None
+    assert skip_reason(replace(case, comparison=replace(COMPARISON, task="training")), CUDA) is None
 
 
 def test_what_onnxruntime_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(COMPARISON, "original", "onnxruntime")
-    assert why_not(case, CPU) is None
-    assert why_not(replace(case, variant="torch"), CPU) is None
-    assert why_not(replace(case, variant="fused"), CPU) == "onnxruntime: of fused there is no export"
+    assert skip_reason(case, CPU) is None
+    assert skip_reason(replace(case, variant="torch"), CPU) is None
+    assert skip_reason(replace(case, variant="fused"), CPU) == "onnxruntime: of fused there is no export"
     training = replace(case, comparison=replace(COMPARISON, task="training"))
-    assert why_not(training, CPU) == "onnxruntime: the forward pass alone"
+    assert skip_reason(training, CPU) == "onnxruntime: the forward pass alone"
     monkeypatch.setattr(cases, "find_spec", lambda package: None)
-    assert (why_not(case, CPU) or "").startswith("onnxruntime: not installed; run: pip install")
+    assert (skip_reason(case, CPU) or "").startswith("onnxruntime: not installed; run: pip install")
 
 
 def test_number_formats_need_their_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     tf32, bf16 = (Case(replace(COMPARISON, precision=name), "original", "eager") for name in ("tf32", "bf16"))
-    assert why_not(tf32, CPU) == "tf32: no CUDA device"
-    assert why_not(bf16, CPU) is None
+    assert skip_reason(tf32, CPU) == "tf32: no CUDA device"
+    assert skip_reason(bf16, CPU) is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert why_not(tf32, CUDA) == "tf32: needs a GPU of capability 8.0, this one has 7.5"
-    assert why_not(bf16, CUDA) == "bf16: needs a GPU of capability 8.0, this one has 7.5"
+    assert skip_reason(tf32, CUDA) == "tf32: needs a GPU of capability 8.0, this one has 7.5"
+    assert skip_reason(bf16, CUDA) == "bf16: needs a GPU of capability 8.0, this one has 7.5"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert why_not(tf32, CUDA) is None
-    assert why_not(bf16, CUDA) is None
+    assert skip_reason(tf32, CUDA) is None
+    assert skip_reason(bf16, CUDA) is None

@@ -7,7 +7,7 @@ import torch
 from tests.workbench.training.runs import config, pictures
 
 from exda_primitives.workbench.training.data import open_data
-from exda_primitives.workbench.training.exactness import circumstances, deterministic, fingerprint, why_not
+from exda_primitives.workbench.training.exactness import circumstances, deterministic, fingerprint, resume_mismatches
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ def pairs(tmp_path):
 
 
 def test_nothing_changed(pairs):
-    assert why_not(circumstances(CPU, 1, pairs), circumstances(CPU, 1, pairs)) == []
+    assert resume_mismatches(circumstances(CPU, 1, pairs), circumstances(CPU, 1, pairs)) == []
 
 
 def test_circumstances_are_plain(pairs, tmp_path):

@@ -16,7 +16,7 @@ from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from ..torch.channel import mixing_of
 from ..torch.fold import foldable_weight, through_blocks
 from ..torch.gram import Gram
-from ..torch.recording import recomputes
+from ..torch.recompute import recomputes
 from .gram import Sums, add, differentiable_gram, gram, sums
 from .layers import Pair, convolved, gelu, normalised, pairs, pointwise
 from .layout import add_into, by_channel, by_pixel, channels_last, empty

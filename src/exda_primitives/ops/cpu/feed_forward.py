@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..bare import is_bare
 from ..terms import GatedTerms, NormTerms
-from ..torch.recording import recomputes
+from ..torch.recompute import recomputes
 from .layers import convolved, gelu, normalised, pairs, pointwise, widened
 from .layout import add_into, channels_last, empty
 from .strips import strips

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..bare import is_bare
 from ..reference import step
-from ..terms import Map, NormTerms
-from ..torch.recording import recomputes
+from ..terms import NormTerms, TensorFn
+from ..torch.recompute import recomputes
 from .layout import by_channel, by_pixel
 
 
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     depthwise_bias: Tensor | None
 
 
-def pairs(first: Map, second: Map, count: int) -> list[Pair]:
+def pairs(first: TensorFn, second: TensorFn, count: int) -> list[Pair]:
     """The two convolutions, outputs split into equal parts: a slice of channels would be copied for what follows."""
     assert is_bare(first)
     assert is_bare(second)

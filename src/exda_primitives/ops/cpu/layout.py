@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..torch.recording import recomputes
+from ..torch.recompute import recomputes
 from .obstacles import transformed
 
 _PAGE, _CHANNELS = 4096, 16

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from ..bare import is_depthwise, is_pointwise
 from ..terms import FusedTerms, GatedTerms, NormTerms, called_primitive
-from ..torch.recording import makes_graph
+from ..torch.recompute import makes_graph
 
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)

@@ -21,7 +21,7 @@ from .fold import foldable_weight, through_blocks
 from .gram import Gram, gram
 from .products import product
 from .projection import before_gelu, depthwise, projected, shared, unfolded_value
-from .recording import makes_graph
+from .recompute import makes_graph
 from .sums import Sum
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..precision import norms, widen, without_autocast
 from .products import product
-from .recording import makes_graph, recomputes
+from .recompute import makes_graph, recomputes
 
 # Pixels whose products are summed up in one go.
 _STRIP = 8192

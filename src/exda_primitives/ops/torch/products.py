@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .recording import makes_graph
+from .recompute import makes_graph
 
 # Multiplications for one image from which a convolution is faster on a processor; at half of it both take as long.
 _WORTH_A_CONVOLUTION = 2**23

@@ -11,9 +11,9 @@ from torch import Tensor
 from .. import terms
 from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import without_autocast
-from ..terms import Branch, Map, Projection, ValueTerms
+from ..terms import Branch, Projection, TensorFn, ValueTerms
 from ..value import formed, nonlinear_value
-from .recording import as_product_takes, recomputes
+from .recompute import as_product_takes, recomputes
 
 # Weight and bias of the 1x1 convolution, then of the depthwise one.
 Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
@@ -27,7 +27,7 @@ def projected(x: Tensor, projection: Projection) -> Tensor:
     return _recomputed(x, weights)
 
 
-def shared(x: Tensor, *layers: Map) -> Tensor:
+def shared(x: Tensor, *layers: TensorFn) -> Tensor:
     """``x`` cast once for these layers and for whatever else multiplies it, so that backward keeps one copy.
 
     Layers that are more than their weights get ``x`` as it is.

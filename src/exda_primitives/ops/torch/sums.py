@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..precision import widen, without_autocast
 from .products import add_product, product
-from .recording import as_product_takes, recomputes
+from .recompute import as_product_takes, recomputes
 
 Activation = Literal["gelu", "sigmoid", None]
 

@@ -146,7 +146,7 @@ def size_text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def why_not(case: Case, device: torch.device) -> str | None:
+def skip_reason(case: Case, device: torch.device) -> str | None:
     """Why a case cannot run on this device, or None where it should."""
     training, cuda = case.comparison.task == TRAINING, device.type == "cuda"
     format_ = PRECISIONS[case.comparison.precision]

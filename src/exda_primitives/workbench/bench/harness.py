@@ -12,7 +12,7 @@ import torch
 
 from ...errors import ExDAError
 from .budget import Budget
-from .cases import CAPTURED, COMPILED, EAGER, FORWARD, FUSING, ONNX, ORIGINAL, Case, Comparison, why_not
+from .cases import CAPTURED, COMPILED, EAGER, FORWARD, FUSING, ONNX, ORIGINAL, Case, Comparison, skip_reason
 from .check import Check, Judge
 from .floor import floor_bytes
 from .memory import Peak, out_of_memory, tidy
@@ -106,7 +106,7 @@ class Harness:
         """
         runnable = []
         for case in cases:
-            if reason := why_not(case, self.device) or self._unpatched(case):
+            if reason := skip_reason(case, self.device) or self._unpatched(case):
                 yield Record(case, SKIPPED, self.origin, reason)
             else:
                 runnable.append(case)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExDAError
-from ...extras import imported
+from ...extras import require_extra
 from .memory import out_of_memory
 
 _ELEMENTS = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
@@ -32,7 +32,7 @@ def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
     Raises:
         ExDAError: where the network cannot be exported, or onnxruntime cannot run it there.
     """
-    runtime = imported("onnxruntime", "onnx")
+    runtime = require_extra("onnxruntime", "onnx")
     kind = image.device.type
     provider = "CUDAExecutionProvider" if kind == "cuda" else "CPUExecutionProvider"
     if provider not in runtime.get_available_providers():

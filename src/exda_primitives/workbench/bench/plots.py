@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...files import replacing
+from ...files import atomic_write
 from ..shared.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, matplotlib_figure
 from .cases import CAPTURED, COMPILED, EAGER, MODES, ONNX, ORIGINAL, VARIANTS
 from .record import TIMED, Record
@@ -39,7 +39,7 @@ def plot(records: Sequence[Record], folder: Path) -> list[Path]:
     written = []
     for name, group in groups.items():
         path = folder / f"{name}.png"
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             figure(group).savefig(partial, format="png", dpi=150)
         written.append(path)
     return written

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...files import replacing
+from ...files import atomic_write
 from ...patching import Report, is_patched, patch, unpatch
 from ...primitives import ExDAModule
 from ..shared.overlay import over_grey
@@ -93,7 +93,7 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     pictures = {"degraded": degraded, "host": by_host, "patched, trained": by_exda}
     captions = {f"{title}: {scores[title].psnr:.2f} dB": picture for title, picture in pictures.items()}
     page = sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)})
-    with replacing(out) as partial:
+    with atomic_write(out) as partial:
         # The quality is of no meaning to PNG; JPEG's default shows.
         page.save(partial, format=Image.registered_extensions()[out.suffix.lower()], quality=90)
     same = same_modules and torch.equal(given_back, by_host) and not is_patched(model)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...extras import imported
+from ...extras import require_extra
 from ..shared.files import is_something_else
 
 DEFAULT_FOLDER = Path("data")
@@ -83,7 +83,7 @@ def _from_npz(path: Path) -> Digits:
 
 
 def _from_torchvision(folder: Path, download: bool) -> Digits:
-    datasets = imported("torchvision.datasets", "torchvision")
+    datasets = require_extra("torchvision.datasets", "torchvision")
     try:
         images = datasets.MNIST(str(folder), train=True, download=download).data
     except (RuntimeError, OSError) as error:
@@ -92,7 +92,7 @@ def _from_torchvision(folder: Path, download: bool) -> Digits:
 
 
 def _from_sklearn() -> Digits:
-    held = imported("sklearn.datasets", "diagnose").load_digits()
+    held = require_extra("sklearn.datasets", "diagnose").load_digits()
     # 17 grey levels.
     return _digits(held.images.astype(np.float32) / 16, "8x8 digits of scikit-learn")
 

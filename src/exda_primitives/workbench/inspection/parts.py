@@ -8,7 +8,7 @@ from ...errors import ConfigError
 from ...ops.layout import to_map
 from ...ops.terms import projected
 from ...primitives import ExDACrossAttention, ExDAModule, ExDAXCAttention
-from ...primitives.fused import FusedAttention
+from ...primitives.packed_qkv import PackedQKVAttention
 from .collect import Call
 
 
@@ -22,7 +22,7 @@ def compact_maps(call: Call) -> Tensor:
 
 def has_value(module: nn.Module) -> bool:
     """Whether :func:`value` knows the attention and its value is non-linear before the aggregation."""
-    known = (FusedAttention, ExDACrossAttention, ExDAXCAttention)
+    known = (PackedQKVAttention, ExDACrossAttention, ExDAXCAttention)
     return isinstance(module, known) and module.value is not None and module.config.value_position == "before"
 
 
@@ -34,9 +34,9 @@ def value(call: Call) -> Tensor:
     if isinstance(attention, ExDAXCAttention):
         v: Tensor = attention.part("qkv")(x)[..., -attention.dim :]
         return to_map(v, _grid(attention, call))
-    assert isinstance(attention, FusedAttention | ExDACrossAttention)
+    assert isinstance(attention, PackedQKVAttention | ExDACrossAttention)
     # In all families, V comes last.
-    projection = attention.terms().qkv if isinstance(attention, FusedAttention) else attention.terms().kv
+    projection = attention.terms().qkv if isinstance(attention, PackedQKVAttention) else attention.terms().kv
     return projected(x, projection)[:, -attention.dim :]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...extras import imported
+from ...extras import require_extra
 
 # Told apart by those who see no red or no green as well (Okabe and Ito, "Color Universal Design", 2008).
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -21,4 +21,4 @@ def matplotlib_figure(extra: str) -> Any:
     Raises:
         ExDAError: where it is missing.
     """
-    return imported("matplotlib.figure", extra)
+    return require_extra("matplotlib.figure", extra)

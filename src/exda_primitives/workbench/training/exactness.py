@@ -48,7 +48,7 @@ def fingerprint(pairs: PairsByEpoch) -> str:
     return found.hexdigest()
 
 
-def why_not(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def resume_mismatches(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What is different from before, a line each; none where the run goes on bit for bit."""
     reasons = [
         f"{name} was {then!r}, is {is_now!r}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...files import replacing
+from ...files import atomic_write
 from ..shared.plotting import matplotlib_figure
 
 
@@ -28,5 +28,5 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     if psnr:
         panels[2].plot(*zip(*psnr, strict=True), marker=".")
         panels[2].set(xlabel="step", ylabel="validation PSNR (dB)")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=150, format="png")

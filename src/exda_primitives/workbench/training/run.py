@@ -16,14 +16,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ...checkpoints import save
-from ...checkpoints.safe import write_safetensors
+from ...checkpoints.io import write_safetensors
 from ...errors import DivergedError, ExDAError, ProcessError, StoppedError, WriteError
 from ...patching import is_patched
 from ..shared import results
 from .build import build
 from .config import TrainConfig
 from .data import open_data
-from .exactness import circumstances, deterministic, prepare_cublas, why_not
+from .exactness import circumstances, deterministic, prepare_cublas, resume_mismatches
 from .folder import Folder, begins_with
 from .log import Log
 from .lora import without_lora
@@ -187,7 +187,7 @@ class Run:
         now = circumstances(self.here.device, self.here.world_size, self.data.training, self.pictures)
         leg = {"after_step": state.step, "seconds": 0.0, **now, "not_bit_for_bit": []}
         if self.legs:
-            leg["not_bit_for_bit"] = why_not(self.legs[-1], leg)
+            leg["not_bit_for_bit"] = resume_mismatches(self.legs[-1], leg)
             reasons = "; ".join(leg["not_bit_for_bit"])
             how = f"but not bit for bit: {reasons}" if reasons else "bit for bit"
             self.log.say(f"goes on after step {state.step}, {how}")

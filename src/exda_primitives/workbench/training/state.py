@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...checkpoints.safe import read_pickle
+from ...checkpoints.io import read_pickle
 from ...errors import CheckpointError
-from ...files import replacing
+from ...files import atomic_write
 from .config import RecipeConfig, TrainConfig
 
 VERSION = 1
@@ -91,7 +91,7 @@ def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[d
         OSError: when it cannot be written.
     """
     held = {"version": VERSION, **state.as_dict(), "config": config.as_dict(), "legs": legs}
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         try:
             torch.save(held, file)
         except RuntimeError as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ....errors import ImageError
-from ....extras import imported
+from ....extras import require_extra
 from .files import PairedFiles, Search
 from .plain_pickle import read_array
 
@@ -72,7 +72,7 @@ def read_slice(path: Path, modality: str) -> Tensor:
 
 
 def _nifti(path: Path) -> Any:
-    nibabel = imported("nibabel", "data")
+    nibabel = require_extra("nibabel", "data")
     try:
         # Transposed: nibabel counts x first, SimpleITK's arrays last.
         return nibabel.load(path).get_fdata(dtype=np.float32).T

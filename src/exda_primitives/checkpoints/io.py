@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import replacing
+from ..files import atomic_write
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -118,7 +118,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str], p
     # Copies: two names may share one storage, which the format refuses.
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             save_file(held, partial, metadata=metadata)
     except SafetensorError as error:
         raise OSError(f"{path}: could not be written ({error}).") from error

@@ -6,10 +6,10 @@ import math
 
 import pytest
 from benchmarks.quality.forms import ARMS, BASE, FORMS, HOST, Setting, Study
-from tests.benchmarks.quality.small import SETTING, Clock, all_arms, form, sitting, sources
+from tests.benchmarks.quality.small import SETTING, Clock, all_arms, form, session, sources
 
 import exda_primitives as exda
-from benchmarks.quality import sitting as module
+from benchmarks.quality import session as module
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def without_clocks(run):
 
 
 def test_every_arm_is_trained_and_scored(tmp_path):
-    assert sitting(tmp_path, form(all_arms())).work_off(math.inf)
+    assert session(tmp_path, form(all_arms())).run_pending(math.inf)
     result = held(tmp_path)
     assert [run["arm"] for run in result["runs"]] == list(ARMS)
     for run in result["runs"]:
@@ -49,17 +49,17 @@ def test_every_arm_is_trained_and_scored(tmp_path):
 
 def test_degradations_that_are_told_apart_are_counted(tmp_path):
     told = form(Study(SETTING, (HOST, "tokens"), (0,)), data={"degradations": ("noise25", "haze"), "patch": 16})
-    assert sitting(tmp_path, told).work_off(math.inf)
+    assert session(tmp_path, told).run_pending(math.inf)
     for run in held(tmp_path)["runs"]:
         # Haze has so much less contrast than noise that any network shows it.
         assert run["told_apart"] == {"nmi": [1.0] * 10, "ari": [1.0] * 10}
     # Between what and what, if there is one.
-    assert sitting(tmp_path, form(), "single").work_off(math.inf)
+    assert session(tmp_path, form(), "single").run_pending(math.inf)
     assert held(tmp_path, "single")["runs"][0]["told_apart"] is None
 
 
 def test_no_path_and_no_weights_are_left(tmp_path):
-    assert sitting(tmp_path, form()).work_off(math.inf)
+    assert session(tmp_path, form()).run_pending(math.inf)
     assert str(tmp_path) not in (tmp_path / "quality.json").read_text()
     assert list((tmp_path / "quality").iterdir()) == []
     pictures = held(tmp_path)["config"]["pictures"]
@@ -70,9 +70,9 @@ def test_no_path_and_no_weights_are_left(tmp_path):
 
 def test_stopped_in_the_middle_it_comes_to_the_same(tmp_path):
     told = form(Study(SETTING, (HOST, "both, paper"), (0,)))
-    assert sitting(tmp_path, told, "whole").work_off(math.inf)
+    assert session(tmp_path, told, "whole").run_pending(math.inf)
     turns, after = 0, set()
-    while not sitting(tmp_path, told, "often").work_off(2.5, Clock()):
+    while not session(tmp_path, told, "often").run_pending(2.5, Clock()):
         turns += 1
         after.update(path.name for path in (tmp_path / "often").iterdir())
         assert turns < 20
@@ -85,7 +85,7 @@ def test_stopped_in_the_middle_it_comes_to_the_same(tmp_path):
 
 
 def test_without_time_nothing_is_begun(tmp_path):
-    assert not sitting(tmp_path, form()).work_off(0)
+    assert not session(tmp_path, form()).run_pending(0)
     assert not (tmp_path / "quality.json").exists()
     assert not (tmp_path / "quality").exists()
 
@@ -93,25 +93,25 @@ def test_without_time_nothing_is_begun(tmp_path):
 def test_photographs_that_are_no_good_are_known_before_the_training(tmp_path):
     # They have 24 x 27 pixels.
     with pytest.raises(exda.ImageError, match="24 x 27 pixels, too few for the middle 25 x 25"):
-        sitting(tmp_path, form(crop=25)).work_off(math.inf)
+        session(tmp_path, form(crop=25)).run_pending(math.inf)
     assert not (tmp_path / "quality").exists()
-    assert sitting(tmp_path, form(crop=24)).work_off(math.inf)
+    assert session(tmp_path, form(crop=24)).run_pending(math.inf)
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
-    assert sitting(tmp_path, form()).work_off(math.inf)
+    assert session(tmp_path, form()).run_pending(math.inf)
     before = (tmp_path / "quality.json").read_bytes()
-    again = sitting(tmp_path, form())
+    again = session(tmp_path, form())
     assert again.missing() == []
-    assert again.work_off(math.inf)
+    assert again.run_pending(math.inf)
     assert (tmp_path / "quality.json").read_bytes() == before
 
 
 def test_more_may_be_asked_for(tmp_path):
-    assert sitting(tmp_path, form()).work_off(math.inf)
-    more = sitting(tmp_path, form(Study(SETTING, (HOST,), (0, 1))))
+    assert session(tmp_path, form()).run_pending(math.inf)
+    more = session(tmp_path, form(Study(SETTING, (HOST,), (0, 1))))
     assert [job.seed for job in more.missing()] == [1]
-    assert more.work_off(math.inf)
+    assert more.run_pending(math.inf)
     assert held(tmp_path)["seeds"] == [0, 1]
 
 
@@ -124,44 +124,44 @@ def test_more_may_be_asked_for(tmp_path):
     ],
 )
 def test_another_form_is_refused(tmp_path, changes, message):
-    assert sitting(tmp_path, form()).work_off(math.inf)
+    assert session(tmp_path, form()).run_pending(math.inf)
     before = (tmp_path / "quality.json").read_bytes()
     with pytest.raises(exda.ConfigError, match=message):
-        sitting(tmp_path, form(**changes))
+        session(tmp_path, form(**changes))
     assert (tmp_path / "quality.json").read_bytes() == before
 
 
 def test_other_pictures_are_refused(tmp_path):
-    assert sitting(tmp_path, form()).work_off(math.inf)
+    assert session(tmp_path, form()).run_pending(math.inf)
     sources(tmp_path, seed=1)
     with pytest.raises(exda.ConfigError, match=r"another config .pictures"):
-        sitting(tmp_path, form())
+        session(tmp_path, form())
 
 
 def test_another_machine_is_refused(tmp_path):
-    assert sitting(tmp_path, form()).work_off(math.inf)
+    assert session(tmp_path, form()).run_pending(math.inf)
     result = held(tmp_path)
     result["machine"]["cpu"] = "another"
     (tmp_path / "quality.json").write_text(json.dumps(result))
     with pytest.raises(exda.ConfigError, match=r"another machine .cpu"):
-        sitting(tmp_path, form())
+        session(tmp_path, form())
 
 
 def test_a_setting_that_became_another_is_refused(tmp_path):
     rate = Setting("rate", "", {"recipe": {"learning_rate": 1e-4}})
-    assert sitting(tmp_path, form(Study(rate, (HOST,), (0,)))).work_off(math.inf)
+    assert session(tmp_path, form(Study(rate, (HOST,), (0,)))).run_pending(math.inf)
     before = (tmp_path / "quality.json").read_bytes()
     other = dataclasses.replace(rate, training={"recipe": {"learning_rate": 1e-5}})
     with pytest.raises(exda.ConfigError, match=r"rate-steps-host-seed0 was done with .*0\.0001.*1e-05.*another name"):
-        sitting(tmp_path, form(Study(other, (HOST,), (0,)))).work_off(math.inf)
+        session(tmp_path, form(Study(other, (HOST,), (0,)))).run_pending(math.inf)
     assert (tmp_path / "quality.json").read_bytes() == before
 
 
 def test_a_half_trained_run_of_another_recipe_is_refused(tmp_path):
-    assert not sitting(tmp_path, form()).work_off(1.5, Clock())
+    assert not session(tmp_path, form()).run_pending(1.5, Clock())
     before = {path.name: path.read_bytes() for path in (tmp_path / "quality" / "base-steps-host-seed0").iterdir()}
     with pytest.raises(exda.ConfigError, match=r"recipe\.steps was 3, is 4"):
-        sitting(tmp_path, form(recipe={"steps": 4})).work_off(math.inf)
+        session(tmp_path, form(recipe={"steps": 4})).run_pending(math.inf)
     after = {path.name: path.read_bytes() for path in (tmp_path / "quality" / "base-steps-host-seed0").iterdir()}
     assert after == before
     assert not (tmp_path / "quality.json").exists()
@@ -176,8 +176,8 @@ def test_equal_time_is_fewer_steps_of_what_was_measured_once(tmp_path, monkeypat
 
     monkeypatch.setattr(module, "pace", measured)
     told = form(Study(SETTING, ("both, paper", "tokens"), (0, 1), "time"))
-    assert not sitting(tmp_path, told).work_off(4.5, Clock())
-    assert sitting(tmp_path, told).work_off(math.inf)
+    assert not session(tmp_path, told).run_pending(4.5, Clock())
+    assert session(tmp_path, told).run_pending(math.inf)
     assert asked == [([HOST, "both, paper", "tokens"], "cpu")]
     # Of the host's 3 steps: 3 / 1.4, and at least one.
     assert [run["steps"] for run in held(tmp_path)["runs"]] == [2, 1, 2, 1]
@@ -186,19 +186,19 @@ def test_equal_time_is_fewer_steps_of_what_was_measured_once(tmp_path, monkeypat
 
 def test_what_another_sitting_has_added_is_kept(tmp_path):
     told = form(Study(SETTING, (HOST,), (0, 1)))
-    first, second = sitting(tmp_path, told), sitting(tmp_path, told)
-    assert first.work_off(math.inf)
+    first, second = session(tmp_path, told), session(tmp_path, told)
+    assert first.run_pending(math.inf)
     before = (tmp_path / "quality.json").read_bytes()
     with pytest.raises(exda.ConfigError, match=r"another sitting has added base-steps-host-seed1 meanwhile"):
-        second.work_off(math.inf)
+        second.run_pending(math.inf)
     assert (tmp_path / "quality.json").read_bytes() == before
-    assert sitting(tmp_path, told).missing() == []
+    assert session(tmp_path, told).missing() == []
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):
     wild = Setting("rate", "", {"recipe": {"learning_rate": 1e30, "clip": 1.0}})
     told = form(Study(wild, (HOST,), (0,)), Study(SETTING, (HOST,), (0,)))
-    assert sitting(tmp_path, told).work_off(math.inf)
+    assert session(tmp_path, told).run_pending(math.inf)
     diverged, sound = held(tmp_path)["runs"]
     assert "the loss is nan" in diverged["diverged"]
     assert str(tmp_path) not in diverged["diverged"]

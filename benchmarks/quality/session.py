@@ -1,4 +1,4 @@
-"""A sitting: trains what is missing until the time is up."""
+"""A session: trains what is missing until the time is up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from exda_primitives.workbench.training.plan import Plan
 from exda_primitives.workbench.training.state import State, read_checkpoint
 
 from .configs import configuration, model_arguments
-from .forms import BASE, HOST, WIDENED, Form, Job, Setting
+from .forms import BASE, HOST, WIDENED, BenchmarkConfig, Job, Setting
 from .pace import pace, steps_in_time
 from .scores import PROTOCOL_LINE, SEED, Photographs
 
@@ -33,7 +33,7 @@ KIND = "quality"
 
 
 class TimeUpError(Exception):
-    """The sitting is over; the checkpoint was just written."""
+    """The session is over; the checkpoint was just written."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Sources:
         }
 
 
-def shared_config(form: Form, sources: Sources) -> dict[str, Any]:
+def shared_config(form: BenchmarkConfig, sources: Sources) -> dict[str, Any]:
     """What all runs of a result share."""
     return {
         "form": form.name,
@@ -69,7 +69,7 @@ def shared_config(form: Form, sources: Sources) -> dict[str, Any]:
     }
 
 
-class Sitting:
+class Session:
     """What is needed from the first job to the last.
 
     Another benchmark is a subclass: with a ``kind`` of its own, and whatever it does otherwise of :meth:`shared`,
@@ -94,7 +94,14 @@ class Sitting:
     """What a result holds beside its envelope, by name."""
 
     def __init__(
-        self, form: Form, sources: Sources, path: Path, work: Path, accelerator: str, command: str, console: Console
+        self,
+        form: BenchmarkConfig,
+        sources: Sources,
+        path: Path,
+        work: Path,
+        accelerator: str,
+        command: str,
+        console: Console,
     ) -> None:
         self.form, self.sources, self.path, self.work = form, sources, path, work
         self.accelerator, self.console = accelerator, console
@@ -139,7 +146,7 @@ class Sitting:
                 )
         return [job for job in jobs if job.name not in done]
 
-    def work_off(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> bool:
+    def run_pending(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> bool:
         """Trains and scores one job after the other.
 
         Args:

@@ -1,4 +1,4 @@
-"""A sitting: chooses learning rates, and trains what is missing until the time is up."""
+"""A session: chooses learning rates, and trains what is missing until the time is up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.quality.configs import model_arguments
 from benchmarks.quality.forms import WIDENED, Job
 from benchmarks.quality.pace import pace
 from benchmarks.quality.scores import PROTOCOL_LINE, SEED, Photographs
-from benchmarks.quality.sitting import Sitting, Sources, network
+from benchmarks.quality.session import Session, Sources, network
 from exda_primitives.errors import DivergedError
 from exda_primitives.workbench.data import DEGRADATIONS
 from exda_primitives.workbench.shared.files import fingerprint
@@ -32,8 +32,8 @@ KIND = "continued"
 PACE_STEPS, PACE_TURNS = 2, 5
 
 
-class ContinuedSitting(Sitting):
-    """A :class:`~benchmarks.quality.sitting.Sitting` whose networks start from a trained one.
+class ContinuedSession(Session):
+    """A :class:`~benchmarks.quality.session.Session` whose networks start from a trained one.
 
     Args:
         form: of the benchmark.

@@ -206,7 +206,7 @@ def test_a_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.Monke
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("exda_primitives.checkpoints.safe.save_file", full)
+    monkeypatch.setattr("exda_primitives.checkpoints.io.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         exda.save(trained(), file)
     assert file.read_bytes() == before

@@ -19,8 +19,8 @@ from .described import Described, described
 from .filling import patched_as
 from .fit import check_fit, copy_into
 from .host import check_host, fingerprint
+from .io import write_safetensors
 from .network import attentions_of, inside, parts_of, state_of
-from .safe import write_safetensors
 from .sharded import gathered_state, is_sharded
 
 VERSION = 2

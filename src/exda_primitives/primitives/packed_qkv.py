@@ -12,7 +12,7 @@ from .base import ExDAModule
 from .layers import depthwise, pointwise
 
 
-class FusedAttention(ExDAModule):
+class PackedQKVAttention(ExDAModule):
     """Base of the attentions whose 1x1 convolution C -> f * C gives q, k, v (and whatever else) at once."""
 
     PARTS = ("temperature", "qkv", "qkv_dwconv", "project_out")
@@ -35,5 +35,5 @@ def fused_terms(
     module: nn.Module, parts: Mapping[str, str], value: ValueTerms | None = None, tokens: TokenTerms | None = None
 ) -> FusedTerms:
     """Those of an attention whose ``parts`` have these attributes, a host's own for one."""
-    temperature, qkv, qkv_dwconv, project = [getattr(module, parts[part]) for part in FusedAttention.PARTS]
+    temperature, qkv, qkv_dwconv, project = [getattr(module, parts[part]) for part in PackedQKVAttention.PARTS]
     return FusedTerms(temperature, Projection(qkv, qkv_dwconv), project, value, tokens)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from benchmarks.continued.forms import EVERYTHING, FORMS, FROZEN, LORA, Search
 from benchmarks.quality.forms import COMPARED, HOST, WIDENED, Study
-from tests.benchmarks.continued.small import form, host, sitting
+from tests.benchmarks.continued.small import form, host, session
 from tests.benchmarks.quality.small import SETTING, Clock
 
 import exda_primitives as exda
-from benchmarks.continued import sitting as module
-from benchmarks.quality import sitting as base
+from benchmarks.continued import session as module
+from benchmarks.quality import session as base
 from exda_primitives.workbench.training.state import read_checkpoint
 
 
@@ -36,9 +36,9 @@ KINDS = (HOST, WIDENED, COMPARED, "frozen, norms", "frozen, half both, half LoRA
 
 def test_every_kind_of_arm_starts_from_the_host(tmp_path, monkeypatch):
     told = form(tmp_path, Study(SETTING, KINDS, (0,)), keeps=True)
-    one = sitting(tmp_path, told)
+    one = session(tmp_path, told)
     monkeypatch.setattr(one, "rate", lambda arm: 1e-4 if arm in FROZEN else 1e-3)
-    assert one.work_off(math.inf)
+    assert one.run_pending(math.inf)
     result = held(tmp_path)
     runs = {run["arm"]: run for run in result["runs"]}
     assert tuple(runs) == KINDS
@@ -108,27 +108,27 @@ def test_half_precision_and_processes_that_prepare_pairs(tmp_path):
     data = {"degradations": ("noise25",), "patch": 16, "workers": 1}
     told = form(tmp_path, Study(SETTING, ("frozen, both",), (0,)), data=data, recipe={"precision": "bf16-mixed"})
     told = replace(told, crop=None, keeps=True, search=Search(100, 1, {"new": (1e-3,)}))
-    assert sitting(tmp_path, told).work_off(math.inf)
+    assert session(tmp_path, told).run_pending(math.inf)
     run = held(tmp_path)["runs"][0]
     assert (run["given_back"], run["diverged"]) == (True, None)
 
 
 def test_another_host_is_refused(tmp_path):
     told = form(tmp_path)
-    assert sitting(tmp_path, told).work_off(math.inf)
+    assert session(tmp_path, told).run_pending(math.inf)
     net = exda.models.create("restormer", told.host.weights)
     with torch.no_grad():
         net.output.weight.add_(1)
-    exda.checkpoints.safe.write_safetensors(net.state_dict(), {}, told.host.weights)
+    exda.checkpoints.io.write_safetensors(net.state_dict(), {}, told.host.weights)
     with pytest.raises(exda.ConfigError, match=r"another config .host"):
-        sitting(tmp_path, told)
+        session(tmp_path, told)
 
 
 def test_the_rate_with_the_lowest_loss_is_taken(tmp_path, monkeypatch):
     losses = {(HOST, 1e-3): 0.2, (HOST, 1e-4): 0.3, (COMPARED, 1e-3): 0.5, (COMPARED, 1e-4): 0.1}
     rates = {"all": (1e-3, 1e-4)}
-    each = sitting(tmp_path, form(tmp_path, search=Search(100, 1, rates)))
-    together = sitting(tmp_path, form(tmp_path, search=Search(100, 1, rates, (HOST, COMPARED))), "together")
+    each = session(tmp_path, form(tmp_path, search=Search(100, 1, rates)))
+    together = session(tmp_path, form(tmp_path, search=Search(100, 1, rates, (HOST, COMPARED))), "together")
     for one in (each, together):
         monkeypatch.setattr(one, "_searched", lambda arm, rate: losses[arm, rate])
     assert (each.rate(HOST), each.rate(COMPARED)) == (1e-3, 1e-4)
@@ -137,7 +137,7 @@ def test_the_rate_with_the_lowest_loss_is_taken(tmp_path, monkeypatch):
 
 def test_a_rate_at_which_it_diverges_is_not_taken(tmp_path):
     told = form(tmp_path, search=Search(100, 2, {"all": (1e30, 1e-3)}))
-    one = sitting(tmp_path, told)
+    one = session(tmp_path, told)
     assert one.rate(HOST) == 1e-3
     assert held(tmp_path)["searched"][HOST]["1e+30"] is None
     assert not list((tmp_path / "work").glob("*rate*"))
@@ -150,9 +150,9 @@ def without_clocks(run):
 def test_stopped_in_the_middle_it_comes_to_the_same(tmp_path):
     arms, search = ("frozen, LoRA", HOST), Search(100, 1, {"all": (1e-3, 1e-4), "new": (1e-2,)})
     told = form(tmp_path, Study(SETTING, arms, (0,)), marks=(1, 2), search=search)
-    assert sitting(tmp_path, told, "whole").work_off(math.inf)
+    assert session(tmp_path, told, "whole").run_pending(math.inf)
     turns = 0
-    while not sitting(tmp_path, told, "often").work_off(2.5, Clock()):
+    while not session(tmp_path, told, "often").run_pending(2.5, Clock()):
         turns += 1
         assert turns < 20
     assert turns >= 2
@@ -166,18 +166,18 @@ def test_stopped_in_the_middle_it_comes_to_the_same(tmp_path):
 
 def test_a_mark_that_was_missed_is_made_up_for(tmp_path, monkeypatch):
     told = form(tmp_path, marks=(1,))
-    one = sitting(tmp_path, told)
+    one = session(tmp_path, told)
     # Stopped after the checkpoint of the first step, and before anything else.
     monkeypatch.setattr(base, "deepcopy", lambda net: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        one.work_off(math.inf)
+        one.run_pending(math.inf)
     monkeypatch.undo()
     monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
     monkeypatch.setattr("exda_primitives.workbench.shared.machine.git_commit", lambda: "a commit")
-    assert sitting(tmp_path, told).work_off(math.inf)
+    assert session(tmp_path, told).run_pending(math.inf)
     made_up = held(tmp_path)["runs"][0]["curve"]
     monkeypatch.setattr(module, "pace", lambda configs, accelerator, **more: {"ratio": dict.fromkeys(configs, 1.0)})
-    assert sitting(tmp_path, told, "whole").work_off(math.inf)
+    assert session(tmp_path, told, "whole").run_pending(math.inf)
     assert made_up == held(tmp_path, "whole")["runs"][0]["curve"]
 
 
