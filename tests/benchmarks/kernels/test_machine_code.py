@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import triton
+
 from .test_host import not_interpreted
+
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 PROGRAM = """
 import dataclasses, json, sys
@@ -70,10 +74,13 @@ def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
     assert not [name for name, each in found.items() if each["spilled"]]
     forward = [each for name, each in found.items() if not name.startswith("backward")]
     assert all((each["barriers"], each["shared"]) == (0, 0) for each in forward)
-    # The ten sums of a channel are added up together, once.
+    # Of 16 pixels, a thread's two rows; erf alone takes more than twice as many.
+    assert found["gelu 1024"]["instructions"] - found["none 1024"]["instructions"] < 16 * 14
     backward = found["backward 64"], found["backward 1024"]
-    assert max(each["barriers"] for each in backward) <= 5
     assert max(each["registers"] for each in backward) < 128
+    # The ten sums of a channel are added up together, once; Triton 3.2 has threads wait for what is their own as well.
+    if VERSION >= (3, 6):
+        assert max(each["barriers"] for each in backward) <= 5
 
 
 def test_products_do_not_spill(tmp_path: Path) -> None:

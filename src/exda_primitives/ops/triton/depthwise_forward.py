@@ -63,7 +63,7 @@ def depthwise_kernel(
     CH: tl.constexpr = TILE // BX
     GATE: tl.constexpr = ACTIVATION == "gate"
     SHIFTED: tl.constexpr = shift is not None
-    HALF: tl.constexpr = out.dtype.element_ty.primitive_bitwidth == 16
+    HALF: tl.constexpr = out.dtype.element_ty != TYPE
     image, channel, top, first = block(CHANNELS, H, W, CH, BX, RY)
     known = channel < CHANNELS
     column = first + tl.arange(0, BX)[None, :]
