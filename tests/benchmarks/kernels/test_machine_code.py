@@ -74,8 +74,8 @@ def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
     assert not [name for name, each in found.items() if each["spilled"]]
     forward = [each for name, each in found.items() if not name.startswith("backward")]
     assert all((each["barriers"], each["shared"]) == (0, 0) for each in forward)
-    # Of 16 pixels, a thread's two rows; erf alone takes more than twice as many.
-    assert found["gelu 1024"]["instructions"] - found["none 1024"]["instructions"] < 16 * 14
+    # Of a thread's 16 pixels, GELU and the shift that comes with it take 19 each, and took 39 by erf.
+    assert found["gelu 1024"]["instructions"] - found["none 1024"]["instructions"] < 16 * 25
     backward = found["backward 64"], found["backward 1024"]
     assert max(each["registers"] for each in backward) < 128
     # The ten sums of a channel are added up together, once; Triton 3.2 has threads wait for what is their own as well.
