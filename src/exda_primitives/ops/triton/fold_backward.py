@@ -236,7 +236,8 @@ def _fold_backward(
         blocks.heads,
         blocks.batch,
         1 / cells,
-        **blocks.sizes,
+        # More threads than forward: a row's weights and their gradients would spill.
+        **blocks.sizes | {"num_warps": 8},
     )
     return found
 

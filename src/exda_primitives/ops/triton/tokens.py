@@ -150,6 +150,7 @@ def _token_maps_backward(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int
         KNOWN=_MOST_CHUNKS,
         TYPE=wide(dg.dtype),
         BLOCK=_BLOCK,
+        num_warps=8,
     )
     pool_backward_kernel[(rows * divide_up(height * width, _BLOCK),)](
         du,
