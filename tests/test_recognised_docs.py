@@ -42,7 +42,7 @@ def test_every_network_is_on_the_page_or_counted():
         ("spandrel_extra_arches", "Restormer", {"mdta": 44}, "restormer"),
         ("spandrel_extra_arches", "M3SNet", {"mdta": 1}, "m3snet"),
         ("spandrel", "OmniSR", None, None),
-        ("spandrel", "RetinexFormer", None, None),
+        ("spandrel", "RetinexFormer", {"igmsa": 15}, None),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
