@@ -232,3 +232,9 @@ class TestCompiled:
             assert all(map(torch.equal, torch.compile(oracle, backend="eager")(x), expected))
             assert current_backend() == "torch"
         assert not torch.equal(*expected)
+
+
+def test_a_thread_whose_context_is_gone_has_the_default(monkeypatch):
+    monkeypatch.setattr(torch._C, "_is_key_in_tls", lambda key: True)
+    monkeypatch.setattr(torch._C, "_get_obj_in_tls", lambda key: None)
+    assert current_backend() == "auto"

@@ -35,7 +35,9 @@ def __getattr__(name: str) -> BackendName:
     entered = _entered.get()
     if not entered and torch._C._is_key_in_tls("context"):
         # In a thread of autograd's: that of who called backward, for checkpointed modules that run again there.
-        entered = torch._C._get_obj_in_tls("context").get(_entered, ())
+        context = torch._C._get_obj_in_tls("context")
+        # After a backward pass, some versions of PyTorch leave the key without a context in who called it.
+        entered = () if context is None else context.get(_entered, ())
     return entered[-1].name if entered else "auto"
 
 
