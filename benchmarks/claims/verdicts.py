@@ -73,7 +73,7 @@ def gain(differences: Sequence[float], repeats: int | None = None) -> Gain:
 def visible(differences: Sequence[float]) -> float:
     """The smallest mean difference that as many pairs would separate from 0 with the probability ``POWER``.
 
-    By the two-sided paired t test whose interval is :func:`gain`'s, if the differences scatter normally with the
+    By the two-sided paired t test whose interval is ``gain``'s, if the differences scatter normally with the
     deviation that these have. Infinite for a single pair.
 
     Raises:

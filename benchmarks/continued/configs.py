@@ -26,7 +26,7 @@ class Starts(NamedTuple):
 def configuration(
     form: Continued, job: Job, source: str, starts: Starts, changes: Mapping[str, Any] | None = None
 ) -> TrainConfig:
-    """What :func:`exda_primitives.workbench.training.prepare` is told.
+    """What ``exda_primitives.workbench.training.prepare`` is told.
 
     Args:
         form: of the benchmark.

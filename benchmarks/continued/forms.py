@@ -215,7 +215,7 @@ ADAPTATION_LONG = replace(
     ),
     host=LONG,
 )
-"""The host of :data:`CONTINUED` learns what is none of CDD-11's degradations."""
+"""The host of ``CONTINUED`` learns what is none of CDD-11's degradations."""
 
 _LARGE = {**_MODEL, "dim": 32}
 """With one block a level its checkpoint has some 50 MB, which travel from piece to piece."""
@@ -257,7 +257,7 @@ ADAPTATION_GPU = replace(
     studies=ADAPTATION_LONG.studies,
     host=_LARGE_HOST,
 )
-"""The host of :data:`CONTINUED_GPU` learns the same as in :data:`ADAPTATION_LONG`."""
+"""The host of ``CONTINUED_GPU`` learns the same as in ``ADAPTATION_LONG``."""
 
 FORMS: Mapping[str, Continued] = {
     form.name: form for form in (CONTINUED, ADAPTATION, ADAPTATION_LONG, CONTINUED_GPU, ADAPTATION_GPU)

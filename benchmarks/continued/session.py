@@ -33,7 +33,7 @@ PACE_STEPS, PACE_TURNS = 2, 5
 
 
 class ContinuedSession(Session):
-    """A :class:`~benchmarks.quality.session.Session` whose networks start from a trained one.
+    """A ``benchmarks.quality.session.Session`` whose networks start from a trained one.
 
     Args:
         form: of the benchmark.

@@ -63,7 +63,7 @@ def attack(path: Path) -> bool:
 
     Raises:
         AssertionError: if what it took is no picture.
-        Exception: whatever the reader raises that is no :class:`ImageError`.
+        Exception: whatever the reader raises that is no ``ImageError``.
     """
     try:
         picture = read(path)

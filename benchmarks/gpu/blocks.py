@@ -110,7 +110,7 @@ def plain(block: Block) -> nn.Module:
 
 
 def fused(block: Block) -> nn.Module:
-    """:func:`plain`, as fused kernels."""
+    """``plain``, as fused kernels."""
     return copy.deepcopy(_fused(block.channels, block.heads, block.patched, block.bias, block.norm))
 
 

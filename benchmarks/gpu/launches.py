@@ -66,7 +66,7 @@ class Recording:
 
 
 def record(recording: Recording) -> Iterator[Spec]:
-    """All launches of Triton kernels in the order in which they start; see :func:`run_once`."""
+    """All launches of Triton kernels in the order in which they start; see ``run_once``."""
     specs: list[Spec] = []
 
     def started(kernel: Kernel, args: tuple[Any, ...], options: dict[str, Any]) -> None:

@@ -49,6 +49,6 @@ def write(calls: dict[str, list[Spec]], path: Path = FILE) -> None:
 
 
 def read(path: Path = FILE) -> dict[str, list[Spec]]:
-    """What :func:`write` wrote."""
+    """What ``write`` wrote."""
     calls: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
     return calls

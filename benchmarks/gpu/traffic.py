@@ -29,7 +29,7 @@ class Pass:
         kernel: its name.
         launches: how many.
         ms: of all.
-        megabytes: that they move at least, see :func:`kernels.moved_bytes`; None of a kernel that is not the library's.
+        megabytes: that they move at least, see ``kernels.moved_bytes``; None of a kernel that is not the library's.
         terabytes_per_second: by these.
     """
 

@@ -165,7 +165,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 def tolerance(output: Tensor) -> float:
-    """Of :func:`difference`."""
+    """Of ``difference``."""
     half = output.element_size() == 2
     return TOLERANCE[output.element_size()] * (torch.finfo(output.dtype).eps if half else 1.0)
 

@@ -20,7 +20,7 @@ CLOSE = 0.01
 
 
 def configuration(form: BenchmarkConfig, job: Job, source: str, steps: int | None = None) -> TrainConfig:
-    """What :func:`exda_primitives.workbench.training.prepare` is told.
+    """What ``exda_primitives.workbench.training.prepare`` is told.
 
     Args:
         form: of the benchmark.

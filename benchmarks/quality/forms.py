@@ -56,7 +56,7 @@ class Study:
         setting: of the base.
         arms: in this order; the host of equal time is that of equal steps.
         seeds: one after the other, so that the first is whole early.
-        budget: see :data:`Budget`.
+        budget: see ``Budget``.
     """
 
     setting: Setting
@@ -71,9 +71,9 @@ class Job:
 
     Attributes:
         setting: of the base.
-        arm: of :data:`ARMS`.
+        arm: of ``ARMS``.
         seed: of weights, order and degradations.
-        budget: see :data:`Budget`.
+        budget: see ``Budget``.
     """
 
     setting: Setting
@@ -92,7 +92,7 @@ class BenchmarkConfig:
     """A size of the benchmark.
 
     Attributes:
-        name: of :data:`FORMS`; ``"gpu"`` runs on a GPU, the others on the CPU.
+        name: of ``FORMS``; ``"gpu"`` runs on a GPU, the others on the CPU.
         model: arguments of Restormer.
         data: of the training configuration, without its source.
         recipe: likewise; its ``steps`` are those of the host.

@@ -85,7 +85,7 @@ class Photographs:
 
         Returns:
             Plain data: ``nmi`` and ``ari``, a figure for each seed of k-means, see
-            :func:`exda_primitives.workbench.inspection.agreement`. None for a single degradation or photograph.
+            ``exda_primitives.workbench.inspection.agreement``. None for a single degradation or photograph.
 
         Raises:
             ExDAError: for features that are not finite.

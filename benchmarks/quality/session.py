@@ -72,8 +72,8 @@ def shared_config(form: BenchmarkConfig, sources: Sources) -> dict[str, Any]:
 class Session:
     """What is needed from the first job to the last.
 
-    Another benchmark is a subclass: with a ``kind`` of its own, and whatever it does otherwise of :meth:`shared`,
-    :meth:`told`, :meth:`trained` and :meth:`measured`.
+    Another benchmark is a subclass: with a ``kind`` of its own, and whatever it does otherwise of ``shared``,
+    ``told``, ``trained`` and ``measured``.
 
     Args:
         form: of the benchmark.

@@ -74,7 +74,7 @@ class ProcessError(ExDAError, RuntimeError):
 
 
 class StoppedError(KeyboardInterrupt):
-    """A signal has ended the work in good order. Not an :class:`ExDAError`: whoever goes on after errors must stop too.
+    """A signal has ended the work in good order. Not an ``ExDAError``: whoever goes on after errors must stop too.
 
     Attributes:
         number: of the signal.

@@ -20,7 +20,7 @@ def keep() -> bool:
     """Lets this process keep the memory that it frees, for the maps of the next layer.
 
     It is for networks on a CPU, anyone's, and holds for the whole process, all threads, until it ends. Call it first,
-    before large tensors are made. Between pictures of different sizes call :func:`release`, or what the process holds
+    before large tensors are made. Between pictures of different sizes call ``release``, or what the process holds
     grows with every size. The commands of ``exda`` do both. Without code the environment does the same::
 
         GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647 python ...
@@ -43,7 +43,7 @@ def keep() -> bool:
 
 
 def kept() -> bool:
-    """Whether :func:`keep` has been called here, and could do its work."""
+    """Whether ``keep`` has been called here, and could do its work."""
     return bool(keep.cache_info().currsize) and keep()
 
 
@@ -51,7 +51,7 @@ def release() -> bool:
     """Gives the memory that is kept and not in use back to the system; what is next needed is made anew, once.
 
     Returns:
-        :func:`kept`; if not, nothing is done.
+        ``kept``; if not, nothing is done.
     """
     libc = _glibc()
     if libc is None or not kept():

@@ -1,4 +1,4 @@
-"""The names that :mod:`exda_primitives` offers."""
+"""The names that ``exda_primitives`` offers."""
 
 from . import memory, models
 from .checkpoints import load, load_checkpoint, save

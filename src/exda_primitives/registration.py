@@ -18,7 +18,7 @@ def register_adapter(adapter: Family | Backbone | Architecture, *, replace: bool
     entry-point group ``exda_primitives.adapters``.
 
     Args:
-        adapter: an instance of a :class:`Family` subclass, a :class:`Backbone` or an :class:`Architecture`.
+        adapter: an instance of a ``Family`` subclass, a ``Backbone`` or an ``Architecture``.
         replace: put it in the place of the adapter that has its name, one of this library's own included. Not needed
             where that is the same one: equal, or made from what has the same name in the same module, as when the cell
             of a notebook runs again.

@@ -38,7 +38,7 @@ except ImportError:
 
 
 class ExDAArch(Architecture[nn.Module]):  # type: ignore[misc]
-    """Every network of :mod:`exda_primitives.models` with ExDA attentions, patched in or built in, whole or in part."""
+    """Every network of ``exda_primitives.models`` with ExDA attentions, patched in or built in, whole or in part."""
 
     def __init__(self) -> None:
         super().__init__(id="ExDA", name="ExDA", detect=_says_how_it_was_patched)

@@ -36,7 +36,7 @@ def restormer():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The new parameters of :func:`patched`, and a network's original checkpoint."""
+    """The new parameters of ``patched``, and a network's original checkpoint."""
     folder = tmp_path_factory.mktemp("files")
     exda.save(patched(), folder / "new.safetensors")
     torch.save({"params": restormer().state_dict()}, folder / "host.pth")

@@ -71,7 +71,7 @@ class Contents:
 
     @property
     def is_ours(self) -> bool:
-        """Whether :func:`exda_primitives.save` wrote it."""
+        """Whether ``exda_primitives.save`` wrote it."""
         return self.metadata.get("format") == FORMAT
 
     def unprefixed(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:

@@ -38,7 +38,7 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
     """Writes the parameters that ExDA added, or everything, with the configurations, as one safetensors file.
 
     The parameters alone are of use on the host that they were trained on. The file holds a fingerprint of its weights,
-    and :func:`load` compares. A host that was trained as well needs ``whole=True``.
+    and ``load`` compares. A host that was trained as well needs ``whole=True``.
 
     Args:
         model: a network with ExDA attentions, patched in or built in, bare or in DataParallel, DDP, an averaged model,
@@ -86,10 +86,10 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
 
 
 def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False) -> None:
-    """Loads what :func:`save` wrote; what is not patched is first patched as the file says.
+    """Loads what ``save`` wrote; what is not patched is first patched as the file says.
 
     Args:
-        model: without ExDA attentions, or with the file's, configured as there; wrapped as for :func:`save`, but for
+        model: without ExDA attentions, or with the file's, configured as there; wrapped as for ``save``, but for
             FSDP.
         path: the file.
         any_host: load parameters that were trained on a host with other weights, too.
@@ -98,7 +98,7 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
         CheckpointError: for a file that is damaged, not ours, of a newer version, or does not fit, or whose parameters
             were trained on a host with other weights. On this and any other error the model is as it was.
         AlreadyPatchedError: for a model that is patched with another configuration.
-        NoMatchError, PatternError, WrappedModelError: as for :func:`exda_primitives.patch`, when the model cannot be
+        NoMatchError, PatternError, WrappedModelError: as for ``exda_primitives.patch``, when the model cannot be
             patched so.
     """
     path = Path(path)
@@ -109,7 +109,7 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
 
 
 def load_file(model: nn.Module, header: Header, held: Described, path: Path, any_host: bool) -> None:
-    """:func:`load` for a file that is read already and a network without wrappers."""
+    """``load`` for a file that is read already and a network without wrappers."""
     same = {id(module) for name, module in attentions_of(model, aliases=True).items() if name in held.attentions}
     more = [name for name, module in attentions_of(model).items() if id(module) not in same]
     if more:
@@ -127,7 +127,7 @@ def load_file(model: nn.Module, header: Header, held: Described, path: Path, any
 
 
 def read_header(contents: Contents) -> Header:
-    """What :func:`save` wrote beside the tensors.
+    """What ``save`` wrote beside the tensors.
 
     Raises:
         CheckpointError: for a file that it did not write, or of which the header is damaged or of a newer version.

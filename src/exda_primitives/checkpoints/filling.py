@@ -27,7 +27,7 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
 
     Raises:
         AlreadyPatchedError: for an attention of the model that has another configuration.
-        NoMatchError, PatternError, ConfigError: as for :func:`exda_primitives.patch`.
+        NoMatchError, PatternError, ConfigError: as for ``exda_primitives.patch``.
     """
     there = attentions_of(model, aliases=True)
     for name, description in attentions.items():

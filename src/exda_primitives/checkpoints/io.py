@@ -82,7 +82,7 @@ def read_pickle(path: Path) -> Any:
     """What ``torch.load(weights_only=True)`` returns, on the CPU: tensors and plain containers, never code.
 
     Command-line arguments, paths, and numbers and arrays of NumPy, which trainers keep beside the weights, come as
-    :class:`Unread`: neither they nor anything that such a name in a damaged file may stand for is made.
+    ``Unread``: neither they nor anything that such a name in a damaged file may stand for is made.
 
     Raises:
         CheckpointError: for a file that is damaged, or holds anything else.

@@ -36,7 +36,7 @@ def load_checkpoint(
             under ``params_ema``, ``params``, ``state_dict`` and the like, their names bare or behind ``net.``,
             ``module.``, ``_orig_mod.``, ``model.`` or ``generator.``, in any order. Of a Lightning checkpoint only what
             is behind ``net.`` is taken, if anything is.
-        into: the model, on any device and in any dtype, which it keeps; wrapped as for :func:`exda_primitives.load`.
+        into: the model, on any device and in any dtype, which it keeps; wrapped as for ``exda_primitives.load``.
         param_key: the entry that holds the weights, for a file with several.
         config: with which a patched model was trained, for a checkpoint that does not say it (from before attentions
             said so in their state dict).

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def opened(path: Path, channels: Channels) -> Pictures:
-    """As :func:`~exda_primitives.workbench.data.open_pictures`; what else is there is printed, for it is left out."""
+    """As ``exda_primitives.workbench.data.open_pictures``; what else is there is printed, for it is left out."""
     from ..workbench.data import open_pictures  # noqa: PLC0415
 
     pictures = open_pictures(path, channels)

@@ -41,10 +41,10 @@ class Computed:
 
 @dataclass(frozen=True)
 class BackendReport:
-    """What :func:`backend_report` found; ``print`` it for a summary, :meth:`as_dict` it for data.
+    """What ``backend_report`` found; ``print`` it for a summary, ``as_dict`` it for data.
 
     Attributes:
-        backend: that is set, see :func:`exda_primitives.backend`.
+        backend: that is set, see ``exda_primitives.backend``.
         parts: attentions and steps of fused blocks, in the model's order.
     """
 
@@ -66,7 +66,7 @@ class BackendReport:
 def backend_report(model: nn.Module, height: int = 256, width: int = 256) -> BackendReport:
     """Says what would compute each ExDA attention and each step of a fused block, here and now.
 
-    "Here" are the device and dtype of the model's parameters; "now" are :func:`exda_primitives.backend` and autocast.
+    "Here" are the device and dtype of the model's parameters; "now" are ``exda_primitives.backend`` and autocast.
     Nothing is computed.
 
     Args:

@@ -44,7 +44,7 @@ class FusedBlock(ReplacementModule):
         return in_layout(out, x)
 
     def release(self) -> nn.Module:
-        """The block, as :meth:`ReplacementModule.release` gives it back."""
+        """The block, as ``ReplacementModule.release`` gives it back."""
         host = super().release()
         self._bring_up_to_date(host)
         return host

@@ -25,7 +25,7 @@ def fuse(model: nn.Module) -> FusionReport:
     float32 and float64: pixel by pixel (``channels_last``), a strip of rows at a time, so that no map between a step's
     input and output exists as a whole; in training as a whole, with the same algebra. Elsewhere, for parts with hooks,
     and on the CPU in half precision, under autocast and while the model is compiled, traced or exported, the block's
-    own modules compute, see :func:`backend_report`. The output lies as the input does, contiguous or ``channels_last``;
+    own modules compute, see ``backend_report``. The output lies as the input does, contiguous or ``channels_last``;
     an input that is ``channels_last`` saves copies on the CPU. All parameters keep their objects and names; patching,
     unpatching, loading and training go on as before. For inference, fuse last and compile or capture the fused model.
 
@@ -64,17 +64,17 @@ def fuse(model: nn.Module) -> FusionReport:
 
 
 def unfuse(model: nn.Module) -> tuple[str, ...]:
-    """Puts the very blocks back that :func:`fuse` replaced, with their contents, mode and hooks as they are now.
+    """Puts the very blocks back that ``fuse`` replaced, with their contents, mode and hooks as they are now.
 
     Args:
-        model: a model that :func:`fuse` changed.
+        model: a model that ``fuse`` changed.
 
     Returns:
         The names of the blocks that were put back.
 
     Raises:
         NotFusedError: when there is nothing to put back.
-        WrappedModelError: as for :func:`exda_primitives.unpatch`.
+        WrappedModelError: as for ``exda_primitives.unpatch``.
         RootModuleError: when the model itself is a fused block.
     """
     target, _ = unwrap(model, "unfuse")

@@ -39,7 +39,7 @@ class FusedMatch:
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """A module around a known attention that is no block as described at :func:`fuse`, and why."""
+    """A module around a known attention that is no block as described at ``fuse``, and why."""
 
     name: str
     type: str
@@ -51,7 +51,7 @@ class LeftAlone:
 
 @dataclass(frozen=True)
 class FusionReport:
-    """What :func:`fuse` did; ``print`` it for a summary, :meth:`as_dict` it for data.
+    """What ``fuse`` did; ``print`` it for a summary, ``as_dict`` it for data.
 
     Attributes:
         model: class of the model.

@@ -79,7 +79,7 @@ class Architecture:
     Attributes:
         name: unique, lower case.
         build: its class.
-        infer: constructor arguments from the shapes of a state dict; raises :class:`ArchitectureMismatch` where they
+        infer: constructor arguments from the shapes of a state dict; raises ``ArchitectureMismatch`` where they
             cannot be those of this network. It may be generous: what it says is built on the meta device, and has to
             have the state dict's very keys and shapes.
         published: name -> constructor arguments of the configurations that have a name. Those of ``name`` itself are

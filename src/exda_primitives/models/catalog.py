@@ -51,7 +51,7 @@ class Identity:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names by which :func:`create` builds networks.
+    """The names by which ``create`` builds networks.
 
     Args:
         pattern: of names, as of files: ``"*ir"``.
@@ -80,10 +80,10 @@ def create(
     many configurations.
 
     Args:
-        name: one of :func:`list_models`, or ``"auto"``: whichever network the checkpoint is of. With a checkpoint, an
+        name: one of ``list_models``, or ``"auto"``: whichever network the checkpoint is of. With a checkpoint, an
             architecture's name (``"restormer"``) stands for the configuration in the file, that of a published
             configuration (``"exda-tiny"``) for that very one.
-        checkpoint: as for :func:`exda_primitives.load_checkpoint`, or what :func:`exda_primitives.save` wrote with
+        checkpoint: as for ``exda_primitives.load_checkpoint``, or what ``exda_primitives.save`` wrote with
             ``whole=True``.
         param_key: the entry of the checkpoint that holds the weights, for a file with several.
         config: of the primitives of an ``exda`` network; with a checkpoint, the configuration with which its attentions
@@ -130,7 +130,7 @@ def identify(
     """Tells from a state dict alone which network it is of, how that was configured, and how it was patched.
 
     Args:
-        checkpoint: as for :func:`create`, as are ``param_key``, ``config`` and ``ignore``.
+        checkpoint: as for ``create``, as are ``param_key``, ``config`` and ``ignore``.
         param_key: entry with the weights.
         config: of attentions that do not say theirs.
         ignore: patterns of names to leave out.
@@ -143,7 +143,7 @@ def identify(
 
 
 def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identity:
-    """:func:`identify` for a file that is read already."""
+    """``identify`` for a file that is read already."""
     known: Mapping[str, Description] = {}
     if contents.is_ours:
         header = read_header(contents)
@@ -173,7 +173,7 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
 
 
 def from_state(tensors: Mapping[str, Tensor], source: Path) -> tuple[nn.Module, Identity]:
-    """The network of a state dict, as :func:`create` builds that of a file.
+    """The network of a state dict, as ``create`` builds that of a file.
 
     Args:
         tensors: the state dict, with whatever prefix, or a LightningModule's.
@@ -183,7 +183,7 @@ def from_state(tensors: Mapping[str, Tensor], source: Path) -> tuple[nn.Module, 
         The network in eval mode, and what it is.
 
     Raises:
-        CheckpointError: as for :func:`create`.
+        CheckpointError: as for ``create``.
     """
     identity = identity_of(Contents.checked(source, tensors, "state_dict", {}))
     return _from_file(identity, AUTO, {}), identity

@@ -1,7 +1,7 @@
 """ExDA as a network of its own: Restormer's U-net with both primitives in every block.
 
 Source: the ExDA paper (2026), which prints parameter counts (about 22, 10 and 6 million) but neither widths nor depths:
-those of :data:`SIZES` are our choice.
+those of ``SIZES`` are our choice.
 """
 
 from __future__ import annotations

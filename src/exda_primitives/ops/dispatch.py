@@ -19,16 +19,16 @@ class Backend(Protocol):
     """What a backend offers: one function an attention family, on tensors and terms."""
 
     def mdta(self, x: Tensor, terms: FusedTerms) -> Tensor:
-        """See :func:`mdta`."""
+        """See ``mdta``."""
 
     def cross(self, x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
-        """See :func:`cross`."""
+        """See ``cross``."""
 
     def histogram(self, x: Tensor, terms: FusedTerms) -> Tensor:
-        """See :func:`histogram`."""
+        """See ``histogram``."""
 
     def xca(self, x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
-        """See :func:`xca`."""
+        """See ``xca``."""
 
 
 _BACKENDS: dict[str, Backend] = {
@@ -52,7 +52,7 @@ def backend(name: BackendName) -> Iterator[None]:
         name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
             on kernels for CUDA GPUs of compute capability 8.0 and newer, and as ``"torch"`` wherever they do not
             apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs. Blocks that
-            :func:`exda_primitives.fuse` put in place are fused under ``"auto"`` as well, on a CPU by PyTorch's own
+            ``exda_primitives.fuse`` put in place are fused under ``"auto"`` as well, on a CPU by PyTorch's own
             operations; under ``"triton"`` they are by kernels alone.
 
     Raises:
@@ -81,7 +81,7 @@ def backend(name: BackendName) -> Iterator[None]:
 
 
 def current_backend() -> BackendName:
-    """The one that is named by the innermost :func:`backend`, or ``"auto"``."""
+    """The one that is named by the innermost ``backend``, or ``"auto"``."""
     if is_dynamo_compiling() and _in_graph is not None:
         return _in_graph
     return chosen.current

@@ -32,7 +32,7 @@ _MISSING = None if find_spec("triton") else "Triton is not installed"
 
 
 def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
-    """Why :func:`mdta` cannot be computed on kernels; None if it can."""
+    """Why ``mdta`` cannot be computed on kernels; None if it can."""
     if _MISSING:
         return _MISSING
     from . import triton  # noqa: PLC0415
@@ -41,7 +41,7 @@ def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
 
 
 def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
-    """Why :func:`cross` cannot be computed on kernels; None if it can."""
+    """Why ``cross`` cannot be computed on kernels; None if it can."""
     if _MISSING:
         return _MISSING
     from . import triton  # noqa: PLC0415
@@ -90,7 +90,7 @@ def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms 
 
 
 def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor | None = None) -> Tensor:
-    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`.
+    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no ``step_obstacle``.
 
     Args:
         x: (B, C, H, W).
@@ -106,7 +106,7 @@ def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor |
 
 
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | None = None) -> Tensor:
-    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`.
+    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no ``step_obstacle``.
 
     Args:
         x: (B, C, H, W).
@@ -122,7 +122,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
 
 
 def normalise(x: Tensor, terms: NormTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W), where there is no :func:`step_obstacle`."""
+    """(B, C, H, W) -> (B, C, H, W), where there is no ``step_obstacle``."""
     from . import triton  # noqa: PLC0415
 
     return triton.normalise(x, terms)

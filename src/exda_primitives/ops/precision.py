@@ -31,7 +31,7 @@ def norms(rows: Tensor) -> Tensor:
 
 
 def divisor(norm: Tensor) -> Tensor:
-    """:func:`unit_divisor` of rows that have these norms."""
+    """``unit_divisor`` of rows that have these norms."""
     return torch.where(norm == 0, 1, norm.clamp_min(EPS))
 
 

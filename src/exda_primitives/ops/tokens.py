@@ -54,7 +54,7 @@ def upsample(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def upsample_flat(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """:func:`upsample` whose flat pieces are flat to the last bit.
+    """``upsample`` whose flat pieces are flat to the last bit.
 
     Beyond the centres of the outermost cells a map is constant; ``F.interpolate`` computes b * (1 - w) + b * w there,
     whose rounding would give a sort an order that means nothing.

@@ -25,16 +25,16 @@ class Mismatch(Exception):  # noqa: N818
 class Family(ABC):
     """One kind of attention: how its parts are found, and the ExDA module that computes it.
 
-    A module that passes :meth:`candidates` is then probed: with random weights, it has to return what
+    A module that passes ``candidates`` is then probed: with random weights, it has to return what
     ``replacement`` without primitives returns. So a rule here may be generous; the probe is not.
     """
 
     name: ClassVar[str]
     """Unique, lower case; what ``families=`` takes."""
     replacement: ClassVar[type[ExDAModule]]
-    """The ExDA attention; its ``PARTS`` are what :meth:`candidates` finds."""
+    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds."""
     inputs: ClassVar[int] = 1
-    """How many maps (B, C, H, W) its forward takes, or what :meth:`arguments` makes of so many."""
+    """How many maps (B, C, H, W) its forward takes, or what ``arguments`` makes of so many."""
     source: ClassVar[int] = -1
     """Which of these maps k, v and the tokens come from: an index."""
     parent_hook: ClassVar[type[ParentHook] | None] = None

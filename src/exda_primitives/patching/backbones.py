@@ -31,7 +31,7 @@ def backbones_in(model: nn.Module) -> dict[str, Backbone]:
 
 
 def multiple_of(backbones: Mapping[str, Backbone]) -> int | None:
-    """What height and width have to be divisible by for all of :func:`backbones_in`; None where there is none."""
+    """What height and width have to be divisible by for all of ``backbones_in``; None where there is none."""
     return max((each.multiple_of for each in backbones.values()), default=None)
 
 
@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
 
 def place_of(backbones: Mapping[str, Backbone], name: str) -> Place:
-    """Where the module called ``name`` is, in a model with these :func:`backbones_in`."""
+    """Where the module called ``name`` is, in a model with these ``backbones_in``."""
     for prefix, backbone in backbones.items():
         if name.startswith(prefix):
             return Place(backbone, backbone.stage_of(name.removeprefix(prefix)))

@@ -52,7 +52,7 @@ def patch(
         exclude: pattern or patterns of those to leave alone; wins over ``include``.
         families: names of the families to look for; default: all that are registered.
         verify: compare each host and its replacement, with the model's own weights, before anything is replaced.
-        options: those of :class:`ExDAConfig` by keyword, on top of ``config``.
+        options: those of ``ExDAConfig`` by keyword, on top of ``config``.
 
     Returns:
         The report of what was replaced. A second call with the same configuration changes nothing and says so.
@@ -112,8 +112,8 @@ def unpatch(model: nn.Module, *, include: Patterns = None, exclude: Patterns = N
     """Puts the very host modules back, with their weights, mode and hooks as they are now.
 
     Args:
-        model: a model that :func:`patch` changed.
-        include: pattern or patterns of those to put back, as for :func:`patch`; default: all.
+        model: a model that ``patch`` changed.
+        include: pattern or patterns of those to put back, as for ``patch``; default: all.
         exclude: pattern or patterns of those to leave patched; wins over ``include``.
 
     Returns:
@@ -162,7 +162,7 @@ def patched(
     verify: bool = True,
     **options: Unpack[ExDAOptions],
 ) -> Iterator[Report]:
-    """:func:`patch` for the length of a ``with`` block; puts back at its end what it replaced, and nothing else."""
+    """``patch`` for the length of a ``with`` block; puts back at its end what it replaced, and nothing else."""
     asked = configured("patched", config, options, _KEYWORDS)
     report = patch(model, asked, include=include, exclude=exclude, families=families, verify=verify)
     try:
@@ -172,7 +172,7 @@ def patched(
 
 
 def undo(model: nn.Module, report: Report) -> None:
-    """Puts back what the call of :func:`patch` that returned ``report`` replaced, and nothing else."""
+    """Puts back what the call of ``patch`` that returned ``report`` replaced, and nothing else."""
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
     # What was wrapped since has other names.
     names = {canonical(name) for name in names}
@@ -191,19 +191,19 @@ def from_host(
 ) -> ExDAModule:
     """An ExDA attention around the layers of a single host attention, for those who put it into place themselves.
 
-    No parent tells it anything: an :class:`ExDAXCAttention` has to be told the size of its map, by its attribute
+    No parent tells it anything: an ``ExDAXCAttention`` has to be told the size of its map, by its attribute
     ``grid`` or by ``grid=`` of every call, unless neither tokens nor a value with a convolution are asked for.
 
     Args:
         attention: the attention itself; it shares its layers with what is returned.
         config: what to add; ``ExDAConfig()`` by default.
         families: names of the families to look for; default: all that are registered.
-        verify: as for :func:`patch`.
-        options: those of :class:`ExDAConfig` by keyword, on top of ``config``.
+        verify: as for ``patch``.
+        options: those of ``ExDAConfig`` by keyword, on top of ``config``.
 
     Raises:
         NoMatchError: when ``attention`` itself is not recognised (what it contains is not looked at).
-        ConfigError, VerificationError, WrappedModelError: as for :func:`patch`.
+        ConfigError, VerificationError, WrappedModelError: as for ``patch``.
     """
     asked = configured("from_host", config, options, ("families", "verify"))
     resolved = resolve(attention, asked, None, None, families)

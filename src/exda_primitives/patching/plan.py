@@ -53,7 +53,7 @@ def plan(
     families: Sequence[str] | str | None = None,
     **options: Unpack[ExDAOptions],
 ) -> Report:
-    """Says what :func:`patch` with the same arguments would do, and changes nothing.
+    """Says what ``patch`` with the same arguments would do, and changes nothing.
 
     Args:
         model: any module.
@@ -61,11 +61,11 @@ def plan(
         include: pattern or patterns of names or stages; by default every attention that is recognised.
         exclude: pattern or patterns of those to leave alone; wins over ``include``.
         families: names of the families to look for; by default all that are registered.
-        options: those of :class:`ExDAConfig` by keyword, on top of ``config``.
+        options: those of ``ExDAConfig`` by keyword, on top of ``config``.
 
     Returns:
         Matches with their extra cost, near misses with the reason, and the ExDA attentions that are there already. No
-        match is no error here, and that :func:`patch` would raise AlreadyPatchedError is a note.
+        match is no error here, and that ``patch`` would raise AlreadyPatchedError is a note.
 
     Raises:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
@@ -92,7 +92,7 @@ def resolve(
     exclude: Patterns,
     families: Sequence[str] | str | None,
 ) -> ResolvedPlan:
-    """:func:`plan`, with the modules."""
+    """``plan``, with the modules."""
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
     seen = survey(target, wanted)

@@ -23,7 +23,7 @@ def attentions(model: nn.Module, *, aliases: bool = False) -> dict[str, ExDAModu
 
 
 def patched_attentions(model: nn.Module, *, aliases: bool = True) -> dict[str, ExDAModule]:
-    """Those of :func:`attentions` that :func:`patch` put there."""
+    """Those of ``attentions`` that ``patch`` put there."""
     found = attentions(model, aliases=aliases)
     return {name: module for name, module in found.items() if module.replaces_host}
 
@@ -37,7 +37,7 @@ def by_module(named: Mapping[str, ExDAModule]) -> dict[tuple[str, ...], ExDAModu
 
 
 def is_patched(model: nn.Module) -> bool:
-    """Whether the model holds an attention that :func:`patch` put there."""
+    """Whether the model holds an attention that ``patch`` put there."""
     return bool(patched_attentions(model))
 
 
@@ -73,7 +73,7 @@ def config_of(model: nn.Module) -> ExDAConfig:
 
     Raises:
         NotPatchedError: for a model without ExDA.
-        MixedConfigError: for a model with several configurations, saying which is where; see :func:`configs_of`.
+        MixedConfigError: for a model with several configurations, saying which is where; see ``configs_of``.
 
     Example:
         >>> import exda_primitives as exda
@@ -104,7 +104,7 @@ def new_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that ExDA added, patched in or built in, each once, however many modules share it.
 
     For an optimizer group of their own. The others go on collecting gradients, which ``clip_grad_norm_`` over all
-    parameters counts, see :func:`train_only_new`.
+    parameters counts, see ``train_only_new``.
 
     Example:
         >>> import exda_primitives as exda

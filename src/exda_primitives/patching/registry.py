@@ -97,7 +97,7 @@ def register(adapter: Family | Backbone, *, replace: bool = False) -> None:
     """Makes an attention family or a backbone known to ``plan`` and ``patch``.
 
     Raises:
-        RegistrationError: see :func:`exda_primitives.register_adapter`.
+        RegistrationError: see ``exda_primitives.register_adapter``.
     """
     # First: a name of ours that is taken before we were asked for it would make every later look-up fail.
     load_adapters()

@@ -79,7 +79,7 @@ class Present:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`plan` found or :func:`patch` did; ``print`` it for a table, :meth:`as_dict` it for data.
+    """What ``plan`` found or ``patch`` did; ``print`` it for a table, ``as_dict`` it for data.
 
     Attributes:
         model: class of the model.

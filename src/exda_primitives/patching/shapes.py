@@ -28,7 +28,7 @@ class ConvLayout:
         pointwise: part -> factor f of a direct child whose core is a 1x1 convolution C -> f * C.
         depthwise: part -> factor f of a direct child whose core is a depthwise convolution of f * C channels.
 
-    A child that is more than its :func:`core` is used as it is.
+    A child that is more than its ``core`` is used as it is.
     """
 
     pointwise: Mapping[str, int]
@@ -107,7 +107,7 @@ class ConvFamily(Family):
     layout: ClassVar[ConvLayout]
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape; see :class:`ConvLayout`."""
+        """By shape; see ``ConvLayout``."""
         return self.layout.find(module)
 
 

@@ -30,7 +30,7 @@ NEW_NAMES = ("value", "token", "alpha", "token_gate")
 # PyTorch's parametrisations keep a tensor elsewhere, its pruning and weight norms by hooks under other names.
 _NEW = re.compile(rf"(parametrizations\.)?({'|'.join(NEW_NAMES)})(_orig|_mask|_g|_v|_u)?(\.|$)")
 DESCRIPTION = "_extra_state"
-"""PyTorch's name for what :meth:`ExDAModule.get_extra_state` gives, behind the module's own in a state dict."""
+"""PyTorch's name for what ``ExDAModule.get_extra_state`` gives, behind the module's own in a state dict."""
 
 _last_load = threading.local()
 """Of each thread: the list of errors of the load that was warned of last, which stands for that load."""
@@ -59,9 +59,9 @@ class ExDAModule(ReplacementModule):
         bias: of the host's own layers.
         tokens: K, global spatial tokens a head; 0 for none, ``"channels"`` for C / h.
         stride: of the average pooling before the tokens' projection.
-        scale: of a token as a value, ``"sum"`` or ``"mean"``, see :class:`GST`.
+        scale: of a token as a value, ``"sum"`` or ``"mean"``, see ``GST``.
         reinject: ``"mean"`` or ``"channelwise"`` (for which K = C / h).
-        value: form of the non-linear value, see :class:`NonlinearValue`.
+        value: form of the non-linear value, see ``NonlinearValue``.
         value_position: ``"before"`` or ``"after"`` the aggregation.
         init: ``"paper"`` (alpha 0.1, token gate 1) or ``"identity"`` (the plain host's function at the start).
         device: of the parameters.
@@ -151,7 +151,7 @@ class ExDAModule(ReplacementModule):
         return {name: parameter for name, parameter in self.named_parameters() if is_new(name)}
 
     def get_extra_state(self) -> Tensor:
-        """The configuration, for the state dict: see :mod:`.description`."""
+        """The configuration, for the state dict: see ``description``."""
         return encoded(Description(self.config, built_in=not self.replaces_host))
 
     def set_extra_state(self, state: object) -> None:

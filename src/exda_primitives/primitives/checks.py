@@ -64,12 +64,12 @@ def dtype_problem(name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> str
 
 
 def check_map(owner: object, name: str, x: Tensor, dim: int) -> None:
-    """Raises InputError, in the name of ``owner``, where :func:`map_problem` finds one."""
+    """Raises InputError, in the name of ``owner``, where ``map_problem`` finds one."""
     if problem := map_problem(name, x, dim):
         raise InputError(f"{owner}: {problem}")
 
 
 def check_dtypes(owner: object, name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> None:
-    """Raises InputError, in the name of ``owner``, where :func:`dtype_problem` finds one."""
+    """Raises InputError, in the name of ``owner``, where ``dtype_problem`` finds one."""
     if problem := dtype_problem(name, x, parameters):
         raise InputError(f"{owner}: {problem}")

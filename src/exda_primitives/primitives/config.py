@@ -94,7 +94,7 @@ def common(carried: Sequence[tuple[ExDAConfig, int]]) -> ExDAConfig | None:
 
 
 class ExDAOptions(TypedDict, total=False):
-    """The options of :class:`ExDAConfig` by keyword."""
+    """The options of ``ExDAConfig`` by keyword."""
 
     tokens: Tokens
     stride: int

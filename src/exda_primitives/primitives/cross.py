@@ -18,7 +18,7 @@ from .tracing import as_one_call, is_symbolic
 class ExDACrossAttention(ExDAModule):
     """ExDA attention on the cross form of MDTA (AdaIR, MoCE-IR): tokens and V' come from the second map.
 
-    All arguments are described at :class:`ExDAModule`. Source: AdaIR (ICLR 2025), channel cross attention; ExDA (2026).
+    All arguments are described at ``ExDAModule``. Source: AdaIR (ICLR 2025), channel cross attention; ExDA (2026).
 
     Shape:
         x, y (B, C, H, W) -> (B, C, H, W); q from x, k, v and the tokens from y.
@@ -72,6 +72,6 @@ class ExDACrossAttention(ExDAModule):
         )
 
     def kernel_obstacle(self, height: int, width: int) -> str | None:
-        """See :meth:`ExDAModule.kernel_obstacle`."""
+        """See ``ExDAModule.kernel_obstacle``."""
         x = self._meta_map(height, width)
         return kernels.cross_obstacle(x, x, self.terms())

@@ -42,7 +42,7 @@ def encoded(description: Description) -> Tensor:
 
 
 def decoded(tensor: object, owner: str) -> Description:
-    """What :func:`encoded` made a tensor of, in whatever dtype and on whatever device it is by now.
+    """What ``encoded`` made a tensor of, in whatever dtype and on whatever device it is by now.
 
     Args:
         tensor: to read.

@@ -21,7 +21,7 @@ def remember_grid(x: Tensor, grid: Grid) -> None:
 
 
 def grid_before(x: Tensor) -> Grid | None:
-    """What :func:`remember_grid` kept of these tokens, in backward; None at any other time."""
+    """What ``remember_grid`` kept of these tokens, in backward; None at any other time."""
     if torch.compiler.is_compiling() or torch._C._current_graph_task_id() < 0:
         return None
     return _grids_of(x).get(_place(x))

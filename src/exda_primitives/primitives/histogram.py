@@ -14,7 +14,7 @@ class ExDAHistogramAttention(PackedQKVAttention):
 
     V' is taken before the value's sort; a token is one more channel of q, k and v, sorted by its own values. With
     identity init it is the host to the last bit in float32 and float64. Unlike the host it leaves its input alone (the
-    host writes its sorted half into it). All arguments are described at :class:`ExDAModule`; ``value_position="after"``
+    host writes its sorted half into it). All arguments are described at ``ExDAModule``; ``value_position="after"``
     acts on the product of the two branches. Source: Histoformer (ECCV 2024), section 3.2; ExDA (2026).
 
     Shape:

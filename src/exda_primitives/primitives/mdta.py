@@ -15,7 +15,7 @@ class ExDAAttention(PackedQKVAttention):
 
     A drop-in for Restormer's ``Attention(dim, num_heads, bias)``: the same first arguments, and the original's state
     dict loads with only ``value.*``, ``token.*``, ``alpha`` and ``token_gate`` missing. All arguments are described
-    at :class:`ExDAModule`. Source: Restormer (CVPR 2022), section 3.1; ExDA (2026), non-linear value and GST.
+    at ``ExDAModule``. Source: Restormer (CVPR 2022), section 3.1; ExDA (2026), non-linear value and GST.
 
     Shape:
         x (B, C, H, W) -> (B, C, H, W), any H, W >= 1, any floating-point dtype; norms, softmax and Gram sums of half
@@ -44,5 +44,5 @@ class ExDAAttention(PackedQKVAttention):
         return ops.mdta(x, terms)
 
     def kernel_obstacle(self, height: int, width: int) -> str | None:
-        """See :meth:`ExDAModule.kernel_obstacle`."""
+        """See ``ExDAModule.kernel_obstacle``."""
         return kernels.mdta_obstacle(self._meta_map(height, width), self.terms())

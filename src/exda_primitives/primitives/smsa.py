@@ -20,7 +20,7 @@ class ExDASpectralAttention(ExDAModule):
     """ExDA attention on S-MSA (MST, MST++) and, with a second map, on IG-MSA (Retinexformer), which scales V by it.
 
     S-MSA's rows are those of k: its attention is ``softmax(temperature k q^T)``. Beside the attention, a position
-    embedding of the linear V is added to the output. All arguments are described at :class:`ExDAModule`; ``bias`` is
+    embedding of the linear V is added to the output. All arguments are described at ``ExDAModule``; ``bias`` is
     that of ``to_q``, ``to_k`` and ``to_v``. Sources: MST++ (CVPR Workshops 2022), section 3.3; Retinexformer (ICCV
     2023), section 3.3; ExDA (2026).
 

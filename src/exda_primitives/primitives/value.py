@@ -18,7 +18,7 @@ from .tracing import as_one_call, is_symbolic
 WITH_BRANCH = ("residual", "replace")
 """The forms with parameters."""
 BRANCH_NAMES = tuple(f"{conv}.{kind}" for conv in ("conv_in", "dwconv", "conv_out") for kind in ("weight", "bias"))
-"""Of the parameters, in the order of :class:`Branch`."""
+"""Of the parameters, in the order of ``Branch``."""
 
 
 class NonlinearValue(nn.Module):

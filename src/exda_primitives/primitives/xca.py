@@ -23,7 +23,7 @@ class ExDAXCAttention(ExDAModule):
 
     A drop-in for timm's XCiT ``XCA(dim, num_heads, qkv_bias)`` and EdgeNeXt's ``CrossCovarianceAttn``: the same first
     arguments (``bias`` is that of ``qkv``; ``proj`` always has one, as there), and their state dicts load with only
-    ``value.*``, ``token.*``, ``alpha`` and ``token_gate`` missing. All arguments are described at :class:`ExDAModule`.
+    ``value.*``, ``token.*``, ``alpha`` and ``token_gate`` missing. All arguments are described at ``ExDAModule``.
     Source: XCiT (NeurIPS 2021), section 3.2; ExDA (2026).
 
     The primitives work on maps, and tokens do not say whether 12 of them are 2 x 6 or 3 x 4 pixels. Wherever global
@@ -63,11 +63,11 @@ class ExDAXCAttention(ExDAModule):
         self._told = threading.local()
 
     def hand_down(self, grid: Grid | None) -> None:
-        """Says what the parent's call knows of the map's size (H, W), until :meth:`take_back`; None for nothing."""
+        """Says what the parent's call knows of the map's size (H, W), until ``take_back``; None for nothing."""
         self._told.grids = (*self._grids_told(), grid)
 
     def take_back(self) -> None:
-        """Ends what the last :meth:`hand_down` in this thread began."""
+        """Ends what the last ``hand_down`` in this thread began."""
         self._told.grids = self._grids_told()[:-1]
 
     def _grids_told(self) -> tuple[Grid | None, ...]:

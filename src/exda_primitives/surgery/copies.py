@@ -24,7 +24,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def detached(modules: Modules, dtype: torch.dtype) -> Modules:
     """Deep copies on the CPU in ``dtype``, eval mode, without hooks; what the originals share, the copies share.
 
-    They are called as :func:`unheard` modules, and nothing of theirs is kept in ``parametrize.cached()``.
+    They are called as ``unheard`` modules, and nothing of theirs is kept in ``parametrize.cached()``.
     """
     hooks = [
         vars(part)[name]
@@ -134,7 +134,7 @@ def isolated_global_state() -> Iterator[None]:
     """Computes on the CPU without gradients, autocast and inference mode.
 
     In this thread alone: nothing is set that another one sees. What may draw random numbers is called within
-    :class:`OwnRandomNumbers`.
+    ``OwnRandomNumbers``.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

@@ -13,7 +13,7 @@ from .replacement import ReplacementModule
 
 
 class ParentHook(ABC):
-    """Hooks around every call of a module that directly holds a replacement: see :attr:`Family.parent_hook`.
+    """Hooks around every call of a module that directly holds a replacement: see ``Family.parent_hook``.
 
     It finds the attention by its name in the module that it is called with, wrapped or not, so that copies of a model
     have hooks of their own and replicas speak to their own attention. A subclass has to be importable by its name, for
@@ -46,7 +46,7 @@ class ParentHook(ABC):
 
     @abstractmethod
     def untell(self, attention: Any) -> None:
-        """Takes back what :meth:`tell` handed down: the parent's call is over, by an error perhaps.
+        """Takes back what ``tell`` handed down: the parent's call is over, by an error perhaps.
 
         Also where ``tell`` was not called, since a hook before it raised.
         """

@@ -22,8 +22,8 @@ Self = TypeVar("Self", bound="ReplacementModule")
 class ReplacementModule(nn.Module):
     """Base of what stands in for a host module in its parent.
 
-    A subclass builds itself around a host: first :meth:`_share_parameters_and_children`, then what it adds, and last
-    :meth:`_share_hooks_and_attributes`.
+    A subclass builds itself around a host: first ``_share_parameters_and_children``, then what it adds, and last
+    ``_share_hooks_and_attributes``.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class ReplacementModule(nn.Module):
         return host
 
     def release_problem(self) -> str | None:
-        """Why :meth:`release` cannot give the host back as it should be now; None where it can."""
+        """Why ``release`` cannot give the host back as it should be now; None where it can."""
         (host,) = self._host
         forward = vars(self).get("forward")
         if forward is not None and self._rebound(forward, host) is forward:
@@ -106,7 +106,7 @@ class ReplacementModule(nn.Module):
         return False
 
     def _share_hooks_and_attributes(self, host: nn.Module) -> None:
-        """Its mode, hooks and other attributes, and itself for :meth:`release`."""
+        """Its mode, hooks and other attributes, and itself for ``release``."""
         self.training = host.training
         # The very dictionaries, so that a handle from before removes its hook from either of the two.
         shared = {name: held for name, held in vars(host).items() if name in HOOK_NAMES}

@@ -33,7 +33,7 @@ def product(matrices: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
 
 
 def add_product(out: Tensor, matrices: Tensor, x: Tensor) -> Tensor:
-    """``out`` (B, O, H, W) plus :func:`product`, in the memory of ``out``."""
+    """``out`` (B, O, H, W) plus ``product``, in the memory of ``out``."""
     if as_convolution(matrices, x):
         return out.add_(product(matrices, x))
     # What is returned, and not ``out``: in a graph that is traced, an operation in place on a view changes the view.

@@ -30,12 +30,12 @@ from .value import mix_value
 
 
 def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
-    """Why :func:`mdta` cannot be computed on kernels; None if it can."""
+    """Why ``mdta`` cannot be computed on kernels; None if it can."""
     return _obstacle(x, terms, terms.qkv)
 
 
 def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
-    """Why :func:`cross` cannot be computed on kernels; None if it can."""
+    """Why ``cross`` cannot be computed on kernels; None if it can."""
     if x.dtype is not y.dtype:
         return f"the two maps are {x.dtype} and {y.dtype}"
     return _obstacle(y, terms, terms.q, terms.kv)

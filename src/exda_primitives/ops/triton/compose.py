@@ -42,7 +42,7 @@ def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None 
 def compose_reference(
     matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """:func:`compose` in plain PyTorch; any dtype, device and layout."""
+    """``compose`` in plain PyTorch; any dtype, device and layout."""
     with without_autocast(matrix):
         shift = matrix @ vector.to(matrix.dtype)
         return matrix @ weight.to(matrix.dtype), shift if bias is None else shift + bias.to(matrix.dtype)
@@ -103,7 +103,7 @@ def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def compose_gradients(
     grad: Tensor, shift_grad: Tensor, matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Of the matrix, the weight, the vector and the bias, given those of what :func:`compose` returns."""
+    """Of the matrix, the weight, the vector and the bias, given those of what ``compose`` returns."""
     with without_autocast(matrix):
         d_matrix = torch.addcmul(grad @ weight.to(grad.dtype).T, shift_grad[..., None], vector.to(grad.dtype))
         # Of all images in one product.

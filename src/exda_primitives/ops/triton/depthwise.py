@@ -49,7 +49,7 @@ def convolution_obstacle(convolution: nn.Conv2d) -> str | None:
 def obstacle(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none", shift: Tensor | None = None
 ) -> str | None:
-    """Why :func:`depthwise` cannot be computed; None if it can.
+    """Why ``depthwise`` cannot be computed; None if it can.
 
     Args:
         x: (B, M, H, W).
@@ -110,7 +110,7 @@ def depthwise(
         (B, M, H, W), with the gate (B, M/2, H, W); contiguous, in the dtype of ``x``. Sums are taken in float32.
 
     Raises:
-        InputError: if the kernel does not apply; :func:`obstacle` says why beforehand.
+        InputError: if the kernel does not apply; ``obstacle`` says why beforehand.
     """
     require("exda::depthwise", obstacle(x, weight, bias, activation, shift))
     return _depthwise(x, weight, bias, activation, shift)
@@ -123,7 +123,7 @@ def depthwise_reference(
     activation: Activation = "none",
     shift: Tensor | None = None,
 ) -> Tensor:
-    """:func:`depthwise` in PyTorch's own operations: any device, any dtype, differentiable."""
+    """``depthwise`` in PyTorch's own operations: any device, any dtype, differentiable."""
     if shift is not None:
         x = x + shift[:, None, None]
     z = F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
@@ -136,7 +136,7 @@ def depthwise_reference(
 
 
 def compute(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
-    """:func:`depthwise`, inside of an operator."""
+    """``depthwise``, inside of an operator."""
     out = _empty_output(x, weight, bias, activation)
     depthwise_forward.fill(x, weight, bias, shift, None, out, activation)
     return out

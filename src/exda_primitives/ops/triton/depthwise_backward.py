@@ -209,7 +209,7 @@ def depthwise_backward(
     need_parameters: bool,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``x``, weight and bias of :func:`exda_primitives.ops.triton.depthwise.depthwise`.
+    """The gradients of ``x``, weight and bias of ``exda_primitives.ops.triton.depthwise.depthwise``.
 
     Args:
         dy: gradient of its output, (B, M, H, W), with the gate (B, M/2, H, W), of any strides.

@@ -6,9 +6,9 @@ behind the attention, and with the last convolution W2, b2 of the non-linear val
 ``shift = M_v b2 + bias``.
 
 One launch: E is computed tile by tile inside the product with ``left`` (one program a head and rows of ``left``; the
-softmaxes are cheaper than a launch). M_t and the shift take another (:mod:`.compose`) or, of small matrices, none
-(:mod:`.fold_branch`). Everything is float32 and exact, whatever TF32 does elsewhere. Backward, the small matrices are
-computed again, by one launch as well (:mod:`.fold_backward`).
+softmaxes are cheaper than a launch). M_t and the shift take another (``compose``) or, of small matrices, none
+(``fold_branch``). Everything is float32 and exact, whatever TF32 does elsewhere. Backward, the small matrices are
+computed again, by one launch as well (``fold_backward``).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def fold(
 def fold_reference(
     gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """:func:`fold` in plain PyTorch; any dtype, device and layout."""
+    """``fold`` in plain PyTorch; any dtype, device and layout."""
     products, q_squares, k_squares = gram
     heads, m = q_squares.shape[1:]
     c = left.shape[1] // heads

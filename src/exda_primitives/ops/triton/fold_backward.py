@@ -1,4 +1,4 @@
-"""The gradient of :mod:`.fold`: what it says, of one head and image a program, by one launch.
+"""The gradient of ``fold``: what it says, of one head and image a program, by one launch.
 
 With ``M = left E`` and dM its gradient, ``dE = left^T dM`` and ``dleft = dM E^T``; then back through
 
@@ -272,7 +272,7 @@ differentiable_no_more(_fold_backward)
 def fold_gradients(
     grads: Sequence[Tensor], saved: Sequence[Tensor | None], cells: int, channelwise: bool
 ) -> tuple[Tensor | None, ...]:
-    """Those of :mod:`.fold`'s first seven arguments.
+    """Those of ``fold``'s first seven arguments.
 
     Args:
         grads: of the matrices onto the channels and, if there are tokens, onto these.

@@ -1,4 +1,4 @@
-"""Gram blocks and the parameters that fold them, as the kernels of :mod:`.fold_kernels` take them."""
+"""Gram blocks and the parameters that fold them, as the kernels of ``fold_kernels`` take them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """All matrices of an attention whose value has a non-linear branch, ``[M_v, M_g, M_t]`` and the shift.
 
-What :mod:`.fold` and :mod:`.compose` compute, by one launch and one operator where the matrices are small: a program
+What ``fold`` and ``compose`` compute, by one launch and one operator where the matrices are small: a program
 for some rows and columns of ``M_t = M_v W2`` computes the rows of M_v anew. Where that takes longer than a launch
-(:data:`CHANNELS` of all heads) or does not fit the registers (:data:`ROWS` of one head), by those two.
+(``CHANNELS`` of all heads) or does not fit the registers (``ROWS`` of one head), by those two.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def fold_branch(
     vector: Tensor,
     bias: Tensor | None = None,
 ) -> Matrices:
-    """:func:`.fold.fold`, and its first matrix times a 1x1 convolution; differentiable.
+    """``fold.fold``, and its first matrix times a 1x1 convolution; differentiable.
 
     One launch for up to 128 channels and, a head, 64 channels and tokens; else two.
 
@@ -89,7 +89,7 @@ def fold_branch_reference(
     vector: Tensor,
     bias: Tensor | None = None,
 ) -> Matrices:
-    """:func:`fold_branch` in plain PyTorch; any dtype, device and layout."""
+    """``fold_branch`` in plain PyTorch; any dtype, device and layout."""
     value, onto_tokens = fold_reference(gram, temperature, left, tokens)
     return Matrices(value, onto_tokens, *compose_reference(value, weight, vector, bias))
 

@@ -1,4 +1,4 @@
-"""The kernels of :mod:`.fold`, :mod:`.compose` and :mod:`.fold_branch`: softmaxes of small matrices, and products.
+"""The kernels of ``fold``, ``compose`` and ``fold_branch``: softmaxes of small matrices, and products.
 
 Everything is float32 and exact, whatever TF32 does elsewhere.
 """
@@ -17,7 +17,7 @@ _EPS: tl.constexpr = tl.constexpr(EPS)
 
 @triton.jit
 def divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.constexpr) -> tl.tensor:
-    """What to divide rows by for a norm of 1, of their squared norms: see :func:`..precision.unit_divisor`."""
+    """What to divide rows by for a norm of 1, of their squared norms: see ``precision.unit_divisor``."""
     # 0 for what is not there: Triton 3.2 does not compile another constant in a loop.
     norm = tl.sqrt(tl.load(squares + i, mask=i < M, other=0.0).to(TYPE))
     return tl.where(norm == 0, 1.0, tl.maximum(norm, _EPS))

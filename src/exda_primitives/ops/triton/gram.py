@@ -242,7 +242,7 @@ def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
 
 
 def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
-    """:func:`gram` in plain PyTorch, with concatenated rows; any dtype, device and layout."""
+    """``gram`` in plain PyTorch, with concatenated rows; any dtype, device and layout."""
     q, k = (widen(x).unflatten(1, (heads, -1)) for x in (q, k))
     if g is not None:
         tokens = widen(g).unflatten(1, (heads, -1))

@@ -1,4 +1,4 @@
-"""Whole steps of a transformer block as one operator each, for where nobody differentiates: see :mod:`.recorded`."""
+"""Whole steps of a transformer block as one operator each, for where nobody differentiates: see ``recorded``."""
 
 from __future__ import annotations
 

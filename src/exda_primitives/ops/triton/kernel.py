@@ -78,7 +78,7 @@ class Kernel:
         fn: what ``triton.jit`` made.
         configs: that it may take. Of several, the fastest is found out once for every kind of start: for the constants,
             the dtypes, whether rows are aligned, and the size of the largest tensor in powers of two. It is kept on
-            disk, see :mod:`.choices`. Make that call before a CUDA graph is captured. Under the interpreter, where
+            disk, see ``choices``. Make that call before a CUDA graph is captured. Under the interpreter, where
             times mean nothing, the first is taken.
     """
 

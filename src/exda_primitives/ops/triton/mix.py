@@ -51,7 +51,7 @@ def mix(
 def mix_reference(
     matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """:func:`mix` in plain PyTorch, in the accumulation dtype throughout; any device and layout."""
+    """``mix`` in plain PyTorch, in the accumulation dtype throughout; any device and layout."""
     with without_autocast(maps[0]):
         products = [widen(m).to(widen(x).dtype) @ widen(x) for m, x in zip(matrices, maps, strict=True)]
         out = torch.stack(products).sum(0)
@@ -107,7 +107,7 @@ def _strides(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
-    """:func:`mix`, inside of an operator."""
+    """``mix``, inside of an operator."""
     _check(matrices, maps, shift, residual)
     pairs = _Pairs(matrices, maps)
     batch, rows = matrices[0].shape[:2]

@@ -1,4 +1,4 @@
-"""The kernels of :mod:`.mix`: the sum of products, the gradients of its maps, those of its matrices."""
+"""The kernels of ``mix``: the sum of products, the gradients of its maps, those of its matrices."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 bias``; the variance is that about the mean, biased, in both. The second form is Restormer's for denoising (after Mohan
 et al., "Robust and interpretable blind image denoising via bias-free convolutional neural networks", ICLR 2020).
 
-Up to :data:`WHOLE` channels a program holds all channels of its pixels: forward, one pass over x and one over y;
+Up to ``WHOLE`` channels a program holds all channels of its pixels: forward, one pass over x and one over y;
 backward, one over each of x, dy and dx. Beyond, it takes them a block at a time, and reads again what it read before:
 forward, x twice; backward, x three times and dy twice. Sums are float32, those of the variance about each block's mean.
 """
@@ -31,7 +31,7 @@ _FORWARD, _BACKWARD = 64, 32
 
 
 def obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """Why :func:`layer_norm` cannot be computed; None if it can.
+    """Why ``layer_norm`` cannot be computed; None if it can.
 
     Args:
         x: (B, C, H, W).
@@ -67,7 +67,7 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_m
         (B, C, H, W), contiguous, in the dtype of ``x``. Statistics are float32, gradients deterministic.
 
     Raises:
-        InputError: if the kernel does not apply; :func:`obstacle` says why beforehand.
+        InputError: if the kernel does not apply; ``obstacle`` says why beforehand.
     """
     require("exda::layer_norm", obstacle(x, weight, bias))
     return _layer_norm(x, weight, bias, subtract_mean, eps)
@@ -76,7 +76,7 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_m
 def layer_norm_reference(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
-    """:func:`layer_norm` in PyTorch's own operations: any device, any dtype, differentiable."""
+    """``layer_norm`` in PyTorch's own operations: any device, any dtype, differentiable."""
     return step.norm(widen(x), NormTerms(weight, bias, subtract_mean, eps)).to(x.dtype)
 
 
@@ -90,7 +90,7 @@ def _blocking(channels: int, lane: int) -> dict[str, Any]:
 
 
 def compute(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
-    """:func:`layer_norm`, inside of an operator."""
+    """``layer_norm``, inside of an operator."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     pixels, blocking = x.flatten(2), _blocking(x.shape[1], _FORWARD)
     layer_norm_kernel[(len(x) * divide_up(pixels.shape[2], blocking["BN"]),)](

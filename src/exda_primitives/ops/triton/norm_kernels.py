@@ -1,4 +1,4 @@
-"""The kernels of :mod:`.norm`, and what those of :mod:`.norm_pointwise` share with them."""
+"""The kernels of ``norm``, and what those of ``norm_pointwise`` share with them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def streamed_moments(
     TYPE: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """:func:`moments` of all channels, block by block (Chan, Golub and LeVeque, 1979)."""
+    """``moments`` of all channels, block by block (Chan, Golub and LeVeque, 1979)."""
     mean = tl.zeros([pixel.shape[0]], TYPE)
     squares = tl.zeros([pixel.shape[0]], TYPE)
     for first in range(0, CHANNELS, BC):

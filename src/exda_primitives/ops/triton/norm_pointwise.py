@@ -1,13 +1,13 @@
 """Layer normalisation over the channels and the 1x1 convolution that follows it, in one pass.
 
-``y = W n + b``, ``n = layer_norm(x)``: see :mod:`.norm`. A program normalises all channels of its pixels, keeps them,
+``y = W n + b``, ``n = layer_norm(x)``: see ``norm``. A program normalises all channels of its pixels, keeps them,
 and multiplies them by W a block of output channels at a time: x is read once, y is written once, n is never stored.
 Backward, n is computed anew: ``dx`` and the norm's parameters in one pass over x, dy and dx (dn = W^T dy is never
 stored either), ``dW = dy n^T`` and ``db`` in one over dy and, for every 128 outputs, one over x, summed by splits of
 the pixels that PyTorch adds in a fixed order.
 
 Tiles of more than 128 channels do not fit shared memory beside W, and exact float32 products have no tensor cores to
-feed: there the normalisation is a kernel of its own (:func:`fuses` holds the choice).
+feed: there the normalisation is a kernel of its own (``fuses`` holds the choice).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GRADIENT_BN = 64
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether :func:`norm_pointwise` is one kernel for ``x`` (B, C, H, W), or a normalisation and a product."""
+    """Whether ``norm_pointwise`` is one kernel for ``x`` (B, C, H, W), or a normalisation and a product."""
     on_tensor_cores = x.dtype in (torch.float16, torch.bfloat16) or (
         x.dtype is torch.float32 and dot_precision(x) == "tf32"
     )
@@ -42,7 +42,7 @@ def fuses(x: Tensor) -> bool:
 def obstacle(
     x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None
 ) -> str | None:
-    """Why :func:`norm_pointwise` cannot be computed; None if it can.
+    """Why ``norm_pointwise`` cannot be computed; None if it can.
 
     Args:
         x: (B, C, H, W).
@@ -79,7 +79,7 @@ def norm_pointwise(
     """A 1x1 convolution of the layer normalisation over the channels of each pixel; differentiable once.
 
     Args:
-        x: (B, C, H, W), float32, float16 or bfloat16; strides as for :func:`.norm.layer_norm`.
+        x: (B, C, H, W), float32, float16 or bfloat16; strides as for ``norm.layer_norm``.
         norm_weight: (C,) or None for ones. The parameters' dtypes may differ from that of ``x``.
         norm_bias: (C,) or None for zeros.
         subtract_mean: whether the normalisation subtracts the mean.
@@ -92,7 +92,7 @@ def norm_pointwise(
         ``torch.backends.cuda.matmul.allow_tf32`` is on), gradients deterministic.
 
     Raises:
-        InputError: if the kernels do not apply; :func:`obstacle` says why beforehand.
+        InputError: if the kernels do not apply; ``obstacle`` says why beforehand.
     """
     require("exda::norm_pointwise", obstacle(x, norm_weight, norm_bias, weight, bias))
     if fuses(x):
@@ -109,7 +109,7 @@ def computed(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """:func:`norm_pointwise` inside of an operator: nothing is checked, no other operator is called."""
+    """``norm_pointwise`` inside of an operator: nothing is checked, no other operator is called."""
     if fuses(x):
         return compute(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
     return pointwise(norm.compute(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
@@ -136,7 +136,7 @@ def norm_pointwise_reference(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """:func:`norm_pointwise` in PyTorch's own operations: any device, any dtype, differentiable."""
+    """``norm_pointwise`` in PyTorch's own operations: any device, any dtype, differentiable."""
     n = layer_norm_reference(widen(x), norm_weight, norm_bias, subtract_mean, eps)
     out = torch.einsum("oc,bchw->bohw", widen(weight), n)
     return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
@@ -151,7 +151,7 @@ def compute(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """Where :func:`fuses`: :func:`norm_pointwise`, inside of an operator."""
+    """Where ``fuses``: ``norm_pointwise``, inside of an operator."""
     pixels = x.flatten(2)
     out = torch.empty((len(x), len(weight), *x.shape[2:]), dtype=x.dtype, device=x.device)
 

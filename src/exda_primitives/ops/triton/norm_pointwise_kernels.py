@@ -1,4 +1,4 @@
-"""The kernels of :mod:`.norm_pointwise`: the fused product, the gradients of its input, those of its weight."""
+"""The kernels of ``norm_pointwise``: the fused product, the gradients of its input, those of its weight."""
 
 from __future__ import annotations
 

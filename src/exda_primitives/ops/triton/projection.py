@@ -1,8 +1,8 @@
 """Norm, 1x1 convolution and the 3x3 depthwise one after it; backward keeps the input and the parameters alone.
 
 ``y = W norm(x) + b``, ``z = activation(DW(y))``. More rows of the same product skip the depthwise convolution: the
-tokens' logits ``Phi norm(x)``. With q, k, v for y, three maps less are kept than by :mod:`.norm_pointwise` and
-:mod:`.depthwise`, with a gated feed-forward's hidden map more than five.
+tokens' logits ``Phi norm(x)``. With q, k, v for y, three maps less are kept than by ``norm_pointwise`` and
+``depthwise``, with a gated feed-forward's hidden map more than five.
 
 Backward, y is computed anew. Its gradient and that of the logits lie in two tensors, which nobody copies together:
 ``dn = W^T dy + Phi^T dlogits`` is one pass over both, dW and dPhi are one pass each.
@@ -39,7 +39,7 @@ def obstacle(
     depthwise_bias: Tensor | None = None,
     activation: str = "none",
 ) -> str | None:
-    """Why :func:`projected` cannot be computed; None if it can. Arguments as there."""
+    """Why ``projected`` cannot be computed; None if it can. Arguments as there."""
     norm_weight, norm_bias = (None, None) if norm is None else (norm.weight, norm.bias)
     if found := product_obstacle(x, norm_weight, norm_bias, weight, bias):
         return found
@@ -62,21 +62,21 @@ def projected(
     """``activation(DW(W norm(x) + b))`` and ``Phi norm(x)``; differentiable once.
 
     Args:
-        x: (B, C, H, W), float32, float16 or bfloat16; strides as for :func:`.norm.layer_norm`.
+        x: (B, C, H, W), float32, float16 or bfloat16; strides as for ``norm.layer_norm``.
         norm: over the channels, or None. The dtypes of all parameters may differ from that of ``x``.
         weight: W, (M, C).
         bias: b, (M,) or None.
         phi: (h*K, C) or None.
         depthwise_weight: (M, 1, 3, 3).
         depthwise_bias: (M,) or None.
-        activation: as for :func:`.depthwise.depthwise`.
+        activation: as for ``depthwise.depthwise``.
 
     Returns:
         (B, M, H, W), with the gate (B, M/2, H, W), and (B, h*K, H, W), None without ``phi``; both contiguous, in the
         dtype of ``x``.
 
     Raises:
-        InputError: if the kernels do not apply; :func:`obstacle` says why beforehand.
+        InputError: if the kernels do not apply; ``obstacle`` says why beforehand.
     """
     parameters = weight, bias, phi, depthwise_weight, depthwise_bias
     require("exda::projected", obstacle(x, norm, *parameters, activation))

@@ -48,7 +48,7 @@ def scaled_dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constex
 
 
 def wide(dtype: torch.dtype) -> tl.dtype:
-    """Triton's name of the dtype in which kernels accumulate: see :func:`..precision.accumulation_dtype`."""
+    """Triton's name of the dtype in which kernels accumulate: see ``precision.accumulation_dtype``."""
     return tl.float64 if dtype is torch.float64 else tl.float32
 
 

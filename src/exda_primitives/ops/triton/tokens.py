@@ -1,7 +1,7 @@
 """Global spatial tokens from their logits: pooled, softmax over space, brought to mean 1, upsampled.
 
 ``G = upsample(P softmax(pool_s(phi)))``: average pooling with stride s (ceil mode, padding not counted), softmax over
-the P pooled pixels, bilinear interpolation (align_corners=False): :mod:`..tokens` in two launches. The first reads phi,
+the P pooled pixels, bilinear interpolation (align_corners=False): ``tokens`` in two launches. The first reads phi,
 writes the pooled logits and, for every chunk of them, their maximum and the sum of their exponentials about it; the
 second finishes the softmax as it interpolates, and writes G. Backward is the same way back: the interpolation's
 transpose gathers for every pooled pixel (G's gradient is read from memory once, from the cache about four times), with
@@ -32,7 +32,7 @@ _LONGEST_SIDE = 32767
 
 
 def obstacle(phi: Tensor, stride: int) -> str | None:
-    """Why :func:`token_maps` cannot be computed; None if it can.
+    """Why ``token_maps`` cannot be computed; None if it can.
 
     Args:
         phi: (B, M, H, W).
@@ -57,17 +57,17 @@ def token_maps(phi: Tensor, stride: int) -> Tensor:
     Returns:
         G, (B, M, H, W), contiguous, non-negative, in the dtype of ``phi``. Its compact maps have mean 1; used as
         values, tokens of scale ``"sum"`` still need the factor 1 / (ceil(H/s) * ceil(W/s)): see
-        :func:`..tokens.unit_mean`. Logits are pooled, and the softmax taken, in float32.
+        ``tokens.unit_mean``. Logits are pooled, and the softmax taken, in float32.
 
     Raises:
-        InputError: if the kernel does not apply; :func:`obstacle` says why beforehand.
+        InputError: if the kernel does not apply; ``obstacle`` says why beforehand.
     """
     require("exda::token_maps", obstacle(phi, stride))
     return _token_maps(phi, stride)[0]
 
 
 def token_maps_reference(phi: Tensor, stride: int) -> Tensor:
-    """:func:`token_maps` in PyTorch's own operations: any device, any dtype, differentiable."""
+    """``token_maps`` in PyTorch's own operations: any device, any dtype, differentiable."""
     maps, _ = unit_mean(softmax_over_space(pool(phi, stride)), "mean")
     return upsample(maps, phi.shape[2:]).to(phi.dtype)
 

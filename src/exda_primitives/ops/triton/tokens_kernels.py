@@ -1,4 +1,4 @@
-"""The kernels of :mod:`.tokens`: pooling and softmax, interpolation, and their transposes.
+"""The kernels of ``tokens``: pooling and softmax, interpolation, and their transposes.
 
 Places between pooled pixels are fractions of integers: weights are exact to the last bit at any size.
 """

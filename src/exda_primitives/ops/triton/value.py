@@ -1,6 +1,6 @@
 """The output of an attention whose value has a non-linear branch; backward keeps v and the tokens alone.
 
-``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``, as :mod:`.depthwise` and :mod:`.mix`
+``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``, as ``depthwise`` and ``mix``
 compute it. Backward, ``u = W1 v + b1`` and t are computed anew, a product and a depthwise pass: two maps less to keep.
 """
 
@@ -37,7 +37,7 @@ def mix_value(
     Args:
         v: (B, C, H, W), float32, float16 or bfloat16; a slice of the channels of a larger map is read in place.
         branch: of which the last convolution is part of ``branch_matrix``; the parameters may be of any dtype.
-        value_matrix: M_v, (B, O, C), or None for a branch that replaces the value; matrices as for :func:`.mix.mix`.
+        value_matrix: M_v, (B, O, C), or None for a branch that replaces the value; matrices as for ``mix.mix``.
         branch_matrix: M_t, (B, O, C).
         g: tokens, (B, h*K, H, W) of the dtype of ``v``, or None.
         token_matrix: M_g, (B, O, h*K); None if and only if ``g`` is.

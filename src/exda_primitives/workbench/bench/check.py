@@ -103,7 +103,7 @@ def distance(found: Signals, expected: Signals) -> Distance:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """:func:`distance` of a tensor from another, relatively."""
+    """``distance`` of a tensor from another, relatively."""
     return distance({"": found}, {"": expected}).relative
 
 

@@ -126,7 +126,7 @@ class Record:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Record:
-        """What :meth:`as_row` gave."""
+        """What ``as_row`` gave."""
         comparison = Comparison(**{field.name: row[field.name] for field in fields(Comparison)})
         return cls(
             Case(comparison, row["variant"], row["mode"]),

@@ -123,11 +123,11 @@ class Bench:
         return cls(device, task, image, target)
 
     def place(self, model: nn.Module, variant: str, precision: Precision) -> nn.Module:
-        """A copy of ``model`` as :meth:`step` needs it."""
+        """A copy of ``model`` as ``step`` needs it."""
         return ready(model, variant, self.device, self._weights(precision))
 
     def step(self, placed: nn.Module, variant: str, precision: Precision, mode: str = EAGER) -> Step:
-        """The step of what :meth:`place` gave.
+        """The step of what ``place`` gave.
 
         Args:
             placed: the network.

@@ -127,8 +127,8 @@ class PairedSet(_Seeded):
     slowly over a patch as over a picture; it is turned before that, so that rain falls from above.
 
     Args:
-        pictures: see :func:`open_pictures`.
-        degradations: names, see :func:`degrade`.
+        pictures: see ``open_pictures``.
+        degradations: names, see ``degrade``.
         seed: not negative; of all degradations and patches.
         patch: for training, side of a random square that is cut from each picture, which is mirrored and turned by one
             of the eight ways that a square allows. None for testing: whole pictures as they are.
@@ -180,12 +180,12 @@ class PairedSet(_Seeded):
 class PairedFileSet(_Seeded):
     """The pairs of a benchmark, for training or testing; noise is added to pictures that come only clean.
 
-    That noise is :func:`degrade`'s, good for training. To reproduce a published figure, noise must follow the rule of
+    That noise is ``degrade``'s, good for training. To reproduce a published figure, noise must follow the rule of
     its protocol.
 
     Args:
         files: of one of the functions in ``exda_primitives.workbench.data.benchmarks``.
-        seed: as in :class:`PairedSet`, as are all below.
+        seed: as in ``PairedSet``, as are all below.
         patch: side of a random square, or None.
         repeats: for training on three or five degradations, ``REPEATS[3]`` or ``REPEATS[5]``.
 

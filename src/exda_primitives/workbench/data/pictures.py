@@ -27,7 +27,7 @@ MAX_BYTES = 2**30
 
 
 class Pictures(ABC, Sequence[Tensor]):
-    """Pictures (C, H, W) float32 in [0, 1], in the order of their names; see :func:`open_pictures`.
+    """Pictures (C, H, W) float32 in [0, 1], in the order of their names; see ``open_pictures``.
 
     It may be copied and sent to other processes, each of which opens its own files.
 

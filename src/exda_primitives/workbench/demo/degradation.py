@@ -1,7 +1,7 @@
 """The demo's weather: haze, rain in front of it, and the sensor's noise, each of a random strength per picture.
 
 Haze is that of the data sets, behind a depth of its own; the rain is thinner than theirs. The network that the demo
-ships learned from exactly these numbers: they stay as they are, whatever becomes of :mod:`..data.degradations`.
+ships learned from exactly these numbers: they stay as they are, whatever becomes of ``data.degradations``.
 """
 
 from __future__ import annotations

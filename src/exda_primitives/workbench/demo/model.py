@@ -25,10 +25,10 @@ def tiny_restormer() -> Restormer:
 
 
 def weights_file(of: Literal["host", "exda"]) -> bytes:
-    """The safetensors file of :func:`tiny_restormer`, or of the same patched."""
+    """The safetensors file of ``tiny_restormer``, or of the same patched."""
     return (resources.files(__package__) / "data" / f"{of}.safetensors").read_bytes()
 
 
 def weights(of: Literal["host", "exda"]) -> dict[str, Tensor]:
-    """What is in :func:`weights_file`."""
+    """What is in ``weights_file``."""
     return load(weights_file(of))

@@ -29,7 +29,7 @@ class DigitsExperiment(Experiment):
 
     - *Data.* Grey images in [0, 1]: a permutation with seed 0, the first 10,000 of it; the first four fifths are for
       training, the rest is held out.
-    - *Degradation* (:func:`degrade`), drawn once with seed 1, so that every network sees the same images: Gaussian
+    - *Degradation* (``degrade``), drawn once with seed 1, so that every network sees the same images: Gaussian
       blur, sigma 0.7 pixels; an illumination ramp in a random direction, gain 0.6 to 1.0; noise, sigma 0.15; clipped
       to [0, 1].
     - *Network.* ``x + Conv3x3(A(Conv3x3(x)))``, 1 -> 16 -> 1 channels with biases and zero padding; A is ``depth``

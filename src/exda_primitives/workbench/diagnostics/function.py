@@ -25,14 +25,14 @@ class FunctionExperiment(Experiment):
 
     The paper (linear values 50.4% worse than non-linear ones) gives neither function nor architecture. These are ours:
 
-    - *Function* (:func:`wanted`): ``sin 5x + x^2 / 5 + 0.4 tanh(5 (x - 0.7))``, which oscillates, bends and has an
+    - *Function* (``wanted``): ``sin 5x + x^2 / 5 + 0.4 tanh(5 (x - 0.7))``, which oscillates, bends and has an
       edge.
     - *Input.* 256 points, drawn uniformly; of each the features x / 2.2 and ``sin(k pi x / 2.2), cos(k pi x / 2.2)``
       for k = 1 .. order. Order 0 is x alone.
     - *Network.* ``Conv1x1(attention(Conv1x1(features)))``, 17 channels, nothing added to the attention's output, no
       other non-linearity than its softmax. ``channel attention``: Restormer's with 1 head and biases, on the points as
       a 16 x 16 map, unsorted, so that neighbours tell nothing. ``attention over a window``: the usual one over
-      positions, see :class:`WindowNetwork`, on the points in ascending order. Variants with tokens exist for the first
+      positions, see ``WindowNetwork``, on the points in ascending order. Variants with tokens exist for the first
       alone. The widened control has more channels.
     - *Training.* Mean squared error, Adam 5e-3 (cosine to 0), 600 steps of 4 new sets of points.
     - *Metric.* Mean squared error on 16 held-out sets (seed 1) over the variance of the function there: 1 is what the
@@ -105,7 +105,7 @@ class WindowNetwork(nn.Module):
         layout: its channels.
         variant: of the value path, without tokens.
         width: C.
-        lean: see :class:`ChannelNetwork`.
+        lean: see ``ChannelNetwork``.
 
     Shape:
         (B, in_channels, 1, N) -> (B, out_channels, 1, N).

@@ -45,7 +45,7 @@ class PositionExperiment(Experiment):
       transformed).
     - *Network.* ``Conv1x1(attention(Conv1x1(x)))``, 6 -> 12 -> 6 channels with biases; Restormer's channel attention
       with 1 head and biases, nothing added to its output. The widened control has more channels. The host layers
-      start as the mixture (:func:`aim`), so that the value path is compared and not whether the mixture is found;
+      start as the mixture (``aim``), so that the value path is compared and not whether the mixture is found;
       everything is trained.
     - *Training.* Mean squared error, Adam 2e-2 (cosine to 0), 700 steps, batches of 16 new images.
     - *Metric.* Mean squared error on 512 held-out images (seed 1) over the variance of their targets: 1 is what the

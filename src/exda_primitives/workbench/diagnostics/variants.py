@@ -22,7 +22,7 @@ class Variant:
 
     Attributes:
         title: for tables.
-        value: form of the value, see :class:`exda_primitives.NonlinearValue`.
+        value: form of the value, see ``exda_primitives.NonlinearValue``.
         position: of the value's non-linearity, ``"before"`` or ``"after"`` the aggregation.
         tokens: K, global spatial tokens a head.
         branch: add a linear g to the value, ``Conv1x1 -> DWConv3x3 -> Conv1x1``: every parameter of V + g(V), no GELU.
@@ -133,7 +133,7 @@ def sized(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name
     """Builds a variant at the layout's width; the widened one so wide that its parameters match V + g(V)'s.
 
     Args:
-        build: makes a network of a variant, a width, and lean or not, see :class:`ChannelNetwork`.
+        build: makes a network of a variant, a width, and lean or not, see ``ChannelNetwork``.
         layout: width and heads.
         name: of the variant.
 

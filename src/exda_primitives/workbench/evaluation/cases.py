@@ -33,7 +33,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, bool], PairedFiles]] = {
     "amir": lambda root, whole: medical_files(root),
 }
 """Name -> function of the folder and whether the published number of pairs must be there. WeatherBench, which states
-no layout, is two folders: see :func:`paired_folders`."""
+no layout, is two folders: see ``paired_folders``."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def clean_cases(pictures: Pictures, degradations: Sequence[str], seed: int) -> l
     """Every clean picture with every degradation; noise is by the protocol's rule, all else by ``degrade``.
 
     Args:
-        pictures: see :func:`~exda_primitives.workbench.data.open_pictures`.
-        degradations: names, see :func:`~exda_primitives.workbench.data.degrade`.
+        pictures: see ``exda_primitives.workbench.data.open_pictures``.
+        degradations: names, see ``exda_primitives.workbench.data.degrade``.
         seed: of what is degraded by ``degrade``; each picture draws its own numbers of it.
 
     Raises:

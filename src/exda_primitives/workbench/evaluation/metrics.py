@@ -48,7 +48,7 @@ def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: st
         restored: (C, H, W) with C = 1 or 3, cropped as the protocol says; clipped to [0, 1] here. Luma is of colour
             pictures; grey ones are compared as they are.
         clean: likewise.
-        protocol: see :mod:`~exda_primitives.workbench.evaluation.protocols`.
+        protocol: see ``exda_primitives.workbench.evaluation.protocols``.
         degradation: decides the units, where the protocol has any.
 
     Raises:

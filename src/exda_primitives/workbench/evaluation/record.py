@@ -75,7 +75,7 @@ def refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
 
     Args:
         folder: for the results.
-        config: see :func:`configuration`, or what is known of it yet.
+        config: see ``configuration``, or what is known of it yet.
 
     Raises:
         ConfigError: for a folder that holds results of another configuration, kind or version, or files in the place of
@@ -103,7 +103,7 @@ class Record:
 
     Args:
         folder: is made if need be.
-        config: see :func:`configuration`.
+        config: see ``configuration``.
         note: of the protocol.
         total: how many pictures there are to evaluate.
         published: authors' row to show beside them.
@@ -115,7 +115,7 @@ class Record:
         found: results so far, those of the folder first.
 
     Raises:
-        ConfigError: as :func:`refuse_others`, and for results that were computed elsewhere, unless told to overwrite;
+        ConfigError: as ``refuse_others``, and for results that were computed elsewhere, unless told to overwrite;
             nothing was changed.
     """
 

@@ -147,8 +147,8 @@ def evaluate(
         A result for each other case, in their order.
 
     Raises:
-        ConfigError: as :func:`check`.
-        ImageError: as :func:`check`, and for a network that does not take the picture or gives NaN or infinity; the
+        ConfigError: as ``check``.
+        ImageError: as ``check``, and for a network that does not take the picture or gives NaN or infinity; the
             picture is named.
     """
     wanted = chosen(cases, degradations)
@@ -211,7 +211,7 @@ def as_record(result: PictureResult) -> dict[str, object]:
 
 
 def of_record(row: Mapping[str, Any]) -> PictureResult:
-    """What :func:`as_record` made a row of."""
+    """What ``as_record`` made a row of."""
     restored, degraded = (Score(float(row[f"{of}psnr"]), row[f"{of}ssim"]) for of in ("", "degraded_"))
     return PictureResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])
 

@@ -13,11 +13,11 @@ from ...surgery.wrappers import unwrap
 
 
 def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool = False) -> dict[str, nn.Module]:
-    """ExDA's attentions, and those of the host that :func:`exda_primitives.plan` recognises, in the model's order.
+    """ExDA's attentions, and those of the host that ``exda_primitives.plan`` recognises, in the model's order.
 
     Args:
         model: patched, not patched, or partly.
-        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         with_tokens: only those with global spatial tokens.
 
     Returns:
@@ -27,7 +27,7 @@ def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool =
         NoMatchError: for a model without any.
         NotPatchedError: if those with tokens are asked for and there is none.
         PatternError: for a pattern that selects nothing.
-        ConfigError: for a model that :func:`exda_primitives.fuse` changed: its blocks do not call their attentions.
+        ConfigError: for a model that ``exda_primitives.fuse`` changed: its blocks do not call their attentions.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
     """
     target = unwrapped(model)

@@ -36,7 +36,7 @@ def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = rang
     Every feature is standardised before. The same seed gives the same clusters.
 
     Args:
-        points: (pictures, features), see :func:`embeddings`.
+        points: (pictures, features), see ``embeddings``.
         labels: the true degradation of each picture.
         seeds: of k-means, which takes the best of 10 starts each time.
 
@@ -61,7 +61,7 @@ def check_labels(labels: Sequence[str], pictures: int) -> None:
     """Whether clusters of so many pictures can be compared with these labels.
 
     Raises:
-        ConfigError: see :func:`agreement`.
+        ConfigError: see ``agreement``.
     """
     different = len(set(labels))
     if len(labels) != pictures:

@@ -53,7 +53,7 @@ def collect(
     Args:
         model: that takes (1, C, H, W).
         images: (C, H, W) floating point, on any device; continued by reflection to the size that the model takes.
-        attentions: of the model, by name, see :func:`attentions.attentions`.
+        attentions: of the model, by name, see ``attentions.attentions``.
         read: called with each call; of an attention that is called several times for a picture, the last one counts.
         on_picture: called with the number of pictures done.
 

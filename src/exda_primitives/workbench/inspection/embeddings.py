@@ -41,7 +41,7 @@ def embeddings(
     Args:
         model: patched or not, of any known family; its mode, hooks and weights are afterwards what they were.
         images: (C, H, W) floating point in [0, 1], of any size; shown one by one.
-        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         of: what to pool; tokens are there in ExDA attentions alone.
         on_picture: called with the number of pictures done.
 

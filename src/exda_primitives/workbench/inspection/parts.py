@@ -21,13 +21,13 @@ def compact_maps(call: Call) -> Tensor:
 
 
 def has_value(module: nn.Module) -> bool:
-    """Whether :func:`value` knows the attention and its value is non-linear before the aggregation."""
+    """Whether ``value`` knows the attention and its value is non-linear before the aggregation."""
     known = (PackedQKVAttention, ExDACrossAttention, ExDAXCAttention)
     return isinstance(module, known) and module.value is not None and module.config.value_position == "before"
 
 
 def value(call: Call) -> Tensor:
-    """V of a call, (1, C, H, W), as the host's layers project it; see :func:`has_value`."""
+    """V of a call, (1, C, H, W), as the host's layers project it; see ``has_value``."""
     attention = call.attention
     assert isinstance(attention, ExDAModule)
     x = call.inputs[call.source]
@@ -41,7 +41,7 @@ def value(call: Call) -> Tensor:
 
 
 def nonlinear_value(call: Call) -> Tensor:
-    """V' of a call, (1, C, H, W); see :func:`has_value`."""
+    """V' of a call, (1, C, H, W); see ``has_value``."""
     assert isinstance(call.attention, ExDAModule)
     assert call.attention.value is not None
     made: Tensor = call.attention.value(value(call))

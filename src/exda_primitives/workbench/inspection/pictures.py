@@ -21,7 +21,7 @@ DEFAULT = ("noise25", "rain", "haze", "blur", "low")
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """Pictures, each with a label, opened and degraded when they are asked for; see :func:`degraded`.
+    """Pictures, each with a label, opened and degraded when they are asked for; see ``degraded``.
 
     Attributes:
         pictures: as they are on disk.
@@ -71,7 +71,7 @@ def degraded(pictures: Pictures, names: Sequence[str], size: int, seed: int) -> 
 
     Args:
         pictures: clean ones.
-        names: of the degradations, see :func:`exda_primitives.workbench.data.degrade`; ``"clean"`` for none.
+        names: of the degradations, see ``exda_primitives.workbench.data.degrade``; ``"clean"`` for none.
         size: in pixels.
         seed: of the degradations.
 

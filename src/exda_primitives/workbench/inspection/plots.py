@@ -27,7 +27,7 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
     """A panel for each plane of points, a colour and a shape for each label.
 
     Args:
-        planes: title -> (pictures, 2), see :func:`project`.
+        planes: title -> (pictures, 2), see ``project``.
         labels: of the pictures.
         title: of the figure.
     """
@@ -79,7 +79,7 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
     """Power over frequency on logarithmic axes, a panel for each attention.
 
     Args:
-        found: see :func:`spectra`.
+        found: see ``spectra``.
         title: of the figure.
     """
     columns = min(_COLUMNS, len(found))

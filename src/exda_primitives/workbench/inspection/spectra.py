@@ -32,13 +32,13 @@ def spectra(
     Args:
         model: patched or not, of any known family; afterwards as it was.
         images: (C, H, W) floating point in [0, 1]; shown one by one.
-        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         on_picture: called with the number of pictures done.
 
     Returns:
         Name of the attention -> ``"input"`` (the last one, of cross attention), ``"output"`` and, where ExDA made the
         value non-linear before the aggregation, ``"linear value V"`` and ``"non-linear value V'"`` ->
-        :func:`radial_spectrum`, (32,) float64.
+        ``radial_spectrum``, (32,) float64.
 
     Raises:
         NoMatchError: for a model without a known attention.

@@ -25,7 +25,7 @@ def token_maps(
         model: with ExDA attentions that have tokens; afterwards as it was.
         images: (C, H, W) floating point in [0, 1]; shown one by one, continued by reflection where the model takes
             other sizes: a map is of the picture as the model sees it.
-        blocks: pattern or patterns of names, as ``include`` of :func:`exda_primitives.patch`; all by default.
+        blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         on_picture: called with the number of pictures done.
 
     Returns:

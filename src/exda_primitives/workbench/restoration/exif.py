@@ -73,7 +73,7 @@ def tiff_with_exif(data: bytes, exif: bytes) -> bytes:
 
     Args:
         data: of one page, classic TIFF.
-        exif: as :func:`exif_of_tiff` gives it.
+        exif: as ``exif_of_tiff`` gives it.
     """
     order = "<" if data[:2] == b"II" else ">"
     tags = _descriptive(exif)

@@ -152,7 +152,7 @@ def restore_files(
 
     Args:
         restorer: the model.
-        jobs: see :func:`work_for`.
+        jobs: see ``work_for``.
         overwrite: replace files that exist, be they the input itself; otherwise such pictures are skipped.
         progress: called after each tile.
 

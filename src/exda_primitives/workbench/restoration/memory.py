@@ -27,7 +27,7 @@ bfloat16 autocast: the demo's 1.78 (1024 x 1024), patched 1.38 (512 x 512). Floa
 
 SAFETY_KEPT = {2: 2.2, 4: 2.6, 8: 2.6}
 """The same where the process keeps the memory that it frees, in whose gaps the next map may not fit: the rise of the
-peak in three to eight forward passes, less :data:`WORK_SPACE`.
+peak in three to eight forward passes, less ``WORK_SPACE``.
 
 Measured on an x86 CPU with torch 2.14, glibc 2.36, one and two threads, Restormers of width 12. float32: 1.27 to 2.53
 (512 x 512), 1.67 (768 x 768), 1.83 to 2.34 (1024 x 1024); fused 0.5 to 1.2 (512 and 1024, over the bytes counted at

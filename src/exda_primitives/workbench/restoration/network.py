@@ -102,7 +102,7 @@ def restore(
 
 
 class Restorer:
-    """:func:`restore` for many images: what there is to know about the model is found once.
+    """``restore`` for many images: what there is to know about the model is found once.
 
     Attributes:
         channels: 3 or 1, of the model's images.
@@ -135,7 +135,7 @@ class Restorer:
         self._is_need_exact = False
 
     def __call__(self, image: Tensor, on_tile: OnTile = lambda done, total: None) -> Restored:
-        """See :func:`restore`."""
+        """See ``restore``."""
         if image.ndim not in (3, 4) or (image.ndim == 4 and image.shape[0] != 1) or not image.is_floating_point():
             raise ImageError(
                 f"expected a float image (C, H, W) or (1, C, H, W), got {tuple(image.shape)} of {image.dtype}; call "

@@ -22,7 +22,7 @@ def pad(image: Tensor, multiple: int) -> Tensor:
         multiple: what the padded sides are divisible by.
 
     Returns:
-        (..., :func:`padded_side` of H, of W); ``image`` itself where nothing is missing. Crop with ``[..., :H, :W]``.
+        (..., ``padded_side`` of H, of W); ``image`` itself where nothing is missing. Crop with ``[..., :H, :W]``.
     """
     for dim in (-2, -1):
         side = image.shape[dim]

@@ -45,7 +45,7 @@ def begin(
 ) -> Result:
     """A result to add runs to: a new one, or that of the file, of whose runs all are kept.
 
-    Nothing is written; see :func:`write`.
+    Nothing is written; see ``write``.
 
     Args:
         path: where the result is, or will be.
@@ -96,7 +96,7 @@ def write(path: Path, result: Mapping[str, Any], *, replace: bool = False) -> No
 
     Args:
         path: of the file; its folder is made if need be.
-        result: an envelope, see :func:`begin`.
+        result: an envelope, see ``begin``.
         replace: overwrite a file of another kind, version or configuration as well.
 
     Raises:

@@ -29,7 +29,7 @@ class Network(NamedTuple):
 def build(config: TrainConfig, begun: Path | None = None) -> Network:
     """The network as the run begins with it, in train mode, on the CPU; the same numbers each time.
 
-    The primitives are patched in; a network of :class:`~exda_primitives.models.ExDA` is built with them instead. LoRA
+    The primitives are patched in; a network of ``exda_primitives.models.ExDA`` is built with them instead. LoRA
     is put beside the host's layers then.
 
     Args:

@@ -38,7 +38,7 @@ class PrimitivesConfig:
     """What is put into the network's attentions, and into which of them.
 
     Attributes:
-        tokens, stride, scale, reinject, value, value_position, init: as of :class:`~exda_primitives.ExDAConfig`.
+        tokens, stride, scale, reinject, value, value_position, init: as of ``exda_primitives.ExDAConfig``.
             Without ``init`` it is the value's, as there. With no tokens and the value ``"none"`` nothing is added: the
             host as it is.
         include: patterns of names or stages (``"encoder"``, ``"decoder"``); None for all.
@@ -114,7 +114,7 @@ class DataConfig:
     Attributes:
         source: folder, zip or npz of clean pictures, two folders of pairs, or the folder of a benchmark's training set.
         degradations: what is done to clean pictures, each picture with each of them; none for pairs.
-        benchmark: one of :data:`Benchmark`; None for clean pictures and for two folders.
+        benchmark: one of ``Benchmark``; None for clean pictures and for two folders.
         whole: insist on the benchmark's published number of pairs.
         repeats: degradation -> how often an epoch has it; once if it is not named.
         patch: side of the square that is cut out, in pixels.
@@ -219,7 +219,7 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run, see :func:`~exda_primitives.workbench.training.read_config` for the file.
+    """A whole run, see ``exda_primitives.workbench.training.read_config`` for the file.
 
     Attributes:
         model: the network.

@@ -28,7 +28,7 @@ def circumstances(
         device: on which they are computed.
         processes: that train together.
         pairs: to train on.
-        pictures: stamp of all that they are made of, see :func:`~exda_primitives.workbench.data.check`; None: not
+        pictures: stamp of all that they are made of, see ``exda_primitives.workbench.data.check``; None: not
             known.
     """
     about = machine(device) | {package: version(package) for package in ("numpy", "pillow")}

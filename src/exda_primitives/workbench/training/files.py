@@ -18,8 +18,8 @@ _LENGTHS = ("steps", "epochs")
 def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
     """A run from a YAML (or JSON) file.
 
-    The file has the sections ``model``, ``primitives``, ``data`` and ``recipe`` of :class:`TrainConfig`. Its ``base``
-    names one of :data:`RECIPES`, and ``primitives.ablation`` one of :data:`ABLATIONS`, that it starts from.
+    The file has the sections ``model``, ``primitives``, ``data`` and ``recipe`` of ``TrainConfig``. Its ``base``
+    names one of ``RECIPES``, and ``primitives.ablation`` one of ``ABLATIONS``, that it starts from.
     Paths in it are relative to the working directory.
 
     Args:

@@ -41,9 +41,9 @@ class Place(NamedTuple):
 
 
 class AtPlaces(Dataset[Pair | ExDAError]):
-    """The pairs by :class:`Place`, so that processes that prepare them need not be told when an epoch begins.
+    """The pairs by ``Place``, so that processes that prepare them need not be told when an epoch begins.
 
-    An error of the library is handed over as one, see :func:`batched`: of what such a process raises, the traceback is
+    An error of the library is handed over as one, see ``batched``: of what such a process raises, the traceback is
     all that is left.
     """
 
@@ -121,7 +121,7 @@ class Order(Sampler[list[Place]]):
 
 @contextmanager
 def batches_of(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
-    """The batches of a loader of :class:`AtPlaces`.
+    """The batches of a loader of ``AtPlaces``.
 
     A signal to all processes of a terminal or a job is not for those that prepare pairs, which are needed until the
     step at hand is done. They are gone at the end of the block, whoever still holds the iterator, as a traceback does.
@@ -138,7 +138,7 @@ def batches_of(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
 
 
 def in_worker(_: int) -> None:
-    """What a ``DataLoader`` of :class:`AtPlaces` calls in each of its processes."""
+    """What a ``DataLoader`` of ``AtPlaces`` calls in each of its processes."""
     worker = get_worker_info()
     assert worker is not None
     assert isinstance(worker.dataset, AtPlaces)

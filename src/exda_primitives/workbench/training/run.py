@@ -52,7 +52,7 @@ def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> re
     that cannot be, it says why, on the terminal and in the result.
 
     Args:
-        plan: see :func:`~exda_primitives.workbench.training.prepare`.
+        plan: see ``exda_primitives.workbench.training.prepare``.
         command: that was run, for the result.
         on_step: with several devices it must be a function of a module.
 
@@ -137,7 +137,7 @@ class Run:
         here: Lightning's Fabric, of this process.
         config: what to train, and how.
         folder: where; with a checkpoint in it, that is where the run goes on.
-        pictures: stamp of all pictures, see :func:`~exda_primitives.workbench.data.check`; None: not looked at.
+        pictures: stamp of all pictures, see ``exda_primitives.workbench.data.check``; None: not looked at.
         to: where to look whether a signal came; None: nobody listens.
     """
 
@@ -160,7 +160,7 @@ class Run:
         self.log = Log(quiet=here.global_rank != 0, steps=self.steps)
 
     def finish(self, command: str, on_step: OnStep | None) -> None:
-        """See :func:`train`."""
+        """See ``train``."""
         leg = self._begin_leg()
         start = time.perf_counter()
         self._stop_if(self.pauses.look())

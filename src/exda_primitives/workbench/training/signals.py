@@ -70,7 +70,7 @@ def listening(to: Asked, *, alone: bool = True) -> Iterator[None]:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Signals wait until the end of the block. Processes begun in it hear none until they :func:`wake`."""
+    """Signals wait until the end of the block. Processes begun in it hear none until they ``wake``."""
     if not hasattr(signal, "pthread_sigmask"):
         # Windows, whose signals do not reach other processes.
         yield

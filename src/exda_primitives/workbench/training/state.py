@@ -69,7 +69,7 @@ class State:
         }
 
     def restore(self, held: Mapping[str, Any]) -> None:
-        """Becomes what :meth:`as_dict` gave."""
+        """Becomes what ``as_dict`` gave."""
         self.net.load_state_dict({name.removeprefix(_PREFIX): each for name, each in held["state_dict"].items()})
         if self.average is not None:
             self.average.load_state_dict(held["average"])
@@ -105,7 +105,7 @@ def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[d
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`write_checkpoint` wrote, on the CPU.
+    """What ``write_checkpoint`` wrote, on the CPU.
 
     Raises:
         CheckpointError: for any other file.

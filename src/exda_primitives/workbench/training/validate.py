@@ -21,7 +21,7 @@ PROTOCOL = "PSNR over all channels, range 1, clipped to [0, 1], not rounded, mea
 
 
 def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeConfig) -> float:
-    """Mean PSNR in dB, see :data:`PROTOCOL`; the processes share the pairs, and the network is as it was afterwards.
+    """Mean PSNR in dB, see ``PROTOCOL``; the processes share the pairs, and the network is as it was afterwards.
 
     Args:
         fabric: Lightning's, of this process.

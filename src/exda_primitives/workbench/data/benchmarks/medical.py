@@ -33,7 +33,7 @@ def medical_files(root: str | Path, split: Literal["train", "validation", "test"
         split: "train", "validation" or "test".
 
     Returns:
-        Pairs of ``PET``, ``CT`` and ``MRI``, which are read by :func:`read_slice`.
+        Pairs of ``PET``, ``CT`` and ``MRI``, which are read by ``read_slice``.
 
     Raises:
         DataError: which file is missing where, or is left over.

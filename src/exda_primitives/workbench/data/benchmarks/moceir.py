@@ -9,7 +9,7 @@ from .promptir import NOISE, TEST_PAIRS, TRAINING_PAIRS, Setting, Split, chosen,
 
 
 def moceir_files(root: str | Path, split: Split = "test", setting: Setting = 3, *, whole: bool = True) -> PairedFiles:
-    """The same pictures as :func:`promptir_files`, where MoCE-IR looks for them below ``data_file_dir``.
+    """The same pictures as ``promptir_files``, where MoCE-IR looks for them below ``data_file_dir``.
 
     Layout, as in eduardzamfir/MoCE-IR (src/data/dataset_utils.py); "test"::
 
@@ -37,7 +37,7 @@ def moceir_files(root: str | Path, split: Split = "test", setting: Setting = 3, 
         whole: insist on the published number of pairs.
 
     Returns:
-        As :func:`promptir_files`.
+        As ``promptir_files``.
 
     Raises:
         DataError: which file is missing where, is left over, or how many there are.
