@@ -23,6 +23,9 @@ from .maps import XCAOnMaps
 
 # Half of the system's time would go into fresh pages.
 memory.keep()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a job that a shell runs in the background; what is tested would not hear Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores.
     torch.set_num_threads(1)
