@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .claim import Claim, Finding, Row
-from .plot import COLOURS, LINE, SCALE, drawing, line, text
+from .plot import COLOURS, LINE, SCALE, drawing, ends_of, line, placed, text
 from .verdicts import Verdict, seen
 
 Found = tuple[Claim, "Finding | None"]
@@ -100,19 +100,13 @@ def overview(found: Sequence[Found]) -> str:
 
 def _panel(title: str, claims: Sequence[tuple[Claim, Finding]], top: int) -> list[str]:
     rows = [row for _, finding in claims for row in finding.counted]
-    ends = [end for row in rows for end in row.gain[:3] if math.isfinite(end)]
-    low, high = min(0.0, *ends), max(0.0, *ends)
-    reach = (high - low) or 1.0
-
-    def x(value: float) -> str:
-        return f"{_LABELS + SCALE * (0.05 + 0.9 * (value - low) / reach):.1f}"
-
+    x = placed(ends_of(rows), _LABELS)
     first, last = top + _GAP, top + _GAP + LINE * len(claims)
     marks = [f'<g font-weight="bold">{text("10", top + 24, title)}</g>']
     marks += [line(x(0), first - 6, x(0), last, "#000000"), text(x(0), first - 12, "no difference", "middle")]
     for index, (claim, finding) in enumerate(claims):
         y = first + LINE * index + LINE // 2
-        own = [end for row in finding.counted for end in row.gain[:3] if math.isfinite(end)]
+        own = ends_of(finding.counted)
         marks += [
             text("10", y + 4, GROUPS[title][claim.name]),
             line(x(min(own)), y, x(max(own)), y, COLOURS[finding.effect]),

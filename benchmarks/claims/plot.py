@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import chain
 
 from exda_primitives.workbench.shared.plotting import BLUE, VERMILION
 
-from .claim import Claim, Finding
+from .claim import Claim, Finding, Row
 from .verdicts import Verdict
 
 LABELS, SCALE, NUMBERS, LINE, TOP = 580, 380, 240, 26, 56
@@ -23,13 +23,7 @@ COLOURS = {
 
 def svg(claim: Claim, finding: Finding) -> str:
     """A line for each condition: the gain as a dot on its interval, 0 and the paper's figure as upright lines."""
-    ends = [value for row in finding.rows for value in row.gain[:3] if math.isfinite(value)]
-    low, high = min(0.0, *ends, claim.figure or 0), max(0.0, *ends, claim.figure or 0)
-    reach = (high - low) or 1.0
-
-    def x(value: float) -> str:
-        return f"{LABELS + SCALE * (0.05 + 0.9 * (value - low) / reach):.1f}"
-
+    x = placed([*ends_of(finding.rows), claim.figure or 0], LABELS)
     bottom = TOP + LINE * len(finding.rows)
     marks = [line(x(0), TOP - 10, x(0), bottom, "#000000"), text(x(0), TOP - 16, "no difference", "middle")]
     if claim.figure is not None:
@@ -48,6 +42,18 @@ def svg(claim: Claim, finding: Finding) -> str:
     marks.append(text(str(LABELS + SCALE // 2), bottom + 20, claim.unit.title, "middle"))
     width, height = LABELS + SCALE + NUMBERS, bottom + 32
     return drawing(width, height, marks)
+
+
+def ends_of(rows: Sequence[Row]) -> list[float]:
+    """Means and ends of intervals, but for those that are endless."""
+    return [value for row in rows for value in row.gain[:3] if math.isfinite(value)]
+
+
+def placed(values: Sequence[float], left: int) -> Callable[[float], str]:
+    """Where a value is drawn, as text: 0 and all of ``values`` on a scale that begins at ``left``."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    reach = (high - low) or 1.0
+    return lambda value: f"{left + SCALE * (0.05 + 0.9 * (value - low) / reach):.1f}"
 
 
 def drawing(width: int, height: int, marks: Iterable[str]) -> str:

@@ -66,8 +66,13 @@ def gain(differences: Sequence[float], repeats: int | None = None) -> Gain:
     mean, deviation, n = spread(differences)
     half = math.inf
     if deviation is not None:
-        half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
+        half = critical(n) * deviation / math.sqrt(n)
     return Gain(mean - half, mean, mean + half, n if repeats is None else repeats)
+
+
+def critical(n: int) -> float:
+    """Mean of n pairs over its standard error from which on Student's interval does not reach 0."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
 
 
 def visible(differences: Sequence[float]) -> float:
@@ -93,18 +98,18 @@ def seen(of: Gain) -> float:
     """As ``visible``, of a gain whose pairs are its repeats; infinite below ``LEAST``, which decide nothing."""
     if of.repeats < LEAST:
         return math.inf
-    return (of.high - of.mean) / float(student.ppf((1 + CONFIDENCE) / 2, of.repeats - 1)) * shift(of.repeats)
+    return (of.high - of.mean) / critical(of.repeats) * shift(of.repeats)
 
 
 def shift(n: int) -> float:
     """Mean of n pairs over its standard error at which their t test finds it with the probability ``POWER``."""
-    critical = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
+    least = critical(n)
 
     def excess(mean: float) -> float:
         # A mean above 0 that is found to be below 0 does not count.
-        return float(nct.sf(critical, n - 1, mean)) - POWER
+        return float(nct.sf(least, n - 1, mean)) - POWER
 
-    return float(brentq(excess, 0, 3 * critical))
+    return float(brentq(excess, 0, 3 * least))
 
 
 def pairs_for(effect: float, deviation: float) -> int:

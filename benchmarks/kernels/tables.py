@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.stages.compile import SHARED_MEMORY
 from exda_primitives.workbench.shared.machine import machine_line
+from exda_primitives.workbench.shared.tables import markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,12 +45,12 @@ def markdown(result: dict[str, Any]) -> str:
         "a thread.",
     ]
     for network in result["networks"]:
-        table = _table(_HEAD, rows_of(result, network))
+        table = markdown_table(_HEAD, rows_of(result, network))
         parts += ["", f"## {title(network)}", "", *table, "", totals(result, network)]
     if any(each["configuration"] for each in result["compiled"]):
         head = ("kernel", "configuration", *_HEAD[2:9])
         rows = [[_kernel(each), _sets(each), *_code(each)] for each in result["compiled"]]
-        parts += ["", "## All configurations", "", *_table(head, rows)]
+        parts += ["", "## All configurations", "", *markdown_table(head, rows)]
     about = f"{machine_line(result['machine'])} Triton {result['machine']['triton']}."
     parts += ["", *(f"- {line}" for line in remarks(result)), "", about, "", f"Command: `{result['command']}`"]
     return "\n".join(parts) + "\n"
@@ -154,8 +155,3 @@ def _cost(passes: list[dict[str, Any]]) -> tuple[str, str]:
 
 def _ms(result: dict[str, Any], moved: int) -> float:
     return float(1e-9 * moved / result["tb_per_second"])
-
-
-def _table(head: tuple[str, ...], rows: Iterable[list[str]]) -> Iterator[str]:
-    for row in (head, ["---"] * len(head), *rows):
-        yield f"| {' | '.join(row)} |"

@@ -20,22 +20,17 @@ def check_heads(owner: str, dim: int, num_heads: int) -> None:
         )
 
 
-def map_problem(name: str, x: Tensor, dim: int) -> str | None:
-    """Why ``x`` is not a non-empty floating-point map (B, dim, H, W), or None where it is one."""
+def map_problem(name: str, x: Tensor, dim: int, *, channels_last: bool = False) -> str | None:
+    """Why ``x`` is no non-empty floating-point map (B, dim, H, W), or (B, H, W, dim); None where it is one."""
     advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
-    return _problem(name, x, f"map (B, {dim}, H, W)", 4, advice, 1, dim)
+    layout, axis = (f"map (B, H, W, {dim})", 3) if channels_last else (f"map (B, {dim}, H, W)", 1)
+    return _problem(name, x, layout, 4, advice, axis, dim)
 
 
 def tokens_problem(name: str, x: Tensor, dim: int) -> str | None:
     """Why ``x`` is not a non-empty floating-point sequence (B, N, dim), or None where it is one."""
     advice = "add the batch axis with x[None]" if x.ndim == 2 else "make tokens of a map with x.flatten(2).mT"
     return _problem(name, x, f"sequence (B, N, {dim})", 3, advice, 2, dim)
-
-
-def channels_last_problem(name: str, x: Tensor, dim: int) -> str | None:
-    """Why ``x`` is not a non-empty floating-point map (B, H, W, dim), or None where it is one."""
-    advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
-    return _problem(name, x, f"map (B, H, W, {dim})", 4, advice, 3, dim)
 
 
 def _problem(name: str, x: Tensor, layout: str, ndim: int, advice: str, axis: int, dim: int) -> str | None:

@@ -11,7 +11,7 @@ from .. import ops
 from ..errors import InputError
 from ..ops.terms import LinearTerms
 from .base import ExDAModule
-from .checks import channels_last_problem
+from .checks import map_problem
 from .layers import depthwise
 from .tracing import as_one_call, is_symbolic
 
@@ -53,7 +53,7 @@ class ExDASpectralAttention(ExDAModule):
         if is_symbolic(x):
             return as_one_call(self, x) if illu_fea_trans is None else as_one_call(self, x, illu_fea_trans)
         for name, given in (("x", x), ("illu_fea_trans", illu_fea_trans)):
-            if given is not None and (problem := channels_last_problem(name, given, self.dim)):
+            if given is not None and (problem := map_problem(name, given, self.dim, channels_last=True)):
                 raise InputError(f"{self._owner()}: {problem}")
         if illu_fea_trans is not None and illu_fea_trans.shape != x.shape:
             raise InputError(

@@ -19,7 +19,7 @@ from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerm
 from ..tokens import in_dtype_of, pool, projection, softmax_over_space, unit_mean, upsample
 from .fold import foldable_weight, through_blocks
 from .gram import Gram, gram
-from .products import product
+from .products import product_of_heads
 from .projection import before_gelu, depthwise, projected, shared, unfolded_value
 from .recompute import makes_graph
 from .sums import Sum
@@ -98,16 +98,11 @@ def _pays(v: Tensor, value: ValueTerms | None, mixing: Mixing) -> bool:
 
 def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
     """``E [V; G]``, (B, C, H, W)."""
-    heads = mixing.local.shape[1]
-
-    def of_heads(matrices: Tensor, x: Tensor) -> Tensor:
-        x = x.to(v.dtype)
-        return product(matrices.to(v.dtype).flatten(0, 1), x.unflatten(1, (heads, -1)).flatten(0, 1))
-
-    out = of_heads(mixing.local, v)
+    size, heads = v.shape[2:], mixing.local.shape[1]
+    out = product_of_heads(mixing.local.to(v.dtype), _rows(v, heads))
     if g is not None and mixing.token is not None:
-        out = out + of_heads(mixing.token, g)
-    return out.unflatten(0, (-1, heads)).flatten(1, 2)
+        out = out + product_of_heads(mixing.token.to(v.dtype), _rows(g.to(v.dtype), heads))
+    return out.flatten(1, 2).unflatten(2, size)
 
 
 def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:

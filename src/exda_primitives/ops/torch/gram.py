@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..precision import norms, widen, without_autocast
-from .products import product
+from .products import product_of_heads
 from .recompute import makes_graph, recomputes
 
 # Pixels whose products are summed up in one go.
@@ -43,7 +43,7 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None) -> tuple[Tensor, ...]:
 
 def _of_few_rows(a: Tensor, b: Tensor) -> Tensor:
     """``a b^T``, one of which has so few rows that a processor sums pixel after pixel, and rounds after each."""
-    if a.device.type != "cpu" or makes_graph():
+    if a.device.type != "cpu" or makes_graph() or a.shape[-1] <= _STRIP:
         return a @ b.transpose(-2, -1)
     strips = zip(a.split(_STRIP, dim=-1), b.split(_STRIP, dim=-1), strict=True)
     total, *others = (x @ y.transpose(-2, -1) for x, y in strips)
@@ -69,7 +69,7 @@ class _Gram(torch.autograd.Function):
         d_qk, d_q_norms, d_k_norms, *of_tokens = grads
         q, k, dg = widen(rows[0]), widen(rows[1]), None
         with without_autocast(q):
-            dq, dk = _times(d_qk, k), _times(d_qk.transpose(-2, -1), q)
+            dq, dk = product_of_heads(d_qk, k), product_of_heads(d_qk.transpose(-2, -1), q)
             _add_through_norms(dq, q, q_norms, d_q_norms)
             _add_through_norms(dk, k, k_norms, d_k_norms)
             if of_tokens:
@@ -80,12 +80,6 @@ class _Gram(torch.autograd.Function):
                 dg = d_qg.transpose(-2, -1) @ q + d_gk @ k + (d_gg + d_gg.transpose(-2, -1)) @ g
                 _add_through_norms(dg, g, g_norms, d_g_norms)
         return tuple(None if dx is None else dx.to(x.dtype) for dx, x in zip((dq, dk, dg), rows, strict=True))
-
-
-def _times(matrices: Tensor, rows: Tensor) -> Tensor:
-    """(B, h, O, M) and (B, h, M, N) -> (B, h, O, N)."""
-    as_map = rows.flatten(0, 1).unsqueeze(2)
-    return product(matrices.flatten(0, 1), as_map).squeeze(2).unflatten(0, rows.shape[:2])
 
 
 def _add_through_norms(total: Tensor, rows: Tensor, lengths: Tensor, grad: Tensor) -> None:

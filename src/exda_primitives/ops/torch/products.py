@@ -24,9 +24,7 @@ def product(matrices: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
         (B, O, H, W).
     """
     if as_convolution(matrices, x):
-        weight = matrices.flatten(0, 1)[:, :, None, None]
-        bias = None if shift is None else shift.flatten()
-        return F.conv2d(x.flatten(0, 1)[None], weight, bias, groups=len(x)).unflatten(1, matrices.shape[:2])[0]
+        return _convolved(matrices, x, shift)
     pixels = x.flatten(2)
     out = torch.bmm(matrices, pixels) if shift is None else torch.baddbmm(shift.unsqueeze(-1), matrices, pixels)
     return out.unflatten(2, x.shape[2:])
@@ -35,9 +33,15 @@ def product(matrices: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
 def add_product(out: Tensor, matrices: Tensor, x: Tensor) -> Tensor:
     """``out`` (B, O, H, W) plus ``product``, in the memory of ``out``."""
     if as_convolution(matrices, x):
-        return out.add_(product(matrices, x))
+        return out.add_(_convolved(matrices, x, None))
     # What is returned, and not ``out``: in a graph that is traced, an operation in place on a view changes the view.
     return out.flatten(2).baddbmm_(matrices, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def product_of_heads(matrices: Tensor, rows: Tensor) -> Tensor:
+    """``matrices @ rows``, (B, h, O, M) and (B, h, M, N) of the same dtype -> (B, h, O, N)."""
+    found = product(matrices.flatten(0, 1), rows.flatten(0, 1).unsqueeze(2))
+    return found.squeeze(2).unflatten(0, (-1, matrices.shape[1]))
 
 
 def as_convolution(matrices: Tensor, x: Tensor) -> bool:
@@ -51,3 +55,9 @@ def as_convolution(matrices: Tensor, x: Tensor) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     return matrices.shape[1] * matrices.shape[2] * x.shape[2] * x.shape[3] >= _WORTH_A_CONVOLUTION
+
+
+def _convolved(matrices: Tensor, x: Tensor, shift: Tensor | None) -> Tensor:
+    weight = matrices.flatten(0, 1)[:, :, None, None]
+    bias = None if shift is None else shift.flatten()
+    return F.conv2d(x.flatten(0, 1)[None], weight, bias, groups=len(x)).unflatten(1, matrices.shape[:2])[0]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..precision import EPS
 from .fold_blocks import Blocks
-from .fold_kernels import divisors, logit_rows, own_of_tokens, softmax
+from .fold_kernels import divisors, logit_rows, own_of_tokens, softmax, token_share
 from .kernel import launched
 from .launch import contiguous
 from .operator import differentiable_no_more, fake, operator
@@ -138,8 +138,7 @@ def fold_backward_kernel(
         mixing = local
         if K > 0:
             onto_tokens, token_sum = softmax(logits, (j >= C) & (j < M))
-            odds = tl.exp(-tl.abs(token_sum - local_sum))
-            share = tl.where(token_sum > local_sum, 1.0, odds) / (1 + odds)
+            share = token_share(token_sum, local_sum)
             mass = (lam * share)[:, None]
             mixing = (1 - mass) * local + mass * onto_tokens
             if CHANNELWISE:

@@ -50,6 +50,13 @@ def softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def token_share(token_sum: tl.tensor, own_sum: tl.tensor) -> tl.tensor:
+    """How much of each row's softmax mass lies on the tokens, of the logarithms of both sums of exponentials."""
+    odds = tl.exp(-tl.abs(token_sum - own_sum))
+    return tl.where(token_sum > own_sum, 1.0, odds) / (1 + odds)
+
+
+@triton.jit
 def own_of_tokens(
     products: tl.tensor,
     q_squares: tl.tensor,
@@ -115,8 +122,7 @@ def _rows_of_head(
         mixing, own_sum = softmax(logits, j < C)
         if K > 0:
             onto_tokens, token_sum = softmax(logits, (j >= C) & (j < M))
-            odds = tl.exp(-tl.abs(token_sum - own_sum))
-            mass = (gate * tl.where(token_sum > own_sum, 1.0, odds) / (1 + odds))[:, None]
+            mass = (gate * token_share(token_sum, own_sum))[:, None]
             mixing = (1 - mass) * mixing + mass * onto_tokens
             if CHANNELWISE:
                 own_rows, _ = softmax(logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
