@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.runtime import JITFunction
 
-from exda_primitives.ops import kernels as choice
+from exda_primitives.ops import triton_or_torch as choice
 from exda_primitives.ops.triton.kernel import Kernel
 from exda_primitives.ops.triton.recorded import step_by_step
 from exda_primitives.workbench.bench.precision import PRECISIONS
@@ -156,7 +156,7 @@ _TYPES = {"fp32": "float32", "fp64": "float64"}
 def as_on_a_gpu(tf32: bool) -> Iterator[None]:
     """Where the library asks for the device, it is told of one."""
     answers: dict[str, Callable[..., Any]] = {
-        "device_obstacle": lambda x: None,
+        "device_unsupported_reason": lambda x: None,
         "dot_precision": lambda x: "tf32" if tf32 else "ieee",
         "_multiprocessors": lambda device: MULTIPROCESSORS,
     }

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from exda_primitives import memory
 from exda_primitives.cli import app
-from exda_primitives.ops import dispatch, kernels
+from exda_primitives.ops import dispatch, triton_or_torch
 from exda_primitives.workbench.bench import floor
 from exda_primitives.workbench.bench.budget import Budget
 from exda_primitives.workbench.bench.plots import figure
@@ -30,7 +30,7 @@ def run(out: Path, *options: object) -> Result:
 def _without_triton() -> Iterator[None]:
     """Its interpreter, which the tests of its kernels run, is slow; as is a copy that no cache holds."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kernels, "_MISSING", "not needed here")
+        patched.setattr(triton_or_torch, "_MISSING", "not needed here")
         patched.setattr(floor, "_BYTES", {"cpu": 2**20})
         yield
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from exda_primitives.ops import kernels, reference
+from exda_primitives.ops import reference, triton_or_torch
 from exda_primitives.ops import torch as concat_free
 
 STEPS = ("attention_step", "gated_step", "normalise")
@@ -15,13 +15,13 @@ def _seed():
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch):
     """Triton's interpreter on the CPU stands for a GPU."""
-    monkeypatch.setattr(kernels, "computes_steps", lambda device: "triton")
+    monkeypatch.setattr(triton_or_torch, "computes_steps", lambda device: "triton")
 
 
 @pytest.fixture
 def ran(monkeypatch):
     """Names of the functions that were computed by kernels."""
-    return _noting(monkeypatch, {name: getattr(kernels, name) for name in STEPS})
+    return _noting(monkeypatch, {name: getattr(triton_or_torch, name) for name in STEPS})
 
 
 @pytest.fixture
@@ -46,5 +46,5 @@ def _noting(monkeypatch, functions):
             names.append(name)
             return function(*arguments)
 
-        monkeypatch.setattr(kernels, name, noted)
+        monkeypatch.setattr(triton_or_torch, name, noted)
     return names

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.ops import kernels, triton
+from exda_primitives.ops import triton, triton_or_torch
 from exda_primitives.ops.triton import launch
 
 from .blocks import Block, FeedForward, Histogram, Net, NoParameters, depthwise, trained, two_blocks
@@ -110,17 +110,19 @@ def test_on_a_cpu(ran_as_formulas):
 @pytest.mark.parametrize(("capability", "reason"), [((7, 5), "compute capability (7, 5)"), ((9, 0), "")])
 def test_gpus_old_and_new(capability, reason, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    there, ask = SimpleNamespace(device=torch.device("cuda", 0)), launch.device_obstacle
+    there, ask = SimpleNamespace(device=torch.device("cuda", 0)), launch.device_unsupported_reason
     # By their full names: the package has functions of these names.
     for kernel in ("channel", "norm"):
-        monkeypatch.setattr(import_module(f"{triton.__name__}.{kernel}"), "device_obstacle", lambda x: ask(there))
+        monkeypatch.setattr(
+            import_module(f"{triton.__name__}.{kernel}"), "device_unsupported_reason", lambda x: ask(there)
+        )
     for backend, why in said(fused()).values():
         assert backend == ("modules" if reason else "triton")
         assert reason in why
 
 
 def test_without_triton(monkeypatch, ran_as_formulas):
-    monkeypatch.setattr(kernels, "_MISSING", "Triton is not installed")
+    monkeypatch.setattr(triton_or_torch, "_MISSING", "Triton is not installed")
     model = fused()
     assert said(model) == dict.fromkeys(BOTH, ("modules", "Triton is not installed"))
     assert happens(model, ran_as_formulas) == []

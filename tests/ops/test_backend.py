@@ -20,7 +20,7 @@ def used(make_attention, make_maps, monkeypatch):
     """Names the implementation that an attention calls just now."""
     module, maps = make_attention("mdta"), make_maps("mdta", 1, 6, 3, 2)
     calls = []
-    for name in ("reference", "torch", "kernels"):
+    for name in ("reference", "torch", "triton_or_torch"):
         monkeypatch.setattr(f"exda_primitives.ops.{name}.mdta", lambda x, _, name=name: calls.append(name) or x)
 
     def used():
@@ -31,7 +31,8 @@ def used(make_attention, make_maps, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("reference", "reference"), ("torch", "torch"), ("auto", "torch"), ("triton", "kernels")]
+    ("name", "expected"),
+    [("reference", "reference"), ("torch", "torch"), ("auto", "torch"), ("triton", "triton_or_torch")],
 )
 def test_selects(used, name, expected):
     with exda.backend(name):

@@ -277,9 +277,9 @@ def test_cached_parametrisations(family, make, make_maps):
 @torch.no_grad()
 def test_kernels_leave_it_to_the_others(part, make, make_maps):
     module, maps = make("mdta").float(), make_maps("mdta", 1, 6, 5, 3, dtype=torch.float32)
-    assert module.kernel_obstacle(5, 3) is None
+    assert module.kernel_unsupported_reason(5, 3) is None
     module.get_submodule(part).register_forward_hook(lambda _, inputs, output: 2 * output)
-    assert f"the {'value' if 'value' in part else 'tokens'} has to be called" in module.kernel_obstacle(5, 3)
+    assert f"the {'value' if 'value' in part else 'tokens'} has to be called" in module.kernel_unsupported_reason(5, 3)
     expected = module(*maps)
     with exda.backend("triton"):
         assert torch.equal(module(*maps), expected)

@@ -69,4 +69,4 @@ def test_a_wrapped_projection_can_be_shown(family, make_attention):
     name = module.PARTS[-1]
     setattr(module, name, nn.Sequential(getattr(module, name)))
     assert repr(module) == expected
-    assert isinstance(module.kernel_obstacle(8, 8), str | None)
+    assert isinstance(module.kernel_unsupported_reason(8, 8), str | None)

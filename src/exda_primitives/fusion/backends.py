@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..ops import kernels
+from ..ops import triton_or_torch
 from ..ops.chosen import BackendName
 from ..ops.dispatch import current_backend, fuses
 from ..primitives import ExDAModule
@@ -94,14 +94,14 @@ def _parts(model: nn.Module, height: int, width: int) -> Iterator[Computed]:
     in_steps: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, FusedBlock):
-            fused = kernels.computes_steps(next(module.parameters()).device)
-            for step, found in module.obstacles(height, width):
-                obstacle = found if fuses() else f"the backend is {current_backend()!r}"
+            fused = triton_or_torch.computes_steps(next(module.parameters()).device)
+            for step, found in module.unsupported_reasons(height, width):
+                reason = found if fuses() else f"the backend is {current_backend()!r}"
                 function = part_of(module, step.function)
-                if step.covers_function and obstacle is None:
+                if step.covers_function and reason is None:
                     in_steps.add(id(function))
                 full_name = f"{name}.{step.function}" if name else step.function
-                yield Computed(full_name, f"step: {step.kind}", "modules" if obstacle else fused, obstacle)
+                yield Computed(full_name, f"step: {step.kind}", "modules" if reason else fused, reason)
         elif isinstance(module, ExDAModule) and id(module) not in in_steps:
             yield _of_attention(name, module, height, width)
 
@@ -110,8 +110,8 @@ def _of_attention(name: str, module: ExDAModule, height: int, width: int) -> Com
     chosen: BackendName = current_backend()
     what = type(module).__name__
     if chosen == "triton":
-        obstacle = module.kernel_obstacle(height, width)
-        return Computed(name, what, "torch" if obstacle else "triton", obstacle)
+        reason = module.kernel_unsupported_reason(height, width)
+        return Computed(name, what, "torch" if reason else "triton", reason)
     if chosen == "auto":
         return Computed(name, what, "torch", "only fused blocks and exda.backend('triton') use the kernels")
     return Computed(name, what, chosen, "it is asked for")

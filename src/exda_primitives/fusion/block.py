@@ -49,12 +49,12 @@ class FusedBlock(ReplacementModule):
         self._bring_up_to_date(host)
         return host
 
-    def obstacles(self, height: int, width: int) -> list[tuple[Step, str | None]]:
+    def unsupported_reasons(self, height: int, width: int) -> list[tuple[Step, str | None]]:
         """Each step, and why kernels cannot compute it for maps of this size; None where they can."""
         changed = self._difference()
         # A convolution: norms are often kept in float32. Expanded, it takes next to no memory.
         x = max(self.parameters(), key=Tensor.numel).new_empty(()).expand(1, self._channels, height, width)
-        return [(step, changed or step.obstacle(self, x)) for step in self._steps]
+        return [(step, changed or step.unsupported_reason(self, x)) for step in self._steps]
 
     def _difference(self) -> str | None:
         return difference(self, self._seen, "", FusedBlock)

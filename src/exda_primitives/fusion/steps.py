@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..ops import dispatch, kernels
+from ..ops import dispatch, triton_or_torch
 from ..ops.bare import does_more, held
 from ..ops.cpu.layout import in_layout
-from ..ops.terms import FusedTerms, GatedTerms, NormTerms
+from ..ops.terms import GatedTerms, NormTerms, PackedQKVTerms
 from ..primitives import ExDAAttention
-from ..primitives.packed_qkv import fused_terms
+from ..primitives.packed_qkv import packed_terms
 from .portrait import Portrait, difference
 
 
@@ -92,30 +92,30 @@ class Step:
             return x + function(norm(x))
         return self._on_kernels(x, *found, function, given if last else None)
 
-    def obstacle(self, block: nn.Module, x: Tensor) -> str | None:
+    def unsupported_reason(self, block: nn.Module, x: Tensor) -> str | None:
         """Why kernels cannot compute this step; None if they can."""
         found = self._found(x, part_of(block, self.norm), part_of(block, self.function))
         return found if isinstance(found, str) else None
 
     def _found(
         self, x: Tensor, norm: nn.Module, function: nn.Module
-    ) -> str | tuple[NormTerms, FusedTerms | GatedTerms | None]:
+    ) -> str | tuple[NormTerms, PackedQKVTerms | GatedTerms | None]:
         """What kernels take of the two modules; or why they cannot compute them."""
         if changed := difference(norm, self.norm_seen, self.norm) or self._changed(function):
             return changed
         found = self.form.terms(norm), self._terms(function)
-        return kernels.step_obstacle(x, *found) or found
+        return triton_or_torch.step_unsupported_reason(x, *found) or found
 
     def _changed(self, function: nn.Module) -> str | None:
         """What is not as it was when the step was recognised."""
         return None
 
-    def _terms(self, function: nn.Module) -> FusedTerms | GatedTerms | None:
+    def _terms(self, function: nn.Module) -> PackedQKVTerms | GatedTerms | None:
         """What kernels take of the function; None where it is called."""
         return None
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
-        return x + function(kernels.normalise(x, norm))
+        return x + function(triton_or_torch.normalise(x, norm))
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class AttentionStep(Step):
         return difference(function, self.function_seen, self.function)
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
-        return kernels.attention_step(x, norm, terms, like)
+        return triton_or_torch.attention_step(x, norm, terms, like)
 
-    def _terms(self, function: nn.Module) -> FusedTerms:
-        return function.terms() if isinstance(function, ExDAAttention) else fused_terms(function, dict(self.parts))
+    def _terms(self, function: nn.Module) -> PackedQKVTerms:
+        return function.terms() if isinstance(function, ExDAAttention) else packed_terms(function, dict(self.parts))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class GatedStep(Step):
         return difference(function, self.function_seen, self.function)
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
-        return kernels.gated_step(x, norm, terms, like)
+        return triton_or_torch.gated_step(x, norm, terms, like)
 
     def _terms(self, function: nn.Module) -> GatedTerms:
         return GatedTerms(*[part_of(function, name) for name in self.convolutions])

@@ -9,22 +9,22 @@ from typing import Protocol
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from . import chosen, kernels, reference
+from . import chosen, reference, triton_or_torch
 from . import torch as concat_free
 from .chosen import BackendName
-from .terms import CrossTerms, FusedTerms, LinearTerms
+from .terms import CrossTerms, LinearTerms, PackedQKVTerms
 
 
 class Backend(Protocol):
     """What a backend offers: one function an attention family, on tensors and terms."""
 
-    def mdta(self, x: Tensor, terms: FusedTerms) -> Tensor:
+    def mdta(self, x: Tensor, terms: PackedQKVTerms) -> Tensor:
         """See ``mdta``."""
 
     def cross(self, x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
         """See ``cross``."""
 
-    def histogram(self, x: Tensor, terms: FusedTerms) -> Tensor:
+    def histogram(self, x: Tensor, terms: PackedQKVTerms) -> Tensor:
         """See ``histogram``."""
 
     def xca(self, x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
@@ -35,7 +35,7 @@ _BACKENDS: dict[str, Backend] = {
     "auto": concat_free,
     "reference": reference,
     "torch": concat_free,
-    "triton": kernels,
+    "triton": triton_or_torch,
 }
 # What is entered inside of a compiled function, whose tracer follows a global; None whenever anything else runs.
 _in_graph: BackendName | None = None
@@ -92,7 +92,7 @@ def fuses() -> bool:
     return current_backend() in ("auto", "triton")
 
 
-def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
+def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     return _BACKENDS[current_backend()].mdta(x, terms)
 
@@ -102,7 +102,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     return _BACKENDS[current_backend()].cross(x, y, terms)
 
 
-def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
+def histogram(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     return _BACKENDS[current_backend()].histogram(x, terms)
 

@@ -79,7 +79,7 @@ class TokenTerms(NamedTuple):
     whole: TensorFn | None = None
 
 
-class FusedTerms(NamedTuple):
+class PackedQKVTerms(NamedTuple):
     """An attention on one map whose projections are one pair of convolutions.
 
     ``temperature`` (..., h, 1, 1); ``project`` C -> C; ``qkv`` C -> 3C (q, k, v) in Restormer's attention, C -> 5C (q1,
@@ -138,7 +138,7 @@ class GatedTerms(NamedTuple):
     project_out: TensorFn
 
 
-ChannelTerms = FusedTerms | LinearTerms | CrossTerms
+ChannelTerms = PackedQKVTerms | LinearTerms | CrossTerms
 
 
 def called_primitive(terms: ChannelTerms) -> str | None:

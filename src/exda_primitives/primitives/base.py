@@ -219,7 +219,7 @@ class ExDAModule(ReplacementModule):
             macs += self.dim * self.num_heads * self._num_tokens * pooled + self.token_macs(height, width)
         return macs
 
-    def kernel_obstacle(self, height: int, width: int) -> str | None:
+    def kernel_unsupported_reason(self, height: int, width: int) -> str | None:
         """Why the Triton kernels cannot compute maps of this size where the module lies; None if they can."""
         return f"there are no kernels for {type(self).__name__}"
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import InputError
-from ..ops import kernels
+from ..ops import triton_or_torch
 from ..ops.terms import CrossTerms, Projection
 from .base import ExDAModule
 from .layers import depthwise, pointwise
@@ -71,7 +71,7 @@ class ExDACrossAttention(ExDAModule):
             self._token_terms(),
         )
 
-    def kernel_obstacle(self, height: int, width: int) -> str | None:
-        """See ``ExDAModule.kernel_obstacle``."""
+    def kernel_unsupported_reason(self, height: int, width: int) -> str | None:
+        """See ``ExDAModule.kernel_unsupported_reason``."""
         x = self._meta_map(height, width)
-        return kernels.cross_obstacle(x, x, self.terms())
+        return triton_or_torch.cross_unsupported_reason(x, x, self.terms())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import ops
-from ..ops import kernels
+from ..ops import triton_or_torch
 from .packed_qkv import PackedQKVAttention
 from .tracing import as_one_call, is_symbolic
 
@@ -43,6 +43,6 @@ class ExDAAttention(PackedQKVAttention):
         self._check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
         return ops.mdta(x, terms)
 
-    def kernel_obstacle(self, height: int, width: int) -> str | None:
-        """See ``ExDAModule.kernel_obstacle``."""
-        return kernels.mdta_obstacle(self._meta_map(height, width), self.terms())
+    def kernel_unsupported_reason(self, height: int, width: int) -> str | None:
+        """See ``ExDAModule.kernel_unsupported_reason``."""
+        return triton_or_torch.mdta_unsupported_reason(self._meta_map(height, width), self.terms())

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..ops.terms import FusedTerms, Projection, TokenTerms, ValueTerms
+from ..ops.terms import PackedQKVTerms, Projection, TokenTerms, ValueTerms
 from .base import ExDAModule
 from .layers import depthwise, pointwise
 
@@ -26,14 +26,14 @@ class PackedQKVAttention(ExDAModule):
             "project_out": pointwise(dim, dim, bias, factory),
         }
 
-    def terms(self) -> FusedTerms:
+    def terms(self) -> PackedQKVTerms:
         """What the functions of ``ops`` read."""
-        return fused_terms(self, self._parts, self._value_terms(), self._token_terms())
+        return packed_terms(self, self._parts, self._value_terms(), self._token_terms())
 
 
-def fused_terms(
+def packed_terms(
     module: nn.Module, parts: Mapping[str, str], value: ValueTerms | None = None, tokens: TokenTerms | None = None
-) -> FusedTerms:
+) -> PackedQKVTerms:
     """Those of an attention whose ``parts`` have these attributes, a host's own for one."""
     temperature, qkv, qkv_dwconv, project = [getattr(module, parts[part]) for part in PackedQKVAttention.PARTS]
-    return FusedTerms(temperature, Projection(qkv, qkv_dwconv), project, value, tokens)
+    return PackedQKVTerms(temperature, Projection(qkv, qkv_dwconv), project, value, tokens)

@@ -8,7 +8,7 @@ from benchmarks.gpu.rows import FILE, Row, read
 from tests.benchmarks.gpu.small import compute_nothing, shrink
 
 from benchmarks.gpu import stage
-from exda_primitives.ops import kernels
+from exda_primitives.ops import triton_or_torch
 
 Ran = Callable[..., list[Row]]
 
@@ -20,7 +20,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
     scratch.mkdir()
     shrink(monkeypatch, scratch)
     # Triton's interpreter on the CPU stands for the GPU.
-    monkeypatch.setattr(kernels, "computes_steps", lambda device: "triton")
+    monkeypatch.setattr(triton_or_torch, "computes_steps", lambda device: "triton")
 
     def run(process: str, status: int = 0) -> list[Row]:
         known = len(read(tmp_path / FILE))

@@ -18,10 +18,10 @@ from benchmarks.gpu import blocks, stage
 from exda_primitives import cli
 from exda_primitives.models import Restormer
 from exda_primitives.models.blocks import TransformerBlock
-from exda_primitives.ops import kernels
+from exda_primitives.ops import triton_or_torch
 from exda_primitives.ops.reference.step import gated
 from exda_primitives.ops.reference.step import norm as normalised
-from exda_primitives.ops.terms import FusedTerms, NormTerms
+from exda_primitives.ops.terms import NormTerms, PackedQKVTerms
 from exda_primitives.ops.torch import mdta
 
 PAIR = "--turns 1 --seconds 0 --precision float32 --size 8x16"
@@ -52,15 +52,15 @@ def test_blocks_are_right(ran: Ran) -> None:
 
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_kernel_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
-    monkeypatch.setattr(kernels, "attention_step", lambda x, norm, terms, like: x * factor)
-    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms, like: x)
+    monkeypatch.setattr(triton_or_torch, "attention_step", lambda x, norm, terms, like: x * factor)
+    monkeypatch.setattr(triton_or_torch, "gated_step", lambda x, norm, terms, like: x)
     first, second, total = ran("correct --precisions float32")
     assert (first["ok"], second["ok"]) == (False, False)
     assert (total["right"], total["not_right"]) == (0, 2)
 
 
 def test_a_block_that_is_not_on_kernels_is_not_right(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "step_obstacle", lambda *_: "a reason")
+    monkeypatch.setattr(triton_or_torch, "step_unsupported_reason", lambda *_: "a reason")
     row, _ = ran("correct --precisions float32 --cases L1-odd")
     assert row["error"] < 1e-6
     assert not row["ok"]
@@ -79,23 +79,25 @@ def test_gradients(ran: Ran) -> None:
 def test_a_wrong_gradient_that_a_large_one_hides_shows(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
-    def step(x: Tensor, norm: NormTerms, terms: FusedTerms, _: Tensor | None) -> Tensor:
+    def step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, _: Tensor | None) -> Tensor:
         def altered(gradient: Tensor) -> Tensor:
             return gradient * factor
 
         terms.temperature.register_hook(altered)
         return x + mdta(normalised(x, norm), terms)
 
-    monkeypatch.setattr(kernels, "attention_step", step)
-    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms, like: x + gated(normalised(x, norm), terms))
+    monkeypatch.setattr(triton_or_torch, "attention_step", step)
+    monkeypatch.setattr(
+        triton_or_torch, "gated_step", lambda x, norm, terms, like: x + gated(normalised(x, norm), terms)
+    )
     (row,) = ran("gradients --precisions float32")
     assert (row["ok"], row["wrong"]) == (False, ["0.attn.temperature"])
     assert next(iter(row["worst"])) == "0.attn.temperature"
 
 
 def test_what_has_no_gradient_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "attention_step", lambda x, norm, terms, like: x)
-    monkeypatch.setattr(kernels, "gated_step", lambda x, norm, terms, like: x)
+    monkeypatch.setattr(triton_or_torch, "attention_step", lambda x, norm, terms, like: x)
+    monkeypatch.setattr(triton_or_torch, "gated_step", lambda x, norm, terms, like: x)
     # Parameters that nothing depends on: PyTorch's error is a row.
     assert kinds(ran("gradients --precisions float32")) == ["error"]
 
@@ -135,7 +137,7 @@ def test_a_variant_that_fails_stops_no_other(ran: Ran, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(kernels, "attention_step", fail)
+    monkeypatch.setattr(triton_or_torch, "attention_step", fail)
     rows = ran(f"ratio --variants fused original {PAIR} --no-reference")
     (error,) = of(rows, "error")
     assert (error["variant"], error["error"]) == ("fused", "OutOfMemoryError: CUDA out of memory")
@@ -146,7 +148,7 @@ def test_a_lost_gpu_ends_the_stage(ran: Ran, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_: object) -> None:
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(kernels, "attention_step", fail)
+    monkeypatch.setattr(triton_or_torch, "attention_step", fail)
     assert kinds(ran("correct --precisions float32")) == ["error", "error", "correctness"]
     monkeypatch.setattr(Cpu, "wait", fail)
     assert kinds(ran("correct --precisions float32", status=1)) == ["error", "failed"]

@@ -11,9 +11,9 @@ from tests.ops.test_agreement import CASES, Case
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.ops import kernels
 from exda_primitives.ops import torch as concat_free
 from exda_primitives.ops import triton as on_kernels
+from exda_primitives.ops import triton_or_torch
 
 from .agreement import poison
 from .programs import shrink_depthwise
@@ -141,7 +141,7 @@ def test_a_depthwise_convolution_of_another_size(make_attention: Any, make_maps:
 def test_where_kernels_do_not_apply_pytorch_computes(
     kind: str, make_attention: Any, make_maps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{on_kernels.channel.__name__}.device_obstacle", lambda x: "no such device")
+    monkeypatch.setattr(f"{on_kernels.channel.__name__}.device_unsupported_reason", lambda x: "no such device")
     module, maps = make_attention(kind), make_maps(kind, 1, 6, 5, 7)
     expected = module(*maps)
     with exda.backend("triton"):
@@ -151,17 +151,19 @@ def test_where_kernels_do_not_apply_pytorch_computes(
 def test_reasons(make_attention: Any, make_maps: Any) -> None:
     (x,) = make_maps("mdta", 1, 6, 5, 7)
     terms = make_attention("mdta").terms()
-    assert on_kernels.mdta_obstacle(x, terms) is None
+    assert on_kernels.mdta_unsupported_reason(x, terms) is None
     after = make_attention("mdta", value_position="after").terms()
-    assert "after the aggregation" in str(on_kernels.mdta_obstacle(x, after))
-    assert "map is torch.float32, the projections are torch.float64" in str(on_kernels.mdta_obstacle(x.float(), terms))
+    assert "after the aggregation" in str(on_kernels.mdta_unsupported_reason(x, after))
+    assert "map is torch.float32, the projections are torch.float64" in str(
+        on_kernels.mdta_unsupported_reason(x.float(), terms)
+    )
     long = x.new_empty(1, 6, 1, 40000)
-    assert "at most" in str(on_kernels.mdta_obstacle(long, terms))
+    assert "at most" in str(on_kernels.mdta_unsupported_reason(long, terms))
 
 
 def test_the_table_holds_every_family() -> None:
-    assert kernels.histogram is concat_free.histogram
-    assert kernels.xca is concat_free.xca
+    assert triton_or_torch.histogram is concat_free.histogram
+    assert triton_or_torch.xca is concat_free.xca
 
 
 def test_compiled_in_one_graph(make_attention: Any, make_maps: Any) -> None:

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from exda_primitives.errors import InputError
 from exda_primitives.ops.triton import depthwise as module
 from exda_primitives.ops.triton import depthwise_backward, depthwise_forward, launch
-from exda_primitives.ops.triton.depthwise import convolution_obstacle, depthwise, depthwise_reference, obstacle
+from exda_primitives.ops.triton.depthwise import (
+    convolution_unsupported_reason,
+    depthwise,
+    depthwise_reference,
+    unsupported_reason,
+)
 
 from .agreement import TOLERANCE, differentiate, disagreement, poison, random
 
@@ -292,7 +297,7 @@ X, WEIGHT, BIAS = torch.zeros(2, 3, 4, 5), torch.zeros(3, 1, 3, 3), torch.zeros(
     ],
 )
 def test_refusals(arguments: tuple[Tensor, ...], reason: str) -> None:
-    found = obstacle(*arguments)
+    found = unsupported_reason(*arguments)
     assert found is not None
     assert reason in found
     with pytest.raises(InputError) as caught:
@@ -301,11 +306,11 @@ def test_refusals(arguments: tuple[Tensor, ...], reason: str) -> None:
 
 
 def test_the_cpu_without_an_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert obstacle(X, WEIGHT, BIAS) is None
-    assert obstacle(X.double(), WEIGHT) is None
+    assert unsupported_reason(X, WEIGHT, BIAS) is None
+    assert unsupported_reason(X.double(), WEIGHT) is None
     monkeypatch.setattr(launch, "INTERPRETED", False)
-    assert "on cpu" in str(obstacle(X, WEIGHT, BIAS))
-    assert "float64" in str(obstacle(X.double(), WEIGHT))
+    assert "on cpu" in str(unsupported_reason(X, WEIGHT, BIAS))
+    assert "float64" in str(unsupported_reason(X.double(), WEIGHT))
 
 
 @pytest.mark.parametrize(
@@ -323,5 +328,5 @@ def test_the_cpu_without_an_interpreter_is_refused(monkeypatch: pytest.MonkeyPat
 )
 def test_other_convolutions_are_told(options: dict[str, int | str], reason: str) -> None:
     usual = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4}
-    assert convolution_obstacle(nn.Conv2d(**usual)) is None
-    assert reason in str(convolution_obstacle(nn.Conv2d(**(usual | options))))
+    assert convolution_unsupported_reason(nn.Conv2d(**usual)) is None
+    assert reason in str(convolution_unsupported_reason(nn.Conv2d(**(usual | options))))

@@ -47,7 +47,7 @@ def test_aligned_rows() -> None:
     assert not launch.row_aligned(x.new_zeros(2, 16, 16, 16).to(memory_format=torch.channels_last))
 
 
-def test_an_obstacle_becomes_an_error() -> None:
+def test_an_unsupported_reason_becomes_an_error() -> None:
     launch.require("kernel", None)
     with pytest.raises(InputError, match="kernel: the reason; use the 'torch' backend"):
         launch.require("kernel", "the reason")
@@ -61,10 +61,10 @@ def test_old_gpus_are_refused(capability: tuple[int, int], refused: bool, monkey
     monkeypatch.setattr(launch, "INTERPRETED", False)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    found = launch.device_obstacle(Elsewhere())  # type: ignore[arg-type]
+    found = launch.device_unsupported_reason(Elsewhere())  # type: ignore[arg-type]
     assert (found is not None) == refused
     monkeypatch.setattr(torch.version, "hip", "6.0")
-    assert "ROCm" in str(launch.device_obstacle(Elsewhere()))  # type: ignore[arg-type]
+    assert "ROCm" in str(launch.device_unsupported_reason(Elsewhere()))  # type: ignore[arg-type]
 
 
 def test_kernels_import_and_refuse_the_cpu_without_an_interpreter() -> None:

@@ -14,7 +14,7 @@ from exda_primitives.ops.triton import norm_pointwise as product_module
 from exda_primitives.ops.triton import projection as module
 from exda_primitives.ops.triton.depthwise import depthwise_reference
 from exda_primitives.ops.triton.norm import layer_norm_reference
-from exda_primitives.ops.triton.projection import obstacle, projected
+from exda_primitives.ops.triton.projection import projected, unsupported_reason
 
 from .agreement import TOLERANCE, poison, random
 from .programs import shrink_depthwise
@@ -269,10 +269,10 @@ X, WEIGHT, DEPTHWISE = torch.zeros(2, 3, 4, 5), torch.zeros(4, 3), torch.zeros(4
     ],
 )
 def test_refusals(arguments: tuple[Any, ...], reason: str) -> None:
-    found = obstacle(*arguments)
+    found = unsupported_reason(*arguments)
     assert found is not None
     assert reason in found
     with pytest.raises(InputError) as caught:
         projected(*arguments)
     assert found in str(caught.value)
-    assert obstacle(X, None, WEIGHT, None, WEIGHT, DEPTHWISE) is None
+    assert unsupported_reason(X, None, WEIGHT, None, WEIGHT, DEPTHWISE) is None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from exda_primitives.ops import torch as concat_free
-from exda_primitives.ops.terms import Branch, FusedTerms, Projection, TokenTerms, ValueTerms
+from exda_primitives.ops.terms import Branch, PackedQKVTerms, Projection, TokenTerms, ValueTerms
 from exda_primitives.ops.tokens import pool, softmax_over_space, unit_mean, upsample
 from exda_primitives.ops.triton.fold import TokenMixing, compose, fold
 from exda_primitives.ops.triton.gram import gram
@@ -24,7 +24,7 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch)
 
 
-def terms(qkv: nn.Module, project: nn.Conv2d, scale: str, reinject: str) -> FusedTerms:
+def terms(qkv: nn.Module, project: nn.Conv2d, scale: str, reinject: str) -> PackedQKVTerms:
     c, k = CHANNELS, TOKENS if reinject == "mean" else CHANNELS // HEADS
     shapes = ((c, c, 1, 1), (c,), (c, 1, 3, 3), (c,), (c, c, 1, 1), (c,))
     branch = Branch(*(random(*shape, seed=10 + i).requires_grad_() for i, shape in enumerate(shapes)))
@@ -38,10 +38,10 @@ def terms(qkv: nn.Module, project: nn.Conv2d, scale: str, reinject: str) -> Fuse
     )
     temperature = (1 + random(HEADS, 1, 1, seed=4).abs()).requires_grad_()
     value = ValueTerms("residual", "before", branch)
-    return FusedTerms(temperature, Projection(nn.Identity(), qkv), project, value, tokens)
+    return PackedQKVTerms(temperature, Projection(nn.Identity(), qkv), project, value, tokens)
 
 
-def in_kernels(x: Tensor, terms: FusedTerms) -> Tensor:
+def in_kernels(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     assert terms.tokens is not None
     assert terms.value is not None
     assert terms.value.branch is not None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from exda_primitives.errors import InputError
 from exda_primitives.fusion.block import FusedBlock
-from exda_primitives.ops import dispatch, kernels
+from exda_primitives.ops import dispatch, triton_or_torch
 from exda_primitives.workbench.bench import check
 from exda_primitives.workbench.bench.budget import Budget
 from exda_primitives.workbench.bench.cases import Comparison, cases_of
@@ -39,7 +39,7 @@ def _counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its interpreter, which the tests of its kernels run, is slow."""
-    monkeypatch.setattr(kernels, "_MISSING", "not needed here")
+    monkeypatch.setattr(triton_or_torch, "_MISSING", "not needed here")
 
 
 def run(

@@ -2,6 +2,6 @@
 
 from .attention import attention_step
 from .feed_forward import gated_step
-from .obstacles import step_obstacle
+from .unsupported import step_unsupported_reason
 
-__all__ = ["attention_step", "gated_step", "step_obstacle"]
+__all__ = ["attention_step", "gated_step", "step_unsupported_reason"]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..terms import FusedTerms, NormTerms, TokenTerms, ValueTerms
+from ..terms import NormTerms, PackedQKVTerms, TokenTerms, ValueTerms
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from ..torch.channel import mixing_of
 from ..torch.fold import foldable_weight, through_blocks
@@ -20,11 +20,11 @@ from ..torch.recompute import recomputes
 from .gram import Sums, add, differentiable_gram, gram, sums
 from .layers import Pair, convolved, gelu, normalised, pairs, pointwise
 from .layout import add_into, by_channel, by_pixel, channels_last, empty
-from .obstacles import parameters
 from .strips import strips
+from .unsupported import parameters
 
 
-def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor | None = None) -> Tensor:
+def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, like: Tensor | None = None) -> Tensor:
     """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W).
 
     The output is contiguous or channels_last as ``like`` is; channels_last without it, and where autograd records.
@@ -48,7 +48,7 @@ class _Matrices(NamedTuple):
     bias: Tensor | None
 
 
-def _differentiable(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
+def _differentiable(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor:
     """The same of whole maps, nothing in place."""
     n, heads = normalised(x, norm), terms.temperature.shape[-3]
     q, k, v = (convolved(n, pair) for pair in pairs(*terms.qkv, 3))
@@ -85,7 +85,7 @@ def _token_maps(logits: Tensor, tokens: TokenTerms) -> tuple[Tensor, float]:
     return upsample(maps, logits.shape[2:]).contiguous(memory_format=torch.channels_last), scale
 
 
-def _first_pass(x: Tensor, norm: NormTerms, terms: FusedTerms, g: Tensor | None) -> tuple[Gram, list[Tensor]]:
+def _first_pass(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, g: Tensor | None) -> tuple[Gram, list[Tensor]]:
     """Gram blocks and norms of q, k and g, and v strip by strip, with the rows that the value's branch reads."""
     onto_q, onto_k, onto_v = pairs(*terms.qkv, 3)
     heads, beyond = terms.temperature.shape[-3], _reach(terms.value)
@@ -106,7 +106,7 @@ def _first_pass(x: Tensor, norm: NormTerms, terms: FusedTerms, g: Tensor | None)
 
 
 def _second_pass(
-    out: Tensor, x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices, terms: FusedTerms
+    out: Tensor, x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices, terms: PackedQKVTerms
 ) -> None:
     beyond = _reach(terms.value)
     for strip, around in zip(strips(x, 3 * x.shape[1]), values, strict=True):
@@ -139,7 +139,7 @@ def _value(v: Tensor, rows: slice, value: ValueTerms | None) -> Tensor:
     return found.add_(own) if value.form == "residual" else found
 
 
-def _matrices(found: Gram, scale: float, terms: FusedTerms) -> _Matrices:
+def _matrices(found: Gram, scale: float, terms: PackedQKVTerms) -> _Matrices:
     weight, bias = foldable_weight(terms)
     assert weight is not None
     mixing = mixing_of(found, scale, terms)

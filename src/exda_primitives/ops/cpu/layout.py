@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..torch.recompute import recomputes
-from .obstacles import transformed
+from .unsupported import transformed
 
 _PAGE, _CHANNELS = 4096, 16
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..layout import to_map, to_tokens
 from ..precision import unit_divisor, widen, without_autocast
-from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerms, projected
+from ..terms import ChannelTerms, CrossTerms, LinearTerms, PackedQKVTerms, TokenTerms, projected
 from ..value import nonlinear_value
 from .tokens import token_maps
 
 
-def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
+def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
     return terms.project(_attend(q, k, v, x, terms))

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import FusedTerms, TokenTerms, projected
+from ..terms import PackedQKVTerms, TokenTerms, projected
 from ..tokens import sorted_tokens
 from ..value import nonlinear_value
 from .channel import reinjected
 
 
-def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
+def histogram(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     height, width = x.shape[-2:]
     x_sorted, half_order = sort_half(x)
@@ -48,7 +48,7 @@ def _branch(
     order: Tensor,
     g: tuple[Tensor, Tensor] | None,
     layout: str,
-    terms: FusedTerms,
+    terms: PackedQKVTerms,
 ) -> Tensor:
     heads, length = terms.temperature.shape[-3], v.shape[-1]
     q, k, v = (widen(to_rows(m, heads, layout)) for m in (q, k, v))

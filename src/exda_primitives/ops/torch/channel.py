@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..layout import to_map, to_tokens
 from ..precision import divisor, widen, without_autocast
-from ..terms import ChannelTerms, CrossTerms, FusedTerms, LinearTerms, TokenTerms, ValueTerms
+from ..terms import ChannelTerms, CrossTerms, LinearTerms, PackedQKVTerms, TokenTerms, ValueTerms
 from ..tokens import in_dtype_of, pool, projection, softmax_over_space, unit_mean, upsample
 from .fold import foldable_weight, through_blocks
 from .gram import Gram, gram
@@ -32,7 +32,7 @@ class Mixing(NamedTuple):
     token: Tensor | None
 
 
-def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
+def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     x = shared(x, *terms.qkv)
     q, k, v = projected(x, terms.qkv).chunk(3, dim=1)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..precision import unit_divisor, widen, without_autocast
 from ..sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
-from ..terms import FusedTerms
+from ..terms import PackedQKVTerms
 from ..tokens import SortedTokens, sorted_tokens
 from .projection import projected, unfolded_value
 
 
-def histogram(x: Tensor, terms: FusedTerms) -> Tensor:
+def histogram(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     size = x.shape[-2:]
     x_sorted, half_order = sort_half(x)
@@ -42,7 +42,7 @@ def _branch(
     order: Tensor,
     tokens: SortedTokens | None,
     layout: str,
-    terms: FusedTerms,
+    terms: PackedQKVTerms,
 ) -> Tensor:
     heads, length = terms.temperature.shape[-3], v.shape[-1]
     temperature = widen(terms.temperature)

@@ -3,16 +3,16 @@
 Imported when it is first asked for: ``import exda_primitives`` needs no Triton.
 """
 
-from .channel import cross, cross_obstacle, mdta, mdta_obstacle
-from .step import attention_step, gated_step, normalise, step_obstacle
+from .channel import cross, cross_unsupported_reason, mdta, mdta_unsupported_reason
+from .step import attention_step, gated_step, normalise, step_unsupported_reason
 
 __all__ = [
     "attention_step",
     "cross",
-    "cross_obstacle",
+    "cross_unsupported_reason",
     "gated_step",
     "mdta",
-    "mdta_obstacle",
+    "mdta_unsupported_reason",
     "normalise",
-    "step_obstacle",
+    "step_unsupported_reason",
 ]

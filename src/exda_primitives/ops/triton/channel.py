@@ -13,42 +13,42 @@ from torch import Tensor
 
 from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import product_dtype, without_autocast
-from ..terms import CrossTerms, FusedTerms, NormTerms, Projection, TokenTerms, ValueTerms, called_primitive
+from ..terms import CrossTerms, NormTerms, PackedQKVTerms, Projection, TokenTerms, ValueTerms, called_primitive
 from ..torch.fold import foldable_weight
 from .depthwise import depthwise
 from .fold import TokenMixing, fold
 from .fold_branch import fold_branch
 from .gram import gram
-from .launch import device_obstacle, dtype_obstacle
+from .launch import device_unsupported_reason, dtype_unsupported_reason
 from .mix import mix
 from .norm import layer_norm
 from .norm_pointwise import pointwise
 from .projection import projected
-from .tokens import obstacle as tokens_obstacle
 from .tokens import token_maps
+from .tokens import unsupported_reason as tokens_unsupported_reason
 from .value import mix_value
 
 
-def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
+def mdta_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
     """Why ``mdta`` cannot be computed on kernels; None if it can."""
-    return _obstacle(x, terms, terms.qkv)
+    return _unsupported_reason(x, terms, terms.qkv)
 
 
-def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
+def cross_unsupported_reason(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
     """Why ``cross`` cannot be computed on kernels; None if it can."""
     if x.dtype is not y.dtype:
         return f"the two maps are {x.dtype} and {y.dtype}"
-    return _obstacle(y, terms, terms.q, terms.kv)
+    return _unsupported_reason(y, terms, terms.q, terms.kv)
 
 
-def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
+def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
     x = x.to(product_dtype(x))
     with without_autocast(x):
         return attention(x, terms, None, None)
 
 
-def attention(x: Tensor, terms: FusedTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
+def attention(x: Tensor, terms: PackedQKVTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
     """``mdta(norm(x)) + residual`` in the dtype of ``x``, (B, C, H, W) -> (B, C, H, W)."""
     qkv, logits = _projected(x, terms.qkv, terms.tokens, norm)
     q, k, v = qkv.chunk(3, dim=1)
@@ -65,7 +65,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
         return _attend(q, k, v, logits, terms, None)
 
 
-def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projection) -> str | None:
+def _unsupported_reason(x: Tensor, terms: PackedQKVTerms | CrossTerms, *projections: Projection) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, for which there are no kernels"
     if called := called_primitive(terms):
@@ -78,8 +78,8 @@ def _obstacle(x: Tensor, terms: FusedTerms | CrossTerms, *projections: Projectio
             return "under autocast, a projection that is more than a convolution has to be called by itself"
     elif found - {x.dtype}:
         return f"the map is {x.dtype}, the projections are {', '.join(map(str, found))}"
-    obstacle = device_obstacle(x) or dtype_obstacle(x.new_empty(0, dtype=dtype))
-    return obstacle or (None if terms.tokens is None else tokens_obstacle(x, terms.tokens.stride))
+    reason = device_unsupported_reason(x) or dtype_unsupported_reason(x.new_empty(0, dtype=dtype))
+    return reason or (None if terms.tokens is None else tokens_unsupported_reason(x, terms.tokens.stride))
 
 
 def _projected(
@@ -98,7 +98,7 @@ def _projected(
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: FusedTerms | CrossTerms, residual: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: PackedQKVTerms | CrossTerms, residual: Tensor | None
 ) -> Tensor:
     weight, bias = foldable_weight(terms)
     if weight is not None:

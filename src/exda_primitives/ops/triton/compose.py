@@ -11,7 +11,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..precision import without_autocast
 from .fold_kernels import compose_kernel
-from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, require
+from .launch import contiguous, device_unsupported_reason, divide_up, dtype_unsupported_reason, require
 from .operator import differentiable, fake, operator
 from .tiles import wide
 
@@ -67,7 +67,7 @@ def check_convolution(
 
 @operator("compose")
 def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    require("compose", device_obstacle(matrix) or dtype_obstacle(matrix))
+    require("compose", device_unsupported_reason(matrix) or dtype_unsupported_reason(matrix))
     batch, rows, channels = matrix.shape
     columns = weight.shape[1]
     check_convolution("compose", matrix.shape, weight, vector, bias)

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from ..precision import widen
 from . import depthwise_forward
 from .depthwise_backward import depthwise_backward
-from .launch import device_obstacle, dtype_obstacle, require
+from .launch import device_unsupported_reason, dtype_unsupported_reason, require
 from .operator import differentiable, fake, operator
 
 Activation = Literal["none", "gelu", "gate"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
 
-def convolution_obstacle(convolution: nn.Conv2d) -> str | None:
+def convolution_unsupported_reason(convolution: nn.Conv2d) -> str | None:
     """Why the kernels do not compute this convolution; None if they do.
 
     Args:
@@ -46,7 +46,7 @@ def convolution_obstacle(convolution: nn.Conv2d) -> str | None:
     return None
 
 
-def obstacle(
+def unsupported_reason(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none", shift: Tensor | None = None
 ) -> str | None:
     """Why ``depthwise`` cannot be computed; None if it can.
@@ -58,10 +58,12 @@ def obstacle(
         activation: ``"none"``, ``"gelu"`` or ``"gate"``.
         shift: (M,) or None.
     """
-    return _shape_obstacle(x, weight, bias, activation, shift) or _kind_obstacle(x, weight, bias, shift)
+    return _shape_unsupported_reason(x, weight, bias, activation, shift) or _kind_unsupported_reason(
+        x, weight, bias, shift
+    )
 
 
-def _shape_obstacle(
+def _shape_unsupported_reason(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None
 ) -> str | None:
     if activation not in ACTIVATIONS:
@@ -79,15 +81,15 @@ def _shape_obstacle(
     return None
 
 
-def _kind_obstacle(x: Tensor, *given: Tensor | None) -> str | None:
+def _kind_unsupported_reason(x: Tensor, *given: Tensor | None) -> str | None:
     parameters = [tensor for tensor in given if tensor is not None]
     for tensor in parameters:
         if tensor.device != x.device:
             return f"x is on {x.device}, a parameter on {tensor.device}"
     for tensor in (x, *parameters):
-        if found := dtype_obstacle(tensor):
+        if found := dtype_unsupported_reason(tensor):
             return found
-    return device_obstacle(x)
+    return device_unsupported_reason(x)
 
 
 def depthwise(
@@ -110,9 +112,9 @@ def depthwise(
         (B, M, H, W), with the gate (B, M/2, H, W); contiguous, in the dtype of ``x``. Sums are taken in float32.
 
     Raises:
-        InputError: if the kernel does not apply; ``obstacle`` says why beforehand.
+        InputError: if the kernel does not apply; ``unsupported_reason`` says why beforehand.
     """
-    require("exda::depthwise", obstacle(x, weight, bias, activation, shift))
+    require("exda::depthwise", unsupported_reason(x, weight, bias, activation, shift))
     return _depthwise(x, weight, bias, activation, shift)
 
 

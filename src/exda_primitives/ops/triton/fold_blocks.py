@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..precision import accumulation_dtype
-from .launch import contiguous, device_obstacle, dtype_obstacle, require
+from .launch import contiguous, device_unsupported_reason, dtype_unsupported_reason, require
 from .tiles import tile_side, wide
 
 
@@ -73,7 +73,7 @@ def empty_matrices(products: Tensor, left: Tensor, gate: Tensor | None) -> list[
 def _check(
     products: Tensor, squares: tuple[Tensor, Tensor], terms: tuple[Tensor | None, ...], left: Tensor, channelwise: bool
 ) -> None:
-    require("fold", device_obstacle(products) or dtype_obstacle(products))
+    require("fold", device_unsupported_reason(products) or dtype_unsupported_reason(products))
     heads, m = products.shape[1:3]
     tokens = m - left.shape[1] // heads
     if products.dtype is not accumulation_dtype(products.dtype):

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..precision import accumulation_dtype, widen, without_autocast
 from .kernel import autotuned
-from .launch import device_obstacle, divide_up, dtype_obstacle, require, summed
+from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, split_of, tile_side, vectorisable, wide
 
@@ -252,7 +252,7 @@ def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
 
 
 def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:
-    require("gram", device_obstacle(q) or dtype_obstacle(q))
+    require("gram", device_unsupported_reason(q) or dtype_unsupported_reason(q))
     if q.ndim != 3 or q.numel() == 0 or heads < 1 or q.shape[1] % heads:
         raise InputError(
             f"gram: q is {tuple(q.shape)} with {heads} heads; expected (B, C, N), none of them 0, C a multiple of heads"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bare import held, is_depthwise, is_pointwise
-from ..terms import Branch, FusedTerms, GatedTerms, NormTerms, Scale, TokenTerms, ValueForm, ValueTerms
+from ..terms import Branch, GatedTerms, NormTerms, PackedQKVTerms, Scale, TokenTerms, ValueForm, ValueTerms
 from ..torch.fold import foldable_weight
 from .channel import folded
 from .mix import mix
@@ -20,7 +20,7 @@ from .recorded import Recorded
 _Parameters = list[Tensor | None]
 
 
-def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor | None:
+def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor | None:
     """``x + mdta(norm(x))`` (B, C, H, W); None where gradients are wanted or a layer has to be called."""
     first, second = terms.qkv
     weight, bias = foldable_weight(terms)

@@ -19,7 +19,7 @@ def _nothing() -> None:
 INTERPRETED = not isinstance(triton.jit(_nothing), triton.JITFunction)
 
 
-def device_obstacle(x: torch.Tensor) -> str | None:
+def device_unsupported_reason(x: torch.Tensor) -> str | None:
     """Why no kernel can run where ``x`` lies; None if one can.
 
     Kernels run on CUDA GPUs of compute capability 8.0 and newer and, under Triton's interpreter
@@ -37,7 +37,7 @@ def device_obstacle(x: torch.Tensor) -> str | None:
     return None
 
 
-def dtype_obstacle(x: torch.Tensor) -> str | None:
+def dtype_unsupported_reason(x: torch.Tensor) -> str | None:
     """Why no kernel takes the dtype of ``x``; None if one does.
 
     They are float32, float16 and bfloat16; float64 under the interpreter alone, where it costs nothing to check with.
@@ -47,14 +47,14 @@ def dtype_obstacle(x: torch.Tensor) -> str | None:
     return f"the dtype is {x.dtype}; the kernels take {', '.join(map(str, DTYPES))}"
 
 
-def require(kernel: str, obstacle: str | None) -> None:
+def require(kernel: str, reason: str | None) -> None:
     """Refuses input that a kernel cannot take.
 
     Raises:
-        InputError: naming the kernel and the obstacle, unless that is None.
+        InputError: naming the kernel and the reason, unless that is None.
     """
-    if obstacle is not None:
-        raise InputError(f"{kernel}: {obstacle}; use the 'torch' backend for this input")
+    if reason is not None:
+        raise InputError(f"{kernel}: {reason}; use the 'torch' backend for this input")
 
 
 def contiguous(x: torch.Tensor | None) -> torch.Tensor | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..precision import accumulation_dtype, widen, without_autocast
-from .launch import device_obstacle, divide_up, dtype_obstacle, require, summed
+from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .mix_kernels import map_gradients_kernel, matrix_gradients_kernel, mix_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import along_pixels, dot_precision, largest_side, split_of, tile_side, wide
@@ -66,7 +66,7 @@ def _check(matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | N
     if not 1 <= len(maps) <= PAIRS or len(matrices) != len(maps):
         raise InputError(f"mix: {len(matrices)} matrices and {len(maps)} maps; expected as many of both, 1 to {PAIRS}")
     matrix, first = matrices[0], maps[0]
-    require("mix", device_obstacle(first) or dtype_obstacle(first))
+    require("mix", device_unsupported_reason(first) or dtype_unsupported_reason(first))
     for m, x in zip(matrices, maps, strict=True):
         if x.ndim != 3 or x.numel() == 0 or x.shape[::2] != first.shape[::2] or x.dtype != first.dtype:
             raise InputError(

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..precision import accumulation_dtype, widen
 from ..reference import step
 from ..terms import NormTerms
-from .launch import contiguous, device_obstacle, divide_up, dtype_obstacle, require, summed
+from .launch import contiguous, device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .norm_kernels import layer_norm_backward_kernel, layer_norm_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
@@ -30,7 +30,7 @@ _BLOCK_C = 128
 _FORWARD, _BACKWARD = 64, 32
 
 
-def obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
+def unsupported_reason(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """Why ``layer_norm`` cannot be computed; None if it can.
 
     Args:
@@ -47,9 +47,9 @@ def obstacle(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | Non
             return f"the {name} is {tuple(parameter.shape)}; with {x.shape[1]} channels it has to be ({x.shape[1]},)"
         if parameter.device != x.device:
             return f"x is on {x.device}, the {name} on {parameter.device}"
-        if found := dtype_obstacle(parameter):
+        if found := dtype_unsupported_reason(parameter):
             return found
-    return dtype_obstacle(x) or device_obstacle(x)
+    return dtype_unsupported_reason(x) or device_unsupported_reason(x)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
@@ -67,9 +67,9 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_m
         (B, C, H, W), contiguous, in the dtype of ``x``. Statistics are float32, gradients deterministic.
 
     Raises:
-        InputError: if the kernel does not apply; ``obstacle`` says why beforehand.
+        InputError: if the kernel does not apply; ``unsupported_reason`` says why beforehand.
     """
-    require("exda::layer_norm", obstacle(x, weight, bias))
+    require("exda::layer_norm", unsupported_reason(x, weight, bias))
     return _layer_norm(x, weight, bias, subtract_mean, eps)
 
 

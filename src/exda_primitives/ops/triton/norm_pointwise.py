@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..precision import accumulation_dtype, widen, without_autocast
 from . import norm
-from .launch import contiguous, divide_up, dtype_obstacle, require, summed
+from .launch import contiguous, divide_up, dtype_unsupported_reason, require, summed
 from .norm import layer_norm, layer_norm_reference
-from .norm import obstacle as norm_obstacle
+from .norm import unsupported_reason as norm_unsupported_reason
 from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel, weight_gradient_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import dot_precision, split_of, tile_side, wide
@@ -39,7 +39,7 @@ def fuses(x: Tensor) -> bool:
     return x.shape[1] <= FUSED_CHANNELS and on_tensor_cores
 
 
-def obstacle(
+def unsupported_reason(
     x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, weight: Tensor, bias: Tensor | None
 ) -> str | None:
     """Why ``norm_pointwise`` cannot be computed; None if it can.
@@ -51,7 +51,7 @@ def obstacle(
         weight: (O, C).
         bias: (O,) or None.
     """
-    if found := norm_obstacle(x, norm_weight, norm_bias):
+    if found := norm_unsupported_reason(x, norm_weight, norm_bias):
         return found
     if weight.dim() != 2 or weight.shape[1] != x.shape[1] or not len(weight):
         return f"the weight is {tuple(weight.shape)}; with {x.shape[1]} channels it has to be (O, {x.shape[1]})"
@@ -62,7 +62,7 @@ def obstacle(
             continue
         if parameter.device != x.device:
             return f"x is on {x.device}, the {name} on {parameter.device}"
-        if found := dtype_obstacle(parameter):
+        if found := dtype_unsupported_reason(parameter):
             return found
     return None
 
@@ -92,9 +92,9 @@ def norm_pointwise(
         ``torch.backends.cuda.matmul.allow_tf32`` is on), gradients deterministic.
 
     Raises:
-        InputError: if the kernels do not apply; ``obstacle`` says why beforehand.
+        InputError: if the kernels do not apply; ``unsupported_reason`` says why beforehand.
     """
-    require("exda::norm_pointwise", obstacle(x, norm_weight, norm_bias, weight, bias))
+    require("exda::norm_pointwise", unsupported_reason(x, norm_weight, norm_bias, weight, bias))
     if fuses(x):
         return _norm_pointwise(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
     return pointwise(layer_norm(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)

@@ -19,17 +19,17 @@ from ..precision import accumulation_dtype, without_autocast
 from ..terms import NormTerms
 from .depthwise import Activation
 from .depthwise import compute as depthwise_inside
-from .depthwise import obstacle as depthwise_obstacle
+from .depthwise import unsupported_reason as depthwise_unsupported_reason
 from .depthwise_backward import depthwise_backward
 from .launch import require
 from .norm import layer_norm
 from .norm_pointwise import computed as norm_pointwise_inside
 from .norm_pointwise import fuses, norm_pointwise, pointwise
-from .norm_pointwise import obstacle as product_obstacle
+from .norm_pointwise import unsupported_reason as product_unsupported_reason
 from .operator import differentiable, fake, operator
 
 
-def obstacle(
+def unsupported_reason(
     x: Tensor,
     norm: NormTerms | None,
     weight: Tensor,
@@ -41,12 +41,12 @@ def obstacle(
 ) -> str | None:
     """Why ``projected`` cannot be computed; None if it can. Arguments as there."""
     norm_weight, norm_bias = (None, None) if norm is None else (norm.weight, norm.bias)
-    if found := product_obstacle(x, norm_weight, norm_bias, weight, bias):
+    if found := product_unsupported_reason(x, norm_weight, norm_bias, weight, bias):
         return found
-    if phi is not None and (found := product_obstacle(x, None, None, phi, None)):
+    if phi is not None and (found := product_unsupported_reason(x, None, None, phi, None)):
         return f"of the logits' rows: {found}"
     y = x[:, :1].expand(-1, len(weight), -1, -1)
-    return depthwise_obstacle(y, depthwise_weight, depthwise_bias, activation)
+    return depthwise_unsupported_reason(y, depthwise_weight, depthwise_bias, activation)
 
 
 def projected(
@@ -76,10 +76,10 @@ def projected(
         dtype of ``x``.
 
     Raises:
-        InputError: if the kernels do not apply; ``obstacle`` says why beforehand.
+        InputError: if the kernels do not apply; ``unsupported_reason`` says why beforehand.
     """
     parameters = weight, bias, phi, depthwise_weight, depthwise_bias
-    require("exda::projected", obstacle(x, norm, *parameters, activation))
+    require("exda::projected", unsupported_reason(x, norm, *parameters, activation))
     z, *logits = _projected(x, *((None, None, False, None) if norm is None else norm), *parameters, activation)
     return z, logits[0] if logits else None
 

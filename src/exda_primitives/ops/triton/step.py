@@ -11,25 +11,25 @@ from torch import Tensor, nn
 
 from ..bare import is_bare, is_pointwise
 from ..precision import product_dtype, without_autocast
-from ..terms import FusedTerms, GatedTerms, NormTerms
+from ..terms import GatedTerms, NormTerms, PackedQKVTerms
 from . import inference
-from .channel import attention, mdta, mdta_obstacle
-from .depthwise import convolution_obstacle
+from .channel import attention, mdta, mdta_unsupported_reason
+from .depthwise import convolution_unsupported_reason
 from .norm import layer_norm
-from .norm import obstacle as norm_obstacle
+from .norm import unsupported_reason as norm_unsupported_reason
 
 
-def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
+def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:
     """Why the step cannot be computed on kernels, ``function`` None standing for a module; None if it can."""
-    obstacle = norm_obstacle(x, norm.weight, norm.bias)
-    if obstacle is None and isinstance(function, FusedTerms):
-        obstacle = mdta_obstacle(x, function)
-    if obstacle is None and isinstance(function, GatedTerms):
-        obstacle = _gated_obstacle(x, function)
-    return obstacle
+    reason = norm_unsupported_reason(x, norm.weight, norm.bias)
+    if reason is None and isinstance(function, PackedQKVTerms):
+        reason = mdta_unsupported_reason(x, function)
+    if reason is None and isinstance(function, GatedTerms):
+        reason = _gated_unsupported_reason(x, function)
+    return reason
 
 
-def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms) -> Tensor:
+def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor:
     """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W)."""
     if torch.is_autocast_enabled(x.device.type):
         # There the norm and the sum have the dtype of x, the convolutions another.
@@ -54,7 +54,7 @@ def normalise(x: Tensor, terms: NormTerms) -> Tensor:
     return layer_norm(x, *terms)
 
 
-def _gated_obstacle(x: Tensor, terms: GatedTerms) -> str | None:
+def _gated_unsupported_reason(x: Tensor, terms: GatedTerms) -> str | None:
     autocast = torch.is_autocast_enabled(x.device.type)
     for convolution in terms:
         if not (is_bare(convolution) and isinstance(convolution, nn.Conv2d)):
@@ -65,4 +65,4 @@ def _gated_obstacle(x: Tensor, terms: GatedTerms) -> str | None:
     if not (is_pointwise(first) and is_pointwise(last)):
         return "the first or the last convolution of the feed-forward is not 1x1"
     assert isinstance(second, nn.Conv2d)
-    return convolution_obstacle(second)
+    return convolution_unsupported_reason(second)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..precision import accumulation_dtype
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
-from .launch import device_obstacle, divide_up, dtype_obstacle, require
+from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
 from .tokens_kernels import pool_backward_kernel, pool_kernel, upsample_backward_kernel, upsample_kernel
@@ -31,7 +31,7 @@ _MOST_CHUNKS = 256
 _LONGEST_SIDE = 32767
 
 
-def obstacle(phi: Tensor, stride: int) -> str | None:
+def unsupported_reason(phi: Tensor, stride: int) -> str | None:
     """Why ``token_maps`` cannot be computed; None if it can.
 
     Args:
@@ -44,7 +44,7 @@ def obstacle(phi: Tensor, stride: int) -> str | None:
         return f"phi is {tuple(phi.shape)}; the kernel takes maps of at most {_LONGEST_SIDE} pixels a side"
     if stride < 1:
         return f"the stride is {stride}; it has to be at least 1"
-    return dtype_obstacle(phi) or device_obstacle(phi)
+    return dtype_unsupported_reason(phi) or device_unsupported_reason(phi)
 
 
 def token_maps(phi: Tensor, stride: int) -> Tensor:
@@ -60,9 +60,9 @@ def token_maps(phi: Tensor, stride: int) -> Tensor:
         ``tokens.unit_mean``. Logits are pooled, and the softmax taken, in float32.
 
     Raises:
-        InputError: if the kernel does not apply; ``obstacle`` says why beforehand.
+        InputError: if the kernel does not apply; ``unsupported_reason`` says why beforehand.
     """
-    require("exda::token_maps", obstacle(phi, stride))
+    require("exda::token_maps", unsupported_reason(phi, stride))
     return _token_maps(phi, stride)[0]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..precision import without_autocast
 from ..terms import Branch
 from .depthwise import compute as depthwise_inside
-from .depthwise import obstacle
+from .depthwise import unsupported_reason
 from .depthwise_backward import depthwise_backward
 from .launch import require
 from .mix import compute as mix_inside
@@ -50,7 +50,7 @@ def mix_value(
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    require("exda::mix_value", obstacle(v, branch.depthwise_weight, branch.depthwise_bias, "gelu"))
+    require("exda::mix_value", unsupported_reason(v, branch.depthwise_weight, branch.depthwise_bias, "gelu"))
     weight, bias, depthwise_weight, depthwise_bias, *_ = branch
     of_branch = weight, bias, depthwise_weight, depthwise_bias
     return _mix_value(value_matrix, branch_matrix, token_matrix, v, g, *of_branch, shift, residual)

@@ -10,20 +10,20 @@ from torch import Tensor
 
 from . import chosen, cpu
 from . import torch as concat_free
-from .terms import CrossTerms, FusedTerms, GatedTerms, NormTerms
+from .terms import CrossTerms, GatedTerms, NormTerms, PackedQKVTerms
 from .torch import histogram, xca
 
 __all__ = [
     "attention_step",
     "computes_steps",
     "cross",
-    "cross_obstacle",
+    "cross_unsupported_reason",
     "gated_step",
     "histogram",
     "mdta",
-    "mdta_obstacle",
+    "mdta_unsupported_reason",
     "normalise",
-    "step_obstacle",
+    "step_unsupported_reason",
     "xca",
 ]
 
@@ -31,27 +31,27 @@ __all__ = [
 _MISSING = None if find_spec("triton") else "Triton is not installed"
 
 
-def mdta_obstacle(x: Tensor, terms: FusedTerms) -> str | None:
+def mdta_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
     """Why ``mdta`` cannot be computed on kernels; None if it can."""
     if _MISSING:
         return _MISSING
     from . import triton  # noqa: PLC0415
 
-    return triton.mdta_obstacle(x, terms)
+    return triton.mdta_unsupported_reason(x, terms)
 
 
-def cross_obstacle(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
+def cross_unsupported_reason(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
     """Why ``cross`` cannot be computed on kernels; None if it can."""
     if _MISSING:
         return _MISSING
     from . import triton  # noqa: PLC0415
 
-    return triton.cross_obstacle(x, y, terms)
+    return triton.cross_unsupported_reason(x, y, terms)
 
 
-def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
+def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    if mdta_obstacle(x, terms):
+    if mdta_unsupported_reason(x, terms):
         return concat_free.mdta(x, terms)
     from . import triton  # noqa: PLC0415
 
@@ -60,7 +60,7 @@ def mdta(x: Tensor, terms: FusedTerms) -> Tensor:
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     """Two maps of (B, C, H, W) -> (B, C, H, W)."""
-    if cross_obstacle(x, y, terms):
+    if cross_unsupported_reason(x, y, terms):
         return concat_free.cross(x, y, terms)
     from . import triton  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def computes_steps(device: torch.device) -> Literal["cpu", "triton"]:
     return "cpu" if device.type == "cpu" and chosen.current == "auto" else "triton"
 
 
-def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
+def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:
     """Why no kernels can compute a residual step ``x + function(norm(x))``; None if they can.
 
     Args:
@@ -81,16 +81,16 @@ def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms 
         function: an attention, a gated feed-forward, or None where a module computes it and the kernels the norm alone.
     """
     if computes_steps(x.device) == "cpu":
-        return cpu.step_obstacle(x, norm, function)
+        return cpu.step_unsupported_reason(x, norm, function)
     if _MISSING:
         return _MISSING
     from . import triton  # noqa: PLC0415
 
-    return triton.step_obstacle(x, norm, function)
+    return triton.step_unsupported_reason(x, norm, function)
 
 
-def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor | None = None) -> Tensor:
-    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no ``step_obstacle``.
+def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, like: Tensor | None = None) -> Tensor:
+    """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no ``step_unsupported_reason``.
 
     Args:
         x: (B, C, H, W).
@@ -106,7 +106,7 @@ def attention_step(x: Tensor, norm: NormTerms, terms: FusedTerms, like: Tensor |
 
 
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | None = None) -> Tensor:
-    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no ``step_obstacle``.
+    """``x + feed_forward(norm(x))``, (B, C, H, W) -> (B, C, H, W), where there is no ``step_unsupported_reason``.
 
     Args:
         x: (B, C, H, W).
@@ -122,7 +122,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
 
 
 def normalise(x: Tensor, terms: NormTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W), where there is no ``step_obstacle``."""
+    """(B, C, H, W) -> (B, C, H, W), where there is no ``step_unsupported_reason``."""
     from . import triton  # noqa: PLC0415
 
     return triton.normalise(x, terms)

@@ -7,26 +7,26 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ..bare import is_depthwise, is_pointwise
-from ..terms import FusedTerms, GatedTerms, NormTerms, called_primitive
+from ..terms import GatedTerms, NormTerms, PackedQKVTerms, called_primitive
 from ..torch.recompute import makes_graph
 
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def step_obstacle(x: Tensor, norm: NormTerms, function: FusedTerms | GatedTerms | None) -> str | None:
+def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:
     """Why the step cannot be computed here, ``function`` None standing for a module; None if it can."""
     if function is None:
         return "on the CPU, the norm by itself gains nothing"
-    obstacle = _map_obstacle(x)
-    if obstacle is None and isinstance(function, FusedTerms):
-        obstacle = _attention_obstacle(function)
-    elif obstacle is None and isinstance(function, GatedTerms):
-        obstacle = _gated_obstacle(function)
-    return obstacle or _parameter_obstacle(x, parameters(norm, function))
+    reason = _map_unsupported_reason(x)
+    if reason is None and isinstance(function, PackedQKVTerms):
+        reason = _attention_unsupported_reason(function)
+    elif reason is None and isinstance(function, GatedTerms):
+        reason = _gated_unsupported_reason(function)
+    return reason or _parameter_unsupported_reason(x, parameters(norm, function))
 
 
-def parameters(norm: NormTerms, function: FusedTerms | GatedTerms) -> list[Tensor]:
+def parameters(norm: NormTerms, function: PackedQKVTerms | GatedTerms) -> list[Tensor]:
     """All that a step reads."""
     layers: tuple[object, ...] = ()
     found: list[Tensor | None] = [norm.weight, norm.bias]
@@ -54,9 +54,9 @@ def transformed(x: Tensor) -> str | None:
     return None
 
 
-def _map_obstacle(x: Tensor) -> str | None:
-    if obstacle := transformed(x):
-        return obstacle
+def _map_unsupported_reason(x: Tensor) -> str | None:
+    if reason := transformed(x):
+        return reason
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return "PyTorch's oneDNN is missing or switched off"
     if x.dim() != 4 or 0 in x.shape:
@@ -67,7 +67,7 @@ def _map_obstacle(x: Tensor) -> str | None:
     return None
 
 
-def _attention_obstacle(terms: FusedTerms) -> str | None:
+def _attention_unsupported_reason(terms: PackedQKVTerms) -> str | None:
     if terms.value is not None and terms.value.position == "after":
         return "the value comes after the aggregation, which is not fused on the CPU"
     if called := called_primitive(terms):
@@ -77,14 +77,14 @@ def _attention_obstacle(terms: FusedTerms) -> str | None:
     return None
 
 
-def _gated_obstacle(terms: GatedTerms) -> str | None:
+def _gated_unsupported_reason(terms: GatedTerms) -> str | None:
     first, second, last = terms
     if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
         return "a convolution of the feed-forward is more than that, or another one than usual, and has to be called"
     return None
 
 
-def _parameter_obstacle(x: Tensor, parameters: list[Tensor]) -> str | None:
+def _parameter_unsupported_reason(x: Tensor, parameters: list[Tensor]) -> str | None:
     for each in parameters:
         if each.device != x.device:
             return f"x is on {x.device}, a parameter on {each.device}"
