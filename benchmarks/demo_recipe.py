@@ -1,4 +1,4 @@
-"""The recipe of the demo's weights: settings, pictures, batches, and the training of one phase."""
+"""The recipe of the demo's weights: settings, images, batches, and the training of one phase."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Record:
         phase: its name.
         steps: optimiser steps.
         seed: the run's seed.
-        data_sha256: of the zip of pictures.
+        data_sha256: of the zip of images.
         start_sha256: of the checkpoint the phase started from; empty for the first.
         parameters: number of parameters.
         seconds: wall time of the training alone.
@@ -119,7 +119,7 @@ def photo_of(name: str) -> str:
     return Path(name).stem.partition("_")[2]
 
 
-def read_pictures(path: Path) -> tuple[Tensor, list[str], Tensor, list[str]]:
+def read_images(path: Path) -> tuple[Tensor, list[str], Tensor, list[str]]:
     """Split a zip of equally large crops by photograph, every eighth in alphabetical order being held out.
 
     Args:
@@ -138,19 +138,19 @@ def read_pictures(path: Path) -> tuple[Tensor, list[str], Tensor, list[str]]:
             raise typer.BadParameter(f"{path} has fewer than {HOLD_OUT_EVERY} photographs")
 
         def stack(chosen: Sequence[str]) -> Tensor:
-            pictures = (Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in chosen)
-            return torch.from_numpy(np.stack([np.array(picture) for picture in pictures])).permute(0, 3, 1, 2)
+            images = (Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in chosen)
+            return torch.from_numpy(np.stack([np.array(image) for image in images])).permute(0, 3, 1, 2)
 
         training = [name for name in names if photo_of(name) not in held_out]
         testing = [name for name in names if photo_of(name) in held_out]
         return stack(training), training, stack(testing), testing
 
 
-def draw_batch(pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pick, flip, degrade and then crop, so that haze varies as slowly over a patch as over a whole picture.
+def draw_batch(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pick, flip, degrade and then crop, so that haze varies as slowly over a patch as over a whole image.
 
     Args:
-        pictures: (N, 3, H, W) uint8.
+        images: (N, 3, H, W) uint8.
         generator: decides everything.
 
     Returns:
@@ -160,10 +160,10 @@ def draw_batch(pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     def integers(below: int) -> list[int]:
         return torch.randint(below, (BATCH,), generator=generator).tolist()
 
-    chosen = pictures[integers(len(pictures))]
+    chosen = images[integers(len(images))]
     flipped = [
-        picture.flip([dim for dim, flip in ((1, vertical), (2, horizontal)) if flip])
-        for picture, vertical, horizontal in zip(chosen, integers(2), integers(2), strict=True)
+        each.flip([dim for dim, flip in ((1, vertical), (2, horizontal)) if flip])
+        for each, vertical, horizontal in zip(chosen, integers(2), integers(2), strict=True)
     ]
     clean = torch.stack(flipped).float() / 255
     degraded = mixed(clean, generator)
@@ -246,7 +246,7 @@ def run_phase(run: Run, phase: Phase, steps: int) -> None:
         asked = (steps, run.seed, run.data_sha256, start_sha256)
         if (found.steps, found.seed, found.data_sha256, found.start_sha256) != asked:
             raise typer.BadParameter(
-                f"{path} was made with other steps, seed, pictures or starting weights than asked for now; "
+                f"{path} was made with other steps, seed, images or starting weights than asked for now; "
                 "choose another --out or delete it"
             )
         console.print(f"{phase.value}: done before, {path}")

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import torch
 import typer
-from demo_recipe import Phase, Run, console, photo_of, read_pictures, run_phase, sha256
+from demo_recipe import Phase, Run, console, photo_of, read_images, run_phase, sha256
 from demo_report import report
 
 
@@ -32,7 +32,7 @@ def main(
 ) -> None:
     """Train the demo's weights and report how the host and the ExDA-patched host compare."""
     out.mkdir(parents=True, exist_ok=True)
-    training, training_names, testing, testing_names = read_pictures(data)
+    training, training_names, testing, testing_names = read_images(data)
     console.print(
         f"{len(training_names)} crops to train on; {len(testing_names)} held out, of "
         f"{len({photo_of(name) for name in testing_names})} photographs; {torch.get_num_threads()} threads"

@@ -29,7 +29,7 @@ from rich.console import Console
 RESULTS = Path(__file__).resolve().parent / "results"
 TARGETS: dict[str, tuple[Callable[[Path], bool], dict[str, bytes], dict[str, bytes]]] = {
     "checkpoint": (checkpoints.attack, checkpoints.whole_files(), crafted.crafted_files()),
-    "picture": (images.attack, images.whole_pictures(), images.crafted_pictures()),
+    "picture": (images.attack, images.whole_images(), images.crafted_images()),
 }
 
 console = Console()

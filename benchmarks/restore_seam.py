@@ -1,4 +1,4 @@
-"""Measure what tiles do to a photograph: the seam, the difference to the whole picture, and 12 megapixels in 8 GB.
+"""Measure what tiles do to a photograph: the seam, the difference to the whole image, and 12 megapixels in 8 GB.
 
 The demo's networks restore real photographs that were degraded as in the demo (haze, rain, noise). ``seams`` compares
 overlaps; ``large`` restores one photograph of 4000 x 3000 pixels through the command line, in a process of its own.
@@ -77,7 +77,7 @@ def seams(
     every: Annotated[int, typer.Option(help="Take every n-th photograph.", min=1)] = 1,
     out: Out = RESULTS,
 ) -> None:
-    """Compare overlaps: seam, and difference to the whole picture."""
+    """Compare overlaps: seam, and difference to the whole image."""
     rows = []
     paths = photographs(images)[::every]
     for path in track(paths, "restoring", console=console):
@@ -202,7 +202,7 @@ def seams_table(result: dict[str, Any]) -> list[str]:
     lines = [
         f"{len(photographs)} photographs, degraded; tiles of {result['tile']} pixels. Seam: the largest step that "
         f"blending adds between two neighbouring pixels, in 1/255; aimed at: below {SEAM_LIMIT}. Difference: to the "
-        "picture restored whole, in 1/255. PSNR in dB, mean over photographs.",
+        "image restored whole, in 1/255. PSNR in dB, mean over photographs.",
         "",
         "| network | overlap | seam, median | seam, largest | photographs below the aim | mean difference | "
         "largest difference | PSNR to whole | PSNR to clean: tiled / whole |",
@@ -230,7 +230,7 @@ def large_table(result: dict[str, Any]) -> list[str]:
     return [
         "## 12 megapixels",
         "",
-        "| picture | budget (GiB) | peak resident memory (GiB) | tile | overlap | seam (1/255) | wall time (s) |",
+        "| image | budget (GiB) | peak resident memory (GiB) | tile | overlap | seam (1/255) | wall time (s) |",
         "|---|---|---|---|---|---|---|",
         f"| {result['size'][0]} x {result['size'][1]} | {result['budget_gib']:g} | {result['peak_rss_gib']:.2f} "
         f"| {result['tile']} | {result['overlap']} | {result['seam']:.3f} | {result['seconds']:.0f} |",

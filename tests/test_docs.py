@@ -44,7 +44,7 @@ def test_the_table_of_fused_blocks_is_that_of_the_results() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pictures_and_files_that_are_named_exist(name: str) -> None:
+def test_images_and_files_that_are_named_exist(name: str) -> None:
     folder = ROOT if name in ("README.md", "CONTRIBUTING.md") else ROOT / "docs"
     links = re.findall(r"\]\((?!http|#)([^)#]+)[^)]*\)", PAGES[name])
     paths = re.findall(r"`((?:src|benchmarks|adapters|examples|docs)/[\w./-]*)`", PAGES[name])

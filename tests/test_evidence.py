@@ -554,7 +554,7 @@ def test_a_pair_for_each_seed_of_training(tmp_path, controlled, verdict):
 
 
 @pytest.mark.parametrize("other", [{"images_sha256": "b"}, {"blocks": ["latent"]}])
-def test_inspections_of_other_pictures_or_blocks_are_not_compared(tmp_path, other):
+def test_inspections_of_other_images_or_blocks_are_not_compared(tmp_path, other):
     write_inspection(tmp_path, "host", None, [0.5, 0.52], **other)
     write_inspection(tmp_path, "ours", {"tokens": 1}, [0.9, 0.92])
     assert awareness.CLAIMS[0].measure(tmp_path) is None
@@ -587,8 +587,8 @@ def trained(arm, psnr, setting="base", budget="steps", changes=None, parameters=
 
 
 def write_quality(folder, runs):
-    pictures = {name: {"pictures": 3} for name in ("train", "test")}
-    config = {"form": "cpu", "recipe": {"steps": 7, "batch": 2}, "data": {"patch": 8}, "pictures": pictures}
+    images = {name: {"pictures": 3} for name in ("train", "test")}
+    config = {"form": "cpu", "recipe": {"steps": 7, "batch": 2}, "data": {"patch": 8}, "pictures": images}
     write(folder / "quality.json", "quality", runs, config)
 
 

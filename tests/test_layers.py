@@ -43,9 +43,9 @@ TOOLS = {
     # Its weather is made of what the data sets are degraded with.
     "workbench.demo": {"workbench.data"},
     "workbench.diagnostics": set(),
-    # It scores data sets, and what the restorer makes of whole pictures of any size.
+    # It scores data sets, and what the restorer makes of whole images of any size.
     "workbench.evaluation": {"workbench.data", "workbench.restoration"},
-    # It looks at pictures of a folder, degraded by name.
+    # It looks at images of a folder, degraded by name.
     "workbench.inspection": {"workbench.data"},
     "workbench.restoration": set(),
     # It learns from data sets.
@@ -199,7 +199,7 @@ def test_what_leads_up_or_sideways_is_found(module: str, source: str, imported: 
         ("cli.train", "from ..workbench import training"),
         ("workbench.training.data", "from ..data import check"),
         ("workbench.training.data", "from ...errors import DataError"),
-        ("workbench.data.pictures", "from ..shared.files import files_below"),
+        ("workbench.data.images", "from ..shared.files import files_below"),
         ("fusion.fuse", "from ..surgery.swap import swap"),
         ("ops.dispatch", "from ..errors import ConfigError"),
     ],

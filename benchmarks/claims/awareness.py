@@ -25,7 +25,7 @@ SHARED = ("images_sha256", "pictures", "labels", "labels_from", "size", "degrada
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Result, Path, Result]]:
-    """Inspections without and with tokens, of the same pictures."""
+    """Inspections without and with tokens, of the same images."""
     paths = sorted([*folder.glob("inspect*.json"), *folder.glob("*/inspect*.json")])
     found = [(path, read(path, "inspect")) for path in paths]
     hosts = [each for each in found if each[1]["config"]["exda"] is None]
@@ -107,7 +107,7 @@ def _inspected(score: str, figure: float, folder: Path) -> Finding:
         rows.append(Row(title, cells, more, verdict, size(verdict, more, figure)))
         sources |= {each: source(each, folder, result) for each, result in ((host_path, host), (path, ours))}
         budget = (
-            f"1 network of each kind, {config['pictures']} pictures of {config['size']} pixels, {len(seeds)} runs of "
+            f"1 network of each kind, {config['pictures']} images of {config['size']} pixels, {len(seeds)} runs of "
             "k-means"
         )
     notes = (

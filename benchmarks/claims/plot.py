@@ -1,4 +1,4 @@
-"""Gains with their intervals as a picture: an SVG that is the same to the byte wherever it is drawn."""
+"""Gains with their intervals as an image: an SVG that is the same to the byte wherever it is drawn."""
 
 from __future__ import annotations
 

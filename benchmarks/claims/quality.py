@@ -137,13 +137,13 @@ def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row
 def budget_of(result: Result) -> str:
     """What was trained, in words."""
     config = result["config"]
-    recipe, pictures = config["recipe"], config["pictures"]
+    recipe, images = config["recipe"], config["pictures"]
     trained = [run for run in result["runs"] if run["scores"]]
     parameters = " to ".join(dict.fromkeys(f"{of(run['parameters'] for run in trained):,}" for of in (min, max)))
     return (
         f"{config['form']}: Restormers of {parameters} parameters, {recipe['steps']:,} steps of {recipe['batch']}, "
-        f"patches of {config['data']['patch']}, {pictures['train']['pictures']} training crops, "
-        f"{pictures['test']['pictures']} test photographs"
+        f"patches of {config['data']['patch']}, {images['train']['pictures']} training crops, "
+        f"{images['test']['pictures']} test photographs"
     )
 
 

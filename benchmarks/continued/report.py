@@ -1,4 +1,4 @@
-"""A result as tables in Markdown and as a picture, beside its file."""
+"""A result as tables in Markdown and as an image, beside its file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_report(result: Result, path: Path, console: Console) -> None:
 
 
 def markdown(result: Result) -> str:
-    """All that is in the picture and more."""
+    """All that is in the image and more."""
     config = result["config"]
     title = "What trained hosts gain" if config["form"] == "continued" else "What a trained host learns"
     parts = [f"# {title}", "", *(f"{line}\n" for line in _how(result)), *_rates(result)]

@@ -62,7 +62,7 @@ class ContinuedSession(Session):
         self.starts = Starts(host, widened_weights(form, host))
         super().__init__(form, sources, path, work, accelerator, command, console)
         unknown = {name: each for name, each in form.host.degradations.items() if name not in DEGRADATIONS}
-        self.photographs = Photographs(self.photographs.pictures, form.crop, unknown)
+        self.photographs = Photographs(self.photographs.images, form.crop, unknown)
 
     def shared(self) -> dict[str, Any]:
         """What all runs of a result share, plain data."""

@@ -16,13 +16,13 @@ from exda_primitives.workbench.restoration import Restorer
 from exda_primitives.workbench.training.lora import without_lora
 
 
-def gives_back(net: nn.Module, host: nn.Module, pictures: Sequence[Tensor]) -> bool:
+def gives_back(net: nn.Module, host: nn.Module, images: Sequence[Tensor]) -> bool:
     """Whether, without primitives and LoRA, the network is the host bit for bit: its weights and what it computes.
 
     Args:
         net: trained.
         host: as it was before.
-        pictures: (C, H, W) in [0, 1].
+        images: (C, H, W) in [0, 1].
     """
     # LoRA first: it may stand beside the layers of an attention that is given back.
     bare = deepcopy(without_lora(net, merge=False)).eval()
@@ -31,7 +31,7 @@ def gives_back(net: nn.Module, host: nn.Module, pictures: Sequence[Tensor]) -> b
     ours, theirs = bare.state_dict(), host.state_dict()
     same = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     restored, expected = Restorer(bare), Restorer(host)
-    return same and all(torch.equal(restored(picture).image, expected(picture).image) for picture in pictures)
+    return same and all(torch.equal(restored(image).image, expected(image).image) for image in images)
 
 
 def bytes_of(net: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Damaged pictures against the reader of picture files."""
+"""Damaged images against the reader of image files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from exda_primitives.workbench.restoration.images import read
 _SIZE = (19, 23)
 
 
-def whole_pictures() -> dict[str, bytes]:
-    """Small pictures of every format and kind that is read, by a name that ends as the file's name should."""
+def whole_images() -> dict[str, bytes]:
+    """Small images of every format and kind that is read, by a name that ends as the file's name should."""
     noise = np.random.default_rng(0).integers(0, 256, (*_SIZE, 4), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -39,8 +39,8 @@ def whole_pictures() -> dict[str, bytes]:
     }
 
 
-def crafted_pictures() -> dict[str, bytes]:
-    """Pictures whose headers claim what is not so."""
+def crafted_images() -> dict[str, bytes]:
+    """Images whose headers claim what is not so."""
     return {
         "huge.png": _png(1 << 30, 1 << 30),
         "wide.png": _png((1 << 31) - 1, 1),
@@ -49,7 +49,7 @@ def crafted_pictures() -> dict[str, bytes]:
         "depth.png": _png(4, 4, bits=3),
         "colours.png": _png(4, 4, colours=7),
         "empty.png": b"",
-        "text.png": b"not a picture",
+        "text.png": b"not an image",
         "signature.jpg": b"\xff\xd8\xff",
         "script.png": b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>",
         "bomb.png": _png(16, 16, pixels=bytes(50_000_000)),
@@ -62,17 +62,17 @@ def attack(path: Path) -> bool:
     """Gives the file to the reader; whether it took it.
 
     Raises:
-        AssertionError: if what it took is no picture.
+        AssertionError: if what it took is no image.
         Exception: whatever the reader raises that is no ``ImageError``.
     """
     try:
-        picture = read(path)
+        image = read(path)
     except ImageError:
         return False
-    assert len(picture.pixels) in (1, 3), "channels"
-    assert picture.pixels.isfinite().all(), "not finite"
-    assert 0 <= picture.pixels.min() <= picture.pixels.max() <= 1, "out of range"
-    assert picture.alpha is None or picture.alpha.shape == picture.pixels.shape[1:], "alpha of another size"
+    assert len(image.pixels) in (1, 3), "channels"
+    assert image.pixels.isfinite().all(), "not finite"
+    assert 0 <= image.pixels.min() <= image.pixels.max() <= 1, "out of range"
+    assert image.alpha is None or image.alpha.shape == image.pixels.shape[1:], "alpha of another size"
     return True
 
 

@@ -1,4 +1,4 @@
-"""Differences to the host as a picture."""
+"""Differences to the host as an image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw_panels(
 
     Args:
         panels: title -> label -> group with runs.
-        path: of the picture.
+        path: of the image.
         interval: to draw of a group; of an endless one, the mean alone is.
         what: it is, for the title.
         host: what the differences are to.

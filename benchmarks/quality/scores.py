@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from exda_primitives.errors import ImageError
-from exda_primitives.workbench.data import Pictures, degrade
+from exda_primitives.workbench.data import Images, degrade
 from exda_primitives.workbench.data.degradations.tensors import Degradation
-from exda_primitives.workbench.evaluation import Case, PictureResult, evaluate
+from exda_primitives.workbench.evaluation import Case, ImageResult, evaluate
 from exda_primitives.workbench.evaluation.protocols import Protocol, Window
 from exda_primitives.workbench.inspection import agreement, concatenated, embeddings
 from exda_primitives.workbench.restoration import Restorer
@@ -33,15 +33,15 @@ class Photographs:
     """Test photographs, degraded whole and once, then cropped around the centre.
 
     Args:
-        pictures: clean.
+        images: clean.
         crop: side of the square, or None for whole photographs.
         more: degradations that go by names of their own.
     """
 
-    def __init__(self, pictures: Pictures, crop: int | None, more: Mapping[str, Degradation] | None = None) -> None:
-        self.pictures, self.crop, self.more = pictures, crop, more or {}
+    def __init__(self, images: Images, crop: int | None, more: Mapping[str, Degradation] | None = None) -> None:
+        self.images, self.crop, self.more = images, crop, more or {}
         self._degraded = lru_cache(maxsize=None)(self._make)
-        self._clean = lru_cache(maxsize=None)(lambda index: self._inside(self.pictures[index]))
+        self._clean = lru_cache(maxsize=None)(lambda index: self._inside(self.images[index]))
 
     def check(self) -> None:
         """Reads all of them, so that one that is no good is known before hours of training.
@@ -49,11 +49,11 @@ class Photographs:
         Raises:
             ImageError: for one that cannot be read, or is smaller than the crop.
         """
-        for index, name in enumerate(self.pictures.names):
-            height, width = self.pictures[index].shape[-2:]
+        for index, name in enumerate(self.images.names):
+            height, width = self.images[index].shape[-2:]
             if self.crop is not None and min(height, width) < self.crop:
                 raise ImageError(
-                    f"{self.pictures.path}: {name} has {height} x {width} pixels, too few for the middle "
+                    f"{self.images.path}: {name} has {height} x {width} pixels, too few for the middle "
                     f"{self.crop} x {self.crop}"
                 )
 
@@ -66,9 +66,9 @@ class Photographs:
         cases = [
             Case(name, degradation, partial(self._clean, index), stored=partial(self._degraded, degradation, index))
             for degradation in degradations
-            for index, name in enumerate(self.pictures.names)
+            for index, name in enumerate(self.images.names)
         ]
-        found: dict[str, list[PictureResult]] = {}
+        found: dict[str, list[ImageResult]] = {}
         for result in evaluate(Restorer(net.eval()), cases, PROTOCOL):
             found.setdefault(result.degradation, []).append(result)
         return {
@@ -90,7 +90,7 @@ class Photographs:
         Raises:
             ExDAError: for features that are not finite.
         """
-        number = len(self.pictures)
+        number = len(self.images)
         if len(degradations) < 2 or number < 2:
             return None
         labels = [degradation for degradation in degradations for _ in range(number)]
@@ -106,13 +106,13 @@ class Photographs:
         # A number of its own for each photograph.
         seed = int(np.random.SeedSequence([SEED, index]).generate_state(1)[0])
         if degradation in self.more:
-            clean = self.pictures[index][None]
+            clean = self.images[index][None]
             return self._inside(self.more[degradation](clean, torch.Generator().manual_seed(seed))[0])
-        return self._inside(degrade(self.pictures[index], degradation, seed))
+        return self._inside(degrade(self.images[index], degradation, seed))
 
-    def _inside(self, picture: Tensor) -> Tensor:
+    def _inside(self, image: Tensor) -> Tensor:
         if self.crop is None:
-            return picture
-        height, width = picture.shape[-2:]
+            return image
+        height, width = image.shape[-2:]
         top, left = max(height - self.crop, 0) // 2, max(width - self.crop, 0) // 2
-        return picture[..., top : top + self.crop, left : left + self.crop].contiguous()
+        return image[..., top : top + self.crop, left : left + self.crop].contiguous()

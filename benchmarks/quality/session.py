@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from exda_primitives.errors import ConfigError, DivergedError
-from exda_primitives.workbench.data import open_pictures
+from exda_primitives.workbench.data import open_images
 from exda_primitives.workbench.shared import results
 from exda_primitives.workbench.shared.files import fingerprint
 from exda_primitives.workbench.training import TrainConfig, prepare, train
@@ -38,7 +38,7 @@ class TimeUpError(Exception):
 
 @dataclass(frozen=True)
 class Sources:
-    """The pictures.
+    """The images.
 
     Attributes:
         train: crops, a folder, zip or npz.
@@ -51,7 +51,7 @@ class Sources:
     def described(self) -> dict[str, Any]:
         """Plain data without a path: names and contents."""
         return {
-            name: {"name": path.name, "sha256": fingerprint(path), "pictures": len(open_pictures(path))}
+            name: {"name": path.name, "sha256": fingerprint(path), "pictures": len(open_images(path))}
             for name, path in (("train", self.train), ("test", self.test))
         }
 
@@ -77,7 +77,7 @@ class Session:
 
     Args:
         form: of the benchmark.
-        sources: the pictures.
+        sources: the images.
         path: of the result.
         work: folder of the run at hand; it is empty when all are done.
         accelerator: ``"cpu"`` or ``"gpu"``.
@@ -86,7 +86,7 @@ class Session:
 
     Raises:
         ConfigError: for a result of another configuration or machine; nothing was changed.
-        ImageError: for pictures that cannot be read.
+        ImageError: for images that cannot be read.
     """
 
     kind: ClassVar[str] = KIND
@@ -109,7 +109,7 @@ class Session:
         held = results.read(path, self.kind) if path.exists() else {}
         begun = results.begin(path, self.kind, self.shared(), [], command, device)
         self.result = {**begun, **{key: held.get(key, {}) for key in self.kept}}
-        self.photographs = Photographs(open_pictures(sources.test), form.crop)
+        self.photographs = Photographs(open_images(sources.test), form.crop)
         self._is_over: Callable[[], bool] = lambda: False
 
     def shared(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Session:
 
         Raises:
             ConfigError: for a run of another configuration in the folder, and where another sitting has added runs.
-            ImageError: for pictures that cannot be read, or are too small.
+            ImageError: for images that cannot be read, or are too small.
         """
         end = clock() + seconds
         self._is_over = lambda: clock() >= end

@@ -89,7 +89,7 @@ class StoppedError(KeyboardInterrupt):
 
 
 class ImageError(ExDAError, ValueError):
-    """A picture that cannot be read, restored or written as asked; no file was changed."""
+    """An image that cannot be read, restored or written as asked; no file was changed."""
 
 
 class DataError(ExDAError, ValueError):

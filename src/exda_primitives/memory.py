@@ -2,7 +2,7 @@
 
 glibc's ``malloc`` maps each large block by itself and unmaps it when it is freed; the next layer's map is then made of
 fresh pages, which the kernel clears one by one. On a CPU that is up to half of the time that a restoration network
-takes on large pictures.
+takes on large images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def keep() -> bool:
     """Lets this process keep the memory that it frees, for the maps of the next layer.
 
     It is for networks on a CPU, anyone's, and holds for the whole process, all threads, until it ends. Call it first,
-    before large tensors are made. Between pictures of different sizes call ``release``, or what the process holds
+    before large tensors are made. Between images of different sizes call ``release``, or what the process holds
     grows with every size. The commands of ``exda`` do both. Without code the environment does the same::
 
         GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647 python ...

@@ -66,7 +66,7 @@ class ExDAArch(Architecture[nn.Module]):  # type: ignore[misc]
             input_channels=arguments.get("inp_channels", 3),
             output_channels=arguments.get("out_channels", 3),
             size_requirements=SizeRequirements(multiple_of=known_multiple(model) or MULTIPLE),
-            # Attention across channels and tokens see the whole picture, of a tile the tile.
+            # Attention across channels and tokens see the whole image, of a tile the tile.
             tiling=ModelTiling.DISCOURAGED,
         )
 

@@ -1,4 +1,4 @@
-"""Whatever a picture file holds: an ImageError, or a picture."""
+"""Whatever an image file holds: an ImageError, or an image."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from benchmarks.fuzzing.images import attack, crafted_pictures, whole_pictures
+from benchmarks.fuzzing.images import attack, crafted_images, whole_images
 from benchmarks.fuzzing.mutations import MUTATIONS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pictures = cache(whole_pictures)
-crafted = cache(crafted_pictures)
+images = cache(whole_images)
+crafted = cache(crafted_images)
 # A folder for all examples: each writes its file anew.
 one_folder = settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@given(name=st.sampled_from(sorted(pictures())), mutation=st.sampled_from(sorted(MUTATIONS)), seed=st.integers(0))
+@given(name=st.sampled_from(sorted(images())), mutation=st.sampled_from(sorted(MUTATIONS)), seed=st.integers(0))
 @one_folder
 def test_damaged(name: str, mutation: str, seed: int, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_bytes(MUTATIONS[mutation](pictures()[name], Random(seed)))
+    path.write_bytes(MUTATIONS[mutation](images()[name], Random(seed)))
     attack(path)
 
 
@@ -34,9 +34,9 @@ def test_noise_is_refused(data: bytes, tmp_path: Path) -> None:
     assert not attack(path)
 
 
-@pytest.mark.parametrize("name", sorted(pictures()))
-def test_whole_pictures_are_taken_and_cut_ones_are_not(name: str, tmp_path: Path) -> None:
-    path, data = tmp_path / name, pictures()[name]
+@pytest.mark.parametrize("name", sorted(images()))
+def test_whole_images_are_taken_and_cut_ones_are_not(name: str, tmp_path: Path) -> None:
+    path, data = tmp_path / name, images()[name]
     path.write_bytes(data)
     assert attack(path)
     for kept in range(0, len(data) * 9 // 10, max(len(data) // 60, 1)):

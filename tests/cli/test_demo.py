@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from exda_primitives.cli import app
 
 
-def test_demo_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:
-    out = tmp_path / "picture.png"
+def test_demo_prints_the_report_and_writes_the_image(tmp_path: Path) -> None:
+    out = tmp_path / "image.png"
     result = CliRunner().invoke(app, ["demo", "--out", str(out)], env={"COLUMNS": "160"})
     assert result.exit_code == 0, result.output
     assert "8 attentions replaced" in result.output
@@ -19,7 +19,7 @@ def test_demo_prints_the_report_and_writes_the_picture(tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("out", ["picture.txt", "no/such/folder/picture.png"])
+@pytest.mark.parametrize("out", ["image.txt", "no/such/folder/image.png"])
 def test_demo_refuses_an_output_before_it_starts(out: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / out)])
     assert result.exit_code == 2

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
 from exda_primitives.models import Restormer
-from exda_primitives.workbench.data import read_picture
+from exda_primitives.workbench.data import read_image
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.evaluation import PROTOCOLS, measure
 from exda_primitives.workbench.restoration import Restorer, restore
@@ -38,8 +38,8 @@ def host() -> torch.nn.Module:
 @pytest.fixture
 def pairs(tmp_path: Path) -> tuple[Path, Path]:
     for seed, name in enumerate(("a", "b")):
-        write_picture(tmp_path / "low" / f"{name}.png", 19, 23, seed=seed)
-        write_picture(tmp_path / "high" / f"{name}.png", 19, 23, seed=seed + 5)
+        write_image(tmp_path / "low" / f"{name}.png", 19, 23, seed=seed)
+        write_image(tmp_path / "high" / f"{name}.png", 19, 23, seed=seed + 5)
     return tmp_path / "low", tmp_path / "high"
 
 
@@ -49,7 +49,7 @@ def test_pairs(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     with (tmp_path / "out/evaluate.csv").open() as file:
         lines = list(csv.DictReader(file))
     for line, name in zip(lines, ("a", "b"), strict=True):
-        degraded, clean = (read_picture(folder / f"{name}.png") for folder in pairs)
+        degraded, clean = (read_image(folder / f"{name}.png") for folder in pairs)
         expected = measure(restore(host(), degraded).image, clean, PROTOCOLS["restormer-y"])
         assert (float(line["psnr"]), float(line["ssim"])) == pytest.approx(expected)
         before = measure(degraded, clean, PROTOCOLS["restormer-y"])
@@ -77,7 +77,7 @@ def test_patched_and_in_tiles(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", "--pairs", *pairs)
     tiled = run(tmp_path / "tiled", "--pairs", *pairs, "--tile", 16)
     assert [each.exit_code for each in (patched, whole, plain, tiled)] == [0, 0, 0, 0], patched.output
-    assert "2 of 2 pictures were restored in tiles" in tiled.output
+    assert "2 of 2 images were restored in tiles" in tiled.output
     one, two, three, four = (
         json.loads((tmp_path / name / "evaluate.json").read_text())["runs"][0]["psnr"]
         for name in ("patched", "whole", "plain", "tiled")
@@ -86,9 +86,9 @@ def test_patched_and_in_tiles(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert len({one, three, four}) == 3
 
 
-def test_clean_pictures_degraded_here(tmp_path: Path) -> None:
+def test_clean_images_degraded_here(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    np.savez(tmp_path / "some.npz", pictures=random.integers(0, 256, (2, 20, 34, 3), np.uint8))
+    np.savez(tmp_path / "some.npz", images=random.integers(0, 256, (2, 20, 34, 3), np.uint8))
     arguments = ("--clean", tmp_path / "some.npz", "--degrade", "noise25", "--degrade", "haze")
     result = run(tmp_path / "out", *arguments, protocol="promptir")
     assert result.exit_code == 0, result.output
@@ -101,10 +101,10 @@ def test_clean_pictures_degraded_here(tmp_path: Path) -> None:
     assert {(each["height"], each["width"]) for each in found["pictures"]} == {(16, 32)}
 
 
-def test_a_grey_network_takes_grey_pictures(tmp_path: Path) -> None:
+def test_a_grey_network_takes_grey_images(tmp_path: Path) -> None:
     model = Restormer(inp_channels=1, out_channels=1, dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1)
     torch.save(model.state_dict(), tmp_path / "grey.pth")
-    write_picture(tmp_path / "clean/a.png", 20, 20)
+    write_image(tmp_path / "clean/a.png", 20, 20)
     arguments = ("--clean", tmp_path / "clean", "--degrade", "noise25")
     result = run(tmp_path / "out", *arguments, checkpoint=tmp_path / "grey.pth", protocol="restormer-noise")
     assert result.exit_code == 0, result.output
@@ -113,9 +113,9 @@ def test_a_grey_network_takes_grey_pictures(tmp_path: Path) -> None:
 def test_a_benchmark(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in ("denoise/bsd68/a.png", "derain/Rain100L/input/r.png", "derain/Rain100L/target/r.png"):
-        write_picture(root / name, 16, 16)
+        write_image(root / name, 16, 16)
     for name in ("dehaze/input/h_0.8_0.1.png", "dehaze/target/h.png"):
-        write_picture(root / name, 16, 16)
+        write_image(root / name, 16, 16)
     arguments = ("--benchmark", "promptir-3", "--root", root)
     whole = run(tmp_path / "out", *arguments, protocol="promptir")
     assert whole.exit_code == 1
@@ -169,7 +169,7 @@ def test_it_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(Restorer, "__call__", interrupted)
     first = run(tmp_path / "out", "--pairs", *pairs)
     assert first.exit_code == 130
-    where = f"1 of 2 pictures are in {tmp_path}/out/evaluate.json"
+    where = f"1 of 2 images are in {tmp_path}/out/evaluate.json"
     assert f"interrupted: {where}; the same command goes on there" in first.output
     second = run(tmp_path / "out", "--pairs", *pairs)
     assert second.exit_code == 0, second.output
@@ -186,25 +186,25 @@ def test_it_goes_on_where_it_was_interrupted(
     assert len(calls) == 5
 
 
-def test_other_pictures_of_the_same_names_are_other_pictures(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_other_images_of_the_same_names_are_other_images(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert run(tmp_path / "out", "--pairs", *pairs).exit_code == 0
-    write_picture(pairs[0] / "b.png", 19, 23, seed=9)
+    write_image(pairs[0] / "b.png", 19, 23, seed=9)
     refused = run(tmp_path / "out", "--pairs", *pairs)
     assert refused.exit_code == 1
-    assert "holds results of another set of pictures; give another folder, or --overwrite" in refused.output
+    assert "holds results of another set of images; give another folder, or --overwrite" in refused.output
     assert run(tmp_path / "out", "--pairs", *pairs, "--overwrite").exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda low, high: write_picture(low / "b.png", 19, 24), "b (pairs): the degraded picture has 19 x 24 pixels"),
-        (lambda low, high: (low / "b.png").write_bytes(b"no"), "b.png is no picture that can be read"),
-        (lambda low, high: (low / "b.png").unlink(), "no degraded picture of it"),
-        (lambda low, high: [write_picture(each / "b.png", 9, 9) for each in (low, high)], "b (pairs): 9 x 9 pixels"),
+        (lambda low, high: write_image(low / "b.png", 19, 24), "b (pairs): the degraded image has 19 x 24 pixels"),
+        (lambda low, high: (low / "b.png").write_bytes(b"no"), "b.png is no image that can be read"),
+        (lambda low, high: (low / "b.png").unlink(), "no degraded image of it"),
+        (lambda low, high: [write_image(each / "b.png", 9, 9) for each in (low, high)], "b (pairs): 9 x 9 pixels"),
     ],
 )
-def test_bad_pictures(spoil: object, complaint: str, pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_bad_images(spoil: object, complaint: str, pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert callable(spoil)
     spoil(*pairs)
     result = run(tmp_path / "out", "--pairs", *pairs)
@@ -255,12 +255,12 @@ def test_a_folder_that_cannot_be_is_known_before_the_work(pairs: tuple[Path, Pat
     assert "restoring" not in result.output
 
 
-def test_what_is_no_picture_is_said(tmp_path: Path) -> None:
-    write_picture(tmp_path / "clean/a.png", 16, 16)
+def test_what_is_no_image_is_said(tmp_path: Path) -> None:
+    write_image(tmp_path / "clean/a.png", 16, 16)
     (tmp_path / "clean/b.heic").write_bytes(b"")
     result = run(tmp_path / "out", "--clean", tmp_path / "clean", "--degrade", "rain", protocol="promptir")
     assert result.exit_code == 0, result.output
-    assert "no pictures, left out: b.heic" in result.output
+    assert "no images, left out: b.heic" in result.output
 
 
 def test_a_checkpoint_that_is_none(pairs: tuple[Path, Path], tmp_path: Path) -> None:

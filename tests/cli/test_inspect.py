@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from tests.lifecycle.networks import trained
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
@@ -18,7 +18,7 @@ from exda_primitives.cli import app
 from exda_primitives.cli.inspect import configuration
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.inspection import embeddings
-from exda_primitives.workbench.inspection.pictures import degraded
+from exda_primitives.workbench.inspection.images import degraded
 from exda_primitives.workbench.inspection.table import printed
 from exda_primitives.workbench.shared.files import fingerprint
 
@@ -37,7 +37,7 @@ def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for index in range(4):
-        write_picture(folder / f"{index}.png", 36, 34, seed=index)
+        write_image(folder / f"{index}.png", 36, 34, seed=index)
     return folder
 
 
@@ -76,9 +76,9 @@ def test_the_demo(images: Path, tmp_path: Path) -> None:
 
     arrays = np.load(out / "embeddings.npz")
     assert arrays["labels"].tolist() == ["noise50"] * 4 + ["haze"] * 4
-    pictures = degraded(exda_pictures(images), ["noise50", "haze"], 32, 0)
+    labelled = degraded(exda_images(images), ["noise50", "haze"], 32, 0)
     network = patched_demo()
-    expected = embeddings(network, pictures, "latent")["latent.0.attn"]
+    expected = embeddings(network, labelled, "latent")["latent.0.attn"]
     # Other hooks and readers beside it do not change what the network computes.
     assert np.array_equal(arrays["outputs/latent.0.attn"], expected.numpy())
 
@@ -101,10 +101,10 @@ def patched_demo() -> torch.nn.Module:
     return network
 
 
-def exda_pictures(images: Path) -> Any:
-    from exda_primitives.workbench.data import open_pictures
+def exda_images(images: Path) -> Any:
+    from exda_primitives.workbench.data import open_images
 
-    return open_pictures(images)
+    return open_images(images)
 
 
 def test_a_host_has_no_tokens(images: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_blocks_without_tokens_of_a_model_that_has_some(images: Path, tmp_path: 
     assert "tokens.png was not drawn" in result.output
 
 
-def test_the_smallest_pictures(images: Path, tmp_path: Path) -> None:
+def test_the_smallest_images(images: Path, tmp_path: Path) -> None:
     """The deepest maps are then of a few pixels, and the compact ones of a single pixel."""
     out = tmp_path / "out"
     command = ["--images", images, "--out", out, "--degrade", "noise50", "--degrade", "haze", "--seeds", 1]
@@ -197,7 +197,7 @@ def test_a_file_and_labels_from_folders(tmp_path: Path) -> None:
     exda.save(trained(), tmp_path / "whole.safetensors", whole=True)
     for index in range(3):
         for label in ("rain", "haze"):
-            write_picture(tmp_path / "images" / label / f"{index}.png", 16, 18, seed=index)
+            write_image(tmp_path / "images" / label / f"{index}.png", 16, 18, seed=index)
     command = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--labels-from-folders", "--seeds", 1]
     result = run(tmp_path / "whole.safetensors", *command, "--of", "tokens", "--block", "refinement")
     assert result.exit_code == 0, result.output
@@ -226,11 +226,11 @@ def test_errors(images: Path, tmp_path: Path, arguments: list[str], code: int, m
     assert not (tmp_path / "out").exists()
 
 
-def test_no_pictures(tmp_path: Path) -> None:
+def test_no_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     result = run("demo", "--images", tmp_path / "images", "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "no picture" in result.output
+    assert "no image" in result.output
     assert not (tmp_path / "out").exists()
 
 

@@ -153,7 +153,7 @@ def test_too_short_a_time_is_said_before_the_work(
     ("options", "message"),
     [
         (("--size", "20x16"), "--size 20x16: Restormer takes sides that are multiples of 8; exda restore pads such a"),
-        (("--size", "20x16"), "picture to 24x16: give that"),
+        (("--size", "20x16"), "image to 24x16: give that"),
         (("--size", "big"), "'big' is no size"),
         (("--precision", "int8"), "'int8' is none of float32, tf32, bf16, fp16"),
         (("--model", "histoformer"), "is of restormer, not of histoformer"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.workbench.restoration.pictures import pixels, save, stored
+from tests.workbench.restoration.images import pixels, save, stored
 from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
@@ -42,24 +42,24 @@ def same(found: np.ndarray, expected: torch.Tensor) -> bool:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     return save(pixels(60, 90), tmp_path / "in.png")
 
 
-def test_a_picture(picture: Path, tmp_path: Path) -> None:
-    result = run(picture, tmp_path / "out.png")
+def test_a_image(image: Path, tmp_path: Path) -> None:
+    result = run(image, tmp_path / "out.png")
     assert result.exit_code == 0, result.output
     assert "90 x 60" in result.output
     assert "whole" in result.output
     assert "1 restored, 0 skipped" in result.output
-    expected = restore(host(), read(picture).pixels).image
+    expected = restore(host(), read(image).pixels).image
     assert same(stored(tmp_path / "out.png"), expected)
 
 
-def test_tiles_say_their_seam_and_what_they_cost(picture: Path, tmp_path: Path) -> None:
-    result = run(picture, tmp_path / "out.png", "--tile", 48, "--overlap", 16)
+def test_tiles_say_their_seam_and_what_they_cost(image: Path, tmp_path: Path) -> None:
+    result = run(image, tmp_path / "out.png", "--tile", 48, "--overlap", 16)
     assert result.exit_code == 0, result.output
-    seam = restore(host(), read(picture).pixels, tile=48, overlap=16).seam
+    seam = restore(host(), read(image).pixels, tile=48, overlap=16).seam
     assert seam is not None
     assert f"{seam.largest:.3f}" in result.output
     assert "each tile is all that the model sees" in result.output
@@ -68,30 +68,30 @@ def test_tiles_say_their_seam_and_what_they_cost(picture: Path, tmp_path: Path) 
     assert "tiles may show" in result.output
 
 
-def test_patched(picture: Path, tmp_path: Path) -> None:
+def test_patched(image: Path, tmp_path: Path) -> None:
     model = host()
     exda.patch(model)
     with torch.no_grad():
         for parameter in exda.new_parameters(model):
             parameter.add_(0.2)
     exda.save(model, tmp_path / "exda.safetensors")
-    result = run(picture, tmp_path / "out.png", "--patch", tmp_path / "exda.safetensors")
+    result = run(image, tmp_path / "out.png", "--patch", tmp_path / "exda.safetensors")
     assert result.exit_code == 0, result.output
-    expected = restore(model, read(picture).pixels).image
+    expected = restore(model, read(image).pixels).image
     found = stored(tmp_path / "out.png")
     assert same(found, expected)
-    run(picture, tmp_path / "host.png")
+    run(image, tmp_path / "host.png")
     assert not np.array_equal(found, stored(tmp_path / "host.png"))
 
 
-def test_half_precision_is_close(picture: Path, tmp_path: Path) -> None:
+def test_half_precision_is_close(image: Path, tmp_path: Path) -> None:
     for name, options in (("full", []), ("half", ["--half"])):
-        assert run(picture, tmp_path / f"{name}.png", *options).exit_code == 0
+        assert run(image, tmp_path / f"{name}.png", *options).exit_code == 0
     difference = stored(tmp_path / "full.png").astype(int) - stored(tmp_path / "half.png")
     assert 0 < np.abs(difference).mean() < 3
 
 
-def test_a_folder_with_a_broken_picture(tmp_path: Path) -> None:
+def test_a_folder_with_a_broken_image(tmp_path: Path) -> None:
     for name in ("1.png", "sub/2.tif", "sub/3.jpg"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         save(pixels(), tmp_path / "in" / name)
@@ -106,14 +106,14 @@ def test_a_folder_with_a_broken_picture(tmp_path: Path) -> None:
     assert not (tmp_path / "out/sub/2.tif").exists()
 
 
-def test_what_exists_is_kept(picture: Path, tmp_path: Path) -> None:
+def test_what_exists_is_kept(image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     out.write_bytes(b"mine")
-    result = run(picture, out)
+    result = run(image, out)
     assert result.exit_code == 1
     assert "exists; --overwrite replaces it" in result.output
     assert out.read_bytes() == b"mine"
-    assert run(picture, out, "--overwrite").exit_code == 0
+    assert run(image, out, "--overwrite").exit_code == 0
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
@@ -124,8 +124,8 @@ def test_what_the_output_cannot_hold_is_said(tmp_path: Path) -> None:
     assert "16 bit written as 8 bit: JPEG holds no more" in result.output
 
 
-def test_too_little_memory(picture: Path, tmp_path: Path) -> None:
-    result = run(picture, tmp_path / "out.png", "--memory", 0.1)
+def test_too_little_memory(image: Path, tmp_path: Path) -> None:
+    result = run(image, tmp_path / "out.png", "--memory", 0.1)
     assert result.exit_code == 1
     assert "skipped: not enough memory" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
@@ -144,23 +144,23 @@ def test_too_little_memory(picture: Path, tmp_path: Path) -> None:
     ],
     ids=lambda given: str(given)[:40],
 )
-def test_a_wrong_command_does_nothing(arguments: list[str], code: int, message: str, picture: Path) -> None:
-    paths = [str(picture.parent / name) for name in arguments[:2]]
+def test_a_wrong_command_does_nothing(arguments: list[str], code: int, message: str, image: Path) -> None:
+    paths = [str(image.parent / name) for name in arguments[:2]]
     result = run(*paths, *arguments[2:])
     assert result.exit_code == code
     assert message in result.output
-    assert [path.name for path in picture.parent.iterdir()] == ["in.png"]
+    assert [path.name for path in image.parent.iterdir()] == ["in.png"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "damaged", "dual-pixel"])
-def test_a_checkpoint_that_does_not_do(kind: str, picture: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_do(kind: str, image: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     if kind == "damaged":
         path.write_bytes(HOST.read_bytes()[:1000])
     elif kind == "dual-pixel":
         model = exda.models.Restormer(6, 3, 8, [1, 1, 1, 1], 1, dual_pixel_task=True)
         save_file(model.state_dict(), path)
-    result = run(picture, tmp_path / "out.png", checkpoint=path)
+    result = run(image, tmp_path / "out.png", checkpoint=path)
     assert result.exit_code == 1
     expected = {"missing": "does not exist", "damaged": "safetensors", "dual-pixel": "6 channels"}[kind]
     assert expected in result.output
@@ -181,14 +181,14 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-host"])
-def test_the_weights_of_the_package(name: str, picture: Path, tmp_path: Path) -> None:
-    result = run(picture, tmp_path / "out.png", checkpoint=name)
+def test_the_weights_of_the_package(name: str, image: Path, tmp_path: Path) -> None:
+    result = run(image, tmp_path / "out.png", checkpoint=name)
     assert result.exit_code == 0, result.output
     model = host()
     if name == "demo":
         exda.patch(model)
         model.load_state_dict(load_file(HOST.with_name("exda.safetensors")))
-    expected = restore(model, read(picture).pixels).image
+    expected = restore(model, read(image).pixels).image
     assert same(stored(tmp_path / "out.png"), expected)
 
 
@@ -200,7 +200,7 @@ def test_a_signal_ends_it_in_good_order(
     for name in ("1.png", "2.png", "3.png", "4.png"):
         (tmp_path / "in").mkdir(exist_ok=True)
         save(pixels(), tmp_path / "in" / name)
-    (tmp_path / "in/2.png").write_bytes(b"no picture")
+    (tmp_path / "in/2.png").write_bytes(b"no image")
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     restored, calls = Restorer.__call__, []
 
@@ -218,14 +218,14 @@ def test_a_signal_ends_it_in_good_order(
     finally:
         signal.signal(signal.SIGINT, ignored)
     assert result.exit_code == 128 + number
-    assert "interrupted: 1 of 4 pictures were written, none in part\n" in result.output
+    assert "interrupted: 1 of 4 images were written, none in part\n" in result.output
     # What came before is said all the same.
     assert "2.png: skipped: not a PNG" in result.output
     assert os.listdir(tmp_path / "out") == ["1.png"]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_under_nohup_a_closed_terminal_is_no_reason(picture: Path, tmp_path: Path) -> None:
+def test_under_nohup_a_closed_terminal_is_no_reason(image: Path, tmp_path: Path) -> None:
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stoppable(lambda: "never"):
@@ -270,14 +270,14 @@ def test_tiles_of_a_network_that_sorts(tmp_path: Path) -> None:
     assert "sorts pixels" not in whole.output
 
 
-def test_without_the_extra(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    result = run(picture, tmp_path / "out.png")
+    result = run(image, tmp_path / "out.png")
     assert result.exit_code == 1
     assert 'pip install "psutil>=5.9" "pyvips[binary]>=3"' in result.output
 
 
-def test_known_blocks_are_fused_on_the_cpu(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_blocks_are_fused_on_the_cpu(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from exda_primitives.fusion.block import FusedBlock
 
     seen: list[int] = []
@@ -288,8 +288,8 @@ def test_known_blocks_are_fused_on_the_cpu(picture: Path, tmp_path: Path, monkey
         return whole(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Restorer, "__call__", noted)
-    assert run(picture, tmp_path / "out.png").exit_code == 0
-    assert run(picture, tmp_path / "half.png", "--half").exit_code == 0
+    assert run(image, tmp_path / "out.png").exit_code == 0
+    assert run(image, tmp_path / "half.png", "--half").exit_code == 0
     fused, half = seen
     assert fused > 0
     assert half == 0

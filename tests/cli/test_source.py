@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.registries import forget_afterwards
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from typer.testing import CliRunner, Result
 
 from exda_primitives.cli import app
-from exda_primitives.workbench.data import read_picture
+from exda_primitives.workbench.data import read_image
 
 NET = """
 from torch import nn
@@ -59,18 +59,18 @@ def test_a_network_of_ones_own(adapter: Path, tmp_path: Path) -> None:
     unknown = run("info", weights)
     assert unknown.exit_code == 1
     assert "is of no network that is known" in unknown.output
-    source = write_picture(tmp_path / "in.png", 20, 30)
+    source = write_image(tmp_path / "in.png", 20, 30)
     options = ("--checkpoint", weights, "--adapter", adapter, "--device", "cpu")
     result = run("restore", source, tmp_path / "out.png", *options)
     assert result.exit_code == 0, result.output
     # Its forward, with what stands beside its file, gives its input back.
-    assert torch.equal(read_picture(tmp_path / "out.png"), read_picture(source))
+    assert torch.equal(read_image(tmp_path / "out.png"), read_image(source))
     assert "net-of-a-test" in run("info", weights).output
 
 
 def command(name: str, tmp_path: Path) -> list[object]:
     more: dict[str, list[object]] = {
-        "restore": [write_picture(tmp_path / "in.png"), tmp_path / "out.png", "--checkpoint", "demo"],
+        "restore": [write_image(tmp_path / "in.png"), tmp_path / "out.png", "--checkpoint", "demo"],
         "evaluate": ["demo", "--protocol", "promptir", "--clean", tmp_path, "--degrade", "rain", "--out", tmp_path],
         "inspect": ["demo", "--images", tmp_path, "--out", tmp_path / "out"],
         "info": ["demo"],

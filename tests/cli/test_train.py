@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.workbench.data.pictures import write_picture
-from tests.workbench.training.runs import checkpoint, pictures, settings
+from tests.workbench.data.images import write_image
+from tests.workbench.training.runs import checkpoint, images, settings
 from typer.testing import CliRunner
 
 from exda_primitives.cli import app
@@ -22,7 +22,7 @@ def command(tmp_path):
     """Runs the command on a file of three steps."""
     file = tmp_path / "run.yaml"
     given = settings(tmp_path, recipe={"steps": 3, "ema": 0.5})
-    given["data"]["validation"] = pictures(tmp_path, "valid.npz", 1, seed=1)
+    given["data"]["validation"] = images(tmp_path, "valid.npz", 1, seed=1)
     file.write_text(yaml.safe_dump(given))
 
     def run(*options: object, out: Path = tmp_path / "out"):
@@ -56,16 +56,16 @@ def test_summary_table_result_and_plot(command, tmp_path):
 def test_dry_run_says_it_all_and_does_nothing(command, tmp_path):
     done = command("--dry-run", "--devices", 2)
     assert done.exit_code == 0, done.output
-    for line in ("3 steps of 4 pairs, 2 epochs", "2 x cpu", "random weights", "2 pairs, whole pictures"):
+    for line in ("3 steps of 4 pairs, 2 epochs", "2 x cpu", "random weights", "2 pairs, whole images"):
         assert line in done.output
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_picture_is_said(command, tmp_path):
-    np.savez(tmp_path / "more.npz", pictures=np.zeros((1, 20, 20, 3), np.uint8), labels=np.zeros(1))
+def test_what_is_no_image_is_said(command, tmp_path):
+    np.savez(tmp_path / "more.npz", images=np.zeros((1, 20, 20, 3), np.uint8), labels=np.zeros(1))
     done = command("--dry-run", "--set", f"data.source={tmp_path / 'more.npz'}")
     assert done.exit_code == 0, done.output
-    assert "noise25, haze; no pictures, left out: labels" in done.output
+    assert "noise25, haze; no images, left out: labels" in done.output
 
 
 def test_a_folder_that_cannot_be(command, tmp_path):
@@ -110,7 +110,7 @@ def test_divergence_is_an_error_not_a_traceback(command, tmp_path):
         (("--set", "primitives.include=head"), "selects none of the recognised attentions"),
         (("--set", "data.patch=20"), "data.patch: found 20, restormer takes multiples of 8"),
         (("--set", "model.arguments.dim=7"), "and a patch of 16 pixels cannot compute"),
-        (("--set", "data.patch=24"), "3 of 3 pictures cannot be used; mend them"),
+        (("--set", "data.patch=24"), "3 of 3 images cannot be used; mend them"),
         (("--set", "primitives.include=[*.attn]"), "A pattern that begins with * goes in quotes"),
         (("--accelerator", "tpu"), "found 'tpu', expected one of auto, cpu, gpu"),
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
@@ -174,6 +174,6 @@ def test_the_first_loss_is_in_the_file_at_once(command):
 def test_names_that_are_no_text(command, tmp_path):
     """And long ones: as long as a file system takes."""
     for seed, name in enumerate((b"\xff\xfe.png", "\u00e9".encode() * 125 + b".png", b"a" * 251 + b".png")):
-        write_picture(Path(os.fsdecode(os.fsencode(tmp_path / "clean") + b"/" + name)), 20, 27, seed=seed)
+        write_image(Path(os.fsdecode(os.fsencode(tmp_path / "clean") + b"/" + name)), 20, 27, seed=seed)
     (tmp_path / "clean" / os.fsdecode(b"\xff.txt")).touch()
     assert command("--set", f"data.source={tmp_path / 'clean'}").exit_code == 0

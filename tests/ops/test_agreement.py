@@ -127,7 +127,7 @@ def test_half_precision(channel_family, case, dtype, prepare, differentiate, rel
 def test_half_precision_of_sorted_maps(case, dtype, prepare, differentiate, relative_errors):
     module, maps = prepare("histogram", case, dtype)
     # Against the literal formula in the same type, because rounding reorders the sorts, and another order of x in
-    # front of a 3x3 convolution is another picture; test_histogram_half_precision.py compares with float32 where no
+    # front of a 3x3 convolution is another image; test_histogram_half_precision.py compares with float32 where no
     # value is rounded before it is sorted.
     errors = relative_errors(differentiate(module, maps, "torch"), differentiate(module, maps, "reference"))
     # Measured: 0.9 eps; what follows the sorts is float32 in both.

@@ -80,7 +80,7 @@ def test_autocast(family, backend, value, position, make_attention, make_maps):
     assert output.dtype is torch.bfloat16
     output.float().square().sum().backward()
     assert all(leaf.grad.isfinite().all() for leaf in [*maps, *module.parameters()])
-    if family != "histogram":  # its sorts turn the rounding of bfloat16 into another picture
+    if family != "histogram":  # its sorts turn the rounding of bfloat16 into another image
         # Measured: 2.5 eps of the largest element.
         eps = torch.finfo(torch.bfloat16).eps
         assert (output - expected).abs().max() < 6 * eps * expected.abs().max()

@@ -37,14 +37,14 @@ def original(host, tmp_path):
     return tmp_path / "original.pth", network.eval()
 
 
-def pictures():
+def images():
     generator = torch.Generator().manual_seed(0)
     return torch.rand(2, 3, 16, 16, generator=generator), torch.rand(2, 3, 16, 16, generator=generator)
 
 
 def restored(network):
     with torch.no_grad():
-        return network.eval()(pictures()[0])
+        return network.eval()(images()[0])
 
 
 def test_it_begins_as_the_original(define_network, original, tmp_path):
@@ -62,12 +62,12 @@ def test_it_goes_on_after_a_break(define_network, tmp_path, decay):
     torch.manual_seed(2)
     whole = Trainer(define_network, tmp_path, decay=decay)
     for _ in range(2):
-        whole.step(*pictures())
+        whole.step(*images())
     whole.save(2)
     resumed = Trainer(define_network, tmp_path, pretrained=tmp_path / "net_g_2.pth", decay=decay)
     resumed.resume(2)
     for trainer in (whole, resumed):
-        trainer.step(*pictures())
+        trainer.step(*images())
     assert torch.equal(restored(resumed.net_g), restored(whole.net_g))
     if decay:
         assert torch.equal(restored(resumed.net_g_ema), restored(whole.net_g_ema))
@@ -76,7 +76,7 @@ def test_it_goes_on_after_a_break(define_network, tmp_path, decay):
 def test_what_it_wrote_is_tested_restored_and_unpatched(define_network, host, original, tmp_path):
     trainer = Trainer(define_network, tmp_path, pretrained=original[0], decay=0.5)
     for _ in range(2):
-        trainer.step(*pictures())
+        trainer.step(*images())
     trainer.save(2)
     path = tmp_path / "net_g_2.pth"
     assert torch.equal(restored(loaded_for_testing(define_network, path)), restored(trainer.net_g))

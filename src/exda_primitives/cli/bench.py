@@ -51,7 +51,7 @@ def run(
         list[str] | None,
         typer.Option(
             help="256 or 3840x2160; by default 1024, 256, 1000x1000, 1919x1079, 512, 2048, 3840x2160, on the CPU 128, "
-            "64. Of a picture whose sides are no multiples of 8 it is measured what exda restore pads it to."
+            "64. Of an image whose sides are no multiples of 8 it is measured what exda restore pads it to."
         ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 1,
@@ -110,10 +110,10 @@ def plot(
     results: Annotated[list[Path], typer.Argument(help="Folders that exda bench run wrote, or files in them.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the pictures; by default that of the first results.", file_okay=False),
+        typer.Option(help="Folder for the images; by default that of the first results.", file_okay=False),
     ] = None,
 ) -> None:
-    """Draw time, memory and ratio against pixels, a picture for each network, task, number format and batch."""
+    """Draw time, memory and ratio against pixels, an image for each network, task, number format and batch."""
     from ..workbench.bench.plots import plot as draw  # noqa: PLC0415
     from ..workbench.bench.record import read  # noqa: PLC0415
 

@@ -14,11 +14,11 @@ from .names import printable
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Picture to write.", dir_okay=False)] = Path("exda-demo.png"),
+    out: Annotated[Path, typer.Option(help="Image to write.", dir_okay=False)] = Path("exda-demo.png"),
     seed: Annotated[int, typer.Option(help="Of the degradation.", min=0)] = 0,
 ) -> None:
     """Degrade a photograph, restore it with a small Restormer, patch that, restore again, unpatch."""
-    # Late: --help needs neither torch nor the picture.
+    # Late: --help needs neither torch nor the image.
     from PIL import Image  # noqa: PLC0415
 
     from ..workbench.demo.run import STEPS, run  # noqa: PLC0415
@@ -26,7 +26,7 @@ def demo(
 
     if out.suffix.lower() not in Image.registered_extensions():
         raise typer.BadParameter(
-            f"{out.name!r} has no ending of a picture format; write e.g. exda-demo.png", param_hint="--out"
+            f"{out.name!r} has no ending of an image format; write e.g. exda-demo.png", param_hint="--out"
         )
     if not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(out.parent)!r}", param_hint="--out")
@@ -47,6 +47,6 @@ def demo(
     console.print(table)
     console.print("The host and the patched model were trained equally long from the same weights.", highlight=False)
     console.print(f"unpatched: same modules, same output: {result.given_back}", highlight=False)
-    console.print(printable(f"written: {result.picture}"), markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(f"written: {result.image}"), markup=False, highlight=False, soft_wrap=True)
     if not result.given_back:
         raise typer.Exit(1)

@@ -15,9 +15,9 @@ from rich.markup import escape
 from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .errors import stoppable
+from .images import opened
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
-from .pictures import opened
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="Folder of the benchmark.", file_okay=False)] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Two folders, degraded and clean, in which the pictures of a pair have the same name."),
+        typer.Option(help="Two folders, degraded and clean, in which the images of a pair have the same name."),
     ] = None,
     clean: Annotated[
-        Path | None, typer.Option(help="Clean pictures to degrade: a folder, a zip, or an npz of arrays.")
+        Path | None, typer.Option(help="Clean images to degrade: a folder, a zip, or an npz of arrays.")
     ] = None,
     degrade: Annotated[
         list[str] | None,
@@ -71,7 +71,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of noise and degradations; all protocols have 0.", min=0)] = 0,
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of tiles in pixels; by default pictures go whole if memory allows.", min=1),
+        typer.Option(help="Side of tiles in pixels; by default images go whole if memory allows.", min=1),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -84,9 +84,9 @@ def evaluate(
 ) -> None:
     """PSNR and SSIM by the protocol of a repository: its crop, channel, rounding, window and noise.
 
-    Pictures come from a benchmark's folder, from two folders of pairs, or from clean pictures that are degraded here.
+    Images come from a benchmark's folder, from two folders of pairs, or from clean images that are degraded here.
     All of them are read before the first is restored, so that what is missing or does not fit is known at once.
-    Written are evaluate.json, evaluate.csv with a line for each picture, evaluate.md and evaluate.png; the first as it
+    Written are evaluate.json, evaluate.csv with a line for each image, evaluate.md and evaluate.png; the first as it
     goes: the same command goes on where it was interrupted.
     """
     # Late: --help needs no torch.
@@ -120,7 +120,7 @@ def evaluate(
         # Reading takes its time.
         refuse_others(out, config)
     with _bar("reading") as progress:
-        config["set of pictures"] = check(cases, by, names, progress)
+        config["set of images"] = check(cases, by, names, progress)
     command = command_line()
     with Record(out, config, by.note, total, published, command=command, device=where, overwrite=overwrite) as record:
         if record.found:
@@ -128,7 +128,7 @@ def evaluate(
 
         def said() -> str:
             without = "without --overwrite " if overwrite else ""
-            held = f"{len(record.found)} of {total} pictures are in {out / FILE}"
+            held = f"{len(record.found)} of {total} images are in {out / FILE}"
             return f"{held}; the same command {without}goes on there" if record.found else "nothing was written"
 
         with stoppable(said), _bar("restoring") as progress:
@@ -140,7 +140,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures come from, as the options say.
+    """Where the images come from, as the options say.
 
     Raises:
         BadParameter: for options that do not go together.
@@ -169,7 +169,7 @@ class Source:
             raise typer.BadParameter("--clean and --degrade go together", param_hint="--degrade")
 
     def cases(self, channels: int) -> list[Case]:
-        """All pictures, for a network of 1 or 3 channels.
+        """All images, for a network of 1 or 3 channels.
 
         Raises:
             ExDAError: for what is missing, left over, or of another number.

@@ -14,16 +14,16 @@ from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .devices import named_device
 from .errors import stoppable
+from .images import opened
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
-from .pictures import opened
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..workbench.inspection.embeddings import Of
-    from ..workbench.inspection.pictures import LabelledPictures
+    from ..workbench.inspection.images import LabelledImages
 
 
 def inspect(
@@ -31,7 +31,7 @@ def inspect(
         str,
         typer.Argument(help=f"Weights: {HELP}."),
     ],
-    images: Annotated[Path, typer.Option(help="Folder, .zip or .npz of pictures.")],
+    images: Annotated[Path, typer.Option(help="Folder, .zip or .npz of images.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("exda-inspect"),
     degrade: Annotated[
         list[str] | None,
@@ -47,7 +47,7 @@ def inspect(
     block: Annotated[
         list[str] | None, typer.Option(help="Names of attentions, such as latent or *.0.attn; by default all.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Side in pixels to which larger pictures are cropped.", min=16)] = 256,
+    size: Annotated[int, typer.Option(help="Side in pixels to which larger images are cropped.", min=16)] = 256,
     seeds: Annotated[int, typer.Option(help="How often k-means is run, from seeds 0, 1, ...", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Of the degradations and the projections.", min=0)] = 0,
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
@@ -58,9 +58,9 @@ def inspect(
     ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
-    """Find out whether a model's attentions know how a picture is degraded.
+    """Find out whether a model's attentions know how an image is degraded.
 
-    Clean pictures are degraded, and what each attention makes of them is pooled into a point for each picture. Written
+    Clean images are degraded, and what each attention makes of them is pooled into a point for each image. Written
     are how well k-means finds the degradations in these points (NMI, ARI), their projections by t-SNE and UMAP, where
     the global tokens look, and the spectra of the features.
     """
@@ -70,21 +70,21 @@ def inspect(
     console = Console()
     where = named_device(device)
     if labels_from_folders and degrade:
-        raise typer.BadParameter("pictures are either degraded or labelled by their folders", param_hint="--degrade")
+        raise typer.BadParameter("images are either degraded or labelled by their folders", param_hint="--degrade")
     free(out)
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
     network, about = _network(model, reading, patch, any_host=any_host)
     network.to(where)
-    pictures = _pictures(network, images, degrade, labels_from_folders, size, seed)
+    labelled = _images(network, images, degrade, labels_from_folders, size, seed)
     question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
-    config = about | _about(images, pictures) | {"device": where.type}
+    config = about | _about(images, labelled) | {"device": where.type}
     with stoppable(lambda: "nothing was written"), progress_on(console) as progress:
         task = progress.add_task("", total=1.0)
         command = command_line()
         result, notes = run(
             network,
-            pictures,
+            labelled,
             out,
             question,
             config,
@@ -124,10 +124,10 @@ def configuration(network: nn.Module) -> dict[str, Any] | None:
         return {name: config.as_dict() for name, config in configs.items()}
 
 
-def _pictures(
+def _images(
     network: nn.Module, images: Path, names: list[str] | None, by_folder: bool, size: int, seed: int
-) -> LabelledPictures:
-    from ..workbench.inspection.pictures import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
+) -> LabelledImages:
+    from ..workbench.inspection.images import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
     from ..workbench.restoration import Restorer  # noqa: PLC0415
 
     found = opened(images, 3 if Restorer(network).channels == 3 else 1)
@@ -145,13 +145,13 @@ def _kinds(given: list[str] | None, network: nn.Module, blocks: list[str] | None
     return [kind for kind in READERS if (kind in given if given else kind == "outputs" or there)]
 
 
-def _about(images: Path, pictures: LabelledPictures) -> dict[str, Any]:
+def _about(images: Path, labelled: LabelledImages) -> dict[str, Any]:
     return {
         "images": images.name,
         "images_sha256": fingerprint(images),
-        "pictures": len(pictures),
-        "labels": pictures.kinds,
-        "labels_from": "degradation" if pictures.made else "folders",
-        "size": pictures.size,
-        "degradation_seed": pictures.seed if pictures.made else None,
+        "pictures": len(labelled),
+        "labels": labelled.kinds,
+        "labels_from": "degradation" if labelled.made else "folders",
+        "size": labelled.size,
+        "degradation_seed": labelled.seed if labelled.made else None,
     }

@@ -81,7 +81,7 @@ def mine(
         if (wanted := padded(each, about.multiple)) != each:
             raise ConfigError(
                 f"--size {size_text(each)}: {type(network).__name__} takes sides that are multiples of "
-                f"{about.multiple}; exda restore pads such a picture to {size_text(wanted)}: give that"
+                f"{about.multiple}; exda restore pads such an image to {size_text(wanted)}: give that"
             )
     name = re.sub(r"[^\w.-]+", "-", Path(checkpoint.rpartition(".py:")[2]).stem)
     folder = out or Path(f"bench-{name}")

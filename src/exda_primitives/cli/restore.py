@@ -15,9 +15,9 @@ from rich.table import Table
 from ..workbench.shared.progress import progress_on
 from .devices import named_device
 from .errors import stoppable
+from .images import print_left_out
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
-from .pictures import print_left_out
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 _TILED = (
     "Tiled: each tile is all that the model sees at a time, so its attention and tokens are of the tile, not of the "
-    "picture, and the result differs from that of the whole picture. More memory means larger tiles."
+    "image, and the result differs from that of the whole image. More memory means larger tiles."
 )
 _SORTED = (
     "This network sorts pixels by their values: where two are nearly the same, a tile, as any rounding, may put them "
-    "the other way round, so that its tiles differ from the whole picture by more than those of other networks."
+    "the other way round, so that its tiles differ from the whole image by more than those of other networks."
 )
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Picture, or folder of pictures.")],
-    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Picture or folder to write.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Image, or folder of images.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Image or folder to write.")],
     checkpoint: Annotated[str, typer.Option(help=f"Weights of the model: {HELP}.")],
     model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
@@ -65,11 +65,11 @@ def restore(
 ) -> None:
     """Restore photographs of any size: PNG, JPEG, TIFF, WebP; 8 or 16 bits; ICC profile, EXIF, XMP and text are kept.
 
-    A picture that does not fit into memory goes through the model in tiles that fade into each other. A tile is then
-    all that the model sees: attention across channels and global tokens are those of the tile, not of the picture.
+    An image that does not fit into memory goes through the model in tiles that fade into each other. A tile is then
+    all that the model sees: attention across channels and global tokens are those of the tile, not of the image.
     The largest step that tiles leave between neighbouring pixels is measured and printed.
 
-    A picture that cannot be restored is skipped with the reason; the exit code is then 1.
+    An image that cannot be restored is skipped with the reason; the exit code is then 1.
     """
     # Late: --help needs no torch.
     from ..workbench.restoration.files import Done, restore_files, work_for  # noqa: PLC0415
@@ -86,12 +86,12 @@ def restore(
     for why, names in work.left_out.items():
         print_left_out(why, names, console)
     results: list[Done | Skipped] = list(work.skipped)
-    # By bytes: of pictures, that is what the time goes by as far as can be told beforehand.
+    # By bytes: of images, that is what the time goes by as far as can be told beforehand.
     sizes = [_size(job) for job in work.jobs]
 
     def said() -> str:
         written = sum(isinstance(result, Done) for result in results)
-        return f"{written} of {len(work.jobs)} pictures were written, none in part"
+        return f"{written} of {len(work.jobs)} images were written, none in part"
 
     with stoppable(said):
         try:
@@ -129,7 +129,7 @@ def _restorer(
     from ..workbench.restoration import Restorer  # noqa: PLC0415
     from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
 
-    # Now rather than after the checkpoint, or at the first picture.
+    # Now rather than after the checkpoint, or at the first image.
     pyvips(), psutil()
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
     net = network().to(device)

@@ -39,7 +39,7 @@ def train(
         from ..workbench.training import train as run  # noqa: PLC0415
 
         console = Console()
-        with console.status("checking the configuration, the network and every picture"):
+        with console.status("checking the configuration, the network and every image"):
             plan = prepare(read_config(config, change or ()), out, devices=devices, accelerator=accelerator)
         plan.print(console)
         if dry_run:

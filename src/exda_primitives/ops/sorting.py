@@ -1,6 +1,6 @@
 """The rearrangements of Histoformer's attention: sorted halves, boxes, interleaved runs, and the way back.
 
-Every step is done as the host does it, in its order: its sorts turn a difference in the last bit into another picture.
+Every step is done as the host does it, in its order: its sorts turn a difference in the last bit into another image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables, what is said of few seeds, and the picture."""
+"""Tables, what is said of few seeds, and the image."""
 
 import pytest
 from benchmarks.continued.forms import FORMS, LORA

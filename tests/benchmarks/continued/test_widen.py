@@ -21,8 +21,8 @@ def test_it_computes_what_the_host_does(factor):
     host = exda.models.create("restormer", **MODEL).double()
     wide = widened(host.float(), MODEL, factor).double()
     host.double()
-    picture = torch.rand(1, 3, 24, 16, dtype=torch.float64)
-    torch.testing.assert_close(wide(picture), host(picture))
+    image = torch.rand(1, 3, 24, 16, dtype=torch.float64)
+    torch.testing.assert_close(wide(image), host(image))
     # The first half of the channels are gates: put at the end of all, new ones would gate old values.
     old, new = (net.encoder_level1[0].ffn.dwconv.weight for net in (host, wide))
     half, wider = len(old) // 2, len(new) // 2

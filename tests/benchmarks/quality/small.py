@@ -1,4 +1,4 @@
-"""A benchmark of two steps, and its pictures."""
+"""A benchmark of two steps, and its images."""
 
 import numpy as np
 from benchmarks.quality.forms import ARMS, BASE, HOST, BenchmarkConfig, Setting, Study
@@ -28,7 +28,7 @@ def all_arms(seeds=(0,)):
 def sources(folder, seed=0):
     made = np.random.default_rng(seed)
     for name, number in (("crops", 3), ("photographs", 2)):
-        np.savez(folder / f"{name}.npz", pictures=made.integers(0, 256, (number, 24, 27, 3), dtype=np.uint8))
+        np.savez(folder / f"{name}.npz", images=made.integers(0, 256, (number, 24, 27, 3), dtype=np.uint8))
     return Sources(folder / "crops.npz", folder / "photographs.npz")
 
 

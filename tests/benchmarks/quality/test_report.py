@@ -1,4 +1,4 @@
-"""Differences, their intervals, tables and the picture."""
+"""Differences, their intervals, tables and the image."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ CONFIG = {
     "pictures": {"train": {"name": "crops.zip", "pictures": 3}, "test": {"name": "photographs", "pictures": 4}},
 }
 MACHINE = {"cpu": "none", "cores": 1, "threads": 1, "torch": "2", "python": "3", "commit": "abc"}
-PICTURES = 4
+IMAGES = 4
 
 
 def run(arm, seed, gain, *, setting=BASE, what="the base", changes=None, budget="steps", diverged=None):
     """PSNR of 20 to 23 dB in rain and 30 in haze, and the gain; half of it in haze."""
-    base = np.arange(20.0, 20.0 + PICTURES) + seed
-    psnr = {"rain": base + gain, "haze": np.full(PICTURES, 30.0 + seed) + gain / 2}
+    base = np.arange(20.0, 20.0 + IMAGES) + seed
+    psnr = {"rain": base + gain, "haze": np.full(IMAGES, 30.0 + seed) + gain / 2}
     scores = {
         name: {"psnr": each.tolist(), "ssim": (each / 100).tolist(), "degraded_psnr": 15.0}
         for name, each in psnr.items()
@@ -78,11 +78,11 @@ def test_a_difference_of_seeds_alone_is_as_wide_as_theirs():
 
 def test_photographs_are_drawn_for_all_seeds_together():
     """Many seeds make no interval narrow whose width comes from the photographs."""
-    pictures = np.random.default_rng(0).standard_normal(24)
-    one, many = interval(pictures[None]), interval(np.tile(pictures, (50, 1)))
+    images = np.random.default_rng(0).standard_normal(24)
+    one, many = interval(images[None]), interval(np.tile(images, (50, 1)))
     assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.05)
     # What the formula of the standard error says; 24 photographs, 10,000 draws.
-    assert one.high - one.low == pytest.approx(2 * 1.96 * pictures.std() / 24**0.5, rel=0.05)
+    assert one.high - one.low == pytest.approx(2 * 1.96 * images.std() / 24**0.5, rel=0.05)
 
 
 @given(
@@ -238,6 +238,6 @@ def test_a_report_is_three_files(tmp_path):
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_no_picture_without_a_difference(tmp_path):
+def test_no_image_without_a_difference(tmp_path):
     draw(groups(result(*hosts([0]))), tmp_path / "quality.png")
     assert list(tmp_path.iterdir()) == []

@@ -62,10 +62,10 @@ def test_no_path_and_no_weights_are_left(tmp_path):
     assert session(tmp_path, form()).run_pending(math.inf)
     assert str(tmp_path) not in (tmp_path / "quality.json").read_text()
     assert list((tmp_path / "quality").iterdir()) == []
-    pictures = held(tmp_path)["config"]["pictures"]
-    assert pictures["train"]["name"] == "crops.npz"
-    assert pictures["test"]["pictures"] == 2
-    assert len(pictures["train"]["sha256"]) == 64
+    images = held(tmp_path)["config"]["pictures"]
+    assert images["train"]["name"] == "crops.npz"
+    assert images["test"]["pictures"] == 2
+    assert len(images["train"]["sha256"]) == 64
 
 
 def test_stopped_in_the_middle_it_comes_to_the_same(tmp_path):
@@ -131,10 +131,10 @@ def test_another_form_is_refused(tmp_path, changes, message):
     assert (tmp_path / "quality.json").read_bytes() == before
 
 
-def test_other_pictures_are_refused(tmp_path):
+def test_other_images_are_refused(tmp_path):
     assert session(tmp_path, form()).run_pending(math.inf)
     sources(tmp_path, seed=1)
-    with pytest.raises(exda.ConfigError, match=r"another config .pictures"):
+    with pytest.raises(exda.ConfigError, match=r"another config .images"):
         session(tmp_path, form())
 
 

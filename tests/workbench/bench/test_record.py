@@ -55,9 +55,9 @@ def test_lines_of_something_else_are_refused(file: Path, line: str) -> None:
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read(tmp_path / "missing.jsonl")
-    (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "image.jsonl").write_bytes(b"\x89PNG\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
-        read(tmp_path / "picture.jsonl")
+        read(tmp_path / "image.jsonl")
 
 
 def test_results_of_two_machines_are_not_mixed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a picture before its pixels are read is what is found when they are."""
+"""What is known of an image before its pixels are read is what is found when they are."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 
 from exda_primitives.errors import ImageError
-from exda_primitives.workbench.data import read_picture
+from exda_primitives.workbench.data import read_image
 from exda_primitives.workbench.data.headers import read_header
 
 ENDINGS = [".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"]
@@ -27,16 +27,16 @@ def with_orientation(path: Path, orientation: int, **options: object) -> Path:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_sizes(tmp_path: Path, ending: str) -> None:
-    path = write_picture(tmp_path / f"some{ending}", 12, 17)
+    path = write_image(tmp_path / f"some{ending}", 12, 17)
     header = read_header(path)
-    assert header.size == read_picture(path).shape[-2:] == (12, 17)
+    assert header.size == read_image(path).shape[-2:] == (12, 17)
     assert header[2:4] == (3, 8)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".webp"])
 def test_upright(tmp_path: Path, ending: str) -> None:
     path = with_orientation(tmp_path / f"some{ending}", ON_ITS_SIDE)
-    assert read_header(path).size == read_picture(path).shape[-2:] == (10, 6)
+    assert read_header(path).size == read_image(path).shape[-2:] == (10, 6)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
@@ -56,27 +56,27 @@ def test_sixteen_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_that_is_cut_short_is_named(tmp_path: Path, ending: str) -> None:
-    path = write_picture(tmp_path / f"some{ending}", 40, 40)
+    path = write_image(tmp_path / f"some{ending}", 40, 40)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ImageError, match="some"):
         read_header(path)
 
 
-def test_what_stands_behind_a_picture_does_no_harm(tmp_path: Path) -> None:
+def test_what_stands_behind_a_image_does_no_harm(tmp_path: Path) -> None:
     for ending in (".png", ".jpg"):
-        path = write_picture(tmp_path / f"some{ending}", 12, 17)
+        path = write_image(tmp_path / f"some{ending}", 12, 17)
         path.write_bytes(path.read_bytes() + b"\0" * 1000)
         assert read_header(path).size == (12, 17)
 
 
-def test_what_is_no_picture(tmp_path: Path) -> None:
+def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("of no interest")
     (tmp_path / "empty.png").touch()
     Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "floats.tif")
     (tmp_path / "link.png").symlink_to("nowhere.png")
     messages = {
-        "text.png": "no picture that can be read",
-        "empty.png": "no picture that can be read",
+        "text.png": "no image that can be read",
+        "empty.png": "no image that can be read",
         "floats.tif": "holds floats",
         "link.png": "cannot be read: No such file",
     }

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from torch.utils.data import DataLoader
 
 from exda_primitives.errors import ConfigError, ImageError
-from exda_primitives.workbench.data import Pair, PairedFileSet, PairedSet, open_pictures
+from exda_primitives.workbench.data import Pair, PairedFileSet, PairedSet, open_images
 from exda_primitives.workbench.data.benchmarks import FilePair, PairedFiles
 from exda_primitives.workbench.data.degradations import degrade
 
@@ -24,7 +24,7 @@ NAMES = ["noise25", "low_rain", "blur"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("clean")
     for number in range(3):
-        write_picture(root / f"{number}.png", 20 + number, 27, seed=number)
+        write_image(root / f"{number}.png", 20 + number, 27, seed=number)
     return root
 
 
@@ -33,10 +33,10 @@ def same(one: Pair, other: Pair) -> bool:
 
 
 def made(folder: Path, **options: object) -> PairedSet:
-    return PairedSet(open_pictures(folder), NAMES, **options)  # type: ignore[arg-type]
+    return PairedSet(open_images(folder), NAMES, **options)  # type: ignore[arg-type]
 
 
-def test_every_picture_comes_with_every_degradation_as_often_as_asked(folder: Path) -> None:
+def test_every_image_comes_with_every_degradation_as_often_as_asked(folder: Path) -> None:
     pairs = made(folder, repeats={"blur": 2})
     assert len(pairs) == 12
     listed = [(pair.degradation, pair.name) for pair in pairs]
@@ -46,10 +46,10 @@ def test_every_picture_comes_with_every_degradation_as_often_as_asked(folder: Pa
     assert [pair.index for pair in pairs] == list(range(12))
 
 
-def test_whole_pictures_for_testing(folder: Path) -> None:
-    pictures = open_pictures(folder)
+def test_whole_images_for_testing(folder: Path) -> None:
+    images = open_images(folder)
     for index, pair in enumerate(made(folder)):
-        assert torch.equal(pair.clean, pictures[index % 3])
+        assert torch.equal(pair.clean, images[index % 3])
         assert pair.degraded.shape == pair.clean.shape
         assert not torch.equal(pair.degraded, pair.clean)
 
@@ -67,8 +67,8 @@ def test_an_item_depends_on_seed_epoch_and_index_and_on_nothing_else(folder: Pat
     assert all(same(one, other) for one, other in zip(forwards, pairs, strict=True))
 
 
-def test_repeats_of_a_picture_differ(folder: Path) -> None:
-    pairs = PairedSet(open_pictures(folder), ["noise25"], repeats={"noise25": 2})
+def test_repeats_of_a_image_differ(folder: Path) -> None:
+    pairs = PairedSet(open_images(folder), ["noise25"], repeats={"noise25": 2})
     assert not torch.equal(pairs[0].degraded, pairs[3].degraded)
 
 
@@ -86,10 +86,10 @@ def test_the_global_generators_are_left_alone(folder: Path) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_workers_make_no_difference_even_if_they_outlive_an_epoch(folder: Path, tmp_path: Path, packed: bool) -> None:
-    source = open_pictures(folder)
+    source = open_images(folder)
     if packed:
         np.savez(tmp_path / "some.npz", some=np.random.default_rng(0).integers(0, 256, (3, 20, 27), dtype=np.uint8))
-        source = open_pictures(tmp_path / "some.npz")
+        source = open_images(tmp_path / "some.npz")
         source[0]
     pairs = PairedSet(source, NAMES, patch=16)
     loader = DataLoader(pairs, batch_size=2, shuffle=True, num_workers=2, persistent_workers=True)
@@ -111,11 +111,11 @@ def test_it_can_be_copied_and_pickled(folder: Path) -> None:
         assert same(pairs[5], other[5])
 
 
-def test_patches_are_pieces_of_the_turned_picture_in_all_eight_ways(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", 9, 9)
-    pairs = PairedSet(open_pictures(tmp_path), ["noise15"], patch=9, repeats={"noise15": 100})
-    picture = pairs.pictures[0]
-    turns = [torch.rot90(one, k, (1, 2)) for one in (picture, picture.flip(2)) for k in range(4)]
+def test_patches_are_pieces_of_the_turned_image_in_all_eight_ways(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 9, 9)
+    pairs = PairedSet(open_images(tmp_path), ["noise15"], patch=9, repeats={"noise15": 100})
+    image = pairs.images[0]
+    turns = [torch.rot90(one, k, (1, 2)) for one in (image, image.flip(2)) for k in range(4)]
     counts = [sum(torch.equal(pair.clean, turned) for pair in pairs) for turned in turns]
     assert sum(counts) == 100
     assert min(counts) > 0
@@ -124,41 +124,41 @@ def test_patches_are_pieces_of_the_turned_picture_in_all_eight_ways(tmp_path: Pa
 def test_patches_come_from_everywhere(tmp_path: Path) -> None:
     grid = np.arange(30, dtype=np.uint8).reshape(1, 5, 6)
     np.savez(tmp_path / "a.npz", grid)
-    pairs = PairedSet(open_pictures(tmp_path / "a.npz", channels=1), ["noise15"], patch=1, repeats={"noise15": 400})
+    pairs = PairedSet(open_images(tmp_path / "a.npz", channels=1), ["noise15"], patch=1, repeats={"noise15": 400})
     assert {round(pair.clean.item() * 255) for pair in pairs} == set(range(30))
 
 
 def test_both_of_a_pair_are_cut_and_turned_alike(tmp_path: Path) -> None:
-    clean = write_picture(tmp_path / "clean.png", 12, 15)
+    clean = write_image(tmp_path / "clean.png", 12, 15)
     files = PairedFiles("same", (FilePair(clean, clean, "rain"),))
     for pair in PairedFileSet(files, patch=7, repeats={"rain": 20}):
         assert torch.equal(pair.degraded, pair.clean)
         assert pair.clean.shape == (3, 7, 7)
 
 
-def test_a_picture_is_degraded_whole_before_it_is_cut(folder: Path) -> None:
+def test_a_image_is_degraded_whole_before_it_is_cut(folder: Path) -> None:
     # Haze that was made for a patch alone would have its whole ramp in it.
-    pairs = PairedSet(open_pictures(folder), ["haze"], patch=1, repeats={"haze": 60})
+    pairs = PairedSet(open_images(folder), ["haze"], patch=1, repeats={"haze": 60})
     shares = torch.stack([(pair.degraded - pair.clean).abs().mean() for pair in pairs])
     assert shares.std() > 0.02
 
 
 @pytest.mark.parametrize("patch", [21, 28])
-def test_pictures_smaller_than_the_patch(folder: Path, patch: int) -> None:
+def test_images_smaller_than_the_patch(folder: Path, patch: int) -> None:
     with pytest.raises(ImageError, match=rf"0\.png has 20 x 27 pixels, too few for patches of {patch}"):
         made(folder, patch=patch)[0]
 
 
-def test_a_picture_that_cannot_be_read_is_named_through_workers(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    loader = DataLoader(PairedSet(open_pictures(tmp_path), ["noise15"]), num_workers=1)
-    with pytest.raises(ImageError, match=r"b\.png is no picture"):
+def test_a_image_that_cannot_be_read_is_named_through_workers(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    loader = DataLoader(PairedSet(open_images(tmp_path), ["noise15"]), num_workers=1)
+    with pytest.raises(ImageError, match=r"b\.png is no image"):
         list(loader)
 
 
 def test_pairs_of_files(tmp_path: Path) -> None:
-    clean, degraded = (write_picture(tmp_path / f"{seed}.png", seed=seed) for seed in (1, 2))
+    clean, degraded = (write_image(tmp_path / f"{seed}.png", seed=seed) for seed in (1, 2))
     files = PairedFiles("some", (FilePair(clean, degraded, "rain"), FilePair(clean, None, "noise50")))
     pairs = PairedFileSet(files)
     assert [(pair.name, pair.degradation, pair.index) for pair in pairs] == [("2", "rain", 0), ("1", "noise50", 1)]
@@ -169,9 +169,9 @@ def test_pairs_of_files(tmp_path: Path) -> None:
 
 
 def test_pairs_of_different_sizes(tmp_path: Path) -> None:
-    clean, degraded = write_picture(tmp_path / "a.png", 6, 5), write_picture(tmp_path / "b.png", 6, 4)
+    clean, degraded = write_image(tmp_path / "a.png", 6, 5), write_image(tmp_path / "b.png", 6, 4)
     pairs = PairedFileSet(PairedFiles("some", (FilePair(clean, degraded, "rain"),)), patch=2)
-    with pytest.raises(ImageError, match=r"b \(rain\): the degraded picture has shape \(3, 6, 4\), the clean one"):
+    with pytest.raises(ImageError, match=r"b \(rain\): the degraded image has shape \(3, 6, 4\), the clean one"):
         pairs[0]
 
 
@@ -196,14 +196,14 @@ def test_a_negative_epoch(folder: Path) -> None:
 
 def test_bad_degradations(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'fog'; there are: noise15"):
-        PairedSet(open_pictures(folder), ["rain", "fog"])
+        PairedSet(open_images(folder), ["rain", "fog"])
     with pytest.raises(ConfigError, match="no degradation"):
-        PairedSet(open_pictures(folder), [])
+        PairedSet(open_images(folder), [])
 
 
 def test_an_item_is_what_its_seed_gives(folder: Path) -> None:
     # Another way to mix the three would change everybody's data.
     mixed = int(np.random.SeedSequence([3, 2, 1]).generate_state(1, np.uint64)[0])
-    pairs = PairedSet(open_pictures(folder), ["snow"], seed=3)
+    pairs = PairedSet(open_images(folder), ["snow"], seed=3)
     pairs.set_epoch(2)
     assert torch.equal(pairs[1].degraded, degrade(pairs[1].clean, "snow", mixed))

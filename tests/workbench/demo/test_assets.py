@@ -9,12 +9,12 @@ from exda_primitives.workbench.demo.photograph import photograph
 
 
 def test_photograph() -> None:
-    picture = photograph()
-    assert picture.shape == (1, 3, 512, 512)
-    assert picture.dtype is torch.float32
-    assert picture.min() >= 0
-    assert picture.max() <= 1
-    assert picture.std() > 0.1
+    image = photograph()
+    assert image.shape == (1, 3, 512, 512)
+    assert image.dtype is torch.float32
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert image.std() > 0.1
 
 
 def test_the_tiny_network_has_the_size_that_its_description_gives() -> None:

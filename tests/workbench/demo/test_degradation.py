@@ -17,7 +17,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(*shape: int) -> Tensor:
+def images(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=seeded(99))
 
 
@@ -29,7 +29,7 @@ def streaks(size: int, *, density: float, length: float, angle: float) -> Tensor
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 48), (1, 3, 37, 23), (3, 3, 1, 1), (1, 3, 1, 50), (3, 24, 16)])
 def test_range_and_shape(shape: tuple[int, ...]) -> None:
-    degraded = mixed(pictures(*shape), seeded())
+    degraded = mixed(images(*shape), seeded())
     assert degraded.shape == shape
     assert degraded.isfinite().all()
     assert degraded.min() >= 0
@@ -37,7 +37,7 @@ def test_range_and_shape(shape: tuple[int, ...]) -> None:
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
-    clean = pictures(2, 3, 40, 40)
+    clean = images(2, 3, 40, 40)
     before = torch.get_rng_state()
     first = mixed(clean, seeded(1))
     assert torch.equal(before, torch.get_rng_state())
@@ -52,7 +52,7 @@ def test_the_photographs_layout_is_kept() -> None:
 
 
 def test_it_does_degrade_and_leaves_its_input_alone() -> None:
-    clean = pictures(2, 3, 64, 64)
+    clean = images(2, 3, 64, 64)
     copy = clean.clone()
     degraded = mixed(clean, seeded())
     assert torch.equal(clean, copy)
@@ -60,14 +60,14 @@ def test_it_does_degrade_and_leaves_its_input_alone() -> None:
 
 
 def test_images_of_a_batch_are_degraded_differently() -> None:
-    clean = pictures(1, 3, 48, 48).expand(2, -1, -1, -1)
+    clean = images(1, 3, 48, 48).expand(2, -1, -1, -1)
     first, second = mixed(clean, seeded())
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_dtype_is_kept(dtype: torch.dtype) -> None:
-    clean = pictures(1, 3, 24, 24)
+    clean = images(1, 3, 24, 24)
     degraded = mixed(clean.to(dtype), seeded())
     assert degraded.dtype is dtype
     tolerance = 1e-5 if dtype is torch.float64 else 4e-3
@@ -76,7 +76,7 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("bad", [torch.rand(8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)])
 def test_bad_input(bad: Tensor) -> None:
-    with pytest.raises(ImageError, match=r"expected float pictures \(B, C, H, W\)"):
+    with pytest.raises(ImageError, match=r"expected float images \(B, C, H, W\)"):
         mixed(bad, seeded())
 
 
@@ -96,6 +96,6 @@ def test_rain_reaches_the_borders() -> None:
 
 
 def test_the_top_is_farther_away_than_the_bottom() -> None:
-    depth = made_up_depth(pictures(4, 3, 64, 64), seeded()).mean(dim=(0, 1, 3))
+    depth = made_up_depth(images(4, 3, 64, 64), seeded()).mean(dim=(0, 1, 3))
     assert depth[:8].mean() > depth[-8:].mean() + 0.2
     assert depth.min() >= 0

@@ -45,10 +45,10 @@ def test_every_step_is_announced(demo: Demo, steps: list[str]) -> None:
     assert len(steps) == STEPS
 
 
-def test_the_picture_holds_five_panels(demo: Demo) -> None:
-    with Image.open(demo.picture) as picture:
-        assert picture.width >= 5 * 512
-        assert 512 < picture.height < 600
+def test_the_image_holds_five_panels(demo: Demo) -> None:
+    with Image.open(demo.image) as image:
+        assert image.width >= 5 * 512
+        assert 512 < image.height < 600
 
 
 def test_the_degradation_depends_on_the_seed_alone(demo: Demo, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_variants_are_compared_seed_by_seed() -> None:
     assert against_linear(other, [], DigitsExperiment.metric) is None
 
 
-def test_the_picture(result: tuple[type[Experiment], Path]) -> None:
+def test_the_image(result: tuple[type[Experiment], Path]) -> None:
     kind, path = result
     made = plot.figure(kind, read(path, kind.kind))
     assert isinstance(made, matplotlib.figure.Figure)

@@ -1,6 +1,6 @@
 """PSNR and SSIM as the repositories compute them, in NumPy and SciPy with float64, made without the code under test.
 
-Pictures are (H, W, C) in [0, 1]; each function below says in full what a repository does with a pair.
+Images are (H, W, C) in [0, 1]; each function below says in full what a repository does with a pair.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ PSNR_TOLERANCE = 1e-5
 def pair(
     height: int = 40, width: int = 53, channels: int = 3, seed: int = 0, noise: float = 0.1
 ) -> tuple[Tensor, Tensor]:
-    """A picture that goes beyond [0, 1], and a clean one of bytes with smooth parts."""
+    """An image that goes beyond [0, 1], and a clean one of bytes with smooth parts."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, channels, 5, 6, generator=random)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
@@ -68,7 +68,7 @@ def test_units_of_a_modality(unit: str) -> None:
 
 
 @pytest.mark.parametrize("name", COLOUR)
-def test_equal_pictures(name: str) -> None:
+def test_equal_images(name: str) -> None:
     _, clean = pair()
     found = measure(clean, clean, PROTOCOLS[name])
     assert found.psnr == math.inf
@@ -85,7 +85,7 @@ def test_ssim_as_torchmetrics_has_it(gaussian: bool) -> None:
     assert ssim(restored, clean, window) == pytest.approx(float(similarity[..., 5:-5, 5:-5].mean()), abs=1e-12)
 
 
-def test_ssim_where_a_picture_is_bright_and_even() -> None:
+def test_ssim_where_a_image_is_bright_and_even() -> None:
     # E[x^2] - E[x]^2 in float32 would be off by 2e-3 here.
     clean = torch.full((3, 30, 30), 252 / 255, dtype=torch.float64)
     assert ssim(clean, clean - 1 / 255, PROTOCOLS["moce-ir"].window) == pytest.approx(0.99999, abs=1e-5)
@@ -103,13 +103,13 @@ def test_luma_of_bytes_is_rounded_half_up() -> None:
     ]
     assert halves
     for colour in halves[:3]:
-        picture = (torch.tensor(colour, dtype=torch.float32) / 255)[:, None, None].expand(3, 16, 16)
+        image = (torch.tensor(colour, dtype=torch.float32) / 255)[:, None, None].expand(3, 16, 16)
         luma = (65481 * colour[0] + 128553 * colour[1] + 24966 * colour[2] + 127500) // 255000 + 16
         black = 20 * math.log10(255 / (luma - 16))
-        assert measure(picture, torch.zeros(3, 16, 16), protocol).psnr == pytest.approx(black, abs=PSNR_TOLERANCE)
+        assert measure(image, torch.zeros(3, 16, 16), protocol).psnr == pytest.approx(black, abs=PSNR_TOLERANCE)
 
 
-def test_grey_pictures_are_their_own_luma() -> None:
+def test_grey_images_are_their_own_luma() -> None:
     restored, clean = pair(channels=1)
     unlike = Protocol("", "", PROTOCOLS["restormer-y"].window, as_bytes=True)
     assert measure(restored, clean, PROTOCOLS["restormer-y"]) == measure(restored, clean, unlike)
@@ -133,7 +133,7 @@ def test_crop_around_the_centre(height: int, width: int) -> None:
         ("weatherbench", (18, 40), "by 4 on each side"),
     ],
 )
-def test_pictures_smaller_than_the_window(name: str, size: tuple[int, int], complaint: str) -> None:
+def test_images_smaller_than_the_window(name: str, size: tuple[int, int], complaint: str) -> None:
     with pytest.raises(ImageError, match=complaint):
         cropped(torch.zeros(3, *size), PROTOCOLS[name])
     assert cropped(torch.zeros(3, 19, 19), PROTOCOLS[name]).numel()

@@ -11,7 +11,7 @@ from exda_primitives.workbench.evaluation.noise import Noise, is_noise, sigma_of
 SIZES = [(7, 5), (6, 9)]
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     random = np.random.default_rng(3)
     return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
 
@@ -28,15 +28,15 @@ def truncated(clean: np.ndarray, sigma: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ["promptir", "adair", "moce-ir"])
 def test_seeded_once_and_truncated(name: str) -> None:
     np.random.seed(0)  # noqa: NPY002
-    expected = [(sigma, image, truncated(image, sigma)) for sigma in (15, 25) for image in pictures()]
+    expected = [(sigma, image, truncated(image, sigma)) for sigma in (15, 25) for image in images()]
     noise = Noise(PROTOCOLS[name], seed=0)
     for sigma, clean, noisy in expected:
         assert torch.equal(noise.add(tensor(clean), sigma), tensor(noisy))
 
 
-def test_seeded_for_each_picture_and_left_as_it_is() -> None:
+def test_seeded_for_each_image_and_left_as_it_is() -> None:
     noise = Noise(PROTOCOLS["restormer-noise"], seed=0)
-    for clean in pictures():
+    for clean in images():
         image = np.float32(clean) / 255.0
         np.random.seed(seed=0)  # noqa: NPY002
         image += np.random.normal(0, 50 / 255.0, image.shape)  # noqa: NPY002
@@ -48,8 +48,8 @@ def test_seeded_for_each_picture_and_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("name", "moves"), [("promptir", True), ("moce-ir", False), ("restormer-noise", False)])
-def test_pictures_that_are_passed_over(name: str, moves: bool) -> None:
-    first, second = map(tensor, pictures())
+def test_images_that_are_passed_over(name: str, moves: bool) -> None:
+    first, second = map(tensor, images())
     at_once, after = Noise(PROTOCOLS[name], seed=0), Noise(PROTOCOLS[name], seed=0)
     after.skip(first.shape)
     same = torch.equal(at_once.add(second, 25), after.add(second, 25))
@@ -57,7 +57,7 @@ def test_pictures_that_are_passed_over(name: str, moves: bool) -> None:
 
 
 def test_another_seed() -> None:
-    clean = tensor(pictures()[0])
+    clean = tensor(images()[0])
     zero, one = (Noise(PROTOCOLS["promptir"], seed).add(clean, 25) for seed in (0, 1))
     assert not torch.equal(zero, one)
 

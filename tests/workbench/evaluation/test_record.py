@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from exda_primitives.errors import ConfigError
-from exda_primitives.workbench.evaluation import PROTOCOLS, PUBLISHED, PictureResult, Published, Score
+from exda_primitives.workbench.evaluation import PROTOCOLS, PUBLISHED, ImageResult, Published, Score
 from exda_primitives.workbench.evaluation.record import Record, configuration, file_digest, refuse_others
 from exda_primitives.workbench.evaluation.table import printed, rows_of
 from exda_primitives.workbench.shared import results
@@ -22,9 +22,9 @@ from exda_primitives.workbench.shared import results
 CPU = torch.device("cpu")
 FILES = ("evaluate.csv", "evaluate.json", "evaluate.md", "evaluate.png")
 FOUND = [
-    PictureResult("a, b", "rain", 32, 48, Score(30.0, 0.9), Score(20.0, 0.5), None),
-    PictureResult("c", "rain", 32, 48, Score(34.0, 0.8), Score(22.0, 0.7), 16),
-    PictureResult("d", "noise15", 32, 48, Score(28.5, 0.7), Score(24.0, 0.6), None),
+    ImageResult("a, b", "rain", 32, 48, Score(30.0, 0.9), Score(20.0, 0.5), None),
+    ImageResult("c", "rain", 32, 48, Score(34.0, 0.8), Score(22.0, 0.7), 16),
+    ImageResult("d", "noise15", 32, 48, Score(28.5, 0.7), Score(24.0, 0.6), None),
 ]
 
 
@@ -61,7 +61,7 @@ def record(
 
 
 def written(
-    folder: Path, found: list[PictureResult] = FOUND, published: Published | None = PUBLISHED[0], **options: Any
+    folder: Path, found: list[ImageResult] = FOUND, published: Published | None = PUBLISHED[0], **options: Any
 ) -> results.Result:
     with record(folder, published, total=len(found), **options) as made:
         for each in found:
@@ -110,7 +110,7 @@ def test_table(tmp_path: Path) -> None:
     assert "| rain | 2 | 32.00 | 0.8500 | 21.00 | 0.6000 | 36.37 | 0.972 |" in text
     for said in (
         "prompt-ir-results.png",
-        "1 of 3 pictures were restored in tiles",
+        "1 of 3 images were restored in tiles",
         "As it is.",
         "Command: `exda evaluate`",
     ):
@@ -127,7 +127,7 @@ def test_without_published_figures(tmp_path: Path) -> None:
 
 
 def test_infinite_psnr(tmp_path: Path) -> None:
-    equal = PictureResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
+    equal = ImageResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
     written(tmp_path, [*FOUND, equal])
     result = json.loads((tmp_path / "evaluate.json").read_text())
     assert result["runs"][0]["psnr"] == "inf"
@@ -203,7 +203,7 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_infinite_figures_are_gone_on_with(tmp_path: Path) -> None:
-    equal = PictureResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
+    equal = ImageResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
     with record(tmp_path) as made:
         made.add(equal)
     assert record(tmp_path).found == [equal]
@@ -227,7 +227,7 @@ def test_damaged_results_are_not_gone_on_with(tmp_path: Path, damage: dict[str, 
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    odd = PictureResult("a\udcff\nb", "rain", 32, 48, Score(30.0, 0.9), Score(20.0, 0.5), None)
+    odd = ImageResult("a\udcff\nb", "rain", 32, 48, Score(30.0, 0.9), Score(20.0, 0.5), None)
     written(tmp_path, [odd], command="exda evaluate b\udcff")
     assert results.read(tmp_path / "evaluate.json", "evaluate")["pictures"][0]["name"] == odd.name
     assert "a\\udcff\nb" in (tmp_path / "evaluate.csv").read_text()

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from torch import Tensor, nn
 
 from exda_primitives.errors import ConfigError, DataError, ImageError
-from exda_primitives.workbench.data import open_pictures
+from exda_primitives.workbench.data import open_images
 from exda_primitives.workbench.evaluation import (
     PROTOCOLS,
     Case,
-    PictureResult,
+    ImageResult,
     Score,
     benchmark_files,
     check,
@@ -39,7 +39,7 @@ class Half(nn.Module):
 
 
 class Sick(nn.Module):
-    """NaN for white pictures."""
+    """NaN for white images."""
 
     def forward(self, image: Tensor) -> Tensor:
         return image.where(image < 0.999, torch.nan)
@@ -52,14 +52,14 @@ def same() -> Restorer:
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     for seed, name in enumerate(("a", "b")):
-        write_picture(tmp_path / "low" / f"{name}.png", 33, 40, seed=seed)
-        write_picture(tmp_path / "high" / f"{name}.png", 33, 40, seed=seed + 10)
+        write_image(tmp_path / "low" / f"{name}.png", 33, 40, seed=seed)
+        write_image(tmp_path / "high" / f"{name}.png", 33, 40, seed=seed + 10)
     return tmp_path / "low", tmp_path / "high"
 
 
 def clean_folder(root: Path, count: int = 2, height: int = 35, width: int = 37) -> Path:
     for seed in range(count):
-        write_picture(root / "clean" / f"{seed}.png", height, width, seed=seed)
+        write_image(root / "clean" / f"{seed}.png", height, width, seed=seed)
     return root / "clean"
 
 
@@ -78,29 +78,29 @@ def test_pairs_of_files(folders: tuple[Path, Path]) -> None:
 
 
 def test_noise_by_the_rule_of_the_protocol(tmp_path: Path) -> None:
-    pictures = open_pictures(clean_folder(tmp_path))
-    cases = clean_cases(pictures, ["noise15", "noise50"], seed=0)
+    images = open_images(clean_folder(tmp_path))
+    cases = clean_cases(images, ["noise15", "noise50"], seed=0)
     found = list(evaluate(same(), cases, PROMPTIR))
     noise = Noise(PROMPTIR, seed=0)
     for result, (sigma, index) in zip(found, [(15, 0), (15, 1), (50, 0), (50, 1)], strict=True):
-        clean = pictures[index][:, 1:33, 2:34]
+        clean = images[index][:, 1:33, 2:34]
         assert result.restored == measure(noise.add(clean, sigma), clean, PROMPTIR)
 
 
 def test_a_level_alone_has_the_noise_that_it_has_among_all(tmp_path: Path) -> None:
-    cases = clean_cases(open_pictures(clean_folder(tmp_path)), ["noise15", "noise50"], seed=0)
+    cases = clean_cases(open_images(clean_folder(tmp_path)), ["noise15", "noise50"], seed=0)
     for name, alike in (("promptir", True), ("moce-ir", False)):
         of_all = [each for each in evaluate(same(), cases, PROTOCOLS[name]) if each.degradation == "noise50"]
         alone = list(evaluate(same(), cases, PROTOCOLS[name], degradations=["noise50"]))
         assert (of_all == alone) is alike
-        fresh = clean_cases(open_pictures(tmp_path / "clean"), ["noise50"], seed=0)
+        fresh = clean_cases(open_images(tmp_path / "clean"), ["noise50"], seed=0)
         assert (list(evaluate(same(), fresh, PROTOCOLS[name])) == alone) is not alike
 
 
 def test_what_is_left_out_is_not_looked_at(tmp_path: Path) -> None:
-    pictures = open_pictures(clean_folder(tmp_path))
-    cases = clean_cases(pictures, ["rain", "noise25"], seed=0)
-    alone = list(evaluate(same(), clean_cases(pictures, ["noise25"], seed=0), PROMPTIR))
+    images = open_images(clean_folder(tmp_path))
+    cases = clean_cases(images, ["rain", "noise25"], seed=0)
+    alone = list(evaluate(same(), clean_cases(images, ["noise25"], seed=0), PROMPTIR))
     assert list(evaluate(same(), cases, PROMPTIR, degradations=["noise25"])) == alone
     small = Case("small", "haze", lambda: torch.rand(3, 4, 4), stored=lambda: torch.rand(3, 4, 4))
     check([small, *cases], PROMPTIR, ["rain"])
@@ -116,22 +116,22 @@ def test_noise_is_not_cut_where_the_repository_does_not(tmp_path: Path) -> None:
             seen.append(image)
             return image
 
-    cases = clean_cases(open_pictures(clean_folder(tmp_path)), ["noise50"], seed=0)
+    cases = clean_cases(open_images(clean_folder(tmp_path)), ["noise50"], seed=0)
     list(evaluate(Restorer(Watch()), cases, PROTOCOLS["restormer-noise"]))
     assert seen[-1].min() < 0
     assert seen[-1].max() > 1
 
 
-def test_other_degradations_depend_on_the_seed_and_the_picture(tmp_path: Path) -> None:
-    pictures = open_pictures(clean_folder(tmp_path))
+def test_other_degradations_depend_on_the_seed_and_the_image(tmp_path: Path) -> None:
+    images = open_images(clean_folder(tmp_path))
 
-    def scores(seed: int, *names: str) -> list[PictureResult]:
-        return list(evaluate(same(), clean_cases(pictures, names, seed), PROMPTIR))
+    def scores(seed: int, *names: str) -> list[ImageResult]:
+        return list(evaluate(same(), clean_cases(images, names, seed), PROMPTIR))
 
     assert scores(0, "rain") == scores(0, "rain")
     assert scores(0, "rain") != scores(1, "rain")
     assert scores(0, "haze", "rain")[2:] == scores(0, "rain")
-    cases = clean_cases(pictures, ["rain"], seed=0)
+    cases = clean_cases(images, ["rain"], seed=0)
     grey = torch.full((3, 20, 20), 0.2)
     made = [case.made for case in cases]
     assert made[0] is not None
@@ -141,9 +141,9 @@ def test_other_degradations_depend_on_the_seed_and_the_picture(tmp_path: Path) -
 
 def test_a_benchmark(tmp_path: Path) -> None:
     for name in ("denoise/bsd68/a.png", "derain/Rain100L/input/r.png", "derain/Rain100L/target/r.png"):
-        write_picture(tmp_path / name, 16, 16)
+        write_image(tmp_path / name, 16, 16)
     for name in ("dehaze/input/h_0.8_0.1.png", "dehaze/target/h.png"):
-        write_picture(tmp_path / name, 16, 16)
+        write_image(tmp_path / name, 16, 16)
     cases = file_cases(benchmark_files("promptir-3", tmp_path, whole=False))
     assert [case.degradation for case in cases] == ["noise15", "noise25", "noise50", "rain", "haze"]
     assert [case.is_noise for case in cases] == [True, True, True, False, False]
@@ -153,7 +153,7 @@ def test_a_benchmark(tmp_path: Path) -> None:
         benchmark_files("bsd", tmp_path)
 
 
-def test_medical_pictures() -> None:
+def test_medical_images() -> None:
     random = torch.Generator().manual_seed(0)
     clean, degraded = (torch.rand(1, 20, 24, generator=random) for _ in range(2))
     cases = [Case("s", modality, lambda: clean, stored=lambda: degraded) for modality in ("PET", "CT", "MRI")]
@@ -165,7 +165,7 @@ def test_medical_pictures() -> None:
         assert result.degraded == measure(degraded, clean, PROTOCOLS["amir"], modality)
 
 
-def test_equal_pictures_have_infinite_psnr(tmp_path: Path) -> None:
+def test_equal_images_have_infinite_psnr(tmp_path: Path) -> None:
     clean = clean_folder(tmp_path)
     found = list(evaluate(same(), file_cases(paired_folders(clean, clean)), PROMPTIR))
     assert all(each.restored.psnr == math.inf for each in found)
@@ -174,11 +174,11 @@ def test_equal_pictures_have_infinite_psnr(tmp_path: Path) -> None:
 
 
 def test_averages() -> None:
-    def result(degradation: str, psnr: float) -> PictureResult:
-        return PictureResult("p", degradation, 16, 16, Score(psnr, psnr / 100), Score(1.0, 0.5), None)
+    def result(degradation: str, psnr: float) -> ImageResult:
+        return ImageResult("p", degradation, 16, 16, Score(psnr, psnr / 100), Score(1.0, 0.5), None)
 
     rows = summaries([result("rain", 20), result("rain", 30), result("haze", 35)])
-    assert [(row.degradation, row.pictures, row.restored) for row in rows] == [
+    assert [(row.degradation, row.images, row.restored) for row in rows] == [
         ("rain", 2, Score(25, 0.25)),
         ("haze", 1, Score(35, 0.35)),
         ("average", 3, Score(30, pytest.approx(0.30))),
@@ -196,17 +196,15 @@ def test_progress(folders: tuple[Path, Path]) -> None:
     assert steps == [("a", 0, 2), ("a", 1, 2), ("b", 1, 2), ("b", 2, 2), ("b", 2, 2)]
 
 
-def test_nan_of_a_network_names_the_picture(tmp_path: Path) -> None:
+def test_nan_of_a_network_names_the_image(tmp_path: Path) -> None:
     grey = {name: np.full((16, 16, 3), value, np.uint8) for name, value in (("dark", 9), ("white", 255))}
     np.savez(tmp_path / "two.npz", **grey)
-    pictures = open_pictures(tmp_path / "two.npz")
+    images = open_images(tmp_path / "two.npz")
 
     def same_again(clean: Tensor) -> Tensor:
         return clean
 
-    cases = [
-        Case(name, "none", partial(pictures.__getitem__, index), made=same_again) for index, name in enumerate(grey)
-    ]
+    cases = [Case(name, "none", partial(images.__getitem__, index), made=same_again) for index, name in enumerate(grey)]
     found = evaluate(Restorer(Sick()), cases, PROMPTIR)
     assert next(found).name == "dark"
     with pytest.raises(ImageError, match=r"white \(none\): the model's output holds NaN or infinity"):
@@ -220,54 +218,52 @@ def test_a_network_for_other_channels(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("doing", ["check", "evaluate"])
-def test_bad_pictures(doing: str, folders: tuple[Path, Path]) -> None:
+def test_bad_images(doing: str, folders: tuple[Path, Path]) -> None:
     def run() -> None:
         cases = file_cases(paired_folders(*folders))
         check(cases, PROMPTIR) if doing == "check" else list(evaluate(same(), cases, PROMPTIR))
 
     run()
-    write_picture(folders[0] / "b.png", 33, 48)
-    with pytest.raises(
-        ImageError, match=r"b \(pairs\): the degraded picture has 33 x 48 pixels, the clean one 33 x 40"
-    ):
+    write_image(folders[0] / "b.png", 33, 48)
+    with pytest.raises(ImageError, match=r"b \(pairs\): the degraded image has 33 x 48 pixels, the clean one 33 x 40"):
         run()
     for folder in folders:
-        write_picture(folder / "b.png", 15, 40)
+        write_image(folder / "b.png", 15, 40)
     with pytest.raises(ImageError, match=r"b \(pairs\): 15 x 40 pixels"):
         run()
-    (folders[1] / "b.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"b\.png is no picture"):
+    (folders[1] / "b.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"b\.png is no image"):
         run()
 
 
-def test_pictures_without_a_partner(folders: tuple[Path, Path]) -> None:
-    write_picture(folders[0] / "c.png")
+def test_images_without_a_partner(folders: tuple[Path, Path]) -> None:
+    write_image(folders[0] / "c.png")
     with pytest.raises(DataError, match=r"high/c\.\*: missing"):
         paired_folders(*folders)
 
 
 def test_what_cannot_be_evaluated(tmp_path: Path, folders: tuple[Path, Path]) -> None:
-    pictures = open_pictures(clean_folder(tmp_path))
+    images = open_images(clean_folder(tmp_path))
     cases = file_cases(paired_folders(*folders))
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         check([], PROMPTIR)
-    with pytest.raises(ConfigError, match="no pictures of 'haze', only of pairs"):
+    with pytest.raises(ConfigError, match="no images of 'haze', only of pairs"):
         chosen(cases, ["haze"])
     with pytest.raises(ConfigError, match="adds no noise"):
-        check(clean_cases(pictures, ["noise25"], 0), PROTOCOLS["weatherbench"])
+        check(clean_cases(images, ["noise25"], 0), PROTOCOLS["weatherbench"])
     with pytest.raises(ConfigError, match="for PET, CT, MRI alone, not for 'pairs'"):
         check(cases, PROTOCOLS["amir"])
     with pytest.raises(ConfigError, match="no degradation is named"):
-        clean_cases(pictures, [], 0)
+        clean_cases(images, [], 0)
     with pytest.raises(ConfigError, match="no degradation is called 'mist'"):
-        clean_cases(pictures, ["mist"], 0)
+        clean_cases(images, ["mist"], 0)
 
 
 @pytest.mark.parametrize("protocol", [name for name, each in PROTOCOLS.items() if each.noise])
 @pytest.mark.parametrize("done", [1, 2, 4, 5])
 def test_what_is_left_gets_the_noise_that_it_would_have_got(tmp_path: Path, protocol: str, done: int) -> None:
-    pictures = open_pictures(clean_folder(tmp_path, count=2))
-    cases = clean_cases(pictures, ["noise15", "rain", "noise50"], 0)
+    images = open_images(clean_folder(tmp_path, count=2))
+    cases = clean_cases(images, ["noise15", "rain", "noise50"], 0)
     at_once = list(evaluate(same(), cases, PROTOCOLS[protocol], degradations=["noise15", "rain", "noise50"]))
     rest = list(evaluate(same(), cases, PROTOCOLS[protocol], done=done))
     assert len(at_once) == 6
@@ -275,19 +271,19 @@ def test_what_is_left_gets_the_noise_that_it_would_have_got(tmp_path: Path, prot
 
 
 def test_of_some_degradations_only_those_count_as_done(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    pictures = open_pictures(clean_folder(tmp_path / "clean"))
-    cases = clean_cases(pictures, ["noise15", "rain"], 0)
+    images = open_images(clean_folder(tmp_path / "clean"))
+    cases = clean_cases(images, ["noise15", "rain"], 0)
     some = list(evaluate(same(), cases, PROMPTIR, degradations=["rain"]))
     assert list(evaluate(same(), cases, PROMPTIR, degradations=["rain"], done=1)) == some[1:]
 
 
-def test_pictures_are_told_apart(folders: tuple[Path, Path]) -> None:
+def test_images_are_told_apart(folders: tuple[Path, Path]) -> None:
     def digest(*degradations: str) -> str:
         return check(file_cases(paired_folders(*folders)), PROMPTIR, degradations)
 
     first = digest()
     assert first == digest()
-    write_picture(folders[0] / "b.png", 33, 40, seed=7)
+    write_image(folders[0] / "b.png", 33, 40, seed=7)
     changed = digest()
     (folders[0] / "b.png").rename(folders[0] / "c.png")
     (folders[1] / "b.png").rename(folders[1] / "c.png")

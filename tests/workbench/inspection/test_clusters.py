@@ -52,8 +52,8 @@ def test_a_seed_gives_the_same() -> None:
     ("labels", "message"),
     [
         (["rain"] * 24, "only rain"),
-        (LABELS[1:], "label for each of 24 pictures, got 23"),
-        ([str(i) for i in range(24)], "24 pictures cannot be clustered into 24"),
+        (LABELS[1:], "label for each of 24 images, got 23"),
+        ([str(i) for i in range(24)], "24 images cannot be clustered into 24"),
     ],
 )
 def test_labels_that_tell_nothing(labels: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Showing pictures to a model leaves no trace in it."""
+"""Showing images to a model leaves no trace in it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,10 +22,10 @@ def hooks(model: nn.Module) -> list[int]:
     return [len(getattr(module, kind)) for module in model.modules() for kind in kinds]
 
 
-def test_in_the_order_of_the_pictures() -> None:
+def test_in_the_order_of_the_images() -> None:
     model = network()
     found = collect(model, [image()[0], image(height=8, width=40)[0]], attentions(model, "refinement"), size)
-    # Too low a picture is continued to 16.
+    # Too low an image is continued to 16.
     assert {name: [row.tolist() for row in rows] for name, rows in found.items()} == {
         "refinement.0.attn": [[1, 16, 16, 24], [1, 16, 16, 40]]
     }
@@ -52,21 +52,21 @@ def fail(call: Call) -> Tensor:
     raise ValueError("on purpose")
 
 
-def no_second_picture() -> Iterator[Tensor]:
+def no_second_image() -> Iterator[Tensor]:
     yield image()[0]
     raise OSError("on purpose")
 
 
-@pytest.mark.parametrize("where", ["the model", "the reader", "the pictures", "a picture"])
+@pytest.mark.parametrize("where", ["the model", "the reader", "the images", "an image"])
 def test_after_an_exception_too(where: str) -> None:
     model = trained().train()
     chosen = attentions(model)
-    pictures: Any = {"the pictures": no_second_picture(), "a picture": [torch.zeros(3, 4, 4, dtype=torch.uint8)]}
+    images: Any = {"the images": no_second_image(), "an image": [torch.zeros(3, 4, 4, dtype=torch.uint8)]}
     if where == "the model":
         model.output = Fails()
     before = hooks(model)
     with pytest.raises((RuntimeError, ValueError, OSError), match=r"on purpose|uint8"):
-        collect(model, pictures.get(where, image()), chosen, fail if where == "the reader" else size)
+        collect(model, images.get(where, image()), chosen, fail if where == "the reader" else size)
     assert hooks(model) == before
     assert model.training
 
@@ -90,7 +90,7 @@ def test_the_input_is_what_it_was_before_the_call() -> None:
     assert row > 0
 
 
-def test_a_block_that_a_picture_does_not_reach() -> None:
+def test_a_block_that_a_image_does_not_reach() -> None:
     class Route(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -100,18 +100,18 @@ def test_a_block_that_a_picture_does_not_reach() -> None:
             return self.second(x) if x.amax() > 2 else self.first(x)
 
     model = Route()
-    pictures = [image()[0], image()[0] + 2]
-    with pytest.raises(exda.ConfigError, match=r"picture 1 .* without a call of second"):
-        collect(model, pictures, attentions(model), size)
+    images = [image()[0], image()[0] + 2]
+    with pytest.raises(exda.ConfigError, match=r"image 1 .* without a call of second"):
+        collect(model, images, attentions(model), size)
     assert not any(hooks(model))
 
 
-def test_no_pictures() -> None:
-    with pytest.raises(exda.ImageError, match="no pictures"):
+def test_no_images() -> None:
+    with pytest.raises(exda.ImageError, match="no images"):
         collect(network(), [], {}, size)
 
 
 @pytest.mark.parametrize("picture", [torch.rand(1, 3, 8, 8), torch.rand(3, 0, 8), torch.zeros(3, 8, 8).byte()])
-def test_what_is_no_picture(picture: Tensor) -> None:
-    with pytest.raises(exda.ImageError, match="expected a float picture"):
-        collect(network(), [picture], {}, size)
+def test_what_is_no_image(image: Tensor) -> None:
+    with pytest.raises(exda.ImageError, match="expected a float image"):
+        collect(network(), [image], {}, size)

@@ -1,4 +1,4 @@
-"""Pictures as points."""
+"""Images as points."""
 
 import pytest
 import torch
@@ -81,12 +81,12 @@ def test_tokens_of_attention_on_tokens() -> None:
     assert torch.allclose(embeddings(model, x)["attn"][0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_no_picture_depends_on_the_others() -> None:
+def test_no_image_depends_on_the_others() -> None:
     model = trained()
-    pictures = [image(seed)[0] for seed in range(3)]
-    together = concatenated(embeddings(model, pictures))
-    assert torch.equal(together, concatenated(embeddings(model, pictures)))
-    alone = torch.cat([concatenated(embeddings(model, [picture])) for picture in pictures[::-1]])
+    images = [image(seed)[0] for seed in range(3)]
+    together = concatenated(embeddings(model, images))
+    assert torch.equal(together, concatenated(embeddings(model, images)))
+    alone = torch.cat([concatenated(embeddings(model, [each])) for each in images[::-1]])
     assert torch.equal(together, alone.flip(0))
 
 
@@ -107,13 +107,13 @@ def test_another_dtype() -> None:
 
 def test_progress() -> None:
     done: list[int] = []
-    embeddings(network(), image(batch=2), on_picture=done.append)
+    embeddings(network(), image(batch=2), on_image=done.append)
     assert done == [1, 2]
 
 
 def test_not_finite() -> None:
     model = trained()
-    with pytest.raises(exda.ExDAError, match=r"encoder_level1.*1 of 2 pictures are not finite, the first of picture 2"):
+    with pytest.raises(exda.ExDAError, match=r"encoder_level1.*1 of 2 images are not finite, the first of image 2"):
         embeddings(model, [image()[0], image()[0] * torch.nan])
 
 

@@ -62,14 +62,14 @@ def models():
 
 @pytest.mark.parametrize("patched", [False, True])
 def test_features_are_those_of_the_channels(models, patched):
-    pictures = torch.rand(2, 3, 16, 24)
+    images = torch.rand(2, 3, 16, 24)
     found = []
     for model in models:
         if patched:
             torch.manual_seed(1)
             exda.patch(model)
         for of in ("outputs", "tokens")[: 1 + patched]:
-            (points,) = embeddings(model, pictures, of=of).values()
+            (points,) = embeddings(model, images, of=of).values()
             found.append(points)
     half = len(found) // 2
     for first, last in zip(found[:half], found[half:], strict=True):
@@ -113,11 +113,11 @@ def test_a_layout_without_channels_is_refused():
 
     Flat.replacement = ExDAFlat
     exda.register_adapter(Flat())
-    model, pictures = Net(Flattened(FlatAttention())), torch.rand(1, 3, 16, 24)
+    model, images = Net(Flattened(FlatAttention())), torch.rand(1, 3, 16, 24)
     with pytest.raises(exda.ConfigError, match=r"the family 'flat' makes \(1, 2, 15\) of a map"):
-        embeddings(model, pictures)
+        embeddings(model, images)
     # Others are not concerned.
-    assert len(embeddings(Net(MDTA()), pictures)) == 1
+    assert len(embeddings(Net(MDTA()), images)) == 1
 
 
 def test_tokens_are_of_the_map_that_values_come_from():
@@ -130,6 +130,6 @@ def test_tokens_are_of_the_map_that_values_come_from():
             x = x.movedim(1, -1)
             return self.attention(x, illu_fea_trans=torch.zeros_like(x)).movedim(-1, 1)
 
-    model, picture = Guided(), torch.rand(1, 3, 16, 24)
-    (found,) = collect(model, picture, {"attention": model.attention}, compact_maps)["attention"]
-    torch.testing.assert_close(found, model.attention.token.maps(picture)[0])
+    model, image = Guided(), torch.rand(1, 3, 16, 24)
+    (found,) = collect(model, image, {"attention": model.attention}, compact_maps)["attention"]
+    torch.testing.assert_close(found, model.attention.token.maps(image)[0])

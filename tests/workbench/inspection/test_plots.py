@@ -62,8 +62,8 @@ def test_spectra() -> None:
 def test_sheet() -> None:
     half = torch.zeros(4, 6)
     half[:, :3] = 1 / 12
-    pictures = {"rain": torch.rand(1, 3, 16, 24), "haze": torch.rand(1, 1, 16, 24)}
-    made = sheet(pictures, {"first": [half, half], "second": [torch.full((4, 6), 1 / 24)] * 2}, "")
+    images = {"rain": torch.rand(1, 3, 16, 24), "haze": torch.rand(1, 1, 16, 24)}
+    made = sheet(images, {"first": [half, half], "second": [torch.full((4, 6), 1 / 24)] * 2}, "")
     titles = [axes.get_title() for axes in made.axes]
     assert titles == ["rain", "first\n50%", "second\n100%", "haze", "50%", "100%"]
     over = made.axes[1].images[0].get_array()

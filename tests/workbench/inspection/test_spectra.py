@@ -83,11 +83,11 @@ def test_of_features(family: str) -> None:
         assert torch.allclose(power, radial_spectrum(maps), rtol=1e-4, equal_nan=True)
 
 
-def test_mean_over_pictures() -> None:
+def test_mean_over_images() -> None:
     model = trained()
-    pictures = [image(seed, height=side, width=side)[0] for seed, side in ((0, 16), (1, 32))]
-    both = spectra(model, pictures, "latent")["latent.0.attn"]
-    each = [spectra(model, [picture], "latent")["latent.0.attn"] for picture in pictures]
+    images = [image(seed, height=side, width=side)[0] for seed, side in ((0, 16), (1, 32))]
+    both = spectra(model, images, "latent")["latent.0.attn"]
+    each = [spectra(model, [each], "latent")["latent.0.attn"] for each in images]
     for name, power in both.items():
         expected = torch.stack([one[name] for one in each]).nanmean(0)
         assert torch.allclose(power, expected, equal_nan=True)

@@ -1,4 +1,4 @@
-"""Many files: the order, where results go, and that one bad picture costs no other."""
+"""Many files: the order, where results go, and that one bad image costs no other."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.workbench.restoration.pictures import claiming, pixels, save, stored
+from tests.workbench.restoration.images import claiming, pixels, save, stored
 from torch import Tensor, nn
 
 from exda_primitives.errors import ConfigError, ImageError
@@ -61,7 +61,7 @@ def test_everything_that_is_left_out_has_its_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
     found = work_for(tmp_path, tmp_path / "out")
-    # Of a link that leads nowhere, a picture is missed.
+    # Of a link that leads nowhere, an image is missed.
     assert [job.source.name for job in found.jobs] == ["1.png", "gone.png"]
     assert found.left_out == {
         HIDDEN: ["._1.png", ".DS_Store", ".thumbnails", "sub/.2.jpg"],
@@ -71,7 +71,7 @@ def test_everything_that_is_left_out_has_its_reason(tmp_path: Path) -> None:
     }
 
 
-def test_pictures_behind_links_are_found_and_circles_end(tmp_path: Path) -> None:
+def test_images_behind_links_are_found_and_circles_end(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/1.png").touch()
     (tmp_path / "in/sub").mkdir(parents=True)
@@ -133,8 +133,8 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
         ("none.png", "2.png", "does not exist"),
         ("1.png", "2", "must end in"),
         ("empty", "1.png", "give a folder"),
-        ("empty", "out", "no picture .* There is nothing at all"),
-        ("texts", "out", r"There is not named as a picture .*: a\.txt"),
+        ("empty", "out", "no image .* There is nothing at all"),
+        ("texts", "out", r"There is not named as an image .*: a\.txt"),
     ):
         with pytest.raises(ImageError, match=message):
             work_for(tmp_path / source, tmp_path / target)
@@ -171,7 +171,7 @@ def run(folder: Path, out: Path, **options: bool) -> dict[str, Done | Skipped]:
     return {r.job.source.name: r for r in restore_files(Restorer(Negative()), work_for(folder, out).jobs, **options)}
 
 
-def test_one_bad_picture_costs_no_other(folder: Path, tmp_path: Path) -> None:
+def test_one_bad_image_costs_no_other(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     results = run(folder, out)
     assert [name for name, result in results.items() if isinstance(result, Done)] == ["1.png", "2.tif", "6.png"]
@@ -278,7 +278,7 @@ class Failing(Negative):
         return super().forward(x)
 
 
-def test_a_model_that_fails_on_a_picture(tmp_path: Path) -> None:
+def test_a_model_that_fails_on_a_image(tmp_path: Path) -> None:
     save(pixels(20, 90), tmp_path / "1.png")
     save(pixels(), tmp_path / "2.png")
     work = work_for(tmp_path, tmp_path / "out")
@@ -302,7 +302,7 @@ def test_progress_is_told_of_every_tile(tmp_path: Path) -> None:
     assert seen == [(0, 1, 2), (0, 2, 2), (1, 1, 1)]
     assert isinstance(results[0], Done)
     assert (results[0].size, results[0].restored.tile) == ((64, 100), 64)
-    # The pixels are in the file; kept for a thousand pictures they would fill the memory.
+    # The pixels are in the file; kept for a thousand images they would fill the memory.
     assert results[0].restored.image.untyped_storage().nbytes() == 0
 
 

@@ -1,4 +1,4 @@
-"""Picture files: formats and depths come back, what is damaged is refused, and what is written is written whole."""
+"""Image files: formats and depths come back, what is damaged is refused, and what is written is written whole."""
 
 import os
 import zlib
@@ -10,24 +10,24 @@ import pytest
 import pyvips
 import torch
 from PIL import Image
-from tests.workbench.restoration.pictures import ENDINGS, NAMES, claiming, pixels, save, stored, vips_image
+from tests.workbench.restoration.images import ENDINGS, NAMES, claiming, pixels, save, stored, vips_image
 
 from exda_primitives.errors import ExDAError, ImageError
 from exda_primitives.workbench.restoration import images
-from exda_primitives.workbench.restoration.images import Picture, read, write
+from exda_primitives.workbench.restoration.images import DecodedImage, read, write
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("ending", "bits"), [("png", 8), ("png", 16), ("tif", 8), ("tif", 16)])
 def test_bits_come_back(ending: str, bits: int, channels: int, tmp_path: Path) -> None:
     values = pixels(channels=channels, bits=bits)
-    picture = read(save(values, tmp_path / f"in.{ending}"))
-    assert (picture.bits, picture.format) == (bits, NAMES[ending])
-    assert picture.pixels.shape == (1 if channels < 3 else 3, 20, 30)
-    assert picture.pixels.dtype == torch.float32
-    assert float(picture.pixels.max()) <= 1
-    assert (picture.alpha is not None) == (channels in (2, 4))
-    assert write(picture, tmp_path / f"out.{ending}") == ()
+    image = read(save(values, tmp_path / f"in.{ending}"))
+    assert (image.bits, image.format) == (bits, NAMES[ending])
+    assert image.pixels.shape == (1 if channels < 3 else 3, 20, 30)
+    assert image.pixels.dtype == torch.float32
+    assert float(image.pixels.max()) <= 1
+    assert (image.alpha is not None) == (channels in (2, 4))
+    assert write(image, tmp_path / f"out.{ending}") == ()
     found = stored(tmp_path / f"out.{ending}")
     assert found.dtype == values.dtype
     assert np.array_equal(found, values)
@@ -47,8 +47,8 @@ def test_jpeg_is_close_and_not_subsampled(channels: int, tmp_path: Path) -> None
     values = np.stack(
         [ramp[None] * np.ones((40, 1)), ramp[::-1][None] * np.ones((40, 1)), ramp[:40, None] * np.ones(48)]
     )
-    picture = Picture(torch.from_numpy(values[:channels] / 255).float(), bits=8, format="JPEG")
-    write(picture, tmp_path / "out.jpg")
+    decoded = DecodedImage(torch.from_numpy(values[:channels] / 255).float(), bits=8, format="JPEG")
+    write(decoded, tmp_path / "out.jpg")
     with Image.open(tmp_path / "out.jpg") as image:
         assert image.format == "JPEG"
         found = np.asarray(image, np.float32).reshape(40, 48, channels)
@@ -69,23 +69,23 @@ def test_pillow_reads_what_is_written(ending: str, tmp_path: Path) -> None:
 
 def test_values_are_clipped_and_rounded_to_the_nearest(tmp_path: Path) -> None:
     values = torch.tensor([[-1.0, 0.4 / 255, 0.6 / 255, 100.49 / 255, 100.51 / 255, 254.6 / 255, 2.0]])
-    write(Picture(values[None], bits=8, format="PNG"), tmp_path / "out.png")
+    write(DecodedImage(values[None], bits=8, format="PNG"), tmp_path / "out.png")
     assert stored(tmp_path / "out.png")[0, :, 0].tolist() == [0, 0, 1, 100, 101, 255, 255]
 
 
 def test_16_bits_in_another_format(tmp_path: Path) -> None:
     values = pixels(channels=4, bits=16)
-    picture = read(save(values, tmp_path / "in.png"))
-    write(picture, tmp_path / "out.tiff")
+    image = read(save(values, tmp_path / "in.png"))
+    write(image, tmp_path / "out.tiff")
     assert np.array_equal(stored(tmp_path / "out.tiff"), values)
-    assert write(picture, tmp_path / "out.webp") == ("16 bit written as 8 bit: WebP holds no more",)
+    assert write(image, tmp_path / "out.webp") == ("16 bit written as 8 bit: WebP holds no more",)
     assert np.array_equal(stored(tmp_path / "out.webp"), np.rint(values / 257).astype(np.uint8))
 
 
 def test_transparency_is_not_dropped(tmp_path: Path) -> None:
-    picture = read(save(pixels(channels=4), tmp_path / "in.png"))
+    image = read(save(pixels(channels=4), tmp_path / "in.png"))
     with pytest.raises(ImageError, match="no transparency"):
-        write(picture, tmp_path / "out.jpg")
+        write(image, tmp_path / "out.jpg")
     assert not (tmp_path / "out.jpg").exists()
 
 
@@ -198,17 +198,17 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
 
 
 def test_an_ending_that_is_none(tmp_path: Path) -> None:
-    picture = Picture(torch.zeros(3, 2, 2), bits=8, format="PNG")
+    image = DecodedImage(torch.zeros(3, 2, 2), bits=8, format="PNG")
     for name in ("out", "out.gif", "out.txt"):
         with pytest.raises(ImageError, match="must end in one of"):
-            write(picture, tmp_path / name)
+            write(image, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("when", ["writing", "renaming"])
 def test_a_failed_write_leaves_the_old_file(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(pixels(), tmp_path / "out.png")
-    before, picture = path.read_bytes(), read(path)
+    before, image = path.read_bytes(), read(path)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -216,7 +216,7 @@ def test_a_failed_write_leaves_the_old_file(when: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(os if when == "renaming" else Path, "replace" if when == "renaming" else "open", full)
     monkeypatch.setattr(Path, "replace" if when == "renaming" else "open", full)
     with pytest.raises(OSError, match="No space left"):
-        write(replace(picture, pixels=1 - picture.pixels), path)
+        write(replace(image, pixels=1 - image.pixels), path)
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -224,17 +224,17 @@ def test_a_failed_write_leaves_the_old_file(when: str, tmp_path: Path, monkeypat
 
 def test_a_full_disk(tmp_path: Path) -> None:
     """What the system itself says, on the one file where it always does."""
-    picture = read(save(pixels(), tmp_path / "in.png"))
+    image = read(save(pixels(), tmp_path / "in.png"))
     (tmp_path / f".out.png.{zlib.crc32(b'out.png'):08x}.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        write(picture, tmp_path / "out.png")
+        write(image, tmp_path / "out.png")
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
 def test_a_size_that_the_format_does_not_hold(tmp_path: Path) -> None:
-    picture = Picture(torch.zeros(1, 1, 70000), bits=8, format="PNG")
+    image = DecodedImage(torch.zeros(1, 1, 70000), bits=8, format="PNG")
     with pytest.raises(ImageError, match="cannot be written as JPEG"):
-        write(picture, tmp_path / "out.jpg")
+        write(image, tmp_path / "out.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,5 +246,5 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 def test_metadata_of_libvips_is_not_needed_to_write(tmp_path: Path) -> None:
-    write(Picture(torch.rand(3, 5, 7), bits=16, format="PNG"), tmp_path / "out.png")
+    write(DecodedImage(torch.rand(3, 5, 7), bits=16, format="PNG"), tmp_path / "out.png")
     assert pyvips.Image.new_from_file(str(tmp_path / "out.png")).get_typeof("exif-data") == 0

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import pyvips
 from PIL import Image, ImageOps, PngImagePlugin
-from tests.workbench.restoration.pictures import ENDINGS, ICC, NAMES, exif, pixels, save, stored
+from tests.workbench.restoration.images import ENDINGS, ICC, NAMES, exif, pixels, save, stored
 
-from exda_primitives.workbench.data import read_picture
+from exda_primitives.workbench.data import read_image
 from exda_primitives.workbench.restoration.exif import exif_of_tiff, tiff_with_exif
 from exda_primitives.workbench.restoration.images import read, write
 from exda_primitives.workbench.restoration.png import keywords, text_chunks
@@ -36,13 +36,13 @@ def seen(path: Path) -> np.ndarray:
 def test_orientation(ending: str, orientation: int, tmp_path: Path) -> None:
     given, out = make(tmp_path / f"in.{ending}", orientation), tmp_path / "out.png"
     expected = seen(given)
-    picture = read(given)
-    assert np.array_equal((picture.pixels * 255).round().byte().permute(1, 2, 0).numpy(), expected)
-    write(picture, out)
+    decoded = read(given)
+    assert np.array_equal((decoded.pixels * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+    write(decoded, out)
     assert np.array_equal(seen(out), expected)
     with Image.open(out) as image:
         assert image.getexif().get(274, 1) == 1
-    turned = np.array(picture.resolution if orientation < 5 else picture.resolution[::-1]) * 25.4
+    turned = np.array(decoded.resolution if orientation < 5 else decoded.resolution[::-1]) * 25.4
     if ending != "webp":
         assert turned == pytest.approx((300, 200), rel=1e-3)
 
@@ -91,7 +91,7 @@ FORMS = ('tiff:Orientation="{}"', "tiff:Orientation = '{}'", "<tiff:Orientation>
 
 
 def with_xmp(path: Path, xmp: str, orientation: int | None = None) -> Path:
-    """A picture that says in XMP how it is seen, and in EXIF, or a TIFF's own tag, if asked for."""
+    """An image that says in XMP how it is seen, and in EXIF, or a TIFF's own tag, if asked for."""
     image, block = Image.fromarray(pixels()), xmp.encode()
     options = {"exif": exif(orientation)} if orientation else {}
     if path.suffix == ".png":
@@ -114,7 +114,7 @@ def test_orientation_in_xmp_counts_where_exif_says_nothing(
     given = with_xmp(tmp_path / f"in.{ending}", f"<x:xmpmeta {form.format(6)}/>", in_exif)
     # 6: the first row is seen at the right; 8: at the left.
     expected = np.rot90(stored(given), 1 if in_exif else -1)
-    for found in (read(given).pixels, read_picture(given)):
+    for found in (read(given).pixels, read_image(given)):
         assert found.shape == (3, 30, 20)
         # Two decoders of JPEG need not round alike.
         assert np.abs((found * 255).permute(1, 2, 0).numpy() - expected).max() <= (2 if ending == "jpg" else 0.01)

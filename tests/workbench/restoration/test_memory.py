@@ -148,17 +148,17 @@ def test_a_budget_is_kept(before: str) -> None:
     program = CHILD.format(before=before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     tile, budget, peak = done.stdout.split()
-    # Whole, the picture would take 0.37 GiB by the estimate, and more where memory is kept.
+    # Whole, the image would take 0.37 GiB by the estimate, and more where memory is kept.
     assert 128 <= int(tile) < 352
     assert float(peak) <= float(budget)
 
 
-def test_fused_blocks_take_less_of_a_larger_picture() -> None:
+def test_fused_blocks_take_less_of_a_larger_image() -> None:
     network = tiny_restormer()
     exda.fuse(network)
     restorer = Restorer(network, overlap=32)
     before = restorer.need.per_pixel
-    # Too little for a picture of 512 x 512 by the first measurement, enough by that of a larger one.
+    # Too little for an image of 512 x 512 by the first measurement, enough by that of a larger one.
     restorer.memory = psutil.Process().memory_info().rss / GIB + restorer.need.of(384, 384, None) / GIB
     assert restorer(torch.rand(3, 512, 512)).tile is None
     assert restorer.need.per_pixel < 0.7 * before

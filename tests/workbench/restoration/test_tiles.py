@@ -77,7 +77,7 @@ def tiles_of(image: Tensor, rows: Axis, columns: Axis) -> Callable[[int, int], T
 
 @given(plans(), plans())
 @settings(max_examples=50, deadline=None)
-def test_tiles_that_agree_give_the_picture(down: tuple[int, int, int, int], right: tuple[int, int, int, int]) -> None:
+def test_tiles_that_agree_give_the_image(down: tuple[int, int, int, int], right: tuple[int, int, int, int]) -> None:
     rows, columns = axis(*down[:3]), axis(*right[:3])
     image = torch.rand(2, down[0], right[0], generator=torch.Generator().manual_seed(0))
     blended, seam = blend(tiles_of(image, rows, columns), rows, columns)
@@ -98,7 +98,7 @@ def test_blend_and_seam_of_tiles_that_disagree(down: tuple[int, int, int], right
     }
     blended, seam = blend(lambda y, x: random[y, x].clone(), rows, columns)
 
-    # Every tile over the whole picture, its edges continued; (tiles down, tiles right, C, H, W).
+    # Every tile over the whole image, its edges continued; (tiles down, tiles right, C, H, W).
     height, width = down[0], right[0]
     whole = torch.stack(
         [

@@ -13,10 +13,10 @@ class PowerError(Exception):
     """The power goes."""
 
 
-def pictures(folder, name="clean.npz", number=3, seed=0):
-    """Clean pictures of 20 x 27 pixels."""
+def images(folder, name="clean.npz", number=3, seed=0):
+    """Clean images of 20 x 27 pixels."""
     made = np.random.default_rng(seed).integers(0, 256, (number, 20, 27, 3), dtype=np.uint8)
-    np.savez(folder / name, pictures=made)
+    np.savez(folder / name, images=made)
     return str(folder / name)
 
 
@@ -25,7 +25,7 @@ def settings(folder, *, recipe=None, data=None, **sections):
     given = {
         "model": {"name": "restormer", "arguments": TINY},
         "primitives": {"init": "paper"},
-        "data": {"source": pictures(folder), "degradations": ["noise25", "haze"], "patch": 16} | (data or {}),
+        "data": {"source": images(folder), "degradations": ["noise25", "haze"], "patch": 16} | (data or {}),
         "recipe": {"steps": STEPS, "batch": 2, "learning_rate": 1e-3, "save_every": 2, "log_every": 1} | (recipe or {}),
     }
     return given | sections

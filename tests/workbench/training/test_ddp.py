@@ -5,8 +5,8 @@ import signal
 
 import pytest
 import torch
-from tests.workbench.data.pictures import write_picture
-from tests.workbench.training.runs import TINY, checkpoint, config, everything, pictures, run, same
+from tests.workbench.data.images import write_image
+from tests.workbench.training.runs import TINY, checkpoint, config, everything, images, run, same
 
 import exda_primitives as exda
 from exda_primitives.errors import ProcessError, StoppedError
@@ -26,7 +26,7 @@ def told(folder, batch):
         folder,
         model=ADAIR,
         primitives={"init": "paper", "include": "decoder"},
-        data={"validation": pictures(folder, "valid.npz", 1)},
+        data={"validation": images(folder, "valid.npz", 1)},
         recipe=recipe | {"batch": batch, "save_every": 100},
     )
 
@@ -89,11 +89,11 @@ def test_they_stop_at_one_step_and_go_on(two, tmp_path):
 
 
 def test_an_error_of_one_process_is_that_of_the_run(tmp_path):
-    write_picture(tmp_path / "clean" / "a.png", 20, 27)
+    write_image(tmp_path / "clean" / "a.png", 20, 27)
     told = config(tmp_path, data={"source": str(tmp_path / "clean")})
     plan = prepare(told, tmp_path / "out", devices=2, accelerator="cpu")
     (tmp_path / "clean" / "a.png").write_text("of no interest")
-    with pytest.raises(exda.ImageError, match=r"a\.png is no picture that can be read"):
+    with pytest.raises(exda.ImageError, match=r"a\.png is no image that can be read"):
         train(plan)
 
 

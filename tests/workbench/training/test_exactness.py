@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from tests.workbench.training.runs import config, pictures
+from tests.workbench.training.runs import config, images
 
 from exda_primitives.workbench.training.data import open_data
 from exda_primitives.workbench.training.exactness import circumstances, deterministic, fingerprint, resume_mismatches
@@ -34,9 +34,9 @@ def test_other_data(tmp_path, pairs, change):
     changes = {"degradations": {"data": {"degradations": ["noise15", "haze"]}}, "seed": {"recipe": {"seed": 1}}}
     told = config(tmp_path, **changes.get(change, {}))
     if change == "pictures":
-        pictures(tmp_path, seed=1)
+        images(tmp_path, seed=1)
     if change == "number":
-        pictures(tmp_path, number=4)
+        images(tmp_path, number=4)
     assert fingerprint(open_data(told, 3).training) != before
 
 

@@ -122,7 +122,7 @@ def test_a_moved_folder_goes_on(tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version_of_this_library(tmp_path, capsys):
-    """It knows neither the pictures' stamp nor the file that it began with."""
+    """It knows neither the images' stamp nor the file that it began with."""
     told, out = config(tmp_path), tmp_path / "out"
     with pytest.raises(PowerError):
         run(told, out, stop=3)

@@ -36,25 +36,25 @@ def moved(net):
 @pytest.mark.parametrize("layers", ["attention", "all"])
 @pytest.mark.parametrize("patched", [False, True])
 def test_added_merged_and_left_out(host, layers, patched):
-    picture = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     bare = copy.deepcopy(host)
     if patched:
         exda.patch(host, exda.ExDAConfig(init="paper"))
-    before = host(picture)
+    before = host(image)
     state = {name: each.clone() for name, each in host.state_dict().items()}
     flags = {parameter: parameter.requires_grad for parameter in host.parameters()}
     add_lora(host, LoraConfig(2, layers))
     host.eval()
-    torch.testing.assert_close(host(picture), before)
+    torch.testing.assert_close(host(image), before)
     assert all(parameter.requires_grad is flag for parameter, flag in flags.items())
-    after = moved(host)(picture)
+    after = moved(host)(image)
     assert (after - before).abs().max() > 1e-3
     merged, left_out = (without_lora(host, merge=merge) for merge in (True, False))
-    torch.testing.assert_close(merged(picture), after)
+    torch.testing.assert_close(merged(image), after)
     assert same(dict(left_out.state_dict()), state)
     if patched:
         exda.unpatch(left_out)
-    assert torch.equal(left_out(picture), bare(picture))
+    assert torch.equal(left_out(image), bare(image))
     # The network itself keeps its own.
     assert lora_parameters(host)
 
@@ -101,8 +101,8 @@ def test_a_frozen_host_stays_and_the_rest_is_trained(tmp_path, primitives):
     assert exda.is_patched(net) is (primitives is not None)
     begin.load_state_dict(held)
     begin.eval()
-    picture = torch.rand(1, 3, 16, 16)
-    torch.testing.assert_close(net(picture), begin(picture))
+    image = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(net(image), begin(image))
 
 
 def test_everything_is_trained_with_it(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from tests.workbench.training.runs import TINY, config, run
 
 import exda_primitives as exda
@@ -16,10 +16,10 @@ GREY = {"name": "restormer", "arguments": TINY | {"inp_channels": 1, "out_channe
 
 @pytest.fixture
 def folders(tmp_path):
-    """Three pairs of pictures of 20 x 27 pixels."""
+    """Three pairs of images of 20 x 27 pixels."""
     for seed in range(6):
         part, name = ("degraded", "clean")[seed % 2], seed // 2
-        write_picture(tmp_path / "pairs" / part / f"{name}.png", 20, 27, seed=seed)
+        write_image(tmp_path / "pairs" / part / f"{name}.png", 20, 27, seed=seed)
     return tmp_path / "pairs"
 
 
@@ -48,8 +48,8 @@ def test_pairs_of_ones_own(tmp_path, folders, capsys):
         assert line in lines
     degraded, clean, name, degradation, _ = planned(told, tmp_path).data.validation[1]
     assert (name, degradation) == ("1", "pairs")
-    for picture, part in ((degraded, "degraded"), (clean, "clean")):
-        assert np.array_equal(picture.permute(1, 2, 0) * 255, np.array(Image.open(folders / part / "1.png")))
+    for image, part in ((degraded, "degraded"), (clean, "clean")):
+        assert np.array_equal(image.permute(1, 2, 0) * 255, np.array(Image.open(folders / part / "1.png")))
     result = run(told, tmp_path / "out")
     assert result["runs"][0]["history"][-1]["psnr"] > 0
 
@@ -61,7 +61,7 @@ def test_pairs_for_a_grey_network(tmp_path, folders, capsys):
 
 
 def test_what_is_read_as_something_else_is_said(tmp_path, folders, capsys):
-    write_picture(folders / "clean" / "1.png", 20, 27, mode="L")
+    write_image(folders / "clean" / "1.png", 20, 27, mode="L")
     assert "grey ones, read as colour: 1" in said(planned(of_pairs(tmp_path, folders), tmp_path), capsys)
     import pyvips
 
@@ -75,10 +75,10 @@ def test_what_is_read_as_something_else_is_said(tmp_path, folders, capsys):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda root: (root / "clean" / "1.png").unlink(), DataError, r"clean/1\.\*: missing, the clean picture of"),
-        (lambda root: (root / "degraded" / "1.png").unlink(), DataError, r"clean/1\.png: no degraded picture of it"),
-        (lambda root: write_picture(root / "clean" / "1.png", 20, 28), exda.ImageError, "20 x 27 and 20 x 28 pixels"),
-        (lambda root: (root / "clean" / "1.png").write_text(""), exda.ImageError, r"clean/1\.png is no picture"),
+        (lambda root: (root / "clean" / "1.png").unlink(), DataError, r"clean/1\.\*: missing, the clean image of"),
+        (lambda root: (root / "degraded" / "1.png").unlink(), DataError, r"clean/1\.png: no degraded image of it"),
+        (lambda root: write_image(root / "clean" / "1.png", 20, 28), exda.ImageError, "20 x 27 and 20 x 28 pixels"),
+        (lambda root: (root / "clean" / "1.png").write_text(""), exda.ImageError, r"clean/1\.png is no image"),
         (lambda root: (root / "clean").rename(root / "dirty"), DataError, "clean: missing or no folder"),
     ],
 )
@@ -98,9 +98,9 @@ def test_one_folder_given_twice(tmp_path, folders):
         planned(told, tmp_path)
 
 
-def test_validation_pictures_are_looked_at_as_well(tmp_path, folders):
+def test_validation_images_are_looked_at_as_well(tmp_path, folders):
     (folders / "clean" / "1.png").write_text("")
-    with pytest.raises(exda.ImageError, match=r"1 of 3 pictures .*\n.*1\.png is no picture"):
+    with pytest.raises(exda.ImageError, match=r"1 of 3 images .*\n.*1\.png is no image"):
         planned(config(tmp_path, data={"validation": str(folders / "clean")}), tmp_path)
 
 
@@ -121,16 +121,14 @@ def test_arguments_that_make_a_network_impossible(tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_with_other_channels_than_the_network(tmp_path, monkeypatch):
+def test_images_with_other_channels_than_the_network(tmp_path, monkeypatch):
     from exda_primitives.workbench.data.benchmarks.files import FilePair, PairedFiles
 
-    path = write_picture(tmp_path / "a.png", 20, 27)
+    path = write_image(tmp_path / "a.png", 20, 27)
     files = PairedFiles("some", (FilePair(path, path, "rain"),))
     monkeypatch.setitem(exda.training.data.BENCHMARKS, "cdd11", lambda source, split, whole: files)
     told = config(tmp_path, model=GREY, data={"benchmark": "cdd11", "degradations": []})
-    with pytest.raises(
-        exda.ConfigError, match=r"data\.source: its pictures are read with 3 channels, restormer takes 1"
-    ):
+    with pytest.raises(exda.ConfigError, match=r"data\.source: its images are read with 3 channels, restormer takes 1"):
         planned(told, tmp_path)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from tests.workbench.data.pictures import write_picture
-from tests.workbench.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, pictures, run, same
+from tests.workbench.data.images import write_image
+from tests.workbench.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, images, run, same
 
 import exda_primitives as exda
 from exda_primitives.workbench.training import prepare, train
@@ -156,7 +156,7 @@ def test_changes_on_which_no_weight_depends(tmp_path, capsys):
     run(told, tmp_path / "whole")
     with pytest.raises(PowerError):
         run(told, tmp_path / "halved", stop=3)
-    changes = {**HARMLESS, "data": {**HARMLESS["data"], "validation": pictures(tmp_path, "valid.npz", 1)}}
+    changes = {**HARMLESS, "data": {**HARMLESS["data"], "validation": images(tmp_path, "valid.npz", 1)}}
     changed = config(tmp_path, **changes)
     plan = prepare(changed, tmp_path / "halved", accelerator="cpu")
     plan.print(Console(width=300))
@@ -174,9 +174,9 @@ def test_changes_on_which_no_weight_depends(tmp_path, capsys):
     assert result["config"] == kept[0]["config"] == changed.as_dict()
 
 
-def test_the_same_pictures_in_another_place(tmp_path, capsys):
+def test_the_same_images_in_another_place(tmp_path, capsys):
     for seed in range(4):
-        write_picture(tmp_path / "here" / f"{seed}.png", 20, 27, seed=seed)
+        write_image(tmp_path / "here" / f"{seed}.png", 20, 27, seed=seed)
     told = config(tmp_path, data={"source": str(tmp_path / "here")})
     run(told, tmp_path / "whole")
     with pytest.raises(PowerError):
@@ -187,19 +187,19 @@ def test_the_same_pictures_in_another_place(tmp_path, capsys):
     assert same(*(checkpoint(tmp_path / name)["state_dict"] for name in ("halved", "whole")))
 
 
-def test_other_pictures_in_another_place(tmp_path):
+def test_other_images_in_another_place(tmp_path):
     """One of many, which no sample of them would show."""
     for seed in range(8):
         for name in ("here", "there"):
-            write_picture(tmp_path / name / f"{seed}.png", 20, 27, seed=99 if (name, seed) == ("there", 5) else seed)
+            write_image(tmp_path / name / f"{seed}.png", 20, 27, seed=99 if (name, seed) == ("there", 5) else seed)
     with pytest.raises(PowerError):
         run(config(tmp_path, data={"source": str(tmp_path / "here")}), tmp_path / "out", stop=3)
     with pytest.raises(exda.ConfigError, match=r"data\.source was '.*here', is '.*there'\. Give another folder"):
         run(config(tmp_path, data={"source": str(tmp_path / "there")}), tmp_path / "out")
-    write_picture(tmp_path / "here" / "5.png", 20, 27, seed=99)
+    write_image(tmp_path / "here" / "5.png", 20, 27, seed=99)
     result = run(config(tmp_path, data={"source": str(tmp_path / "here")}), tmp_path / "out")
     assert result["runs"][0]["legs"][1]["not_bit_for_bit"] == [
-        "the pictures, or what is done to them, are not what they were"
+        "the images, or what is done to them, are not what they were"
     ]
 
 
@@ -240,14 +240,14 @@ def test_why_it_is_not_bit_for_bit(tmp_path, capsys):
     held["legs"][-1] |= {"processes": 4, "indeterminate": ["some_backward_cuda has no deterministic form on CUDA"]}
     torch.save(held, out / "last.ckpt")
     told = config(tmp_path)
-    pictures(tmp_path, seed=1)
+    images(tmp_path, seed=1)
     result = run(told, out)
     reasons = result["runs"][0]["legs"][1]["not_bit_for_bit"]
     assert reasons == [
         f"torch was '2.6.0', is {torch.__version__!r}",
         f"threads was 64, is {torch.get_num_threads()}",
         "4 processes were together, now 1: other batches, and as many epochs in other steps",
-        "the pictures, or what is done to them, are not what they were",
+        "the images, or what is done to them, are not what they were",
         "some_backward_cuda has no deterministic form on CUDA",
     ]
     assert "goes on after step 2, but not bit for bit: torch was '2.6.0'" in capsys.readouterr().out

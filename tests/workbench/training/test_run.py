@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.workbench.data.pictures import write_picture
+from tests.workbench.data.images import write_image
 from tests.workbench.training.runs import (
     STEPS,
     TINY,
@@ -11,8 +11,8 @@ from tests.workbench.training.runs import (
     checkpoint,
     config,
     everything,
+    images,
     left_in,
-    pictures,
     run,
     same,
 )
@@ -27,7 +27,7 @@ from exda_primitives.workbench.training.order import Order, mixed
 
 
 def batch(told, step):
-    """Degraded and clean pictures of a step."""
+    """Degraded and clean images of a step."""
     pairs = open_data(told, 3).training
     for_step = next(iter(Order(len(pairs), told.recipe.seed, range(step, step + 1), batch=told.recipe.batch)))
     found = []
@@ -89,9 +89,7 @@ def test_passes_are_averaged_into_steps(tmp_path):
 
 def test_what_is_left_in_the_folder(tmp_path):
     out = tmp_path / "deep" / "out"
-    told = config(
-        tmp_path, data={"validation": pictures(tmp_path, "valid.npz", 1, seed=1)}, recipe={"validate_every": 3}
-    )
+    told = config(tmp_path, data={"validation": images(tmp_path, "valid.npz", 1, seed=1)}, recipe={"validate_every": 3})
     result = run(told, out)
     assert left_in(out) == ["last.ckpt", "result.json", "weights.safetensors"]
     assert results.read(out / "result.json", "train") == result
@@ -102,7 +100,7 @@ def test_what_is_left_in_the_folder(tmp_path):
     net = exda.models.create(checkpoint=out / "weights.safetensors")
     assert exda.is_patched(net)
     assert sum(parameter.numel() for parameter in net.parameters()) == done["parameters"]
-    # PSNR by hand, with the network that comes out: two pairs of a picture of 20 x 27, padded to 24 x 32.
+    # PSNR by hand, with the network that comes out: two pairs of an image of 20 x 27, padded to 24 x 32.
     scores = []
     for degraded, clean, *_ in map(open_data(told, 3).validation.__getitem__, range(2)):
         with torch.no_grad():
@@ -130,10 +128,10 @@ def test_the_host_stays_as_it_is_when_the_new_parameters_train_alone(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_goes_while_it_trains_is_named(tmp_path, workers):
+def test_a_image_that_goes_while_it_trains_is_named(tmp_path, workers):
     """The checkpoint stays."""
     for seed in range(3):
-        write_picture(tmp_path / "clean" / f"{seed}.png", 20, 27, seed=seed)
+        write_image(tmp_path / "clean" / f"{seed}.png", 20, 27, seed=seed)
     told = config(tmp_path, data={"source": str(tmp_path / "clean"), "workers": workers}, recipe={"save_every": 1})
     plan = prepare(told, tmp_path / "out", accelerator="cpu")
 
@@ -156,7 +154,7 @@ def test_two_runs_are_alike_and_the_seed_matters(tmp_path):
     assert set(losses[0]).isdisjoint(losses[1])
 
 
-def test_bfloat16_leaves_the_pictures_alone(tmp_path, monkeypatch):
+def test_bfloat16_leaves_the_images_alone(tmp_path, monkeypatch):
     """A network that adds nothing to its input has the loss of that input, not of one with 8 bits."""
 
     def passing_on(told, begun):
@@ -216,7 +214,7 @@ def test_a_network_that_begins_with_nan(tmp_path, monkeypatch):
 
 
 def test_a_psnr_of_nan_is_none(tmp_path, monkeypatch):
-    told = config(tmp_path, data={"validation": pictures(tmp_path, "valid.npz", 1)}, recipe={"save_every": 4})
+    told = config(tmp_path, data={"validation": images(tmp_path, "valid.npz", 1)}, recipe={"save_every": 4})
 
     def poisoned(here, net, pairs, recipe):
         torch.nn.init.constant_(net.output.weight, torch.nan)
@@ -225,7 +223,7 @@ def test_a_psnr_of_nan_is_none(tmp_path, monkeypatch):
     from exda_primitives.workbench.training.validate import validate
 
     monkeypatch.setattr("exda_primitives.workbench.training.run.validate", poisoned)
-    with pytest.raises(DivergedError, match=r"of 2 restored pictures 2 hold NaN or infinity; there is no PSNR.*step 4"):
+    with pytest.raises(DivergedError, match=r"of 2 restored images 2 hold NaN or infinity; there is no PSNR.*step 4"):
         run(told, tmp_path / "out")
     assert not (tmp_path / "out" / "result.json").exists()
 

@@ -35,8 +35,8 @@ class Halved(nn.Module):
 
 def found(net: nn.Module) -> float:
     fabric = Fabric(accelerator="cpu", devices=1)
-    picture = torch.full((3, 20, 17), 0.5)
-    return validate(fabric, net, Pairs([(picture, 0.5 * picture + 0.1)]), RecipeConfig(steps=1))  # type: ignore[arg-type]
+    image = torch.full((3, 20, 17), 0.5)
+    return validate(fabric, net, Pairs([(image, 0.5 * image + 0.1)]), RecipeConfig(steps=1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fails", [None, RuntimeError("out of memory")])

@@ -1,7 +1,7 @@
 """ExDA on Histoformer's attention without the concatenation.
 
 The local part runs the host's operations in the host's order, so that zero gates add exact zeros and the result is
-the host's to the last bit: its sorts would turn any rounding into another picture.
+the host's to the last bit: its sorts would turn any rounding into another image.
 """
 
 from __future__ import annotations

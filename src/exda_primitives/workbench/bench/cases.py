@@ -136,7 +136,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def padded(size: tuple[int, int], multiple: int = MULTIPLE_OF) -> tuple[int, int]:
-    """The smallest size that a network takes and a picture of this one fits into: (height, width)."""
+    """The smallest size that a network takes and an image of this one fits into: (height, width)."""
     height, width = (-(-side // multiple) * multiple for side in size)
     return height, width
 

@@ -6,7 +6,7 @@ computed as it is in the format. No case may have more than `MARGIN` times that 
 (against the original) nor with new parameters as if trained (against the formulas).
 
 Such a check says something only where the primitives change the signals by much more than it allows. Where they do not
-(Histoformer's sorts turn any rounding into another picture), the variant has to agree with the formulas in float64 on a
+(Histoformer's sorts turn any rounding into another image), the variant has to agree with the formulas in float64 on a
 small crop as well.
 """
 

@@ -18,14 +18,14 @@ _GIB = 2**30
 
 
 def plot(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Writes a picture for each network, task, number format and batch.
+    """Writes an image for each network, task, number format and batch.
 
     Args:
         records: of one machine or of several; those that were not timed are left out.
         folder: is made if need be.
 
     Returns:
-        The pictures written.
+        The images written.
 
     Raises:
         ExDAError: where Matplotlib is missing.

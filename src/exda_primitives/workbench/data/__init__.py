@@ -1,24 +1,24 @@
-"""Pictures to train and test with: degradations, clean pictures made into pairs, and the public benchmarks."""
+"""Images to train and test with: degradations, clean images made into pairs, and the public benchmarks."""
 
 from .benchmarks import PairedFiles
 from .check import Checked, check
-from .decode import read_picture
+from .decode import read_image
 from .degradations import DEGRADATIONS, degrade
 from .folders import paired_folders
+from .images import Images, open_images
 from .paired import Pair, PairedFileSet, PairedSet
-from .pictures import Pictures, open_pictures
 
 __all__ = [
     "DEGRADATIONS",
     "Checked",
+    "Images",
     "Pair",
     "PairedFileSet",
     "PairedFiles",
     "PairedSet",
-    "Pictures",
     "check",
     "degrade",
-    "open_pictures",
+    "open_images",
     "paired_folders",
-    "read_picture",
+    "read_image",
 ]

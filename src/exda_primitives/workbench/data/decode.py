@@ -1,4 +1,4 @@
-"""One picture, from a file or an array, as a tensor."""
+"""One image, from a file or an array, as a tensor."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _WHITE_OF_16_BITS = 65535
 GREY16 = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file of that name is taken for a picture: by its ending, unless it or a folder on its way is hidden."""
+def is_image(name: str) -> bool:
+    """Whether a file of that name is taken for an image: by its ending, unless it or a folder on its way is hidden."""
     path = Path(name)
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
-def read_picture(path: Path, channels: Channels = 3) -> Tensor:
-    """Reads a picture file, upright, 8 bits per channel (grey up to 16); transparency is dropped.
+def read_image(path: Path, channels: Channels = 3) -> Tensor:
+    """Reads an image file, upright, 8 bits per channel (grey up to 16); transparency is dropped.
 
     Args:
         path: of a file.
@@ -43,7 +43,7 @@ def read_picture(path: Path, channels: Channels = 3) -> Tensor:
         (channels, H, W) float32 in [0, 1].
 
     Raises:
-        ImageError: for a file that is missing, damaged, no picture or too large.
+        ImageError: for a file that is missing, damaged, no image or too large.
     """
     if is_something_else(path):
         raise ImageError(f"{path} is no regular file")
@@ -58,7 +58,7 @@ def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
     """Decodes an open file; ``name`` is for the messages.
 
     Raises:
-        ImageError: as ``read_picture``.
+        ImageError: as ``read_image``.
     """
     with opened(file, name) as image:
         return _as_tensor(image, name, channels)
@@ -66,10 +66,10 @@ def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
 
 @contextmanager
 def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
-    """A picture of which no more than the header is read yet; what goes wrong in the block is the picture's damage.
+    """An image of which no more than the header is read yet; what goes wrong in the block is the image's damage.
 
     Raises:
-        ImageError: as ``read_picture``.
+        ImageError: as ``read_image``.
     """
     try:
         with Image.open(file) as image:
@@ -92,11 +92,11 @@ def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
         KeyError,
         Image.DecompressionBombError,
     ) as error:
-        raise ImageError(f"{name} is no picture that can be read ({type(error).__name__}: {error})") from error
+        raise ImageError(f"{name} is no image that can be read ({type(error).__name__}: {error})") from error
 
 
 def from_array(array: NDArray[Any], channels: Channels) -> Tensor:
-    """A picture (H, W) or (H, W, 1, 3 or 4) of bytes, as ``read_picture`` gives it."""
+    """An image (H, W) or (H, W, 1, 3 or 4) of bytes, as ``read_image`` gives it."""
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     return _as_tensor(Image.fromarray(np.ascontiguousarray(array)), "", channels)

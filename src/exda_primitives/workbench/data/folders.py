@@ -12,15 +12,15 @@ PAIRS = "pairs"
 
 
 def paired_folders(degraded: Path, clean: Path, channels: Channels = 3) -> PairedFiles:
-    """Pairs the pictures of two flat folders by their names without endings.
+    """Pairs the images of two flat folders by their names without endings.
 
     Args:
         degraded: folder.
         clean: folder.
-        channels: 3 for RGB or 1 for grey, into which all pictures are converted.
+        channels: 3 for RGB or 1 for grey, into which all images are converted.
 
     Raises:
-        DataError: for pictures without a partner, and for folders without any.
+        DataError: for images without a partner, and for folders without any.
     """
     read = read_grey if channels == 1 else read_rgb
     return search_of_two("the set of pairs", degraded, clean, PAIRS, read).found({})

@@ -1,4 +1,4 @@
-"""What picture files say of themselves, before their pixels are read."""
+"""What image files say of themselves, before their pixels are read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TAIL = 64
 
 
 class Header(NamedTuple):
-    """Of one picture.
+    """Of one image.
 
     Attributes:
         height: in pixels, upright.
         width: likewise.
         channels: 1 for grey, 3 for colour.
         bits: of a channel, 8 or 16.
-        stamp: a number that another picture hardly has: a checksum of the file's size and end, where PNG keeps one of
+        stamp: a number that another image hardly has: a checksum of the file's size and end, where PNG keeps one of
             all pixels; of a zip's or an npz's, the checksum that is kept there.
     """
 
@@ -48,10 +48,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Of a picture file; where its end does not show that it is whole, all of it is read.
+    """Of an image file; where its end does not show that it is whole, all of it is read.
 
     Raises:
-        ImageError: for a file that is missing, damaged, cut short, no picture or too large.
+        ImageError: for a file that is missing, damaged, cut short, no image or too large.
     """
     try:
         with path.open("rb") as file:
@@ -84,9 +84,9 @@ def header_of(file: IO[bytes], name: str, stamp: int, *, whole: bool) -> Header:
     return Header(height, width, channels, bits, stamp)
 
 
-def header_of_tensor(picture: Tensor, stamp: int) -> Header:
-    """Of a picture (C, H, W) that had to be read for it."""
-    channels, height, width = picture.shape
+def header_of_tensor(image: Tensor, stamp: int) -> Header:
+    """Of an image (C, H, W) that had to be read for it."""
+    channels, height, width = image.shape
     return Header(height, width, channels, 8, stamp)
 
 

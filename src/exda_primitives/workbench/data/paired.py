@@ -1,4 +1,4 @@
-"""Pairs of pictures for training and testing, each of which depends on the seed, the epoch and its index alone."""
+"""Pairs of images for training and testing, each of which depends on the seed, the epoch and its index alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...errors import ConfigError, ImageError
 from .benchmarks.files import PairedFiles
 from .degradations import degradation_named
 from .headers import Header, header_of_tensor
-from .pictures import Pictures
+from .images import Images
 
 
 class Pair(NamedTuple):
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     Attributes:
         degraded: (C, H, W) float32 in [0, 1].
         clean: as ``degraded``.
-        name: of the picture.
+        name: of the image.
         degradation: ``"rain"``, ``"noise25"``, ...
         index: of the item in its data set.
     """
@@ -40,7 +40,7 @@ class _Seeded(Dataset[Pair], ABC):
     """What both kinds of sets share: repeats, seeds, epochs and patches.
 
     Attributes:
-        patch: side of the square that is cut out, in pixels; None for whole pictures.
+        patch: side of the square that is cut out, in pixels; None for whole images.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class _Seeded(Dataset[Pair], ABC):
         name, clean, degraded = self._read(degradation, item)
         if degraded is not None and degraded.shape != clean.shape:
             raise ImageError(
-                f"{name} ({degradation}): the degraded picture has shape {tuple(degraded.shape)}, the clean one "
+                f"{name} ({degradation}): the degraded image has shape {tuple(degraded.shape)}, the clean one "
                 f"{tuple(clean.shape)}: they are no pair"
             )
         if self.patch is not None:
@@ -104,16 +104,16 @@ class _Seeded(Dataset[Pair], ABC):
 
     @abstractmethod
     def _read(self, degradation: str, item: int) -> tuple[str, Tensor, Tensor | None]:
-        """Name, clean picture, and the degraded one unless it is to be made."""
+        """Name, clean image, and the degraded one unless it is to be made."""
 
     @property
     @abstractmethod
     def sources(self) -> Sequence[str]:
-        """Names of the pictures, or pairs of files, each once, whatever is made of them."""
+        """Names of the images, or pairs of files, each once, whatever is made of them."""
 
     @abstractmethod
     def headers(self, source: int) -> tuple[Header, ...]:
-        """What is known without the pixels: of the clean picture, and of the degraded one if there is a file of it.
+        """What is known without the pixels: of the clean image, and of the degraded one if there is a file of it.
 
         Raises:
             ImageError: for a file that cannot be read.
@@ -121,18 +121,18 @@ class _Seeded(Dataset[Pair], ABC):
 
 
 class PairedSet(_Seeded):
-    """Clean pictures, each with every degradation: an all-in-one set for training or testing.
+    """Clean images, each with every degradation: an all-in-one set for training or testing.
 
-    Each pair is made anew whenever it is asked for. A picture is degraded whole, then cut, so that haze varies as
-    slowly over a patch as over a picture; it is turned before that, so that rain falls from above.
+    Each pair is made anew whenever it is asked for. An image is degraded whole, then cut, so that haze varies as
+    slowly over a patch as over an image; it is turned before that, so that rain falls from above.
 
     Args:
-        pictures: see ``open_pictures``.
+        images: see ``open_images``.
         degradations: names, see ``degrade``.
         seed: not negative; of all degradations and patches.
-        patch: for training, side of a random square that is cut from each picture, which is mirrored and turned by one
-            of the eight ways that a square allows. None for testing: whole pictures as they are.
-        repeats: degradation -> how often each picture comes with it in an epoch; once if it is not named.
+        patch: for training, side of a random square that is cut from each image, which is mirrored and turned by one
+            of the eight ways that a square allows. None for testing: whole images as they are.
+        repeats: degradation -> how often each image comes with it in an epoch; once if it is not named.
 
     Raises:
         ConfigError: for an unknown degradation, or a number that makes no sense.
@@ -140,17 +140,17 @@ class PairedSet(_Seeded):
     Example:
         >>> import numpy as np, tempfile
         >>> from torch.utils.data import DataLoader
-        >>> from exda_primitives.workbench.data import open_pictures
+        >>> from exda_primitives.workbench.data import open_images
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.savez(f"{folder}/some.npz", pictures=np.zeros((2, 40, 50, 3), np.uint8))
-        ...     pairs = PairedSet(open_pictures(f"{folder}/some.npz"), ["noise25", "low_rain"], patch=32)
+        ...     np.savez(f"{folder}/some.npz", images=np.zeros((2, 40, 50, 3), np.uint8))
+        ...     pairs = PairedSet(open_images(f"{folder}/some.npz"), ["noise25", "low_rain"], patch=32)
         ...     len(pairs), next(iter(DataLoader(pairs, batch_size=4))).degraded.shape
         (4, torch.Size([4, 3, 32, 32]))
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         degradations: Sequence[str],
         *,
         seed: int = 0,
@@ -161,24 +161,24 @@ class PairedSet(_Seeded):
             raise ConfigError("no degradation is named")
         for name in degradations:
             degradation_named(name)
-        super().__init__({name: range(len(pictures)) for name in degradations}, seed, patch, repeats)
-        self.pictures = pictures
+        super().__init__({name: range(len(images)) for name in degradations}, seed, patch, repeats)
+        self.images = images
 
     def _read(self, degradation: str, item: int) -> tuple[str, Tensor, Tensor | None]:
-        return self.pictures.names[item], self.pictures[item], None
+        return self.images.names[item], self.images[item], None
 
     @property
     def sources(self) -> Sequence[str]:
         """See above."""
-        return self.pictures.names
+        return self.images.names
 
     def headers(self, source: int) -> tuple[Header, ...]:
         """See above."""
-        return (self.pictures.header(source),)
+        return (self.images.header(source),)
 
 
 class PairedFileSet(_Seeded):
-    """The pairs of a benchmark, for training or testing; noise is added to pictures that come only clean.
+    """The pairs of a benchmark, for training or testing; noise is added to images that come only clean.
 
     That noise is ``degrade``'s, good for training. To reproduce a published figure, noise must follow the rule of
     its protocol.
@@ -233,7 +233,7 @@ def _below(bound: int, generator: torch.Generator) -> int:
     return int(torch.randint(bound, (), generator=generator))
 
 
-def _turned(picture: Tensor, turn: int) -> Tensor:
+def _turned(image: Tensor, turn: int) -> Tensor:
     """One of the eight symmetries of a square."""
-    turned = torch.rot90(picture, turn % 4, (-2, -1))
+    turned = torch.rot90(image, turn % 4, (-2, -1))
     return turned.flip(-1) if turn >= 4 else turned

@@ -1,4 +1,4 @@
-"""The demo's weather: haze, rain in front of it, and the sensor's noise, each of a random strength per picture.
+"""The demo's weather: haze, rain in front of it, and the sensor's noise, each of a random strength per image.
 
 Haze is that of the data sets, behind a depth of its own; the rain is thinner than theirs. The network that the demo
 ships learned from exactly these numbers: they stay as they are, whatever becomes of ``data.degradations``.
@@ -16,7 +16,7 @@ from ..data.degradations.haze import behind_haze
 from ..data.degradations.tensors import as_batch, rand, randn, strength
 
 _STREAK_MARGIN = 12
-"""Half the longest streak, in pixels: how far outside the picture a streak may start and still be seen."""
+"""Half the longest streak, in pixels: how far outside the image a streak may start and still be seen."""
 
 _STREAK_HALF_WIDTH = 0.9
 """Distance from a streak's axis, in pixels, at which it has faded to nothing."""
@@ -36,53 +36,51 @@ def mixed(clean: Tensor, generator: torch.Generator) -> Tensor:
         As ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
     """
-    pictures = as_batch(clean)
+    images = as_batch(clean)
 
     def drawn(low: float, high: float) -> Tensor:
-        return strength(None, (low, high), generator, pictures)
+        return strength(None, (low, high), generator, images)
 
     thickness, airlight = drawn(0.3, 1.2), drawn(0.75, 0.95)
-    hazy = behind_haze(pictures, thickness * made_up_depth(pictures, generator), airlight)
+    hazy = behind_haze(images, thickness * made_up_depth(images, generator), airlight)
     density, brightness = drawn(0.002, 0.008), drawn(0.2, 0.5)
     length, angle = drawn(10.0, 24.0), drawn(-math.pi / 6, math.pi / 6)
-    streaks = brightness * thin_rain(pictures, generator, density=density, length=length, angle=angle)
-    rainy = (hazy + streaks.to(pictures.dtype)).clamp(0, 1)
+    streaks = brightness * thin_rain(images, generator, density=density, length=length, angle=angle)
+    rainy = (hazy + streaks.to(images.dtype)).clamp(0, 1)
     sigma = drawn(5 / 255, 25 / 255)
-    noise = sigma * randn(pictures.shape, generator, pictures)
-    noisy = (rainy + noise.to(pictures.dtype)).clamp(0, 1)
+    noise = sigma * randn(images.shape, generator, images)
+    noisy = (rainy + noise.to(images.dtype)).clamp(0, 1)
     # Not by reshape: a batch of one would lose its channels-last strides, and convolutions then round otherwise.
     return noisy if clean.ndim == 4 else noisy[0]
 
 
-def made_up_depth(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def made_up_depth(images: Tensor, generator: torch.Generator) -> Tensor:
     """A ramp from 0.3 at the bottom (near) to 1 at the top (far), and a smooth random map of up to 0.3 either way.
 
     Args:
-        pictures: (B, C, H, W); they themselves say nothing of depth.
+        images: (B, C, H, W); they themselves say nothing of depth.
         generator: of the uneven part.
 
     Returns:
         (B, 1, H, W) float32, not negative.
     """
-    height, width = pictures.shape[-2:]
-    coarse = rand((len(pictures), 1, _DEPTH_CELLS, _DEPTH_CELLS), generator, pictures)
+    height, width = images.shape[-2:]
+    coarse = rand((len(images), 1, _DEPTH_CELLS, _DEPTH_CELLS), generator, images)
     uneven = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
-    ramp = torch.linspace(1.0, 0.3, height, device=pictures.device)[:, None]
+    ramp = torch.linspace(1.0, 0.3, height, device=images.device)[:, None]
     return (ramp + 0.6 * (uneven - 0.5)).clamp(min=0)
 
 
-def thin_rain(
-    pictures: Tensor, generator: torch.Generator, *, density: Tensor, length: Tensor, angle: Tensor
-) -> Tensor:
-    """Sparse random drops of random brightness, motion-blurred along one direction per picture.
+def thin_rain(images: Tensor, generator: torch.Generator, *, density: Tensor, length: Tensor, angle: Tensor) -> Tensor:
+    """Sparse random drops of random brightness, motion-blurred along one direction per image.
 
     Source: noise followed by a directional blur is how the usual synthetic sets were drawn, e.g. X. Fu et al.,
     "Removing Rain from Single Images via a Deep Detail Network", CVPR 2017.
 
     Args:
-        pictures: (B, C, H, W), for their size.
+        images: (B, C, H, W), for their size.
         generator: of the drops.
         density: (B, 1, 1, 1) drops per pixel.
         length: (B, 1, 1, 1) of the streaks in pixels, at most 24; longer ones are cut there.
@@ -91,9 +89,9 @@ def thin_rain(
     Returns:
         (B, 1, H, W) float32, 1 in the middle of the brightest streak, more where streaks cross.
     """
-    batch, _, height, width = pictures.shape
+    batch, _, height, width = images.shape
     size = (2, batch, 1, height + 2 * _STREAK_MARGIN, width + 2 * _STREAK_MARGIN)
-    chance, brightness = rand(size, generator, pictures)
+    chance, brightness = rand(size, generator, images)
     drops = (chance < density) * (0.4 + 0.6 * brightness)
     return F.conv2d(drops.transpose(0, 1), _streak_kernels(angle, length), groups=batch).transpose(0, 1)
 

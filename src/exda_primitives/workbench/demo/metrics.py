@@ -1,4 +1,4 @@
-"""How close a restored picture is to the clean one."""
+"""How close a restored image is to the clean one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Score(NamedTuple):
 
 
 def score(restored: Tensor, clean: Tensor) -> Score:
-    """Compares one picture (1, 3, H, W), clipped to [0, 1], with the clean one."""
+    """Compares one image (1, 3, H, W), clipped to [0, 1], with the clean one."""
     # Late: torchmetrics takes as long to import as all the rest.
     from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: PLC0415
 

@@ -34,21 +34,21 @@ class Demo:
         report: of the patch.
         unchanged: max |difference| between the host's output and the patched model's at identity init.
         given_back: whether unpatching gave the very same modules back and, with the host's weights, its very output.
-        picture: where the picture was written.
+        image: where the image was written.
     """
 
     scores: dict[str, Score]
     report: Report
     unchanged: float
     given_back: bool
-    picture: Path
+    image: Path
 
 
 def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: None) -> Demo:
     """Runs the demonstration on the CPU, about ten seconds.
 
     Args:
-        out: the picture to write; its ending decides the format.
+        out: the image to write; its ending decides the format.
         seed: of the degradation.
         on_step: called with a title before each of the ``STEPS`` steps.
 
@@ -90,8 +90,8 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
         "patched, trained": score(by_exda, clean),
         "unpatched, the host's weights": score(given_back, clean),
     }
-    pictures = {"degraded": degraded, "host": by_host, "patched, trained": by_exda}
-    captions = {f"{title}: {scores[title].psnr:.2f} dB": picture for title, picture in pictures.items()}
+    images = {"degraded": degraded, "host": by_host, "patched, trained": by_exda}
+    captions = {f"{title}: {scores[title].psnr:.2f} dB": image for title, image in images.items()}
     page = sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)})
     with atomic_write(out) as partial:
         # The quality is of no meaning to PNG; JPEG's default shows.

@@ -1,4 +1,4 @@
-"""Results as a picture: a panel for each condition, a line for each form of the value."""
+"""Results as an image: a panel for each condition, a line for each form of the value."""
 
 from __future__ import annotations
 

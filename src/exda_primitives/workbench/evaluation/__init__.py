@@ -5,14 +5,14 @@ from .cases import BENCHMARKS, Case, benchmark_files, clean_cases, file_cases
 from .metrics import Score, measure
 from .protocols import PROTOCOLS, Protocol, protocol_named
 from .published import PUBLISHED, Published, published_for
-from .run import PictureResult, Summary, check, evaluate, summaries
+from .run import ImageResult, Summary, check, evaluate, summaries
 
 __all__ = [
     "BENCHMARKS",
     "PROTOCOLS",
     "PUBLISHED",
     "Case",
-    "PictureResult",
+    "ImageResult",
     "Protocol",
     "Published",
     "Score",

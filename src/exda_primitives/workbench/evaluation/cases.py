@@ -1,4 +1,4 @@
-"""What is evaluated: pairs of files, and clean pictures that are degraded here."""
+"""What is evaluated: pairs of files, and clean images that are degraded here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..data.benchmarks import (
     promptir_files,
 )
 from ..data.degradations import degradation_named, degrade
-from ..data.pictures import Pictures
+from ..data.images import Images
 from .noise import is_noise
 
 BENCHMARKS: Mapping[str, Callable[[Path, bool], PairedFiles]] = {
@@ -38,13 +38,13 @@ no layout, is two folders: see ``paired_folders``."""
 
 @dataclass(frozen=True)
 class Case:
-    """One degraded picture to restore.
+    """One degraded image to restore.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         degradation: ``"rain"``, ``"noise25"``, ...
-        clean: reads the clean picture, (C, H, W) float32 in [0, 1].
-        stored: reads the degraded picture.
+        clean: reads the clean image, (C, H, W) float32 in [0, 1].
+        stored: reads the degraded image.
         made: makes it of the clean one, before that is cropped. Without either, it is noise by the protocol's rule.
     """
 
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the protocol makes the degraded picture."""
+        """Whether the protocol makes the degraded image."""
         return self.stored is None and self.made is None
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ def benchmark_files(name: str, root: Path, *, whole: bool = True) -> PairedFiles
 
 
 def file_cases(files: PairedFiles) -> list[Case]:
-    """A case for each pair; for a clean picture without a degraded one, noise by the protocol's rule."""
+    """A case for each pair; for a clean image without a degraded one, noise by the protocol's rule."""
     return [
         Case(
             name=pair.name,
@@ -95,13 +95,13 @@ def file_cases(files: PairedFiles) -> list[Case]:
     ]
 
 
-def clean_cases(pictures: Pictures, degradations: Sequence[str], seed: int) -> list[Case]:
-    """Every clean picture with every degradation; noise is by the protocol's rule, all else by ``degrade``.
+def clean_cases(images: Images, degradations: Sequence[str], seed: int) -> list[Case]:
+    """Every clean image with every degradation; noise is by the protocol's rule, all else by ``degrade``.
 
     Args:
-        pictures: see ``exda_primitives.workbench.data.open_pictures``.
+        images: see ``exda_primitives.workbench.data.open_images``.
         degradations: names, see ``exda_primitives.workbench.data.degrade``.
-        seed: of what is degraded by ``degrade``; each picture draws its own numbers of it.
+        seed: of what is degraded by ``degrade``; each image draws its own numbers of it.
 
     Raises:
         ConfigError: for no or an unknown degradation.
@@ -113,8 +113,8 @@ def clean_cases(pictures: Pictures, degradations: Sequence[str], seed: int) -> l
         noise = is_noise(degradation)
         if not noise:
             degradation_named(degradation)
-        for index, name in enumerate(pictures.names):
+        for index, name in enumerate(images.names):
             mixed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
             made = None if noise else partial(degrade, name=degradation, seed=mixed)
-            cases.append(Case(name, degradation, partial(pictures.__getitem__, index), made=made))
+            cases.append(Case(name, degradation, partial(images.__getitem__, index), made=made))
     return cases

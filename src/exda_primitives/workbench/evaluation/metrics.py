@@ -1,4 +1,4 @@
-"""PSNR and SSIM of one picture by a protocol."""
+"""PSNR and SSIM of one image by a protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LUMA_UNITS = 1000
 
 
 class Score(NamedTuple):
-    """PSNR in dB, infinite for equal pictures as in all repositories, and SSIM."""
+    """PSNR in dB, infinite for equal images as in all repositories, and SSIM."""
 
     psnr: float
     ssim: float
@@ -42,24 +42,24 @@ def cropped(image: Tensor, protocol: Protocol) -> Tensor:
 
 
 def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: str = "") -> Score:
-    """Compares a picture with the clean one in float64, where they are.
+    """Compares an image with the clean one in float64, where they are.
 
     Args:
         restored: (C, H, W) with C = 1 or 3, cropped as the protocol says; clipped to [0, 1] here. Luma is of colour
-            pictures; grey ones are compared as they are.
+            images; grey ones are compared as they are.
         clean: likewise.
         protocol: see ``exda_primitives.workbench.evaluation.protocols``.
         degradation: decides the units, where the protocol has any.
 
     Raises:
-        ImageError: for different shapes, values that are not finite, and a clean picture of one value where the
+        ImageError: for different shapes, values that are not finite, and a clean image of one value where the
             protocol refers to its range.
     """
     if restored.shape != clean.shape:
-        raise ImageError(f"a picture of shape {tuple(restored.shape)} is compared with one of {tuple(clean.shape)}")
+        raise ImageError(f"an image of shape {tuple(restored.shape)} is compared with one of {tuple(clean.shape)}")
     for what, image in (("compared", restored), ("clean", clean)):
         if not bool(image.isfinite().all()):
-            raise ImageError(f"the {what} picture holds NaN or infinity")
+            raise ImageError(f"the {what} image holds NaN or infinity")
     a, b = (_shown(image, protocol) for image in (restored, clean))
     if protocol.units:
         a, b = _in_units(a, b, protocol, degradation)
@@ -69,7 +69,7 @@ def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: st
 def _shown(image: Tensor, protocol: Protocol) -> Tensor:
     """(C, H, W) float64 in [0, 1]: what is compared."""
     image = image.detach().clamp(0, 1)
-    # In the picture's own precision, as scikit-image's img_as_ubyte; halves go to the even number there too.
+    # In the image's own precision, as scikit-image's img_as_ubyte; halves go to the even number there too.
     values = (image * 255).round().double() / 255 if protocol.as_bytes else image.double()
     if protocol.luma and len(values) == 3:
         values = _luma(values, protocol.luma, protocol.luma_as_bytes)
@@ -89,7 +89,7 @@ def _luma(rgb: Tensor, weights: tuple[float, float, float], as_bytes: bool) -> T
 
 
 def _in_units(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: str) -> tuple[Tensor, Tensor]:
-    """Both in units of the clean picture's range."""
+    """Both in units of the clean image's range."""
     try:
         units = protocol.units[degradation]
     except KeyError:
@@ -101,6 +101,6 @@ def _in_units(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: 
     extent = b.max() - b.min()
     if not extent:
         raise ImageError(
-            f"the clean picture has one value from {low:g} to {high:g}: there is no range for figures to refer to"
+            f"the clean image has one value from {low:g} to {high:g}: there is no range for figures to refer to"
         )
     return a / extent, b / extent

@@ -28,12 +28,12 @@ def sigma_of(degradation: str) -> int:
     """
     found = _NOISE.fullmatch(degradation)
     if not found:
-        raise ConfigError(f"protocols make noise of clean pictures, like 'noise25', not {degradation!r}")
+        raise ConfigError(f"protocols make noise of clean images, like 'noise25', not {degradation!r}")
     return int(found[1])
 
 
 class Noise:
-    """The noise of one run of a protocol, which must be asked for in the order of the pictures.
+    """The noise of one run of a protocol, which must be asked for in the order of the images.
 
     Args:
         protocol: whose rule is followed.
@@ -52,30 +52,30 @@ class Noise:
 
     def __init__(self, protocol: Protocol, seed: int) -> None:
         if protocol.noise is None:
-            raise ConfigError(f"protocol {protocol.name!r} adds no noise to clean pictures; {protocol.source} has none")
+            raise ConfigError(f"protocol {protocol.name!r} adds no noise to clean images; {protocol.source} has none")
         self._rule: NoiseRule = protocol.noise
         self._seed = seed
         self._random = np.random.RandomState(seed)
 
     def skip(self, shape: Sequence[int]) -> None:
-        """Passes over a picture (C, H, W) that is not wanted."""
+        """Passes over an image (C, H, W) that is not wanted."""
         if self._rule.draws_all:
             self._draw(shape)
 
     def add(self, clean: Tensor, sigma: float) -> Tensor:
-        """The noisy picture.
+        """The noisy image.
 
         Args:
             clean: (C, H, W) float32 in [0, 1], cropped as the protocol says.
             sigma: standard deviation in grey levels of 255.
 
         Returns:
-            As ``clean``; where the rule leaves it a float picture, values below 0 and above 1 stay.
+            As ``clean``; where the rule leaves it a float image, values below 0 and above 1 stay.
         """
         noise = self._draw(clean.shape)
         pixels = clean.permute(1, 2, 0).numpy()
         if self._rule.as_bytes:
-            # Twice through 8 bits, as a picture file is read and the noisy array is made.
+            # Twice through 8 bits, as an image file is read and the noisy array is made.
             noisy = np.clip(np.rint(pixels * 255) + noise * sigma, 0, 255).astype(np.uint8).astype(np.float32) / 255
         else:
             noisy = (pixels + noise * (sigma / 255)).astype(np.float32)

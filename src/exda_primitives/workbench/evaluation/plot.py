@@ -1,4 +1,4 @@
-"""Results as a picture: PSNR by degradation."""
+"""Results as an image: PSNR by degradation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _DEGRADED, _RESTORED, _PUBLISHED = GREY, BLUE, VERMILION
 
 
 def figure(result: Result) -> Any:
-    """A Matplotlib figure: a line for each degradation, from the degraded picture's PSNR to the restored one's.
+    """A Matplotlib figure: a line for each degradation, from the degraded image's PSNR to the restored one's.
 
-    Every picture is a small dot; infinite figures are left out.
+    Every image is a small dot; infinite figures are left out.
 
     Raises:
         ExDAError: where Matplotlib is missing.
@@ -23,8 +23,8 @@ def figure(result: Result) -> Any:
     made = matplotlib_figure("evaluate").Figure(figsize=(8, 1.6 + 0.45 * len(runs)), layout="constrained")
     axes = made.subplots()
     places = {run["degradation"]: place for place, run in enumerate(runs)}
-    pictures = [(float(each["psnr"]), places[each["degradation"]]) for each in result["pictures"]]
-    axes.plot(*_finite(pictures), ".", color=_RESTORED, markersize=3, alpha=0.4)
+    images = [(float(each["psnr"]), places[each["degradation"]]) for each in result["pictures"]]
+    axes.plot(*_finite(images), ".", color=_RESTORED, markersize=3, alpha=0.4)
     for label, colour, marker, key in (
         ("degraded", _DEGRADED, "o", "degraded_psnr"),
         ("restored", _RESTORED, "o", "psnr"),

@@ -1,4 +1,4 @@
-"""Protocols: what a repository does to its pictures before, between and after, down to the rounding.
+"""Protocols: what a repository does to its images before, between and after, down to the rounding.
 
 PSNR and SSIM under two protocols are two different figures. Each protocol here says what the programs of one
 repository do, as they were read there; where they leave something to chance it says so.
@@ -27,7 +27,7 @@ class Window:
         size: side in pixels.
         sample_covariance: variances and the covariance are divided by n - 1 for n = size^2 pixels, as scikit-image
             does unless told otherwise, and not by n.
-        zero_border: the picture is continued by zeros and SSIM averaged over all its pixels; otherwise over those
+        zero_border: the image is continued by zeros and SSIM averaged over all its pixels; otherwise over those
             alone whose window lies inside of it.
     """
 
@@ -42,12 +42,12 @@ class NoiseRule:
     """How Gaussian noise is drawn, by ``numpy.random`` in the order (H, W, C), and added.
 
     Attributes:
-        seeded: once for all pictures of all levels, or anew for each picture, which then has the same noise as all
+        seeded: once for all images of all levels, or anew for each image, which then has the same noise as all
             others of its size.
         draws_all: the numbers of levels that are left out are drawn too, so that those of the next are the same as if
             they were not.
-        as_bytes: the noisy picture is cut to [0, 255] and its fractions are dropped (``astype(np.uint8)``); otherwise
-            it stays a float picture with values below 0 and above 1.
+        as_bytes: the noisy image is cut to [0, 255] and its fractions are dropped (``astype(np.uint8)``); otherwise
+            it stays a float image with values below 0 and above 1.
     """
 
     seeded: Literal["once", "each"]
@@ -70,20 +70,20 @@ class Units:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One repository's way from a pair of pictures to two figures.
+    """One repository's way from a pair of images to two figures.
 
     Attributes:
         name: what the command line calls it.
         source: repository and files.
         window: of SSIM.
-        crop: before anything else, pictures are cropped around their centre to multiples of this.
+        crop: before anything else, images are cropped around their centre to multiples of this.
         as_bytes: results are rounded to 8 bits before the comparison, as the repository saves them as files.
         luma: weights of R, G and B for a luma of 16 to 235 that is compared in their place; None compares RGB.
         luma_as_bytes: luma is rounded to 8 bits, half a step upwards.
         border: pixels on each side that are not compared.
         noise: None where the repository adds none.
         units: degradation -> units, for those that have any; the range that figures refer to is then that of the clean
-            picture, its maximum less its minimum. All others refer to the range of 8 bits.
+            image, its maximum less its minimum. All others refer to the range of 8 bits.
         note: what is left to chance, not computed here, or unexpected.
     """
 

@@ -20,7 +20,7 @@ class Published:
     Attributes:
         architecture: name of the network.
         trained_on: what the weights were trained on.
-        benchmarks: names of those that hold the pictures of this row.
+        benchmarks: names of those that hold the images of this row.
         protocol: name of the authors' protocol.
         source: where the row is.
         scores: degradation -> PSNR and SSIM as printed.
@@ -120,7 +120,7 @@ def published_for(architecture: str, arguments: Mapping[str, Any], benchmark: st
     Args:
         architecture: name of the network.
         arguments: of its constructor, as found in a checkpoint.
-        benchmark: its name, None for pictures of one's own.
+        benchmark: its name, None for images of one's own.
 
     Example:
         >>> published_for("adair", {"dim": 48, "num_blocks": [4, 6, 6, 8]}, "promptir-5").scores["rain"]

@@ -1,4 +1,4 @@
-"""Results as files: JSON with all that they came from, CSV with a line for each picture, Markdown, and a picture."""
+"""Results as files: JSON with all that they came from, CSV with a line for each image, Markdown, and an image."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..shared.files import fingerprint
 from .plot import figure
 from .protocols import Protocol
 from .published import Published
-from .run import PictureResult, as_record, figures, of_record, summaries
+from .run import ImageResult, as_record, figures, of_record, summaries
 from .table import markdown
 
 KIND = "evaluate"
 FILE = "evaluate.json"
 _BESIDE = (".csv", ".md", ".png")
 _MATTER = ("torchmetrics", "numpy", "pillow")
-"""Packages beside PyTorch that figures depend on: PSNR, noise, and the decoding of pictures."""
+"""Packages beside PyTorch that figures depend on: PSNR, noise, and the decoding of images."""
 
 
 def configuration(
@@ -43,9 +43,9 @@ def configuration(
     """All that two results must share to replace one another, as JSON gives it back.
 
     Args:
-        protocol: by which pictures are compared.
+        protocol: by which images are compared.
         network: its architecture, parameters and files.
-        source: of the pictures.
+        source: of the images.
         degradations: that are evaluated.
         restoring: device, tiles and number format.
         seed: of noise and degradations.
@@ -105,7 +105,7 @@ class Record:
         folder: is made if need be.
         config: see ``configuration``.
         note: of the protocol.
-        total: how many pictures there are to evaluate.
+        total: how many images there are to evaluate.
         published: authors' row to show beside them.
         command: what to type to get the same.
         device: where it is computed.
@@ -139,7 +139,7 @@ class Record:
         if not overwrite:
             refuse_others(folder, config)
         self._envelope = results.begin(self._path, KIND, config, [config["seed"]], command, device, replace=overwrite)
-        self.found: list[PictureResult] = [] if overwrite or not self._path.exists() else self._held()
+        self.found: list[ImageResult] = [] if overwrite or not self._path.exists() else self._held()
         self._new, self._written = False, time.monotonic()
 
     def __enter__(self) -> Record:
@@ -149,8 +149,8 @@ class Record:
         if self._new:
             self._write()
 
-    def add(self, result: PictureResult) -> None:
-        """Adds what came of the next picture."""
+    def add(self, result: ImageResult) -> None:
+        """Adds what came of the next image."""
         self.found.append(result)
         self._new = True
         if time.monotonic() >= self._written + self.EVERY:
@@ -175,7 +175,7 @@ class Record:
         rows = [
             {
                 "degradation": row.degradation,
-                "pictures": row.pictures,
+                "pictures": row.images,
                 **figures(row.restored, row.degraded),
                 "published": _published_score(self._published, row.degradation),
             }
@@ -198,7 +198,7 @@ class Record:
         self._new, self._written, self._overwrite = False, time.monotonic(), False
         return result
 
-    def _held(self) -> list[PictureResult]:
+    def _held(self) -> list[ImageResult]:
         try:
             return [of_record(row) for row in results.read(self._path, KIND)["pictures"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -213,9 +213,9 @@ def _published_score(published: Published | None, degradation: str) -> dict[str,
     return score and score._asdict()
 
 
-def _csv(pictures: Sequence[Mapping[str, Any]]) -> str:
+def _csv(images: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    lines = csv.DictWriter(text, fieldnames=list(pictures[0]), lineterminator="\n")
+    lines = csv.DictWriter(text, fieldnames=list(images[0]), lineterminator="\n")
     lines.writeheader()
-    lines.writerows(pictures)
+    lines.writerows(images)
     return text.getvalue()

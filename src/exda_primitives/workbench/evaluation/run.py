@@ -1,4 +1,4 @@
-"""Restores degraded pictures and compares each with its clean one."""
+"""Restores degraded images and compares each with its clean one."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def _silent(case: Case, done: float, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class PictureResult:
+class ImageResult:
     """What came of one case.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         degradation: ``"rain"``, ``"noise25"``, ...
         height: in pixels, of what was restored.
         width: likewise.
-        restored: the restored picture beside the clean one.
-        degraded: the degraded picture beside the clean one, treated as a restored one is.
-        tile: side of the tiles in pixels, None where the picture went through the network whole.
+        restored: the restored image beside the clean one.
+        degraded: the degraded image beside the clean one, treated as a restored one is.
+        tile: side of the tiles in pixels, None where the image went through the network whole.
     """
 
     name: str
@@ -53,17 +53,17 @@ class PictureResult:
 
 
 class Summary(NamedTuple):
-    """Means over pictures, or over degradations.
+    """Means over images, or over degradations.
 
     Attributes:
-        degradation: of the pictures; ``"average"`` over all of them.
-        pictures: how many.
-        restored: mean PSNR (infinite if a picture's is) and SSIM.
-        degraded: likewise, of the degraded pictures.
+        degradation: of the images; ``"average"`` over all of them.
+        images: how many.
+        restored: mean PSNR (infinite if an image's is) and SSIM.
+        degraded: likewise, of the degraded images.
     """
 
     degradation: str
-    pictures: int
+    images: int
     restored: Score
     degraded: Score
 
@@ -75,19 +75,19 @@ def chosen(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]
         ConfigError: for one that no case has, and without any case.
     """
     if not cases:
-        raise ConfigError("there is nothing to evaluate: no picture was given")
+        raise ConfigError("there is nothing to evaluate: no image was given")
     known = dict.fromkeys(case.degradation for case in cases)
     wanted = frozenset(degradations) or frozenset(known)
     unknown = sorted(wanted - set(known))
     if unknown:
-        raise ConfigError(f"there are no pictures of {unknown[0]!r}, only of {', '.join(known)}")
+        raise ConfigError(f"there are no images of {unknown[0]!r}, only of {', '.join(known)}")
     return wanted
 
 
 def check(
     cases: Sequence[Case], protocol: Protocol, degradations: Iterable[str] = (), progress: Progress = _silent
 ) -> str:
-    """Reads every picture, so that what cannot be evaluated is known before hours of work.
+    """Reads every image, so that what cannot be evaluated is known before hours of work.
 
     Args:
         cases: all of them.
@@ -100,7 +100,7 @@ def check(
 
     Raises:
         ConfigError: if there is nothing to evaluate, or noise where the protocol has none.
-        ImageError: for a picture that cannot be read, is too small, or has another size than its partner.
+        ImageError: for an image that cannot be read, is too small, or has another size than its partner.
     """
     wanted = chosen(cases, degradations)
     without_units = sorted(wanted - set(protocol.units)) if protocol.units else ()
@@ -131,13 +131,13 @@ def evaluate(
     seed: int = 0,
     done: int = 0,
     progress: Progress = _silent,
-) -> Iterator[PictureResult]:
+) -> Iterator[ImageResult]:
     """Evaluates one case after the other.
 
     Args:
         restorer: the network.
         cases: in the order in which the protocol draws its noise.
-        protocol: what is done to the pictures.
+        protocol: what is done to the images.
         degradations: those to evaluate; by default all.
         seed: of the protocol's noise.
         done: so many of those to evaluate are passed over; the others get the noise that they would have got.
@@ -148,8 +148,8 @@ def evaluate(
 
     Raises:
         ConfigError: as ``check``.
-        ImageError: as ``check``, and for a network that does not take the picture or gives NaN or infinity; the
-            picture is named.
+        ImageError: as ``check``, and for a network that does not take the image or gives NaN or infinity; the
+            image is named.
     """
     wanted = chosen(cases, degradations)
     noise = Noise(protocol, seed) if protocol.noise else None
@@ -180,12 +180,12 @@ def evaluate(
     progress(cases[-1], len(cases), len(cases))
 
 
-def summaries(results: Sequence[PictureResult]) -> list[Summary]:
+def summaries(results: Sequence[ImageResult]) -> list[Summary]:
     """A row for each degradation in the order of the results, and where there are several, their average.
 
-    The average is that over the rows, not over the pictures, as the papers' tables have it.
+    The average is that over the rows, not over the images, as the papers' tables have it.
     """
-    groups: dict[str, list[PictureResult]] = {}
+    groups: dict[str, list[ImageResult]] = {}
     for result in results:
         groups.setdefault(result.degradation, []).append(result)
     rows = [
@@ -198,8 +198,8 @@ def summaries(results: Sequence[PictureResult]) -> list[Summary]:
     return rows
 
 
-def as_record(result: PictureResult) -> dict[str, object]:
-    """A picture's figures by name; an infinite PSNR is the text ``"inf"``, which ``float`` reads and JSON holds."""
+def as_record(result: ImageResult) -> dict[str, object]:
+    """An image's figures by name; an infinite PSNR is the text ``"inf"``, which ``float`` reads and JSON holds."""
     return {
         "name": result.name,
         "degradation": result.degradation,
@@ -210,10 +210,10 @@ def as_record(result: PictureResult) -> dict[str, object]:
     }
 
 
-def of_record(row: Mapping[str, Any]) -> PictureResult:
+def of_record(row: Mapping[str, Any]) -> ImageResult:
     """What ``as_record`` made a row of."""
     restored, degraded = (Score(float(row[f"{of}psnr"]), row[f"{of}ssim"]) for of in ("", "degraded_"))
-    return PictureResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])
+    return ImageResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])
 
 
 def figures(restored: Score, degraded: Score) -> Mapping[str, float | str]:
@@ -236,12 +236,12 @@ def _mean(scores: Iterable[Score]) -> Score:
 
 
 def _read(case: Case, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
-    """The clean picture and the degraded one, unless it is noise, both cropped."""
+    """The clean image and the degraded one, unless it is noise, both cropped."""
     clean = case.clean()
     degraded = case.stored() if case.stored else case.made(clean) if case.made else None
     if degraded is not None and degraded.shape != clean.shape:
         sizes = (" x ".join(map(str, image.shape[-2:])) for image in (degraded, clean))
-        raise ImageError("{}: the degraded picture has {} pixels, the clean one {}".format(case, *sizes))
+        raise ImageError("{}: the degraded image has {} pixels, the clean one {}".format(case, *sizes))
     return _cropped(case, clean, protocol), None if degraded is None else _cropped(case, degraded, protocol)
 
 
@@ -254,10 +254,10 @@ def _cropped(case: Case, image: Tensor, protocol: Protocol) -> Tensor:
 
 def _result(
     case: Case, clean: Tensor, degraded: Tensor, restored: Restored, protocol: Protocol, restorer: Restorer
-) -> PictureResult:
+) -> ImageResult:
     target = clean.to(restorer.device)
     after, before = (
         measure(image.to(restorer.device), target, protocol, case.degradation) for image in (restored.image, degraded)
     )
     height, width = clean.shape[-2:]
-    return PictureResult(case.name, case.degradation, height, width, after, before, restored.tile)
+    return ImageResult(case.name, case.degradation, height, width, after, before, restored.tile)

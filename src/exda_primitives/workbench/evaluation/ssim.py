@@ -1,8 +1,8 @@
 """SSIM over the windows of the protocols, in float64.
 
 torchmetrics has neither scikit-image's sample covariance nor AMIR's border of zeros, and averages over pixels whose
-window reaches beyond the picture. Its convolution is over the square window: in float32 it is off by up to 0.002 where
-a picture is bright and even, and in float64 it takes ten times longer and a gigabyte for a picture of 1280 x 720. A
+window reaches beyond the image. Its convolution is over the square window: in float32 it is off by up to 0.002 where
+an image is bright and even, and in float64 it takes ten times longer and a gigabyte for an image of 1280 x 720. A
 window that is the product of two lines needs neither.
 """
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def markdown(result: Result) -> str:
-    """Everything but the single pictures, for a file."""
+    """Everything but the single images, for a file."""
     config = result["config"]
     protocol, network = config["protocol"], config["network"]
     head, rows = rows_of(result)
@@ -26,7 +26,7 @@ def markdown(result: Result) -> str:
         "",
         f"Network: {_settings(network)}.",
         "",
-        f"Pictures: {_settings(config['source'])}. Restored with {_settings(config['restoring'])}. "
+        f"Images: {_settings(config['source'])}. Restored with {_settings(config['restoring'])}. "
         f"Seed: {', '.join(map(str, result['seeds']))}.",
         "",
         *provenance_lines(result),
@@ -60,7 +60,7 @@ def remarks(result: Result) -> list[str]:
     protocol = config["protocol"]
     lines = []
     if any(run["degradation"] == "average" for run in result["runs"]):
-        lines.append("The average is over the degradations, not over the pictures.")
+        lines.append("The average is over the degradations, not over the images.")
     if result["note"]:
         lines.append(f"Protocol {protocol['name']}: {result['note']}")
     if published:
@@ -73,8 +73,8 @@ def remarks(result: Result) -> list[str]:
                 f"They are not comparable as they are: measured here is {protocol['name']}, published "
                 f"{published['protocol']}."
             )
-    if tiled := sum(picture["tile"] is not None for picture in result["pictures"]):
-        lines.append(f"{tiled} of {len(result['pictures'])} pictures were restored in tiles, which changes the result.")
+    if tiled := sum(image["tile"] is not None for image in result["pictures"]):
+        lines.append(f"{tiled} of {len(result['pictures'])} images were restored in tiles, which changes the result.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Whether pictures of one degradation lie together: k-means against the true labels."""
+"""Whether images of one degradation lie together: k-means against the true labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Score(NamedTuple):
 
     Attributes:
         seed: of k-means.
-        nmi: normalised mutual information (arithmetic mean), 0 to 1. Not corrected for chance: with few pictures to
+        nmi: normalised mutual information (arithmetic mean), 0 to 1. Not corrected for chance: with few images to
             a label, points without any order have one far above 0.
         ari: adjusted Rand index, about 0 for points without any order, 1 for perfect agreement.
     """
@@ -36,13 +36,13 @@ def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = rang
     Every feature is standardised before. The same seed gives the same clusters.
 
     Args:
-        points: (pictures, features), see ``embeddings``.
-        labels: the true degradation of each picture.
+        points: (images, features), see ``embeddings``.
+        labels: the true degradation of each image.
         seeds: of k-means, which takes the best of 10 starts each time.
 
     Raises:
         ConfigError: for another number of labels than points, for fewer than two labels (then nothing can be told
-            apart), for no more pictures than labels, for no seeds, and for fewer different points than labels.
+            apart), for no more images than labels, for no seeds, and for fewer different points than labels.
         ExDAError: for points that are not finite, and where scikit-learn is missing.
 
     Example:
@@ -57,24 +57,24 @@ def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = rang
     return _scores(standardised(points.double()), labels, list(seeds))
 
 
-def check_labels(labels: Sequence[str], pictures: int) -> None:
-    """Whether clusters of so many pictures can be compared with these labels.
+def check_labels(labels: Sequence[str], images: int) -> None:
+    """Whether clusters of so many images can be compared with these labels.
 
     Raises:
         ConfigError: see ``agreement``.
     """
     different = len(set(labels))
-    if len(labels) != pictures:
-        raise ConfigError(f"expected a label for each of {pictures} pictures, got {len(labels)}.")
+    if len(labels) != images:
+        raise ConfigError(f"expected a label for each of {images} images, got {len(labels)}.")
     if different < 2:
         raise ConfigError(
             f"NMI and ARI compare clusters with labels, of which there is {'only ' + labels[0] if labels else 'none'}; "
-            "give pictures of two degradations at least."
+            "give images of two degradations at least."
         )
-    if pictures <= different:
+    if images <= different:
         raise ConfigError(
-            f"{pictures} pictures cannot be clustered into {different} labels in a way that means anything; give "
-            "several pictures of each."
+            f"{images} images cannot be clustered into {different} labels in a way that means anything; give "
+            "several images of each."
         )
 
 

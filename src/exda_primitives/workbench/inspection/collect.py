@@ -1,4 +1,4 @@
-"""Shows pictures to a model and reads what its attentions receive and return."""
+"""Shows images to a model and reads what its attentions receive and return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .layouts import layout_of
 
 
 class Call(NamedTuple):
-    """One call of one attention, of a batch of one picture.
+    """One call of one attention, of a batch of one image.
 
     Attributes:
         attention: that was called.
@@ -44,9 +44,9 @@ def collect(
     images: Iterable[Tensor],
     attentions: Mapping[str, nn.Module],
     read: Reader,
-    on_picture: Callable[[int], None] = lambda done: None,
+    on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[Tensor]]:
-    """Shows one picture after the other, each by itself, so that no result depends on the others.
+    """Shows one image after the other, each by itself, so that no result depends on the others.
 
     The model is in eval mode meanwhile, without gradients, and as it was afterwards, whatever happens.
 
@@ -54,15 +54,15 @@ def collect(
         model: that takes (1, C, H, W).
         images: (C, H, W) floating point, on any device; continued by reflection to the size that the model takes.
         attentions: of the model, by name, see ``attentions.attentions``.
-        read: called with each call; of an attention that is called several times for a picture, the last one counts.
-        on_picture: called with the number of pictures done.
+        read: called with each call; of an attention that is called several times for an image, the last one counts.
+        on_image: called with the number of images done.
 
     Returns:
-        Name -> what was read, in the order of the pictures, on the CPU.
+        Name -> what was read, in the order of the images, on the CPU.
 
     Raises:
-        ImageError: for no pictures, and for what is none.
-        ConfigError: for an attention that some picture did not reach.
+        ImageError: for no images, and for what is none.
+        ConfigError: for an attention that some image did not reach.
     """
     target = unwrapped(model)
     latest: dict[str, Tensor] = {}
@@ -74,15 +74,15 @@ def collect(
             target(as_seen(target, image))
             if missed := [name for name in attentions if name not in latest]:
                 raise ConfigError(
-                    f"picture {done} went through the model without a call of {some_of(missed)}; name the blocks that "
-                    "every picture reaches"
+                    f"image {done} went through the model without a call of {some_of(missed)}; name the blocks that "
+                    "every image reaches"
                 )
             for name, value in latest.items():
                 found[name].append(value)
             memory.release()
-            on_picture(done)
+            on_image(done)
     if not done:
-        raise ImageError("no pictures: there is nothing to show to the model.")
+        raise ImageError("no images: there is nothing to show to the model.")
     # Inside inference mode they would stay tensors that autograd refuses for good.
     return {name: [row.clone() for row in rows] for name, rows in found.items()}
 
@@ -90,7 +90,7 @@ def collect(
 def as_seen(model: nn.Module, image: Tensor) -> Tensor:
     """(C, H, W) -> (1, C, H', W') as the model gets it: continued by reflection, on its device and in its dtype."""
     if image.ndim != 3 or 0 in image.shape or not image.is_floating_point():
-        raise ImageError(f"expected a float picture (C, H, W) with pixels, got {tuple(image.shape)} of {image.dtype}.")
+        raise ImageError(f"expected a float image (C, H, W) with pixels, got {tuple(image.shape)} of {image.dtype}.")
     like = next((p for p in model.parameters() if p.is_floating_point()), image)
     return pad(image[None].to(like.device, like.dtype), known_multiple(model) or MULTIPLE)
 

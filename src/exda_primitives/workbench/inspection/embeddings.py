@@ -1,4 +1,4 @@
-"""Pictures as points: what each attention says of a picture as a whole, in a few numbers."""
+"""Images as points: what each attention says of an image as a whole, in a few numbers."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ def embeddings(
     images: Iterable[Tensor],
     blocks: Patterns = None,
     of: Of = "outputs",
-    on_picture: Callable[[int], None] = lambda done: None,
+    on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Tensor]:
-    """What each attention makes of each picture, pooled over space.
+    """What each attention makes of each image, pooled over space.
 
     ``"outputs"``: mean and standard deviation of every channel of the attention's output. The mean alone would miss
     what noise, rain and blur do: they have no mean, but change how much a channel varies. Both do not depend on the
-    picture's size, nor on where in it something is.
+    image's size, nor on where in it something is.
 
     ``"tokens"``: 16 quantiles of each global spatial token's map, times its number of pixels (all 1 for a token that
-    looks at everything alike). They say how, not where it looks: where it does is a matter of what the picture shows,
-    and maps pooled to 8 x 8 pixels found the same picture rather than the same degradation (all blocks of
-    the demo's network, five degradations of 24 pictures: an NMI of 0.06 instead of 0.37).
+    looks at everything alike). They say how, not where it looks: where it does is a matter of what the image shows,
+    and maps pooled to 8 x 8 pixels found the same image rather than the same degradation (all blocks of
+    the demo's network, five degradations of 24 images: an NMI of 0.06 instead of 0.37).
 
     Args:
         model: patched or not, of any known family; its mode, hooks and weights are afterwards what they were.
         images: (C, H, W) floating point in [0, 1], of any size; shown one by one.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         of: what to pool; tokens are there in ExDA attentions alone.
-        on_picture: called with the number of pictures done.
+        on_image: called with the number of images done.
 
     Returns:
-        Name of the attention -> (pictures, features) float32 on the CPU: 2C features of outputs, 16 h K of tokens.
+        Name of the attention -> (images, features) float32 on the CPU: 2C features of outputs, 16 h K of tokens.
 
     Raises:
         NoMatchError: for a model without a known attention.
         NotPatchedError: for tokens of a model that has none.
-        ImageError: for no pictures, and for what is none.
+        ImageError: for no images, and for what is none.
         ExDAError: for features that are not finite.
 
     Example:
@@ -63,16 +63,16 @@ def embeddings(
         {'latent.0.attn': (3, 128)}
     """
     chosen = attentions(model, blocks, with_tokens=of == "tokens")
-    return stacked(collect(model, images, chosen, READERS[of], on_picture))
+    return stacked(collect(model, images, chosen, READERS[of], on_image))
 
 
 def concatenated(embedded: Mapping[str, Tensor]) -> Tensor:
-    """All attentions' features side by side, (pictures, features); a wide attention weighs more than a narrow one."""
+    """All attentions' features side by side, (images, features); a wide attention weighs more than a narrow one."""
     return torch.cat(list(embedded.values()), dim=1)
 
 
 def standardised(points: Tensor) -> Tensor:
-    """Every feature with mean 0 and standard deviation 1 over the pictures; one that is the same in all is 0."""
+    """Every feature with mean 0 and standard deviation 1 over the images; one that is the same in all is 0."""
     centred = points - points.mean(0)
     deviation = centred.square().mean(0).sqrt()
     # What rounding leaves of a constant is no feature.
@@ -81,7 +81,7 @@ def standardised(points: Tensor) -> Tensor:
 
 
 def stacked(read: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
-    """A row for each picture.
+    """A row for each image.
 
     Raises:
         ExDAError: for features that are not finite.
@@ -91,8 +91,8 @@ def stacked(read: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
         finite = points.isfinite().all(1)
         if not finite.all():
             raise ExDAError(
-                f"{name}: the features of {int((~finite).sum())} of {len(points)} pictures are not finite, the first "
-                f"of picture {int((~finite).int().argmax()) + 1}; are the weights damaged, or did half precision "
+                f"{name}: the features of {int((~finite).sum())} of {len(points)} images are not finite, the first "
+                f"of image {int((~finite).int().argmax()) + 1}; are the weights damaged, or did half precision "
                 "overflow?"
             )
     return found

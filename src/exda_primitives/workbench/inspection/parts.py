@@ -59,7 +59,7 @@ def spatial(call: Call, x: Tensor) -> Tensor:
     if not isinstance(call.attention, ExDAXCAttention):
         raise ConfigError(
             f"{type(call.attention).__name__}: works on tokens {tuple(x.shape)} and does not say how they lie in the "
-            "picture; exda.patch(model) makes it known"
+            "image; exda.patch(model) makes it known"
         )
     return to_map(x, _grid(call.attention, call))
 

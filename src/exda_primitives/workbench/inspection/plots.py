@@ -27,8 +27,8 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
     """A panel for each plane of points, a colour and a shape for each label.
 
     Args:
-        planes: title -> (pictures, 2), see ``project``.
-        labels: of the pictures.
+        planes: title -> (images, 2), see ``project``.
+        labels: of the images.
         title: of the figure.
     """
     made = matplotlib_figure("diagnose").Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
@@ -111,26 +111,26 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
     return made
 
 
-def sheet(pictures: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], title: str) -> Any:
-    """Token maps on the pictures: a row for each picture, a column for each map, its area of attention above it.
+def sheet(images: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], title: str) -> Any:
+    """Token maps on the images: a row for each image, a column for each map, its area of attention above it.
 
     Every map is shown over its own range, from black over red and yellow to white. How flat it really is, the figure
     above it says: 100% looks at everything alike.
 
     Args:
-        pictures: caption -> (1, C, H, W) in [0, 1], as the model sees it.
-        maps: caption -> for each picture (h, w), of sum 1.
+        images: caption -> (1, C, H, W) in [0, 1], as the model sees it.
+        maps: caption -> for each image (h, w), of sum 1.
         title: of the figure.
     """
     columns = 1 + len(maps)
-    height, width = next(iter(pictures.values())).shape[-2:]
+    height, width = next(iter(images.values())).shape[-2:]
     side = 1.9
-    # In a row of many columns, a figure that is higher than its pictures is empty between them.
-    figsize = (side * columns + 0.3, len(pictures) * (side * height / width + 0.3) + 0.6)
+    # In a row of many columns, a figure that is higher than its images is empty between them.
+    figsize = (side * columns + 0.3, len(images) * (side * height / width + 0.3) + 0.6)
     made = matplotlib_figure("diagnose").Figure(figsize=figsize, layout="constrained")
-    panels = made.subplots(len(pictures), columns, squeeze=False)
-    for row, (caption, picture) in enumerate(pictures.items()):
-        shown = picture.float().cpu().expand(1, 3, -1, -1)
+    panels = made.subplots(len(images), columns, squeeze=False)
+    for row, (caption, image) in enumerate(images.items()):
+        shown = image.float().cpu().expand(1, 3, -1, -1)
         _show(panels[row, 0], shown, caption)
         for column, (name, each) in enumerate(maps.items(), 1):
             above = f"{name}\n" if row == 0 else ""
@@ -139,7 +139,7 @@ def sheet(pictures: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], 
     return made
 
 
-def _show(axes: Any, picture: Tensor, caption: str) -> None:
-    axes.imshow(picture[0].clamp(0, 1).permute(1, 2, 0).numpy())
+def _show(axes: Any, image: Tensor, caption: str) -> None:
+    axes.imshow(image[0].clamp(0, 1).permute(1, 2, 0).numpy())
     axes.set_title(caption, fontsize="small")
     axes.set_axis_off()

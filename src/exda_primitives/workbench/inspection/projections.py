@@ -21,16 +21,16 @@ _NEIGHBOURS = {"tsne": 30.0, "umap": 15.0}
 def project(points: Tensor, method: Method = "tsne", seed: int = 0) -> Tensor:
     """Projects points into the plane; every feature is standardised before.
 
-    The same seed gives the same picture on the same machine. The number of neighbours that count is each method's own
+    The same seed gives the same image on the same machine. The number of neighbours that count is each method's own
     (perplexity 30, 15 neighbours), or a third of the points where there are few.
 
     Args:
-        points: (pictures, features).
+        points: (images, features).
         method: ``"tsne"`` (scikit-learn, begun from the principal components) or ``"umap"`` (umap-learn).
         seed: of the method.
 
     Returns:
-        (pictures, 2) float32.
+        (images, 2) float32.
 
     Raises:
         ConfigError: for another method, for fewer than 5 points, and for a single feature.
@@ -39,7 +39,7 @@ def project(points: Tensor, method: Method = "tsne", seed: int = 0) -> Tensor:
     if method not in TITLES:
         raise ConfigError(f"method must be one of {', '.join(TITLES)}, got {method!r}.")
     if len(points) < _LEAST:
-        raise ConfigError(f"a plane of {len(points)} points shows nothing; give {_LEAST} pictures at least.")
+        raise ConfigError(f"a plane of {len(points)} points shows nothing; give {_LEAST} images at least.")
     if points.shape[1] < 2:
         raise ConfigError("a single feature is a line already; give two at least.")
     if not points.isfinite().all():

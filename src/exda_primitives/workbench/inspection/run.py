@@ -22,7 +22,7 @@ from .attentions import attentions, has_tokens
 from .clusters import agreement, check_labels
 from .collect import as_seen, collect
 from .embeddings import READERS, Of, concatenated, stacked
-from .pictures import LabelledPictures
+from .images import LabelledImages
 from .plots import agreements, scatter, sheet, spectra_figure
 from .projections import TITLES, Method, project
 from .spectra import FREQUENCIES, spectra
@@ -70,21 +70,21 @@ class Question:
 
 def run(
     model: nn.Module,
-    pictures: LabelledPictures,
+    images: LabelledImages,
     out: Path,
     question: Question,
     config: Mapping[str, Any],
     command: str,
     on_progress: OnProgress = lambda title, done: None,
 ) -> tuple[Result, list[str]]:
-    """Shows labelled pictures to a model and writes down what its attentions make of them.
+    """Shows labelled images to a model and writes down what its attentions make of them.
 
     Args:
         model: patched or not.
-        pictures: with labels.
+        images: with labels.
         out: folder, is made if need be; files appear in it when all are complete.
         question: what to find out.
-        config: what is known of model and pictures, plain data, for the result.
+        config: what is known of model and images, plain data, for the result.
         command: what to type to get the same files.
         on_progress: see ``OnProgress``.
 
@@ -97,8 +97,8 @@ def run(
         ExDAError: whatever the parts raise; no file is then written.
     """
     free(out)
-    check_labels(pictures.labels, len(pictures))
-    # Whether it is there is better known before the pictures than after.
+    check_labels(images.labels, len(images))
+    # Whether it is there is better known before the images than after.
     sklearn("cluster")
     chosen = {of: attentions(model, question.blocks, with_tokens=of == "tokens") for of in question.of}
     seen = any(map(has_tokens, attentions(model, question.blocks).values()))
@@ -106,23 +106,23 @@ def run(
     result = begin(out / "inspect.json", "inspect", asked, question.seeds, command, next(model.parameters()).device)
 
     embedded = {}
-    total = len(pictures) * len(chosen)
+    total = len(images) * len(chosen)
     for index, (of, those) in enumerate(chosen.items()):
 
-        def on_picture(done: int, of: Of = of, before: int = index * len(pictures)) -> None:
-            on_progress(f"embedding: {of}, picture {done} of {len(pictures)}", 0.7 * (before + done) / total)
+        def on_image(done: int, of: Of = of, before: int = index * len(images)) -> None:
+            on_progress(f"embedding: {of}, image {done} of {len(images)}", 0.7 * (before + done) / total)
 
-        embedded[of] = stacked(collect(model, pictures, those, READERS[of], on_picture))
+        embedded[of] = stacked(collect(model, images, those, READERS[of], on_image))
     out.mkdir(parents=True, exist_ok=True)
     # Left half done, the folder would be refused the next time.
     with TemporaryDirectory(prefix=".inspect-", dir=out) as name:
         partial = Path(name)
-        _save(partial / "embeddings.npz", embedded, pictures)
+        _save(partial / "embeddings.npz", embedded, images)
         on_progress("k-means", 0.7)
-        scores, notes = _clustered(embedded, pictures.labels, question.seeds, result)
+        scores, notes = _clustered(embedded, images.labels, question.seeds, result)
         agreements(scores, "k-means against the true degradation").savefig(partial / "clusters.png", dpi=150)
-        notes += _projected(partial, embedded, pictures, question.seed, on_progress)
-        shown = {f"{pictures.labels[i]}: {Path(pictures.name(i)).stem}": pictures[i] for i in pictures.one_of_each()}
+        notes += _projected(partial, embedded, images, question.seed, on_progress)
+        shown = {f"{images.labels[i]}: {Path(images.name(i)).stem}": images[i] for i in images.one_of_each()}
         on_progress("spectra", 0.9)
         _spectra(partial, model, shown, question.blocks, result)
         if seen:
@@ -159,12 +159,12 @@ def _asked(question: Question) -> dict[str, Any]:
     }
 
 
-def _save(path: Path, embedded: Mapping[Of, Mapping[str, Tensor]], pictures: LabelledPictures) -> None:
+def _save(path: Path, embedded: Mapping[Of, Mapping[str, Tensor]], images: LabelledImages) -> None:
     arrays: dict[str, Any] = {
         f"{of}/{block}": points.numpy() for of, blocks in embedded.items() for block, points in blocks.items()
     }
-    names = [pictures.name(i) for i in range(len(pictures))]
-    np.savez_compressed(path, labels=np.array(pictures.labels), names=np.array(names), **arrays)
+    names = [images.name(i) for i in range(len(images))]
+    np.savez_compressed(path, labels=np.array(images.labels), names=np.array(names), **arrays)
 
 
 def _clustered(
@@ -198,7 +198,7 @@ def _clustered(
 def _projected(
     out: Path,
     embedded: Mapping[Of, Mapping[str, Tensor]],
-    pictures: LabelledPictures,
+    images: LabelledImages,
     seed: int,
     on_progress: OnProgress,
 ) -> list[str]:
@@ -217,8 +217,8 @@ def _projected(
         except ExDAError as error:
             notes.append(f"{method}.png was not drawn: {error}")
             continue
-        title = f"{TITLES[method]} of all blocks, {len(pictures)} pictures"
-        scatter(planes, pictures.labels, title).savefig(out / f"{method}.png", dpi=150)
+        title = f"{TITLES[method]} of all blocks, {len(images)} images"
+        scatter(planes, images.labels, title).savefig(out / f"{method}.png", dpi=150)
     return notes
 
 
@@ -229,13 +229,13 @@ def _spectra(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: P
             values = [float(value) if value.isfinite() else None for value in power]
             of_block = {"measure": "spectrum", "block": block, "of": what}
             result["runs"].append(of_block | {"frequencies": list(FREQUENCIES), "power": values})
-    title = f"power spectra, mean over channels and {len(shown)} pictures"
+    title = f"power spectra, mean over channels and {len(shown)} images"
     spectra_figure(found, title).savefig(out / "spectra.png", dpi=150)
 
 
 def _tokens(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Patterns, result: Result) -> None:
     found = token_maps(model, shown.values(), blocks)
-    pictures = {caption: as_seen(model, picture) for caption, picture in shown.items()}
+    images = {caption: as_seen(model, image) for caption, image in shown.items()}
     (out / "tokens").mkdir()
     for block, maps in found.items():
         single = {
@@ -243,7 +243,7 @@ def _tokens(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Pa
             for head in range(maps[0].shape[0])
             for token in range(maps[0].shape[1])
         }
-        sheet(pictures, single, block).savefig(out / "tokens" / f"{block or 'attention'}.png", dpi=100)
+        sheet(images, single, block).savefig(out / "tokens" / f"{block or 'attention'}.png", dpi=100)
         for caption, each in zip(shown, maps, strict=True):
             of_block = {"measure": "token area", "block": block, "picture": caption}
             result["runs"].append(of_block | {"area": area(each).tolist()})
@@ -251,5 +251,5 @@ def _tokens(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Pa
     step = -(-len(names) // MOST_COLUMNS)
     # All tokens of all heads together: the mean of distributions is one.
     overview = {name: [each.mean((0, 1)) for each in found[name]] for name in names[::step]}
-    title = "where the tokens look: mean over heads and tokens, and the share of the picture"
-    sheet(pictures, overview, title).savefig(out / "tokens.png", dpi=100)
+    title = "where the tokens look: mean over heads and tokens, and the share of the image"
+    sheet(images, overview, title).savefig(out / "tokens.png", dpi=100)

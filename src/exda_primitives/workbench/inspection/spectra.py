@@ -25,15 +25,15 @@ def spectra(
     model: nn.Module,
     images: Iterable[Tensor],
     blocks: Patterns = None,
-    on_picture: Callable[[int], None] = lambda done: None,
+    on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Power over frequency of what each attention receives and returns, mean over pictures and channels.
+    """Power over frequency of what each attention receives and returns, mean over images and channels.
 
     Args:
         model: patched or not, of any known family; afterwards as it was.
         images: (C, H, W) floating point in [0, 1]; shown one by one.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
-        on_picture: called with the number of pictures done.
+        on_image: called with the number of images done.
 
     Returns:
         Name of the attention -> ``"input"`` (the last one, of cross attention), ``"output"`` and, where ExDA made the
@@ -42,14 +42,14 @@ def spectra(
 
     Raises:
         NoMatchError: for a model without a known attention.
-        ImageError: for no pictures, and for what is none.
-        ConfigError: for a host's attention on tokens, which does not say how they lie in the picture.
+        ImageError: for no images, and for what is none.
+        ConfigError: for a host's attention on tokens, which does not say how they lie in the image.
     """
     chosen = attentions(model, blocks)
-    read = collect(model, images, chosen, _all, on_picture)
+    read = collect(model, images, chosen, _all, on_image)
     found = {}
     for name, rows in read.items():
-        # A ring that the maps of one picture are too small to have may be there in those of another.
+        # A ring that the maps of one image are too small to have may be there in those of another.
         means = torch.stack(rows).nanmean(0)
         found[name] = dict(zip(_readers(chosen[name]), means, strict=True))
     return found

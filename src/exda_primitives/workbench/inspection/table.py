@@ -15,7 +15,7 @@ HEAD = ("embedded", "block", "features", "NMI", "ARI")
 
 NOTE = (
     "Agreement of k-means (as many clusters as labels) with the true degradation: mean ± standard deviation over the "
-    "seeds of k-means (their number). ARI is corrected for chance, NMI is not: with few pictures to a label it is far "
+    "seeds of k-means (their number). ARI is corrected for chance, NMI is not: with few images to a label it is far "
     "above 0 for points without any order."
 )
 

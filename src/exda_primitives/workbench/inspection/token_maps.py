@@ -17,30 +17,30 @@ def token_maps(
     model: nn.Module,
     images: Iterable[Tensor],
     blocks: Patterns = None,
-    on_picture: Callable[[int], None] = lambda done: None,
+    on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[Tensor]]:
-    """The compact maps of every token, for each picture.
+    """The compact maps of every token, for each image.
 
     Args:
         model: with ExDA attentions that have tokens; afterwards as it was.
         images: (C, H, W) floating point in [0, 1]; shown one by one, continued by reflection where the model takes
-            other sizes: a map is of the picture as the model sees it.
+            other sizes: a map is of the image as the model sees it.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
-        on_picture: called with the number of pictures done.
+        on_image: called with the number of images done.
 
     Returns:
-        Name of the attention -> for each picture (h, K, H', W') float32 on the CPU, non-negative, each map of sum 1.
+        Name of the attention -> for each image (h, K, H', W') float32 on the CPU, non-negative, each map of sum 1.
 
     Raises:
         NotPatchedError: for a model without tokens.
-        ImageError: for no pictures, and for what is none.
+        ImageError: for no images, and for what is none.
     """
     chosen = attentions(model, blocks, with_tokens=True)
-    return collect(model, images, chosen, compact_maps, on_picture)
+    return collect(model, images, chosen, compact_maps, on_image)
 
 
 def area(maps: Tensor) -> Tensor:
-    """The share of the picture that a map looks at: that of a flat map with the same entropy.
+    """The share of the image that a map looks at: that of a flat map with the same entropy.
 
     Args:
         maps: (..., H, W), non-negative, each of sum 1.

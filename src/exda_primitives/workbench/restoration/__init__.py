@@ -1,4 +1,4 @@
-"""Pictures through a restoration network: files of any size, whole or in tiles."""
+"""Images through a restoration network: files of any size, whole or in tiles."""
 
 from .network import Restored, Restorer, restore
 from .tiles import Seam

@@ -1,4 +1,4 @@
-"""EXIF in TIFF files, which libvips neither reads nor writes: there, its tags stand among those of the picture."""
+"""EXIF in TIFF files, which libvips neither reads nor writes: there, its tags stand among those of the image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DESCRIPTIVE = (
     34665,  # the Exif tags proper
     34853,  # GPS
 )
-"""Tags that say something about the picture; all others of a TIFF say how it is stored."""
+"""Tags that say something about the image; all others of a TIFF say how it is stored."""
 
 
 _ORIENTATION, _XMP = 274, 700

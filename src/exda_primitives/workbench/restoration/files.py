@@ -1,4 +1,4 @@
-"""Many picture files, one after the other; what goes wrong with one is no reason to stop."""
+"""Many image files, one after the other; what goes wrong with one is no reason to stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .network import Restored, Restorer
 
 
 class Job(NamedTuple):
-    """A picture to restore and the file to write."""
+    """An image to restore and the file to write."""
 
     source: Path
     target: Path
@@ -25,7 +25,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Done:
-    """A picture that was restored.
+    """An image that was restored.
 
     Attributes:
         job: the files.
@@ -42,7 +42,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that was not restored, and why; its output is as it was."""
+    """An image that was not restored, and why; its output is as it was."""
 
     job: Job
     reason: str
@@ -53,7 +53,7 @@ class Work:
     """What there is to do.
 
     Attributes:
-        jobs: pictures, in natural order (2 before 10).
+        jobs: images, in natural order (2 before 10).
         skipped: folders that cannot be looked into.
         left_out: why -> what else there is, relative to the folder, in natural order.
     """
@@ -64,10 +64,10 @@ class Work:
 
 
 HIDDEN, RESULTS, NO_FILE = "hidden", "output of an earlier run", "no regular file"
-FOREIGN = f"not named as a picture ({', '.join(FORMATS)})"
+FOREIGN = f"not named as an image ({', '.join(FORMATS)})"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What also fails with the next picture."""
+"""What also fails with the next image."""
 
 
 class Progress(Protocol):
@@ -78,7 +78,7 @@ class Progress(Protocol):
 
 
 def work_for(source: Path, target: Path) -> Work:
-    """The pictures below a folder, behind links too, or the one file; where each goes; and what is left out.
+    """The images below a folder, behind links too, or the one file; where each goes; and what is left out.
 
     Args:
         source: a file or a folder.
@@ -136,7 +136,7 @@ def _work_below(source: Path, target: Path) -> Work:
     }
     if not found and not skipped:
         there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items()) or "nothing at all"
-        raise ImageError(f"no picture ({', '.join(FORMATS)}) in {source}. There is {there}.")
+        raise ImageError(f"no image ({', '.join(FORMATS)}) in {source}. There is {there}.")
     jobs = [Job(path, target / path.relative_to(source)) for path in sorted(found, key=_natural)]
     return Work(jobs, skipped, named)
 
@@ -148,16 +148,16 @@ def _is_hidden(path: Path) -> bool:
 def restore_files(
     restorer: Restorer, jobs: Sequence[Job], *, overwrite: bool, progress: Progress = lambda index, done, total: None
 ) -> Iterator[Done | Skipped]:
-    """Restores one picture after the other and says of each what became of it.
+    """Restores one image after the other and says of each what became of it.
 
     Args:
         restorer: the model.
         jobs: see ``work_for``.
-        overwrite: replace files that exist, be they the input itself; otherwise such pictures are skipped.
+        overwrite: replace files that exist, be they the input itself; otherwise such images are skipped.
         progress: called after each tile.
 
     Raises:
-        OSError: when the disk is full or may not be written: the next picture could not be written either.
+        OSError: when the disk is full or may not be written: the next image could not be written either.
     """
     for index, job in enumerate(jobs):
 
@@ -178,10 +178,10 @@ def _restore_file(restorer: Restorer, job: Job, overwrite: bool, on_tile: Callab
         raise ImageError(f"{job.target} exists; --overwrite replaces it")
     format_for(job.target)
     check_writable(job.target.parent)
-    picture = read(job.source)
-    restored = restorer(picture.pixels, on_tile)
+    image = read(job.source)
+    restored = restorer(image.pixels, on_tile)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    notes = write(replace(picture, pixels=restored.image), job.target)
+    notes = write(replace(image, pixels=restored.image), job.target)
     height, width = restored.image.shape[-2:]
     # Without the pixels, which are in the file now.
     return Done(job, (height, width), replace(restored, image=restored.image.new_empty(0)), notes)

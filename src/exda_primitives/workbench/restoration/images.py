@@ -1,4 +1,4 @@
-"""Picture files: read strictly, written whole or not at all, with what else they hold kept."""
+"""Image files: read strictly, written whole or not at all, with what else they hold kept."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _COLOURS = {"b-w", "grey16", "srgb", "rgb", "rgb16"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as it is meant to be seen, upright.
+class DecodedImage:
+    """An image as it is meant to be seen, upright.
 
     Attributes:
         pixels: (C, H, W) float32 in [0, 1]; C is 1 (grey) or 3, in the colour space of the ICC profile.
@@ -57,7 +57,7 @@ class Picture:
     text: bytes = b""
 
 
-def read(path: Path) -> Picture:
+def read(path: Path) -> DecodedImage:
     """Reads one PNG, JPEG, TIFF or WebP of 8 or 16 bits, told by its content; palettes are expanded.
 
     Raises:
@@ -91,7 +91,7 @@ def read(path: Path) -> Picture:
     values, resolution = upright(stored, orientation or 1), (image.xres, image.yres)
     colours = image.bands - image.bands % 2 - 1 if image.bands in (2, 4) else image.bands
     bits = 8 * stored.dtype.itemsize
-    return Picture(
+    return DecodedImage(
         pixels=torch.from_numpy(np.ascontiguousarray(values[..., :colours].transpose(2, 0, 1), np.float32))
         / _TOP[bits],
         bits=bits,
@@ -115,7 +115,7 @@ def format_for(path: Path) -> str:
         raise ImageError(f"{path.name!r} must end in one of {', '.join(FORMATS)}") from None
 
 
-def write(picture: Picture, path: Path) -> tuple[str, ...]:
+def write(decoded: DecodedImage, path: Path) -> tuple[str, ...]:
     """Writes beside ``path`` and renames: what was there is replaced whole or not at all.
 
     The name decides the format. Values are rounded to the nearest. JPEG is written with quality 95 and full colour
@@ -129,15 +129,15 @@ def write(picture: Picture, path: Path) -> tuple[str, ...]:
         OSError: when it cannot be written; what was there is still there.
     """
     kind = format_for(path)
-    if kind == "JPEG" and picture.alpha is not None:
+    if kind == "JPEG" and decoded.alpha is not None:
         raise ImageError("JPEG holds no transparency; write PNG or TIFF")
-    bits = min(picture.bits, max(_DEPTHS[kind]))
-    data = _encoded(picture, kind, bits)
+    bits = min(decoded.bits, max(_DEPTHS[kind]))
+    data = _encoded(decoded, kind, bits)
     write_bytes(path, data)
     notes = {
-        f"{picture.bits} bit written as {bits} bit: {kind} holds no more": bits < picture.bits,
-        f"text not kept, {kind} has no place for it: {some_of(keywords(picture.text))}": (
-            bool(picture.text) and kind != "PNG"
+        f"{decoded.bits} bit written as {bits} bit: {kind} holds no more": bits < decoded.bits,
+        f"text not kept, {kind} has no place for it: {some_of(keywords(decoded.text))}": (
+            bool(decoded.text) and kind != "PNG"
         ),
     }
     return tuple(note for note, holds in notes.items() if holds)
@@ -172,38 +172,38 @@ def _metadata(image: Any) -> dict[str, tuple[int, Any]]:
     return {name: (image.get_typeof(name), image.get(name)) for name in image.get_fields() if name.startswith(_KEPT)}
 
 
-def _encoded(picture: Picture, kind: str, bits: int) -> bytes:
+def _encoded(decoded: DecodedImage, kind: str, bits: int) -> bytes:
     top = _TOP[bits]
     dtype = np.uint8 if bits == 8 else np.uint16
-    bands = [(picture.pixels.detach().cpu().clamp(0, 1) * top).round_().numpy().astype(dtype).transpose(1, 2, 0)]
-    if picture.alpha is not None:
+    bands = [(decoded.pixels.detach().cpu().clamp(0, 1) * top).round_().numpy().astype(dtype).transpose(1, 2, 0)]
+    if decoded.alpha is not None:
         # 65535 = 257 * 255.
         alpha = (
-            picture.alpha if bits == picture.bits else ((picture.alpha.astype(np.uint32) + 128) // 257).astype(dtype)
+            decoded.alpha if bits == decoded.bits else ((decoded.alpha.astype(np.uint32) + 128) // 257).astype(dtype)
         )
         bands.append(alpha[..., None])
     values = np.ascontiguousarray(np.concatenate(bands, -1))
     height, width, count = values.shape
     vips = pyvips()
-    grey = len(picture.pixels) == 1
+    grey = len(decoded.pixels) == 1
     image = vips.Image.new_from_memory(values.data, width, height, count, "uchar" if bits == 8 else "ushort").copy(
         interpretation=("b-w" if grey else "srgb") if bits == 8 else ("grey16" if grey else "rgb16"),
-        xres=picture.resolution[0],
-        yres=picture.resolution[1],
+        xres=decoded.resolution[0],
+        yres=decoded.resolution[1],
     )
-    for name, (gtype, value) in picture.metadata.items():
+    for name, (gtype, value) in decoded.metadata.items():
         image.set_type(gtype, name, value)
-    # The old thumbnail shows the picture before restoration, and not upright.
+    # The old thumbnail shows the image before restoration, and not upright.
     image.set_type(vips.GValue.blob_type, "jpeg-thumbnail-data", b"")
     # The pixels are upright; without this, the tag in the EXIF block would stay as it was.
     image.set_type(vips.GValue.gint_type, "orientation", 1)
-    exif = picture.metadata.get("exif-data")
+    exif = decoded.metadata.get("exif-data")
     try:
         data = _SAVERS[kind](image, _KEEP_ALL if exif else _KEEP_ALL_BUT_EXIF)
     except vips.Error as error:
         raise ImageError(f"cannot be written as {kind} ({_last_line(error)})") from error
     if kind == "PNG":
-        return png_with_text(data, picture.text)
+        return png_with_text(data, decoded.text)
     return tiff_with_exif(data, exif[1]) if kind == "TIFF" and exif else data
 
 

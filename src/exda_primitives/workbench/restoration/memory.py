@@ -42,7 +42,7 @@ LEFT_FREE = 0.9
 """Share of the memory found free that is used where no budget was given: others want some too."""
 
 SMALLEST_TILE = 128
-"""Side in pixels; smaller ones are mostly overlap, and know next to nothing of the picture."""
+"""Side in pixels; smaller ones are mostly overlap, and know next to nothing of the image."""
 
 _FLOAT = 4
 _STRIPS = 3
@@ -68,7 +68,7 @@ class Need:
         return cls(safety[dtype.itemsize] * live.peak / pixels, channels)
 
     def of(self, height: int, width: int, tile: int | None) -> int:
-        """For a picture (H, W) in tiles, or whole."""
+        """For an image (H, W) in tiles, or whole."""
         result = _FLOAT * self.channels * height * width
         if tile is None:
             return WORK_SPACE + round(self.per_pixel * height * width) + result
@@ -128,7 +128,7 @@ def _group_room(folder: Path, limit: str, usage: str, cache: str) -> Iterator[in
 def largest_tile(
     need: Need, height: int, width: int, multiple: int, overlap_of: Callable[[int], int], free: int
 ) -> int | None:
-    """The side of the tiles to use for a picture (H, W), or None where it fits whole.
+    """The side of the tiles to use for an image (H, W), or None where it fits whole.
 
     Args:
         need: of the model.

@@ -25,7 +25,7 @@ OVERLAP = (128, 256)
 limit with 128, tiles of 1568 did not, and did with 256 (``benchmarks/restore_seam.py``)."""
 
 SEAM_LIMIT = 0.5
-"""Largest step, in 1/255, that the default overlap accepts: half of what an 8-bit picture can show."""
+"""Largest step, in 1/255, that the default overlap accepts: half of what an 8-bit image can show."""
 
 _PROBE, _LARGER_PROBE = 64, 256
 """Sides in pixels. Of a network whose blocks are fused, a map is there as a whole only if it is small."""
@@ -145,7 +145,7 @@ class Restorer:
             raise ImageError(f"expected an image with pixels, got {tuple(image.shape)}.")
         shape = image.shape
         dtype = image.dtype
-        # Blending in half precision would round more than a picture does.
+        # Blending in half precision would round more than an image does.
         image = image.reshape(shape[-3:]).to(torch.promote_types(dtype, torch.float32))
         grey = self.channels == 3 and len(image) == 1
         if len(image) != self.channels and not grey:
@@ -156,7 +156,7 @@ class Restorer:
         try:
             restored = self._restored(image, on_tile)
         finally:
-            # The next picture may be of another size.
+            # The next image may be of another size.
             process_memory.release()
         pixels = restored.image.mean(0, keepdim=True) if grey else restored.image
         return Restored(pixels.reshape(shape).to(dtype), restored.tile, restored.overlap, restored.seam)
@@ -182,7 +182,7 @@ class Restorer:
                 overlap = min(2 * overlap, half)
 
     def _largest_tile(self, height: int, width: int) -> int | None:
-        """Side of the tiles for a padded picture; None where it fits whole."""
+        """Side of the tiles for a padded image; None where it fits whole."""
         free = room(self.device, self.memory)
         larger = self.need.of(_LARGER_PROBE, _LARGER_PROBE, None)
         if not self._is_need_exact and larger <= free < self.need.of(height, width, None):

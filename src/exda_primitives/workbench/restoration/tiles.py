@@ -1,7 +1,7 @@
 """Tiles: where they lie, how they fade into each other, and what step the fading adds between neighbouring pixels.
 
 Along an axis, tile b takes over from tile a with a weight w that rises from 0 to 1 over their overlap, so that the
-picture is (1 - w) a + w b = a + w (b - a). Between pixel x and the next, that adds
+image is (1 - w) a + w b = a + w (b - a). Between pixel x and the next, that adds
 
     (w(x + 1) - w(x)) * (b - a)
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 GREY_LEVELS = 255
-"""Seams are given in steps of an 8-bit picture."""
+"""Seams are given in steps of an 8-bit image."""
 
 
 class Ramp(NamedTuple):
@@ -52,7 +52,7 @@ class Axis:
 
 
 def axis(length: int, tile: int, overlap: int) -> Axis:
-    """Tiles of equal length that cover ``length`` pixels; the last is moved inwards to end with the picture.
+    """Tiles of equal length that cover ``length`` pixels; the last is moved inwards to end with the image.
 
     Args:
         length: pixels to cover.

@@ -1,4 +1,4 @@
-"""What readers of picture files keep to: endings of names, the largest size, the orientation that EXIF and XMP say."""
+"""What readers of image files keep to: endings of names, the largest size, the orientation that EXIF and XMP say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMATS = {
 """Endings of file names, in lower case, and the formats that they stand for: those that are restored and written."""
 
 SUFFIXES = frozenset({*FORMATS, ".bmp", ".pgm", ".ppm"})
-"""Endings of the names of all files that are read as pictures of a data set."""
+"""Endings of the names of all files that are read as images of a data set."""
 
 MAX_PIXELS = 2**29
 """Half a billion, more than any camera makes: a header that claims more is refused before anything is allocated."""
@@ -37,7 +37,7 @@ def orientation_of_xmp(xmp: bytes) -> int | None:
 
 
 def upright_xmp(xmp: bytes) -> bytes:
-    """The block for the picture as it is seen, which needs no turning."""
+    """The block for the image as it is seen, which needs no turning."""
     return _IN_XMP.sub(rb"\g<1>1", xmp)
 
 

@@ -1,4 +1,4 @@
-"""How close a restored picture is to the clean one."""
+"""How close a restored image is to the clean one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB for a peak of 1, over all values together; infinite for equal pictures.
+    """Peak signal-to-noise ratio in dB for a peak of 1, over all values together; infinite for equal images.
 
     Args:
         restored: of any shape; as it is, neither clipped nor rounded.

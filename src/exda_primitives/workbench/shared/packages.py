@@ -9,7 +9,7 @@ from ...extras import require_extra
 
 
 def pyvips() -> Any:
-    """The module that reads and writes pictures."""
+    """The module that reads and writes images."""
     return require_extra("pyvips", "restore")
 
 

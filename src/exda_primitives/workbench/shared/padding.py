@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 MINIMUM = 16
-"""Side below which a picture is padded further, in pixels: AMIR's U-net needs more than 8."""
+"""Side below which an image is padded further, in pixels: AMIR's U-net needs more than 8."""
 
 
 def padded_side(side: int, multiple: int) -> int:

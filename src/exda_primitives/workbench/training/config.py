@@ -99,7 +99,7 @@ class FoldersConfig:
     """Pairs of one's own, by their names without endings.
 
     Attributes:
-        degraded: folder of pictures.
+        degraded: folder of images.
         clean: folder of as many, of the same names and sizes.
     """
 
@@ -109,16 +109,16 @@ class FoldersConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pairs of pictures: clean ones that are degraded at each turn anew, those of two folders, or a benchmark's.
+    """The pairs of images: clean ones that are degraded at each turn anew, those of two folders, or a benchmark's.
 
     Attributes:
-        source: folder, zip or npz of clean pictures, two folders of pairs, or the folder of a benchmark's training set.
-        degradations: what is done to clean pictures, each picture with each of them; none for pairs.
-        benchmark: one of ``Benchmark``; None for clean pictures and for two folders.
+        source: folder, zip or npz of clean images, two folders of pairs, or the folder of a benchmark's training set.
+        degradations: what is done to clean images, each image with each of them; none for pairs.
+        benchmark: one of ``Benchmark``; None for clean images and for two folders.
         whole: insist on the benchmark's published number of pairs.
         repeats: degradation -> how often an epoch has it; once if it is not named.
         patch: side of the square that is cut out, in pixels.
-        validation: source of the pairs that are restored whole to see how training goes: clean pictures, two folders
+        validation: source of the pairs that are restored whole to see how training goes: clean images, two folders
             of pairs, or the folder of the benchmark's test set; None for no such pairs.
         workers: processes that prepare pairs; the pairs do not depend on it.
     """
@@ -139,7 +139,7 @@ class DataConfig:
         if [bool(self.degradations), self.benchmark is not None, folders].count(True) != 1:
             raise ConfigError(
                 f"data: found degradations {list(self.degradations)}, benchmark {self.benchmark!r} and source "
-                f"{self.source!r}, expected one of three: degradations of clean pictures, a benchmark, or a source of "
+                f"{self.source!r}, expected one of three: degradations of clean images, a benchmark, or a source of "
                 f"two folders, degraded and clean."
             )
         if folders and isinstance(self.validation, str):
@@ -239,7 +239,7 @@ class TrainConfig:
         if self.model.name == "auto" and self.model.checkpoint is None:
             raise ConfigError("model.name: 'auto' needs model.checkpoint, to tell which network is meant.")
         if self.recipe.validate_every is not None and self.data.validation is None:
-            raise ConfigError("recipe.validate_every: needs pictures, data.validation.")
+            raise ConfigError("recipe.validate_every: needs images, data.validation.")
 
     @classmethod
     def decoded(cls, given: Mapping[str, Any]) -> TrainConfig:

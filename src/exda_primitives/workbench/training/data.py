@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from ...errors import ConfigError
-from ..data import PairedFiles, PairedFileSet, PairedSet, open_pictures, paired_folders
+from ..data import PairedFiles, PairedFileSet, PairedSet, open_images, paired_folders
 from ..data.benchmarks import (
     allweather_files,
     cdd11_files,
@@ -35,23 +35,23 @@ BENCHMARKS: Mapping[Benchmark, Callable[..., PairedFiles]] = {
 
 
 class Data(NamedTuple):
-    """What is trained on, and the whole pictures to validate with, or None."""
+    """What is trained on, and the whole images to validate with, or None."""
 
     training: PairedSet | PairedFileSet
     validation: PairedSet | PairedFileSet | None
 
 
 def open_data(config: TrainConfig, channels: int) -> Data:
-    """Opens the pictures; they are read when they are asked for.
+    """Opens the images; they are read when they are asked for.
 
     Args:
         config: of the run; its seed is that of the degradations.
-        channels: of the network's pictures, 3 or 1.
+        channels: of the network's images, 3 or 1.
 
     Raises:
         ConfigError: for a degradation that does not exist, and for one folder as both, degraded and clean.
-        DataError: for a benchmark that is not whole, and for pictures without a partner.
-        ImageError: for a source without pictures, or that cannot be read.
+        DataError: for a benchmark that is not whole, and for images without a partner.
+        ImageError: for a source without images, or that cannot be read.
     """
     data = config.data
     validation = None if data.validation is None else _opened(config, data.validation, "test", None, channels)
@@ -68,8 +68,8 @@ def _opened(
     elif data.benchmark is not None:
         files = BENCHMARKS[data.benchmark](source, split, whole=data.whole)
     else:
-        pictures = open_pictures(source, cast(Channels, channels))
-        return PairedSet(pictures, data.degradations, seed=seed, patch=patch, repeats=repeats)
+        images = open_images(source, cast(Channels, channels))
+        return PairedSet(images, data.degradations, seed=seed, patch=patch, repeats=repeats)
     return PairedFileSet(files, seed=seed, patch=patch, repeats=repeats)
 
 

@@ -20,7 +20,7 @@ _SAMPLES = 3
 
 
 def circumstances(
-    device: torch.device, processes: int, pairs: PairsByEpoch, pictures: str | None = None
+    device: torch.device, processes: int, pairs: PairsByEpoch, images: str | None = None
 ) -> dict[str, Any]:
     """All beside the configuration that decides on the numbers, plain data.
 
@@ -28,17 +28,17 @@ def circumstances(
         device: on which they are computed.
         processes: that train together.
         pairs: to train on.
-        pictures: stamp of all that they are made of, see ``exda_primitives.workbench.data.check``; None: not
+        images: stamp of all that they are made of, see ``exda_primitives.workbench.data.check``; None: not
             known.
     """
     about = machine(device) | {package: version(package) for package in ("numpy", "pillow")}
     # A subclass of str is not read back as plain data.
     about = {name: str(each) if isinstance(each, str) else each for name, each in about.items()}
-    return {"machine": about, "processes": processes, "data": fingerprint(pairs), "pictures": pictures}
+    return {"machine": about, "processes": processes, "data": fingerprint(pairs), "pictures": images}
 
 
 def fingerprint(pairs: PairsByEpoch) -> str:
-    """Of a few of the pairs and their number: other pictures, or other degradations, give another."""
+    """Of a few of the pairs and their number: other images, or other degradations, give another."""
     pairs.set_epoch(0)
     found = sha256(str(len(pairs)).encode())
     for index in range(0, len(pairs), max(len(pairs) // _SAMPLES, 1)):
@@ -60,13 +60,13 @@ def resume_mismatches(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
             f"{held['processes']} processes were together, now {now['processes']}: other batches, and as many epochs "
             f"in other steps"
         )
-    if held["data"] != now["data"] or not same_pictures(held, now):
-        reasons.append("the pictures, or what is done to them, are not what they were")
+    if held["data"] != now["data"] or not same_images(held, now):
+        reasons.append("the images, or what is done to them, are not what they were")
     return [*reasons, *held.get("indeterminate", [])]
 
 
-def same_pictures(held: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether all pictures are those of before; where not all were looked at, whether the few are that were."""
+def same_images(held: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether all images are those of before; where not all were looked at, whether the few are that were."""
     stamps = held.get("pictures"), now["pictures"]
     return held["data"] == now["data"] if None in stamps else stamps[0] == stamps[1]
 

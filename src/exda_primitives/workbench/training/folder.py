@@ -17,7 +17,7 @@ from .state import read_checkpoint
 _FREE = ("data.validation", "data.workers", "recipe.log_every", "recipe.save_every", "recipe.validate_every")
 """What may change when a run is taken up again: no weight depends on it."""
 PLACES = ("data.source", "data.whole")
-"""What may change where the pictures are the same."""
+"""What may change where the images are the same."""
 _BEGIN = "model.checkpoint"
 """What may change where the file is the same; it is not looked into again."""
 
@@ -29,7 +29,7 @@ class Begun(NamedTuple):
         step: steps done.
         legs: where it was begun and taken up again, and on what.
         changes: of its configuration, nothing that is computed depends on them.
-        moved: those that hold only if the pictures are the same as before.
+        moved: those that hold only if the images are the same as before.
     """
 
     step: int

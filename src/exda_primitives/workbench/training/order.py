@@ -23,7 +23,7 @@ class PairsByEpoch(Sized, Protocol):
         """Whose items are next."""
 
     def __getitem__(self, index: int) -> Sequence[Any]:
-        """Degraded and clean picture, (C, H, W) in [0, 1]; what else there is, is not looked at."""
+        """Degraded and clean image, (C, H, W) in [0, 1]; what else there is, is not looked at."""
 
 
 class Pair(NamedTuple):

@@ -20,7 +20,7 @@ from ..shared.plotting import matplotlib_figure
 from .build import Network, build
 from .config import TrainConfig
 from .data import Data, open_data
-from .exactness import fingerprint, same_pictures
+from .exactness import fingerprint, same_images
 from .folder import Begun, Folder
 from .lora import lora_parameters
 
@@ -40,7 +40,7 @@ class Plan:
         accelerator: ``"cpu"`` or ``"gpu"``.
         devices: processes, each on a device of its own.
         begun: what it goes on with, or None.
-        checked: what is known of the pictures to train on.
+        checked: what is known of the images to train on.
     """
 
     config: TrainConfig
@@ -59,8 +59,8 @@ class Plan:
         return self.begun is not None and self.begun.step >= self.steps and self.folder.result.exists()
 
     @property
-    def pictures(self) -> str:
-        """Stamp of the pictures to train on."""
+    def images(self) -> str:
+        """Stamp of the images to train on."""
         return self.checked.stamp
 
     def print(self, console: Console) -> None:
@@ -79,7 +79,7 @@ class Plan:
         begin = config.model.checkpoint or "random weights"
         what = data.benchmark or ", ".join(data.degradations) or "of two folders"
         epochs = self.steps * together / len(self.data.training)
-        validation = "none" if self.data.validation is None else f"{len(self.data.validation)} pairs, whole pictures"
+        validation = "none" if self.data.validation is None else f"{len(self.data.validation)} pairs, whole images"
         changes = [] if self.begun is None else [str(each) for each in (*self.begun.changes, *self.begun.moved)]
         passes = f" over {recipe.accumulate} passes" if recipe.accumulate > 1 else ""
         return {
@@ -101,7 +101,7 @@ class Plan:
 
 
 def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: str = "auto") -> Plan:
-    """Builds, opens and checks everything, every picture among it; writes nothing.
+    """Builds, opens and checks everything, every image among it; writes nothing.
 
     Args:
         config: what to train, and how.
@@ -129,7 +129,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     _check_forward(config, network.net)
     if begun is not None and begun.moved:
         now = {"data": fingerprint(data.training), "pictures": checked.stamp}
-        folder.refuse([] if same_pictures(begun.legs[-1], now) else begun.moved)
+        folder.refuse([] if same_images(begun.legs[-1], now) else begun.moved)
     steps = length(config, len(data.training), devices)
     return Plan(config, folder, network, data, steps, where, devices, begun, checked)
 
@@ -140,7 +140,7 @@ def parameters(net: nn.Module, *, trained: bool = False) -> int:
 
 
 def channels(net: nn.Module) -> int:
-    """Of the pictures that a network takes: those of its first convolution.
+    """Of the images that a network takes: those of its first convolution.
 
     Raises:
         ConfigError: if these are neither 1 nor 3.
@@ -148,7 +148,7 @@ def channels(net: nn.Module) -> int:
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels not in (1, 3):
         found = "no convolution" if first is None else f"{first.in_channels} channels"
-        raise ConfigError(f"model: its input has {found}; networks of pictures with 1 or 3 channels can be trained.")
+        raise ConfigError(f"model: its input has {found}; networks of images with 1 or 3 channels can be trained.")
     return first.in_channels
 
 
@@ -171,7 +171,7 @@ def _check_channels(config: TrainConfig, net: nn.Module, data: Data) -> None:
     for key, pairs in (("data.source", data.training), ("data.validation", data.validation)):
         if pairs is not None and (found := len(pairs[0].clean)) != channels(net):
             raise ConfigError(
-                f"{key}: its pictures are read with {found} channels, {config.model.name} takes {channels(net)}."
+                f"{key}: its images are read with {found} channels, {config.model.name} takes {channels(net)}."
             )
 
 
@@ -190,21 +190,21 @@ def _check_forward(config: TrainConfig, net: nn.Module) -> None:
 
 
 def _described(checked: Checked, taken: int) -> str:
-    lines = [f"{checked.pictures:,}, all readable; sides of {checked.smallest:,} to {checked.largest:,} pixels"]
+    lines = [f"{checked.images:,}, all readable; sides of {checked.smallest:,} to {checked.largest:,} pixels"]
     if taken == 3 and checked.grey:
         lines.append(f"grey ones, read as colour: {checked.grey:,}")
-    if taken == 1 and checked.grey < checked.pictures:
-        lines.append(f"colour ones, read as grey: {checked.pictures - checked.grey:,}")
+    if taken == 1 and checked.grey < checked.images:
+        lines.append(f"colour ones, read as grey: {checked.images - checked.grey:,}")
     if checked.deep:
         lines.append(f"with 16 bits a channel, of which the upper 8 are read: {checked.deep:,}")
     return "; ".join(lines)
 
 
 def _left_out(data: Data) -> str:
-    """Files that are no pictures; of a benchmark there are none."""
+    """Files that are no images; of a benchmark there are none."""
     sets = [each for each in (data.training, data.validation) if isinstance(each, PairedSet)]
-    names = [name for each in sets for name in each.pictures.left_out]
-    return f"; no pictures, left out: {some_of(names)}" if names else ""
+    names = [name for each in sets for name in each.images.left_out]
+    return f"; no images, left out: {some_of(names)}" if names else ""
 
 
 def _accelerator(asked: str, devices: int, config: TrainConfig) -> str:

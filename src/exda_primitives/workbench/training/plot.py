@@ -1,4 +1,4 @@
-"""The history of a run as a picture."""
+"""The history of a run as an image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     Args:
         history: lines of a result.
-        path: of the picture, which is replaced whole or not at all.
+        path: of the image, which is replaced whole or not at all.
     """
     psnr = [(line["step"], line["psnr"]) for line in history if line["psnr"] is not None]
     figure = matplotlib_figure("train").Figure(figsize=(15 if psnr else 10, 4), layout="constrained")

@@ -122,7 +122,7 @@ def _fabric(accelerator: str, number: int) -> Any:
     environment = fabric_environments().LightningEnvironment()
     if number == 1:
         return fabric().Fabric(accelerator=accelerator, devices=1, plugins=environment)
-    # Some networks have parameters that nothing uses (PromptIR), or that not every picture uses (MoCE-IR).
+    # Some networks have parameters that nothing uses (PromptIR), or that not every image uses (MoCE-IR).
     strategy = fabric_strategies().DDPStrategy(find_unused_parameters=True, cluster_environment=environment)
     return fabric().Fabric(accelerator=accelerator, devices=number, strategy=strategy)
 

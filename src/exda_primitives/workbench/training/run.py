@@ -62,7 +62,7 @@ def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> re
     Raises:
         StoppedError: when a signal asked for it; says what is kept.
         DivergedError: for NaN or infinity; the last checkpoint stays.
-        ImageError: for a picture that cannot be read any more; likewise.
+        ImageError: for an image that cannot be read any more; likewise.
         ConfigError: where another run is at work in the folder.
         ProcessError: where memory ran out, or a process was killed.
         WriteError: for a file that cannot be written (a full disk); the last checkpoint stays.
@@ -72,7 +72,7 @@ def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> re
     if plan.accelerator == "gpu":
         prepare_cublas()
     to = asked()
-    work = (plan.config.as_dict(), plan.folder.path, plan.pictures, command, on_step, to)
+    work = (plan.config.as_dict(), plan.folder.path, plan.images, command, on_step, to)
     with listening(to):
         try:
             if plan.devices == 1:
@@ -99,7 +99,7 @@ def _work(
     here: Any,
     config: Mapping[str, Any],
     out: Path,
-    pictures: str,
+    images: str,
     command: str,
     on_step: OnStep | None,
     to: Asked,
@@ -108,7 +108,7 @@ def _work(
     cuda = [here.device] if here.device.type == "cuda" else []
     folder = Folder(out)
     with torch.random.fork_rng(devices=cuda), folder.owned() if here.global_rank == 0 else nullcontext():
-        run = Run(here, TrainConfig.decoded(config), folder, pictures, to)
+        run = Run(here, TrainConfig.decoded(config), folder, images, to)
         try:
             run.finish(command, on_step)
         except (MemoryError, RuntimeError) as error:
@@ -137,14 +137,14 @@ class Run:
         here: Lightning's Fabric, of this process.
         config: what to train, and how.
         folder: where; with a checkpoint in it, that is where the run goes on.
-        pictures: stamp of all pictures, see ``exda_primitives.workbench.data.check``; None: not looked at.
+        images: stamp of all images, see ``exda_primitives.workbench.data.check``; None: not looked at.
         to: where to look whether a signal came; None: nobody listens.
     """
 
     def __init__(
-        self, here: Any, config: TrainConfig, folder: Folder, pictures: str | None = None, to: Asked | None = None
+        self, here: Any, config: TrainConfig, folder: Folder, images: str | None = None, to: Asked | None = None
     ) -> None:
-        self.here, self.config, self.folder, self.pictures = here, config, folder, pictures
+        self.here, self.config, self.folder, self.images = here, config, folder, images
         net = here.to_device(build(config, folder.network(config)).net)
         self.data = open_data(config, channels(net))
         self.steps = length(config, len(self.data.training), here.world_size)
@@ -184,7 +184,7 @@ class Run:
 
     def _begin_leg(self) -> dict[str, Any]:
         state = self.state
-        now = circumstances(self.here.device, self.here.world_size, self.data.training, self.pictures)
+        now = circumstances(self.here.device, self.here.world_size, self.data.training, self.images)
         leg = {"after_step": state.step, "seconds": 0.0, **now, "not_bit_for_bit": []}
         if self.legs:
             leg["not_bit_for_bit"] = resume_mismatches(self.legs[-1], leg)

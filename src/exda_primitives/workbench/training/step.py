@@ -81,7 +81,7 @@ class Step:
             # Networks that draw random numbers draw the same whether the run was interrupted or not.
             torch.manual_seed(mixed(recipe.seed, state.step, number, fabric.global_rank))
             with fabric.no_backward_sync(self._forward, enabled=number < recipe.accumulate - 1):
-                # Not Fabric's own mixed precision, which rounds the pictures too: 8 bits of bfloat16 show in them.
+                # Not Fabric's own mixed precision, which rounds the images too: 8 bits of bfloat16 show in them.
                 with autocast(fabric.device, recipe):
                     restored = self._forward(degraded)
                 loss = loss_of(restored, clean, recipe) / recipe.accumulate

@@ -1,4 +1,4 @@
-"""How well whole pictures are restored, for now."""
+"""How well whole images are restored, for now."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
     Args:
         fabric: Lightning's, of this process.
         net: the network, not wrapped.
-        pairs: whole pictures of any size, those of epoch 0.
+        pairs: whole images of any size, those of epoch 0.
         recipe: for its precision.
 
     Raises:
@@ -51,7 +51,7 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
     total, broken = fabric.all_reduce(sums, reduce_op="sum").tolist()
     if broken:
         raise DivergedError(
-            f"validation: of {len(pairs)} restored pictures {int(broken)} hold NaN or infinity; there is no PSNR. "
+            f"validation: of {len(pairs)} restored images {int(broken)} hold NaN or infinity; there is no PSNR. "
             f"Lower recipe.learning_rate, or take precision 32-true."
         )
     return total / len(pairs)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.workbench.data.pictures import write_pictures
+from tests.workbench.data.images import write_images
 
 from exda_primitives.errors import DataError
 from exda_primitives.workbench.data import PairedFileSet
@@ -181,7 +181,7 @@ def test_every_missing_file_is_named(layout: tuple[Path, list[str], Load, dict[s
                 load(root)
             assert (orphans or left)[0].removeprefix("some/") in str(raised.value)
         else:
-            # Of several degraded pictures of one scene, only the number can tell.
+            # Of several degraded images of one scene, only the number can tell.
             assert len(load(root)) == sum(counts.values()) - 1
         (root / name).touch()
 
@@ -191,7 +191,7 @@ def test_every_folder_that_is_missing_is_named(layout: tuple[Path, list[str], Lo
     for folder in sorted({str(Path(name).parent) for name in names}):
         (root / folder).rename(root / "elsewhere")
         shown = folder.removeprefix("some/")
-        expected = r"no degraded picture of it|missing" if "part" in folder else f"{shown}.*: missing or no folder"
+        expected = r"no degraded image of it|missing" if "part" in folder else f"{shown}.*: missing or no folder"
         with pytest.raises(DataError, match=expected):
             load(root)
         (root / "elsewhere").rename(root / folder)
@@ -270,19 +270,19 @@ def test_three_degradations_need_no_others(tmp_path: Path, load: Callable[..., P
 
 
 @pytest.mark.parametrize("pictures", [0, 67, 68, 69])
-def test_the_number_of_pictures_is_that_of_the_benchmark(tmp_path: Path, pictures: int) -> None:
-    touch(tmp_path, under("denoise/bsd68", *(f"{number}.png" for number in range(pictures))))
+def test_the_number_of_images_is_that_of_the_benchmark(tmp_path: Path, images: int) -> None:
+    touch(tmp_path, under("denoise/bsd68", *(f"{number}.png" for number in range(images))))
     touch(tmp_path, [f"derain/Rain100L/{side}/{number}.png" for side in ("input", "target") for number in range(100)])
     touch(tmp_path, [f"dehaze/input/{number:04d}_0.8_0.2.jpg" for number in range(492)])
     touch(tmp_path, [f"dehaze/target/{number:04d}.png" for number in range(492)])
-    if pictures == 68:
+    if images == 68:
         files = promptir_files(tmp_path)
         assert [len(files.of(name)) for name in files.degradations] == [68, 68, 68, 100, 492]
         touch(tmp_path, ["dehaze/input/0491_0.9_0.2.jpg"])
         with pytest.raises(DataError, match="1 problem:\n  haze: 493 pairs, the published set has 500 or 492"):
             promptir_files(tmp_path)
     else:
-        with pytest.raises(DataError, match=f"noise25: {pictures} pairs, the published set has 68"):
+        with pytest.raises(DataError, match=f"noise25: {images} pairs, the published set has 68"):
             promptir_files(tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_a_message_lists_ten_and_counts_the_rest(tmp_path: Path) -> None:
         weatherbench_files(tmp_path / "some/input", tmp_path / "some/target")
     lines = str(raised.value).splitlines()
     assert lines[0].endswith("is not whole, 26 problems:")
-    assert lines[1] == "  target/new00.*: missing, the clean picture of input/new00.jpg"
+    assert lines[1] == "  target/new00.*: missing, the clean image of input/new00.jpg"
     assert len(lines) == 12
     assert lines[-1] == "  ... and 16 more"
 
@@ -323,15 +323,15 @@ def test_two_targets_of_one_name(tmp_path: Path) -> None:
         weatherbench(tmp_path)
 
 
-def test_a_clean_picture_of_many_is_named_once(tmp_path: Path) -> None:
+def test_a_clean_image_of_many_is_named_once(tmp_path: Path) -> None:
     touch(tmp_path, CDD11_TEST)
     (tmp_path / "test/clear/000002.png").unlink()
     (tmp_path / "test/haze_rain/000001.png").unlink()
     with pytest.raises(DataError) as raised:
         cdd11_files(tmp_path, whole=False)
     assert str(raised.value).splitlines()[1:] == [
-        "  test/clear/000002.*: missing, the clean picture of test/low/000002.png and 10 more",
-        "  test/clear/000001.png: no degraded picture of it in test/haze_rain",
+        "  test/clear/000002.*: missing, the clean image of test/low/000002.png and 10 more",
+        "  test/clear/000001.png: no degraded image of it in test/haze_rain",
     ]
 
 
@@ -351,7 +351,7 @@ def test_no_root(tmp_path: Path) -> None:
 
 
 def test_the_pairs_of_a_benchmark_can_be_trained_on(tmp_path: Path) -> None:
-    write_pictures(tmp_path, PROMPTIR_TRAIN)
+    write_images(tmp_path, PROMPTIR_TRAIN)
     files = promptir_files(tmp_path, "train", 5, whole=False)
     pairs = PairedFileSet(files, patch=4, repeats=REPEATS[5])
     assert len(pairs) == 3 * 3 * 2 + 120 * 2 + 4 + 5 + 20

@@ -1,4 +1,4 @@
-"""AMIR's medical pictures: folders, NIfTI and pickled arrays."""
+"""AMIR's medical images: folders, NIfTI and pickled arrays."""
 
 from __future__ import annotations
 
@@ -163,9 +163,9 @@ def test_files_without_a_partner(tmp_path: Path, split: str, suffix: str) -> Non
     with pytest.raises(DataError) as raised:
         medical_files(tmp_path, split)
     assert str(raised.value).splitlines()[1:] == [
-        f"  CT/{split}/HQ/b.*: missing, the clean picture of CT/{split}/LQ/b{suffix}",
-        f"  PET/{split}/LQ/c.png: not expected, neither a picture nor a part of the set",
-        f"  MRI/{split}/HQ/a{suffix}: no degraded picture of it in MRI/{split}/LQ",
+        f"  CT/{split}/HQ/b.*: missing, the clean image of CT/{split}/LQ/b{suffix}",
+        f"  PET/{split}/LQ/c.png: not expected, neither an image nor a part of the set",
+        f"  MRI/{split}/HQ/a{suffix}: no degraded image of it in MRI/{split}/LQ",
     ]
 
 

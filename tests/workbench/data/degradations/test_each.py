@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.workbench.data.pictures import random_pictures, seeded
+from tests.workbench.data.images import random_images, seeded
 from torch.nn import functional as F
 
 from exda_primitives.errors import ImageError
@@ -35,7 +35,7 @@ def test_noise_has_the_standard_deviation_asked_for(sigma: int) -> None:
 
 
 def test_noise_is_scaled_by_sigma() -> None:
-    clean = random_pictures(3, 9, 7)
+    clean = random_images(3, 9, 7)
     once, twice = (gaussian_noise(0.4 + 0.2 * clean, seeded(), sigma=sigma) for sigma in (5, 10))
     torch.testing.assert_close(twice - once, once - (0.4 + 0.2 * clean))
 
@@ -55,7 +55,7 @@ def test_rain_is_grey_sparse_bright_and_along_its_angle(angle: float) -> None:
 
 @pytest.mark.parametrize("degradation", [rain, snow])
 def test_strokes_reach_the_borders(degradation: object) -> None:
-    # Many narrow pictures, for the mean of a few rows to be steady.
+    # Many narrow images, for the mean of a few rows to be steady.
     fallen = degradation(torch.zeros(64, 1, 65, 65), seeded())  # type: ignore[operator]
     borders = torch.cat([fallen[..., :4, :].flatten(), fallen[..., -4:, :].flatten(), fallen[..., -4:].flatten()])
     assert borders.mean().item() == pytest.approx(fallen[..., 16:48, 16:48].mean().item(), rel=0.15)
@@ -73,7 +73,7 @@ def test_strokes_reach_the_borders(degradation: object) -> None:
 def test_what_falls_only_brightens_and_more_of_it_more(
     degradation: object, name: str, weak: float, strong: float
 ) -> None:
-    clean = 0.5 * random_pictures(3, 33, 47)
+    clean = 0.5 * random_images(3, 33, 47)
     less, more = (degradation(clean, seeded(), **{name: value}) for value in (weak, strong))  # type: ignore[operator]
     assert (less >= clean - 1e-6).all()
     assert (more >= less - 1e-6).all()
@@ -92,7 +92,7 @@ def test_snow_is_white_and_of_several_sizes() -> None:
 
 
 def test_haze_is_koschmieders_law_of_the_depth_given() -> None:
-    clean, depth = random_pictures(2, 3, 5, 7), torch.rand(2, 1, 5, 7, generator=seeded(3))
+    clean, depth = random_images(2, 3, 5, 7), torch.rand(2, 1, 5, 7, generator=seeded(3))
     beta, airlight = torch.tensor([0.5, 1.5]).view(2, 1, 1, 1), 0.8
     t = torch.exp(-beta * depth)
     expected = clean * t + airlight * (1 - t)
@@ -104,7 +104,7 @@ def test_haze_is_koschmieders_law_of_the_depth_given() -> None:
 
 
 def test_haze_moves_towards_the_airlight_the_thicker_the_further() -> None:
-    clean = random_pictures(3, 64, 48)
+    clean = random_images(3, 64, 48)
     distance = [(haze(clean, seeded(), beta=beta, airlight=0.8) - 0.8).abs() for beta in (0.0, 0.5, 1.0, 2.0, 50.0)]
     torch.testing.assert_close(distance[0], (clean - 0.8).abs())
     for thinner, thicker in pairwise(distance):
@@ -123,8 +123,8 @@ def test_made_up_depth_is_greater_at_the_top_and_smooth() -> None:
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 7, 5), (2, 1, 5, 7), (1, 1, 5, 7)])
 def test_a_depth_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ImageError, match="does not fit pictures of"):
-        haze(random_pictures(3, 5, 7), seeded(), depth=torch.ones(shape))
+    with pytest.raises(ImageError, match="does not fit images of"):
+        haze(random_images(3, 5, 7), seeded(), depth=torch.ones(shape))
 
 
 def test_low_light_keeps_the_colours_and_darkens_the_dark_more() -> None:
@@ -138,7 +138,7 @@ def test_low_light_keeps_the_colours_and_darkens_the_dark_more() -> None:
 
 
 def test_low_light_with_gamma_one_is_noise_alone() -> None:
-    clean = 0.3 + 0.4 * random_pictures(3, 64, 64)
+    clean = 0.3 + 0.4 * random_images(3, 64, 64)
     torch.testing.assert_close(low_light(clean, seeded(), gamma=1.0, noise=0.0), clean)
     grain = low_light(clean, seeded(), gamma=1.0, noise=0.05) - clean
     assert grain.std().item() == pytest.approx(0.05, rel=0.02)
@@ -167,8 +167,8 @@ def test_a_straight_blur_of_a_point_is_a_line_of_its_length() -> None:
     torch.testing.assert_close(variances, torch.tensor([[0.0, 400 / 12]]).expand(8, 2), atol=0.6, rtol=0)
 
 
-def test_a_longer_blur_blurs_more_and_none_is_the_picture() -> None:
-    clean = random_pictures(3, 64, 64)
+def test_a_longer_blur_blurs_more_and_none_is_the_image() -> None:
+    clean = random_images(3, 64, 64)
     spread = [motion_blur(clean, seeded(), length=length).std().item() for length in (0.0, 4.0, 12.0, 24.0)]
     assert spread == sorted(spread, reverse=True)
     torch.testing.assert_close(motion_blur(clean, seeded(), length=0.0), clean)
@@ -187,7 +187,7 @@ def test_a_longer_blur_blurs_more_and_none_is_the_picture() -> None:
     ],
 )
 def test_a_composition_is_its_parts_in_order(name: str, parts: list[object]) -> None:
-    clean, generator = random_pictures(2, 3, 21, 34), seeded(5)
+    clean, generator = random_images(2, 3, 21, 34), seeded(5)
     expected = clean
     for part in parts:
         expected = part(expected, generator)  # type: ignore[operator]
@@ -195,7 +195,7 @@ def test_a_composition_is_its_parts_in_order(name: str, parts: list[object]) -> 
 
 
 def test_strengths_may_differ_within_a_batch() -> None:
-    clean = random_pictures(2, 3, 32, 32)
+    clean = random_images(2, 3, 32, 32)
     rainy = rain(clean, seeded(), brightness=torch.tensor([0.0, 0.5]).view(2, 1, 1, 1))
     assert torch.equal(rainy[0], clean[0])
     assert not torch.equal(rainy[1], clean[1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.workbench.data.pictures import random_pictures, seeded
+from tests.workbench.data.images import random_images, seeded
 from torch import Tensor
 
 from exda_primitives.errors import ConfigError, ImageError
@@ -28,7 +28,7 @@ def test_the_names() -> None:
 )
 @settings(max_examples=100, deadline=None)
 def test_any_size_gives_as_much_in_range(name: str, batch: list[int], size: tuple[int, int, int], seed: int) -> None:
-    clean = random_pictures(*batch, *size)
+    clean = random_images(*batch, *size)
     degraded = degrade(clean, name, seed)
     assert degraded.shape == clean.shape
     assert degraded.dtype is torch.float32
@@ -39,7 +39,7 @@ def test_any_size_gives_as_much_in_range(name: str, batch: list[int], size: tupl
 
 @each
 def test_the_seed_decides_and_nothing_else(name: str) -> None:
-    clean = random_pictures(2, 3, 40, 40)
+    clean = random_images(2, 3, 40, 40)
     first = degrade(clean, name, 1)
     torch.rand(5)
     assert torch.equal(first, degrade(clean, name, 1))
@@ -49,13 +49,13 @@ def test_the_seed_decides_and_nothing_else(name: str) -> None:
 @each
 def test_the_global_generator_is_left_alone(name: str) -> None:
     before = torch.get_rng_state()
-    degrade(random_pictures(1, 3, 16, 16), name, 0)
+    degrade(random_images(1, 3, 16, 16), name, 0)
     assert torch.equal(before, torch.get_rng_state())
 
 
 @each
 def test_it_does_degrade_and_leaves_its_input_alone(name: str) -> None:
-    clean = random_pictures(3, 64, 64)
+    clean = random_images(3, 64, 64)
     copy = clean.clone()
     degraded = degrade(clean, name, 0)
     assert torch.equal(clean, copy)
@@ -63,21 +63,21 @@ def test_it_does_degrade_and_leaves_its_input_alone(name: str) -> None:
 
 
 @each
-def test_one_picture_is_a_batch_of_one(name: str) -> None:
-    clean = random_pictures(3, 20, 30)
+def test_one_image_is_a_batch_of_one(name: str) -> None:
+    clean = random_images(3, 20, 30)
     assert torch.equal(degrade(clean, name, 0), degrade(clean[None], name, 0)[0])
 
 
 @each
-def test_pictures_of_a_batch_are_degraded_differently(name: str) -> None:
-    first, second = degrade(random_pictures(1, 3, 48, 48).expand(2, -1, -1, -1), name, 0)
+def test_images_of_a_batch_are_degraded_differently(name: str) -> None:
+    first, second = degrade(random_images(1, 3, 48, 48).expand(2, -1, -1, -1), name, 0)
     assert not torch.equal(first, second)
 
 
 @each
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_dtype_is_kept_and_the_random_numbers_with_it(name: str, dtype: torch.dtype) -> None:
-    clean = random_pictures(1, 3, 24, 24)
+    clean = random_images(1, 3, 24, 24)
     degraded = degrade(clean.to(dtype), name, 0)
     assert degraded.dtype is dtype
     # bfloat16 has 8 bits, and a composition rounds to them several times.
@@ -86,7 +86,7 @@ def test_dtype_is_kept_and_the_random_numbers_with_it(name: str, dtype: torch.dt
 
 
 @each
-def test_it_computes_where_the_picture_is(name: str) -> None:
+def test_it_computes_where_the_image_is(name: str) -> None:
     degraded = degrade(torch.empty(2, 3, 20, 20, device="meta"), name, 0)
     assert degraded.device.type == "meta"
     assert degraded.shape == (2, 3, 20, 20)
@@ -97,10 +97,10 @@ def test_it_computes_where_the_picture_is(name: str) -> None:
     "bad", [torch.rand(8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.rand(3, 0, 8), torch.rand(0, 3, 8, 8)]
 )
 def test_bad_input(name: str, bad: Tensor) -> None:
-    with pytest.raises(ImageError, match=r"expected float pictures \(B, C, H, W\) or \(C, H, W\)"):
+    with pytest.raises(ImageError, match=r"expected float images \(B, C, H, W\) or \(C, H, W\)"):
         DEGRADATIONS[name](bad, seeded())
 
 
 def test_an_unknown_name_is_answered_with_the_known() -> None:
     with pytest.raises(ConfigError, match=r"'fog'; there are: noise15, noise25, noise50, blur, low, haze, rain.*snow"):
-        degrade(random_pictures(3, 8, 8), "fog", 0)
+        degrade(random_images(3, 8, 8), "fog", 0)

@@ -1,4 +1,4 @@
-"""CDD-11, eleven degradations of the same pictures."""
+"""CDD-11, eleven degradations of the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..degradations import CDD11
 from .files import PairedFiles, Search
 from .promptir import Split
 
-_PICTURES = {"train": 1183, "test": 200}
+_IMAGES = {"train": 1183, "test": 200}
 
 
 def cdd11_files(root: str | Path, split: Split = "test", *, whole: bool = True) -> PairedFiles:
@@ -35,4 +35,4 @@ def cdd11_files(root: str | Path, split: Split = "test", *, whole: bool = True) 
     search.only(folder, ("clear", *CDD11))
     for name in CDD11:
         search.pair(f"{folder}/{name}", f"{folder}/clear", name)
-    return search.found(dict.fromkeys(CDD11, (_PICTURES[split],)) if whole else {})
+    return search.found(dict.fromkeys(CDD11, (_IMAGES[split],)) if whole else {})

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ....errors import DataError
 from ...shared.image_files import SUFFIXES
-from ..decode import read_picture
+from ..decode import read_image
 from ..headers import Header, header_of_tensor, read_header
 
 SHOWN = 10
@@ -24,11 +24,11 @@ Reader = Callable[[Path, str], Tensor]
 
 
 class FilePair(NamedTuple):
-    """A clean picture and its degraded one; without a file of that, the degradation is one to compute.
+    """A clean image and its degraded one; without a file of that, the degradation is one to compute.
 
     Attributes:
         clean: file.
-        degraded: file, or None for noise, which benchmarks add to the clean picture by a rule of their own.
+        degraded: file, or None for noise, which benchmarks add to the clean image by a rule of their own.
         degradation: ``"rain"``, ``"noise25"``, ...
     """
 
@@ -43,13 +43,13 @@ class FilePair(NamedTuple):
 
 
 def read_rgb(path: Path, degradation: str) -> Tensor:
-    """Reads an ordinary picture, (3, H, W)."""
-    return read_picture(path)
+    """Reads an ordinary image, (3, H, W)."""
+    return read_image(path)
 
 
 def read_grey(path: Path, degradation: str) -> Tensor:
-    """Reads an ordinary picture without its colours, (1, H, W)."""
-    return read_picture(path, 1)
+    """Reads an ordinary image without its colours, (1, H, W)."""
+    return read_image(path, 1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Search:
         self._benchmark, self._root, self._read = benchmark, root, read
         self._pairs: list[FilePair] = []
         self._problems: list[str] = []
-        # Clean pictures, and what they are missing for: one may be that of many.
+        # Clean images, and what they are missing for: one may be that of many.
         self._missing: dict[str, list[Path]] = {}
 
     def pair(
@@ -149,10 +149,10 @@ class Search:
                 continue
             unused.pop(found, None)
             self._pairs.append(FilePair(by_stem[found], source, degradation))
-        self._problems += [f"{self._shown(file)}: no degraded picture of it in {degraded}" for file in unused.values()]
+        self._problems += [f"{self._shown(file)}: no degraded image of it in {degraded}" for file in unused.values()]
 
     def clean(self, folder: str, degradations: Sequence[str]) -> None:
-        """Takes the pictures of a folder, clean, once for each degradation."""
+        """Takes the images of a folder, clean, once for each degradation."""
         files = self._files(self._root / folder, SUFFIXES)
         self._pairs += [FilePair(file, None, degradation) for degradation in degradations for file in files]
 
@@ -180,7 +180,7 @@ class Search:
             if counts[degradation] not in numbers
         ]
         if not self._pairs and not problems:
-            problems.append("no pictures")
+            problems.append("no images")
         if problems:
             lines = problems[:SHOWN]
             if len(problems) > SHOWN:
@@ -198,19 +198,19 @@ class Search:
             if entry.is_file() and entry.suffix.lower() in suffixes and not entry.name.startswith("."):
                 files.append(entry)
             elif not entry.name.startswith("."):
-                self._problems.append(f"{self._shown(entry)}: not expected, neither a picture nor a part of the set")
+                self._problems.append(f"{self._shown(entry)}: not expected, neither an image nor a part of the set")
         return files
 
     def _wanted(self, name: str, sources: list[Path]) -> str:
         others = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-        return f"{name}: missing, the clean picture of {self._shown(sources[0])}{others}"
+        return f"{name}: missing, the clean image of {self._shown(sources[0])}{others}"
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
 
 
 def search_of_two(benchmark: str, degraded: Path, clean: Path, degradation: str, read: Reader = read_rgb) -> Search:
-    """The search in two folders, wherever they are, in which the pictures of a pair have the same name.
+    """The search in two folders, wherever they are, in which the images of a pair have the same name.
 
     Args:
         benchmark: its name.

@@ -1,4 +1,4 @@
-"""The medical pictures of AMIR: PET synthesis, CT denoising and MRI super-resolution."""
+"""The medical images of AMIR: PET synthesis, CT denoising and MRI super-resolution."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RANGES = {"PET": (0.0, 20.0), "CT": (-1024.0, 3071.0), "MRI": (0.0, 4095.0)}
 
 
 def medical_files(root: str | Path, split: Literal["train", "validation", "test"] = "test") -> PairedFiles:
-    """AMIR's pictures of three modalities.
+    """AMIR's images of three modalities.
 
     Layout, as in Yaziwel/All-In-One-Medical-Image-Restoration-via-Task-Adaptive-Routing (data/MedicalDataUniform.py)::
 
         {PET,CT,MRI}/train/{LQ,HQ}/X.bin                    pickled arrays
         {PET,CT,MRI}/{validation,test}/{LQ,HQ}/X.nii        NIfTI
 
-    It states no numbers of pictures.
+    It states no numbers of images.
 
     Args:
         root: folder.

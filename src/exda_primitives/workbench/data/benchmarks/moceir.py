@@ -9,7 +9,7 @@ from .promptir import NOISE, TEST_PAIRS, TRAINING_PAIRS, Setting, Split, chosen,
 
 
 def moceir_files(root: str | Path, split: Split = "test", setting: Setting = 3, *, whole: bool = True) -> PairedFiles:
-    """The same pictures as ``promptir_files``, where MoCE-IR looks for them below ``data_file_dir``.
+    """The same images as ``promptir_files``, where MoCE-IR looks for them below ``data_file_dir``.
 
     Layout, as in eduardzamfir/MoCE-IR (src/data/dataset_utils.py); "test"::
 

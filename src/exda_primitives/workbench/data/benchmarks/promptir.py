@@ -16,12 +16,12 @@ NOISE = ("noise15", "noise25", "noise50")
 
 _REPEATS_OF_3 = dict.fromkeys(NOISE, 3) | {"rain": 120, "haze": 1}
 REPEATS: Mapping[Setting, Mapping[str, int]] = {3: _REPEATS_OF_3, 5: _REPEATS_OF_3 | {"blur": 5, "low": 20}}
-"""Setting -> degradation -> how often a training picture comes in an epoch; PromptIR, AdaIR, MoCE-IR have the same."""
+"""Setting -> degradation -> how often a training image comes in an epoch; PromptIR, AdaIR, MoCE-IR have the same."""
 
 TEST_PAIRS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(NOISE, (68,)),
     "rain": (100,),
-    # SOTS outdoor is spread with 500 hazy pictures and with 492.
+    # SOTS outdoor is spread with 500 hazy images and with 492.
     "haze": (500, 492),
     "blur": (1111,),
     "low": (15,),
@@ -42,7 +42,7 @@ def chosen(numbers: Mapping[str, Sequence[int]], setting: Setting, whole: bool) 
 
 
 def scene(stem: str) -> Sequence[str]:
-    """RESIDE: one clean picture has hazy ones that differ in airlight and beta, ``0025_0.8_0.04`` is of ``0025``."""
+    """RESIDE: one clean image has hazy ones that differ in airlight and beta, ``0025_0.8_0.04`` is of ``0025``."""
     return (stem.partition("_")[0],)
 
 

@@ -13,7 +13,7 @@ _PAIRS = {"train": 41402, "test": 600}
 def weatherbench_files(
     degraded: str | Path, clean: str | Path, split: Split = "test", *, whole: bool = True
 ) -> PairedFiles:
-    """WeatherBench, from two flat folders in which the pictures of a pair have the same name.
+    """WeatherBench, from two flat folders in which the images of a pair have the same name.
 
     Its repository, guanqiyuan/WeatherBench, states no layout; its evaluation.py reads two flat folders and pairs them
     by name without ending.

@@ -1,4 +1,4 @@
-"""Degradations of clean pictures, each a function of the pictures and a random generator, each with its source."""
+"""Degradations of clean images, each a function of the images and a random generator, each with its source."""
 
 from .blur import motion_blur
 from .composition import CDD11, composition

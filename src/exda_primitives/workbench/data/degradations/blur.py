@@ -19,9 +19,9 @@ _REACH = 14
 
 
 def motion_blur(clean: Tensor, generator: torch.Generator, *, length: Strength = None, turn: Strength = None) -> Tensor:
-    """Averages the picture over the path of a shaking camera: a convolution with a kernel that sums to 1.
+    """Averages the image over the path of a shaking camera: a convolution with a kernel that sums to 1.
 
-    The path has a constant speed and a direction that does a random walk. Beyond its borders a picture is continued by
+    The path has a constant speed and a direction that does a random walk. Beyond its borders an image is continued by
     its last pixels.
 
     Sources: straight and curved paths as kernels: A. Levin et al., "Understanding and Evaluating Blind Deconvolution
@@ -41,7 +41,7 @@ def motion_blur(clean: Tensor, generator: torch.Generator, *, length: Strength =
         As ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch
@@ -50,14 +50,14 @@ def motion_blur(clean: Tensor, generator: torch.Generator, *, length: Strength =
         >>> torch.allclose(still, clean)
         True
     """
-    pictures = as_batch(clean)
-    batch, channels = pictures.shape[:2]
-    length = strength(length, LENGTH, generator, pictures).clamp(max=LENGTH[1])
-    turn = strength(turn, TURN, generator, pictures)
+    images = as_batch(clean)
+    batch, channels = images.shape[:2]
+    length = strength(length, LENGTH, generator, images).clamp(max=LENGTH[1])
+    turn = strength(turn, TURN, generator, images)
     kernels = _path_kernels(length.flatten(1), turn.flatten(1), generator)
-    # Channels of all pictures side by side, each with the kernel of its picture.
-    continued = F.pad(pictures, (_REACH,) * 4, mode="replicate").flatten(0, 1)[None]
-    blurred = F.conv2d(continued, kernels.to(pictures.dtype).repeat_interleave(channels, 0), groups=batch * channels)
+    # Channels of all images side by side, each with the kernel of its image.
+    continued = F.pad(images, (_REACH,) * 4, mode="replicate").flatten(0, 1)[None]
+    blurred = F.conv2d(continued, kernels.to(images.dtype).repeat_interleave(channels, 0), groups=batch * channels)
     return blurred.clamp(0, 1).reshape(clean.shape)
 
 

@@ -46,7 +46,7 @@ def composition(clean: Tensor, generator: torch.Generator, *, name: str) -> Tens
         As ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch

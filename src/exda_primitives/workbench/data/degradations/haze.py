@@ -29,8 +29,8 @@ def haze(
 ) -> Tensor:
     """Koschmieder's law: ``clean * t + airlight * (1 - t)`` with the transmission ``t = exp(-beta * depth)``.
 
-    Clean pictures come without a depth map. Unless one is given, a smooth one is made up: it grows from the bottom of
-    the picture to its top, as on open ground, and is uneven at random. It knows nothing of the objects in the picture.
+    Clean images come without a depth map. Unless one is given, a smooth one is made up: it grows from the bottom of
+    the image to its top, as on open ground, and is uneven at random. It knows nothing of the objects in the image.
 
     Sources: S. G. Narasimhan and S. K. Nayar, "Vision and the Atmosphere", IJCV 2002; B. Li et al., "Benchmarking
     Single-Image Dehazing and Beyond", TIP 2019 (RESIDE; OTS and SOTS outdoor were made so, from estimated depth). The
@@ -42,13 +42,13 @@ def haze(
         generator: of the made-up depth and of the strengths that are None.
         beta: scattering coefficient, usually in ``BETA``; 0 is clear air.
         airlight: of the haze, on all channels, usually in ``AIRLIGHT``.
-        depth: (B, 1, H, W), or (1, H, W) for one picture, not negative, in units of 1 / beta.
+        depth: (B, 1, H, W), or (1, H, W) for one image, not negative, in units of 1 / beta.
 
     Returns:
         As ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures or ``depth`` does not fit them.
+        ImageError: if ``clean`` holds no float images or ``depth`` does not fit them.
 
     Example:
         >>> import torch
@@ -56,35 +56,35 @@ def haze(
         >>> haze(black, torch.Generator(), beta=1, airlight=0.75, depth=far)
         tensor([[[0.0000, 0.7500]]])
     """
-    pictures = as_batch(clean)
-    beta = strength(beta, BETA, generator, pictures)
-    airlight = strength(airlight, AIRLIGHT, generator, pictures)
+    images = as_batch(clean)
+    beta = strength(beta, BETA, generator, images)
+    airlight = strength(airlight, AIRLIGHT, generator, images)
     if depth is None:
-        depth = _made_up_depth(pictures, generator)
+        depth = _made_up_depth(images, generator)
     elif depth.shape != (*clean.shape[:-3], 1, *clean.shape[-2:]):
-        raise ImageError(f"a depth of shape {tuple(depth.shape)} does not fit pictures of {tuple(clean.shape)}")
-    return behind_haze(pictures, beta * depth.to(beta), airlight).reshape(clean.shape)
+        raise ImageError(f"a depth of shape {tuple(depth.shape)} does not fit images of {tuple(clean.shape)}")
+    return behind_haze(images, beta * depth.to(beta), airlight).reshape(clean.shape)
 
 
-def behind_haze(pictures: Tensor, optical_depth: Tensor, airlight: Tensor) -> Tensor:
-    """Koschmieder's law: ``pictures * t + airlight * (1 - t)`` with ``t = exp(-optical_depth)``.
+def behind_haze(images: Tensor, optical_depth: Tensor, airlight: Tensor) -> Tensor:
+    """Koschmieder's law: ``images * t + airlight * (1 - t)`` with ``t = exp(-optical_depth)``.
 
     Args:
-        pictures: (B, C, H, W) in [0, 1].
+        images: (B, C, H, W) in [0, 1].
         optical_depth: (B, 1, H, W) float32, not negative: scattering coefficient times distance.
         airlight: (B, 1, 1, 1) in [0, 1].
 
     Returns:
         (B, C, H, W) in [0, 1].
     """
-    transmission = torch.exp(-optical_depth).to(pictures.dtype)
-    return (pictures * transmission + airlight.to(pictures.dtype) * (1 - transmission)).clamp(0, 1)
+    transmission = torch.exp(-optical_depth).to(images.dtype)
+    return (images * transmission + airlight.to(images.dtype) * (1 - transmission)).clamp(0, 1)
 
 
-def _made_up_depth(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def _made_up_depth(images: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 1, H, W) float32 in [0, 0.7]."""
-    height, width = pictures.shape[-2:]
-    coarse = rand((len(pictures), 1, _CELLS, _CELLS), generator, pictures)
+    height, width = images.shape[-2:]
+    coarse = rand((len(images), 1, _CELLS, _CELLS), generator, images)
     uneven = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
-    ramp = torch.linspace(1, 0, height, device=pictures.device)[:, None]
+    ramp = torch.linspace(1, 0, height, device=images.device)[:, None]
     return _FARTHEST * (0.55 * ramp + 0.45 * uneven).clamp(0, 1)

@@ -35,7 +35,7 @@ def low_light(clean: Tensor, generator: torch.Generator, *, gamma: Strength = No
         As ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch
@@ -43,12 +43,12 @@ def low_light(clean: Tensor, generator: torch.Generator, *, gamma: Strength = No
         >>> float(low_light(grey, torch.Generator(), gamma=3, noise=0).mean())
         0.125
     """
-    pictures = as_batch(clean)
-    gamma = strength(gamma, GAMMA, generator, pictures)
-    noise = strength(noise, NOISE, generator, pictures)
-    brightest = pictures.amax(1, keepdim=True).float()
+    images = as_batch(clean)
+    gamma = strength(gamma, GAMMA, generator, images)
+    noise = strength(noise, NOISE, generator, images)
+    brightest = images.amax(1, keepdim=True).float()
     light = F.avg_pool2d(brightest, _WINDOW, stride=1, padding=_WINDOW // 2, count_include_pad=False)
     # R L^gamma = (clean / L) L^gamma, without the division: L may be 0.
-    gain = (light ** (gamma - 1)).to(pictures.dtype)
-    grain = (noise * randn(pictures.shape, generator, pictures)).to(pictures.dtype)
-    return (pictures * gain + grain).clamp(0, 1).reshape(clean.shape)
+    gain = (light ** (gamma - 1)).to(images.dtype)
+    grain = (noise * randn(images.shape, generator, images)).to(images.dtype)
+    return (images * gain + grain).clamp(0, 1).reshape(clean.shape)

@@ -24,7 +24,7 @@ def gaussian_noise(clean: Tensor, generator: torch.Generator, *, sigma: float) -
         As ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch
@@ -33,6 +33,6 @@ def gaussian_noise(clean: Tensor, generator: torch.Generator, *, sigma: float) -
         >>> round(float((noisy - grey).std()) * 255)
         25
     """
-    pictures = as_batch(clean)
-    noise = randn(pictures.shape, generator, pictures).to(pictures.dtype)
-    return (pictures + sigma / 255 * noise).clamp(0, 1).reshape(clean.shape)
+    images = as_batch(clean)
+    noise = randn(images.shape, generator, images).to(images.dtype)
+    return (images + sigma / 255 * noise).clamp(0, 1).reshape(clean.shape)

@@ -34,7 +34,7 @@ def rain(
     are twice as long and wide.
 
     Sources: the additive model is that of W. Yang et al., "Deep Joint Rain Detection and Removal from a Single Image",
-    CVPR 2017 (JORDER; Rain100L has one kind of streak per picture), which OneRestore's CDD-11 adds likewise; that a
+    CVPR 2017 (JORDER; Rain100L has one kind of streak per image), which OneRestore's CDD-11 adds likewise; that a
     falling drop is a motion-blurred bright streak is K. Garg and S. K. Nayar, "Vision and Rain", IJCV 2007; filtered
     noise in place of their rendered drops is how X. Fu et al., "Removing Rain from Single Images via a Deep Detail
     Network", CVPR 2017, made theirs. The ranges are this library's, chosen by eye between Rain100L and CDD-11.
@@ -51,7 +51,7 @@ def rain(
         As ``clean``, in [0, 1]; nowhere darker than it.
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch
@@ -60,13 +60,13 @@ def rain(
         >>> bool(rainy.max() <= 0.5), bool((rainy[0] == rainy[2]).all())
         (True, True)
     """
-    pictures = as_batch(clean)
-    density = strength(density, DENSITY, generator, pictures)
-    length = strength(length, LENGTH, generator, pictures).clamp(max=LENGTH[1])
-    angle = strength(angle, ANGLE, generator, pictures)
-    brightness = strength(brightness, BRIGHTNESS, generator, pictures)
+    images = as_batch(clean)
+    density = strength(density, DENSITY, generator, images)
+    length = strength(length, LENGTH, generator, images).clamp(max=LENGTH[1])
+    angle = strength(angle, ANGLE, generator, images)
+    brightness = strength(brightness, BRIGHTNESS, generator, images)
     streak = stroke(length, angle, width=0.9, reach=_REACH)
-    far = layer(pictures, generator, density=density, shape=streak, scale=1, contrast=0.8)
-    near = layer(pictures, generator, density=density / 4, shape=streak, scale=2, contrast=1.2)
+    far = layer(images, generator, density=density, shape=streak, scale=1, contrast=0.8)
+    near = layer(images, generator, density=density / 4, shape=streak, scale=2, contrast=1.2)
     streaks = brightness * torch.maximum(0.7 * far, near)
-    return (pictures + streaks.to(pictures.dtype)).clamp(0, 1).reshape(clean.shape)
+    return (images + streaks.to(images.dtype)).clamp(0, 1).reshape(clean.shape)

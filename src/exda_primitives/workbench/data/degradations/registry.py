@@ -20,7 +20,7 @@ DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType(
     | {"blur": motion_blur}
     | {name: partial(composition, name=name) for name in CDD11}
 )
-"""Name -> function of clean pictures and a generator, which draws its strengths from their usual ranges."""
+"""Name -> function of clean images and a generator, which draws its strengths from their usual ranges."""
 
 
 def degradation_named(name: str) -> Degradation:
@@ -36,10 +36,10 @@ def degradation_named(name: str) -> Degradation:
 
 
 def degrade(clean: Tensor, name: str, seed: int) -> Tensor:
-    """Degrades pictures, computing where they are; the same seed draws the same random numbers on every device.
+    """Degrades images, computing where they are; the same seed draws the same random numbers on every device.
 
     Args:
-        clean: (B, C, H, W) or (C, H, W) in [0, 1]; each picture of a batch is degraded differently.
+        clean: (B, C, H, W) or (C, H, W) in [0, 1]; each image of a batch is degraded differently.
         name: of ``DEGRADATIONS``: ``"noise15"``, ``"noise25"``, ``"noise50"``, ``"blur"``, and the eleven of CDD-11,
             ``"low"``, ``"haze"``, ``"rain"``, ``"snow"``, ``"low_haze"``, ..., ``"low_haze_snow"``.
         seed: of the random numbers; a generator on the CPU takes no more of it than the last 32 bits.
@@ -49,7 +49,7 @@ def degrade(clean: Tensor, name: str, seed: int) -> Tensor:
 
     Raises:
         ConfigError: if there is no such degradation.
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch

@@ -46,7 +46,7 @@ def snow(
         As ``clean``, in [0, 1]; nowhere darker than it.
 
     Raises:
-        ImageError: if ``clean`` holds no float pictures.
+        ImageError: if ``clean`` holds no float images.
 
     Example:
         >>> import torch
@@ -54,14 +54,14 @@ def snow(
         >>> bool((snow(clean, torch.Generator().manual_seed(0)) >= clean - 1e-6).all())
         True
     """
-    pictures = as_batch(clean)
-    density = strength(density, DENSITY, generator, pictures)
-    angle = strength(angle, ANGLE, generator, pictures)
-    opacity = strength(opacity, OPACITY, generator, pictures)
+    images = as_batch(clean)
+    density = strength(density, DENSITY, generator, images)
+    angle = strength(angle, ANGLE, generator, images)
+    opacity = strength(opacity, OPACITY, generator, images)
     clear = torch.ones_like(opacity)
     for scale, share, width in _LAYERS:
         flake = stroke(torch.full_like(angle, 1.5), angle, width=width, reach=3)
-        flakes = layer(pictures, generator, density=share * density, shape=flake, scale=scale, contrast=1.5)
+        flakes = layer(images, generator, density=share * density, shape=flake, scale=scale, contrast=1.5)
         clear = clear * (1 - flakes)
-    mask = (opacity * (1 - clear)).to(pictures.dtype)
-    return (pictures * (1 - mask) + mask).clamp(0, 1).reshape(clean.shape)
+    mask = (opacity * (1 - clear)).to(images.dtype)
+    return (images * (1 - mask) + mask).clamp(0, 1).reshape(clean.shape)

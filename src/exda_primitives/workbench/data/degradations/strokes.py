@@ -39,18 +39,18 @@ def layer(
     The peaks of normal noise have all heights: most strokes are faint and a few are bright.
 
     Args:
-        like: pictures (B, C, H, W).
+        like: images (B, C, H, W).
         generator: of the noise.
         density: (B, 1, 1, 1) strokes for each pixel of the noise.
         shape: (B, 1, K, K), see ``stroke``.
-        scale: pixels of the picture for each pixel of the noise, along each side.
+        scale: pixels of the image for each pixel of the noise, along each side.
         contrast: how steeply brightness rises with height.
 
     Returns:
         (B, 1, H, W) float32 in [0, 1].
     """
     batch, _, height, width = like.shape
-    # Room for strokes whose middle is outside the picture.
+    # Room for strokes whose middle is outside the image.
     margin = shape.shape[-1] - 1
     noise = randn((batch, 1, -(-height // scale) + margin, -(-width // scale) + margin), generator, like)
     threshold = math.sqrt(2) * torch.erfinv(1 - 2 * density)

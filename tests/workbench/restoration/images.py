@@ -1,4 +1,4 @@
-"""Picture files for the tests, made without the code under test."""
+"""Image files for the tests, made without the code under test."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Clean pictures from a folder, a zip or an npz, each opened when it is asked for."""
+"""Clean images from a folder, a zip or an npz, each opened when it is asked for."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from torch import Tensor
 
 from ...errors import ImageError, some_of
 from ..shared.files import files_below, is_something_else
-from .decode import Channels, decode, from_array, is_picture, read_picture
+from .decode import Channels, decode, from_array, is_image, read_image
 from .headers import Header, header_of, read_header
 
 MAX_BYTES = 2**30
 """Of one file in a zip, unpacked: one that claims more is refused before anything is unpacked."""
 
 
-class Pictures(ABC, Sequence[Tensor]):
-    """Pictures (C, H, W) float32 in [0, 1], in the order of their names; see ``open_pictures``.
+class Images(ABC, Sequence[Tensor]):
+    """Images (C, H, W) float32 in [0, 1], in the order of their names; see ``open_images``.
 
     It may be copied and sent to other processes, each of which opens its own files.
 
     Attributes:
         path: where they are.
-        names: of the pictures, relative to it.
-        left_out: names of what else there is and is not taken for a picture.
+        names: of the images, relative to it.
+        left_out: names of what else there is and is not taken for an image.
         channels: 3 or 1.
     """
 
     def __init__(self, path: Path, names: Sequence[str], left_out: Sequence[str], channels: Channels) -> None:
         if not names:
             there = f"only {some_of(left_out)}" if left_out else "nothing at all"
-            raise ImageError(f"no picture in {path}; there is {there}")
+            raise ImageError(f"no image in {path}; there is {there}")
         self.path, self.names, self.left_out, self.channels = path, tuple(names), tuple(left_out), channels
 
     def __len__(self) -> int:
@@ -61,34 +61,34 @@ class Pictures(ABC, Sequence[Tensor]):
 
     @abstractmethod
     def header(self, index: int) -> Header:
-        """What is known of a picture without its pixels.
+        """What is known of an image without its pixels.
 
         Raises:
-            ImageError: for one that is missing or no picture; of a zip's or an npz's, damage behind the header is not
+            ImageError: for one that is missing or no image; of a zip's or an npz's, damage behind the header is not
                 seen.
         """
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path}: {len(self)} pictures, {len(self.left_out)} other files left out)"
+        return f"{type(self).__name__}({self.path}: {len(self)} images, {len(self.left_out)} other files left out)"
 
 
-class FolderPictures(Pictures):
-    """All pictures below a folder, those behind links too."""
+class FolderImages(Images):
+    """All images below a folder, those behind links too."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
         files = sorted(file.relative_to(path).as_posix() for file in files_below(path, _refuse))
         super().__init__(path, *_sorted_out(files), channels)
 
     def _read(self, index: int) -> Tensor:
-        return read_picture(self.path / self.names[index], self.channels)
+        return read_image(self.path / self.names[index], self.channels)
 
     def header(self, index: int) -> Header:
         """See above."""
         return read_header(self.path / self.names[index])
 
 
-class ZipPictures(Pictures):
-    """All pictures in a zip; nothing is unpacked to disk."""
+class ZipImages(Images):
+    """All images in a zip; nothing is unpacked to disk."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
         self._archive: zipfile.ZipFile | None = None
@@ -115,7 +115,7 @@ class ZipPictures(Pictures):
 
     @contextmanager
     def _opened(self, index: int) -> Iterator[tuple[IO[bytes], str, int]]:
-        """The picture, its name for messages, and its checksum."""
+        """The image, its name for messages, and its checksum."""
         name = f"{self.path}:{self.names[index]}"
         try:
             member = self._own_archive().getinfo(self.names[index])
@@ -137,7 +137,7 @@ class ZipPictures(Pictures):
         return self.__dict__ | {"_archive": None}
 
 
-class ArrayPictures(Pictures):
+class ArrayImages(Images):
     """All arrays of bytes in an npz: (N, H, W), (N, H, W, C) or (H, W, C), where C is 1, 3 or 4."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
@@ -158,7 +158,7 @@ class ArrayPictures(Pictures):
                     "(H, W, C) with 1, 3 or 4 channels"
                 )
             if 0 in shape[0 if single else 1 :]:
-                raise ImageError(f"{key} in {path} has shape {shape}: pictures without pixels")
+                raise ImageError(f"{key} in {path} has shape {shape}: images without pixels")
             places: list[tuple[str, int | None]] = [(key, None)] if single else [(key, i) for i in range(shape[0])]
             digits = len(str(shape[0] - 1))
             names += [key if index is None else f"{key}/{index:0{digits}d}" for _, index in places]
@@ -186,34 +186,34 @@ class ArrayPictures(Pictures):
         return self.__dict__ | {"_arrays": {}}
 
 
-def open_pictures(path: str | Path, channels: Channels = 3) -> Pictures:
-    """The pictures of a folder and all folders below, of a zip, or of the arrays of an npz, sorted by name.
+def open_images(path: str | Path, channels: Channels = 3) -> Images:
+    """The images of a folder and all folders below, of a zip, or of the arrays of an npz, sorted by name.
 
     Args:
-        path: of a folder, in which links are followed, or of a file. Pictures in files are told by their ending: PNG,
+        path: of a folder, in which links are followed, or of a file. Images in files are told by their ending: PNG,
             JPEG, BMP, TIFF, WebP, PGM, PPM.
-        channels: 3 for RGB or 1 for grey, into which all pictures are converted.
+        channels: 3 for RGB or 1 for grey, into which all images are converted.
 
     Raises:
-        ImageError: if it is none of these, cannot be read, or holds no picture. A picture that cannot be read is named
+        ImageError: if it is none of these, cannot be read, or holds no image. An image that cannot be read is named
             when it is asked for.
 
     Example:
         >>> import numpy as np, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/some.npz", digits=np.zeros((10, 28, 28), np.uint8), labels=np.arange(10))
-        ...     pictures = open_pictures(f"{folder}/some.npz", channels=1)
-        ...     len(pictures), pictures.names[3], pictures[3].shape, pictures.left_out
+        ...     images = open_images(f"{folder}/some.npz", channels=1)
+        ...     len(images), images.names[3], images[3].shape, images.left_out
         (10, 'digits/3', torch.Size([1, 28, 28]), ('labels',))
     """
     path = Path(path)
     if path.is_dir():
-        return FolderPictures(path, channels)
+        return FolderImages(path, channels)
     if not path.exists():
         raise ImageError(f"{path} does not exist")
     if is_something_else(path):
         raise ImageError(f"{path} is no regular file")
-    kinds = {".zip": ZipPictures, ".npz": ArrayPictures}
+    kinds = {".zip": ZipImages, ".npz": ArrayImages}
     if path.suffix.lower() not in kinds:
         raise ImageError(f"{path} is neither a folder nor a .zip or .npz")
     return kinds[path.suffix.lower()](path, channels)
@@ -224,8 +224,8 @@ def _refuse(folder: Path, error: OSError) -> NoReturn:
 
 
 def _sorted_out(files: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Pictures, and what is none."""
-    return [name for name in files if is_picture(name)], [name for name in files if not is_picture(name)]
+    """Images, and what is none."""
+    return [name for name in files if is_image(name)], [name for name in files if not is_image(name)]
 
 
 def _leaves(name: str) -> bool:

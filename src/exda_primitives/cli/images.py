@@ -1,4 +1,4 @@
-"""Pictures that a command is given, and what is left out of them."""
+"""Images that a command is given, and what is left out of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .names import printable
 
 if TYPE_CHECKING:
     from ..workbench.data.decode import Channels
-    from ..workbench.data.pictures import Pictures
+    from ..workbench.data.images import Images
 
 
-def opened(path: Path, channels: Channels) -> Pictures:
-    """As ``exda_primitives.workbench.data.open_pictures``; what else is there is printed, for it is left out."""
-    from ..workbench.data import open_pictures  # noqa: PLC0415
+def opened(path: Path, channels: Channels) -> Images:
+    """As ``exda_primitives.workbench.data.open_images``; what else is there is printed, for it is left out."""
+    from ..workbench.data import open_images  # noqa: PLC0415
 
-    pictures = open_pictures(path, channels)
-    if pictures.left_out:
-        print_left_out("no pictures", pictures.left_out, Console())
-    return pictures
+    images = open_images(path, channels)
+    if images.left_out:
+        print_left_out("no images", images.left_out, Console())
+    return images
 
 
 def print_left_out(why: str, names: Sequence[str], console: Console) -> None:

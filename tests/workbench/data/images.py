@@ -1,4 +1,4 @@
-"""Files of pictures for the tests of data."""
+"""Files of images for the tests of data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_pictures(*shape: int) -> Tensor:
+def random_images(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=seeded(99))
 
 
-def write_picture(path: Path, height: int = 6, width: int = 5, mode: str = "RGB", seed: int = 0) -> Path:
-    """A picture of random bytes, in a folder that is made if need be."""
+def write_image(path: Path, height: int = 6, width: int = 5, mode: str = "RGB", seed: int = 0) -> Path:
+    """An image of random bytes, in a folder that is made if need be."""
     channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, *channels), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +28,6 @@ def write_picture(path: Path, height: int = 6, width: int = 5, mode: str = "RGB"
     return path
 
 
-def write_pictures(root: Path, names: Iterable[str]) -> None:
+def write_images(root: Path, names: Iterable[str]) -> None:
     for seed, name in enumerate(names):
-        write_picture(root / name, seed=seed)
+        write_image(root / name, seed=seed)
