@@ -157,7 +157,7 @@ def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Conso
     from ..workbench.restoration.files import Done  # noqa: PLC0415
 
     restored = [result for result in results if isinstance(result, Done)]
-    table = Table("picture", "size", "tile", "overlap", "largest seam (1/255)")
+    table = Table("image", "size", "tile", "overlap", "largest seam (1/255)")
     for done in restored:
         height, width = done.size
         tile, overlap, seam = done.restored.tile, done.restored.overlap, done.restored.seam

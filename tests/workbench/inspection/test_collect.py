@@ -111,7 +111,7 @@ def test_no_images() -> None:
         collect(network(), [], {}, size)
 
 
-@pytest.mark.parametrize("picture", [torch.rand(1, 3, 8, 8), torch.rand(3, 0, 8), torch.zeros(3, 8, 8).byte()])
+@pytest.mark.parametrize("image", [torch.rand(1, 3, 8, 8), torch.rand(3, 0, 8), torch.zeros(3, 8, 8).byte()])
 def test_what_is_no_image(image: Tensor) -> None:
     with pytest.raises(exda.ImageError, match="expected a float image"):
         collect(network(), [image], {}, size)

@@ -269,7 +269,7 @@ def test_three_degradations_need_no_others(tmp_path: Path, load: Callable[..., P
         files.of("blur")
 
 
-@pytest.mark.parametrize("pictures", [0, 67, 68, 69])
+@pytest.mark.parametrize("images", [0, 67, 68, 69])
 def test_the_number_of_images_is_that_of_the_benchmark(tmp_path: Path, images: int) -> None:
     touch(tmp_path, under("denoise/bsd68", *(f"{number}.png" for number in range(images))))
     touch(tmp_path, [f"derain/Rain100L/{side}/{number}.png" for side in ("input", "target") for number in range(100)])
