@@ -134,7 +134,7 @@ def test_another_form_is_refused(tmp_path, changes, message):
 def test_other_images_are_refused(tmp_path):
     assert session(tmp_path, form()).run_pending(math.inf)
     sources(tmp_path, seed=1)
-    with pytest.raises(exda.ConfigError, match=r"another config .images"):
+    with pytest.raises(exda.ConfigError, match=r"another config .pictures"):
         session(tmp_path, form())
 
 
