@@ -38,7 +38,7 @@ def _train(family, frozen, rank):
     model = network(family, frozen)
     # AdaIR has parameters that are never used.
     wrapped = DistributedDataParallel(model, find_unused_parameters=family == "cross")
-    loss(wrapped, image(rank)).backward()
+    loss(wrapped, image_of(rank)).backward()
     found = gradients(model)
     torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2).step()
     return {"gradients": found, "state": model.state_dict()}
@@ -55,6 +55,6 @@ def _saved_and_loaded(rank):
                 parameter.zero_()
         wrapped = DistributedDataParallel(model)
         exda.load(wrapped, file)
-        return {"state": model.state_dict(), "output": wrapped(image(rank)).detach()}
+        return {"state": model.state_dict(), "output": wrapped(image_of(rank)).detach()}
     finally:
         file.unlink(missing_ok=True)

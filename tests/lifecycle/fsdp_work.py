@@ -35,8 +35,8 @@ def _train(family, rank, folder):
         if name.endswith(("attn", "attn_g")):
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    output = model(image(rank)).detach()
-    loss(model, image(rank)).backward()
+    output = model(image_of(rank)).detach()
+    loss(model, image_of(rank)).backward()
     gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.grad is not None}
     optimizer(model).step()
     for whole in (True, False):
@@ -56,16 +56,16 @@ def _by_layers(family, rank):
     for module in [module for module in sharded.modules() if isinstance(module, torch.nn.Conv2d)]:
         fully_shard(module, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
-    output = sharded(image(rank)).detach()
-    loss(sharded, image(rank)).backward()
+    output = sharded(image_of(rank)).detach()
+    loss(sharded, image_of(rank)).backward()
     gradients = {name: p.grad.full_tensor() for name, p in sharded.named_parameters() if p.grad is not None}
 
     policy = ModuleWrapPolicy({torch.nn.Conv2d})
     flat = FullyShardedDataParallel(
         network(family), auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
     )
-    flat_output = flat(image(rank)).detach()
-    loss(flat, image(rank)).backward()
+    flat_output = flat(image_of(rank)).detach()
+    loss(flat, image_of(rank)).backward()
     with FullyShardedDataParallel.summon_full_params(flat, with_grads=True):
         flat_gradients = {
             name.replace("_fsdp_wrapped_module.", ""): p.grad.clone()

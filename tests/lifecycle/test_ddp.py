@@ -6,7 +6,7 @@ import torch
 import exda_primitives as exda
 
 from . import processes
-from .ddp_work import CASES, gradients, image, network, work
+from .ddp_work import CASES, gradients, image_of, network, work
 from .networks import loss
 
 
@@ -24,7 +24,7 @@ def test_gradients_are_the_mean_of_what_each_image_gives(ranks, case):
     single = []
     for rank in range(processes.WORLD):
         model = network(*case)
-        loss(model, image(rank)).backward()
+        loss(model, image_of(rank)).backward()
         single.append(gradients(model))
     ours = {name for name, p in model.named_parameters() if any(p is new for new in exda.new_parameters(model))}
     for found in (each[case]["gradients"] for each in ranks):
@@ -50,4 +50,4 @@ def test_a_patch_is_saved_from_and_loaded_into_the_wrapper(ranks):
     for rank, found in enumerate(each["loaded"] for each in ranks):
         for name, tensor in before.state_dict().items():
             assert torch.equal(found["state"][name], tensor)
-        torch.testing.assert_close(found["output"], before(image(rank)), rtol=0, atol=1e-12)
+        torch.testing.assert_close(found["output"], before(image_of(rank)), rtol=0, atol=1e-12)

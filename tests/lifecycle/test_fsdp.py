@@ -8,7 +8,7 @@ import torch
 import exda_primitives as exda
 
 from . import processes
-from .fsdp_work import FAMILIES, image, network, optimizer, work
+from .fsdp_work import FAMILIES, image_of, network, optimizer, work
 from .networks import loss
 
 
@@ -31,13 +31,13 @@ def family(request):
 def whole(family):
     """The same network in one process, with the gradients of both images' mean."""
     model = network(family)
-    (sum(loss(model, image(rank)) for rank in range(processes.WORLD)) / processes.WORLD).backward()
+    (sum(loss(model, image_of(rank)) for rank in range(processes.WORLD)) / processes.WORLD).backward()
     return model
 
 
 def test_outputs(ranks, family):
     for rank, found in enumerate(ranks):
-        torch.testing.assert_close(found[family]["output"], network(family)(image(rank)), rtol=0, atol=1e-12)
+        torch.testing.assert_close(found[family]["output"], network(family)(image_of(rank)), rtol=0, atol=1e-12)
         assert found[family]["patched"]
         assert found[family]["sharded"]
 
@@ -54,7 +54,7 @@ def test_gradients(ranks, family, whole):
 @pytest.mark.parametrize("kind", ["fully_shard", "FullyShardedDataParallel"])
 def test_every_convolution_by_itself(ranks, family, whole, kind):
     for rank, (output, gradients) in enumerate(each[family][kind] for each in ranks):
-        torch.testing.assert_close(output, network(family)(image(rank)), rtol=0, atol=1e-12)
+        torch.testing.assert_close(output, network(family)(image_of(rank)), rtol=0, atol=1e-12)
         for name, parameter in whole.named_parameters():
             if parameter.grad is not None:
                 torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-9, atol=1e-12)

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from . import chosen, reference, triton_or_torch
+from . import auto, chosen, reference, triton_or_torch
 from . import torch as concat_free
 from .chosen import BackendName
 from .terms import CrossTerms, LinearTerms, PackedQKVTerms
@@ -32,7 +32,7 @@ class Backend(Protocol):
 
 
 _BACKENDS: dict[str, Backend] = {
-    "auto": concat_free,
+    "auto": auto,
     "reference": reference,
     "torch": concat_free,
     "triton": triton_or_torch,
@@ -51,7 +51,8 @@ def backend(name: BackendName) -> Iterator[None]:
     Args:
         name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
             on kernels for CUDA GPUs of compute capability 8.0 and newer, and as ``"torch"`` wherever they do not
-            apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs. Blocks that
+            apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs; on a CPU, and
+            without gradients, it takes larger maps strip by strip. Blocks that
             ``exda_primitives.fuse`` put in place are fused under ``"auto"`` as well, on a CPU by PyTorch's own
             operations; under ``"triton"`` they are by kernels alone.
 

@@ -1,4 +1,4 @@
-"""Restormer's attention, and ExDA's on it, as a residual step: the algebra of ``ops.torch``.
+"""Restormer's attention, and ExDA's on it, by itself or as a residual step: the algebra of ``ops.torch``.
 
 A first pass over strips sums the Gram blocks and keeps v; a second one, in which the projection is part of the small
 matrices, writes the output. q, k and the value's branch exist a strip at a time.
@@ -6,6 +6,7 @@ matrices, writes the output. q, k and the value's branch exist a strip at a time
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -32,11 +33,18 @@ def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, like: Tens
     given, x = x, channels_last(x)
     if recomputes(x, *parameters(norm, terms)):
         return _differentiable(x, norm, terms)
-    g, scale = (None, 1.0) if terms.tokens is None else _token_maps(_logits(x, norm, terms.tokens), terms.tokens)
-    found, values = _first_pass(x, norm, terms, g)
     # A copy of one's own is written over.
     out = x if like is None and x is not given else empty(x, like)
-    _second_pass(out, x, values, g, _matrices(found, scale, terms), terms)
+    for image, rows, change in _strips_of_output(x, norm, terms):
+        add_into(out[image, :, rows], x[image, :, rows], change)
+    return out
+
+
+def attention(x: Tensor, terms: PackedQKVTerms) -> Tensor:
+    """``mdta(x)``, (B, C, H, W) -> (B, C, H, W) in the layout of ``x``; without gradients."""
+    out = torch.empty_like(x)
+    for image, rows, found in _strips_of_output(channels_last(x), None, terms):
+        out[image, :, rows] = found
     return out
 
 
@@ -62,19 +70,32 @@ def _differentiable(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor
     return out if matrices.bias is None else out + matrices.bias[:, None, None]
 
 
+def _strips_of_output(
+    x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Image, rows and ``mdta(norm(x))`` of them, (1, C, rows, W), of all images and rows in turn."""
+    g, scale = (None, 1.0) if terms.tokens is None else _token_maps(_logits(x, norm, terms.tokens), terms.tokens)
+    found, values = _first_pass(x, norm, terms, g)
+    return _second_pass(x, values, g, _matrices(found, scale, terms), terms)
+
+
 def _product(x: Tensor, matrices: Tensor) -> Tensor:
     """Each image by its matrix, (B, C, H, W) and (B, C', C) -> (B, C', H, W)."""
     pixels = by_pixel(x)
     return by_channel((pixels.flatten(1, 2) @ matrices.mT).unflatten(1, pixels.shape[1:3]))
 
 
-def _logits(x: Tensor, norm: NormTerms, tokens: TokenTerms) -> Tensor:
+def _normalised(x: Tensor, norm: NormTerms | None) -> Tensor:
+    return x if norm is None else normalised(x, norm)
+
+
+def _logits(x: Tensor, norm: NormTerms | None, tokens: TokenTerms) -> Tensor:
     """Of the tokens, (B, h*K, H, W)."""
     assert tokens.weight is not None
     logits = x.new_empty((len(x), len(tokens.weight), *x.shape[2:]))
     for strip in strips(x, 2 * x.shape[1]):
         images, rows = strip.images, strip.rows()
-        logits[images, :, rows] = pointwise(normalised(x[images, :, rows], norm), tokens.weight)
+        logits[images, :, rows] = pointwise(_normalised(x[images, :, rows], norm), tokens.weight)
     return logits
 
 
@@ -85,13 +106,15 @@ def _token_maps(logits: Tensor, tokens: TokenTerms) -> tuple[Tensor, float]:
     return upsample(maps, logits.shape[2:]).contiguous(memory_format=torch.channels_last), scale
 
 
-def _first_pass(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, g: Tensor | None) -> tuple[Gram, list[Tensor]]:
+def _first_pass(
+    x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms, g: Tensor | None
+) -> tuple[Gram, list[Tensor]]:
     """Gram blocks and norms of q, k and g, and v strip by strip, with the rows that the value's branch reads."""
     onto_q, onto_k, onto_v = pairs(*terms.qkv, 3)
     heads, beyond = terms.temperature.shape[-3], _reach(terms.value)
     values, found = list[Tensor](), dict[int, Sums]()
     for strip in strips(x, 3 * x.shape[1]):
-        n = normalised(x[strip.images, :, strip.rows(1 + beyond)], norm)
+        n = _normalised(x[strip.images, :, strip.rows(1 + beyond)], norm)
         values.append(convolved(n, onto_v, strip.within(1 + beyond, beyond)))
         n = n[:, :, strip.within(1 + beyond, 1)]
         q, k = convolved(n, onto_q, strip.within(1)), convolved(n, onto_k, strip.within(1))
@@ -106,8 +129,9 @@ def _first_pass(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, g: Tensor | N
 
 
 def _second_pass(
-    out: Tensor, x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices, terms: PackedQKVTerms
-) -> None:
+    x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices, terms: PackedQKVTerms
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """See ``_strips_of_output``; of ``x`` only the shape is used."""
     beyond = _reach(terms.value)
     for strip, around in zip(strips(x, 3 * x.shape[1]), values, strict=True):
         rows, value = strip.rows(), _value(around, strip.within(beyond), terms.value)
@@ -116,7 +140,7 @@ def _second_pass(
             total = pointwise(value[index : index + 1], matrices.onto_value[image, :, :, None, None], matrices.bias)
             if g is not None and matrices.onto_tokens is not None:
                 total.add_(pointwise(g[one, :, rows], matrices.onto_tokens[image, :, :, None, None]))
-            add_into(out[one, :, rows], x[one, :, rows], total)
+            yield one, rows, total
 
 
 def _reach(value: ValueTerms | None) -> int:

@@ -8,9 +8,11 @@ from torch.autograd import forward_ad
 
 from ..bare import is_depthwise, is_pointwise
 from ..terms import GatedTerms, NormTerms, PackedQKVTerms, called_primitive
-from ..torch.recompute import makes_graph
+from ..torch.recompute import makes_graph, recomputes
 
 _DTYPES = (torch.float32, torch.float64)
+# Pixels of a map from which strips of an attention by itself are faster than whole maps, by measurement.
+_WORTH_STRIPS = 64 * 64
 _PLAIN = (Tensor, nn.Parameter)
 
 
@@ -26,10 +28,25 @@ def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms
     return reason or _parameter_unsupported_reason(x, parameters(norm, function))
 
 
-def parameters(norm: NormTerms, function: PackedQKVTerms | GatedTerms) -> list[Tensor]:
-    """All that a step reads."""
+def attention_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
+    """Why an attention by itself is not computed here, but as ``ops.torch`` does; None if it is.
+
+    Of a small map, or with gradients, the strips would save nothing.
+    """
+    # Asked first: of compilers and of what torch.func transforms, no size may be asked.
+    reason = _map_unsupported_reason(x)
+    if reason is None and (x.dtype is not torch.float32 or x.shape[2] * x.shape[3] < _WORTH_STRIPS):
+        reason = f"x is {tuple(x.shape)}, {x.dtype}; strips pay from {_WORTH_STRIPS} pixels on, in {torch.float32}"
+    reason = reason or _attention_unsupported_reason(terms)
+    if reason is None and recomputes(x, *parameters(None, terms)):
+        reason = "autograd records"
+    return reason or _parameter_unsupported_reason(x, parameters(None, terms))
+
+
+def parameters(norm: NormTerms | None, function: PackedQKVTerms | GatedTerms) -> list[Tensor]:
+    """All that a step reads, or its function without the norm."""
     layers: tuple[object, ...] = ()
-    found: list[Tensor | None] = [norm.weight, norm.bias]
+    found: list[Tensor | None] = [] if norm is None else [norm.weight, norm.bias]
     if isinstance(function, GatedTerms):
         layers = function
     else:
