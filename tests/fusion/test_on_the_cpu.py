@@ -77,6 +77,26 @@ def test_gradients(case, ran, differentiate, relative_errors):
     assert max(errors.values()) < 1e-12, errors
 
 
+@pytest.mark.usefixtures("_short_strips")
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("norm", [WithBias, BiasFree])
+@pytest.mark.parametrize("case", BEFORE[::3], ids=str)
+@torch.no_grad()
+def test_bfloat16_is_no_further_off_than_the_modules(case, norm, autocast, ran):
+    model, x = of_case(case, norm)
+    expected = model(x)
+    model, x = (model.float(), x.float()) if autocast else (model.bfloat16(), x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        of_modules = model(x)
+        exda.fuse(model)
+        found = model(x)
+    assert ran == BOTH_STEPS
+    assert found.dtype is of_modules.dtype is x.dtype
+    error, of_modules = ((each.double() - expected).norm() / expected.norm() for each in (found, of_modules))
+    # One rounding of the output is what even an exact step cannot avoid.
+    assert error <= 1.3 * of_modules + 2**-9
+
+
 @pytest.mark.parametrize("norm", [WithBias, BiasFree, lambda _: NoParameters(), lambda _: NoParameters(False)])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("patched", [False, True])
@@ -242,16 +262,31 @@ class TestChosen:
         model = fused(Block(NoParameters, Histogram))
         assert self.said(model)["0.attn"] == ("modules", "on the CPU, the norm by itself gains nothing")
 
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_half_types(self, dtype):
-        reason = f"the dtype is {dtype}; on the CPU, steps are fused in torch.float32 and torch.float64"
-        assert self.said(fused(dtype=dtype))["0.ffn"] == ("modules", reason)
+    def test_float16(self):
+        reason = "the dtype is torch.float16; the CPU computes steps in torch.float32, torch.float64, torch.bfloat16"
+        assert self.said(fused(dtype=torch.float16))["0.ffn"] == ("modules", reason)
 
-    def test_autocast(self, ran):
+    def test_autocast_to_float16(self, ran):
         model = fused()
-        with torch.autocast("cpu", torch.bfloat16):
-            assert "autocast is on" in self.said(model)["0.attn"][1]
+        with torch.autocast("cpu", torch.float16), torch.no_grad():
+            assert "the dtype is torch.float32, autocast to torch.float16" in self.said(model)["0.attn"][1]
             model(feature())
+        assert ran == []
+
+    def test_bfloat16_without_gradients_alone(self, ran):
+        model = fused(dtype=torch.bfloat16)
+        model(feature(dtype=torch.bfloat16)).sum().backward()
+        assert ran == []
+        with torch.no_grad():
+            model(feature(dtype=torch.bfloat16))
+        assert ran == BOTH_STEPS
+
+    def test_bfloat16_of_the_processor(self, ran, monkeypatch):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+        model = fused(dtype=torch.bfloat16)
+        with torch.no_grad():
+            assert "bfloat16 for this processor" in self.said(model)["0.attn"][1]
+            model(feature(dtype=torch.bfloat16))
         assert ran == []
 
     def test_without_onednn(self, ran):

@@ -133,7 +133,7 @@ def _restorer(
     pyvips(), psutil()
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
     net = network().to(device)
-    if device.type == "cpu" and dtype is None:
+    if device.type == "cpu":
         # Networks without a block that is known stay as they are.
         with suppress(NoMatchError):
             fuse(net)

@@ -47,6 +47,22 @@ def test_no_further_from_float64_than_whole_maps(case, calls, make_attention, ma
     assert error <= 2 * of_whole + 1e-6 * expected.abs().max()
 
 
+@pytest.mark.parametrize("case", BEFORE[::3], ids=str)
+@torch.no_grad()
+def test_bfloat16_no_further_off_than_whole_maps(case, calls, make_attention, make_maps):
+    module, x = of_case(case, make_attention, make_maps)
+    expected = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        single, x = copy.deepcopy(module).float(), x.float()
+        with exda.backend("torch"):
+            whole = single(x)
+        found = single(x)
+    assert calls
+    assert found.dtype is whole.dtype is torch.bfloat16
+    error, of_whole = ((each.double() - expected).norm() / expected.norm() for each in (found, whole))
+    assert error <= 1.3 * of_whole + 2**-9
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @torch.no_grad()
 def test_the_output_lies_as_the_input_does(calls, make_attention, make_maps, layout):
@@ -67,7 +83,7 @@ def test_from_so_many_pixels_on(make_attention, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "what", ["gradients", "an input with gradients", "float64", "hook", "after", "vmap", "autocast"]
+    "what", ["gradients", "an input with gradients", "float64", "hook", "after", "vmap", "float16"]
 )
 def test_what_is_taken_as_a_whole(what, calls, make_attention, make_maps):
     dtype = torch.float64 if what == "float64" else torch.float32
@@ -81,9 +97,9 @@ def test_what_is_taken_as_a_whole(what, calls, make_attention, make_maps):
         module.requires_grad_(False)
         x.requires_grad_()
     gradients = "gradients" in what
-    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16, enabled=what == "autocast"):
+    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.float16, enabled=what == "float16"):
         found = vmap(module)(x[:, None])[:, 0] if what == "vmap" else module(x)
     assert not calls
     assert found.requires_grad is gradients
-    tolerance = 0.1 if what == "autocast" else 1e-5
+    tolerance = 0.1 if what == "float16" else 1e-5
     torch.testing.assert_close(found.to(dtype), expected, rtol=tolerance, atol=tolerance)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..precision import product_dtype, widen, without_autocast
 from ..terms import NormTerms, PackedQKVTerms, TokenTerms, ValueTerms
 from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from ..torch.channel import mixing_of
@@ -35,16 +36,20 @@ def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, like: Tens
         return _differentiable(x, norm, terms)
     # A copy of one's own is written over.
     out = x if like is None and x is not given else empty(x, like)
-    for image, rows, change in _strips_of_output(x, norm, terms):
-        add_into(out[image, :, rows], x[image, :, rows], change)
+    dtype = product_dtype(x)
+    with without_autocast(x):
+        for image, rows, change in _strips_of_output(x, norm, terms, dtype):
+            add_into(out[image, :, rows], x[image, :, rows], change)
     return out
 
 
 def attention(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """``mdta(x)``, (B, C, H, W) -> (B, C, H, W) in the layout of ``x``; without gradients."""
-    out = torch.empty_like(x)
-    for image, rows, found in _strips_of_output(channels_last(x), None, terms):
-        out[image, :, rows] = found
+    dtype = product_dtype(x)
+    out = torch.empty_like(x, dtype=dtype)
+    with without_autocast(x):
+        for image, rows, found in _strips_of_output(channels_last(x.to(dtype)), None, terms, dtype):
+            out[image, :, rows] = found
     return out
 
 
@@ -71,11 +76,16 @@ def _differentiable(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor
 
 
 def _strips_of_output(
-    x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms
+    x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms, dtype: torch.dtype
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Image, rows and ``mdta(norm(x))`` of them, (1, C, rows, W), of all images and rows in turn."""
-    g, scale = (None, 1.0) if terms.tokens is None else _token_maps(_logits(x, norm, terms.tokens), terms.tokens)
-    found, values = _first_pass(x, norm, terms, g)
+    """Image, rows and ``mdta(norm(x))`` of them, (1, C, rows, W) of ``dtype``, of all images and rows in turn.
+
+    Convolutions and products are of ``dtype``; norm, Gram sums and small matrices of the accumulation dtype.
+    """
+    g, scale = None, 1.0
+    if terms.tokens is not None:
+        g, scale = _token_maps(_logits(x, norm, terms.tokens, dtype), terms.tokens)
+    found, values = _first_pass(x, norm, terms, g, dtype)
     return _second_pass(x, values, g, _matrices(found, scale, terms), terms)
 
 
@@ -85,17 +95,17 @@ def _product(x: Tensor, matrices: Tensor) -> Tensor:
     return by_channel((pixels.flatten(1, 2) @ matrices.mT).unflatten(1, pixels.shape[1:3]))
 
 
-def _normalised(x: Tensor, norm: NormTerms | None) -> Tensor:
-    return x if norm is None else normalised(x, norm)
+def _normalised(x: Tensor, norm: NormTerms | None, dtype: torch.dtype) -> Tensor:
+    return x if norm is None else normalised(x, norm).to(dtype)
 
 
-def _logits(x: Tensor, norm: NormTerms | None, tokens: TokenTerms) -> Tensor:
+def _logits(x: Tensor, norm: NormTerms | None, tokens: TokenTerms, dtype: torch.dtype) -> Tensor:
     """Of the tokens, (B, h*K, H, W)."""
     assert tokens.weight is not None
-    logits = x.new_empty((len(x), len(tokens.weight), *x.shape[2:]))
+    logits = x.new_empty((len(x), len(tokens.weight), *x.shape[2:]), dtype=dtype)
     for strip in strips(x, 2 * x.shape[1]):
         images, rows = strip.images, strip.rows()
-        logits[images, :, rows] = pointwise(_normalised(x[images, :, rows], norm), tokens.weight)
+        logits[images, :, rows] = pointwise(_normalised(x[images, :, rows], norm, dtype), tokens.weight)
     return logits
 
 
@@ -103,18 +113,19 @@ def _token_maps(logits: Tensor, tokens: TokenTerms) -> tuple[Tensor, float]:
     """G (B, h*K, H, W) with mean 1, and the factor that its use as values still needs."""
     # Phi and the pooling commute: h*K channels to pool instead of C.
     maps, scale = unit_mean(softmax_over_space(pool(logits, tokens.stride)), tokens.scale)
-    return upsample(maps, logits.shape[2:]).contiguous(memory_format=torch.channels_last), scale
+    maps = upsample(maps, logits.shape[2:]).to(logits.dtype)
+    return maps.contiguous(memory_format=torch.channels_last), scale
 
 
 def _first_pass(
-    x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms, g: Tensor | None
+    x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms, g: Tensor | None, dtype: torch.dtype
 ) -> tuple[Gram, list[Tensor]]:
     """Gram blocks and norms of q, k and g, and v strip by strip, with the rows that the value's branch reads."""
     onto_q, onto_k, onto_v = pairs(*terms.qkv, 3)
     heads, beyond = terms.temperature.shape[-3], _reach(terms.value)
     values, found = list[Tensor](), dict[int, Sums]()
     for strip in strips(x, 3 * x.shape[1]):
-        n = _normalised(x[strip.images, :, strip.rows(1 + beyond)], norm)
+        n = _normalised(x[strip.images, :, strip.rows(1 + beyond)], norm, dtype)
         values.append(convolved(n, onto_v, strip.within(1 + beyond, beyond)))
         n = n[:, :, strip.within(1 + beyond, 1)]
         q, k = convolved(n, onto_q, strip.within(1)), convolved(n, onto_k, strip.within(1))
@@ -166,6 +177,7 @@ def _value(v: Tensor, rows: slice, value: ValueTerms | None) -> Tensor:
 def _matrices(found: Gram, scale: float, terms: PackedQKVTerms) -> _Matrices:
     weight, bias = foldable_weight(terms)
     assert weight is not None
+    weight = widen(weight)
     mixing = mixing_of(found, scale, terms)
     onto_tokens = None if mixing.token is None else through_blocks(weight, mixing.token)
     return _Matrices(through_blocks(weight, mixing.local), onto_tokens, bias)

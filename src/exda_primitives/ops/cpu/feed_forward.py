@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bare import is_bare
+from ..precision import product_dtype, without_autocast
 from ..terms import GatedTerms, NormTerms
 from ..torch.recompute import recomputes
 from .layers import convolved, gelu, normalised, pairs, pointwise, widened
@@ -35,10 +36,11 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
         wide = hidden
     gate, value = widened(gate, wide), widened(value, wide)
     weight = F.pad(last.weight, (0, 0, 0, 0, 0, wide - hidden)) if wide > hidden else last.weight
-    out = empty(x, like)
-    for strip in strips(x, 2 * wide):
-        images, rows = strip.images, strip.rows()
-        n, within = normalised(x[images, :, strip.rows(1)], norm), strip.within(1)
-        gated = gelu(convolved(n, gate, within)).mul_(convolved(n, value, within))
-        add_into(out[images, :, rows], x[images, :, rows], pointwise(gated, weight, last.bias))
+    out, dtype = empty(x, like), product_dtype(x)
+    with without_autocast(x):
+        for strip in strips(x, 2 * wide):
+            images, rows = strip.images, strip.rows()
+            n, within = normalised(x[images, :, strip.rows(1)], norm).to(dtype), strip.within(1)
+            gated = gelu(convolved(n, gate, within)).mul_(convolved(n, value, within))
+            add_into(out[images, :, rows], x[images, :, rows], pointwise(gated, weight, last.bias))
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..precision import widen
 from ..torch.gram import Gram
 from .layout import by_pixel
 
@@ -13,11 +14,12 @@ Sums = tuple[Tensor, ...]
 
 
 def sums(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Sums:
-    """Of one image: q and k (1, h*c, H, W), g (1, h*K, H, W)."""
+    """Of one image, in the accumulation dtype: q and k (1, h*c, H, W), g (1, h*K, H, W)."""
+    q, k = widen(q), widen(k)
     found = _product(q, k, heads), _squares(q, heads), _squares(k, heads)
     if g is None:
         return found
-    q, k, g = (_rows(each, heads)[0] for each in (q, k, g))
+    q, k, g = (_rows(each, heads)[0] for each in (q, k, widen(g)))
     return *found, q.mT @ g, g.mT @ k, g.mT @ g
 
 

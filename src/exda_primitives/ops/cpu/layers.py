@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bare import is_bare
+from ..precision import widen
 from ..reference import step
 from ..terms import NormTerms, TensorFn
 from ..torch.recompute import recomputes
@@ -54,18 +55,19 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def normalised(x: Tensor, norm: NormTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
-    pixels, shape = by_pixel(x), x.shape[1:2]
-    if norm.subtract_mean:
-        return by_channel(F.layer_norm(pixels, shape, norm.weight, norm.bias, norm.eps))
-    if recomputes(x, norm.weight, norm.bias):
+    """(B, C, H, W) -> (B, C, H, W) in the accumulation dtype."""
+    if recomputes(x, norm.weight, norm.bias) and not norm.subtract_mean:
         return step.norm(x, norm)
+    pixels, shape = by_pixel(widen(x)), x.shape[1:2]
+    weight, bias = (None if each is None else widen(each) for each in norm[:2])
+    if norm.subtract_mean:
+        return by_channel(F.layer_norm(pixels, shape, weight, bias, norm.eps))
     # One pass that finds the deviations, without their derivatives; its output, about the mean, is not used.
     _, _, inverse_deviation = torch.native_layer_norm(pixels, shape, None, None, norm.eps)
     out = pixels * inverse_deviation
-    if norm.weight is not None:
-        out = out * norm.weight
-    return by_channel(out if norm.bias is None else out + norm.bias)
+    if weight is not None:
+        out = out * weight
+    return by_channel(out if bias is None else out + bias)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -74,7 +76,8 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     # By oneDNN whatever the size: for few pixels and for one thread, F.conv2d takes a path that is twice as long.
-    if x.dtype is torch.float32:
+    if x.dtype in (torch.float32, torch.bfloat16):
         return torch.mkldnn_convolution(x, weight, bias, (padding, padding), (1, 1), (1, 1), groups)
     return F.conv2d(x, weight, bias, padding=padding, groups=groups)

@@ -41,9 +41,11 @@ def empty(x: Tensor, like: Tensor | None) -> Tensor:
 
 
 def add_into(out: Tensor, x: Tensor, change: Tensor) -> None:
-    """``out = x + change``, the latter of which is used up."""
+    """``out = x + change`` in the dtype of ``x``; ``change`` is used up."""
     if lies_last(out):
         torch.add(x, change, out=out)
+    elif change.dtype is not x.dtype:
+        out.copy_(x + change)
     else:
         # Two passes: the sum by pixel, in a cache, takes less than the other layout's rows would cost it.
         out.copy_(change.add_(x))

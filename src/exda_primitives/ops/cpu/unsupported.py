@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ..bare import is_depthwise, is_pointwise
+from ..precision import product_dtype
 from ..terms import GatedTerms, NormTerms, PackedQKVTerms, called_primitive
 from ..torch.recompute import makes_graph, recomputes
 
-_DTYPES = (torch.float32, torch.float64)
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # Pixels of a map from which strips of an attention by itself are faster than whole maps, by measurement.
 _WORTH_STRIPS = 64 * 64
 _PLAIN = (Tensor, nn.Parameter)
@@ -35,8 +36,8 @@ def attention_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None
     """
     # Asked first: of compilers and of what torch.func transforms, no size may be asked.
     reason = _map_unsupported_reason(x)
-    if reason is None and (x.dtype is not torch.float32 or x.shape[2] * x.shape[3] < _WORTH_STRIPS):
-        reason = f"x is {tuple(x.shape)}, {x.dtype}; strips pay from {_WORTH_STRIPS} pixels on, in {torch.float32}"
+    if reason is None and (x.dtype is torch.float64 or x.shape[2] * x.shape[3] < _WORTH_STRIPS):
+        reason = f"x is {tuple(x.shape)}, {x.dtype}; strips pay from {_WORTH_STRIPS} pixels on, not in float64"
     reason = reason or _attention_unsupported_reason(terms)
     if reason is None and recomputes(x, *parameters(None, terms)):
         reason = "autograd records"
@@ -78,9 +79,12 @@ def _map_unsupported_reason(x: Tensor) -> str | None:
         return "PyTorch's oneDNN is missing or switched off"
     if x.dim() != 4 or 0 in x.shape:
         return f"x is {tuple(x.shape)}; expected (B, C, H, W), none of them 0"
-    if x.dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
-        found = "autocast is on" if x.dtype in _DTYPES else f"the dtype is {x.dtype}"
-        return f"{found}; on the CPU, steps are fused in {' and '.join(map(str, _DTYPES))}"
+    dtype = product_dtype(x)
+    if x.dtype not in _DTYPES or dtype not in _DTYPES:
+        autocast = "" if dtype is x.dtype else f", autocast to {dtype}"
+        return f"the dtype is {x.dtype}{autocast}; the CPU computes steps in {', '.join(map(str, _DTYPES))}"
+    if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "oneDNN has no bfloat16 for this processor"
     return None
 
 
@@ -102,10 +106,15 @@ def _gated_unsupported_reason(terms: GatedTerms) -> str | None:
 
 
 def _parameter_unsupported_reason(x: Tensor, parameters: list[Tensor]) -> str | None:
+    dtype = product_dtype(x)
+    if dtype is torch.bfloat16 and recomputes(x, *parameters):
+        return f"gradients are wanted; the CPU computes steps in {dtype} without them"
+    # Those that autocast would cast.
+    taken = (x.dtype, torch.float32) if torch.is_autocast_enabled("cpu") else (x.dtype,)
     for each in parameters:
         if each.device != x.device:
             return f"x is on {x.device}, a parameter on {each.device}"
-        if each.dtype is not x.dtype:
+        if each.dtype not in taken:
             return f"the map is {x.dtype}, a parameter is {each.dtype}"
         if type(each) not in _PLAIN:
             return f"a parameter is a {type(each).__name__}, which has operations of its own"
