@@ -58,6 +58,7 @@ CALLS: Mapping[str, tuple[Stage, ...]] = {
     "B": (
         compiling("B", 75, "about", "networks"),
         _one("host", 15, 50, "host"),
+        _one("gate-apart", 25, 60, f"ratio --size 1024 {_PAIR} --no-reference --profile --gate-apart"),
         _one("fp16", 25, 60, f"ratio --size 1024 --precision fp16 {_PAIR}"),
         _one("tf32", 25, 70, f"ratio --size 1024 --precision tf32 {_PAIR}"),
         _one("unaligned", 20, 60, f"ratio --size 1000 {_PAIR} --no-reference"),

@@ -18,14 +18,14 @@ def _nothing_is_computed(monkeypatch):
 
 
 @torch.no_grad()
-def started(dtype, bias, patched):
+def started(dtype, bias, patched, width=16):
     """Kernels of both steps of a block."""
     model = nn.Sequential(small(bias=bias))
     if patched:
         trained(model)
     model.to(dtype)
     exda.fuse(model)
-    x = feature(batch=1, dtype=dtype)
+    x = feature(width=width, batch=1, dtype=dtype)
     found = []
     for step, operator in zip(model[0]._steps, ("attention_step", "gated_step"), strict=True):
         calls = []
@@ -46,7 +46,9 @@ def started(dtype, bias, patched):
 NORM = {"norm_pointwise_kernel": 1}
 # Gram blocks and norms of q and k; the small matrices; the sum of products that writes the output with the residual.
 ATTENTION = NORM | {"depthwise_kernel": 1, "_gram_kernel": 1, "fold_kernel": 1, "mix_kernel": 1}
-GATED = NORM | {"depthwise_kernel": 1, "mix_kernel": 1}
+# In one pass from the hidden map to the output; in float32 the gate is a pass of its own.
+GATED = NORM | {"gated_product_kernel": 1}
+GATED_IN_FLOAT32 = NORM | {"depthwise_kernel": 1, "mix_kernel": 1}
 BIAS = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 
 
@@ -58,7 +60,7 @@ def test_of_a_block_in_half_precision(bias):
 def test_of_a_block_in_float32():
     # The norm is a kernel of its own, its product PyTorch's.
     apart = {"layer_norm_kernel": 1, "aten.bmm": 1}
-    expected = [{**kernels, **apart} for kernels in (ATTENTION, GATED)]
+    expected = [{**kernels, **apart} for kernels in (ATTENTION, GATED_IN_FLOAT32)]
     for kernels in expected:
         del kernels["norm_pointwise_kernel"]
     assert started(torch.float32, True, patched=False) == expected
@@ -74,6 +76,15 @@ def test_of_a_patched_block_in_half_precision(bias):
     expected = ATTENTION | added | {"depthwise_kernel": 2, "fold_branch_kernel": 1}
     del expected["fold_kernel"]
     assert attention == expected
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_of_rows_that_are_not_aligned(patched):
+    attention, feed_forward = started(torch.bfloat16, False, patched, width=19)
+    aligned, _ = started(torch.bfloat16, False, patched)
+    # The copy into longer rows, filled with zeros before; that of the tokens. The second step finds them as long.
+    assert attention == {**aligned, "aten.constant_pad_nd": 2 + 2 * patched}
+    assert feed_forward == GATED
 
 
 def test_operators_of_a_block_that_is_differentiated():

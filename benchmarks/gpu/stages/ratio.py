@@ -10,6 +10,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from exda_primitives.ops.triton import gated_product
 from exda_primitives.workbench.bench.cases import CAPTURED, EAGER, parse_size
 from exda_primitives.workbench.bench.check import relative
 from exda_primitives.workbench.bench.memory import Peak
@@ -38,6 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=20, help="after which no further turn is begun")
     parser.add_argument("--profile", action="store_true", help="of each kernel: time, bytes and launches")
+    parser.add_argument("--gate-apart", action="store_true", help="the gate as a pass of its own, before its product")
     parser.add_argument("--no-reference", action="store_true", help="of the outputs nothing is checked")
 
 
@@ -55,6 +57,9 @@ def run(run: Run, options: argparse.Namespace) -> None:
     image = bench.image.to(run.device.torch, precision.dtype)
     tuning.briefly()
     where = {"size": options.size, "precision": precision.name}
+    if options.gate_apart:
+        gated_product.MOST_OUTPUTS = 0
+        where["precision"] += ", gate apart"
     steps: Steps = {}
     forwards: dict[str, Callable[[], Tensor]] = {}
     outputs: dict[str, Tensor] = {}

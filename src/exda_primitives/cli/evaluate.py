@@ -17,7 +17,7 @@ from .command import command_line
 from .errors import stoppable
 from .images import opened
 from .names import printable
-from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of, restorer_of
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -211,12 +211,9 @@ def _network(
     *,
     any_host: bool,
 ) -> tuple[Mapping[str, Any], Published | None, Restorer]:
-    import torch  # noqa: PLC0415
-
     from ..models import identify  # noqa: PLC0415
     from ..workbench.evaluation import published_for  # noqa: PLC0415
     from ..workbench.evaluation.record import file_digest  # noqa: PLC0415
-    from ..workbench.restoration import Restorer  # noqa: PLC0415
     from ..workbench.shared.packages import psutil  # noqa: PLC0415
 
     # Now rather than after the checkpoint.
@@ -229,9 +226,8 @@ def _network(
         "checkpoint": file_digest(checkpoint),
         "patch": None if patch is None else file_digest(patch),
     }
-    dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
     published = published_for(identity.architecture.name, identity.arguments, benchmark)
-    return about, published, Restorer(network.to(device), tile=tile, dtype=dtype)
+    return about, published, restorer_of(network, device, half=half, tile=tile)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+    from ..workbench.restoration import Restorer
 
 HELP = (
     "a .pth, .ckpt or .safetensors file; or demo, the package's own small ExDA network, or demo-host, the same without"
@@ -72,6 +76,30 @@ def network_of(
     if patch is not None:
         load(network, patch, any_host=any_host)
     return network
+
+
+def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **options: Any) -> Restorer:
+    """What restores with the network on the device: on a CPU fused, in 16 bits if ``half``.
+
+    Args:
+        network: moved to the device.
+        device: where it computes.
+        half: float16; on the CPU bfloat16.
+        **options: of ``Restorer``.
+    """
+    import torch  # noqa: PLC0415
+
+    from ..errors import NoMatchError  # noqa: PLC0415
+    from ..fusion import fuse  # noqa: PLC0415
+    from ..workbench.restoration import Restorer  # noqa: PLC0415
+
+    network = network.to(device)
+    if device.type == "cpu":
+        # Networks without a block that is known stay as they are.
+        with suppress(NoMatchError):
+            fuse(network)
+    dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
+    return Restorer(network, dtype=dtype, **options)
 
 
 def _config(options: str | None) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,13 +16,10 @@ from .devices import named_device
 from .errors import stoppable
 from .images import print_left_out
 from .names import printable
-from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of, restorer_of
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from ..workbench.restoration import Restorer
     from ..workbench.restoration.files import Done, Job, Skipped
 
@@ -73,16 +69,17 @@ def restore(
     """
     # Late: --help needs no torch.
     from ..workbench.restoration.files import Done, restore_files, work_for  # noqa: PLC0415
+    from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
 
     console = Console()
     work = work_for(source, target)
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
-
-    def network() -> nn.Module:
-        return network_of(checkpoint_file(checkpoint), reading, model, patch, any_host=any_host)
-
-    restorer = _restorer(network, named_device(device), half, tile, overlap, memory)
+    where = named_device(device)
+    # Now rather than after the checkpoint, or at the first image.
+    pyvips(), psutil()
+    net = network_of(checkpoint_file(checkpoint), reading, model, patch, any_host=any_host)
+    restorer = restorer_of(net, where, half=half, tile=tile, overlap=overlap, memory=memory)
     for why, names in work.left_out.items():
         print_left_out(why, names, console)
     results: list[Done | Skipped] = list(work.skipped)
@@ -112,32 +109,6 @@ def restore(
             _print(results, restorer, console)
     if not all(isinstance(result, Done) for result in results):
         raise typer.Exit(1)
-
-
-def _restorer(
-    network: Callable[[], nn.Module],
-    device: torch.device,
-    half: bool,
-    tile: int | None,
-    overlap: int | None,
-    memory: float | None,
-) -> Restorer:
-    import torch  # noqa: PLC0415
-
-    from ..errors import NoMatchError  # noqa: PLC0415
-    from ..fusion import fuse  # noqa: PLC0415
-    from ..workbench.restoration import Restorer  # noqa: PLC0415
-    from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
-
-    # Now rather than after the checkpoint, or at the first image.
-    pyvips(), psutil()
-    dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
-    net = network().to(device)
-    if device.type == "cpu":
-        # Networks without a block that is known stay as they are.
-        with suppress(NoMatchError):
-            fuse(net)
-    return Restorer(net, tile=tile, overlap=overlap, memory=memory, dtype=dtype)
 
 
 def _size(job: Job) -> int:

@@ -107,7 +107,13 @@ def test_a_configuration_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.usefixtures("tuned", "nothing_is_computed")
 def test_a_stage_compares_the_configurations_of_all_kernels(ran: Ran) -> None:
     *rows, total = ran("correct --precisions fp16 --cases L1-odd --configurations")
-    kernels_of_a_block = {"depthwise_kernel", "_gram_kernel", "mix_kernel", "norm_pointwise_kernel"}
+    kernels_of_a_block = {
+        "depthwise_kernel",
+        "_gram_kernel",
+        "mix_kernel",
+        "norm_pointwise_kernel",
+        "gated_product_kernel",
+    }
     assert {row["kernel"] for row in rows if row["kind"] == "disagrees"} == kernels_of_a_block
     assert total["disagreeing"] == total["configurations"] > 10
 

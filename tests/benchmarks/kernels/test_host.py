@@ -33,7 +33,7 @@ def start(compiled, *values):
 mocked.Compiled.start = start
 steps = inference.attention_step, inference.gated_step
 for bias in (False, True):
-    block = Block("block", 16, 2, 6, 10, bias=bias)
+    block = Block("block", 16, 2, 6, 16, bias=bias)
     model, x = blocks.fused(block), torch.zeros(block.shape)
     known = {each.data_ptr(): name for name, each in model.named_parameters()} | {x.data_ptr(): "x"}
     ways, handed = [], []

@@ -51,6 +51,7 @@ compile("backward 1024", sized(spec, BX=1024, CH=1))
 PRODUCTS = """
 compile("norm and product", launch("A", "norm_pointwise_kernel", OUTPUTS=510))
 compile("mix", launch("A", "mix_kernel", C0=96, C1=96, C2=1))
+compile("gate and product", launch("A", "gated_product_kernel", ROWS=96))
 compile("gram", launch("A", "_gram_kernel", C=96, K=1))
 compile("gram's gradient", launch("B", "_gram_backward_kernel", C=96, K=1))
 compile("gradients of matrices", launch("B", "matrix_gradients_kernel", ROWS=510))
@@ -85,5 +86,5 @@ def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
 
 def test_products_do_not_spill(tmp_path: Path) -> None:
     found = compiled(PRODUCTS, tmp_path)
-    assert len(found) == 5
+    assert len(found) == 6
     assert not [name for name, each in found.items() if each["spilled"]]

@@ -90,8 +90,9 @@ def test_the_command(tmp_path: Path) -> None:
         ("tf32", False),
     ]
     patched = result["networks"][0]
-    # As many as the network starts: 11 a block, and one more where the fold of many channels takes two.
-    assert patched["launches"] == (4 + 12) * 11 + (12 + 8 + 8) * 12
+    # As many as the network starts: 10 a block, one more where the fold of many channels takes two, and one more where
+    # the gate of many channels is a pass of its own.
+    assert patched["launches"] == (4 + 12) * 10 + 8 * 11 + (12 + 8) * 12
     assert patched["bytes"] == sum(each["blocks"] * each["bytes"] for each in patched["passes"])
     first, *_ = [each for each in patched["passes"] if each["name"] == "depthwise"]
     # Read q, k and v's maps of 48 channels, write them; 9 weights a channel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..torch.recompute import recomputes
+from ..torch.recompute import makes_graph, recomputes
 from .unsupported import transformed
 
 _PAGE, _CHANNELS = 4096, 16
@@ -30,8 +30,12 @@ def channels_last(x: Tensor) -> Tensor:
 
 def in_layout(x: Tensor, like: Tensor) -> Tensor:
     """``x`` as the modules of a block might have made it of ``like``: contiguous, for hosts that ``view`` it."""
-    # Of what is transformed, no step has changed the layout, and some of it has none.
-    return x if x is like or transformed(x) or lies_last(like) else x.contiguous()
+    if x is like:
+        return x
+    if transformed(x):
+        # There, no step on a CPU has changed the layout; a kernel's output may be part of longer rows.
+        return x.contiguous() if makes_graph() and like.is_contiguous() else x
+    return x if lies_last(like) and lies_last(x) else x.contiguous()
 
 
 def empty(x: Tensor, like: Tensor | None) -> Tensor:

@@ -26,6 +26,7 @@ from .norm_pointwise import pointwise
 from .projection import projected
 from .tokens import token_maps
 from .tokens import unsupported_reason as tokens_unsupported_reason
+from .value import computed as mixed_value
 from .value import mix_value
 
 
@@ -118,20 +119,29 @@ def folded(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    valid: int | None = None,
 ) -> Tensor:
-    """The attention's output, through the projection of this weight (C, C) and bias, if any, and the sum."""
+    """The attention's output, through the projection of this weight (C, C) and bias, if any, and the sum.
+
+    Where ``valid`` is given, the maps are so wide in longer rows (``pitch``), and nothing is differentiable.
+    """
     g, mixing = None, None
     if tokens is not None and logits is not None:
-        g = token_maps(logits, tokens.stride)
-        cells = -(-v.shape[-2] // tokens.stride) * -(-v.shape[-1] // tokens.stride)
+        g = token_maps(logits[..., :valid], tokens.stride)
+        cells = -(-g.shape[-2] // tokens.stride) * -(-g.shape[-1] // tokens.stride)
         mixing = TokenMixing(tokens.gate, tokens.alpha, cells if tokens.scale == "sum" else 1, tokens.reinject)
+    if g is not None and valid is not None:
+        g = F.pad(g, (0, v.shape[-1] - valid))
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
     rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.shape[-3])
     if value is not None and value.branch is not None:
         branch = value.branch
         found = fold_branch(rows, temperature, left, mixing, branch.out_weight.flatten(1), branch.out_bias, bias)
         onto_value = found.value if value.form == "residual" else None
-        return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
+        if valid is None:
+            return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
+        onto_all = onto_value, found.branch, found.tokens
+        return mixed_value(*onto_all, v, g, *branch[:4], found.shift, residual, valid)
     matrix, token_matrix = fold(rows, temperature, left, mixing)
     if value is not None and value.form in ("gelu", "sigmoid"):
         v = F.gelu(v) if value.form == "gelu" else v.sigmoid()

@@ -137,14 +137,23 @@ def depthwise_reference(
     return F.gelu(a) * b
 
 
-def compute(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
-    """``depthwise``, inside of an operator."""
+def compute(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    shift: Tensor | None = None,
+    valid: int | None = None,
+) -> Tensor:
+    """``depthwise``, inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
     out = _empty_output(x, weight, bias, activation)
-    depthwise_forward.fill(x, weight, bias, shift, None, out, activation)
+    depthwise_forward.fill(x, weight, bias, shift, None, out, activation, valid)
     return out
 
 
-_depthwise = operator("depthwise")(compute)
+@operator("depthwise")
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None) -> Tensor:
+    return compute(x, weight, bias, activation, shift)
 
 
 @fake(_depthwise)

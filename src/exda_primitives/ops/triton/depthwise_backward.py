@@ -120,13 +120,15 @@ def depthwise_backward_kernel(
     # The first two rows complete no row of dX: their part of the loop below.
     for i in tl.static_range(2):
         row = top - 1 + i
-        left, centre, right = load_row(dz, row, first, H, W, dz_row, dz_column, known, constant, False, BX, RUN, TYPE)
+        left, centre, right = load_row(
+            dz, row, first, H, W, None, dz_row, dz_column, known, constant, False, BX, RUN, TYPE
+        )
         if dx is not None:
             whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
         if partials is not None:
             at = x + (row + 1).to(tl.int64) * x_row
             inside = rows_inside(known, row + 1, 0, end)
-            below = load_shifted(at, column, W, x_column, inside, constant, SHIFTED).to(TYPE)
+            below = load_shifted(at, column, W, None, x_column, inside, constant, SHIFTED).to(TYPE)
             s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
                 above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8, RUN
             )
@@ -137,7 +139,7 @@ def depthwise_backward_kernel(
         for i in tl.static_range(UNROLL):
             row = top + start + i
             left, centre, right = load_row(
-                dz, row + 1, first, H, W, dz_row, dz_column, known, constant, False, BX, RUN, TYPE
+                dz, row + 1, first, H, W, None, dz_row, dz_column, known, constant, False, BX, RUN, TYPE
             )
             if dx is not None:
                 whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
@@ -149,7 +151,7 @@ def depthwise_backward_kernel(
             if partials is not None:
                 at = x + (row + 2).to(tl.int64) * x_row
                 inside = rows_inside(known, row + 2, 0, end)
-                below = load_shifted(at, column, W, x_column, inside, constant, SHIFTED).to(TYPE)
+                below = load_shifted(at, column, W, None, x_column, inside, constant, SHIFTED).to(TYPE)
                 s0, s1, s2, s3, s4, s5, s6, s7, s8 = correlate(
                     above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8, RUN
                 )

@@ -38,6 +38,7 @@ def depthwise_kernel(
     CHANNELS,
     H,
     W,
+    VALID,
     x_image,
     x_channel,
     x_row,
@@ -56,7 +57,8 @@ def depthwise_kernel(
 ):
     """The activation of z or, where ``dy`` is given, the gradient of z, into a contiguous ``out``.
 
-    CHANNELS are those of the activation; with the gate, z has twice as many.
+    CHANNELS are those of the activation; with the gate, z has twice as many. Where VALID is not None, the maps end
+    there: what follows in their rows, to W, is written as zeros.
     """
     TILE: tl.constexpr = LANES * (RUN if RUN > 1 else 2)
     BX: tl.constexpr = WIDTH if WIDTH < TILE else TILE
@@ -91,12 +93,12 @@ def depthwise_kernel(
     for i in tl.static_range(2):
         row = top - 1 + i
         left, centre, right = load_row(
-            a_rows, row, first, H, W, x_row, x_column, known, a_shift, SHIFTED, BX, RUN, TYPE
+            a_rows, row, first, H, W, VALID, x_row, x_column, known, a_shift, SHIFTED, BX, RUN, TYPE
         )
         a, a_upper, a_lower = slide(a_upper, a_lower, a_bias, left, centre, right, a0, a1, a2, a3, a4, a5, a6, a7, a8)
         if GATE:
             left, centre, right = load_row(
-                b_rows, row, first, H, W, x_row, x_column, known, b_shift, SHIFTED, BX, RUN, TYPE
+                b_rows, row, first, H, W, VALID, x_row, x_column, known, b_shift, SHIFTED, BX, RUN, TYPE
             )
             b, b_upper, b_lower = slide(
                 b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
@@ -105,14 +107,14 @@ def depthwise_kernel(
         for i in tl.static_range(UNROLL):
             row = top + start + i
             left, centre, right = load_row(
-                a_rows, row + 1, first, H, W, x_row, x_column, known, a_shift, SHIFTED, BX, RUN, TYPE
+                a_rows, row + 1, first, H, W, VALID, x_row, x_column, known, a_shift, SHIFTED, BX, RUN, TYPE
             )
             a, a_upper, a_lower = slide(
                 a_upper, a_lower, a_bias, left, centre, right, a0, a1, a2, a3, a4, a5, a6, a7, a8
             )
             if GATE:
                 left, centre, right = load_row(
-                    b_rows, row + 1, first, H, W, x_row, x_column, known, b_shift, SHIFTED, BX, RUN, TYPE
+                    b_rows, row + 1, first, H, W, VALID, x_row, x_column, known, b_shift, SHIFTED, BX, RUN, TYPE
                 )
                 b, b_upper, b_lower = slide(
                     b_upper, b_lower, b_bias, left, centre, right, b0, b1, b2, b3, b4, b5, b6, b7, b8
@@ -130,6 +132,8 @@ def depthwise_kernel(
                 a = gelu(a, HALF)
                 if GATE:
                     a *= b
+            if VALID is not None:
+                a = tl.where(column < VALID, a, 0.0)
             tl.store(a_out + offset, a.to(out.dtype.element_ty), mask=inside & (column < W))
 
 
@@ -157,8 +161,12 @@ def fill(
     dy: Tensor | None,
     out: Tensor,
     activation: str,
+    valid: int | None = None,
 ) -> None:
-    """Fills a contiguous ``out`` with the activation of z or, where ``dy`` is given, with the gradient of z."""
+    """Fills a contiguous ``out`` with the activation of z or, where ``dy`` is given, with the gradient of z.
+
+    The maps' rows may be longer than the maps, which are ``valid`` wide: see ``pitch``.
+    """
     channels, (height, width) = x.shape[1] // (2 if activation == "gate" else 1), x.shape[2:]
     run = run_length(x)
 
@@ -176,6 +184,7 @@ def fill(
         channels,
         height,
         width,
+        valid,
         *x.stride(),
         *((0, 0, 0, 0) if dy is None else dy.stride()),
         ACTIVATION=activation,

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from ..bare import held, is_depthwise, is_pointwise
 from ..terms import Branch, GatedTerms, NormTerms, PackedQKVTerms, Scale, TokenTerms, ValueForm, ValueTerms
 from ..torch.fold import foldable_weight
+from . import gated_product, norm_pointwise
 from .channel import folded
 from .mix import mix
 from .operator import differentiable_no_more, fake, operator
-from .projection import projected
+from .pitch import in_long_rows, pitch
+from .projection import computed, projected
 from .recorded import Recorded
 
 _Parameters = list[Tensor | None]
@@ -62,16 +64,37 @@ def parameters_of(*layers: object) -> _Parameters:
 
 
 def gated(x: Tensor, norm: NormTerms | None, parameters: Iterable[Tensor | None], residual: Tensor | None) -> Tensor:
-    """A gated feed-forward of three weights, each with its bias."""
+    """A gated feed-forward of three weights, each with its bias; differentiable."""
+    weight, bias, depthwise_weight, depthwise_bias, out_weight, out_bias = parameters
+    assert weight is not None
+    assert depthwise_weight is not None
+    z, _ = projected(x, norm, weight.flatten(1), bias, None, depthwise_weight, depthwise_bias, "gate")
+    return _through_output(z, out_weight, out_bias, residual)
+
+
+def _gated_inside(
+    x: Tensor, norm: NormTerms, parameters: Iterable[Tensor | None], residual: Tensor, valid: int | None
+) -> Tensor:
+    """``gated`` inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
     weight, bias, depthwise_weight, depthwise_bias, out_weight, out_bias = parameters
     assert weight is not None
     assert depthwise_weight is not None
     assert out_weight is not None
-    z, _ = projected(x, norm, weight.flatten(1), bias, None, depthwise_weight, depthwise_bias, "gate")
-    matrix = out_weight.flatten(1).expand(x.shape[0], -1, -1)
-    shift = None if out_bias is None else out_bias.expand(x.shape[0], -1)
+    if gated_product.applies(x, len(out_weight)):
+        y = norm_pointwise.computed(x, *norm, weight.flatten(1), None)
+        rest = out_weight.flatten(1), out_bias, residual, valid
+        return gated_product.compute(y, depthwise_weight, depthwise_bias, bias, *rest)
+    (z,) = computed(x, norm, weight.flatten(1), bias, None, depthwise_weight, depthwise_bias, "gate", valid)
+    return _through_output(z, out_weight, out_bias, residual)
+
+
+def _through_output(z: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    """The last convolution of a feed-forward, and the sum."""
+    assert weight is not None
+    matrix = weight.flatten(1).expand(z.shape[0], -1, -1)
+    shift = None if bias is None else bias.expand(z.shape[0], -1)
     out = mix([matrix], [z.flatten(2)], shift, None if residual is None else residual.flatten(2))
-    return out.unflatten(2, x.shape[2:])
+    return out.unflatten(2, z.shape[2:])
 
 
 def _wants_gradients(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
@@ -89,20 +112,30 @@ def _attention(
     scale: Scale,
     reinject: Any,
 ) -> Tensor:
-    x, norm_weight, norm_bias, qkv, qkv_bias, depthwise, depthwise_bias, temperature, left, bias, *rest = tensors
+    given, norm_weight, norm_bias, qkv, qkv_bias, depthwise, depthwise_bias, temperature, left, bias, *rest = tensors
+    x, valid = _in_long_rows(given)
     phi, alpha, gate, *branch = rest
     tokens = None if phi is None else TokenTerms(phi, stride, scale, reinject, alpha, gate)
     value = ValueTerms(form, "before", None if branch[0] is None else Branch(*branch)) if form else None
     norm = NormTerms(norm_weight, norm_bias, subtract_mean, eps)
     rows = None if phi is None else phi.flatten(1)
-    z, logits = projected(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias)
+    z, *logits = computed(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias, "none", valid)
     q, k, v = z.chunk(3, dim=1)
-    return folded(q, k, v, logits, temperature, value, tokens, left, bias, x)
+    out = folded(q, k, v, logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
+    return out[..., : given.shape[3]]
 
 
 def _gated(tensors: tuple[Any, ...], subtract_mean: bool, eps: float) -> Tensor:
-    x, norm_weight, norm_bias, *parameters = tensors
-    return gated(x, NormTerms(norm_weight, norm_bias, subtract_mean, eps), parameters, x)
+    given, norm_weight, norm_bias, *parameters = tensors
+    x, valid = _in_long_rows(given)
+    out = _gated_inside(x, NormTerms(norm_weight, norm_bias, subtract_mean, eps), parameters, x, valid)
+    return out[..., : given.shape[3]]
+
+
+def _in_long_rows(x: Tensor) -> tuple[Tensor, int | None]:
+    """``x`` in rows that are aligned, and its own width if that is another."""
+    rows = in_long_rows(x)
+    return rows, None if rows is x else x.shape[3]
 
 
 recorded_attention, recorded_gated = Recorded(_attention), Recorded(_gated)
@@ -125,7 +158,8 @@ def _gated_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
 @fake(_attention_step)
 @fake(_gated_step)
 def _empty_output(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    shape = (*x.shape[:3], pitch(x.shape[3]))
+    return torch.empty(shape, dtype=x.dtype, device=x.device)[..., : x.shape[3]]
 
 
 differentiable_no_more(_attention_step)

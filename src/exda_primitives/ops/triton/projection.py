@@ -89,6 +89,27 @@ def _product(x: Tensor, norm: NormTerms | None, weight: Tensor) -> Tensor:
     return pointwise(x, weight, None) if norm is None else norm_pointwise(x, *norm, weight, None)
 
 
+def computed(
+    x: Tensor,
+    norm: NormTerms | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    phi: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    activation: str,
+    valid: int | None = None,
+) -> list[Tensor]:
+    """``projected`` inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
+    rows = weight if phi is None else torch.cat([weight, phi.to(weight.dtype)])
+    y = pointwise(x, rows, None) if norm is None else norm_pointwise_inside(x, *norm, rows, None)
+    z = depthwise_inside(y[:, : len(weight)], depthwise_weight, depthwise_bias, activation, bias, valid)
+    if phi is None:
+        return [z]
+    # A view would keep all of y.
+    return [z, y[:, len(weight) :].clone(memory_format=torch.contiguous_format)]
+
+
 @operator(
     "projected",
     "(Tensor x, Tensor? norm_weight, Tensor? norm_bias, bool subtract_mean, float? eps, Tensor weight, "
@@ -108,13 +129,7 @@ def _projected(
     activation: str,
 ) -> list[Tensor]:
     norm = None if eps is None else NormTerms(norm_weight, norm_bias, subtract_mean, eps)
-    rows = weight if phi is None else torch.cat([weight, phi.to(weight.dtype)])
-    y = pointwise(x, rows, None) if norm is None else norm_pointwise_inside(x, *norm, rows, None)
-    z = depthwise_inside(y[:, : len(weight)], depthwise_weight, depthwise_bias, activation, bias)
-    if phi is None:
-        return [z]
-    # A view would keep all of y.
-    return [z, y[:, len(weight) :].clone(memory_format=torch.contiguous_format)]
+    return computed(x, norm, weight, bias, phi, depthwise_weight, depthwise_bias, activation)
 
 
 @fake(_projected)

@@ -38,11 +38,18 @@ def load_columns(row, column, W, stride, inside):
 
 
 @triton.jit
-def load_shifted(row, column, W, stride, inside, shift, SHIFTED: tl.constexpr):
-    """Likewise, plus one number a channel, (CH, 1) of the dtype of the sums, if SHIFTED: 0 outside the map as well."""
+def load_shifted(row, column, W, VALID, stride, inside, shift, SHIFTED: tl.constexpr):
+    """Likewise, plus one number a channel, (CH, 1) of the dtype of the sums, if SHIFTED: 0 outside the map as well.
+
+    Where VALID is not None, the map ends there, and its rows are W long: what lies between is read, but not used.
+    """
     x = load_columns(row, column, W, stride, inside)
+    # After the load: a mask that ends within a vector would make it as many loads as it has elements.
+    end = W if VALID is None else VALID
     if SHIFTED:
-        x = tl.where(inside & (column >= 0) & (column < W), x.to(shift.dtype) + shift, 0.0)
+        x = tl.where(inside & (column >= 0) & (column < end), x.to(shift.dtype) + shift, 0.0)
+    elif VALID is not None:
+        x = tl.where(column < end, x, 0.0)
     return x
 
 
@@ -53,6 +60,7 @@ def load_row(
     first,
     H,
     W,
+    VALID,
     stride_row,
     stride_column,
     known,
@@ -64,7 +72,7 @@ def load_row(
 ):
     """The columns left of, at and right of the BX that start at ``first``: three (CH, BX) tiles, 0 outside the map.
 
-    Inside it, ``shift`` (CH, 1) is added to each, if SHIFTED.
+    Inside it, ``shift`` (CH, 1) is added to each, if SHIFTED. Where it ends before its rows do: see ``load_shifted``.
 
     A neighbour's address is not aligned: to load the left and the right tile takes one instruction an element. Where
     RUN (1, 4 or 8) aligned columns come in one vector load, their inner neighbours are in the same registers, and only
@@ -73,16 +81,16 @@ def load_row(
     rows += row.to(tl.int64) * stride_row
     inside = rows_inside(known, row, 0, H)
     column = first + tl.arange(0, BX)[None, :]
-    centre = load_shifted(rows, column, W, stride_column, inside, shift, SHIFTED)
+    centre = load_shifted(rows, column, W, VALID, stride_column, inside, shift, SHIFTED)
     if RUN == 1:
-        left = load_shifted(rows, column - 1, W, stride_column, inside, shift, SHIFTED)
-        right = load_shifted(rows, column + 1, W, stride_column, inside, shift, SHIFTED)
+        left = load_shifted(rows, column - 1, W, VALID, stride_column, inside, shift, SHIFTED)
+        right = load_shifted(rows, column + 1, W, VALID, stride_column, inside, shift, SHIFTED)
     else:
         # Of a tile of the ends alone, other threads than those of the run would load them, and wait for each other. Of
         # one of all columns the compiler sees that most masks are always false, and leaves out what they forbid.
         place = tl.arange(0, BX)[None, :] % RUN
-        left = load_shifted(rows, column - 1, W, stride_column, inside & (place == 0), shift, SHIFTED)
-        right = load_shifted(rows, column + 1, W, stride_column, inside & (place == RUN - 1), shift, SHIFTED)
+        left = load_shifted(rows, column - 1, W, VALID, stride_column, inside & (place == 0), shift, SHIFTED)
+        right = load_shifted(rows, column + 1, W, VALID, stride_column, inside & (place == RUN - 1), shift, SHIFTED)
         left, _ = halves(left)
         left, _ = halves(left)
         _, right = halves(right)

@@ -69,6 +69,27 @@ def _maps(value_matrix: Tensor | None, v: Tensor, t: Tensor, g: Tensor | None) -
     return [x.flatten(2) for x in _present(None if value_matrix is None else v, t, g)]
 
 
+def computed(
+    value_matrix: Tensor | None,
+    branch_matrix: Tensor,
+    token_matrix: Tensor | None,
+    v: Tensor,
+    g: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    valid: int | None = None,
+) -> Tensor:
+    """``mix_value`` inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
+    t = depthwise_inside(_product(v, weight), depthwise_weight, depthwise_bias, "gelu", bias, valid)
+    matrices = _present(value_matrix, branch_matrix, token_matrix)
+    out = mix_inside(matrices, _maps(value_matrix, v, t, g), shift, None if residual is None else residual.flatten(2))
+    return out.unflatten(2, v.shape[2:])
+
+
 @operator("mix_value")
 def _mix_value(
     value_matrix: Tensor | None,
@@ -83,10 +104,8 @@ def _mix_value(
     shift: Tensor | None,
     residual: Tensor | None,
 ) -> Tensor:
-    t = depthwise_inside(_product(v, weight), depthwise_weight, depthwise_bias, "gelu", bias)
-    matrices = _present(value_matrix, branch_matrix, token_matrix)
-    out = mix_inside(matrices, _maps(value_matrix, v, t, g), shift, None if residual is None else residual.flatten(2))
-    return out.unflatten(2, v.shape[2:])
+    of_branch = weight, bias, depthwise_weight, depthwise_bias
+    return computed(value_matrix, branch_matrix, token_matrix, v, g, *of_branch, shift, residual)
 
 
 @fake(_mix_value)

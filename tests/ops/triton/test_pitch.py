@@ -1,0 +1,91 @@
+"""Maps of any width in rows that are aligned: what lies beyond them has no part in anything."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fusion.blocks import feature, small, trained
+from torch import nn
+
+import exda_primitives as exda
+from exda_primitives.ops.triton.depthwise import compute, depthwise_reference
+from exda_primitives.ops.triton.launch import row_aligned
+from exda_primitives.ops.triton.pitch import in_long_rows, pitch
+
+from .agreement import TOLERANCE, random
+
+OF_A_BLOCK = ["attention_step", "gated_step"]
+
+
+@given(width=st.integers(1, 2000))
+def test_the_next_multiple(width):
+    assert 0 <= pitch(width) - width < 16
+    assert pitch(width) % 16 == 0
+
+
+class TestInLongRows:
+    def test_of_an_aligned_map_is_the_map(self):
+        x = random(2, 3, 4, 32)
+        assert in_long_rows(x) is x
+
+    def test_copies_once(self):
+        x = random(2, 3, 4, 19)
+        longer = in_long_rows(x)
+        assert longer.shape == (2, 3, 4, 32)
+        assert row_aligned(longer)
+        assert torch.equal(longer[..., :19], x)
+        part = longer[..., :19]
+        assert in_long_rows(part).data_ptr() == longer.data_ptr()
+        assert torch.equal(in_long_rows(part), longer)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            # As long as the rows are, the storage ends with the map.
+            lambda: torch.zeros(2 * 3 * 4 * 32 - 13).as_strided((2, 3, 4, 19), (384, 128, 32, 1)),
+            lambda: random(2, 3, 4, 48)[..., :19],
+            lambda: random(2, 3, 19, 4).transpose(2, 3),
+        ],
+    )
+    def test_other_maps_are_copied(self, make):
+        x = make()
+        longer = in_long_rows(x)
+        assert longer.data_ptr() != x.data_ptr()
+        assert torch.equal(longer[..., :19], x)
+        assert not longer[..., 19:].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("activation", ["none", "gelu", "gate"])
+def test_depthwise_takes_what_is_beyond_for_zeros_and_writes_zeros(activation, shifted, dtype):
+    longer = random(2, 4, 5, 48, dtype=dtype)
+    longer[..., 37:] = torch.nan
+    weight, bias = random(4, 1, 3, 3, seed=1), random(4, seed=2)
+    shift = random(4, seed=3) if shifted else None
+    found = compute(longer, weight, bias, activation, shift, 37)
+    expected = depthwise_reference(longer[..., :37].double(), weight, bias, activation, shift)
+    assert (found[..., :37] - expected).abs().max() < TOLERANCE[dtype] * expected.abs().max()
+    assert torch.equal(found[..., 37:], torch.zeros_like(found[..., 37:]))
+
+
+@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("width", [3, 19, 33])
+@torch.no_grad()
+def test_a_block(width, patched, monkeypatch):
+    """Given rows that are as long already, what is beyond the map being NaN, it computes the same."""
+    model = nn.Sequential(small(bias=True))
+    if patched:
+        trained(model)
+    model.double()
+    x = feature(6, width, dtype=torch.float64)
+    with exda.backend("reference"):
+        expected = model(x)
+    exda.fuse(model)
+    longer = torch.full((*x.shape[:3], pitch(width)), torch.nan, dtype=torch.float64)
+    longer[..., :width] = x
+    with exda.backend("triton"):
+        for given in (x, longer[..., :width]):
+            found = model(given)
+            assert found.is_contiguous()
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
