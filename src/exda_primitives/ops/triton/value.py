@@ -58,6 +58,9 @@ def mix_value(
 
 def _product(v: Tensor, weight: Tensor) -> Tensor:
     """``W1 v``; the bias is added as the depthwise convolution reads it."""
+    # Not one pass with that convolution, which looks at the products of its neighbours: W1's columns times its nine
+    # weights are a dense 3x3 convolution, 9 C^2 multiplications a pixel. At 1024x1024 and C = 96 those are 0.17 TFLOP,
+    # 0.35 ms at half of an H100's peak in bfloat16; the two maps that it would save take 0.13 ms at 3 TB/s.
     return pointwise(v, weight.flatten(1), None)
 
 

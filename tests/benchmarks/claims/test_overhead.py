@@ -1,0 +1,71 @@
+"""Claims about cost."""
+
+import math
+
+import pytest
+
+from benchmarks.claims import files, overhead
+from exda_primitives.errors import ConfigError, ExDAError
+from exda_primitives.workbench.bench.cases import Case, Comparison
+from exda_primitives.workbench.bench.record import Origin, Record, append
+
+from .made import INCONCLUSIVE, MACHINE, REFUTED, REPRODUCED, write_cpu
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"),
+    [
+        ([1.01, 1.0, 1.02], REPRODUCED),
+        ([1.2, 1.21, 1.22], REFUTED),
+        ([1.0, 1.1, 1.05], INCONCLUSIVE),
+        ([1.2], INCONCLUSIVE),
+    ],
+)
+def test_cost_on_a_cpu(tmp_path, times, verdict):
+    write_cpu(tmp_path, times)
+    assert [claim.measure(tmp_path).effect for claim in overhead.CLAIMS[:2]] == [verdict, verdict]
+    assert [claim.measure(tmp_path) for claim in overhead.CLAIMS[2:]] == [None, None]
+
+
+def test_times_that_are_none_are_refused(tmp_path):
+    write_cpu(tmp_path, [1.0, math.nan, 1.0])
+    with pytest.raises(ExDAError, match="positive, finite"):
+        overhead.CLAIMS[0].measure(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"), [("{", "no JSON"), ("[]", "lacks 'command'"), ('{"command": 1}', "lacks 'machine'")]
+)
+def test_damaged_results_without_an_envelope_are_refused(tmp_path, text, match):
+    path = tmp_path / "cpu_forward.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        files.plain(path, ("command", "machine"))
+
+
+def test_results_that_lack_a_path_are_refused(tmp_path):
+    write_cpu(tmp_path, [1.0], seconds={"original": [1.0]})
+    with pytest.raises(ConfigError, match="lacks times"):
+        overhead.CLAIMS[0].measure(tmp_path)
+
+
+def test_cost_on_a_gpu(tmp_path):
+    gpu = {"gpu": "a GPU", "gpu_gib": 1, "capability": "9.0", "driver": "1", "cuda": "12", "triton": "3"}
+    comparison = Comparison("restormer", "forward", "bfloat16", 1, 256, 512)
+
+    def measured(folder, variant, seconds, machine, status="timed"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        origin = Origin("exda bench run", machine, 1e12)
+        record = Record(Case(comparison, variant, "eager"), status, origin, seconds=seconds)
+        append(tmp_path / folder / "results.jsonl", record)
+
+    for folder, machine in (("GPU", MACHINE | gpu), ("CPU", MACHINE)):
+        measured(folder, "original", (1.0, 1.0, 1.0), machine)
+        measured(folder, "reference", (1.3, 1.31, 1.32), machine)
+        measured(folder, "torch", (), machine, "wrong")
+    printed, concat_free = (claim.measure(tmp_path) for claim in overhead.CLAIMS[2:])
+    assert concat_free is None
+    (row,) = printed.rows
+    assert (row.condition, row.effect) == ("restormer, 512x256, bfloat16, batch 1", REFUTED)
+    assert [source.file for source in printed.sources] == ["GPU/results.jsonl"]
+    assert printed.sources[0].machine.startswith("a GPU")
