@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from benchmarks.claims import quality, values
 from benchmarks.claims.verdicts import Gain, Verdict
+
+from benchmarks.claims import quality, values
 
 ROOT = Path(__file__).parents[3]
 REPRODUCED, INCONCLUSIVE, REFUTED, NOT_MEASURED = Verdict

@@ -5,14 +5,7 @@ import math
 import numpy as np
 import pytest
 from benchmarks.claims.claim import DECIBEL, MORE, times
-from benchmarks.claims.verdicts import (
-    effect,
-    gain,
-    log_ratios,
-    pairs_for,
-    seen,
-    visible,
-)
+from benchmarks.claims.verdicts import effect, gain, log_ratios, pairs_for, seen, visible
 from hypothesis import given
 from hypothesis import strategies as st
 

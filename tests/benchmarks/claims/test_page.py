@@ -7,10 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from benchmarks.claims.claim import DECIBEL, Finding, Row
 from benchmarks.claims.groups import GROUPS, overview, sentence
-from benchmarks.claims.verdicts import (
-    gain,
-    seen,
-)
+from benchmarks.claims.verdicts import gain, seen
 
 from .made import (
     BOTH,

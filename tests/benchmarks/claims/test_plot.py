@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 from benchmarks.claims.claim import Finding, Row
 from benchmarks.claims.plot import svg
-from benchmarks.claims.verdicts import (
-    gain,
-)
+from benchmarks.claims.verdicts import gain
 
 from exda_primitives.workbench.shared import results
 

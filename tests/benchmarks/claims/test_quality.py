@@ -4,19 +4,7 @@ import json
 
 import pytest
 
-from .made import (
-    BOTH,
-    DEMO,
-    IN_TIME,
-    INCONCLUSIVE,
-    MACHINE,
-    REFUTED,
-    REPRODUCED,
-    TOKENS,
-    VALUE,
-    trained,
-    write_quality,
-)
+from .made import BOTH, DEMO, IN_TIME, INCONCLUSIVE, MACHINE, REFUTED, REPRODUCED, TOKENS, VALUE, trained, write_quality
 
 
 @pytest.mark.parametrize(
@@ -76,10 +64,7 @@ def test_settings_are_compared_with_their_own_host(tmp_path):
     write_quality(tmp_path, runs)
     found = BOTH.measure(tmp_path)
     gains = {row.condition: row.gain.mean for row in found.rows}
-    assert gains == {
-        "cpu, the decoder, equal steps": pytest.approx(1),
-        "cpu, the steps, equal steps": pytest.approx(3),
-    }
+    assert gains == {"cpu, the decoder, equal steps": pytest.approx(1), "cpu, the steps, equal steps": pytest.approx(3)}
     over_wider = {row.condition: row.cells[-1] for row in found.rows}
     assert over_wider["cpu, the steps, equal steps"] == "-"
     # Of equal time, the host's time is that of its equal steps, and the wider one has its own.

@@ -5,14 +5,7 @@ from dataclasses import replace
 import pytest
 from benchmarks.claims.claim import Finding, Row
 from benchmarks.claims.page import page
-from benchmarks.claims.verdicts import (
-    best,
-    cost,
-    effect,
-    only_before,
-    size,
-    together,
-)
+from benchmarks.claims.verdicts import best, cost, effect, only_before, size, together
 
 from .made import DIGITS, INCONCLUSIVE, NOT_MEASURED, REFUTED, REPRODUCED, g
 
