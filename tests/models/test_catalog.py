@@ -234,3 +234,9 @@ def test_experts_without_channels() -> None:
         state["dec.0.2.layers.0.adapter.experts.0.0.proj.0.weight"] = torch.zeros(0, 32, 1, 1)
     with pytest.raises(exda.CheckpointError, match=r"moceir: no rule gives experts of .* and \[0, 2, 2, 2\] channels"):
         identity_of(contents(state))
+
+
+@pytest.mark.parametrize("given", [Path("model.pth"), "model.pth"])
+def test_a_file_in_the_place_of_the_name(given: Path | str) -> None:
+    with pytest.raises(exda.ConfigError, match=r"models\.create\(checkpoint='model\.pth'\)"):
+        exda.models.create(given)  # type: ignore[arg-type]

@@ -232,9 +232,11 @@ def _from_file(identity: Identity, name: str, arguments: Mapping[str, Any]) -> n
     return model.eval()
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str | PathLike[str]) -> str:
     if name == AUTO:
         return f"models.create({AUTO!r}): needs a checkpoint to tell which network is meant."
+    if isinstance(name, PathLike) or Path(name).suffix:
+        return f"models.create({name!r}): a name comes first; write models.create(checkpoint={str(name)!r}) for a file."
     close = get_close_matches(name, list_models(), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"models.create({name!r}): there is no such network.{hint} Known are {', '.join(list_models())}."
