@@ -14,11 +14,11 @@ from exda_primitives.ops.triton import depthwise_backward, depthwise_forward, la
 from exda_primitives.ops.triton.depthwise import (
     convolution_unsupported_reason,
     depthwise,
-    depthwise_reference,
     unsupported_reason,
 )
 
 from .agreement import TOLERANCE, differentiate, disagreement, poison, random
+from .references import depthwise_reference
 
 ACTIVATIONS = pytest.mark.parametrize("activation", ["none", "gelu", "gate"])
 # Every activation in float64, where a mistake shows most, and the gate, which holds GELU, in every dtype.

@@ -7,10 +7,11 @@ from torch import Tensor
 from exda_primitives.errors import InputError
 from exda_primitives.ops.triton import fold_branch as module
 from exda_primitives.ops.triton.fold import TokenMixing
-from exda_primitives.ops.triton.fold_branch import Matrices, fold_branch, fold_branch_reference
-from exda_primitives.ops.triton.gram import Gram, gram_reference
+from exda_primitives.ops.triton.fold_branch import Matrices, fold_branch
+from exda_primitives.ops.triton.gram import Gram
 
 from .agreement import poison, random
+from .references import fold_branch_reference, gram_reference
 from .several import deviations
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5}

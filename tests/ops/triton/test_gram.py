@@ -9,9 +9,10 @@ from torch import Tensor
 
 from exda_primitives.errors import InputError
 from exda_primitives.ops.triton import tiles
-from exda_primitives.ops.triton.gram import Gram, gram, gram_reference
+from exda_primitives.ops.triton.gram import Gram, gram
 
 from .agreement import TOLERANCE, poison, random
+from .references import gram_reference
 from .several import deviations, differentiate
 
 SIZES = [

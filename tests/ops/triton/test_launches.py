@@ -13,7 +13,7 @@ from exda_primitives.ops.triton import tiles
 from exda_primitives.ops.triton.depthwise import depthwise
 from exda_primitives.ops.triton.fold import TokenMixing, compose, fold
 from exda_primitives.ops.triton.fold_branch import fold_branch
-from exda_primitives.ops.triton.gram import gram, gram_reference
+from exda_primitives.ops.triton.gram import gram
 from exda_primitives.ops.triton.mix import mix
 from exda_primitives.ops.triton.norm import layer_norm
 from exda_primitives.ops.triton.norm_pointwise import norm_pointwise, pointwise
@@ -21,6 +21,7 @@ from exda_primitives.ops.triton.tokens import token_maps
 
 from .agreement import random
 from .launches import Launches
+from .references import gram_reference
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 BIAS = pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])

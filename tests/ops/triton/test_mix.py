@@ -8,9 +8,10 @@ from torch import Tensor
 
 from exda_primitives.errors import InputError
 from exda_primitives.ops.triton import tiles
-from exda_primitives.ops.triton.mix import mix, mix_reference
+from exda_primitives.ops.triton.mix import mix
 
 from .agreement import TOLERANCE, poison, random
+from .references import mix_reference
 from .several import deviations, differentiate
 
 SIZES = [

@@ -12,12 +12,11 @@ from exda_primitives.errors import InputError
 from exda_primitives.ops.terms import NormTerms
 from exda_primitives.ops.triton import norm_pointwise as product_module
 from exda_primitives.ops.triton import projection as module
-from exda_primitives.ops.triton.depthwise import depthwise_reference
-from exda_primitives.ops.triton.norm import layer_norm_reference
 from exda_primitives.ops.triton.projection import projected, unsupported_reason
 
 from .agreement import TOLERANCE, poison, random
 from .programs import shrink_depthwise
+from .references import depthwise_reference, layer_norm_reference
 from .several import deviations, differentiate
 
 EPS = 1e-5

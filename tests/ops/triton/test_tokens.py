@@ -11,9 +11,10 @@ from torch import Tensor
 from exda_primitives.errors import InputError
 from exda_primitives.ops import tokens as printed
 from exda_primitives.ops.triton import tokens
-from exda_primitives.ops.triton.tokens import token_maps, token_maps_reference
+from exda_primitives.ops.triton.tokens import token_maps
 
 from .agreement import TOLERANCE, disagreement, poison, random
+from .references import token_maps_reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 # Every size in float64, where a mistake shows most; one in each other dtype.

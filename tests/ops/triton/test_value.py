@@ -8,12 +8,12 @@ from torch import Tensor
 
 from exda_primitives.errors import InputError
 from exda_primitives.ops.terms import Branch
-from exda_primitives.ops.triton.mix import mix_reference
 from exda_primitives.ops.triton.value import mix_value
 from exda_primitives.ops.value import hidden
 
 from .agreement import TOLERANCE, disagreement, poison, random
 from .programs import shrink_depthwise
+from .references import mix_reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 CHANNELS, TOKENS, ROWS = 4, 2, 3

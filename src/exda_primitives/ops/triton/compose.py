@@ -39,15 +39,6 @@ def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None 
     return product, shift
 
 
-def compose_reference(
-    matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """``compose`` in plain PyTorch; any dtype, device and layout."""
-    with without_autocast(matrix):
-        shift = matrix @ vector.to(matrix.dtype)
-        return matrix @ weight.to(matrix.dtype), shift if bias is None else shift + bias.to(matrix.dtype)
-
-
 def check_convolution(
     operator: str, matrix: Sequence[int], weight: Tensor, vector: Tensor, bias: Tensor | None
 ) -> None:

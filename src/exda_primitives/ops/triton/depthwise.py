@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..precision import widen
@@ -116,25 +115,6 @@ def depthwise(
     """
     require("exda::depthwise", unsupported_reason(x, weight, bias, activation, shift))
     return _depthwise(x, weight, bias, activation, shift)
-
-
-def depthwise_reference(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    activation: Activation = "none",
-    shift: Tensor | None = None,
-) -> Tensor:
-    """``depthwise`` in PyTorch's own operations: any device, any dtype, differentiable."""
-    if shift is not None:
-        x = x + shift[:, None, None]
-    z = F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
-    if activation == "none":
-        return z
-    if activation == "gelu":
-        return F.gelu(z)
-    a, b = z.chunk(2, dim=1)
-    return F.gelu(a) * b
 
 
 def compute(

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..precision import EPS, widen, without_autocast
 from ..terms import Reinject
-from .compose import compose, compose_reference
+from .compose import compose
 from .fold_backward import fold_gradients
 from .fold_blocks import Blocks, empty_matrices
 from .fold_kernels import fold_kernel
@@ -28,7 +26,7 @@ from .gram import Gram
 from .launch import divide_up
 from .operator import differentiable, fake, operator
 
-__all__ = ["TokenMixing", "compose", "compose_reference", "fold", "fold_reference"]
+__all__ = ["TokenMixing", "compose", "fold"]
 
 
 class TokenMixing(NamedTuple):
@@ -67,36 +65,6 @@ def fold(
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
     matrix, *rest = _fold(*gram, temperature, left, gate, alpha, cells, reinject == "channelwise")
     return matrix, rest[0] if rest else None
-
-
-def fold_reference(
-    gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """``fold`` in plain PyTorch; any dtype, device and layout."""
-    products, q_squares, k_squares = gram
-    heads, m = q_squares.shape[1:]
-    c = left.shape[1] // heads
-    with without_autocast(products):
-        temperature = widen(temperature).reshape(heads, 1, 1)
-        logits = temperature * (products / _divisor(q_squares)[..., :, None] / _divisor(k_squares)[..., None, :])
-        mixing = logits[:, :, :c, :c].softmax(-1)
-        if tokens is not None:
-            gate, alpha = (widen(x).reshape(heads, 1, 1) for x in (tokens.gate, tokens.alpha))
-            onto_tokens = logits[:, :, :c, c:]
-            mass = onto_tokens.logsumexp(-1, keepdim=True) - logits[:, :, :c, :c].logsumexp(-1, keepdim=True)
-            mass = gate * mass.sigmoid()
-            own = logits[:, :, c:].softmax(-1)
-            if tokens.reinject == "mean":
-                own = own.mean(2, keepdim=True)
-            mixing = torch.cat([(1 - mass) * mixing, mass * onto_tokens.softmax(-1)], -1) + alpha * own
-        blocks = widen(left).unflatten(1, (heads, c)).transpose(0, 1).to(mixing.dtype) @ mixing
-        matrix, token_matrix = blocks.transpose(1, 2).split([c, m - c], -1)
-        return matrix.flatten(2), None if tokens is None else token_matrix.flatten(2) / tokens.cells
-
-
-def _divisor(squares: Tensor) -> Tensor:
-    # The square root of 0 has no derivative, and its infinity survives a `where` behind it.
-    return torch.where(squares == 0, 1, squares).sqrt().clamp_min(EPS)
 
 
 @operator(

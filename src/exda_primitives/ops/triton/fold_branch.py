@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .compose import check_convolution, compose, compose_gradients, compose_reference
-from .fold import TokenMixing, fold, fold_reference
+from .compose import check_convolution, compose, compose_gradients
+from .fold import TokenMixing, fold
 from .fold_backward import fold_gradients
 from .fold_blocks import Blocks, empty_matrices
 from .fold_kernels import fold_branch_kernel
@@ -78,20 +78,6 @@ def fold_branch(
         *gram, temperature, left, gate, alpha, weight, vector, bias, cells, reinject == "channelwise"
     )
     return Matrices(value, rest[0] if rest else None, branch, shift)
-
-
-def fold_branch_reference(
-    gram: Gram,
-    temperature: Tensor,
-    left: Tensor,
-    tokens: TokenMixing | None,
-    weight: Tensor,
-    vector: Tensor,
-    bias: Tensor | None = None,
-) -> Matrices:
-    """``fold_branch`` in plain PyTorch; any dtype, device and layout."""
-    value, onto_tokens = fold_reference(gram, temperature, left, tokens)
-    return Matrices(value, onto_tokens, *compose_reference(value, weight, vector, bias))
 
 
 @operator(

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...errors import InputError
-from ..precision import accumulation_dtype, widen, without_autocast
+from ..precision import accumulation_dtype
 from .kernel import autotuned
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .operator import differentiable, differentiable_no_more, fake, operator
@@ -239,16 +239,6 @@ def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
     return Gram(*_Unpacked.apply(_gram(q, k, g, heads)))
-
-
-def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
-    """``gram`` in plain PyTorch, with concatenated rows; any dtype, device and layout."""
-    q, k = (widen(x).unflatten(1, (heads, -1)) for x in (q, k))
-    if g is not None:
-        tokens = widen(g).unflatten(1, (heads, -1))
-        q, k = torch.cat([q, tokens], 2), torch.cat([k, tokens], 2)
-    with without_autocast(q):
-        return Gram(q @ k.transpose(-2, -1), q.square().sum(-1), k.square().sum(-1))
 
 
 def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..precision import accumulation_dtype, widen, without_autocast
+from ..precision import accumulation_dtype
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .mix_kernels import map_gradients_kernel, matrix_gradients_kernel, mix_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
@@ -46,20 +46,6 @@ def mix(
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
     return _mix(list(matrices), list(maps), shift, residual)
-
-
-def mix_reference(
-    matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None = None, residual: Tensor | None = None
-) -> Tensor:
-    """``mix`` in plain PyTorch, in the accumulation dtype throughout; any device and layout."""
-    with without_autocast(maps[0]):
-        products = [widen(m).to(widen(x).dtype) @ widen(x) for m, x in zip(matrices, maps, strict=True)]
-        out = torch.stack(products).sum(0)
-        if shift is not None:
-            out = out + shift.to(out.dtype)[:, :, None]
-        if residual is not None:
-            out = out + residual
-        return out.to(maps[0].dtype)
 
 
 def _check(matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None, residual: Tensor | None) -> None:

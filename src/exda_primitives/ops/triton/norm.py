@@ -16,9 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import accumulation_dtype, widen
-from ..reference import step
-from ..terms import NormTerms
+from ..precision import accumulation_dtype
 from .launch import contiguous, device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .norm_kernels import layer_norm_backward_kernel, layer_norm_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
@@ -71,13 +69,6 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_m
     """
     require("exda::layer_norm", unsupported_reason(x, weight, bias))
     return _layer_norm(x, weight, bias, subtract_mean, eps)
-
-
-def layer_norm_reference(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float
-) -> Tensor:
-    """``layer_norm`` in PyTorch's own operations: any device, any dtype, differentiable."""
-    return step.norm(widen(x), NormTerms(weight, bias, subtract_mean, eps)).to(x.dtype)
 
 
 def _blocking(channels: int, lane: int) -> dict[str, Any]:

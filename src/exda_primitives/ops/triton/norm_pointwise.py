@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import accumulation_dtype, widen, without_autocast
+from ..precision import accumulation_dtype, without_autocast
 from . import norm
 from .launch import contiguous, divide_up, dtype_unsupported_reason, require, summed
-from .norm import layer_norm, layer_norm_reference
+from .norm import layer_norm
 from .norm import unsupported_reason as norm_unsupported_reason
 from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel, weight_gradient_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
@@ -125,21 +125,6 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         else:
             out = torch.baddbmm(bias.to(x.dtype)[:, None], matrices, x.flatten(2))
     return out.unflatten(2, x.shape[2:])
-
-
-def norm_pointwise_reference(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    subtract_mean: bool,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
-    """``norm_pointwise`` in PyTorch's own operations: any device, any dtype, differentiable."""
-    n = layer_norm_reference(widen(x), norm_weight, norm_bias, subtract_mean, eps)
-    out = torch.einsum("oc,bchw->bohw", widen(weight), n)
-    return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
 
 
 def compute(

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..precision import accumulation_dtype
-from ..tokens import pool, softmax_over_space, unit_mean, upsample
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
@@ -64,12 +63,6 @@ def token_maps(phi: Tensor, stride: int) -> Tensor:
     """
     require("exda::token_maps", unsupported_reason(phi, stride))
     return _token_maps(phi, stride)[0]
-
-
-def token_maps_reference(phi: Tensor, stride: int) -> Tensor:
-    """``token_maps`` in PyTorch's own operations: any device, any dtype, differentiable."""
-    maps, _ = unit_mean(softmax_over_space(pool(phi, stride)), "mean")
-    return upsample(maps, phi.shape[2:]).to(phi.dtype)
 
 
 def _chunks(cells: int) -> tuple[int, int]:
