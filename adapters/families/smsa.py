@@ -69,6 +69,10 @@ class SMSA(Family):
         """Maps (B, C, H, W) with their channels last."""
         return [x.movedim(1, -1).contiguous() for x in maps]
 
+    def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(B, H, W, C) as a map (B, C, H, W)."""
+        return super().to_map(x).movedim(-1, 1)
+
 
 class IGMSA(SMSA):
     """Two maps (B, H, W, C) in, the second of which scales V; all else as S-MSA."""

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from exda_primitives.errors import InputError
+from exda_primitives.ops.layout import to_map
 from exda_primitives.patching import Family, Mismatch, ParentHook
 from exda_primitives.patching.registry import register_own
 from exda_primitives.patching.shapes import PARAMETRISED, TEMPERATURE, check_plain, core, find_temperature
 from exda_primitives.primitives import ExDAXCAttention
-from exda_primitives.primitives.tracing import is_symbolic
+from exda_primitives.surgery.tracing import is_symbolic
 
 # Tuples of types rather than unions, which torch.compile of PyTorch 2.6 cannot look into.
 _PAIRS = (tuple, list)
@@ -133,6 +135,12 @@ class XCA(Family):
     def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
         """Maps (B, C, H, W) as tokens (B, H*W, C)."""
         return [x.flatten(2).transpose(1, 2).contiguous() for x in maps]
+
+    def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Tokens (B, H*W, C) as a map (B, C, H, W)."""
+        if x.ndim != 3:
+            raise InputError(f"the family {self.name!r}: expected tokens (B, H*W, C), got {tuple(x.shape)}.")
+        return to_map(x, size or (x.shape[1], 1))
 
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
         """The grid."""

@@ -13,7 +13,7 @@ from benchmarks.gpu.blocks import Level
 from benchmarks.gpu.kernels import bytes_of, moved_bytes
 from benchmarks.gpu.launches import Recording, Spec
 from exda_primitives.ops.triton.kernel import Kernel
-from exda_primitives.workbench.bench.floor import PASSES
+from exda_primitives.patching.registry import known_families
 from exda_primitives.workbench.bench.precision import PRECISIONS
 
 _LEVELS = (*blocks.LEVELS, blocks.LAST)
@@ -88,4 +88,4 @@ def _of_block(level: Level, recording: Recording) -> list[Pass]:
 def floor(size: int, dtype: str) -> int:
     """Bytes that the attentions of all blocks have to move, whatever is fused: see ``bench.floor``."""
     maps = sum(level.blocks * level.channels * (size // level.scale) ** 2 for level in _LEVELS)
-    return PASSES["mdta"] * maps * PRECISIONS[dtype].dtype.itemsize
+    return known_families()["mdta"].passes * maps * PRECISIONS[dtype].dtype.itemsize

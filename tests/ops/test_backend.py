@@ -12,6 +12,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import exda_primitives as exda
+from exda_primitives import ops
 from exda_primitives.ops.dispatch import current_backend
 
 
@@ -20,8 +21,9 @@ def used(make_attention, make_maps, monkeypatch):
     """Names the implementation that an attention calls just now."""
     module, maps = make_attention("mdta"), make_maps("mdta", 1, 6, 3, 2)
     calls = []
-    for name in ("reference", "torch", "triton_or_torch"):
-        monkeypatch.setattr(f"exda_primitives.ops.{name}.mdta", lambda x, _, name=name: calls.append(name) or x)
+    names = {function: name for name, function in ops.mdta.functions.items() if name != "auto"}
+    for backend, function in ops.mdta.functions.items():
+        monkeypatch.setitem(ops.mdta.functions, backend, lambda x, _, name=names[function]: calls.append(name) or x)
 
     def used():
         module(*maps)
@@ -32,7 +34,7 @@ def used(make_attention, make_maps, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("reference", "reference"), ("torch", "torch"), ("auto", "torch"), ("triton", "triton_or_torch")],
+    [("reference", "reference"), ("torch", "torch"), ("auto", "torch"), ("triton", "triton")],
 )
 def test_selects(used, name, expected):
     with exda.backend(name):

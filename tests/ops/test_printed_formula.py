@@ -129,7 +129,7 @@ def test_gated_rows(gate, tokens, make_attention, make_maps):
     module = make_attention("mdta", 8, 2, tokens=tokens)
     module.token_gate.data.fill_(gate)
     (logits,) = make_maps("mdta", 3, 2, 4, 4 + tokens)
-    rows = gated_rows(logits, 4, module._token_terms()).detach().numpy()
+    rows = gated_rows(logits, 4, module.token_terms()).detach().numpy()
     whole, host = softmax(logits.numpy()), softmax(logits.numpy()[..., :4])
     mass = whole[..., 4:].sum(-1, keepdims=True)
     np.testing.assert_allclose(rows[..., :4], (1 - gate * mass) * host, rtol=0, atol=1e-14)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..ops.cpu.layout import in_layout
-from ..primitives.tracing import is_symbolic
 from ..surgery.replacement import ReplacementModule
 from .portrait import difference, portrait
 from .steps import Step
@@ -34,14 +35,16 @@ class FusedBlock(ReplacementModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if is_symbolic(x) or self._difference():
-            (host,) = self._host
-            self._bring_up_to_date(host)
-            return host.forward(x)
+        if self._difference():
+            return self._by_host(x)
         out = x
         for step in self._steps:
             out = step(self, out, x, step is self._steps[-1])
         return in_layout(out, x)
+
+    def call_when_traced(self, x: Any) -> Any:
+        """The calls of the block itself."""
+        return self._by_host(x)
 
     def release(self) -> nn.Module:
         """The block, as ``ReplacementModule.release`` gives it back."""
@@ -58,6 +61,11 @@ class FusedBlock(ReplacementModule):
 
     def _difference(self) -> str | None:
         return difference(self, self._seen, "", FusedBlock)
+
+    def _by_host(self, x: Any) -> Any:
+        (host,) = self._host
+        self._bring_up_to_date(host)
+        return host.forward(x)
 
     def _bring_up_to_date(self, host: nn.Module) -> None:
         host.__dict__.update({name: self.__dict__[name] for name, _ in self._seen.settings if name in self.__dict__})

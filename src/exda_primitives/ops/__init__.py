@@ -1,6 +1,21 @@
 """Pure functions on tensors: the formulas as printed (``reference``) and without the concatenation (``torch``)."""
 
 from .chosen import BackendName
-from .dispatch import Backend, backend, cross, histogram, mdta, xca
+from .dispatch import Operation, backend, cross, histogram, mdta, xca
+from .terms import CrossTerms, LinearTerms, PackedQKVTerms, Projection, TokenTerms, ValueTerms
 
-__all__ = ["Backend", "BackendName", "backend", "cross", "histogram", "mdta", "xca"]
+__all__ = [
+    "BackendName",
+    "CrossTerms",
+    "LinearTerms",
+    "Operation",
+    "PackedQKVTerms",
+    "Projection",
+    "TokenTerms",
+    "ValueTerms",
+    "backend",
+    "cross",
+    "histogram",
+    "mdta",
+    "xca",
+]

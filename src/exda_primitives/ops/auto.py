@@ -1,4 +1,4 @@
-"""The concat-free functions; on a CPU, without gradients, Restormer's attention by strips where that is faster."""
+"""What computes where no backend is asked for: on a CPU, without gradients, strips of larger maps."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from torch import Tensor
 from . import cpu
 from . import torch as concat_free
 from .terms import PackedQKVTerms
-from .torch import cross, histogram, xca
-
-__all__ = ["cross", "histogram", "mdta", "xca"]
 
 
 def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:

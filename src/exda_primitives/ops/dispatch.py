@@ -1,10 +1,10 @@
-"""Which implementation computes: one table, one switch."""
+"""Which implementation computes: an operation has a function for each backend, and one switch chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Generic, ParamSpec, get_args
 
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
@@ -12,31 +12,54 @@ from torch.compiler import is_dynamo_compiling
 from . import auto, chosen, reference, triton_or_torch
 from . import torch as concat_free
 from .chosen import BackendName
-from .terms import CrossTerms, LinearTerms, PackedQKVTerms
+
+Arguments = ParamSpec("Arguments")
 
 
-class Backend(Protocol):
-    """What a backend offers: one function an attention family, on tensors and terms."""
+class Operation(Generic[Arguments]):
+    """What an attention computes on tensors, by a function for each backend; a call takes that of ``backend``.
 
-    def mdta(self, x: Tensor, terms: PackedQKVTerms) -> Tensor:
-        """See ``mdta``."""
+    A new attention makes one of its own, unless it computes what one of these does. All functions take and return the
+    same.
 
-    def cross(self, x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
-        """See ``cross``."""
+    Args:
+        reference: the formula as it is printed, in plain PyTorch: the oracle of the others.
+        torch: faster, in plain PyTorch.
+        triton: on kernels where they apply; by default as ``torch``.
+        auto: where no backend is asked for; by default as ``torch``.
 
-    def histogram(self, x: Tensor, terms: PackedQKVTerms) -> Tensor:
-        """See ``histogram``."""
+    Attributes:
+        functions: by the name of the backend.
 
-    def xca(self, x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
-        """See ``xca``."""
+    Example:
+        >>> import torch, exda_primitives as exda
+        >>> from exda_primitives.ops import Operation
+        >>> scaled = Operation(reference=lambda x: x * 2, torch=lambda x: x + x)
+        >>> with exda.backend("reference"):
+        ...     scaled(torch.ones(1))
+        tensor([2.])
+    """
+
+    def __init__(
+        self,
+        reference: Callable[Arguments, Tensor],
+        torch: Callable[Arguments, Tensor],
+        triton: Callable[Arguments, Tensor] | None = None,
+        auto: Callable[Arguments, Tensor] | None = None,
+    ) -> None:
+        self.functions: dict[BackendName, Callable[Arguments, Tensor]] = {
+            "auto": auto or torch,
+            "reference": reference,
+            "torch": torch,
+            "triton": triton or torch,
+        }
+
+    def __call__(self, *arguments: Arguments.args, **keywords: Arguments.kwargs) -> Tensor:
+        """What the function of the backend that is chosen here and now returns."""
+        return self.functions[current_backend()](*arguments, **keywords)
 
 
-_BACKENDS: dict[str, Backend] = {
-    "auto": auto,
-    "reference": reference,
-    "torch": concat_free,
-    "triton": triton_or_torch,
-}
+_NAMES: tuple[BackendName, ...] = get_args(BackendName)
 # What is entered inside of a compiled function, whose tracer follows a global; None whenever anything else runs.
 _in_graph: BackendName | None = None
 
@@ -68,8 +91,8 @@ def backend(name: BackendName) -> Iterator[None]:
         True
     """
     global _in_graph  # noqa: PLW0603
-    if name not in _BACKENDS:
-        raise ValueError(f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _BACKENDS))}")
+    if name not in _NAMES:
+        raise ValueError(f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _NAMES))}")
     if not is_dynamo_compiling():
         with chosen.choose(name):
             yield
@@ -93,21 +116,15 @@ def fuses() -> bool:
     return current_backend() in ("auto", "triton")
 
 
-def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
-    return _BACKENDS[current_backend()].mdta(x, terms)
+mdta = Operation(reference.mdta, concat_free.mdta, triton_or_torch.mdta, auto.mdta)
+"""Restormer's attention with ExDA's primitives: x (B, C, H, W), ``PackedQKVTerms`` -> (B, C, H, W)."""
 
+cross = Operation(reference.cross, concat_free.cross, triton_or_torch.cross)
+"""Cross attention with ExDA's primitives: x, y (B, C, H, W), ``CrossTerms`` -> (B, C, H, W)."""
 
-def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
-    """Cross attention with ExDA's primitives, two maps of (B, C, H, W) -> (B, C, H, W)."""
-    return _BACKENDS[current_backend()].cross(x, y, terms)
+histogram = Operation(reference.histogram, concat_free.histogram)
+"""Histoformer's attention with ExDA's primitives: x (B, C, H, W), ``PackedQKVTerms`` -> (B, C, H, W)."""
 
-
-def histogram(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
-    return _BACKENDS[current_backend()].histogram(x, terms)
-
-
-def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
-    """Cross-covariance attention with ExDA's primitives, (B, N, C) -> (B, N, C), N pixels of a map of ``size``."""
-    return _BACKENDS[current_backend()].xca(x, size, terms)
+xca = Operation(reference.xca, concat_free.xca)
+"""Cross-covariance attention with ExDA's primitives: x (B, N, C), the (H, W) of the map whose N pixels these are,
+``LinearTerms`` -> (B, N, C)."""

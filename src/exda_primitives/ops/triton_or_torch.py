@@ -11,7 +11,6 @@ from torch import Tensor
 from . import chosen, cpu
 from . import torch as concat_free
 from .terms import CrossTerms, GatedTerms, NormTerms, PackedQKVTerms
-from .torch import histogram, xca
 
 __all__ = [
     "attention_step",
@@ -19,12 +18,10 @@ __all__ = [
     "cross",
     "cross_unsupported_reason",
     "gated_step",
-    "histogram",
     "mdta",
     "mdta_unsupported_reason",
     "normalise",
     "step_unsupported_reason",
-    "xca",
 ]
 
 # Found, not imported: Triton is there for Linux alone, and slow to import.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..primitives import ExDAModule
 from ..surgery.parents import ParentHook
 
@@ -50,8 +51,37 @@ class Family(ABC):
         """
 
     def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the attention's forward takes in place of ``inputs`` maps (B, C, H, W): for probe and verification."""
+        """What the attention's forward takes in place of ``inputs`` maps (B, C, H, W); what it returns lies as these.
+
+        A family that changes it says in ``to_map`` how to undo it.
+        """
         return maps
+
+    def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """The map that an input or the output of the attention is: undoes ``arguments``.
+
+        Args:
+            x: what the attention takes or returns; by default a map already.
+            size: (H, W), where it is known. Without, a layout that does not say it, such as tokens, gives one column.
+
+        Returns:
+            (B, C, H, W), or (B, C, H*W, 1) where nothing says the size.
+
+        Raises:
+            InputError: for another number of dimensions than the attention's inputs have.
+        """
+        if x.ndim != 4:
+            raise InputError(f"the family {self.name!r}: expected a map (B, C, H, W), got {tuple(x.shape)}.")
+        return x
+
+    @property
+    def passes(self) -> int:
+        """How many maps (B, C, H, W) an attention reads and writes at least, whatever is fused: for the bench's floor.
+
+        By default each input once, that of the values once more (only when all pixels were seen the weights are known),
+        and the output.
+        """
+        return self.inputs + 2
 
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
         """Keywords of the replacement's forward that say what a parent would have said of maps of that size."""

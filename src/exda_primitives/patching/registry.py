@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Generic, Protocol, TypeVar
 
+import torch
+
 from ..errors import RegistrationError
 from ..primitives import ExDAModule
 from .adapter import Backbone, Family
@@ -137,6 +139,13 @@ def _check_family(family: Family) -> None:
         raise RegistrationError(
             f"register_adapter: {kind} has no replacement; set the class attribute to a subclass of ExDAModule, "
             f"not {replacement!r}."
+        )
+    size = 16, 24
+    x = torch.arange(8 * 16 * 24.0).view(1, 8, *size)
+    if not torch.equal(family.to_map(family.arguments([x] * family.inputs)[family.source], size), x):
+        raise RegistrationError(
+            f"register_adapter: {kind}.to_map(x, (H, W)) does not give back what its arguments(maps) made x of; "
+            f"write it, so that what looks at maps (B, C, H, W) finds the channels."
         )
 
 

@@ -6,9 +6,9 @@ import re
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import chain
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,17 @@ from ..errors import CheckpointError, ConfigError, InputError
 from ..ops.bare import is_bare
 from ..ops.terms import Reinject, Scale, TensorFn, TokenTerms, ValueForm, ValuePosition, ValueTerms
 from ..surgery.replacement import ReplacementModule
-from .checks import check_heads, dtype_problem, map_problem
+from .checks import check_heads, dtype_problem, map_problem, tokens_problem
 from .config import ExDAConfig, Init, Tokens
 from .description import Description, decoded, encoded
+from .grids import Grid
 from .layers import width_of
 from .token import GST, phi_weight
 from .value import BRANCH_NAMES, NonlinearValue, value_terms
 
 Self = TypeVar("Self", bound="ExDAModule")
+
+Layout = Literal["BCHW", "BHWC", "BNC"]
 
 NEW_NAMES = ("value", "token", "alpha", "token_gate")
 # PyTorch's parametrisations keep a tensor elsewhere, its pruning and weight norms by hooks under other names.
@@ -74,9 +77,19 @@ class ExDAModule(ReplacementModule):
     PARTS: ClassVar[tuple[str, ...]]
     """Host parts, ``temperature`` first; the last one is the output projection."""
     OFFICIAL: ClassVar[Mapping[str, str]] = {}
-    """Parts that the official code calls otherwise."""
+    """Parts that the official code calls otherwise: name in ``PARTS`` -> attribute there."""
 
     temperature: nn.Parameter
+
+    linear_value: Callable[..., Tensor] | None = None
+    """A method that returns V (B, C, H, W), as the host's layers project it, of what ``forward`` takes; for those who
+    look into a model. None where nobody can tell V. A subclass with a ``forward`` of its own has none but its own."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "linear_value" not in vars(cls):
+            # That of the base is of what the base's forward takes.
+            cls.linear_value = None
 
     def __init__(
         self,
@@ -100,13 +113,28 @@ class ExDAModule(ReplacementModule):
         self._describe(dim, num_heads, config, parts, "")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.register_parameter(parts["temperature"], nn.Parameter(torch.ones(num_heads, 1, 1, **factory)))
-        for name, layer in self._host_layers(dim, bias, factory).items():
+        for name, layer in self.host_layers(dim, bias, factory).items():
             self.add_module(parts[name], layer)
         self._add_primitives()
 
     @abstractmethod
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
-        """The layers of ``PARTS`` but the temperature, in the official order."""
+    def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """The host's layers of a module that is made from scratch.
+
+        Args:
+            dim: C.
+            bias: of the constructor.
+            factory: keywords ``device`` and ``dtype`` of every layer.
+
+        Returns:
+            Name in ``PARTS`` -> layer, all but the temperature, in the order in which the official code makes them.
+        """
+
+    def init_attributes(self) -> None:
+        """Sets attributes that only this kind has; called once, however the module is made. By default there are none.
+
+        The configuration, ``dim`` and ``num_heads`` are set, layers and parameters are not there yet.
+        """
 
     def token_macs(self, height: int, width: int) -> int:
         """Multiply-accumulates that K more rows a head add to ``Q K^T`` and ``A V``, for one (C, height, width)."""
@@ -133,6 +161,7 @@ class ExDAModule(ReplacementModule):
         self._share_parameters_and_children(host)
         temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
         self._describe(width_of(project), temperature.shape[-3], config, dict(parts), full_name)
+        self._check_names(host)
         self._add_primitives()
         for name in NEW_NAMES:
             new = getattr(self, name)
@@ -190,7 +219,7 @@ class ExDAModule(ReplacementModule):
                 yield name, tensor
 
     def _check_description(self, held: object, prefix: str) -> None:
-        owner = prefix.removesuffix(".") or self._owner()
+        owner = prefix.removesuffix(".") or self.own_name()
         theirs = decoded(held, owner).config
         if not theirs.computes_as(self.config):
             raise CheckpointError(
@@ -203,7 +232,7 @@ class ExDAModule(ReplacementModule):
             return
         _last_load.errors = load
         warnings.warn(
-            f"{prefix.removesuffix('.') or self._owner()}: the state dict holds nothing of what ExDA added here; it "
+            f"{prefix.removesuffix('.') or self.own_name()}: the state dict holds nothing of what ExDA added here; it "
             f"stays as it is, as in every attention of which the state dict holds nothing (an original checkpoint in a "
             f"patched model).",
             stacklevel=2,
@@ -223,6 +252,15 @@ class ExDAModule(ReplacementModule):
         """Why the Triton kernels cannot compute maps of this size where the module lies; None if they can."""
         return f"there are no kernels for {type(self).__name__}"
 
+    def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid | None:
+        """(H, W) of the map that an input ``x`` is, where something beside its shape says it; else None.
+
+        Args:
+            x: as ``forward`` takes it.
+            grid: (H, W), where the call says it.
+        """
+        return None
+
     def start_at_identity(self) -> None:
         """Sets the new parameters in place so that the module computes what its host computes."""
         if self.value is not None:
@@ -238,13 +276,24 @@ class ExDAModule(ReplacementModule):
         self.dim, self.num_heads = dim, num_heads
         self.full_name = full_name
         self._parts = parts
-        check_heads(self._owner(), dim, num_heads)
+        check_heads(self.own_name(), dim, num_heads)
         self.config = config.resolved(self.channels_per_head)
         if config.reinject == "channelwise" and self._num_tokens not in (0, self.channels_per_head):
             raise ConfigError(
-                f"{self._owner()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "
+                f"{self.own_name()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "
                 f"to be dim / num_heads = {self.channels_per_head}, not {config.tokens}; use tokens='channels' for "
                 f"that of each attention, or reinject='mean' for any number."
+            )
+        self.init_attributes()
+
+    def _check_names(self, host: nn.Module) -> None:
+        """Refuses a host whose attribute would take the place of a method, or be taken for one."""
+        ours = {*dir(type(self))} - {*dir(nn.Module)}
+        taken = [name for name in (*vars(host), *host._parameters, *host._modules) if name in ours and name[:1] != "_"]
+        if taken:
+            raise ConfigError(
+                f"{self.own_name()}: the host has an attribute {taken[0]!r}, which is a method's name of the "
+                f"replacement; rename it."
             )
 
     def _add_primitives(self) -> None:
@@ -281,18 +330,20 @@ class ExDAModule(ReplacementModule):
         """For every name in ``PARTS``, the attribute that plays this part."""
         return dict(self._parts)
 
-    def _value_terms(self) -> ValueTerms | None:
+    def value_terms(self) -> ValueTerms | None:
+        """What an operation of ``ops`` takes of ``value``; None where there is none."""
         return None if self.value is None else value_terms(self.value, self.config.value_position)
 
-    def _token_terms(self) -> TokenTerms | None:
+    def token_terms(self) -> TokenTerms | None:
+        """What an operation of ``ops`` takes of ``token``, ``alpha`` and ``token_gate``; None where there are none."""
         if self.token is None:
             return None
         config, weight = self.config, phi_weight(self.token)
         whole = self.token if weight is None else None
         return TokenTerms(weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate, whole)
 
-    def _meta_map(self, height: int, width: int) -> Tensor:
-        """A map to ask about: of the module's device and dtype, and next to no memory."""
+    def example_map(self, height: int, width: int) -> Tensor:
+        """A map (1, C, height, width) to ask about, of the module's device and dtype; takes next to no memory."""
         like = self.host_parameter()
         return torch.empty((), device=like.device, dtype=like.dtype).expand(1, self.dim, height, width)
 
@@ -301,12 +352,47 @@ class ExDAModule(ReplacementModule):
         parameters = chain(self.part(self.PARTS[-1]).parameters(), self.parameters())
         return next(parameter for parameter in parameters if parameter.is_floating_point())
 
-    def _check(self, name: str, x: Tensor) -> None:
-        if problem := map_problem(name, x, self.dim):
-            raise InputError(f"{self._owner()}: {problem}")
+    def check_input(self, name: str, x: Tensor, layout: Layout = "BCHW") -> None:
+        """Checks an input of the call.
 
-    def _check_dtypes(self, x: Tensor, to_v: TensorFn, value: ValueTerms | None, tokens: TokenTerms | None) -> None:
-        """Refuses primitives in another dtype than the map ``x`` that the host's layer ``to_v`` makes V of."""
+        Args:
+            name: of the argument, for messages.
+            x: the input.
+            layout: maps (B, C, H, W), maps with their channels last (B, H, W, C), or tokens (B, H*W, C).
+
+        Raises:
+            InputError: for anything but a non-empty floating-point tensor of C channels that lie so.
+        """
+        if layout == "BNC":
+            problem = tokens_problem(name, x, self.dim)
+        else:
+            problem = map_problem(name, x, self.dim, channels_last=layout == "BHWC")
+        if problem:
+            raise InputError(f"{self.own_name()}: {problem}")
+
+    def check_equal_shapes(self, **inputs: Tensor) -> None:
+        """Checks two inputs of the call, by their names.
+
+        Raises:
+            InputError: for different shapes.
+        """
+        first, *others = inputs.values()
+        if any(x.shape != first.shape for x in others):
+            shapes = " and ".join(str(tuple(x.shape)) for x in inputs.values())
+            raise InputError(f"{self.own_name()}: expected {' and '.join(inputs)} of equal shape, got {shapes}.")
+
+    def check_dtypes(self, x: Tensor, to_v: TensorFn, value: ValueTerms | None, tokens: TokenTerms | None) -> None:
+        """Checks that value and tokens can meet the input, before PyTorch fails inside of them.
+
+        Args:
+            x: the input that V is made of.
+            to_v: the host's layer that returns V.
+            value: of ``value_terms``.
+            tokens: of ``token_terms``.
+
+        Raises:
+            InputError: for parameters of another dtype than ``x``, outside of autocast.
+        """
         phi = None if tokens is None else tokens.weight
         branch = None if value is None else value.branch
         met = (*(branch or ()), *(() if phi is None else (phi,)))
@@ -317,16 +403,17 @@ class ExDAModule(ReplacementModule):
         if branch is not None and is_bare(to_v):
             found |= {f"value.{name}": parameter for name, parameter in zip(BRANCH_NAMES, branch, strict=True)}
         if problem := dtype_problem("the map", x, found):
-            raise InputError(f"{self._owner()}: {problem}")
+            raise InputError(f"{self.own_name()}: {problem}")
 
-    def _bias(self) -> bool:
-        """The constructor's argument ``bias``."""
+    def has_bias(self) -> bool:
+        """The constructor's argument ``bias``, as the layers have it: by default, whether the output projection has."""
         return any(name.endswith("bias") for name, _ in self.part(self.PARTS[-1]).named_parameters())
 
-    def _owner(self) -> str:
+    def own_name(self) -> str:
+        """How messages call it: by its full name in its model, where that is known, its class and its sizes."""
         kind = f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads})"
         return f"{self.full_name}: {kind}" if self.full_name else kind
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={option!r}" for name, option in self.config.as_dict().items())
-        return f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads}, bias={self._bias()}, {options})"
+        return f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads}, bias={self.has_bias()}, {options})"

@@ -7,12 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import ops
-from ..errors import InputError
 from ..ops import triton_or_torch
-from ..ops.terms import CrossTerms, Projection
+from ..ops.terms import CrossTerms, Projection, projected
 from .base import ExDAModule
 from .layers import depthwise, pointwise
-from .tracing import as_one_call, is_symbolic
 
 
 class ExDACrossAttention(ExDAModule):
@@ -37,7 +35,8 @@ class ExDACrossAttention(ExDAModule):
 
     PARTS = ("temperature", "q", "q_dwconv", "kv", "kv_dwconv", "project_out")
 
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+    def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """See ``ExDAModule.host_layers``."""
         return {
             "q": pointwise(dim, dim, bias, factory),
             "q_dwconv": depthwise(dim, bias, factory),
@@ -48,16 +47,11 @@ class ExDACrossAttention(ExDAModule):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two maps of (B, C, H, W) -> (B, C, H, W)."""
-        if is_symbolic(x):
-            return as_one_call(self, x, y)
-        self._check("x", x)
-        self._check("y", y)
-        if x.shape != y.shape:
-            raise InputError(
-                f"{self._owner()}: expected x and y of equal shape, got {tuple(x.shape)} and {tuple(y.shape)}."
-            )
+        self.check_input("x", x)
+        self.check_input("y", y)
+        self.check_equal_shapes(x=x, y=y)
         terms = self.terms()
-        self._check_dtypes(y, terms.kv.depthwise, terms.value, terms.tokens)
+        self.check_dtypes(y, terms.kv.depthwise, terms.value, terms.tokens)
         return ops.cross(x, y, terms)
 
     def terms(self) -> CrossTerms:
@@ -67,11 +61,15 @@ class ExDACrossAttention(ExDAModule):
             Projection(self.part("q"), self.part("q_dwconv")),
             Projection(self.part("kv"), self.part("kv_dwconv")),
             self.part("project_out"),
-            self._value_terms(),
-            self._token_terms(),
+            self.value_terms(),
+            self.token_terms(),
         )
+
+    def linear_value(self, x: Tensor, y: Tensor) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        return projected(y, self.terms().kv)[:, -self.dim :]
 
     def kernel_unsupported_reason(self, height: int, width: int) -> str | None:
         """See ``ExDAModule.kernel_unsupported_reason``."""
-        x = self._meta_map(height, width)
+        x = self.example_map(height, width)
         return triton_or_torch.cross_unsupported_reason(x, x, self.terms())

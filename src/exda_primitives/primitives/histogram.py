@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import ops
+from ..ops.sorting import sort_half
+from ..ops.terms import projected
 from .packed_qkv import PackedQKVAttention
-from .tracing import as_one_call, is_symbolic
 
 
 class ExDAHistogramAttention(PackedQKVAttention):
@@ -38,11 +39,13 @@ class ExDAHistogramAttention(PackedQKVAttention):
         run = -(-height * width // self.num_heads)
         return 2 * self.num_heads**2 * super().token_macs(run, 1)
 
+    def linear_value(self, x: Tensor) -> Tensor:
+        """See ``ExDAModule.linear_value``; of the map whose first half of channels is sorted, as the host has it."""
+        return projected(sort_half(x)[0], self.terms().qkv)[:, -self.dim :]
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if is_symbolic(x):
-            return as_one_call(self, x)
-        self._check("x", x)
+        self.check_input("x", x)
         terms = self.terms()
-        self._check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
+        self.check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
         return ops.histogram(x, terms)

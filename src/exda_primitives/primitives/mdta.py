@@ -6,8 +6,8 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import triton_or_torch
+from ..ops.terms import projected
 from .packed_qkv import PackedQKVAttention
-from .tracing import as_one_call, is_symbolic
 
 
 class ExDAAttention(PackedQKVAttention):
@@ -36,13 +36,15 @@ class ExDAAttention(PackedQKVAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if is_symbolic(x):
-            return as_one_call(self, x)
-        self._check("x", x)
+        self.check_input("x", x)
         terms = self.terms()
-        self._check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
+        self.check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
         return ops.mdta(x, terms)
+
+    def linear_value(self, x: Tensor) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        return projected(x, self.terms().qkv)[:, -self.dim :]
 
     def kernel_unsupported_reason(self, height: int, width: int) -> str | None:
         """See ``ExDAModule.kernel_unsupported_reason``."""
-        return triton_or_torch.mdta_unsupported_reason(self._meta_map(height, width), self.terms())
+        return triton_or_torch.mdta_unsupported_reason(self.example_map(height, width), self.terms())

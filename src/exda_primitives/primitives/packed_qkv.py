@@ -19,7 +19,8 @@ class PackedQKVAttention(ExDAModule):
     PROJECTIONS: ClassVar[int]
     """f."""
 
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+    def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """See ``ExDAModule.host_layers``."""
         return {
             "qkv": pointwise(dim, self.PROJECTIONS * dim, bias, factory),
             "qkv_dwconv": depthwise(self.PROJECTIONS * dim, bias, factory),
@@ -28,7 +29,7 @@ class PackedQKVAttention(ExDAModule):
 
     def terms(self) -> PackedQKVTerms:
         """What the functions of ``ops`` read."""
-        return packed_terms(self, self._parts, self._value_terms(), self._token_terms())
+        return packed_terms(self, self.host_parts, self.value_terms(), self.token_terms())
 
 
 def packed_terms(

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..errors import InputError
 from ..ops.terms import LinearTerms
 from .base import ExDAModule
-from .checks import map_problem
 from .layers import depthwise
-from .tracing import as_one_call, is_symbolic
 
 
 class ExDASpectralAttention(ExDAModule):
@@ -41,7 +38,8 @@ class ExDASpectralAttention(ExDAModule):
     PARTS = ("temperature", "to_q", "to_k", "to_v", "pos_emb", "proj")
     OFFICIAL = {"temperature": "rescale"}  # noqa: RUF012
 
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+    def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """See ``ExDAModule.host_layers``."""
         return {
             **{name: nn.Linear(dim, dim, bias=bias, **factory) for name in ("to_q", "to_k", "to_v")},
             "proj": nn.Linear(dim, dim, **factory),
@@ -50,16 +48,10 @@ class ExDASpectralAttention(ExDAModule):
 
     def forward(self, x: Tensor, illu_fea_trans: Tensor | None = None) -> Tensor:
         """(B, H, W, C), once or twice -> (B, H, W, C); the second has the name by which Retinexformer calls it."""
-        if is_symbolic(x):
-            return as_one_call(self, x) if illu_fea_trans is None else as_one_call(self, x, illu_fea_trans)
-        for name, given in (("x", x), ("illu_fea_trans", illu_fea_trans)):
-            if given is not None and (problem := map_problem(name, given, self.dim, channels_last=True)):
-                raise InputError(f"{self._owner()}: {problem}")
-        if illu_fea_trans is not None and illu_fea_trans.shape != x.shape:
-            raise InputError(
-                f"{self._owner()}: expected x and illu_fea_trans of equal shape, got {tuple(x.shape)} and "
-                f"{tuple(illu_fea_trans.shape)}."
-            )
+        self.check_input("x", x, "BHWC")
+        if illu_fea_trans is not None:
+            self.check_input("illu_fea_trans", illu_fea_trans, "BHWC")
+            self.check_equal_shapes(x=x, illu_fea_trans=illu_fea_trans)
         size, to_v = (x.shape[1], x.shape[2]), self.part("to_v")
         tokens = x.flatten(1, 2)
         linear = to_v(tokens)
@@ -69,13 +61,17 @@ class ExDASpectralAttention(ExDAModule):
             # k first: its channels are the rows of the attention.
             return torch.cat([self.part("to_k")(tokens), self.part("to_q")(tokens), v], dim=-1)
 
-        terms = LinearTerms(
-            self.part("temperature"), packed, self.part("proj"), self._value_terms(), self._token_terms()
-        )
-        self._check_dtypes(x, to_v, terms.value, terms.tokens)
+        terms = LinearTerms(self.part("temperature"), packed, self.part("proj"), self.value_terms(), self.token_terms())
+        self.check_dtypes(x, to_v, terms.value, terms.tokens)
         out = ops.xca(tokens, size, terms).unflatten(1, size)
         position: Tensor = self.part("pos_emb")(linear.unflatten(1, size).movedim(-1, 1))
         return out + position.movedim(1, -1)
 
-    def _bias(self) -> bool:
+    def linear_value(self, x: Tensor, illu_fea_trans: Tensor | None = None) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        v: Tensor = self.part("to_v")(x)
+        return (v if illu_fea_trans is None else v * illu_fea_trans).movedim(-1, 1)
+
+    def has_bias(self) -> bool:
+        """See ``ExDAModule.has_bias``."""
         return self.part("to_v").bias is not None

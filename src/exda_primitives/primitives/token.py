@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from ..ops.bare import does_more, is_pointwise
 from ..ops.terms import Scale
 from ..ops.tokens import compact_maps, scaled, upsample_flat
+from ..surgery.tracing import as_one_call, is_symbolic
 from .checks import check_dtypes, check_heads, check_map
 from .config import check_choice, check_integer
-from .tracing import as_one_call, is_symbolic
 
 
 class GST(nn.Module):

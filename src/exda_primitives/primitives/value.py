@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..ops.bare import does_more, held, is_depthwise, is_pointwise
 from ..ops.terms import Branch, ValueForm, ValuePosition, ValueTerms
 from ..ops.value import formed
+from ..surgery.tracing import as_one_call, is_symbolic
 from .checks import check_dtypes, check_heads, check_map
 from .config import Init, check_value
-from .tracing import as_one_call, is_symbolic
 
 WITH_BRANCH = ("residual", "replace")
 """The forms with parameters."""

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import InputError
+from ..ops.layout import to_map
 from ..ops.terms import LinearTerms
+from ..surgery.tracing import as_one_call
 from .base import ExDAModule
-from .checks import tokens_problem
-from .config import ExDAConfig
 from .grids import Grid, grid_before, remember_grid
-from .tracing import as_one_call, is_symbolic
 from .value import WITH_BRANCH, NonlinearValue
 
 
@@ -53,11 +52,12 @@ class ExDAXCAttention(ExDAModule):
 
     PARTS = ("temperature", "qkv", "proj")
 
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+    def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """See ``ExDAModule.host_layers``."""
         return {"qkv": nn.Linear(dim, 3 * dim, bias=bias, **factory), "proj": nn.Linear(dim, dim, **factory)}
 
-    def _describe(self, dim: int, num_heads: int, config: ExDAConfig, parts: dict[str, str], full_name: str) -> None:
-        super()._describe(dim, num_heads, config, parts, full_name)
+    def init_attributes(self) -> None:
+        """See ``ExDAModule.init_attributes``."""
         self.grid: Grid | None = None
         # ``grids``: of the parents' calls that this thread is in. torch.compile follows it.
         self._told = threading.local()
@@ -76,41 +76,55 @@ class ExDAXCAttention(ExDAModule):
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); ``grid`` is (H, W) with H * W = N."""
-        if is_symbolic(x):
-            # The size goes with the call: no parent is called when the graph is.
-            told = [known for known in (grid, *self._grids_told()[-1:], self.grid) if known is not None]
-            return as_one_call(self, x, grid=told[0] if told else None)
-        if problem := tokens_problem("x", x, self.dim):
-            raise InputError(f"{self._owner()}: {problem}")
+        self.check_input("x", x, "BNC")
         terms = LinearTerms(
-            self.part("temperature"), self.part("qkv"), self.part("proj"), self._value_terms(), self._token_terms()
+            self.part("temperature"), self.part("qkv"), self.part("proj"), self.value_terms(), self.token_terms()
         )
-        self._check_dtypes(x, terms.qkv, terms.value, terms.tokens)
-        return ops.xca(x, self.map_size(x, grid), terms)
+        self.check_dtypes(x, terms.qkv, terms.value, terms.tokens)
+        # Where nothing looks at a pixel's neighbours, any arrangement gives the same.
+        size = self._needed_size(x, grid) if self._looks_at_neighbours() else (x.shape[1], 1)
+        return ops.xca(x, size, terms)
 
-    def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid:
+    def call_when_traced(self, x: Any, grid: Any = None) -> Any:
+        """As one call in the graph that the size goes with: no parent is called when the graph is."""
+        told = [known for known in (grid, *self._grids_told()[-1:], self.grid) if known is not None]
+        return as_one_call(self, x, grid=told[0] if told else None)
+
+    def linear_value(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        return to_map(self.part("qkv")(x)[..., -self.dim :], self._needed_size(x, grid))
+
+    def _looks_at_neighbours(self) -> bool:
+        value = self.value
+        pixelwise = value is None or (type(value) is NonlinearValue and value.form not in WITH_BRANCH)
+        return self.token is not None or not pixelwise
+
+    def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid | None:
         """(H, W) of the map whose pixels ``x`` (B, N, C) are, by ``grid``, the parent's call or the attribute.
 
+        None where none of these says it.
+
         Raises:
-            InputError: where it is not known, or does not have N pixels.
+            InputError: for one that does not have N pixels.
         """
-        value = self.value
-        if self.token is None and (value is None or (type(value) is NonlinearValue and value.form not in WITH_BRANCH)):
-            # Nothing looks at a pixel's neighbours: any arrangement gives the same.
-            return x.shape[1], 1
         for known in (grid, grid_before(x), *self._grids_told()[-1:], self.grid):
             if known is not None:
                 height, width = known
                 if height * width != x.shape[1]:
                     raise InputError(
-                        f"{self._owner()}: got x of shape {tuple(x.shape)}, {x.shape[1]} tokens, for a map of "
+                        f"{self.own_name()}: got x of shape {tuple(x.shape)}, {x.shape[1]} tokens, for a map of "
                         f"{height} x {width} = {height * width} pixels; expected one token a pixel, row by row, and no "
                         f"class token. Set the module's grid = (H, W), or pass grid=(H, W), to the tokens' own size."
                     )
                 remember_grid(x, known)
                 return height, width
+        return None
+
+    def _needed_size(self, x: Tensor, grid: Grid | None) -> Grid:
+        if (known := self.map_size(x, grid)) is not None:
+            return known
         raise InputError(
-            f"{self._owner()}: got x of shape {tuple(x.shape)} and cannot tell the size of the map that its "
+            f"{self.own_name()}: got x of shape {tuple(x.shape)} and cannot tell the size of the map that its "
             f"{x.shape[1]} tokens are: the call that led here named neither (H, W) nor a map (B, C, H, W). Set the "
             f"module's grid = (H, W), or pass grid=(H, W)."
         )
@@ -122,5 +136,6 @@ class ExDAXCAttention(ExDAModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({**state, "_told": threading.local()})  # type: ignore[no-untyped-call]
 
-    def _bias(self) -> bool:
+    def has_bias(self) -> bool:
+        """See ``ExDAModule.has_bias``."""
         return self.part("qkv").bias is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from functools import partial
+from functools import partial, wraps
+from inspect import signature
 from types import MethodType
 from typing import Any, TypeVar
 from weakref import ref
@@ -13,6 +14,7 @@ from torch import nn
 from ..errors import ConfigError, NotPatchedError, WrappedModelError
 from ..ops.chosen import BackendName
 from ..ops.dispatch import backend, current_backend
+from .tracing import as_one_call, is_symbolic
 
 HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
 
@@ -23,8 +25,17 @@ class ReplacementModule(nn.Module):
     """Base of what stands in for a host module in its parent.
 
     A subclass builds itself around a host: first ``_share_parameters_and_children``, then what it adds, and last
-    ``_share_hooks_and_attributes``.
+    ``_share_hooks_and_attributes``. Whoever calls it may name the arguments as the host's forward names them: a
+    subclass's forward gets these by their places.
     """
+
+    _host_arguments: tuple[str, ...] = ()
+    """Names of the arguments of the host's forward, in order."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls.forward = _called_as_the_host_is(cls.forward)
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +60,9 @@ class ReplacementModule(nn.Module):
             WrappedModelError: for one whose forward was replaced, or whose parameters were parametrised, meanwhile.
         """
         if not self.replaces_host:
-            raise NotPatchedError(f"{self._owner()}: was constructed as such and stands in for no other module.")
+            raise NotPatchedError(f"{self.own_name()}: was constructed as such and stands in for no other module.")
         if problem := self.release_problem():
-            raise WrappedModelError(f"{self._owner()}: {problem}")
+            raise WrappedModelError(f"{self.own_name()}: {problem}")
         (host,) = self._host
         for name in host._parameters:
             host._parameters[name] = self._parameters[name]
@@ -88,6 +99,29 @@ class ReplacementModule(nn.Module):
         """Equal for modules of one class that compute the same from equal parameters; here, for none but itself."""
         return id(self)
 
+    def arguments_in_order(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call, those that the host's forward has names for by their places.
+
+        Args:
+            arguments: by their places already.
+            keywords: by the names of the host's arguments, or of this module's where the host has none of that name.
+
+        Returns:
+            All arguments that the host has, and the other keywords.
+        """
+        others, ordered = dict(keywords), list(arguments)
+        for name in self._host_arguments[len(arguments) :]:
+            if name not in others:
+                break
+            ordered.append(others.pop(name))
+        return tuple(ordered), others
+
+    def call_when_traced(self, *arguments: Any, **keywords: Any) -> Any:
+        """What a call under torch.fx returns, whose arguments stand for tensors: itself, as one call in the graph."""
+        return as_one_call(self, *arguments, **keywords)
+
     def _replicate_for_data_parallel(self: Self) -> Self:
         replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         if (chosen := current_backend()) != "auto":
@@ -114,6 +148,7 @@ class ReplacementModule(nn.Module):
         for name, attribute in vars(host).items():
             if not name.startswith("_") and self.__dict__.setdefault(name, attribute) is not attribute:
                 self._check_same(name, attribute)
+        self.__dict__["_host_arguments"] = tuple(signature(host.forward).parameters)
         # In a tuple, so that its parameters are not registered a second time.
         self.__dict__["_host"] = (host,)
         self.__dict__["_adopted"] = frozenset((*vars(self), "_adopted"))
@@ -142,13 +177,27 @@ class ReplacementModule(nn.Module):
         ours = self.__dict__[name]
         if theirs != ours:
             raise ConfigError(
-                f"{self._owner()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
+                f"{self.own_name()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
                 f"{ours!r}; rename it."
             )
 
-    def _owner(self) -> str:
+    def own_name(self) -> str:
         """Itself, for messages."""
         return type(self).__name__
+
+
+def _called_as_the_host_is(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def called(self: ReplacementModule, *arguments: Any, **keywords: Any) -> Any:
+        # What a subclass calls by super() has its own names, and its tensors are there.
+        if type(self).forward is called:
+            if keywords:
+                arguments, keywords = self.arguments_in_order(arguments, keywords)
+            if is_symbolic(arguments[0] if arguments else next(iter(keywords.values()), None)):
+                return self.call_when_traced(*arguments, **keywords)
+        return forward(self, *arguments, **keywords)
+
+    return called
 
 
 def _call_with(chosen: BackendName, call: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

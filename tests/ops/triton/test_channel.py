@@ -11,9 +11,9 @@ from tests.ops.test_agreement import CASES, Case
 from torch import nn
 
 import exda_primitives as exda
+from exda_primitives import ops
 from exda_primitives.ops import torch as concat_free
 from exda_primitives.ops import triton as on_kernels
-from exda_primitives.ops import triton_or_torch
 
 from .agreement import poison
 from .programs import shrink_depthwise
@@ -161,9 +161,9 @@ def test_reasons(make_attention: Any, make_maps: Any) -> None:
     assert "at most" in str(on_kernels.mdta_unsupported_reason(long, terms))
 
 
-def test_the_table_holds_every_family() -> None:
-    assert triton_or_torch.histogram is concat_free.histogram
-    assert triton_or_torch.xca is concat_free.xca
+def test_what_has_no_kernels_is_computed_without_them() -> None:
+    assert ops.histogram.functions["triton"] is concat_free.histogram
+    assert ops.xca.functions["triton"] is concat_free.xca
 
 
 def test_compiled_in_one_graph(make_attention: Any, make_maps: Any) -> None:

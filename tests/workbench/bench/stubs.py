@@ -24,11 +24,11 @@ COST = Cost(1000, 100, 10**9, 10**8, 1e-3)
 
 @dataclass(frozen=True)
 class Altered:
-    """The concat-free backend, with something done to the output of Restormer's attention."""
+    """Restormer's attention without the concatenation, with something done to its output."""
 
     alter: Callable[[Tensor, Any], Tensor]
 
-    def mdta(self, x: Tensor, terms: Any) -> Tensor:
+    def __call__(self, x: Tensor, terms: Any) -> Tensor:
         return self.alter(concat_free.mdta(x, terms), terms)
 
 

@@ -6,7 +6,7 @@ import torch
 from tests.workbench.bench.stubs import COMPARISON, CPU
 
 import exda_primitives as exda
-from exda_primitives.workbench.bench.floor import PASSES, copy_bandwidth, floor_bytes
+from exda_primitives.workbench.bench.floor import copy_bandwidth, floor_bytes
 from exda_primitives.workbench.bench.networks import BACKBONES
 
 
@@ -24,7 +24,6 @@ def test_every_family_has_its_passes() -> None:
     for name in ("adair", "histoformer"):
         with torch.device("meta"):
             report = exda.plan(BACKBONES[name]())
-        assert {match.family for match in report.matches} <= PASSES.keys()
         assert floor_bytes(report, COMPARISON)
 
 

@@ -13,9 +13,10 @@ import torch
 from tests.workbench.bench.stubs import COMPARISON, CPU, ORIGIN, Altered
 from torch import Tensor
 
+from exda_primitives import ops
 from exda_primitives.errors import InputError
 from exda_primitives.fusion.block import FusedBlock
-from exda_primitives.ops import dispatch, triton_or_torch
+from exda_primitives.ops import triton_or_torch
 from exda_primitives.workbench.bench import check
 from exda_primitives.workbench.bench.budget import Budget
 from exda_primitives.workbench.bench.cases import Comparison, cases_of
@@ -55,7 +56,7 @@ def run(
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, alter: Callable[[Tensor, Any], Tensor]) -> None:
-    monkeypatch.setitem(dispatch._BACKENDS, "torch", Altered(alter))
+    monkeypatch.setitem(ops.mdta.functions, "torch", Altered(alter))
 
 
 def statuses(records: dict[str, Record]) -> dict[str, str]:
@@ -229,7 +230,7 @@ def test_a_network_that_is_patched_already() -> None:
 
 
 def test_a_patched_network_that_is_computed_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(dispatch._BACKENDS, "auto", Altered(lambda out, terms: 1.01 * out))
+    monkeypatch.setitem(ops.mdta.functions, "auto", Altered(lambda out, terms: 1.01 * out))
     records = run(variants=(), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
     assert statuses(records) == {"original": "wrong"}
 

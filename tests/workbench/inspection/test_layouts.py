@@ -4,14 +4,15 @@ import pytest
 import torch
 from tests.patching.hosts import MDTA
 from tests.patching.models import Net
+from tests.patching.test_spectral import Guided, Spectral
 from tests.registries import forget_afterwards
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.workbench.inspection import embeddings
+from exda_primitives.workbench.inspection import embeddings, radial_spectrum, spectra, token_maps
 from exda_primitives.workbench.inspection.attentions import attentions
 from exda_primitives.workbench.inspection.collect import collect
-from exda_primitives.workbench.inspection.parts import compact_maps, value
+from exda_primitives.workbench.inspection.parts import compact_maps, has_value, value
 
 
 class Last(MDTA):
@@ -23,6 +24,9 @@ class ExDALast(exda.ExDAAttention):
     def forward(self, x):
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
+    def linear_value(self, x):
+        return super().linear_value(x.permute(0, 3, 1, 2))
+
 
 class LastFamily(exda.ConvFamily):
     name = "last"
@@ -31,6 +35,9 @@ class LastFamily(exda.ConvFamily):
 
     def arguments(self, maps):
         return [x.permute(0, 2, 3, 1) for x in maps]
+
+    def to_map(self, x, size=None):
+        return super().to_map(x).permute(0, 3, 1, 2)
 
 
 class Around(nn.Module):
@@ -90,12 +97,15 @@ def test_parts(models, read):
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
-def test_a_layout_without_channels_is_refused():
+def test_a_layout_without_an_axis_of_channels():
     class Flat(LastFamily):
         name = "flat"
 
         def arguments(self, maps):
             return [x.permute(0, 2, 3, 1).flatten(2) for x in maps]
+
+        def to_map(self, x, size=None):
+            return x.unflatten(2, (-1, 8)).permute(0, 3, 1, 2)
 
     class ExDAFlat(exda.ExDAAttention):
         def forward(self, x):
@@ -113,11 +123,103 @@ def test_a_layout_without_channels_is_refused():
 
     Flat.replacement = ExDAFlat
     exda.register_adapter(Flat())
-    model, images = Net(Flattened(FlatAttention())), torch.rand(1, 3, 16, 24)
-    with pytest.raises(exda.ConfigError, match=r"the family 'flat' makes \(1, 2, 15\) of a map"):
-        embeddings(model, images)
-    # Others are not concerned.
-    assert len(embeddings(Net(MDTA()), images)) == 1
+    found = []
+    for make in (MDTA, lambda: Flattened(FlatAttention())):
+        torch.manual_seed(0)
+        model = Net(make())
+        found += embeddings(model, torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))).values()
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
+
+
+def test_a_family_that_does_not_say_how_to_undo_its_layout():
+    class Silent(LastFamily):
+        name = "silent"
+        to_map = exda.Family.to_map
+
+    with pytest.raises(exda.RegistrationError, match=r"Silent\.to_map\(x, \(H, W\)\) does not give back"):
+        exda.register_adapter(Silent())
+
+
+class Sequence(nn.Module):
+    """Spectral attentions on maps with the channels first."""
+
+    def __init__(self):
+        super().__init__()
+        self.smsa, self.igmsa = Spectral(dim=3, heads=1), Guided(dim=3, heads=1)
+
+    def forward(self, x):
+        x = x.movedim(1, -1)
+        # The last name first: the map is the other one.
+        return self.igmsa(light=torch.zeros_like(x), x=self.smsa(x)).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("patched", [False, True])
+@torch.no_grad()
+def test_of_spectral_attentions(patched, monkeypatch):
+    torch.manual_seed(0)
+    # As high as there are channels, and as wide: a shape alone would not tell the axes.
+    model, image = Sequence().eval(), torch.rand(1, 3, 3, 3)
+    if patched:
+        exda.patch(model, init="paper", stride=1)
+    seen = {}
+    for name, attention in (("smsa", model.smsa), ("igmsa", model.igmsa)):
+        attention.register_forward_hook(
+            lambda module, inputs, keywords, output, name=name: seen.update({name: (inputs, keywords, output)}),
+            with_kwargs=True,
+        )
+    monkeypatch.setattr("exda_primitives.workbench.inspection.collect.MULTIPLE", 1)
+    found, powers = embeddings(model, image), spectra(model, image)
+    looks = token_maps(model, image) if patched else {}
+    for name, attention in (("smsa", model.smsa), ("igmsa", model.igmsa)):
+        inputs, keywords, output = seen[name]
+        x, output = (each.movedim(-1, 1) for each in (keywords.get("x", *inputs), output))
+        flat = output[0].flatten(1)
+        torch.testing.assert_close(found[name][0], torch.cat([flat.mean(1), flat.std(1, correction=0)]))
+        expected = {"input": x, "output": output}
+        if patched:
+            v = attention.third(x.movedim(1, -1)).movedim(-1, 1) * (name == "smsa")
+            expected |= {"linear value V": v, "non-linear value V'": attention.value(v)}
+            torch.testing.assert_close(looks[name][0], attention.token.maps(x)[0])
+        assert list(powers[name]) == list(expected)
+        for power, maps in zip(powers[name].values(), expected.values(), strict=True):
+            torch.testing.assert_close(power, radial_spectrum(maps), equal_nan=True)
+
+
+def test_an_attention_of_no_family():
+    class Own(exda.ExDAAttention):
+        def forward(self, x):
+            return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+    with pytest.raises(exda.ConfigError, match="Own: is of no family"):
+        embeddings(nn.Sequential(nn.Conv2d(3, 8, 1), Around(Own(8, 2))), torch.rand(1, 3, 8, 8))
+
+
+def test_a_forward_of_ones_own_has_no_value_but_its_own():
+    class Negated(exda.ExDAAttention):
+        def forward(self, x):
+            return super().forward(-x)
+
+    assert has_value(exda.ExDAAttention(8, 2))
+    assert has_value(ExDALast(8, 2))
+    assert not has_value(Negated(8, 2))
+
+
+def test_how_tokens_lie_is_asked_where_nothing_else_needs_it():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = exda.ExDAXCAttention(3, 1, tokens=0, value="gelu")
+
+        def forward(self, x):
+            return self.attention(x.flatten(2).mT).mT.view_as(x)
+
+    model = Tokens()
+    image = torch.rand(1, 3, 16, 24)
+    with pytest.raises(exda.ConfigError, match="does not say how they lie"):
+        spectra(model, image)
+    model.attention.grid = 16, 24
+    power = spectra(model, image)["attention"]["input"]
+    torch.testing.assert_close(power, radial_spectrum(image), equal_nan=True)
 
 
 def test_tokens_are_of_the_map_that_values_come_from():

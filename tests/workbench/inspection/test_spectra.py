@@ -8,6 +8,7 @@ from tests.lifecycle.networks import image, network, trained
 from torch import Tensor
 
 import exda_primitives as exda
+from exda_primitives.ops.sorting import sort_half
 from exda_primitives.workbench.inspection import radial_spectrum, spectra
 from exda_primitives.workbench.inspection.attentions import attentions
 from exda_primitives.workbench.inspection.spectra import BINS, FREQUENCIES
@@ -77,7 +78,8 @@ def test_of_features(family: str) -> None:
     found = spectra(model, image(), name)[name]
     assert list(found) == ["input", "output", "linear value V", "non-linear value V'"]
     with torch.no_grad():
-        v = attention.qkv_dwconv(attention.qkv(received))[:, -attention.dim :]
+        projected = sort_half(received)[0] if family == "histogram" else received
+        v = attention.qkv_dwconv(attention.qkv(projected))[:, -attention.dim :]
         expected = [received, returned, v, attention.value(v)]
     for power, maps in zip(found.values(), expected, strict=True):
         assert torch.allclose(power, radial_spectrum(maps), rtol=1e-4, equal_nan=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ... import memory
 from ...errors import ConfigError, ImageError, some_of
+from ...patching import Family
 from ...patching.backbones import MULTIPLE, known_multiple
+from ...surgery.replacement import ReplacementModule
 from ..shared.inference import inferring
 from ..shared.padding import pad
 from .attentions import unwrapped
-from .layouts import layout_of
+from .layouts import family_of
 
 
 class Call(NamedTuple):
@@ -22,17 +25,18 @@ class Call(NamedTuple):
 
     Attributes:
         attention: that was called.
-        inputs: its tensors, as they were before the call; maps (1, C, H, W) or tokens (1, N, C), whatever it takes.
+        family: of the attention; its ``to_map`` makes maps of inputs and output, its ``source`` says from which input
+            the values come.
+        inputs: its tensors in the order of its forward, as they were before the call and as it takes them.
         options: its other arguments, by name.
-        output: of the call, likewise.
-        source: index of the input from which its values come.
+        output: of the call.
     """
 
     attention: nn.Module
+    family: Family
     inputs: tuple[Tensor, ...]
     options: Mapping[str, Any]
     output: Tensor
-    source: int = -1
 
 
 Reader = Callable[[Call], Tensor]
@@ -110,16 +114,21 @@ def _watched(attentions: Mapping[str, nn.Module], read: Reader, latest: dict[str
 
 
 def _hooks(name: str, module: nn.Module, read: Reader, latest: dict[str, Tensor]) -> Iterator[Any]:
-    received: list[tuple[Tensor, ...]] = []
-    laid, source = layout_of(module)
+    received: list[Mapping[str, Any]] = []
+    family = family_of(module)
 
-    def before(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if isinstance(module, ReplacementModule):
+            arguments, keywords = module.arguments_in_order(arguments, keywords)
+        given = signature(module.forward).bind(*arguments, **keywords).arguments
         # A copy: the official histogram attention writes into its input.
-        received[:] = [tuple(laid(x.clone()) for x in (*inputs, *options.values()) if isinstance(x, Tensor))]
+        received[:] = [{key: each.clone() if isinstance(each, Tensor) else each for key, each in given.items()}]
 
-    def after(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> None:
-        others = {key: value for key, value in options.items() if not isinstance(value, Tensor)}
-        latest[name] = read(Call(module, received.pop(), others, laid(output), source)).cpu()
+    def after(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
+        given = received.pop()
+        inputs = tuple(each for each in given.values() if isinstance(each, Tensor))
+        options = {key: each for key, each in given.items() if not isinstance(each, Tensor)}
+        latest[name] = read(Call(module, family, inputs, options, output)).cpu()
 
     yield module.register_forward_pre_hook(before, with_kwargs=True)
     yield module.register_forward_hook(after, with_kwargs=True)

@@ -100,9 +100,8 @@ def stacked(read: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 def pooled_output(call: Call) -> Tensor:
     """Mean and standard deviation of every channel, (2C,)."""
-    # Maps (1, C, H, W), or tokens (1, N, C).
-    maps = call.output[0].flatten(1) if call.output.ndim == 4 else call.output[0].T
-    maps = maps.float()
+    # How the pixels lie does not matter.
+    maps = call.family.to_map(call.output)[0].flatten(1).float()
     return torch.cat([maps.mean(1), maps.std(1, correction=0)])
 
 

@@ -1,12 +1,9 @@
-"""Where an attention has its channels, by the word of its family: what a third party's takes need not look it."""
+"""How the inputs and the output of an attention lie: its family's word, which makes maps (B, C, H, W) of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import ConfigError
 from ...patching import Family, Mismatch
@@ -14,59 +11,34 @@ from ...patching.probe import probe
 from ...patching.registry import known_families
 from ...primitives import ExDAModule
 
-_CHANNELS, _HEIGHT, _WIDTH = 5, 2, 3
-# Of (B, C, H, W), and of tokens (B, H*W, C).
-_USUAL = {4: 1, 3: 2}
 
-
-class Layout(NamedTuple):
-    """How an attention takes its maps.
-
-    Attributes:
-        channels_first: makes (B, C, H, W) of a map that it takes or returns, and (B, N, C) of its tokens.
-        source: index of the input from which its values come.
-    """
-
-    channels_first: Callable[[Tensor], Tensor]
-    source: int
-
-
-def layout_of(attention: nn.Module) -> Layout:
-    """By the word of the attention's family.
+def family_of(attention: nn.Module) -> Family:
+    """The family that an attention is of, ExDA's or a host's.
 
     Raises:
-        ConfigError: for an attention whose family's layout has no axis of the channels.
+        ConfigError: for one of no family: nothing says where its channels are.
     """
-    family = next((each for each in known_families().values() if not _is_usual(each) and _is_of(attention, each)), None)
-    if family is None:
-        return Layout(lambda x: x, -1)
-    axis = _axis(family)
-    if axis is None:
-        raise ConfigError(
-            f"the family {family.name!r} makes {tuple(_example(family).shape)} of a map "
-            f"{(1, _CHANNELS, _HEIGHT, _WIDTH)}: inspection knows maps and tokens with one axis of channels; leave its "
-            f"attentions out with blocks=..."
-        )
-    return Layout(lambda x: x.movedim(axis, _USUAL[x.ndim]), family.source)
+    for family in known_families().values():
+        if _is_of(attention, family):
+            return family
+    kind = type(attention).__name__
+    raise ConfigError(
+        f"{kind}: is of no family, so that nothing says where its channels are; exda.register_adapter(...) a Family "
+        f"with replacement = {kind}, or leave it out with blocks=..."
+    )
 
 
-def _is_usual(family: Family) -> bool:
-    return _axis(family) == _USUAL.get(_example(family).ndim, -1)
-
-
-def _axis(family: Family) -> int | None:
-    shape = list(_example(family).shape)
-    return shape.index(_CHANNELS) if len(shape) in _USUAL and shape.count(_CHANNELS) == 1 else None
-
-
-def _example(family: Family) -> Tensor:
-    maps = [torch.empty(1, _CHANNELS, _HEIGHT, _WIDTH, device="meta") for _ in range(family.inputs)]
-    return family.arguments(maps)[0]
+def says_size(family: Family) -> bool:
+    """Whether the shape of what the family's attentions take says height and width, as that of tokens does not."""
+    x = torch.empty(1, 8, 16, 24, device="meta")
+    return family.to_map(family.arguments([x] * family.inputs)[family.source]).shape == x.shape
 
 
 def _is_of(attention: nn.Module, family: Family) -> bool:
     if isinstance(attention, ExDAModule):
-        return type(attention) is family.replacement
+        # A subclass with a forward of its own may take anything.
+        made = next(kind for kind in type(attention).__mro__ if "forward" in vars(kind))
+        return family.replacement in (made, type(attention))
     try:
         return any(probe(attention, family, parts) is None for parts in family.candidates(attention))
     except Mismatch:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...patching.select import Patterns
 from .attentions import attentions
 from .collect import Call, Reader, collect
-from .parts import has_value, nonlinear_value, spatial, value
+from .parts import has_value, nonlinear_value, source, spatial, value
 
 BINS = 32
 """Rings of equal width between 0 and 1/2 cycle per pixel."""
@@ -95,7 +95,7 @@ def _all(call: Call) -> Tensor:
 
 def _readers(attention: nn.Module) -> Mapping[str, Reader]:
     known = {
-        INPUT: lambda call: spatial(call, call.inputs[call.source]),
+        INPUT: source,
         OUTPUT: lambda call: spatial(call, call.output),
     }
     return known | {VALUE: value, NONLINEAR: nonlinear_value} if has_value(attention) else known

@@ -19,7 +19,7 @@ def as_one_call(module: nn.Module, *arguments: Any, **keywords: Any) -> Any:
     Raises:
         torch.fx.proxy.TraceError: where ``module`` is itself what is traced.
     """
-    tracer = arguments[0].tracer
+    tracer = next(each.tracer for each in (*arguments, *keywords.values()) if is_symbolic(each))
     if tracer.root is module:
         raise torch.fx.proxy.TraceError(
             f"{type(module).__name__} cannot be traced by itself: it is one call in the graph of a model that holds it."

@@ -1,0 +1,164 @@
+"""Hosts that call their attention by the names of its arguments."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from tests.fusion.blocks import Block
+from torch import fx, nn
+
+import exda_primitives as exda
+
+from .hosts import MDTA, Cross, Renamed
+from .models import train_new_parameters
+from .test_spectral import Guided
+from .tokens import Renamed as RenamedTokens
+
+
+class Exchanged(Cross):
+    """The names of the replacement, each for the other map."""
+
+    def forward(self, y, x):
+        return super().forward(y, x)
+
+
+class Named(nn.Module):
+    """Calls its attention by ``names``, the last one first."""
+
+    def __init__(self, attention, names):
+        super().__init__()
+        self.attention, self.names = attention, names
+
+    def forward(self, *inputs):
+        return self.attention(**dict(zip(reversed(self.names), reversed(inputs), strict=True)))
+
+
+CASES = {
+    "own name": (MDTA, ["x"], (2, 8, 5, 7)),
+    "mdta": (Renamed, ["feature"], (2, 8, 5, 7)),
+    "cross": (Exchanged, ["y", "x"], (2, 8, 5, 7)),
+    "igmsa": (Guided, ["x", "light"], (2, 5, 7, 6)),
+    "xca": (RenamedTokens, ["tokens"], (2, 35, 8)),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    make, names, shape = CASES[request.param]
+    torch.manual_seed(0)
+    inputs = torch.randn(len(names), *shape).unbind()
+    return Named(make(), names).eval(), inputs
+
+
+# Without tokens and branch: nothing has to know the size of the map.
+CONFIG = exda.ExDAConfig(tokens=0, value="gelu", init="paper")
+
+
+@torch.no_grad()
+def test_at_the_start_it_computes_the_same(case):
+    model, inputs = case
+    expected = model(*inputs)
+    exda.patch(model, tokens=0, value="none")
+    torch.testing.assert_close(model(*inputs), expected, rtol=0, atol=1e-5)
+    exda.unpatch(model)
+    assert torch.equal(model(*inputs), expected)
+
+
+@pytest.mark.parametrize("again", [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@torch.no_grad()
+def test_names_are_places(case, again):
+    model, inputs = case
+    exda.patch(model, CONFIG)
+    model = again(model)
+    assert torch.equal(model(*inputs), model.attention(*inputs))
+
+
+@torch.no_grad()
+def test_traced(case):
+    model, inputs = case
+    exda.patch(model, CONFIG)
+
+    class Traced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.names = model.attention, model.names
+
+        def forward(self, x, y):
+            return self.inner(**dict(zip(reversed(self.names), (y, x), strict=False)))
+
+    x, y = inputs[0], inputs[-1]
+    traced = Traced()
+    assert torch.equal(fx.symbolic_trace(traced)(x, y), traced(x, y))
+
+
+@torch.no_grad()
+def test_compiled(case):
+    model, inputs = case
+    exda.patch(model, CONFIG)
+    assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(*inputs), model(*inputs))
+
+
+def test_what_is_missing_is_said():
+    model = nn.Sequential(Cross())
+    exda.patch(model)
+    x = torch.randn(1, 8, 4, 4)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        model[0](y=x)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        model[0](x, x, z=x)
+
+
+def test_names_of_the_replacement_where_the_host_has_others():
+    model = nn.Sequential(Renamed())
+    exda.patch(model)
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.equal(model[0](x=x), model[0](feature=x))
+
+
+@torch.no_grad()
+def test_a_fused_block():
+    class Named(Block):
+        def forward(self, feature):
+            return super().forward(feature)
+
+    model, x = nn.Sequential(Named().eval()), torch.randn(1, 8, 8, 8)
+    expected = model[0](feature=x)
+    exda.fuse(model)
+    torch.testing.assert_close(model[0](feature=x), expected, rtol=0, atol=1e-5)
+    exda.patch(model)
+    train_new_parameters(model)
+    found = model[0](feature=x)
+    exda.unfuse(model)
+    torch.testing.assert_close(found, model[0](feature=x), rtol=0, atol=1e-5)
+
+
+def test_a_subclass_that_calls_on_by_name():
+    class Negated(exda.ExDACrossAttention):
+        def forward(self, x, y):
+            return super().forward(x=-x, y=y)
+
+    host, (x, y) = Exchanged(), torch.randn(2, 1, 8, 4, 4)
+    parts = {name: name for name in Negated.PARTS}
+    attention = Negated.adopt(host, parts, exda.ExDAConfig(tokens=0, value="none"))
+    torch.testing.assert_close(attention(x=y, y=x), host(-x, y), rtol=0, atol=1e-5)
+
+
+class Taken(MDTA):
+    """Its attributes have names that the replacement has methods of."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = 3
+
+
+class TakenByLayer(MDTA):
+    def __init__(self):
+        super().__init__()
+        self.terms = nn.Identity()
+
+
+@pytest.mark.parametrize(("make", "name"), [(Taken, "part"), (TakenByLayer, "terms")])
+def test_a_host_with_an_attribute_named_as_a_method(make, name):
+    with pytest.raises(exda.NoMatchError, match=rf"has an attribute '{name}', which is a method's name"):
+        exda.patch(nn.Sequential(make()))
