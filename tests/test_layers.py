@@ -31,6 +31,7 @@ LIBRARY = (
     "checkpoints",
     "models",
     "registration",
+    "testing",
     "spandrel",
     "public",
 )

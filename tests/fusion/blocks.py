@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from tests.patching.friends import ReLU
 from tests.patching.hosts import MDTA, Cross, Histogram, Renamed, depthwise
+from tests.patching.spectral import Spectral
 from torch import nn
 
 import exda_primitives as exda
@@ -190,6 +191,17 @@ class Block(nn.Module):
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))
+
+
+class ChannelsLast(nn.Module):
+    """The steps of a block, on maps (B, H, W, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attn = nn.LayerNorm(8), Spectral(8)
+
+    def forward(self, x):
+        return x + self.attn(self.norm(x))
 
 
 class Lists(nn.Module):
@@ -536,6 +548,7 @@ LEFT_ALONE = {
     "one-window": (OneWindow, "does not compute"),
     "returns-list": (ReturnsList, "does not compute"),
     "pre-norm": (PreNorm, r"does not compute x \+ fn\(norm\(x\)\)"),
+    "channels-last": (ChannelsLast, "could not be probed .*RuntimeError"),
     "cross": (Guided, "could not be probed .*TypeError"),
     "calls-forward": (Calls, "none of its parts"),
     "forward-replaced": (forward_replaced, "forward was replaced on the instance"),

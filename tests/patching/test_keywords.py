@@ -12,7 +12,7 @@ import exda_primitives as exda
 
 from .hosts import MDTA, Cross, Renamed
 from .models import train_new_parameters
-from .test_spectral import Guided
+from .spectral import Guided
 from .tokens import Renamed as RenamedTokens
 
 

@@ -43,14 +43,6 @@ def test_gradient_checkpointing(model):
 
 
 @torch.no_grad()
-def test_export_with_dynamic_sizes(model):
-    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(model, (image(),), dynamic_shapes=(dynamic,))
-    x = image(10, 14)
-    torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
 def test_compiled_as_one_graph(model):
     torch.compiler.reset()
     whole = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)

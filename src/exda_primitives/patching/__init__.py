@@ -6,9 +6,10 @@ from .patch import from_host, patch, patched, unpatch
 from .plan import plan
 from .present import config_of, configs_of, is_patched, new_parameters, train_only_new
 from .report import Match, NearMiss, Present, Report
-from .shapes import ConvFamily, ConvLayout
+from .shapes import TEMPERATURE, ConvFamily, ConvLayout, check_plain, core, find_temperature
 
 __all__ = [
+    "TEMPERATURE",
     "Backbone",
     "ConvFamily",
     "ConvLayout",
@@ -20,8 +21,11 @@ __all__ = [
     "Present",
     "Report",
     "Stage",
+    "check_plain",
     "config_of",
     "configs_of",
+    "core",
+    "find_temperature",
     "from_host",
     "is_patched",
     "new_parameters",

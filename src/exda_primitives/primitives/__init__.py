@@ -4,6 +4,7 @@ from .base import ExDAModule
 from .config import ExDAConfig, ExDAOptions
 from .cross import ExDACrossAttention
 from .histogram import ExDAHistogramAttention
+from .layers import depthwise, pointwise
 from .mdta import ExDAAttention
 from .smsa import ExDASpectralAttention
 from .token import GST
@@ -21,4 +22,6 @@ __all__ = [
     "ExDASpectralAttention",
     "ExDAXCAttention",
     "NonlinearValue",
+    "depthwise",
+    "pointwise",
 ]

@@ -10,12 +10,12 @@ from ..errors import ConfigError
 
 
 def pointwise(in_channels: int, out_channels: int, bias: bool, factory: dict[str, Any]) -> nn.Conv2d:
-    """1x1 convolution."""
+    """A 1x1 convolution; ``factory`` as ``ExDAModule.host_layers`` gets it."""
     return nn.Conv2d(in_channels, out_channels, 1, bias=bias, **factory)
 
 
 def depthwise(channels: int, bias: bool, factory: dict[str, Any]) -> nn.Conv2d:
-    """3x3 convolution of every channel by itself."""
+    """A 3x3 convolution of every channel by itself; ``factory`` as ``ExDAModule.host_layers`` gets it."""
     return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias, **factory)
 
 

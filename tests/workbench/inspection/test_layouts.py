@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.patching.hosts import MDTA
 from tests.patching.models import Net
-from tests.patching.test_spectral import Guided, Spectral
+from tests.patching.spectral import Guided, Spectral
 from tests.registries import forget_afterwards
 from torch import nn
 

@@ -1,0 +1,306 @@
+"""Checks of an attention family."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import backend
+from ..patching import Family, plan
+from ..patching.registry import FAMILIES
+from ..primitives import ExDAConfig
+from .held import (
+    Holder,
+    assert_close,
+    assert_equal,
+    assert_given_back,
+    assert_saved,
+    maps,
+    quiet,
+    registered,
+    run,
+    seeded,
+    trained,
+)
+
+MakeModule = Callable[[], nn.Module]
+
+CONFIGS = (
+    ExDAConfig(),
+    ExDAConfig(tokens=2, value="none", scale="mean", stride=1),
+    ExDAConfig(tokens=0, value_position="after"),
+    ExDAConfig(tokens="channels", reinject="channelwise", value="gelu", init="paper"),
+)
+"""All that an attention does with tokens and values, in few configurations."""
+
+PLAIN = ExDAConfig(tokens=0, value="none")
+
+SIZE = 2, 9, 7
+SIZES = (SIZE, (1, 1, 5), (1, 1, 1))
+"""B, H, W."""
+
+_WIDE = (torch.float32, torch.float64)
+
+
+def check_family(
+    family: Family, make_module: MakeModule, *, sorts: bool = False, only: Sequence[str] | None = None
+) -> None:
+    """Checks an attention family on a module of it: all that this library promises of an attention.
+
+    - ``recognised``: ``plan`` finds the module, and counts the parameters that ``patch`` adds.
+    - ``layout``: ``to_map`` undoes ``arguments``; the output lies as the inputs do.
+    - ``identity``: at the start, the module's own function in float32 and float64, at odd sizes down to one pixel.
+    - ``oracle``: after a training's changes, the output is that of the backend ``reference``, in four configurations.
+    - ``gradients``: they are the reference's and those of finite differences, and reach all that was added.
+    - ``saving``: state dicts, ``exda.save``, copies and pickles keep every bit; the original's state dict loads.
+    - ``unpatch``: gives back the very module with its attributes, every value and bit.
+    - ``keywords``: arguments may be named as the module's forward names them.
+    - ``export``: ``torch.export`` with dynamic height and width.
+    - ``half``: float16, bfloat16 and autocast, against float32.
+
+    Args:
+        family: to check; registered for the length of the call where it is not.
+        make_module: returns a module that the family is to recognise: small (8 channels), any weights.
+        sorts: whether the attention sorts pixels by their values. Rounding then changes which pixel is which: the start
+            has to be the module's function to the last bit, and half types are compared with the reference in theirs.
+        only: names of the checks to do; by default all.
+
+    Raises:
+        AssertionError: from the first check that fails, with its name and the cause.
+        RegistrationError: for a family that cannot be registered.
+
+    Example:
+        >>> import exda_primitives as exda
+        >>> from exda_primitives.patching.registry import known_families
+        >>> from exda_primitives.testing import check_family
+        >>> attention = lambda: exda.from_host(exda.models.Restormer(dim=8).latent[0].attn).release()
+        >>> check_family(known_families()["mdta"], attention, only=["recognised", "layout", "identity"])
+    """
+    with registered(FAMILIES, family):
+        run(f"the family {family.name!r}", FAMILY_CHECKS, only, family, make_module, sorts)
+
+
+def _held(family: Family, make_module: MakeModule, seed: int = 0) -> Holder:
+    return Holder(seeded(make_module, seed), family).eval()
+
+
+def _patched(family: Family, make_module: MakeModule, config: ExDAConfig) -> Holder:
+    """In float64, with values as after a training."""
+    model = _held(family, make_module).double()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model.patched(config)
+    trained(model)
+    return model
+
+
+def _dim(family: Family, make_module: MakeModule) -> int:
+    return plan(_held(family, make_module), families=family.name).matches[0].dim
+
+
+def _recognised(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    model = _held(family, make_module)
+    report = plan(model, families=family.name)
+    misses = "; ".join(map(str, report.near_misses)) or "nothing alike"
+    assert [match.name for match in report.matches] == ["attention"], f"the module is not recognised: {misses}"
+    (match,) = report.matches
+    attention = model.patched(ExDAConfig())
+    new = {name: parameter.numel() for name, parameter in attention.new_parameters().items()}
+    assert match.extra_parameters == sum(new.values()), f"plan counts {match.extra_parameters} parameters, added {new}"
+    assert (match.dim, match.heads) == (attention.dim, attention.num_heads)
+    made = family.replacement(attention.dim, attention.num_heads, attention.has_bias())
+    assert made.new_parameters().keys() == new.keys()
+    assert [name for name in family.replacement.PARTS if not hasattr(made, made.host_parts[name])] == []
+
+
+@torch.no_grad()
+def _layout(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    for size in SIZES:
+        given = maps(family, _dim(family, make_module), size, torch.float32)
+        inputs = family.arguments(given)
+        for x, made in zip(given, inputs, strict=True):
+            assert_equal(family.to_map(made, size[1:]), x, "to_map(arguments(maps))")
+        output = seeded(make_module)(*(x.clone() for x in inputs))
+        assert output.shape == inputs[0].shape, f"takes {tuple(inputs[0].shape)}, returns {tuple(output.shape)}"
+
+
+@torch.no_grad()
+def _identity(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    hosts = [_held(family, make_module).to(dtype) for dtype in _WIDE]
+    for config in (PLAIN, *CONFIGS[:3]):
+        ours = copy.deepcopy(hosts[-1])
+        dim = ours.patched(config).dim
+        for host, (dtype, tolerance) in zip(hosts, ((torch.float32, 1e-5), (torch.float64, 1e-10)), strict=True):
+            patched = copy.deepcopy(ours).to(dtype)
+            for size in SIZES:
+                inputs = maps(family, dim, size, dtype)
+                found = patched(*inputs)
+                what = f"{config} on {tuple(inputs[0].shape)} of {dtype}"
+                assert_close(found, host(*inputs), 0 if sorts else tolerance, what)
+
+
+@torch.no_grad()
+def _oracle(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    for config in CONFIGS:
+        model = _patched(family, make_module, config)
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+            model.to(dtype)
+            for size in SIZES:
+                inputs = maps(family, model.ours.dim, size, dtype)
+                kept = [x.clone() for x in inputs]
+                what = f"{config} on {tuple(inputs[0].shape)} of {dtype}"
+                expected = _computed(model, inputs, "reference")
+                assert_close(_computed(model, inputs, "torch"), expected, tolerance, what)
+                for x, before in zip(inputs, kept, strict=True):
+                    assert_equal(x, before, f"an input, {what}")
+
+
+def _computed(model: nn.Module, inputs: Sequence[Tensor], name: Any) -> Tensor:
+    with backend(name):
+        output: Tensor = model(*inputs)
+    return output
+
+
+def _gradients(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    for config in (CONFIGS[0], CONFIGS[3]):
+        model = _patched(family, make_module, config)
+        names, leaves, loss = _differentiable(model, SIZE)
+        found, expected = (torch.autograd.grad(loss(name), leaves) for name in ("torch", "reference"))
+        # A gradient that is small beside the others is a difference of large numbers, with their rounding.
+        bound = 1e-9 * max(float(each.abs().max()) for each in expected)
+        for name, ours, theirs in zip(names, found, expected, strict=True):
+            error = float((ours - theirs).abs().max())
+            assert error <= bound, f"{config}: the gradient of {name} is {error:.2g} from the reference's"
+        silent = {name for name, ours in zip(names, found, strict=True) if not ours.any()}
+        silent &= {f"attention.{name}" for name in model.ours.new_parameters()}
+        assert not silent, f"{config}: no gradient reaches {', '.join(sorted(silent))}"
+        # Few pixels: none of what sorts them may change places.
+        _, leaves, loss = _differentiable(model, (1, 3, 4))
+        _check_slope(leaves, loss)
+
+
+def _differentiable(model: Holder, size: Sequence[int]) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
+    """Inputs of that size and parameters, by name, and a random functional of the output, by backend."""
+    inputs = [x.requires_grad_() for x in maps(model.family, model.ours.dim, size)]
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(inputs[0].shape, generator=generator, dtype=torch.float64)
+    leaves = {f"input {i}": x for i, x in enumerate(inputs)} | dict(model.named_parameters())
+    return [*leaves], [*leaves.values()], lambda name: (_computed(model, inputs, name) * weights).sum()
+
+
+def _check_slope(leaves: Sequence[Tensor], loss: Callable[[str], Tensor]) -> None:
+    """Central differences along one direction of all leaves."""
+    generator, step = torch.Generator().manual_seed(4), 1e-7
+    directions = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype) for leaf in leaves]
+    gradients = torch.autograd.grad(loss("torch"), leaves)
+    products = [float((gradient * move).sum()) for gradient, move in zip(gradients, directions, strict=True)]
+    values = []
+    for length in (step, -2 * step):
+        with torch.no_grad():
+            for leaf, direction in zip(leaves, directions, strict=True):
+                leaf.add_(direction, alpha=length)
+            values.append(float(loss("torch")))
+    slope, expected = (values[0] - values[1]) / (2 * step), sum(products)
+    # The sum's terms are of both signs.
+    assert abs(slope - expected) < 1e-5 * max(map(abs, products)), (
+        f"a loss has the slope {slope:.6g} by differences, {expected:.6g} by gradients"
+    )
+
+
+@torch.no_grad()
+def _saving(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    for config in CONFIGS:
+        model = _patched(family, make_module, config).float()
+        inputs = maps(family, model.ours.dim, SIZE, torch.float32)
+        expected = model(*inputs)
+        other = _held(family, make_module, seed=1)
+        other.patched(config)
+        other.load_state_dict(model.state_dict())
+        assert_equal(other(*inputs), expected, f"{config}: the state dict")
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        buffer.seek(0)
+        pickled = torch.load(buffer, weights_only=False)
+        for what, again in (("copy.deepcopy", copy.deepcopy(model)), ("a pickle", pickled)):
+            assert_equal(again(*inputs), expected, f"{config}: {what}")
+        assert_saved(model, _held(family, make_module, seed=1), inputs)
+    host, patched = _held(family, make_module), _held(family, make_module, seed=1)
+    patched.patched(ExDAConfig())
+    with quiet():
+        patched.load_state_dict(host.state_dict())
+    inputs = maps(family, patched.ours.dim, SIZE, torch.float32)
+    assert_close(patched(*inputs), host(*(x.clone() for x in inputs)), 1e-5, "the original's state dict")
+
+
+def _unpatch(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    inputs = maps(family, _dim(family, make_module), SIZE, torch.float32)
+    for config in CONFIGS:
+        model = _held(family, make_module)
+        assert_given_back(model, partial(model.patched, config), inputs)
+
+
+@torch.no_grad()
+def _keywords(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    names = list(signature(seeded(make_module).forward).parameters)
+    model = _patched(family, make_module, PLAIN)
+    inputs = family.arguments(maps(family, model.ours.dim, SIZE))
+    named = dict(reversed([*zip(names, inputs, strict=False)]))
+    assert_equal(model.ours(**named), model.ours(*inputs), f"called by {', '.join(named)}")
+
+
+@torch.no_grad()
+def _export(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    model = _patched(family, make_module, CONFIGS[0]).float()
+    dim = model.ours.dim
+    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    others = tuple([dynamic] * (family.inputs - 1))
+    shapes = (dynamic, others) if others else (dynamic,)
+    inputs = tuple(maps(family, dim, (2, 16, 24), torch.float32))
+    program = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
+    for size in ((2, 16, 24), (2, 10, 14)):
+        inputs = tuple(maps(family, dim, size, torch.float32))
+        assert_close(program(*inputs), model(*inputs), 1e-5, f"exported, on {tuple(inputs[0].shape)}")
+
+
+def _half(family: Family, make_module: MakeModule, sorts: bool) -> None:
+    for config in CONFIGS:
+        trained = _patched(family, make_module, config)
+        for dtype in (torch.bfloat16, torch.float16):
+            model, what = copy.deepcopy(trained).to(dtype), f"{config} in {dtype}"
+            inputs = maps(family, model.ours.dim, SIZE, dtype)
+            output = model(*inputs)
+            assert output.dtype is dtype, f"{output.dtype}, {what}"
+            output.float().square().sum().backward()
+            assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), f"gradients, {what}"
+            # The same rounded weights and maps; of what sorts, in the same type, in which the order is the same.
+            wide = model if sorts else copy.deepcopy(model).float()
+            like = next(wide.parameters())
+            with torch.no_grad():
+                expected = _computed(wide, [x.to(like) for x in inputs], "reference")
+            assert_close(output.detach(), expected, 8 * torch.finfo(dtype).eps, what)
+    model = trained.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(*maps(family, model.ours.dim, SIZE, torch.float32))
+    assert output.isfinite().all(), "not finite under autocast"
+
+
+FAMILY_CHECKS: dict[str, Callable[[Family, MakeModule, bool], None]] = {
+    "recognised": _recognised,
+    "layout": _layout,
+    "identity": _identity,
+    "oracle": _oracle,
+    "gradients": _gradients,
+    "saving": _saving,
+    "unpatch": _unpatch,
+    "keywords": _keywords,
+    "export": _export,
+    "half": _half,
+}
+"""By name; see ``check_family``."""

@@ -1,0 +1,189 @@
+"""What the checks share: a network around one attention, values as after a training, comparisons."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import load, save
+from ..patching import Backbone, Family, patch, unpatch
+from ..patching.registry import Registry, load_adapters, register
+from ..primitives import ExDAConfig, ExDAModule
+
+
+class Holder(nn.Module):
+    """A network on maps whose one part, ``attention``, is a module of the family.
+
+    Shape:
+        As many maps (B, C, H, W) as the family takes -> (B, C, H, W).
+    """
+
+    def __init__(self, attention: nn.Module, family: Family) -> None:
+        super().__init__()
+        self.attention, self.family = attention, family
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """(B, C, H, W), as many as the family takes -> (B, C, H, W)."""
+        size = x.shape[2], x.shape[3]
+        return self.family.to_map(self.attention(*self.family.arguments([x, *others])), size)
+
+    @property
+    def ours(self) -> ExDAModule:
+        """The attention, once it is patched."""
+        assert isinstance(self.attention, ExDAModule)
+        return self.attention
+
+    def patched(self, config: ExDAConfig) -> ExDAModule:
+        """The attention that ``patch`` puts in the place of the family's module."""
+        patch(self, config, families=self.family.name)
+        return self.ours
+
+
+def maps(family: Family, dim: int, size: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """As many maps (B, C, H, W) as the family takes, normal, the same numbers in every dtype.
+
+    Args:
+        family: of the attention that takes them.
+        dim: C.
+        size: B, H, W.
+        dtype: of the maps.
+    """
+    generator = torch.Generator().manual_seed(1)
+    batch, height, width = size
+    shape = (batch, dim, height, width)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(family.inputs)]
+
+
+@torch.no_grad()
+def trained(model: nn.Module) -> None:
+    """Moves every parameter as a training does: none keeps a value (0, 1, all equal) that hides a path."""
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3 * fan_in**-0.5
+        parameter.add_(noise.to(parameter))
+
+
+def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """What ``make`` returns, the same at every call, in eval mode; nobody else's random numbers change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().eval()
+
+
+def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """Fails where ``found`` is further away than ``tolerance`` times the largest element of ``expected``."""
+    bound = tolerance * float(expected.detach().abs().max())
+    torch.testing.assert_close(
+        found.to(expected.dtype), expected, rtol=0, atol=bound, msg=lambda text: f"{what}: {text}"
+    )
+
+
+def assert_equal(found: Tensor, expected: Tensor, what: str) -> None:
+    """Fails where one bit differs."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{what}: {text}")
+
+
+@torch.no_grad()
+def assert_given_back(
+    model: nn.Module, change: Callable[[], object], called: Sequence[Tensor], tolerance: float = 0
+) -> None:
+    """Fails unless ``unpatch`` undoes ``change``: objects, names, attributes, values and outputs are as they were.
+
+    Args:
+        model: to be patched.
+        change: patches it.
+        called: with this.
+        tolerance: of the outputs, for networks that do not repeat themselves to the last bit.
+    """
+    modules = dict(model.named_modules())
+    attributes = {name: set(vars(module)) for name, module in modules.items()}
+    parameters, state = dict(model.named_parameters()), copy.deepcopy(model.state_dict())
+    before = model(*(x.clone() for x in called))
+    change()
+    model(*(x.clone() for x in called))
+    unpatch(model)
+    assert dict(model.named_modules()) == modules, "unpatch: the modules are not those that were there"
+    assert {name: set(vars(module)) for name, module in modules.items()} == attributes, "unpatch: attributes are left"
+    assert list(model.state_dict()) == list(state), "unpatch: the state dict has other names, or another order"
+    assert all(each is parameters[name] for name, each in model.named_parameters()), "unpatch: other parameters"
+    for name, tensor in model.state_dict().items():
+        assert_equal(tensor, state[name], f"unpatch: {name}")
+    assert_close(model(*(x.clone() for x in called)), before, tolerance, "unpatch: the output")
+
+
+@torch.no_grad()
+def assert_saved(model: nn.Module, fresh: nn.Module, called: Sequence[Tensor], tolerance: float = 0) -> None:
+    """Fails unless ``fresh``, such a model unpatched, has all values and computes the same when it loads what is saved.
+
+    Args:
+        model: patched.
+        fresh: not patched, with other values.
+        called: with this.
+        tolerance: of the outputs, for networks that do not repeat themselves to the last bit.
+    """
+    expected = model(*(x.clone() for x in called))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save(model, path, whole=True)
+        load(fresh, path)
+    for name, tensor in fresh.state_dict().items():
+        assert_equal(tensor, model.state_dict()[name], f"exda.save and exda.load: {name}")
+    assert_close(fresh(*(x.clone() for x in called)), expected, tolerance, "exda.save and exda.load: the output")
+
+
+@contextmanager
+def registered(registry: Registry[Any], adapter: Family | Backbone) -> Iterator[None]:
+    """Makes an adapter known for the length of the block, where it is not.
+
+    Raises:
+        RegistrationError: see ``register_adapter``.
+    """
+    load_adapters()
+    known = registry.known.get(adapter.name) is adapter
+    if not known:
+        register(adapter)
+    try:
+        yield
+    finally:
+        if not known:
+            registry.forget(adapter.name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings: what an original state dict lacks is what is asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def run(what: str, checks: Mapping[str, Callable[..., None]], only: Sequence[str] | None, *given: Any) -> None:
+    """Calls the checks one after the other.
+
+    Args:
+        what: is checked, for messages.
+        checks: by name.
+        only: names of those to call; None for all.
+        given: to each.
+
+    Raises:
+        ValueError: for a name that no check has.
+        AssertionError: from the first check that fails, with what, the name of the check and the cause.
+    """
+    if unknown := [name for name in only or () if name not in checks]:
+        raise ValueError(f"there is no check {unknown[0]!r}; known are {', '.join(checks)}")
+    for name, check in checks.items():
+        if only is None or name in only:
+            try:
+                check(*given)
+            except Exception as error:
+                raise AssertionError(f"{what} fails the check {name!r}: {type(error).__name__}: {error}") from error

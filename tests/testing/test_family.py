@@ -1,0 +1,144 @@
+"""Our own families pass the checks; each check finds a fault that the others' tests are not made for."""
+
+import pytest
+import torch
+from tests.patching.friends import ReLU
+from tests.patching.hosts import MDTA, Cross, Histogram, Renamed
+from tests.patching.spectral import Guided, Spectral
+from tests.patching.tokens import XCA
+from tests.registries import forget_afterwards
+
+import exda_primitives as exda
+from exda_primitives import ops
+from exda_primitives.patching.registry import known_families
+from exda_primitives.testing import FAMILY_CHECKS, check_family
+
+OURS = {
+    "mdta": MDTA,
+    "cross": Cross,
+    "histogram": Histogram,
+    "xca": XCA,
+    "smsa": Spectral,
+    "smsa, rows of q, biased": lambda: Spectral(rows="q", biased=True),
+    "igmsa": Guided,
+}
+# What takes seconds is done once for each operation.
+EXPORTED = {"mdta", "cross", "xca", "smsa"}
+
+
+@pytest.mark.parametrize(("name", "check"), [(name, check) for name in OURS for check in FAMILY_CHECKS])
+def test_our_own(name, check):
+    if check == "export" and name not in EXPORTED:
+        return
+    family = known_families()[name.partition(",")[0]]
+    check_family(family, OURS[name], sorts=name == "histogram", only=[check])
+
+
+class Sound(exda.ConvFamily):
+    name = "faulty"
+    replacement = exda.ExDAAttention
+    layout = exda.ConvLayout(pointwise={"qkv": 3, "project_out": 1}, depthwise={"qkv_dwconv": 3})
+
+
+class Identity(exda.ExDAAttention):
+    def forward(self, x):
+        return super().forward(x) * (1.001 if self.token is not None else 1)
+
+
+class Oracle(exda.ExDAAttention):
+    computed = ops.Operation(ops.mdta.functions["reference"], lambda x, terms: 1.001 * ops.mdta(x, terms))
+
+    def forward(self, x):
+        # Once it is trained.
+        compute = ops.mdta if self.token is None or not self.alpha.any() else self.computed
+        return compute(x, self.terms())
+
+
+class Gradients(exda.ExDAAttention):
+    def forward(self, x):
+        out = super().forward(x)
+        return 2 * out - out.detach()
+
+
+class Silent(exda.ExDAAttention):
+    def token_terms(self):
+        terms = super().token_terms()
+        return terms and terms._replace(gate=terms.gate.detach() + 0 * terms.gate)
+
+
+class Saving(exda.ExDAAttention):
+    def init_attributes(self):
+        self.drawn = float(torch.rand(()))
+
+    def forward(self, x):
+        return super().forward(x) * (1 if self.token is None else 1 + self.drawn * self.alpha.mean())
+
+
+class Unpatch(exda.ExDAAttention):
+    def forward(self, x):
+        if self.host is not None:
+            self.host.seen = True
+        return super().forward(x)
+
+
+class Keywords(exda.ExDAAttention):
+    def arguments_in_order(self, arguments, keywords):
+        return arguments, keywords
+
+
+class Export(exda.ExDAAttention):
+    def forward(self, x):
+        return super().forward(x) if float(x.sum()) < 1e9 else x
+
+
+class Half(exda.ExDAAttention):
+    def forward(self, x):
+        return super().forward(x).to(torch.promote_types(x.dtype, torch.float32))
+
+
+FAULTS = {
+    "identity": (Identity, MDTA, "VerificationError"),
+    "oracle": (Oracle, MDTA, "ExDAConfig.* of torch.float64"),
+    "gradients": (Gradients, MDTA, "slope .* by differences"),
+    "gradients, silent": (Silent, MDTA, "no gradient reaches attention.token_gate"),
+    "saving": (Saving, MDTA, "the state dict"),
+    "unpatch": (Unpatch, MDTA, "attributes are left"),
+    "keywords": (Keywords, Renamed, "feature"),
+    "export": (Export, MDTA, "data-dependent"),
+    "half": (Half, MDTA, "float32, ExDAConfig.* in torch.bfloat16"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(fault):
+    replacement, make, message = FAULTS[fault]
+    check = fault.partition(",")[0]
+
+    class Faulty(Sound):
+        pass
+
+    Faulty.replacement = replacement
+    with pytest.raises(AssertionError, match=rf"'faulty' fails the check '{check}': [\s\S]*{message}"):
+        check_family(Faulty(), make, only=[check])
+    check_family(Sound(), make, only=[check])
+    assert "faulty" not in known_families()
+
+
+def test_a_module_that_is_none_of_the_family():
+    with pytest.raises(AssertionError, match=r"fails the check 'recognised': .*not recognised: attention \(ReLU\)"):
+        check_family(Sound(), ReLU)
+
+
+def test_a_layout_that_is_not_undone(monkeypatch):
+    forget_afterwards(monkeypatch)
+    family = Sound()
+    exda.register_adapter(family)
+    monkeypatch.setattr(Sound, "to_map", lambda self, x, size=None: x.flip(1))
+    with pytest.raises(AssertionError, match=r"'layout': .*to_map\(arguments\(maps\)\)"):
+        check_family(family, MDTA, only=["layout"])
+    assert "faulty" in known_families()
+
+
+def test_a_check_that_there_is_none_of():
+    with pytest.raises(ValueError, match="no check 'identiy'; known are recognised, layout, identity"):
+        check_family(Sound(), MDTA, only=["identiy"])
