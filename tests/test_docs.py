@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import sys
 from importlib.metadata import metadata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -92,9 +94,14 @@ def test_every_python_block_runs_as_printed(
     network = models.PromptIR(num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
     torch.save({"state_dict": {f"net.{name}": each for name, each in network.state_dict().items()}}, "model.ckpt")
     # One after the other, as they are read: what the first has imported and made, the others use.
-    space: dict[str, object] = {"__name__": "page"}
+    page = ModuleType("page")
+    # Pickles find its classes there.
+    monkeypatch.setitem(sys.modules, "page", page)
+    space = vars(page)
     for block in blocks("python", PAGES[name]):
         exec(compile(block, name, "exec"), space)
+    if name == "add-an-attention.md":
+        assert {"my-smsa"} <= known_families().keys()
     if name == "adapters.md":
         assert {"mynet"} <= known_backbones().keys()
         assert {"myattention"} <= known_families().keys()

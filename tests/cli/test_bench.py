@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from tests.workbench.bench.stubs import Altered, timed
 from typer.testing import CliRunner, Result
 
-from exda_primitives import memory
+from exda_primitives import memory, ops
 from exda_primitives.cli import app
-from exda_primitives.ops import dispatch, triton_or_torch
+from exda_primitives.ops import triton_or_torch
 from exda_primitives.workbench.bench import floor
 from exda_primitives.workbench.bench.budget import Budget
 from exda_primitives.workbench.bench.plots import figure
@@ -81,7 +81,7 @@ def test_what_was_measured_outlasts_an_interruption(tmp_path: Path, monkeypatch:
 
     finished = run(tmp_path, "--size", 16, "--variant", "original")
     assert finished.exit_code == 0
-    monkeypatch.setitem(dispatch._BACKENDS, "torch", Altered(interrupt))
+    monkeypatch.setitem(ops.mdta.functions, "torch", Altered(interrupt))
     assert run(tmp_path, "--size", 16, "--variant", "torch", "--variant", "triton").exit_code != 0
     text = (tmp_path / "results.md").read_text()
     assert "| restormer-tiny | 16x16 | eager |" in text
@@ -124,7 +124,7 @@ def test_whether_memory_is_kept_is_a_fact_of_the_machine(results: Path) -> None:
 
 
 def test_a_wrong_result_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(dispatch._BACKENDS, "torch", Altered(lambda out, terms: 1.01 * out))
+    monkeypatch.setitem(ops.mdta.functions, "torch", Altered(lambda out, terms: 1.01 * out))
     result = run(tmp_path, "--size", 16, "--variant", "torch")
     assert result.exit_code == 1
     assert "wrong" in result.output

@@ -139,6 +139,14 @@ def test_a_layout_that_is_not_undone(monkeypatch):
     assert "faulty" in known_families()
 
 
+def test_what_is_registered_stays(monkeypatch):
+    forget_afterwards(monkeypatch)
+    family = Sound()
+    exda.register_adapter(family)
+    check_family(Sound(), MDTA, only=["keywords"])
+    assert known_families()["faulty"] is family
+
+
 def test_a_check_that_there_is_none_of():
     with pytest.raises(ValueError, match="no check 'identiy'; known are recognised, layout, identity"):
         check_family(Sound(), MDTA, only=["identiy"])

@@ -57,7 +57,7 @@ def check_family(
     - ``recognised``: ``plan`` finds the module, and counts the parameters that ``patch`` adds.
     - ``layout``: ``to_map`` undoes ``arguments``; the output lies as the inputs do.
     - ``identity``: at the start, the module's own function in float32 and float64, at odd sizes down to one pixel.
-    - ``oracle``: after a training's changes, the output is that of the backend ``reference``, in four configurations.
+    - ``oracle``: after a training's changes, the output is the backend ``reference``'s, in four configurations.
     - ``gradients``: they are the reference's and those of finite differences, and reach all that was added.
     - ``saving``: state dicts, ``exda.save``, copies and pickles keep every bit; the original's state dict loads.
     - ``unpatch``: gives back the very module with its attributes, every value and bit.
@@ -157,7 +157,8 @@ def _oracle(family: Family, make_module: MakeModule, sorts: bool) -> None:
                 kept = [x.clone() for x in inputs]
                 what = f"{config} on {tuple(inputs[0].shape)} of {dtype}"
                 expected = _computed(model, inputs, "reference")
-                assert_close(_computed(model, inputs, "torch"), expected, tolerance, what)
+                for name in ("auto", "torch"):
+                    assert_close(_computed(model, inputs, name), expected, tolerance, f"{name}, {what}")
                 for x, before in zip(inputs, kept, strict=True):
                     assert_equal(x, before, f"an input, {what}")
 

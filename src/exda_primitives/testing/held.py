@@ -142,20 +142,21 @@ def assert_saved(model: nn.Module, fresh: nn.Module, called: Sequence[Tensor], t
 
 @contextmanager
 def registered(registry: Registry[Any], adapter: Family | Backbone) -> Iterator[None]:
-    """Makes an adapter known for the length of the block, where it is not.
+    """Makes an adapter known for the length of the block; what is known of this name before, is so afterwards.
 
     Raises:
         RegistrationError: see ``register_adapter``.
     """
     load_adapters()
-    known = registry.known.get(adapter.name) is adapter
-    if not known:
-        register(adapter)
+    before = registry.known.get(adapter.name)
+    register(adapter)
     try:
         yield
     finally:
-        if not known:
+        if before is None:
             registry.forget(adapter.name)
+        else:
+            registry.known[adapter.name] = before
 
 
 @contextmanager
