@@ -47,6 +47,10 @@ def is_new(name: str) -> bool:
 class ExDAModule(ReplacementModule):
     """Base of every ExDA attention.
 
+    A subclass has ``PARTS``, ``host_layers`` and ``forward``, which takes its layers by ``part`` and what ``value`` and
+    ``token`` are by ``value_terms`` and ``token_terms``; the rest it may override. Under torch.fx it is one call in the
+    graph (``call_when_traced``), and where it replaces a host, its arguments may be named as the host's are.
+
     A family's module names the host layers that it works with (``PARTS``, under the names that the official code
     uses), builds them when it is constructed from scratch, and finds them under whatever names a host gave them when
     it adopts one. All layers are called as modules, with two exceptions where nobody can tell. The output projection,

@@ -149,7 +149,8 @@ def registered(registry: Registry[Any], adapter: Family | Backbone) -> Iterator[
     """
     load_adapters()
     before = registry.known.get(adapter.name)
-    register(adapter)
+    if before is not adapter:
+        register(adapter)
     try:
         yield
     finally:
