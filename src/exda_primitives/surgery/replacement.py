@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial, wraps
 from inspect import signature
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from weakref import ref
 
 from torch import nn
@@ -32,10 +32,15 @@ class ReplacementModule(nn.Module):
     _host_arguments: tuple[str, ...] = ()
     """Names of the arguments of the host's forward, in order."""
 
+    _forward_of: ClassVar[str]
+    """Names the class whose forward a call of the module is."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "forward" in vars(cls):
-            cls.forward = _called_as_the_host_is(cls.forward)
+            # A name, not the function itself, which torch.compile of PyTorch 2.6 cannot compare.
+            cls._forward_of = f"{cls.__module__}.{cls.__qualname__} of {len(cls.__mro__)}"
+            cls.forward = _called_as_the_host_is(cls.forward, cls._forward_of)
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,11 +191,11 @@ class ReplacementModule(nn.Module):
         return type(self).__name__
 
 
-def _called_as_the_host_is(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _called_as_the_host_is(forward: Callable[..., Any], owner: str) -> Callable[..., Any]:
     @wraps(forward)
     def called(self: ReplacementModule, *arguments: Any, **keywords: Any) -> Any:
         # What a subclass calls by super() has its own names, and its tensors are there.
-        if type(self).forward is called:
+        if self._forward_of == owner:
             if keywords:
                 arguments, keywords = self.arguments_in_order(arguments, keywords)
             if is_symbolic(arguments[0] if arguments else next(iter(keywords.values()), None)):
