@@ -8,11 +8,12 @@ from tests.fusion.blocks import feature, small, trained
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.ops.triton.depthwise import compute, depthwise_reference
+from exda_primitives.ops.triton.depthwise import compute
 from exda_primitives.ops.triton.launch import row_aligned
 from exda_primitives.ops.triton.pitch import in_long_rows, pitch
 
 from .agreement import TOLERANCE, random
+from .references import depthwise_reference
 
 OF_A_BLOCK = ["attention_step", "gated_step"]
 
