@@ -122,14 +122,14 @@ def _attention(
     z, *logits = computed(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias, "none", valid)
     q, k, v = z.chunk(3, dim=1)
     out = folded(q, k, v, logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
-    return out[..., : given.shape[3]]
+    return out if valid is None else out[..., :valid]
 
 
 def _gated(tensors: tuple[Any, ...], subtract_mean: bool, eps: float) -> Tensor:
     given, norm_weight, norm_bias, *parameters = tensors
     x, valid = _in_long_rows(given)
     out = _gated_inside(x, NormTerms(norm_weight, norm_bias, subtract_mean, eps), parameters, x, valid)
-    return out[..., : given.shape[3]]
+    return out if valid is None else out[..., :valid]
 
 
 def _in_long_rows(x: Tensor) -> tuple[Tensor, int | None]:

@@ -45,11 +45,13 @@ def load_shifted(row, column, W, VALID, stride, inside, shift, SHIFTED: tl.const
     """
     x = load_columns(row, column, W, stride, inside)
     # After the load: a mask that ends within a vector would make it as many loads as it has elements.
-    end = W if VALID is None else VALID
-    if SHIFTED:
-        x = tl.where(inside & (column >= 0) & (column < end), x.to(shift.dtype) + shift, 0.0)
-    elif VALID is not None:
-        x = tl.where(column < end, x, 0.0)
+    if VALID is None:
+        if SHIFTED:
+            x = tl.where(inside & (column >= 0) & (column < W), x.to(shift.dtype) + shift, 0.0)
+    elif SHIFTED:
+        x = tl.where(inside & (column >= 0) & (column < VALID), x.to(shift.dtype) + shift, 0.0)
+    else:
+        x = tl.where(column < VALID, x, 0.0)
     return x
 
 
