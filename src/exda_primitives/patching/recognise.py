@@ -38,13 +38,14 @@ def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
     """Recognises every attention of ``model`` by shape and by probe; modules that look the same are probed once."""
     families = tuple(families)
     outcomes: dict[Hashable, _Outcome] = {}
+    keys: dict[int, Hashable] = {}
     found, near_misses = [], []
     present: dict[str, ExDAModule] = {}
     for module, names in modules_with_names(model, leaves=ExDAModule):
         if isinstance(module, ExDAModule):
             present.update(dict.fromkeys(names, module))
             continue
-        key = structural_key(module)
+        key = structural_key(module, keys)
         if key not in outcomes:
             outcomes[key] = _recognise(module, families)
         outcome = outcomes[key]
