@@ -29,7 +29,6 @@ SIZES = ((2, 16, 24), (2, 7, 13), (1, 4, LONG), (1, LONG, 4))
 TOLERANCE = 1e-4
 # Seen: at most 5e-5 for true matches, in sums over pixels that nearly cancel.
 GRADIENT_TOLERANCE = 1e-3
-_SEVERAL = (tuple, list)
 # Beyond, it is no side of a map.
 _LONGEST = 2048
 
@@ -54,7 +53,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
         except Exception as error:
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
         problems = []
-        for training, sizes in ((False, _sizes(module)), (True, SIZES[1:2])):
+        for training, sizes in ((False, _sizes(module, claim.dim)), (True, SIZES[1:2])):
             host.train(training)
             for part in parts.values():
                 # Both call the very layers: what is random in them, an adapter's dropout, tells nothing.
@@ -65,10 +64,10 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
                 inputs = family.arguments(random_maps(family.inputs, shape, torch.float32, generator))
                 informed = partial(claim, **family.known_of(height, width))
                 learnt = [getattr(host, name)] if training else []
-                if problem := _difference(host, informed, inputs, learnt):
+                if found := _difference(host, informed, inputs, learnt):
                     mode = "training" if training else "eval"
-                    problems.append(_Problem(f"{problem.said} on {shape} in {mode} mode", problem.failed))
-                    if not problem.failed:
+                    problems.append(_Problem(f"{found.said} on {shape} in {mode} mode", found.failed))
+                    if not found.failed:
                         break
             if problems:
                 # Of a module that raises at one size, another one may tell what it computes.
@@ -83,13 +82,14 @@ class _Problem(NamedTuple):
     failed: bool
 
 
-def _sizes(module: nn.Module) -> tuple[tuple[int, int, int], ...]:
-    """Strips are longer than what any window that the module names as its own."""
-    named = [held for setting in vars(module).values() for held in (setting if isinstance(setting, _SEVERAL) else [setting])]
-    longest = max([held for held in named if isinstance(held, int) and held <= _LONGEST], default=0)
-    if longest < LONG:
-        return SIZES
-    return tuple(tuple(longest + 16 if side == LONG else side for side in size) for size in SIZES)
+def _sizes(module: nn.Module, channels: int) -> list[tuple[int, int, int]]:
+    """``SIZES``, their strips longer than any window that the module names."""
+    named: list[int] = []
+    for setting in vars(module).values():
+        several = setting if isinstance(setting, tuple | list) else [setting]
+        named += [each for each in several if isinstance(each, int) and LONG <= each <= _LONGEST and each != channels]
+    longer = {LONG: max(named, default=LONG - 1) + 1}
+    return [(batch, longer.get(height, height), longer.get(width, width)) for batch, height, width in SIZES]
 
 
 def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) -> None:
@@ -130,7 +130,7 @@ def _gradient_difference(expected: Tensor, got: Tensor, leaves: Sequence[Tensor]
     if not expected.requires_grad:
         return _Problem("no gradient passes it", False)
     weights = torch.linspace(-1, 1, got.numel()).view_as(got)
-    theirs = torch.autograd.grad((expected * weights).sum(), leaves, allow_unused=True)
+    theirs: tuple[Tensor | None, ...] = torch.autograd.grad((expected * weights).sum(), leaves, allow_unused=True)
     ours = torch.autograd.grad((got * weights).sum(), leaves)
     for i, (their, our) in enumerate(zip(theirs, ours, strict=True)):
         of = "temperature" if i == 0 else "input"
