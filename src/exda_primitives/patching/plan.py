@@ -95,7 +95,7 @@ def resolve(
     """``plan``, with the modules."""
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
-    seen = survey(target, wanted)
+    seen = survey(target, wanted, unknown=families is None)
     backbones = backbones_in(target)
     present = by_module(seen.present)
     replacements = {family.replacement for family in wanted}
