@@ -85,17 +85,17 @@ class ChannelsLast(nn.Module):
         return self.second(torch.cat([helper(q.mT @ v) @ v.mT, v.mT], 1).mT).view_as(x)
 
 
-class FourWithoutSoftmax(nn.Module):
-    """Four equal 1x1 convolutions and a temperature, and a ReLU."""
+class FiveWithoutSoftmax(nn.Module):
+    """Five equal linear layers and a temperature, and a ReLU."""
 
     def __init__(self):
         super().__init__()
         self.temperature = temperature(2, 1, 1)
-        self.q, self.k, self.v, self.out = (nn.Conv2d(8, 8, 1) for _ in range(4))
+        self.q, self.k, self.v, self.gate, self.out = (nn.Linear(8, 8) for _ in range(5))
 
     def forward(self, x):
-        q, k, v = (rearrange(m(x), "b (g c) h w -> b g c (h w)", g=2) for m in (self.q, self.k, self.v))
-        return self.out(((q @ k.mT * self.temperature).relu() @ v).flatten(1, 2).view_as(x))
+        q, k, v = (rearrange(m(x), "b n (g c) -> b g c n", g=2) for m in (self.q, self.k, self.v))
+        return self.out(((q @ k.mT * self.temperature).relu() @ v).flatten(1, 2).mT * self.gate(x))
 
 
 class Frames(nn.Module):
@@ -117,7 +117,7 @@ UNFAMILIAR = {
     "tokens": (Tokens, "xca", r"over channels, 4 x 4.*qkv 12 -> 36.*no temperature \(heads, 1, 1\)"),
     "fused": (Fused, "xca", "over channels, 4 x 4.*no temperature"),
     "channels last, by a function": (ChannelsLast, "smsa", "over channels, 12 x 12"),
-    "four equal layers": (FourWithoutSoftmax, "mdta", "four equal layers.*q 8 -> 8"),
+    "four equal layers": (FiveWithoutSoftmax, "xca", "four equal layers.*q 8 -> 8"),
     "frames": (Frames, "mdta", "cannot be seen: it takes neither a map nor tokens.*out 8 -> 8"),
 }
 

@@ -33,7 +33,7 @@ class Family(ABC):
     name: ClassVar[str]
     """Unique, lower case; what ``families=`` takes."""
     replacement: ClassVar[type[ExDAModule]]
-    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds."""
+    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds, but for those that it can do without."""
     inputs: ClassVar[int] = 1
     """How many maps (B, C, H, W) its forward takes, or what ``arguments`` makes of so many."""
     source: ClassVar[int] = -1

@@ -91,13 +91,10 @@ class ConvLayout:
         bad = [name for name, width in found.items() if width is None or width % channels]
         factors = Counter(width // channels for name, width in found.items() if width is not None and name not in bad)
         if bad or factors != Counter(self.depthwise.values()):
-            expected = " and ".join(f"{f * channels}" for f in self.depthwise.values())
+            widths = " and ".join(f"{f * channels}" for f in self.depthwise.values())
+            expected = f"one depthwise convolution of {widths} channels and nothing else" if widths else "nothing"
             held = ", ".join(f"{name} ({type(child).__name__})" for name, child in others.items()) or "none"
-            raise Mismatch(
-                f"expected, besides the 1x1 convolutions, one depthwise convolution of {expected} channels and nothing "
-                f"else with parameters, found {held}",
-                2,
-            )
+            raise Mismatch(f"expected, besides the 1x1 convolutions, {expected} with parameters, found {held}", 2)
         return {name: width // channels for name, width in found.items() if width is not None}
 
 

@@ -3,6 +3,7 @@
 from .base import ExDAModule
 from .config import ExDAConfig, ExDAOptions
 from .cross import ExDACrossAttention
+from .gsa import ExDAPointwiseAttention
 from .histogram import ExDAHistogramAttention
 from .layers import depthwise, pointwise
 from .mdta import ExDAAttention
@@ -19,6 +20,7 @@ __all__ = [
     "ExDAHistogramAttention",
     "ExDAModule",
     "ExDAOptions",
+    "ExDAPointwiseAttention",
     "ExDASpectralAttention",
     "ExDAXCAttention",
     "NonlinearValue",
