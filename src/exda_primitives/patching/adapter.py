@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -36,6 +37,8 @@ class Family(ABC):
     """The ExDA attention; its ``PARTS`` are what ``candidates`` finds, but for those that it can do without."""
     inputs: ClassVar[int] = 1
     """How many maps (B, C, H, W) its forward takes, or what ``arguments`` makes of so many."""
+    further_inputs: ClassVar[int] = 0
+    """How many arguments its forward takes after the maps: those that ``further`` makes."""
     source: ClassVar[int] = -1
     """Which of these maps k, v and the tokens come from: an index."""
     parent_hook: ClassVar[type[ParentHook] | None] = None
@@ -82,6 +85,19 @@ class Family(ABC):
         and the output.
         """
         return self.inputs + 2
+
+    def further(
+        self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
+    ) -> Sequence[Sequence[Tensor | None]]:
+        """What the attention's forward takes after the maps, once for every way to call it: for probe and verification.
+
+        Args:
+            attention: the host, with these ``parts``.
+            parts: of ``candidates``.
+            x: the first map (B, C, H, W).
+            generator: of the random numbers.
+        """
+        return [()]
 
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
         """Keywords of the replacement's forward that say what a parent would have said of maps of that size."""

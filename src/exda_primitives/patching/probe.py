@@ -40,7 +40,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
     around the same layers: outputs in eval mode at several sizes, outputs and gradients in training mode at one.
     """
     name = parts[TEMPERATURE]
-    if problem := signature_problem(module, family.inputs, "this attention"):
+    if problem := signature_problem(module, family.inputs, "this attention", family.further_inputs):
         return problem
     with isolated_global_state():
         try:
@@ -61,14 +61,16 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
                     layer.eval()
             for batch, height, width in sizes:
                 shape = (batch, claim.dim, height, width)
-                inputs = family.arguments(random_maps(family.inputs, shape, torch.float32, generator))
+                maps = random_maps(family.inputs, shape, torch.float32, generator)
+                inputs = family.arguments(maps)
                 informed = partial(claim, **family.known_of(height, width))
                 learnt = [getattr(host, name)] if training else []
-                if found := _difference(host, informed, inputs, learnt):
-                    mode = "training" if training else "eval"
-                    problems.append(_Problem(f"{found.said} on {shape} in {mode} mode", found.failed))
-                    if not found.failed:
-                        break
+                for more in family.further(host, parts, maps[0], generator):
+                    if found := _difference(host, informed, inputs, more, learnt):
+                        mode = "training" if training else "eval"
+                        problems.append(_Problem(f"{found.said} on {shape} in {mode} mode", found.failed))
+                if not all(problem.failed for problem in problems):
+                    break
             if problems:
                 # Of a module that raises at one size, another one may tell what it computes.
                 return min(problems, key=lambda problem: problem.failed).said
@@ -103,22 +105,26 @@ def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) ->
 
 
 def _difference(
-    host: nn.Module, claim: Callable[..., Tensor], inputs: Sequence[Tensor], learnt: Sequence[nn.Parameter]
+    host: nn.Module,
+    claim: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    more: Sequence[Tensor | None],
+    learnt: Sequence[nn.Parameter],
 ) -> _Problem | None:
     """Between the outputs and, where parameters are given, their gradients and those of the inputs."""
     with torch.set_grad_enabled(bool(learnt)):
-        inputs = [x.requires_grad_() for x in inputs] if learnt else inputs
+        inputs = [x.detach().requires_grad_() for x in inputs] if learnt else inputs
         try:
             with OwnRandomNumbers():
                 # Some hosts write into their input.
-                expected = host(*(x.clone() for x in inputs))
+                expected = host(*(x.clone() for x in inputs), *more)
         except Exception as failure:
             line = str(failure).partition(chr(10))[0]
             return _Problem(f"its forward failed ({type(failure).__name__}: {line})", True)
         if not isinstance(expected, Tensor) or expected.shape != inputs[0].shape:
             found = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
             return _Problem(f"it returned {found} instead of one map", False)
-        got = claim(*inputs)
+        got = claim(*inputs, *more)
         error = _relative(got, expected)
         # Written so that a NaN fails.
         if not error <= TOLERANCE:
