@@ -118,7 +118,7 @@ UNFAMILIAR = {
     "fused": (Fused, "xca", "over channels, 4 x 4.*no temperature"),
     "channels last, by a function": (ChannelsLast, "smsa", "over channels, 12 x 12"),
     "four equal layers": (FiveWithoutSoftmax, "xca", "four equal layers.*q 8 -> 8"),
-    "frames": (Frames, "mdta", "cannot be seen: it takes neither a map nor tokens.*out 8 -> 8"),
+    "frames": (Frames, "mdta", "cannot be seen: it takes no single map or sequence.*out 8 -> 8"),
 }
 
 

@@ -119,8 +119,8 @@ class Backbone:
     Attributes:
         name: unique, lower case.
         children: names that it must have, of direct children or, where these are another network's as well, of parts
-            further inside (``latent.0.spatial_attn``); of several backbones that fit, the one that asks for most is
-            taken.
+            further inside (``latent.0.spatial_attn``, ``stages.*.xca``); of several backbones that fit, the one that
+            asks for most is taken.
         stages: of its attentions, the first that fits counts.
         multiple_of: what height and width of an image must be divisible by.
         sorts: whether it sorts pixels by their values, so that rounding, and what of an image it is shown, change its
@@ -135,7 +135,8 @@ class Backbone:
 
     def fits(self, module: nn.Module) -> bool:
         """Whether ``module`` has all the children."""
-        return all(_has(module, name) for name in self.children)
+        # Patterns last: they look at every part.
+        return all(_has(module, name) for name in sorted(self.children, key=lambda name: "*" in name))
 
     def stage_of(self, name: str) -> Stage | None:
         """The stage of the module called ``name`` relative to the backbone."""
@@ -143,6 +144,8 @@ class Backbone:
 
 
 def _has(module: nn.Module, name: str) -> bool:
+    if "*" in name:
+        return any(fnmatchcase(part, name) for part, _ in module.named_modules())
     try:
         module.get_submodule(name)
     except (AttributeError, RuntimeError):

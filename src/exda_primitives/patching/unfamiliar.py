@@ -49,7 +49,7 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     elif temperature and _four_equal(layers):
         what = "it has a temperature and four equal layers"
     elif temperature and not called:
-        what = "it has a temperature and a softmax, which cannot be seen: it takes neither a map nor tokens"
+        what = "it has a temperature and a softmax, which cannot be seen: it takes no single map or sequence"
     else:
         return None
     convolutional = any(isinstance(layer, Conv) for layer in layers.values())
