@@ -291,6 +291,13 @@ class Volume(Variant):
         return super().mix(*(m.flatten(2, 3) for m in (q, k, v))).reshape(v.shape)
 
 
+def wrapped_volume():
+    host = Volume()
+    for name in ("qkv", "qkv_dwconv", "project_out"):
+        setattr(host, name, nn.Sequential(getattr(host, name)))
+    return host
+
+
 class Buffer(Plain):
     def __init__(self):
         super().__init__()
@@ -385,6 +392,7 @@ FRIENDS = {
     "dense-3x3": (Dense, r"one depthwise convolution of 24 channels.*qkv_dwconv \(Conv2d\)"),
     "grouped-3x3": (Grouped, r"one depthwise convolution of 24 channels.*qkv_dwconv \(Conv2d\)"),
     "volume": (Volume, "Conv3d, not Conv2d"),
+    "wrapped-volume": (wrapped_volume, "Conv3d, not Conv2d"),
     "buffer": (Buffer, r"holds buffers \(mask\)"),
     "returns-list": (ReturnsList, "returned list instead of one map"),
     "returns-cropped": (ReturnsCropped, r"returned \(2, 8, \d+, \d+\) instead of one map"),

@@ -78,6 +78,15 @@ def with_depthwise(make):
     return build
 
 
+class WrappedMDTA(MDTA):
+    """Every convolution inside a module of its own: ``qkv.inner.weight`` or ``qkv.0.weight``."""
+
+    def __init__(self, wrap=Wrapper):
+        super().__init__()
+        for name in ("qkv", "qkv_dwconv", "project_out"):
+            setattr(self, name, wrap(getattr(self, name)))
+
+
 def frozen_temperature():
     host = MDTA()
     host.temperature.requires_grad_(False)
