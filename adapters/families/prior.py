@@ -28,6 +28,7 @@ class Prior(Family):
     name = "prior"
     replacement = ExDAPriorAttention
     further_inputs = 1
+    source = 0
     layout: ConvLayout = MDTA.layout
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
@@ -78,6 +79,7 @@ class Masked(Family):
     name = "masked"
     replacement = ExDAMaskedAttention
     further_inputs = 1
+    source = 0
     layout: ConvLayout = MDTA.layout
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:

@@ -106,6 +106,18 @@ class Idle(MDTA):
         return self.attn_drop(super().forward(self.before(x)))
 
 
+class OneLayerForBoth(MDTA):
+    """A vector scales and shifts the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.condition = nn.Sequential(nn.Linear(5, 16, bias=False))
+
+    def forward(self, x, vector):
+        scale, shift = self.condition(vector).view(len(x), 16, 1, 1).chunk(2, dim=1)
+        return super().forward(x * scale + shift)
+
+
 class Cross(nn.Module):
     """q from the first map, k and v from the second."""
 

@@ -7,22 +7,13 @@ from torch import nn
 import exda_primitives as exda
 
 from .friends import Plain
+from .hosts import OneLayerForBoth
 
 CONFIGS = {
     "default": exda.ExDAConfig(init="paper"),
     "tokens": exda.ExDAConfig(tokens=2, value="none", scale="mean", init="paper"),
     "after": exda.ExDAConfig(tokens=0, value_position="after", init="paper"),
 }
-
-
-class OneLayerForBoth(Plain):
-    def __init__(self):
-        super().__init__()
-        self.condition = nn.Sequential(nn.Linear(5, 16, bias=False))
-
-    def forward(self, x, vector):
-        scale, shift = self.condition(vector).view(len(x), 16, 1, 1).chunk(2, dim=1)
-        return super().forward(x * scale + shift)
 
 
 class ScaleAlone(Plain):

@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import InputError
-from ..ops.terms import Projection
+from ..ops.terms import Projection, projected
 from .mdta import ExDAAttention
 from .packed_qkv import PackedQKVAttention
-from .tracing import as_one_call, is_symbolic
 
 
 class ExDAPriorAttention(ExDAAttention):
@@ -40,18 +39,21 @@ class ExDAPriorAttention(ExDAAttention):
 
     def forward(self, x: Tensor, prior: Tensor | None = None) -> Tensor:
         """(B, C, H, W), perhaps with (B, P) -> (B, C, H, W)."""
-        if is_symbolic(x):
-            return as_one_call(self, x, prior)
-        self._check("x", x)
-        return super().forward(x if prior is None else self._modulated(x, prior))
+        self.check_input("x", x)
+        return super().forward(x if prior is None else self.modulated(x, prior))
 
-    def _modulated(self, x: Tensor, prior: Tensor) -> Tensor:
+    def linear_value(self, x: Tensor, prior: Tensor | None = None) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        return super().linear_value(x if prior is None else self.modulated(x, prior))
+
+    def modulated(self, x: Tensor, prior: Tensor) -> Tensor:
+        """What the prior (B, P) makes of x (B, C, H, W)."""
         scale, shift = (self._layer(name) for name in ("scale", "shift"))
         if scale is None or shift is None:
-            raise InputError(f"{self._owner()}: got a prior, and has no layer for one; expected None.")
+            raise InputError(f"{self.own_name()}: got a prior, and has no layer for one; expected None.")
         if prior.ndim != 2 or prior.shape[0] not in (1, x.shape[0]):
             raise InputError(
-                f"{self._owner()}: expected a prior (B, P) for B = {x.shape[0]} maps, got {tuple(prior.shape)}."
+                f"{self.own_name()}: expected a prior (B, P) for B = {x.shape[0]} maps, got {tuple(prior.shape)}."
             )
         factors: Tensor = scale(prior)[:, :, None, None]
         if shift is not scale:
@@ -61,7 +63,7 @@ class ExDAPriorAttention(ExDAAttention):
         return x * factor + (offset[0] if offset else x)
 
     def _layer(self, name: str) -> nn.Module | None:
-        return self._modules.get(self._parts.get(name, ""))
+        return self._modules.get(self.host_parts.get(name, ""))
 
 
 class ExDAMaskedAttention(PackedQKVAttention):
@@ -88,16 +90,20 @@ class ExDAMaskedAttention(PackedQKVAttention):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C, H, W), perhaps with (B, 1, H/m, W/n) -> (B, C, H, W)."""
-        if is_symbolic(x):
-            return as_one_call(self, x, mask)
-        self._check("x", x)
+        self.check_input("x", x)
         terms = self.terms()
-        self._check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
-        if mask is not None:
-            pointwise, depthwise = terms.qkv
-            whole = self._of_every_pixel(mask, x)
-            terms = terms._replace(qkv=Projection(pointwise, lambda u: depthwise(u) * whole))
-        return ops.mdta(x, terms)
+        self.check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
+        return ops.mdta(x, terms if mask is None else terms._replace(qkv=self._masked(mask, x)))
+
+    def linear_value(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        qkv = self.terms().qkv if mask is None else self._masked(mask, x)
+        return projected(x, qkv)[:, -self.dim :]
+
+    def _masked(self, mask: Tensor, x: Tensor) -> Projection:
+        pointwise, depthwise = self.terms().qkv
+        whole = self._of_every_pixel(mask, x)
+        return Projection(pointwise, lambda u: depthwise(u) * whole)
 
     def _of_every_pixel(self, mask: Tensor, x: Tensor) -> Tensor:
         """(B or 1, 1, H/m, W/n) -> (B or 1, 1, H, W)."""
@@ -105,7 +111,7 @@ class ExDAMaskedAttention(PackedQKVAttention):
         fits = len(shape) == 4 and shape[0] in (1, x.shape[0]) and shape[1] == 1 and 0 not in shape
         if not fits or height % shape[2] or width % shape[3]:
             raise InputError(
-                f"{self._owner()}: expected a mask (B, 1, H/m, W/n) with whole m and n for x of shape "
+                f"{self.own_name()}: expected a mask (B, 1, H/m, W/n) with whole m and n for x of shape "
                 f"{tuple(x.shape)}, got {shape}."
             )
         rows = mask.repeat_interleave(height // shape[2], dim=2)

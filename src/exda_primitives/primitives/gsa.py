@@ -11,7 +11,6 @@ from .. import ops
 from ..ops.terms import PackedQKVTerms, Projection
 from .base import ExDAModule
 from .layers import pointwise
-from .tracing import as_one_call, is_symbolic
 
 
 class ExDAPointwiseAttention(ExDAModule):
@@ -39,31 +38,34 @@ class ExDAPointwiseAttention(ExDAModule):
     """One convolution for all three plays ``q``, ``k`` and ``v``; the depthwise ones may be missing."""
     OFFICIAL = {"q": "qkv", "k": "qkv", "v": "qkv"}  # noqa: RUF012
 
-    def _host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+    def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
+        """See ``ExDAModule.host_layers``."""
         return {"q": pointwise(dim, 3 * dim, bias, factory), "project_out": pointwise(dim, dim, bias, factory)}
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if is_symbolic(x):
-            return as_one_call(self, x)
-        self._check("x", x)
-        value, tokens = self._value_terms(), self._token_terms()
-        self._check_dtypes(x, self.part("v"), value, tokens)
+        self.check_input("x", x)
+        value, tokens = self.value_terms(), self.token_terms()
+        self.check_dtypes(x, self.part("v"), value, tokens)
         projection = Projection(self._packed, _as_it_is)
         return ops.mdta(
             x, PackedQKVTerms(self.part("temperature"), projection, self.part("project_out"), value, tokens)
         )
 
+    def linear_value(self, x: Tensor) -> Tensor:
+        """See ``ExDAModule.linear_value``."""
+        return self._packed(x)[:, -self.dim :]
+
     def _packed(self, x: Tensor) -> Tensor:
         """q, k and v of (B, C, H, W), as (B, 3C, H, W)."""
-        if self._parts["q"] == self._parts["k"]:
+        if self.host_parts["q"] == self.host_parts["k"]:
             packed: Tensor = self.part("q")(x)
             return packed
         return torch.cat([self._projected(x, name) for name in ("q", "k", "v")], dim=1)
 
     def _projected(self, x: Tensor, name: str) -> Tensor:
         out: Tensor = self.part(name)(x)
-        depthwise = self._modules.get(self._parts.get(f"{name}_dwconv", ""))
+        depthwise = self._modules.get(self.host_parts.get(f"{name}_dwconv", ""))
         return out if depthwise is None else depthwise(out)
 
 
