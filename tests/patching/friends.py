@@ -395,7 +395,7 @@ FRIENDS = {
     "wrapped-volume": (wrapped_volume, "Conv3d, not Conv2d"),
     "buffer": (Buffer, r"holds buffers \(mask\)"),
     "returns-list": (ReturnsList, "returned list instead of one map"),
-    "returns-cropped": (ReturnsCropped, r"returned \(2, 8, \d+, \d+\) instead of one map"),
+    "returns-cropped": (ReturnsCropped, r"returned \(\d, 8, \d+, \d+\) instead of one map"),
     "active-dropout": (ActiveDropout, "output differs.*training mode"),
     "batch-of-one": (BatchOfOne, "forward failed"),
     "forward-replaced": (forward_replaced, "forward was replaced on the instance"),
