@@ -34,7 +34,7 @@ class Family(ABC):
     name: ClassVar[str]
     """Unique, lower case; what ``families=`` takes."""
     replacement: ClassVar[type[ExDAModule]]
-    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds, but for those that it can do without."""
+    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds, but for ``OPTIONAL`` ones that are not there."""
     inputs: ClassVar[int] = 1
     """How many maps (B, C, H, W) its forward takes, or what ``arguments`` makes of so many."""
     further_inputs: ClassVar[int] = 0

@@ -35,7 +35,8 @@ class ExDAPriorAttention(ExDAAttention):
     """
 
     PARTS = ("temperature", "scale", "shift", "qkv", "qkv_dwconv", "project_out")
-    """A layer for both plays ``scale`` and ``shift``; both may be missing."""
+    """A layer for both plays ``scale`` and ``shift``."""
+    OPTIONAL = frozenset({"scale", "shift"})
 
     def forward(self, x: Tensor, prior: Tensor | None = None) -> Tensor:
         """(B, C, H, W), perhaps with (B, P) -> (B, C, H, W)."""

@@ -35,7 +35,8 @@ class ExDAPointwiseAttention(ExDAModule):
     """
 
     PARTS = ("temperature", "q", "k", "v", "q_dwconv", "k_dwconv", "v_dwconv", "project_out")
-    """One convolution for all three plays ``q``, ``k`` and ``v``; the depthwise ones may be missing."""
+    """One convolution for all three plays ``q``, ``k`` and ``v``."""
+    OPTIONAL = frozenset({"q_dwconv", "k_dwconv", "v_dwconv"})
     OFFICIAL = {"q": "qkv", "k": "qkv", "v": "qkv"}  # noqa: RUF012
 
     def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
