@@ -7,6 +7,8 @@ that cannot be built are listed with the reason.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import inspect
 import json
 import logging
 import re
@@ -34,6 +36,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 PACKAGES = ("exda_primitives", "spandrel", "spandrel_extra_arches", "timm")
+# Asked where they are installed; nothing else of this repository needs them.
+OPTIONAL = {"deepinv": "deepinv.models", "monai": "monai.networks.nets"}
 UNKNOWN = "unknown"
 STAGES = ("encoder", "latent", "decoder", "refinement", UNKNOWN)
 REASON = 200
@@ -70,7 +74,7 @@ class Network:
 
 
 def networks(package: str) -> Iterator[Network]:
-    """Every network of one of `PACKAGES`."""
+    """Every network of one of `PACKAGES`, and what of one of `OPTIONAL` can be built without arguments."""
     if package == "exda_primitives":
         for name, make in _classes(exda.models):
             yield Network(package, name, name, make)
@@ -79,11 +83,31 @@ def networks(package: str) -> Iterator[Network]:
         for group in timm.list_modules():
             for name in timm.list_models(module=group):
                 yield Network(package, group, name, lambda name=name: timm.create_model(name, pretrained=False))
+    elif package in OPTIONAL:
+        yield from _without_arguments(package)
     else:
         folder = importlib.import_module(f"{package}.architectures")
         for group in sorted(found.name for found in iter_modules(folder.__path__) if found.name[0] != "_"):
             for name, make in _classes(importlib.import_module(f"{folder.__name__}.{group}")):
                 yield Network(package, group, name, make)
+
+
+def _without_arguments(package: str) -> Iterator[Network]:
+    folder = importlib.import_module(OPTIONAL[package])
+    for group in sorted(found.name for found in iter_modules(folder.__path__) if found.name[0] != "_"):
+        module = importlib.import_module(f"{folder.__name__}.{group}")
+        for name, kind in sorted(vars(module).items()):
+            own = isinstance(kind, type) and (kind.__module__, kind.__name__) == (module.__name__, name)
+            if own and name[0] != "_" and issubclass(kind, nn.Module):
+                arguments = inspect.signature(kind).parameters
+                # Downloaded by default.
+                given = {"pretrained": None} if "pretrained" in arguments else {}
+                needed = [each for each in arguments.values() if each.default is each.empty and each.kind not in _MANY]
+                if not needed:
+                    yield Network(package, group, name, lambda kind=kind, given=given: kind(**given))
+
+
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _classes(module: Any) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
@@ -149,12 +173,13 @@ def main(
     """Write ``recognised.json`` and ``recognised.md``."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    every = [network for package in PACKAGES for network in networks(package)]
+    packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
+    every = [network for package in packages for network in networks(package)]
     rows = [look(network) for network in track(every, "planning", console=console)]
     result = {
         "command": "python benchmarks/recognised.py",
         "machine": machine(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in packages},
         "families": list(known_families()),
         "models": rows,
     }
@@ -286,7 +311,7 @@ def _near_misses(rows: list[Row]) -> list[str]:
 
 def _nothing(rows: list[Row]) -> list[str]:
     lines = []
-    for package in PACKAGES:
+    for package in (*PACKAGES, *OPTIONAL):
         groups = [
             (group[0]["group"], sum(not row.keys() & {"recognised", "near_misses", "exda", "error"} for row in group))
             for group in _groups(row for row in rows if row["package"] == package)

@@ -1,18 +1,31 @@
-"""Restormer (CVPR 2022): a U-net of four levels and a refinement at full size."""
+"""Restormer (CVPR 2022): a U-net of four levels and a refinement at full size; whole, or in parts by themselves.
+
+Reti-Diff's has no refinement; Perceive-IR keeps encoder and decoder apart.
+"""
 
 from exda_primitives.patching import Backbone, Stage
 from exda_primitives.patching.registry import register_own
 
-STAGES = (
+_ENCODER = (
     Stage("encoder_level1", "encoder", 1),
     Stage("encoder_level2", "encoder", 2),
     Stage("encoder_level3", "encoder", 4),
     Stage("latent", "latent", 8),
+)
+_DECODER = (
     Stage("decoder_level3", "decoder", 4),
     Stage("decoder_level2", "decoder", 2),
     Stage("decoder_level1", "decoder", 1),
-    Stage("refinement", "refinement", 1),
 )
+_REFINEMENT = (Stage("refinement", "refinement", 1),)
+STAGES = _ENCODER + _DECODER + _REFINEMENT
 CHILDREN = frozenset(stage.prefix for stage in STAGES)
 
 register_own(Backbone("restormer", CHILDREN, STAGES, multiple_of=8))
+for _name, _stages, _multiple in (
+    ("restormer-unrefined", _ENCODER + _DECODER, 8),
+    ("restormer-encoder", _ENCODER, 8),
+    ("restormer-decoder", _DECODER + _REFINEMENT, 1),
+    ("restormer-decoder-unrefined", _DECODER, 1),
+):
+    register_own(Backbone(_name, frozenset(stage.prefix for stage in _stages), _stages, _multiple))

@@ -102,6 +102,53 @@ class LargeWindows(Windowed):
     window = 64
 
 
+class Tiles(Plain):
+    """On maps no larger than a tile this is the true attention; beyond, one in overlapping tiles, averaged."""
+
+    def __init__(self, side=384):
+        super().__init__()
+        self.side = side
+
+    def mix(self, q, k, v):
+        out, times = torch.zeros_like(v), torch.zeros_like(v)
+        for rows in self.spans(v.shape[2]):
+            for columns in self.spans(v.shape[3]):
+                tile = ..., rows, columns
+                out[tile] += super().mix(q[tile], k[tile], v[tile])
+                times[tile] += 1
+        return out / times
+
+    def spans(self, length):
+        side = min(self.side, length)
+        return [slice(first, first + side) for first in (*range(0, length - side, side), length - side)]
+
+
+class TilesOfOneImage(Tiles):
+    """As local attention at test time is written in public: for a batch of one."""
+
+    def forward(self, x):
+        assert len(x) == 1
+        return super().forward(x)
+
+
+class OneScale(Plain):
+    """A fused operation that takes one number for all heads, and no gradient to it."""
+
+    def mix(self, q, k, v):
+        size = q.shape[2:]
+        q, k, v = (rearrange(m, "b (head c) h w -> b head c (h w)", head=self.num_heads) for m in (q, k, v))
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        out = F.scaled_dot_product_attention(q, k, v, scale=float(self.temperature.detach().mean()))
+        return out.flatten(1, 2).unflatten(-1, size)
+
+
+class DetachedInput(Plain):
+    """No gradient goes through q, k and v."""
+
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
 class Grid(Windowed):
     """Every window collects pixels a fixed step apart."""
 
@@ -244,6 +291,13 @@ class Volume(Variant):
         return super().mix(*(m.flatten(2, 3) for m in (q, k, v))).reshape(v.shape)
 
 
+def wrapped_volume():
+    host = Volume()
+    for name in ("qkv", "qkv_dwconv", "project_out"):
+        setattr(host, name, nn.Sequential(getattr(host, name)))
+    return host
+
+
 class Buffer(Plain):
     def __init__(self):
         super().__init__()
@@ -312,6 +366,12 @@ FRIENDS = {
     "scaled-logits": (ScaledLogits, "output differs"),
     "windows": (Windowed, "output differs"),
     "windows-of-64": (LargeWindows, "output differs"),
+    "tiles-of-384": (Tiles, r"output differs.* on \(1, 8, 4, 580\) in eval"),
+    "tiles-of-one-image": (TilesOfOneImage, r"output differs.* on \(1, 8, 4, 580\) in eval"),
+    "tiles-of-1536": (lambda: Tiles(1536), r"output differs.* on \(1, 8, 4, 1537\) in eval"),
+    "one-scale-for-two-heads": (OneScale, "output differs"),
+    "scale-without-gradient": (lambda: OneScale(num_heads=1), "no gradient reaches its temperature"),
+    "input-without-gradient": (DetachedInput, "no gradient reaches its input"),
     "grid": (Grid, "output differs"),
     "rows": (Rows, "output differs"),
     "columns": (Columns, "output differs"),
@@ -332,9 +392,10 @@ FRIENDS = {
     "dense-3x3": (Dense, r"one depthwise convolution of 24 channels.*qkv_dwconv \(Conv2d\)"),
     "grouped-3x3": (Grouped, r"one depthwise convolution of 24 channels.*qkv_dwconv \(Conv2d\)"),
     "volume": (Volume, "Conv3d, not Conv2d"),
+    "wrapped-volume": (wrapped_volume, "Conv3d, not Conv2d"),
     "buffer": (Buffer, r"holds buffers \(mask\)"),
     "returns-list": (ReturnsList, "returned list instead of one map"),
-    "returns-cropped": (ReturnsCropped, r"returned \(2, 8, \d+, \d+\) instead of one map"),
+    "returns-cropped": (ReturnsCropped, r"returned \(\d, 8, \d+, \d+\) instead of one map"),
     "active-dropout": (ActiveDropout, "output differs.*training mode"),
     "batch-of-one": (BatchOfOne, "forward failed"),
     "forward-replaced": (forward_replaced, "forward was replaced on the instance"),

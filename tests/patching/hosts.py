@@ -78,6 +78,15 @@ def with_depthwise(make):
     return build
 
 
+class WrappedMDTA(MDTA):
+    """Every convolution inside a module of its own: ``qkv.inner.weight`` or ``qkv.0.weight``."""
+
+    def __init__(self, wrap=Wrapper):
+        super().__init__()
+        for name in ("qkv", "qkv_dwconv", "project_out"):
+            setattr(self, name, wrap(getattr(self, name)))
+
+
 def frozen_temperature():
     host = MDTA()
     host.temperature.requires_grad_(False)
@@ -95,6 +104,18 @@ class Idle(MDTA):
 
     def forward(self, x):
         return self.attn_drop(super().forward(self.before(x)))
+
+
+class OneLayerForBoth(MDTA):
+    """A vector scales and shifts the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.condition = nn.Sequential(nn.Linear(5, 16, bias=False))
+
+    def forward(self, x, vector):
+        scale, shift = self.condition(vector).view(len(x), 16, 1, 1).chunk(2, dim=1)
+        return super().forward(x * scale + shift)
 
 
 class Cross(nn.Module):

@@ -1,12 +1,25 @@
 """True hosts, whatever they are called and however they are written."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import exda_primitives as exda
 
-from .hosts import MDTA, Cross, Histogram, Idle, OutputFirst, Renamed, Wrapper, depthwise, frozen_temperature
+from .hosts import (
+    MDTA,
+    Cross,
+    Histogram,
+    Idle,
+    OutputFirst,
+    Renamed,
+    WrappedMDTA,
+    Wrapper,
+    depthwise,
+    frozen_temperature,
+)
 from .hosts import with_depthwise as depthwise_as
 from .models import Net, image, train_new_parameters
 from .unchanged import unchanged
@@ -25,6 +38,9 @@ HOSTS = {
         "mdta",
         depthwise_as(lambda c: nn.Conv2d(c, c, 3, padding=1, groups=c, padding_mode="reflect")),
     ),
+    "mdta-all-in-modules": ("mdta", WrappedMDTA),
+    "mdta-all-in-sequentials": ("mdta", lambda: WrappedMDTA(nn.Sequential)),
+    "mdta-all-in-two": ("mdta", lambda: WrappedMDTA(lambda conv: nn.Sequential(Wrapper(conv), nn.Identity()))),
     "mdta-frozen-temperature": ("mdta", frozen_temperature),
     "mdta-idle-children": ("mdta", Idle),
     "cross": ("cross", Cross),
@@ -67,6 +83,22 @@ def test_identity_and_back(case, size):
     exda.unpatch(model)
     assert model.blocks[0].attn is host
     assert torch.equal(model(x), before)
+
+
+def test_outputs_and_gradients_in_float64_and_keys_that_stay(case):
+    _, model = case
+    model, x = model.double().requires_grad_(True), image(8, 6, dtype=torch.float64)
+    host, names = copy.deepcopy(model), [name for name, _ in model.named_parameters()]
+    exda.patch(model)
+    assert set(host.state_dict()) < set(model.state_dict())
+    found = []
+    for network in (host, model):
+        output = network(x)
+        weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+        leaves = [network.get_parameter(name) for name in names]
+        found.append([output, *torch.autograd.grad((output * weights).sum(), leaves)])
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 @torch.no_grad()

@@ -74,18 +74,23 @@ def test_refused_with_the_cause(friend):
     [
         ViT,
         lambda: Attention(8, num_heads=2),
-        lambda: ChannelAttention(8, num_heads=2),
-        lambda: ChannelAttentionV2(8, num_heads=2),
         lambda: WindowAttention(8, num_heads=2, window_size=4),
     ],
-    ids=["ViT", "timm's ViT", "DaViT", "DaViT v2", "Swin"],
+    ids=["ViT", "timm's ViT", "Swin"],
 )
-def test_attentions_without_a_temperature_are_not_alike(make):
+def test_attentions_over_tokens_are_not_alike(make):
     model = nn.Sequential(make())
     with unchanged(model):
         report = exda.plan(model)
     assert not report.matches
     assert not report.near_misses
+
+
+@pytest.mark.parametrize("kind", [ChannelAttention, ChannelAttentionV2])
+def test_channel_attention_without_a_temperature_is_a_near_miss(kind):
+    (miss,) = exda.plan(nn.Sequential(kind(8, num_heads=2))).near_misses
+    assert (miss.family, miss.type) == ("xca", kind.__name__)
+    assert re.search(r"softmax over channels, 4 x 4.*no temperature \(heads, 1, 1\)", miss.reason)
 
 
 def test_linear_layers_of_other_sizes_are_no_near_miss():

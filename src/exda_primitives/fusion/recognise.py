@@ -62,6 +62,7 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
     """Recognises every block around a known attention; blocks that look the same are probed once."""
     attentions = _attentions_in(model)
     outcomes: dict[Hashable, tuple[Step, ...] | str] = {}
+    keys: dict[int, Hashable] = {}
     blocks: list[Block] = []
     left_alone: list[LeftAlone] = []
     present: list[str] = []
@@ -70,7 +71,7 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
         if isinstance(module, FusedBlock):
             present += names
         elif held and not isinstance(module, nn.ModuleList | nn.ModuleDict):
-            key = structural_key(module)
+            key = structural_key(module, keys)
             if key not in outcomes:
                 outcomes[key] = _steps(module, held)
             outcome = outcomes[key]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -33,9 +34,11 @@ class Family(ABC):
     name: ClassVar[str]
     """Unique, lower case; what ``families=`` takes."""
     replacement: ClassVar[type[ExDAModule]]
-    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds."""
+    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds, but for ``OPTIONAL`` ones that are not there."""
     inputs: ClassVar[int] = 1
     """How many maps (B, C, H, W) its forward takes, or what ``arguments`` makes of so many."""
+    further_inputs: ClassVar[int] = 0
+    """How many arguments its forward takes after the maps: those that ``further`` makes."""
     source: ClassVar[int] = -1
     """Which of these maps k, v and the tokens come from: an index."""
     parent_hook: ClassVar[type[ParentHook] | None] = None
@@ -83,6 +86,19 @@ class Family(ABC):
         """
         return self.inputs + 2
 
+    def further(
+        self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
+    ) -> Sequence[Sequence[Tensor | None]]:
+        """What the attention's forward takes after the maps, once for every way to call it: for probe and verification.
+
+        Args:
+            attention: the host, with these ``parts``.
+            parts: of ``candidates``.
+            x: the first map (B, C, H, W).
+            generator: of the random numbers.
+        """
+        return [()]
+
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
         """Keywords of the replacement's forward that say what a parent would have said of maps of that size."""
         return {}
@@ -103,8 +119,8 @@ class Backbone:
     Attributes:
         name: unique, lower case.
         children: names that it must have, of direct children or, where these are another network's as well, of parts
-            further inside (``latent.0.spatial_attn``); of several backbones that fit, the one that asks for most is
-            taken.
+            further inside (``latent.0.spatial_attn``, ``stages.*.xca``); of several backbones that fit, the one that
+            asks for most is taken.
         stages: of its attentions, the first that fits counts.
         multiple_of: what height and width of an image must be divisible by.
         sorts: whether it sorts pixels by their values, so that rounding, and what of an image it is shown, change its
@@ -119,7 +135,11 @@ class Backbone:
 
     def fits(self, module: nn.Module) -> bool:
         """Whether ``module`` has all the children."""
-        return all(_has(module, name) for name in self.children)
+        # The direct children first: that is quick, and leaves next to nothing to look into.
+        direct = module._modules
+        return all(name.partition(".")[0] in direct for name in self.children) and all(
+            _has(module, name) for name in self.children
+        )
 
     def stage_of(self, name: str) -> Stage | None:
         """The stage of the module called ``name`` relative to the backbone."""
@@ -127,6 +147,8 @@ class Backbone:
 
 
 def _has(module: nn.Module, name: str) -> bool:
+    if "*" in name:
+        return any(fnmatchcase(part, name) for part, _ in module.named_modules())
     try:
         module.get_submodule(name)
     except (AttributeError, RuntimeError):

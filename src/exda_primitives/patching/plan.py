@@ -95,7 +95,7 @@ def resolve(
     """``plan``, with the modules."""
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
-    seen = survey(target, wanted)
+    seen = survey(target, wanted, unknown=families is None)
     backbones = backbones_in(target)
     present = by_module(seen.present)
     replacements = {family.replacement for family in wanted}
@@ -171,5 +171,6 @@ def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
 
 def _sizes(found: Found) -> tuple[int, int]:
     """C and h."""
-    temperature, *_, project = (getattr(found.module, found.parts[part]) for part in found.family.replacement.PARTS)
+    first, *_, last = found.family.replacement.PARTS
+    temperature, project = (getattr(found.module, found.parts[part]) for part in (first, last))
     return width_of(project), temperature.shape[-3]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,30 +21,39 @@ from .adapter import Family
 from .shapes import TEMPERATURE
 
 PLAIN = ExDAConfig(tokens=0, value="none")
-# (batch, height, width): a batch that is not 1, odd sizes, and one larger than the windows in use (up to 64).
-SIZES = ((2, 16, 24), (2, 7, 13), (1, 72, 80))
+# A test-time window is 1.5 times as wide as the images of training: 384, 576.
+LONG = 580
+# (batch, height, width): a batch that is not 1, odd sizes, and strips that are longer than windows, either way.
+SIZES = ((1, 16, 32), (2, 7, 13), (1, 4, LONG), (1, LONG, 4))
 # Seen: at most 2e-6 for true matches in float32, 0.14 to 1 for false ones.
 TOLERANCE = 1e-4
+# Seen: at most 5e-5 for true matches, in sums over pixels that nearly cancel.
+GRADIENT_TOLERANCE = 1e-3
+# Beyond, it is no side of a map.
+_LONGEST = 2048
 
 
 def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | None:
     """Why ``module`` is not the family's attention, or None where it is.
 
     A copy gets random weights (a zero projection would pass anything) and is run beside the family's plain attention
-    around the same layers, in eval mode at several sizes and in training mode at one.
+    around the same layers: outputs in eval mode at several sizes, outputs and gradients in training mode at one.
     """
     name = parts[TEMPERATURE]
-    if problem := signature_problem(module, family.inputs, "this attention"):
+    if problem := signature_problem(module, family.inputs, "this attention", family.further_inputs):
         return problem
     with isolated_global_state():
         try:
             (host,) = detached((module,), torch.float32)
             generator = torch.Generator().manual_seed(0)
             _randomise(host, name, generator)
+            # Frozen in the user's model, perhaps.
+            host.requires_grad_(True)
             claim = unheard(family.replacement.adopt(host, parts, PLAIN))
         except Exception as error:
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
-        for training, sizes in ((False, SIZES), (True, SIZES[:1])):
+        problems = []
+        for training, sizes in ((False, _sizes(module, claim.dim)), (True, SIZES[1:2])):
             host.train(training)
             for part in parts.values():
                 # Both call the very layers: what is random in them, an adapter's dropout, tells nothing.
@@ -51,12 +61,37 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
                     layer.eval()
             for batch, height, width in sizes:
                 shape = (batch, claim.dim, height, width)
-                inputs = family.arguments(random_maps(family.inputs, shape, torch.float32, generator))
+                maps = random_maps(family.inputs, shape, torch.float32, generator)
+                inputs = family.arguments(maps)
                 informed = partial(claim, **family.known_of(height, width))
-                if problem := _difference(host, informed, inputs):
-                    mode = "training" if training else "eval"
-                    return f"{problem} on {shape} in {mode} mode"
+                learnt = [getattr(host, name)] if training else []
+                for more in family.further(host, parts, maps[0], generator):
+                    if found := _difference(host, informed, inputs, more, learnt):
+                        mode = "training" if training else "eval"
+                        problems.append(_Problem(f"{found.said} on {shape} in {mode} mode", found.failed))
+                if not all(problem.failed for problem in problems):
+                    break
+            if problems:
+                # Of a module that raises at one size, another one may tell what it computes.
+                return min(problems, key=lambda problem: problem.failed).said
     return None
+
+
+class _Problem(NamedTuple):
+    """What is not as it should be, and whether that is an error that the module raised."""
+
+    said: str
+    failed: bool
+
+
+def _sizes(module: nn.Module, channels: int) -> list[tuple[int, int, int]]:
+    """``SIZES``, their strips longer than any window that the module names."""
+    named: list[int] = []
+    for setting in vars(module).values():
+        several = setting if isinstance(setting, tuple | list) else [setting]
+        named += [each for each in several if isinstance(each, int) and LONG <= each <= _LONGEST and each != channels]
+    longer = {LONG: max(named, default=LONG - 1) + 1}
+    return [(batch, longer.get(height, height), longer.get(width, width)) for batch, height, width in SIZES]
 
 
 def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) -> None:
@@ -69,17 +104,51 @@ def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) ->
             parameter.normal_(std=fan_in**-0.5, generator=generator)
 
 
-def _difference(host: nn.Module, claim: Callable[..., Tensor], inputs: Sequence[Tensor]) -> str | None:
-    try:
-        with OwnRandomNumbers():
-            # Some hosts write into their input.
-            expected = host(*(x.clone() for x in inputs))
-    except Exception as failure:
-        return f"its forward failed ({type(failure).__name__}: {str(failure).partition(chr(10))[0]})"
-    if not isinstance(expected, Tensor) or expected.shape != inputs[0].shape:
-        found = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
-        return f"it returned {found} instead of one map"
-    got = claim(*inputs)
-    error = float((got - expected).abs().max() / expected.abs().max())
-    # Written so that a NaN fails.
-    return None if error <= TOLERANCE else f"its output differs by {error:.2g} relative to its maximum"
+def _difference(
+    host: nn.Module,
+    claim: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    more: Sequence[Tensor | None],
+    learnt: Sequence[nn.Parameter],
+) -> _Problem | None:
+    """Between the outputs and, where parameters are given, their gradients and those of the inputs."""
+    with torch.set_grad_enabled(bool(learnt)):
+        inputs = [x.detach().requires_grad_() for x in inputs] if learnt else inputs
+        try:
+            with OwnRandomNumbers():
+                # Some hosts write into their input.
+                expected = host(*(x.clone() for x in inputs), *more)
+        except Exception as failure:
+            line = str(failure).partition(chr(10))[0]
+            return _Problem(f"its forward failed ({type(failure).__name__}: {line})", True)
+        if not isinstance(expected, Tensor) or expected.shape != inputs[0].shape:
+            found = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
+            return _Problem(f"it returned {found} instead of one map", False)
+        got = claim(*inputs, *more)
+        error = _relative(got, expected)
+        # Written so that a NaN fails.
+        if not error <= TOLERANCE:
+            return _Problem(f"its output differs by {error:.2g} relative to its maximum", False)
+        return _gradient_difference(expected, got, (*learnt, *inputs)) if learnt else None
+
+
+def _gradient_difference(expected: Tensor, got: Tensor, leaves: Sequence[Tensor]) -> _Problem | None:
+    if not expected.requires_grad:
+        return _Problem("no gradient passes it", False)
+    weights = torch.linspace(-1, 1, got.numel()).view_as(got)
+    theirs: tuple[Tensor | None, ...] = torch.autograd.grad((expected * weights).sum(), leaves, allow_unused=True)
+    ours = torch.autograd.grad((got * weights).sum(), leaves)
+    for i, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+        of = "temperature" if i == 0 else "input"
+        if their is None:
+            return _Problem(f"no gradient reaches its {of}", False)
+        # Of a softmax of one number it is zero.
+        error = 0.0 if torch.equal(our, their) else _relative(our, their)
+        if not error <= GRADIENT_TOLERANCE:
+            return _Problem(f"the gradient of its {of} differs by {error:.2g} relative to its maximum", False)
+    return None
+
+
+def _relative(got: Tensor, expected: Tensor) -> float:
+    got, expected = got.detach(), expected.detach()
+    return float((got - expected).abs().max() / expected.abs().max())

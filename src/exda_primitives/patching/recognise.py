@@ -15,6 +15,7 @@ from ..surgery.wrappers import is_compiled
 from .adapter import Family, Mismatch
 from .probe import probe
 from .report import NearMiss
+from .unfamiliar import unfamiliar
 
 
 class Found(NamedTuple):
@@ -34,19 +35,23 @@ class Survey(NamedTuple):
     present: dict[str, ExDAModule]
 
 
-def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
-    """Recognises every attention of ``model`` by shape and by probe; modules that look the same are probed once."""
+def survey(model: nn.Module, families: Iterable[Family], *, unknown: bool = False) -> Survey:
+    """Recognises every attention of ``model`` by shape and by probe; modules that look the same are probed once.
+
+    With ``unknown``, channel attention that is of none of the families is a near miss as well.
+    """
     families = tuple(families)
     outcomes: dict[Hashable, _Outcome] = {}
+    keys: dict[int, Hashable] = {}
     found, near_misses = [], []
     present: dict[str, ExDAModule] = {}
     for module, names in modules_with_names(model, leaves=ExDAModule):
         if isinstance(module, ExDAModule):
             present.update(dict.fromkeys(names, module))
             continue
-        key = structural_key(module)
+        key = structural_key(module, keys)
         if key not in outcomes:
-            outcomes[key] = _recognise(module, families)
+            outcomes[key] = _recognise(module, families, unknown)
         outcome = outcomes[key]
         if isinstance(outcome, NearMiss):
             near_misses.append(replace(outcome, name=names[0]))
@@ -63,7 +68,7 @@ def survey(model: nn.Module, families: Iterable[Family]) -> Survey:
 _Outcome = tuple[Family, Mapping[str, str]] | NearMiss | None
 
 
-def _recognise(module: nn.Module, families: tuple[Family, ...]) -> _Outcome:
+def _recognise(module: nn.Module, families: tuple[Family, ...], unknown: bool) -> _Outcome:
     closest: tuple[int, NearMiss] | None = None
     for family in families:
         try:
@@ -86,7 +91,10 @@ def _recognise(module: nn.Module, families: tuple[Family, ...]) -> _Outcome:
                 rules, reason = _ALL_RULES, problems[0]
         if closest is None or rules > closest[0]:
             closest = rules, NearMiss("", type(module).__name__, family.name, reason)
-    return None if closest is None else closest[1]
+    if closest is not None:
+        return closest[1]
+    found = unfamiliar(module) if unknown else None
+    return None if found is None else NearMiss("", type(module).__name__, *found)
 
 
 _ALL_RULES = 100

@@ -23,7 +23,8 @@ class Match:
     Attributes:
         name: its full name in the model.
         aliases: further names of the same shared module.
-        family: ``mdta``, ``cross``, ``histogram``, ``xca`` or one registered by hand.
+        family: ``mdta``, ``cross``, ``gsa``, ``histogram``, ``igmsa``, ``masked``, ``prior``, ``smsa``, ``xca``, or
+            one registered by hand.
         dim: C.
         heads: h.
         config: what was or would be added here; ``tokens`` is a number.

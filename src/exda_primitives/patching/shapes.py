@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import ClassVar, TypeGuard
@@ -34,8 +34,10 @@ class ConvLayout:
     pointwise: Mapping[str, int]
     depthwise: Mapping[str, int]
 
-    def find(self, module: nn.Module) -> list[dict[str, str]]:
+    def find(self, module: nn.Module, beside: Collection[str] = ()) -> list[dict[str, str]]:
         """All assignments of the parts and ``temperature`` to attributes of ``module``; empty if nothing is alike.
+
+        The children ``beside`` are somebody else's to look at.
 
         The rules are, for a module with 1x1 convolutions of all the sizes in ``pointwise``: these convolutions are
         two-dimensional and no others of their sizes stand beside them; every other child with parameters is one of
@@ -45,7 +47,8 @@ class ConvLayout:
         Raises:
             Mismatch: for a module that breaks one, and for weights that cannot be probed.
         """
-        cores = {name: core(child) for name, child in module.named_children()}
+        children = {name: child for name, child in module.named_children() if name not in beside}
+        cores = {name: core(child) for name, child in children.items()}
         convs = {name: conv for name, conv in cores.items() if _is_pointwise(conv)}
         wanted = Counter(self.pointwise.values())
         channels = next((c for c in _inputs(convs) if _factors(convs, c) >= wanted), None)
@@ -53,7 +56,7 @@ class ConvLayout:
             return []
         others = {
             name: child
-            for name, child in module.named_children()
+            for name, child in children.items()
             if name not in convs and name != PARAMETRISED and next(child.parameters(), None) is not None
         }
         found: list[list[dict[str, str]]] = []
@@ -91,13 +94,10 @@ class ConvLayout:
         bad = [name for name, width in found.items() if width is None or width % channels]
         factors = Counter(width // channels for name, width in found.items() if width is not None and name not in bad)
         if bad or factors != Counter(self.depthwise.values()):
-            expected = " and ".join(f"{f * channels}" for f in self.depthwise.values())
+            widths = " and ".join(f"{f * channels}" for f in self.depthwise.values())
+            expected = f"one depthwise convolution of {widths} channels and nothing else" if widths else "nothing"
             held = ", ".join(f"{name} ({type(child).__name__})" for name, child in others.items()) or "none"
-            raise Mismatch(
-                f"expected, besides the 1x1 convolutions, one depthwise convolution of {expected} channels and nothing "
-                f"else with parameters, found {held}",
-                2,
-            )
+            raise Mismatch(f"expected, besides the 1x1 convolutions, {expected} with parameters, found {held}", 2)
         return {name: width // channels for name, width in found.items() if width is not None}
 
 

@@ -33,9 +33,10 @@ def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
         batch, height, width = SIZE
         maps = random_maps(family.inputs, (batch, replacement.dim, height, width), torch.float64, generator)
         inputs = family.arguments(maps)
+        more = family.further(host, replacement.host_parts, maps[0], generator)[0]
         with OwnRandomNumbers():
-            expected = host(*(x.clone() for x in inputs))
-        got = replacement(*inputs, **family.known_of(height, width))
+            expected = host(*(x.clone() for x in inputs), *more)
+        got = replacement(*inputs, *more, **family.known_of(height, width))
     largest = expected.nan_to_num().abs().max()
     # NaN weights are the user's business: both outputs are NaN then.
     if not torch.isclose(got, expected, rtol=0, atol=float(TOLERANCE * largest), equal_nan=True).all():

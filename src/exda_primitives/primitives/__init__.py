@@ -1,8 +1,10 @@
 """The primitives as modules: for people who write their own model."""
 
 from .base import ExDAModule
+from .conditioned import ExDAMaskedAttention, ExDAPriorAttention
 from .config import ExDAConfig, ExDAOptions
 from .cross import ExDACrossAttention
+from .gsa import ExDAPointwiseAttention
 from .histogram import ExDAHistogramAttention
 from .layers import depthwise, pointwise
 from .mdta import ExDAAttention
@@ -17,8 +19,11 @@ __all__ = [
     "ExDAConfig",
     "ExDACrossAttention",
     "ExDAHistogramAttention",
+    "ExDAMaskedAttention",
     "ExDAModule",
     "ExDAOptions",
+    "ExDAPointwiseAttention",
+    "ExDAPriorAttention",
     "ExDASpectralAttention",
     "ExDAXCAttention",
     "NonlinearValue",

@@ -82,6 +82,8 @@ class ExDAModule(ReplacementModule):
     """Host parts, ``temperature`` first; the last one is the output projection."""
     OFFICIAL: ClassVar[Mapping[str, str]] = {}
     """Parts that the official code calls otherwise: name in ``PARTS`` -> attribute there."""
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Names in ``PARTS`` of what a host may be without."""
 
     temperature: nn.Parameter
 

@@ -15,7 +15,7 @@ from .layers import depthwise, pointwise
 class PackedQKVAttention(ExDAModule):
     """Base of the attentions whose 1x1 convolution C -> f * C gives q, k, v (and whatever else) at once."""
 
-    PARTS = ("temperature", "qkv", "qkv_dwconv", "project_out")
+    PARTS: ClassVar[tuple[str, ...]] = ("temperature", "qkv", "qkv_dwconv", "project_out")
     PROJECTIONS: ClassVar[int]
     """f."""
 

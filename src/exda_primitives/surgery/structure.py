@@ -25,18 +25,28 @@ def modules_with_names(model: nn.Module, leaves: type[nn.Module]) -> Iterator[tu
     return ((module, tuple(names[key])) for key, module in modules.items())
 
 
-def structural_key(module: nn.Module) -> Hashable:
-    """Equal for modules that one probe can speak for: class, settings, and shapes of all parts."""
-    return tuple(
-        (
-            name,
-            type(part),
-            part.extra_repr(),
-            tuple((key, _shape(p), p.dtype) for key, p in part.named_parameters(recurse=False)),
-            tuple(key for key, _ in part.named_buffers(recurse=False)),
-            _settings(part),
-        )
-        for name, part in module.named_modules()
+def structural_key(module: nn.Module, known: dict[int, Hashable]) -> Hashable:
+    """Equal for modules that one probe can speak for: class, settings, and shapes of all parts.
+
+    Args:
+        module: one of a model.
+        known: what is known of the model's modules by their ids: empty for the first one, filled by each call.
+    """
+    found = []
+    for name, part in module.named_modules():
+        if id(part) not in known:
+            known[id(part)] = _of_part(part)
+        found.append((name, known[id(part)]))
+    return tuple(found)
+
+
+def _of_part(part: nn.Module) -> Hashable:
+    return (
+        type(part),
+        part.extra_repr(),
+        tuple((key, _shape(p), p.dtype) for key, p in part.named_parameters(recurse=False)),
+        tuple(key for key, _ in part.named_buffers(recurse=False)),
+        _settings(part),
     )
 
 

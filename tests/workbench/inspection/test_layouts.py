@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.patching.hosts import MDTA
+from tests.patching.hosts import MDTA, OneLayerForBoth
 from tests.patching.models import Net
 from tests.patching.spectral import Guided, Spectral
 from tests.registries import forget_afterwards
@@ -235,3 +235,37 @@ def test_tokens_are_of_the_map_that_values_come_from():
     model, image = Guided(), torch.rand(1, 3, 16, 24)
     (found,) = collect(model, image, {"attention": model.attention}, compact_maps)["attention"]
     torch.testing.assert_close(found, model.attention.token.maps(image)[0])
+
+
+class Conditioned(nn.Module):
+    """A network whose attention takes a second argument."""
+
+    def __init__(self, attention, further):
+        super().__init__()
+        self.attention, self.further = attention, further
+
+    def forward(self, x):
+        return self.attention(x, self.further)
+
+
+def test_a_prior_is_part_of_what_is_looked_at():
+    prior = torch.rand(1, 5)
+    model, image = Conditioned(OneLayerForBoth(), prior), torch.rand(1, 8, 16, 24)
+    exda.patch(model)
+    attention = model.attention
+    seen = attention.modulated(image, prior)
+    (maps,) = collect(model, image, {"attention": attention}, compact_maps)["attention"]
+    torch.testing.assert_close(maps, attention.token.maps(seen)[0])
+    (v,) = collect(model, image, {"attention": attention}, value)["attention"]
+    torch.testing.assert_close(v, attention.qkv_dwconv(attention.qkv(seen))[:, 16:])
+
+
+def test_a_mask_is_no_map_to_look_at():
+    mask = torch.rand(1, 1, 4, 4).round()
+    model, image = Conditioned(exda.ExDAMaskedAttention(8, 2), mask), torch.rand(1, 8, 16, 24)
+    attention = model.attention
+    (maps,) = collect(model, image, {"attention": attention}, compact_maps)["attention"]
+    torch.testing.assert_close(maps, attention.token.maps(image)[0])
+    (v,) = collect(model, image, {"attention": attention}, value)["attention"]
+    masked = attention.qkv_dwconv(attention.qkv(image)) * nn.functional.interpolate(mask, size=(16, 24))
+    torch.testing.assert_close(v, masked[:, 16:])

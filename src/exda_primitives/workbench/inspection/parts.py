@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...primitives import ExDAModule
+from ...primitives import ExDAModule, ExDAPriorAttention
 from .collect import Call
 from .layouts import says_size
 
@@ -14,7 +14,10 @@ def compact_maps(call: Call) -> Tensor:
     """The compact maps of the call's tokens, (h, K, H', W') float32, each of sum 1."""
     assert isinstance(call.attention, ExDAModule)
     assert call.attention.token is not None
-    maps: Tensor = call.attention.token.maps(source(call))
+    x = source(call)
+    if isinstance(call.attention, ExDAPriorAttention) and len(call.inputs) > 1:
+        x = call.attention.modulated(x, call.inputs[1])
+    maps: Tensor = call.attention.token.maps(x)
     return maps[0].float()
 
 

@@ -1,0 +1,125 @@
+"""MDTA with a second argument: a prior vector (DiffIR, Reti-Diff, HI-Diff), a mask (MaskDCPT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from exda_primitives.patching import ConvLayout, Family, Mismatch
+from exda_primitives.patching.registry import register_own
+from exda_primitives.patching.shapes import core
+from exda_primitives.primitives import ExDAMaskedAttention, ExDAPriorAttention
+from exda_primitives.primitives.layers import width_of
+from exda_primitives.surgery.copies import detached, isolated_global_state
+
+from .mdta import MDTA
+
+
+class Prior(Family):
+    """One map and a vector, which one or two linear layers of its own make scale and shift of.
+
+    Where the vector is optional, there may be no layer for it: all but one of HI-Diff's levels are never given any.
+    """
+
+    name = "prior"
+    replacement = ExDAPriorAttention
+    further_inputs = 1
+    source = 0
+    layout: ConvLayout = MDTA.layout
+
+    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
+        """By shape: the parts of MDTA, and linear layers P -> 2C, P -> C, or two of P -> C in either order.
+
+        Raises:
+            Mismatch: for a module with the parts of MDTA and a linear layer that breaks another rule.
+        """
+        second = _second_argument(module)
+        if second is None:
+            return []
+        cores = {name: core(child) for name, child in module.named_children()}
+        linear = {name: layer for name, layer in cores.items() if isinstance(layer, nn.Linear)}
+        found = self.layout.find(module, beside=linear)
+        if not found:
+            return []
+        channels = width_of(module.get_submodule(found[0]["project_out"]))
+        if not linear:
+            return found if second.default is None and not _uses_vector(module, channels) else []
+        names, sizes = [*linear], [(layer.in_features, layer.out_features) for layer in linear.values()]
+        if len(names) == 1 and sizes[0][1] in (channels, 2 * channels):
+            assigned = [(names[0], names[0])]
+        elif len(names) == 2 and sizes[0] == sizes[1] and sizes[0][1] == channels:
+            assigned = [(names[0], names[1]), (names[1], names[0])]
+        else:
+            held = ", ".join(f"{name} {taken} -> {given}" for name, (taken, given) in zip(names, sizes, strict=True))
+            raise Mismatch(
+                f"expected a linear layer P -> {2 * channels} or P -> {channels}, or two of the latter, found {held}", 5
+            )
+        return [{**parts, "scale": scale, "shift": shift} for scale, shift in assigned for parts in found]
+
+    def further(
+        self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
+    ) -> Sequence[Sequence[Tensor | None]]:
+        """A vector; and none, where it is optional."""
+        second = _second_argument(attention)
+        ways: list[list[Tensor | None]] = [[None]] if second is not None and second.default is None else []
+        if "scale" in parts:
+            layer = core(attention.get_submodule(parts["scale"]))
+            shape = x.shape[0], cast(nn.Linear, layer).in_features
+            ways.insert(0, [torch.randn(shape, generator=generator, dtype=x.dtype)])
+        return ways
+
+
+class Masked(Family):
+    """One map and a mask, each entry of which is for a rectangle of pixels, that multiplies q, k and v."""
+
+    name = "masked"
+    replacement = ExDAMaskedAttention
+    further_inputs = 1
+    source = 0
+    layout: ConvLayout = MDTA.layout
+
+    def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
+        """By shape: the parts of MDTA; the probe decides what the second argument is."""
+        return [] if _second_argument(module) is None else self.layout.find(module)
+
+    def further(
+        self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
+    ) -> Sequence[Sequence[Tensor | None]]:
+        """A mask of half the size where that is a whole number; and none, where it is optional."""
+        height, width = (side if side % 2 else side // 2 for side in x.shape[2:])
+        mask = torch.rand((x.shape[0], 1, height, width), generator=generator, dtype=x.dtype) < 0.6
+        second = _second_argument(attention)
+        optional: list[list[Tensor | None]] = [[None]] if second is not None and second.default is None else []
+        return [[mask.to(x.dtype)], *optional]
+
+
+def _second_argument(module: nn.Module) -> Parameter | None:
+    """Of the forward of a module that takes two."""
+    try:
+        arguments = [*signature(module.forward).parameters.values()]
+    except (TypeError, ValueError):
+        # Of what is scripted.
+        return None
+    return arguments[1] if len(arguments) == 2 else None
+
+
+def _uses_vector(module: nn.Module, channels: int) -> bool:
+    """Whether a module can do anything with a vector for its second argument."""
+    with isolated_global_state():
+        try:
+            (copy,) = detached((module,), torch.float32)
+            copy(torch.ones(1, channels, 8, 8), torch.ones(1, channels))
+        except AttributeError:
+            # There is no layer to use it with.
+            return False
+        except Exception:
+            return True
+    return True
+
+
+register_own(Prior())
+register_own(Masked())

@@ -1,0 +1,192 @@
+"""Channel attention that no family knows: named, with the reason, so that silence means that there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..surgery.copies import detached, isolated_global_state, random_maps
+from ..surgery.randomness import OwnRandomNumbers
+from .shapes import Conv, core
+
+# Heights and widths: of windows of 8 and less a whole number, and nothing that depends on pixels is equal in both.
+_SIZES = ((8, 24), (16, 24))
+# More of them are a network, not an attention.
+_MOST_MODULES = 32
+_LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "mdta": lambda x: x,
+    "xca": lambda x: x.flatten(2).mT.contiguous(),
+    "smsa": lambda x: x.movedim(1, -1).contiguous(),
+}
+"""Family whose attention takes such input -> that input, of a map (B, C, H, W)."""
+
+
+class _Seen(NamedTuple):
+    """What was seen of a module's softmax: by whose input, over how many channels."""
+
+    family: str
+    channels: int
+
+
+def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
+    """The family that comes closest to a module with channel attention, and the reason why it is not that; or None.
+
+    Channel attention is what takes a softmax of a square matrix whose size divides the channels and does not depend
+    on that of the map. Counted in is what has a temperature and either four layers of equal size, or a softmax that
+    cannot be seen, since the module takes neither a map nor tokens.
+    """
+    layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
+    if not layers:
+        return None
+    temperature = any(p.ndim >= 3 and p.numel() == p.shape[-3] for p in module.parameters(recurse=False))
+    seen, called = _channel_softmax(module, layers) if _names_softmax(module) else (None, True)
+    if seen is not None:
+        what = f"it takes a softmax over channels, {seen.channels} x {seen.channels}"
+    elif temperature and _four_equal(layers):
+        what = "it has a temperature and four equal layers"
+    elif temperature and not called:
+        what = "it has a temperature and a softmax, which cannot be seen: it takes no single map or sequence"
+    else:
+        return None
+    convolutional = any(isinstance(layer, Conv) for layer in layers.values())
+    family = seen.family if seen else "mdta" if convolutional else "xca"
+    missing = "" if temperature else " and no temperature (heads, 1, 1)"
+    return (
+        family,
+        f"{what}, but has not the parts of an attention that is known here; found {_held(module, layers)}{missing}",
+    )
+
+
+def _held(module: nn.Module, layers: Mapping[str, Any]) -> str:
+    own = [f"{name} {tuple(parameter.shape)}" for name, parameter in module.named_parameters(recurse=False)]
+    others = [
+        f"{name} ({type(child).__name__})"
+        for name, child in module.named_children()
+        if name not in layers and next(child.parameters(), None) is not None
+    ]
+    return ", ".join([*own, *(_described(name, layer) for name, layer in layers.items()), *others])
+
+
+def _projection(child: nn.Module) -> nn.Module | None:
+    """What of a child is a linear layer or a 1x1 convolution."""
+    layer = core(child)
+    pointwise = isinstance(layer, Conv) and set(layer.kernel_size) == {1}
+    return layer if pointwise or isinstance(layer, nn.Linear) else None
+
+
+def _widths(layer: Any) -> tuple[int, int]:
+    return (
+        (layer.in_features, layer.out_features)
+        if isinstance(layer, nn.Linear)
+        else (layer.in_channels, layer.out_channels)
+    )
+
+
+def _described(name: str, layer: Any) -> str:
+    taken, given = _widths(layer)
+    groups = getattr(layer, "groups", 1)
+    return f"{name} {taken} -> {given}" + (f" in {groups} groups" if groups > 1 else "")
+
+
+def _four_equal(layers: Mapping[str, Any]) -> bool:
+    squares = [taken for taken, given in map(_widths, layers.values()) if taken == given]
+    return any(squares.count(width) >= 4 for width in squares)
+
+
+def _names_softmax(module: nn.Module) -> bool:
+    """Whether its own code, or a function that this calls, names a softmax, or it holds one."""
+    if any(isinstance(child, nn.Softmax | nn.Softmax2d) for child in module.children()):
+        return True
+    methods = [
+        held
+        for kind in type(module).__mro__
+        if not kind.__module__.startswith("torch.")
+        for held in vars(kind).values()
+        if isinstance(held, FunctionType)
+    ]
+    called = [
+        held
+        for method in methods
+        for name in _names(method.__code__)
+        if isinstance(held := method.__globals__.get(name), FunctionType) and not held.__module__.startswith("torch.")
+    ]
+    return any(_says_softmax(name) for each in (*methods, *called) for name in _names(each.__code__))
+
+
+def _says_softmax(name: str) -> bool:
+    return "softmax" in name.lower() or name == "scaled_dot_product_attention"
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_Seen | None, bool]:
+    """The softmax over channels that is seen, if any; and whether there was a call to see it in."""
+    if sum(1 for _ in module.modules()) > _MOST_MODULES:
+        return None, True
+    widths = [_widths(layer) for layer in layers.values()]
+    called = False
+    generator = torch.Generator().manual_seed(0)
+    with isolated_global_state():
+        try:
+            (copy,) = detached((module,), torch.float32)
+        except Exception:
+            return None, False
+        for family, laid_out in _LAYOUTS.items():
+            for channels in dict.fromkeys(taken for taken, _ in widths if taken):
+                shapes = [(1, channels, height, width) for height, width in _SIZES]
+                maps = [random_maps(1, shape, torch.float32, generator)[0] for shape in shapes]
+                calls = [_softmaxes(copy, laid_out(x)) for x in maps]
+                called = called or all(call.returned for call in calls)
+                for shape in calls[0].shapes:
+                    square = len(shape) >= 3 and shape[-1] == shape[-2] > 1
+                    everywhere = all(shape in call.shapes for call in calls)
+                    if square and everywhere and any(width % shape[-1] == 0 for pair in widths for width in pair):
+                        return _Seen(family, shape[-1]), True
+    return None, called
+
+
+class _Call(NamedTuple):
+    """The shapes of what a call took a softmax of, until it raised or returned."""
+
+    shapes: list[tuple[int, ...]]
+    returned: bool
+
+
+def _softmaxes(module: nn.Module, x: Tensor) -> _Call:
+    mode = _Softmaxes()
+    try:
+        with mode:
+            module(x)
+    except Exception:
+        # Another layout, another number of arguments: what was seen until then counts.
+        return _Call(mode.shapes, False)
+    return _Call(mode.shapes, True)
+
+
+class _Softmaxes(OwnRandomNumbers):
+    """Notes the shape of every matrix that a softmax is taken of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Calls the operation."""
+        name = func._schema.name
+        if name in ("aten::_softmax", "aten::_safe_softmax"):
+            self.shapes.append(tuple(args[0].shape))
+        elif name.startswith("aten::_scaled_dot_product"):
+            query, key, *_ = args
+            self.shapes.append((*query.shape[:-1], key.shape[-2]))
+        return super().__torch_dispatch__(func, types, args, kwargs)

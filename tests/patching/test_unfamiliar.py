@@ -1,0 +1,193 @@
+"""Channel attention that is of no family: never left out in silence; and what only looks like it is not named."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+import exda_primitives as exda
+
+from .hosts import MDTA, depthwise, temperature
+from .unchanged import unchanged
+
+
+def attended(q, k, v, scale):
+    return (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * scale).softmax(-1) @ v
+
+
+class Grouped(nn.Module):
+    """Every channel is projected by itself, to several."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = temperature(1, 4, 1, 1)
+        self.project = nn.Conv2d(8, 48, 1, groups=8)
+        self.back = nn.Conv2d(16, 8, 1, groups=8)
+
+    def forward(self, x):
+        q, k, v = rearrange(self.project(x), "b (c three e) h w -> three b e c (h w)", three=3, e=2)
+        q, k, v = (rearrange(m, "b e (g c) n -> b (e g) c n", g=2) for m in (q, k, v))
+        out = rearrange(attended(q, k, v, self.scale), "b (e g) c n -> b (g c e) n", g=2)
+        return self.back(out.unflatten(2, x.shape[2:]))
+
+
+class TwoBranches(MDTA):
+    """A second attention after the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_q = nn.Conv2d(8, 8, 1)
+        self.to_kv = nn.Conv2d(8, 16, 1)
+        self.local = depthwise(16)
+
+    def forward(self, x):
+        first = super().forward(x)
+        k, v = self.local(self.to_kv(first)).chunk(2, dim=1)
+        q, k, v = (rearrange(m, "b (g c) h w -> b g c (h w)", g=2) for m in (self.to_q(x), k, v))
+        return attended(q, k, v, self.temperature).flatten(1, 2).view_as(x)
+
+
+class Tokens(nn.Module):
+    """Channel attention on tokens, scaled by a number instead of normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b n (three g c) -> three b g c n", three=3, g=3)
+        out = ((q * x.shape[1] ** -0.5) @ k.mT).softmax(-1) @ v
+        return self.proj(out.flatten(1, 2).mT)
+
+
+class Fused(Tokens):
+    """The same by the fused operation."""
+
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b n (three g c) -> three b g c n", three=3, g=3)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).flatten(1, 2).mT)
+
+
+def helper(logits):
+    return torch.softmax(logits, dim=-1)
+
+
+class ChannelsLast(nn.Module):
+    """By a function of its module, on maps with their channels last, and with a layer in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 24), nn.Linear(24, 12)
+
+    def forward(self, x):
+        q, v = self.first(x).flatten(1, 2).chunk(2, dim=-1)
+        return self.second(torch.cat([helper(q.mT @ v) @ v.mT, v.mT], 1).mT).view_as(x)
+
+
+class FiveWithoutSoftmax(nn.Module):
+    """Five equal linear layers and a temperature, and a ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = temperature(2, 1, 1)
+        self.q, self.k, self.v, self.gate, self.out = (nn.Linear(8, 8) for _ in range(5))
+
+    def forward(self, x):
+        q, k, v = (rearrange(m(x), "b n (g c) -> b g c n", g=2) for m in (self.q, self.k, self.v))
+        return self.out(((q @ k.mT * self.temperature).relu() @ v).flatten(1, 2).mT * self.gate(x))
+
+
+class Frames(nn.Module):
+    """Of five frames at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = temperature(2, 1, 1)
+        self.mix, self.out = nn.Linear(5, 5), nn.Conv3d(8, 8, 1)
+
+    def forward(self, x):
+        q = rearrange(self.mix(x.movedim(2, -1)), "b (g c) h w t -> b g (c t) (h w)", g=2)
+        return self.out(attended(q, q, q, self.temperature).reshape(x.shape))
+
+
+UNFAMILIAR = {
+    "grouped": (Grouped, "mdta", "over channels, 4 x 4.*project 8 -> 48 in 8 groups"),
+    "two branches": (TwoBranches, "mdta", r"over channels, 4 x 4.*temperature \(2, 1, 1\).*to_kv 8 -> 16"),
+    "tokens": (Tokens, "xca", r"over channels, 4 x 4.*qkv 12 -> 36.*no temperature \(heads, 1, 1\)"),
+    "fused": (Fused, "xca", "over channels, 4 x 4.*no temperature"),
+    "channels last, by a function": (ChannelsLast, "smsa", "over channels, 12 x 12"),
+    "four equal layers": (FiveWithoutSoftmax, "xca", "four equal layers.*q 8 -> 8"),
+    "frames": (Frames, "mdta", "cannot be seen: it takes no single map or sequence.*out 8 -> 8"),
+}
+
+
+@pytest.mark.parametrize("name", UNFAMILIAR)
+def test_near_miss_with_the_reason(name):
+    make, family, reason = UNFAMILIAR[name]
+    model = nn.ModuleDict({"attention": make(), "other": nn.Conv2d(8, 8, 1)})
+    with unchanged(model):
+        (miss,) = exda.plan(model).near_misses
+    assert (miss.name, miss.type, miss.family) == ("attention", make.__name__, family)
+    with pytest.raises(exda.NoMatchError, match=reason):
+        exda.patch(model)
+
+
+class Pixels(nn.Module):
+    """Attention over pixels, with a temperature a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = temperature(2, 1, 1)
+        self.kv, self.proj = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        k, v = rearrange(self.kv(x), "b (two g c) h w -> two b g (h w) c", two=2, g=2)
+        return self.proj(attended(k, k, v, self.temperature).mT.reshape(x.shape))
+
+
+class Windows(nn.Module):
+    """Attention over the 64 pixels of windows; 64 divides the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Conv2d(64, 192, 1), nn.Conv2d(64, 64, 1)
+
+    def forward(self, x):
+        windows = "three b (y i) (x j) c -> three (b y x) (i j) c"
+        maps = rearrange(self.qkv(x), "b (three c) h w -> three b h w c", three=3)
+        q, k, v = rearrange(maps, windows, i=8, j=8)
+        y = x.shape[2] // 8
+        return self.proj(rearrange((q @ k.mT).softmax(-1) @ v, "(b y x) (i j) c -> b c (y i) (x j)", b=1, y=y, i=8))
+
+
+class Gate(nn.Module):
+    """A softmax over four experts."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return x * self.gate(x.mean((2, 3))).softmax(-1).sum(-1)[:, None, None, None]
+
+
+class Scaled(nn.Module):
+    """A residual block with a scale a channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(1, 8, 1, 1))
+        self.first, self.second, self.third = (nn.Conv2d(8, 8, 1) for _ in range(3))
+
+    def forward(self, x):
+        return x + self.beta * self.third(self.second(self.first(x)).relu())
+
+
+@pytest.mark.parametrize("make", [Pixels, Windows, Gate, Scaled])
+def test_what_is_no_channel_attention_is_not_named(make):
+    assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses
+
+
+def test_not_asked_for():
+    assert not exda.plan(nn.ModuleDict({"attention": Grouped()}), families="mdta").near_misses
