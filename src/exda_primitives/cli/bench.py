@@ -37,7 +37,7 @@ def run(
     ] = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="original (always), reference, torch, triton, fused, fused-original; by default all."),
+        typer.Option(help="original (always), reference, torch, triton, auto, fused, fused-original; by default all."),
     ] = None,
     mode: Annotated[
         list[str] | None,

@@ -111,3 +111,10 @@ def test_number_formats_need_their_hardware(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert skip_reason(tf32, CUDA) is None
     assert skip_reason(bf16, CUDA) is None
+
+
+def test_auto_is_timed_where_it_is_something_of_its_own() -> None:
+    assert skip_reason(Case(COMPARISON, "auto", "eager"), CPU) is None
+    training = replace(COMPARISON, task="training")
+    for case, device in ((Case(COMPARISON, "auto", "eager"), CUDA), (Case(training, "auto", "eager"), CPU)):
+        assert "computes as torch does" in str(skip_reason(case, device))

@@ -18,7 +18,8 @@ REFERENCE = "reference"
 TRITON = "triton"
 FUSED = "fused"
 FUSED_ORIGINAL = "fused-original"
-VARIANTS = (ORIGINAL, REFERENCE, "torch", TRITON, FUSED, FUSED_ORIGINAL)
+AUTO = "auto"
+VARIANTS = (ORIGINAL, REFERENCE, "torch", TRITON, AUTO, FUSED, FUSED_ORIGINAL)
 """The unpatched network; patched, computed by one of the backends; patched, each block as fused kernels; the unpatched
 network, each block as fused kernels."""
 
@@ -152,6 +153,7 @@ def skip_reason(case: Case, device: torch.device) -> str | None:
     format_ = PRECISIONS[case.comparison.precision]
     reasons = {
         f"{case.variant}: no CUDA device": case.variant == TRITON and not cuda,
+        f"{AUTO}: computes as torch does on CUDA and in training": case.variant == AUTO and (cuda or training),
         "captured: no CUDA device": case.mode == CAPTURED and not cuda,
         f"{case.mode}: the forward pass alone": case.mode in (CAPTURED, ONNX) and training,
         f"onnxruntime: of {case.variant} there is no export": case.mode == ONNX and case.variant in (TRITON, *FUSING),

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...files import atomic_write
-from ..shared.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, matplotlib_figure
+from ..shared.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, matplotlib_figure
 from .cases import CAPTURED, COMPILED, EAGER, MODES, ONNX, ORIGINAL, VARIANTS
 from .record import TIMED, Record
 from .table import TITLES
 
-_COLOURS = dict(zip(VARIANTS, (BLACK, ORANGE, BLUE, GREEN, VERMILION, PURPLE), strict=True))
+_COLOURS = dict(zip(VARIANTS, (BLACK, ORANGE, BLUE, GREEN, SKY_BLUE, VERMILION, PURPLE), strict=True))
 _LINES = {EAGER: "-", COMPILED: "--", CAPTURED: ":", ONNX: "-."}
 _GIB = 2**30
 

@@ -21,6 +21,7 @@ TITLES = {
     "reference": "patched, formulas as printed",
     "torch": "patched, concat-free",
     "triton": "patched, Triton",
+    "auto": "patched",
     "fused": "patched, blocks fused",
     "fused-original": "original, blocks fused",
 }
