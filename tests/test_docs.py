@@ -38,11 +38,29 @@ def test_tables_are_those_of_the_results(name: str) -> None:
     assert [row for row in rows if row not in TEXT] == []
 
 
-def test_the_table_of_fused_blocks_is_that_of_the_results() -> None:
-    _, table, *_ = (ROOT / "benchmarks" / "results" / "cpu" / "results.md").read_text().split("\n## ")
-    rows = [line for line in table.splitlines() if line[:1] == "|"]
+def of_blocks(folder: str) -> list[str]:
+    _, table, *_ = (ROOT / "benchmarks" / "results" / folder / "results.md").read_text().split("\n## ")
+    return [line for line in table.splitlines() if line[:1] == "|"]
+
+
+@pytest.mark.parametrize("folder", ["cpu", "cpu_bf16"])
+def test_the_tables_of_fused_blocks_are_those_of_the_results(folder: str) -> None:
+    rows = of_blocks(folder)
     assert len(rows) > 2
     assert [row for row in rows if row not in TEXT] == []
+
+
+def test_what_is_said_of_fused_blocks_is_what_the_tables_say() -> None:
+    # At 256x256: times, those of the patched network and of fused ones with their ratio to the original, then memory.
+    single, half = (
+        [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in of_blocks(folder)[-1].split("|")[4:-1]]
+        for folder in ("cpu", "cpu_bf16")
+    )
+    time, patched, memory = single[3][1], single[2][1], single[7][0] / single[4][0]
+    said = f"takes {time:.2f} of its time at 256 x 256, patched {patched:.2f}, and {memory:.2f} of its memory"
+    assert said in README.replace("\n", " ")
+    time, patched = (half[column][0] / single[0][0] for column in (3, 2))
+    assert f"takes {time:.2f} of the time at 256 x 256, patched {patched:.2f}" in TEXT
 
 
 @pytest.mark.parametrize("name", PAGES)
