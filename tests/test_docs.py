@@ -1,5 +1,6 @@
 """The figures in README and docs are those that the benchmarks wrote; their code and commands run as they stand."""
 
+import json
 import re
 import shlex
 import sys
@@ -61,6 +62,16 @@ def test_what_is_said_of_fused_blocks_is_what_the_tables_say() -> None:
     assert said in README.replace("\n", " ")
     time, patched = (half[column][0] / single[0][0] for column in (3, 2))
     assert f"takes {time:.2f} of the time at 256 x 256, patched {patched:.2f}" in TEXT
+
+
+def test_what_is_said_of_bfloat16_is_what_was_evaluated() -> None:
+    full, half = (
+        [float(each["psnr"]) for each in json.loads(path.read_text())["pictures"]]
+        for path in ((ROOT / "benchmarks" / "results" / "half" / of / "evaluate.json") for of in ("float32", "half"))
+    )
+    lost = [before - after for before, after in zip(full, half, strict=True)]
+    said = f"{sum(lost) / len(lost):.2f} dB on average and {max(lost):.2f} dB for the worst of {len(lost)} images"
+    assert said in TEXT
 
 
 @pytest.mark.parametrize("name", PAGES)
