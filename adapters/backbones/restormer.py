@@ -28,4 +28,6 @@ for _name, _stages, _multiple in (
     ("restormer-decoder", _DECODER + _REFINEMENT, 1),
     ("restormer-decoder-unrefined", _DECODER, 1),
 ):
-    register_own(Backbone(_name, frozenset(stage.prefix for stage in _stages), _stages, _multiple))
+    _children = frozenset(stage.prefix for stage in _stages)
+    # What has one of the other children is a network of other levels.
+    register_own(Backbone(_name, _children, _stages, _multiple, without=CHILDREN - _children))

@@ -101,8 +101,8 @@ def test_the_most_specific_one_wins(backbone):
     ("backbone", "missing"),
     [
         ("restormer", "latent"),
-        ("restormer", "refinement"),
         ("restormer", "encoder_level2"),
+        ("restormer", "decoder_level1"),
         ("moceir", "enc"),
         ("moceir", "freq_embed"),
     ],
@@ -115,6 +115,14 @@ def test_a_network_without_one_of_the_children_is_another(backbone, missing):
     report = exda.plan(model)
     assert report.matches[0].backbone is None
     assert report.multiple_of is None
+
+
+def test_a_restormer_without_refinement_is_one():
+    model = skeleton("restormer")
+    model.attention = nn.Sequential(MDTA())
+    del model.refinement
+    report = exda.plan(model)
+    assert (report.matches[0].backbone, report.multiple_of) == ("restormer-unrefined", 8)
 
 
 @pytest.mark.parametrize("backbone", STAGES)

@@ -125,6 +125,7 @@ class Backbone:
         multiple_of: what height and width of an image must be divisible by.
         sorts: whether it sorts pixels by their values, so that rounding, and what of an image it is shown, change its
             output more than that of others.
+        without: names of direct children that it must not have: with one of them it is part of another network.
     """
 
     name: str
@@ -132,11 +133,14 @@ class Backbone:
     stages: tuple[Stage, ...]
     multiple_of: int
     sorts: bool = False
+    without: frozenset[str] = frozenset()
 
     def fits(self, module: nn.Module) -> bool:
-        """Whether ``module`` has all the children."""
+        """Whether ``module`` has all the children, and none that it must be without."""
         # The direct children first: that is quick, and leaves next to nothing to look into.
         direct = module._modules
+        if self.without & direct.keys():
+            return False
         return all(name.partition(".")[0] in direct for name in self.children) and all(
             _has(module, name) for name in self.children
         )
