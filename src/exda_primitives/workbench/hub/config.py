@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
+import exda_primitives
+
 from ...errors import CheckpointError, ConfigError
 from ...primitives import ExDAConfig
 from ...primitives.description import Description
@@ -49,7 +50,7 @@ class PretrainedConfig:
     added: int
     dtype: str
     host: Mapping[str, str] | None
-    version: str = __version__
+    version: str = exda_primitives.__version__
 
     @property
     def weights(self) -> str:
