@@ -273,6 +273,8 @@ def test_a_card_that_is_there_is_kept(tmp_path: Path) -> None:
         hub.save_pretrained(model, tmp_path, license="gpl-3.0")
     with pytest.raises(exda.ConfigError, match="model-index None"):
         saved(tmp_path, model, results=[EvalResult("image-to-image", "a", "A", "psnr", 1.0)])
+    with pytest.raises(exda.ConfigError, match="describes another model"):
+        saved(tmp_path, model, whole=False)
     path.write_text("---\n- [\n---\n")
     with pytest.raises(exda.ConfigError, match="cannot be read as a model card"):
         saved(tmp_path, model)

@@ -81,6 +81,10 @@ class PretrainedConfig:
         }
         return json.dumps(held, indent=2) + "\n"
 
+    def read_back(self) -> PretrainedConfig:
+        """As it is once it was written and read: with lists for tuples."""
+        return _of_plain(json.loads(self.as_json()), Path(FILE))
+
 
 def read_config(path: Path) -> PretrainedConfig:
     """What ``save_pretrained`` wrote.

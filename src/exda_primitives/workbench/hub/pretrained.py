@@ -96,6 +96,7 @@ def written(
     # All that may be refused was; a folder without it holds no network, rather than half of one.
     config.as_json()
     if (folder / CARD).exists():
+        _check_described(folder, config)
         _check_card(folder / CARD, text, {"license", *data, *(["model-index"] if found.entries else [])})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
@@ -233,6 +234,18 @@ def _config_of(model: nn.Module, whole: bool, given: Mapping[str, Any] | None) -
 def _dtypes(tensors: Mapping[str, Tensor]) -> str:
     kinds = {str(each.dtype).removeprefix("torch.") for each in tensors.values() if each.is_floating_point()}
     return ", ".join(sorted(kinds))
+
+
+def _check_described(folder: Path, config: PretrainedConfig) -> None:
+    """The card that is there has to be of what is written now."""
+    if not (folder / FILE).exists():
+        return
+    held = read_config(folder / FILE)
+    if replace(held, version=config.version, host=None) != config.read_back():
+        raise ConfigError(
+            f"{folder / CARD}: is there and is kept, and describes another model, that of the {FILE} beside it. Remove "
+            f"it for a new card, or {FILE} to keep it all the same; or give another folder."
+        )
 
 
 def _check_card(path: Path, text: str, asked: set[str]) -> None:
