@@ -46,6 +46,8 @@ TOOLS = {
     "workbench.diagnostics": set(),
     # It scores data sets, and what the restorer makes of whole images of any size.
     "workbench.evaluation": {"workbench.data", "workbench.restoration"},
+    # Model cards have its figures.
+    "workbench.hub": {"workbench.evaluation"},
     # It looks at images of a folder, degraded by name.
     "workbench.inspection": {"workbench.data"},
     "workbench.restoration": set(),

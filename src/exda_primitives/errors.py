@@ -73,6 +73,10 @@ class ProcessError(ExDAError, RuntimeError):
     """A process that was needed has ended, or memory did."""
 
 
+class HubError(ExDAError, OSError):
+    """A repository or revision that is not there, or a Hub that refuses or cannot be reached."""
+
+
 class StoppedError(KeyboardInterrupt):
     """A signal has ended the work in good order. Not an ``ExDAError``: whoever goes on after errors must stop too.
 

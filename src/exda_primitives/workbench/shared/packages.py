@@ -43,6 +43,11 @@ def peft() -> Any:
     return require_extra("peft", "adapt")
 
 
+def huggingface_hub() -> Any:
+    """The Hub's client, and its model cards."""
+    return require_extra("huggingface_hub", "hub")
+
+
 def sklearn(module: str) -> Any:
     """A module of scikit-learn, by its name in the package."""
     return require_extra(f"sklearn.{module}", "diagnose")

@@ -1,0 +1,6 @@
+"""Networks and patches as folders that the Hugging Face Hub takes: weights, ``config.json`` and a model card."""
+
+from .pretrained import from_pretrained, save_pretrained
+from .push import push_to_hub
+
+__all__ = ["from_pretrained", "push_to_hub", "save_pretrained"]

@@ -1,0 +1,70 @@
+"""To the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+from typing_extensions import Unpack
+
+from ...files import write_text
+from ..shared.packages import huggingface_hub
+from .card import card
+from .download import reached
+from .pretrained import CARD, SaveOptions, written
+
+
+def push_to_hub(
+    model: nn.Module,
+    repo_id: str,
+    *,
+    commit_message: str = "Push model using huggingface_hub.",
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    ignore_patterns: list[str] | str | None = None,
+    **options: Unpack[SaveOptions],
+) -> str:
+    """Uploads what ``save_pretrained`` writes, in one commit, to a repository that is made if need be.
+
+    Args:
+        model: as for ``save_pretrained``.
+        repo_id: ``"user/name"``, or a name in one's own space.
+        commit_message: of the commit.
+        private: whether a new repository is; None as the owner's default is.
+        token: of the Hub; None for the one of ``hf auth login``.
+        branch: by default the main one.
+        create_pr: propose the commit rather than push it.
+        ignore_patterns: files to leave out: ``"README.md"`` keeps the card that the repository has.
+        **options: of ``save_pretrained``; ``license`` has to be given.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        ConfigError, CheckpointError, NotPatchedError, ExDAError: as ``save_pretrained``; nothing was uploaded.
+        HubError: where the Hub refuses or cannot be reached.
+    """
+    library = huggingface_hub()
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        config, found = written(model, folder, repo_id, **options)
+        api = library.HfApi(token=token)
+        with reached(f"push_to_hub({repo_id!r}):"):
+            # With the space, where only a name was given.
+            repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        write_text(folder / CARD, card(config, repo_id, options["license"], found, options.get("card_data", {})))
+        with reached(f"push_to_hub({repo_id!r}):"):
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id,
+                    repo_type="model",
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    revision=branch,
+                    create_pr=create_pr,
+                    ignore_patterns=ignore_patterns,
+                )
+            )
