@@ -281,6 +281,14 @@ class TestChosen:
             model(feature(dtype=torch.bfloat16))
         assert ran == BOTH_STEPS
 
+    def test_norms_kept_in_float32(self, ran):
+        model = fused(dtype=torch.bfloat16)
+        for norm in (model[0].norm1, model[0].norm2):
+            norm.float()
+        with torch.no_grad():
+            assert model(feature(dtype=torch.bfloat16)).dtype is torch.bfloat16
+        assert ran == BOTH_STEPS
+
     def test_bfloat16_of_the_processor(self, ran, monkeypatch):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
         model = fused(dtype=torch.bfloat16)

@@ -26,7 +26,7 @@ def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms
         reason = _attention_unsupported_reason(function)
     elif reason is None and isinstance(function, GatedTerms):
         reason = _gated_unsupported_reason(function)
-    return reason or _parameter_unsupported_reason(x, parameters(norm, function))
+    return reason or _parameter_unsupported_reason(x, parameters(norm, function), norm[:2])
 
 
 def attention_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
@@ -105,16 +105,20 @@ def _gated_unsupported_reason(terms: GatedTerms) -> str | None:
     return None
 
 
-def _parameter_unsupported_reason(x: Tensor, parameters: list[Tensor]) -> str | None:
+def _parameter_unsupported_reason(
+    x: Tensor, parameters: list[Tensor], norm: tuple[Tensor | None, ...] = ()
+) -> str | None:
+    """Of all that is read; in half precision the norm's weight and bias may be float32, as they often are kept."""
     dtype = product_dtype(x)
     if dtype is torch.bfloat16 and recomputes(x, *parameters):
         return f"gradients are wanted; the CPU computes steps in {dtype} without them"
     # Those that autocast would cast.
     taken = (x.dtype, torch.float32) if torch.is_autocast_enabled("cpu") else (x.dtype,)
+    of_norm = (*taken, torch.float32) if dtype is torch.bfloat16 else taken
     for each in parameters:
         if each.device != x.device:
             return f"x is on {x.device}, a parameter on {each.device}"
-        if each.dtype not in taken:
+        if each.dtype not in (of_norm if any(each is own for own in norm) else taken):
             return f"the map is {x.dtype}, a parameter is {each.dtype}"
         if type(each) not in _PLAIN:
             return f"a parameter is a {type(each).__name__}, which has operations of its own"
