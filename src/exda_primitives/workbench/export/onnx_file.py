@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,12 @@ from torch import Tensor, nn
 
 from ...errors import ExDAError
 from ...extras import require_extra
-from .program import captured
+from .program import captured, quietly
 
 INPUT, OUTPUT = "input", "output"
+
+CAPTURED_OPSET = 18
+"""Least that ``torch.export`` knows its operators in; it may fail to write an older one, and then says so in its log."""
 
 _OPEN = {0: "batch", 2: "height", 3: "width"}
 _ERRORS_ONLY = 3
@@ -32,9 +34,7 @@ def write_traced(model: nn.Module, image: Tensor, file: Path, opset: int) -> Non
         opset: of the operators.
     """
     require_extra("onnx", "onnx")
-    with warnings.catch_warnings(), torch.no_grad():
-        # That it is not the newest exporter, and where it sees constants.
-        warnings.simplefilter("ignore")
+    with quietly(), torch.no_grad():
         torch.onnx.export(
             model,
             (image,),
@@ -60,7 +60,7 @@ def write_captured(
         opset: of the operators; None for PyTorch's own choice.
     """
     require_extra("onnxscript", "onnx")
-    with torch.no_grad():
+    with quietly(), torch.no_grad():
         written = torch.onnx.export(
             captured(model, image, multiple),
             dynamo=True,

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ... import __version__
 from ...errors import ConfigError, ExDAError, condensed
 from ...files import atomic_write
 from ...patching.backbones import MULTIPLE, backbones_in, multiple_of
 from ...patching.present import configs_of
+from ..shared.machine import package_version
 from ..shared.padding import MINIMUM
 from .check import Difference, difference_of, size_to_trace
-from .onnx_file import OnnxNetwork, put_metadata, write_captured, write_traced
+from .onnx_file import CAPTURED_OPSET, OnnxNetwork, put_metadata, write_captured, write_traced
 from .program import load_pt2, write_pt2
 
 FORMATS = ("onnx", "pt2")
@@ -93,7 +93,7 @@ def export(
     batch, *sides = size_to_trace(multiple)
     channels, made = _channels(network, sides)
     metadata = {
-        "version": __version__,
+        "version": package_version("exda_primitives") or "none",
         "network": ", ".join(dict.fromkeys(backbone.name for backbone in backbones.values())) or type(model).__name__,
         "multiple": str(multiple),
         "least_side": str(-(-MINIMUM // multiple) * multiple),
@@ -105,28 +105,28 @@ def export(
     written = _Half(deepcopy(network).half()) if half else network
     image = torch.rand(batch, channels, *sides, generator=torch.Generator().manual_seed(1))
     dtype = torch.float16 if half else torch.float32
-    failures = []
+    failures, inexact = [], _inexact(network)
     with atomic_write(path) as partial:
         for name, write, load in _ways(format, written, image, multiple, opset, metadata):
             try:
                 write(partial)
                 difference = difference_of(load(partial), network, channels, multiple, dtype)
-            except (ExDAError, OSError):
-                # A package that is missing, a full disk: no other way does better.
+            except OSError:
+                # A full disk: no other way does better.
                 raise
             except Exception as error:
-                failures.append(f"{name}: {type(error).__name__}: {_first_line(error)}")
+                said = str(error) if isinstance(error, ExDAError) else f"{type(error).__name__}: {_first_line(error)}"
+                failures.append(f"{name}: {said}")
                 continue
             if difference.is_allowed:
-                return Exported(path, metadata, difference, _inexact(network))
+                return Exported(path, metadata, difference, inexact)
             failures.append(
                 f"{name}: its output differs by {difference.relative:.1e} of the network's (largest "
                 f"{difference.largest:.1e}), allowed {difference.allowed:.1e}"
+                + (f"; no file can be exact, for {inexact}" if inexact else "")
             )
         # Inside, so that nothing takes the name.
-        why = _inexact(network)
-        cannot = f" Of this network no file can be exact: {why}." if why else ""
-        raise ExDAError(f"{path}: not written: {'; '.join(failures)}.{cannot}")
+        raise ExDAError(f"{path}: not written: {'; '.join(failures)}.")
 
 
 class _Half(nn.Module):
@@ -155,6 +155,8 @@ def _ways(
         put_metadata(file, metadata)
 
     def by_program(file: Path) -> None:
+        if opset < CAPTURED_OPSET:
+            raise ExDAError(f"takes opset {CAPTURED_OPSET} or more")
         write_captured(model, image, file, multiple=multiple, opset=opset)
         put_metadata(file, metadata)
 
