@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 from exda_primitives.errors import ConfigError, ExDAError
-from exda_primitives.workbench.export import check, export, onnx_file, run
-from exda_primitives.workbench.export.check import Difference, sizes_for, size_to_trace
-from exda_primitives.workbench.export.onnx_file import OnnxNetwork
+from exda_primitives.workbench.export import check, export, run
+from exda_primitives.workbench.export.check import Difference, size_to_trace, sizes_for
+from exda_primitives.workbench.export.onnx_file import OnnxNetwork, write_traced
 from exda_primitives.workbench.export.program import METADATA
 
 
@@ -129,7 +129,7 @@ class Baked(nn.Module):
 
 def test_what_a_trace_gets_wrong_is_captured(tmp_path: Path) -> None:
     model = Baked()
-    onnx_file.write_traced(model, image(batch=2), tmp_path / "traced.onnx", 17)
+    write_traced(model, image(batch=2), tmp_path / "traced.onnx", 17)
     x = image(0, 16, 48)
     with torch.no_grad():
         assert not torch.allclose(OnnxNetwork(tmp_path / "traced.onnx")(x), model(x))

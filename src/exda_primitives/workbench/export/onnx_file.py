@@ -11,21 +11,22 @@ from torch import Tensor, nn
 
 from ...errors import ExDAError
 from ...extras import require_extra
-from .program import captured, quietly
+from .program import open_sizes, quietly
 
 INPUT, OUTPUT = "input", "output"
 
 CAPTURED_OPSET = 18
-"""Least that ``torch.export`` knows its operators in; it may fail to write an older one, and then says so in its log."""
+"""Least that ``torch.export`` has its operators in; where it fails to write an older one, it goes on with this."""
 
 _OPEN = {0: "batch", 2: "height", 3: "width"}
-_ERRORS_ONLY = 3
+_NOTHING = 4
+"""Of what onnxruntime logs: its errors are raised as well."""
 
 
 def write_traced(model: nn.Module, image: Tensor, file: Path, opset: int) -> None:
     """By tracing, within seconds, in whatever opset; batch, height and width are open.
 
-    Numbers that the network computes from sizes in Python become constants: what is written has to be checked at others.
+    Numbers that the network computes from sizes in Python become constants: it has to be checked at other sizes.
 
     Args:
         model: in eval mode.
@@ -62,8 +63,10 @@ def write_captured(
     require_extra("onnxscript", "onnx")
     with quietly(), torch.no_grad():
         written = torch.onnx.export(
-            captured(model, image, multiple),
+            model,
+            (image,),
             dynamo=True,
+            dynamic_shapes=open_sizes(multiple) if multiple else None,
             opset_version=opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -84,7 +87,7 @@ def session(file: Path, device: str = "cpu") -> Any:
     if provider not in runtime.get_available_providers():
         raise ExDAError(f"onnxruntime has no {provider} here; for CUDA run: pip install onnxruntime-gpu")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), _ERRORS_ONLY
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), _NOTHING
     return runtime.InferenceSession(str(file), options, providers=[provider])
 
 
@@ -110,10 +113,10 @@ class OnnxNetwork(nn.Module):
         self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            names = [each.name for each in (*inputs, *outputs)]
+            names = ", ".join(each.name for each in (*inputs, *outputs))
             raise ExDAError(
-                f"{file}: has {len(inputs)} inputs and {len(outputs)} outputs ({', '.join(names)}); expected an image and "
-                f"the restored image"
+                f"{file}: has {len(inputs)} inputs and {len(outputs)} outputs ({names}); expected an image and what is "
+                f"made of it"
             )
         self.input, shape = inputs[0].name, inputs[0].shape
         if inputs[0].type != "tensor(float)" or len(shape) != 4:
