@@ -99,6 +99,7 @@ def export(
         "least_side": str(-(-MINIMUM // multiple) * multiple),
         "input_channels": str(channels),
         "output_channels": str(made),
+        "sorts": "yes" if any(each.sorts for each in backbones.values()) else "no",
         "precision": "float16" if half else "float32",
         "patched": _patched(network),
     }
