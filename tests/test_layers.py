@@ -39,13 +39,15 @@ LIBRARY = (
 
 SHARED = "workbench.shared"
 TOOLS = {
-    "workbench.bench": set(),
+    # It times what onnxruntime makes of a file, too.
+    "workbench.bench": {"workbench.export"},
     "workbench.data": set(),
     # Its weather is made of what the data sets are degraded with.
     "workbench.demo": {"workbench.data"},
     "workbench.diagnostics": set(),
     # It scores data sets, and what the restorer makes of whole images of any size.
     "workbench.evaluation": {"workbench.data", "workbench.restoration"},
+    "workbench.export": set(),
     # Model cards have its figures.
     "workbench.hub": {"workbench.evaluation"},
     # It looks at images of a folder, degraded by name.

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 # Of the workbench; ``exda.data`` is ``exda.workbench.data``.
-_TOOLS = ("bench", "data", "demo", "diagnostics", "evaluation", "hub", "inspection", "restoration", "training")
+_TOOLS = (
+    "bench",
+    "data",
+    "demo",
+    "diagnostics",
+    "evaluation",
+    "export",
+    "hub",
+    "inspection",
+    "restoration",
+    "training",
+)
 
 if TYPE_CHECKING:
     from .public import *  # noqa: F403
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
     from .workbench import demo as demo
     from .workbench import diagnostics as diagnostics
     from .workbench import evaluation as evaluation
+    from .workbench import export as export
     from .workbench import hub as hub
     from .workbench import inspection as inspection
     from .workbench import restoration as restoration

@@ -14,7 +14,7 @@ from exda_primitives.cli import app
 from exda_primitives.cli.errors import Plain
 from exda_primitives.errors import ConfigError
 
-COMMANDS = ["bench", "demo", "diagnose", "evaluate", "info", "inspect", "plan", "restore", "train"]
+COMMANDS = ["bench", "demo", "diagnose", "evaluate", "export", "info", "inspect", "plan", "restore", "train"]
 ASK = """
 import sys
 from exda_primitives.cli import app

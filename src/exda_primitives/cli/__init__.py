@@ -12,6 +12,7 @@ from .demo import demo
 from .diagnose import diagnose
 from .errors import Plain
 from .evaluate import evaluate
+from .export import export
 from .info import info
 from .inspect import inspect
 from .plan import plan
@@ -45,6 +46,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(diagnose, name="diagnose")
 app.command()(demo)
 app.command()(evaluate)
+app.command()(export)
 app.command()(info)
 app.command()(inspect)
 app.command()(plan)

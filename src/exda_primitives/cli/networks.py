@@ -22,6 +22,9 @@ HELP = (
 _DEMO = {"demo": "exda.safetensors", "demo-host": "host.safetensors"}
 
 
+_ONNX_TILE = 512
+
+
 def checkpoint_file(name: str) -> Path:
     """Where the weights are that were asked for; a file that is called ``demo`` is ``./demo``."""
     if name in _DEMO:
@@ -100,6 +103,21 @@ def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **optio
             fuse(network)
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
     return Restorer(network, dtype=dtype, **options)
+
+
+def onnx_restorer(file: Path, device: torch.device, tile: int | None, overlap: int | None) -> Restorer:
+    """What restores with an ONNX file, run by onnxruntime on the device; in tiles of 512 pixels if nothing is said."""
+    from ..workbench.export.onnx_file import OnnxNetwork  # noqa: PLC0415
+    from ..workbench.restoration import Restorer  # noqa: PLC0415
+
+    network = OnnxNetwork(file, device.type)
+    multiple = network.metadata.get("multiple", "")
+    # Not by memory: that of another program is not counted.
+    restorer = Restorer(
+        network, tile=tile or _ONNX_TILE, overlap=overlap, multiple=int(multiple) if multiple.isdecimal() else None
+    )
+    restorer.sorts = network.metadata.get("sorts") == "yes"
+    return restorer
 
 
 def _config(options: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,18 @@ from .devices import named_device
 from .errors import stoppable
 from .images import print_left_out
 from .names import printable
-from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of, restorer_of
+from .networks import (
+    HELP,
+    AnyHost,
+    Ignore,
+    ParamKey,
+    PatchedWith,
+    Reading,
+    checkpoint_file,
+    network_of,
+    onnx_restorer,
+    restorer_of,
+)
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -37,7 +48,14 @@ _SORTED = (
 def restore(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="Image, or folder of images.")],
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Image or folder to write.")],
-    checkpoint: Annotated[str, typer.Option(help=f"Weights of the model: {HELP}.")],
+    checkpoint: Annotated[str | None, typer.Option(help=f"Weights of the model: {HELP}.")] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: a network as exda export writes it, run by onnxruntime; tiles of 512 pixels by default.",
+            dir_okay=False,
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     tile: Annotated[
@@ -72,14 +90,31 @@ def restore(
     from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
 
     console = Console()
+    _check_source(
+        checkpoint,
+        onnx,
+        {
+            "--model": model != "auto",
+            "--patch": patch,
+            "--memory": memory,
+            "--half": half,
+            "--any-host": any_host,
+            "--param-key": param_key,
+            "--patched-with": patched_with,
+            "--ignore": ignore,
+        },
+    )
     work = work_for(source, target)
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
     where = named_device(device)
     # Now rather than after the checkpoint, or at the first image.
     pyvips(), psutil()
-    net = network_of(checkpoint_file(checkpoint), reading, model, patch, any_host=any_host)
-    restorer = restorer_of(net, where, half=half, tile=tile, overlap=overlap, memory=memory)
+    if onnx is not None:
+        restorer = onnx_restorer(onnx, where, tile, overlap)
+    else:
+        net = network_of(checkpoint_file(str(checkpoint)), reading, model, patch, any_host=any_host)
+        restorer = restorer_of(net, where, half=half, tile=tile, overlap=overlap, memory=memory)
     for why, names in work.left_out.items():
         print_left_out(why, names, console)
     results: list[Done | Skipped] = list(work.skipped)
@@ -109,6 +144,16 @@ def restore(
             _print(results, restorer, console)
     if not all(isinstance(result, Done) for result in results):
         raise typer.Exit(1)
+
+
+def _check_source(checkpoint: str | None, onnx: Path | None, of_checkpoints: Mapping[str, object]) -> None:
+    if (checkpoint is None) == (onnx is None):
+        raise typer.BadParameter("give one of both", param_hint="--checkpoint, --onnx")
+    given = [option for option, value in of_checkpoints.items() if value]
+    if onnx is not None and given:
+        raise typer.BadParameter(
+            f"{', '.join(given)}: of checkpoints alone; an ONNX file is run as it is", param_hint="--onnx"
+        )
 
 
 def _size(job: Job) -> int:

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExDAError
-from ...extras import require_extra
+from ..export.onnx_file import session, write_captured
 from .memory import out_of_memory
 
 _ELEMENTS = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
 """As ONNX numbers its types, ``onnx.TensorProto``."""
-
-_ERRORS_ONLY = 3
 
 
 def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
@@ -32,28 +30,22 @@ def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
     Raises:
         ExDAError: where the network cannot be exported, or onnxruntime cannot run it there.
     """
-    runtime = require_extra("onnxruntime", "onnx")
     kind = image.device.type
-    provider = "CUDAExecutionProvider" if kind == "cuda" else "CPUExecutionProvider"
-    if provider not in runtime.get_available_providers():
-        raise ExDAError(f"onnxruntime has no {provider} here; for CUDA run: pip install onnxruntime-gpu")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), _ERRORS_ONLY
     try:
         with TemporaryDirectory() as folder, torch.no_grad():
             output = torch.empty_like(model(image), memory_format=torch.contiguous_format)
             file = Path(folder) / "network.onnx"
-            program = torch.onnx.export(model, (image,), dynamo=True, verbose=False)
-            assert program is not None
-            program.save(file)
-            session = runtime.InferenceSession(file, options, providers=[provider])
-        binding = session.io_binding()
+            write_captured(model, image, file)
+            running = session(file, kind)
+        binding = running.io_binding()
         for bind, (named, *_), held in (
-            (binding.bind_input, session.get_inputs(), image),
-            (binding.bind_output, session.get_outputs(), output),
+            (binding.bind_input, running.get_inputs(), image),
+            (binding.bind_output, running.get_outputs(), output),
         ):
             bind(named.name, kind, held.device.index or 0, _ELEMENTS[held.dtype], tuple(held.shape), held.data_ptr())
-        session.run_with_iobinding(binding)
+        running.run_with_iobinding(binding)
+    except ExDAError:
+        raise
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -62,7 +54,7 @@ def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
     def forward(given: Tensor) -> Tensor:
         # The session knows both tensors by their addresses alone.
         assert given is image
-        session.run_with_iobinding(binding)
+        running.run_with_iobinding(binding)
         return output
 
     return forward

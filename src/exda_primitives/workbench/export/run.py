@@ -1,0 +1,202 @@
+"""A network as a file: written, run, compared, and only then given its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, ExDAError, condensed
+from ...files import atomic_write
+from ...patching.backbones import MULTIPLE, backbones_in, multiple_of
+from ...patching.present import configs_of
+from ..shared.machine import package_version
+from ..shared.padding import MINIMUM
+from .check import Difference, difference_of, size_to_trace
+from .onnx_file import CAPTURED_OPSET, OnnxNetwork, put_metadata, write_captured, write_traced
+from .program import load_pt2, write_pt2
+
+FORMATS = ("onnx", "pt2")
+
+OPSETS = (17, 20)
+"""Least and most. The least is what darktable and every TensorRT since 8.6 take, and the first with layer norms."""
+
+_SORTS = (
+    "it sorts pixels by their values, and where two are nearly the same, any rounding, PyTorch's own among it, may put "
+    "them the other way round"
+)
+_BANDS = (
+    "it cuts frequencies into bands at a whole number that it computes from the image, which any rounding may move by "
+    "one; and for images below 512 x 512 pixels, the sizes it was checked at, no frequency counts as low"
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        metadata: names and values in it.
+        difference: to PyTorch.
+        inexact: why another program cannot compute exactly what the network does; None for most networks.
+    """
+
+    path: Path
+    metadata: dict[str, str]
+    difference: Difference
+    inexact: str | None = None
+
+
+def export(
+    model: nn.Module, path: Path, *, format: str = "onnx", opset: int = OPSETS[0], half: bool = False
+) -> Exported:
+    """Writes a network to a file that takes any batch, height and width that the network takes.
+
+    The file is run before it gets its name, on three sizes that it was not written at, and compared with the network.
+    Where the difference is larger than rounding explains, there is no file. Input and output are float32, also of a
+    network that computes in float16.
+
+    Args:
+        model: (B, C, H, W) -> (B, C', H', W'), patched or not, on any device; it is left as it is.
+        path: to write; what is there is replaced.
+        format: ``"onnx"``, or ``"pt2"`` for what ``torch.export.load`` reads.
+        opset: of ONNX, 17 to 20.
+        half: whether it computes in float16, its weights half as large.
+
+    Returns:
+        What the file holds, and its difference to PyTorch.
+
+    Raises:
+        ConfigError: for a format or an opset that does not exist.
+        ExDAError: for a network that cannot be exported, or whose file computes something else; with the reason.
+        OSError: where the file cannot be written.
+
+    Example:
+        >>> from pathlib import Path; import torch
+        >>> from exda_primitives.workbench.export import export
+        >>> model = torch.nn.Conv2d(3, 3, 3, padding=1)
+        >>> done = export(model, Path("restored.onnx"))  # doctest: +SKIP
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ConfigError(f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {opset}.")
+    network = deepcopy(model).cpu().float().eval().requires_grad_(False)
+    backbones = backbones_in(network)
+    multiple = multiple_of(backbones) or MULTIPLE
+    batch, *sides = size_to_trace(multiple)
+    channels, made = _channels(network, sides)
+    metadata = {
+        "version": package_version("exda_primitives") or "none",
+        "network": ", ".join(dict.fromkeys(backbone.name for backbone in backbones.values())) or type(model).__name__,
+        "multiple": str(multiple),
+        "least_side": str(-(-MINIMUM // multiple) * multiple),
+        "input_channels": str(channels),
+        "output_channels": str(made),
+        "sorts": "yes" if any(each.sorts for each in backbones.values()) else "no",
+        "precision": "float16" if half else "float32",
+        "patched": _patched(network),
+    }
+    written = _Half(deepcopy(network).half()) if half else network
+    image = torch.rand(batch, channels, *sides, generator=torch.Generator().manual_seed(1))
+    dtype = torch.float16 if half else torch.float32
+    failures, inexact = [], _inexact(network)
+    with atomic_write(path) as partial:
+        for name, write, load in _ways(format, written, image, multiple, opset, metadata):
+            try:
+                write(partial)
+                difference = difference_of(load(partial), network, channels, multiple, dtype)
+            except OSError:
+                # A full disk: no other way does better.
+                raise
+            except Exception as error:
+                said = str(error) if isinstance(error, ExDAError) else f"{type(error).__name__}: {_first_line(error)}"
+                failures.append(f"{name}: {said}")
+                continue
+            if difference.is_allowed:
+                return Exported(path, metadata, difference, inexact)
+            failures.append(
+                f"{name}: its output differs by {difference.relative:.1e} of the network's (largest "
+                f"{difference.largest:.1e}), allowed {difference.allowed:.1e}"
+                + (f"; no file can be exact, for {inexact}" if inexact else "")
+            )
+        # Inside, so that nothing takes the name.
+        raise ExDAError(f"{path}: not written: {'; '.join(failures)}.")
+
+
+class _Half(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        restored: Tensor = self.network(image.half())
+        return restored.float()
+
+
+_Way = tuple[str, Callable[[Path], None], Callable[[Path], Callable[[Tensor], Tensor]]]
+
+
+def _ways(
+    format: str, model: nn.Module, image: Tensor, multiple: int, opset: int, metadata: dict[str, str]
+) -> Iterator[_Way]:
+    """What to try in turn: its name, what writes the file, what reads it."""
+    if format == "pt2":
+        yield "torch.export", lambda file: write_pt2(model, image, file, multiple, metadata), load_pt2
+        return
+
+    def traced(file: Path) -> None:
+        write_traced(model, image, file, opset)
+        put_metadata(file, metadata)
+
+    def by_program(file: Path) -> None:
+        if opset < CAPTURED_OPSET:
+            raise ExDAError(f"takes opset {CAPTURED_OPSET} or more")
+        write_captured(model, image, file, multiple=multiple, opset=opset)
+        put_metadata(file, metadata)
+
+    yield "traced", traced, OnnxNetwork
+    yield "by torch.export", by_program, OnnxNetwork
+
+
+def _channels(network: nn.Module, sides: list[int]) -> tuple[int, int]:
+    """How many channels the network takes and makes, found by trying."""
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    errors = []
+    for channels in dict.fromkeys([3, 1, *([first.in_channels] if first else [])]):
+        try:
+            with torch.no_grad():
+                made = network(torch.zeros(1, channels, *sides))
+        except Exception as error:
+            errors.append(f"with {channels} channels {type(error).__name__}: {_first_line(error)}")
+            continue
+        if not isinstance(made, Tensor) or made.ndim != 4:
+            kind = f"a tensor of {tuple(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+            raise ExDAError(f"{type(network).__name__} makes {kind} of an image; expected (B, C, H, W).")
+        return channels, made.shape[1]
+    raise ExDAError(f"{type(network).__name__} takes no image alone: {'; '.join(errors)}.")
+
+
+def _patched(network: nn.Module) -> str:
+    """JSON: configuration -> the attentions that have it."""
+    names: dict[str, list[str]] = {}
+    for name, config in configs_of(network).items():
+        names.setdefault(str(config), []).append(name)
+    return json.dumps({config: condensed(held) for config, held in names.items()})
+
+
+def _inexact(network: nn.Module) -> str | None:
+    backbones = backbones_in(network).values()
+    if any(each.sorts for each in backbones):
+        return _SORTS
+    return _BANDS if any(each.name == "adair" for each in backbones) else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

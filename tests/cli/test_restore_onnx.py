@@ -1,0 +1,104 @@
+"""exda restore --onnx."""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.workbench.restoration.images import pixels, save, stored
+from typer.testing import CliRunner, Result
+
+from exda_primitives.cli import app
+from exda_primitives.workbench.demo.model import tiny_restormer, weights
+from exda_primitives.workbench.export import export
+from exda_primitives.workbench.export.program import quietly
+
+HOST = str(resources.files("exda_primitives.workbench.demo") / "data/host.safetensors")
+
+
+def run(*arguments: object) -> Result:
+    command = ["restore", "--device", "cpu", *map(str, arguments)]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = tiny_restormer()
+    model.load_state_dict(weights("host"))
+    return export(model, tmp_path_factory.mktemp("onnx") / "host.onnx").path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return save(pixels(60, 90), tmp_path / "in.png")
+
+
+@pytest.mark.parametrize("options", [(), ("--tile", 48, "--overlap", 16)], ids=["whole", "tiles"])
+def test_the_same_image_as_of_the_checkpoint(
+    options: tuple[object, ...], file: Path, image: Path, tmp_path: Path
+) -> None:
+    result = run(image, tmp_path / "onnx.png", "--onnx", file, *options)
+    assert result.exit_code == 0, result.output
+    assert ("each tile is all that the model sees" in result.output) is bool(options)
+    assert run(image, tmp_path / "torch.png", "--checkpoint", HOST, *options).exit_code == 0
+    differences = np.abs(stored(tmp_path / "onnx.png").astype(int) - stored(tmp_path / "torch.png"))
+    # Of 8 bits the last may be rounded the other way.
+    assert differences.max() <= 1
+    assert (differences > 0).mean() < 1e-3
+
+
+def test_tiles_where_nothing_is_said(file: Path, tmp_path: Path) -> None:
+    result = run(save(pixels(24, 530), tmp_path / "in.png"), tmp_path / "out.png", "--onnx", file)
+    assert result.exit_code == 0, result.output
+    assert " 512 " in result.output
+
+
+def test_what_is_no_such_file(image: Path, tmp_path: Path) -> None:
+    class Two(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    two, half, fixed, broken = (tmp_path / f"{name}.onnx" for name in ("two", "half", "fixed", "broken"))
+    x = torch.rand(1, 3, 16, 24)
+    with quietly():
+        torch.onnx.export(Two(), (x, x), str(two), dynamo=False)
+        torch.onnx.export(torch.nn.Conv2d(3, 3, 1).half(), (x.half(),), str(half), dynamo=False)
+        torch.onnx.export(torch.nn.Conv2d(3, 3, 1), (x,), str(fixed), dynamo=False)
+    broken.write_bytes(b"no graph")
+    for path, message in (
+        (two, "has 2 inputs and 1 outputs"),
+        (half, "takes tensor(float16) of shape [1, 3, 16, 24]; expected tensor(float)"),
+        (fixed, "Got invalid dimensions for input"),
+        (broken, "onnxruntime cannot run it"),
+        (tmp_path / "none.onnx", "onnxruntime cannot run it"),
+    ):
+        result = run(image, tmp_path / "out.png", "--onnx", path)
+        assert result.exit_code == 1
+        assert message in result.output
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_multiple_that_is_none_is_left_aside(file: Path, image: Path, tmp_path: Path) -> None:
+    held = onnx.load(file)
+    onnx.helper.set_model_props(held, {"multiple": "two", "sorts": "yes"})
+    onnx.save(held, tmp_path / "odd.onnx")
+    result = run(image, tmp_path / "out.png", "--onnx", tmp_path / "odd.onnx", "--tile", 48, "--overlap", 16)
+    assert result.exit_code == 0, result.output
+    assert "This network sorts pixels by their values" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give one of both"),
+        (("--onnx", "a.onnx", "--checkpoint", "demo"), "give one of both"),
+        (("--onnx", "a.onnx", "--half", "--memory", "4"), "--memory, --half: of checkpoints alone"),
+    ],
+)
+def test_options_that_do_not_go_together(options: tuple[str, ...], message: str, image: Path, tmp_path: Path) -> None:
+    result = run(image, tmp_path / "out.png", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "out.png").exists()

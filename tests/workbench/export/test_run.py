@@ -1,0 +1,254 @@
+"""Networks as files: what they compute, what they say of themselves, and when there are none."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from tests.lifecycle.networks import ONE_BLOCK, SMALL, image, network, trained
+from tests.patching.hosts import MDTA
+from tests.patching.models import Net
+from torch import Tensor, nn
+
+import exda_primitives as exda
+from exda_primitives.errors import ConfigError, ExDAError
+from exda_primitives.workbench.export import check, export, run
+from exda_primitives.workbench.export.check import Difference, size_to_trace, sizes_for
+from exda_primitives.workbench.export.onnx_file import OnnxNetwork, write_traced
+from exda_primitives.workbench.export.program import METADATA
+
+
+def one_attention() -> nn.Module:
+    """Patched, with random values for every new parameter."""
+    model = Net(MDTA()).eval()
+    exda.patch(model)
+    with torch.no_grad():
+        for parameter in exda.new_parameters(model):
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+@pytest.mark.parametrize("make", [network, trained], ids=["host", "patched"])
+def test_a_network_at_other_sizes(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = make()
+    done = export(model, tmp_path / "model.onnx")
+    assert done.difference.relative < 1e-6
+    assert done.inexact is None
+    loaded = OnnxNetwork(tmp_path / "model.onnx")
+    for batch, height, width in ((1, 16, 24), (3, 64, 8)):
+        x = image(1, height, width, batch)
+        with torch.no_grad():
+            # Measured: at most 4e-7.
+            torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=5e-6)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
+    model = trained()
+    done = export(model, tmp_path / "model.onnx", opset=18)
+    held = onnx.load(tmp_path / "model.onnx")
+    assert [(each.domain, each.version) for each in held.opset_import] == [("", 18)]
+    said = {each.key: each.value for each in held.metadata_props}
+    assert said == done.metadata
+    (patched,) = json.loads(said.pop("patched")).items()
+    assert patched[0] == str(exda.config_of(model))
+    assert "latent.0.attn" in patched[1]
+    assert said == {
+        "version": exda.__version__,
+        "network": "restormer",
+        "multiple": "8",
+        "least_side": "16",
+        "input_channels": "3",
+        "output_channels": "3",
+        "sorts": "no",
+        "precision": "float32",
+    }
+    shapes = [[d.dim_param or d.dim_value for d in each.type.tensor_type.shape.dim] for each in held.graph.input]
+    assert shapes == [["batch", 3, "height", "width"]]
+
+
+def kilobytes(file: Path) -> float:
+    """Of weights."""
+    return sum(len(each.raw_data) for each in onnx.load(file).graph.initializer) / 2**10
+
+
+def test_in_float16(tmp_path: Path) -> None:
+    model = one_attention()
+    whole, half = (export(model, tmp_path / f"{half}.onnx", half=half) for half in (False, True))
+    assert whole.difference.relative < half.difference.relative < 1e-2
+    assert kilobytes(half.path) < 0.6 * kilobytes(whole.path)
+    x = image(1, 40, 56)
+    found = OnnxNetwork(half.path)(x)
+    assert found.dtype == torch.float32
+    with torch.no_grad():
+        # Measured: 4e-4.
+        torch.testing.assert_close(found, model(x), rtol=0, atol=4e-3)
+
+
+def test_a_program_of_torch(tmp_path: Path) -> None:
+    model = one_attention()
+    done = export(model, tmp_path / "model.pt2", format="pt2")
+    assert done.difference.relative < 1e-6
+    files = {METADATA: ""}
+    program = torch.export.load(tmp_path / "model.pt2", extra_files=files)
+    assert json.loads(files[METADATA]) == done.metadata
+    x = image(1, 32, 8, batch=3)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=5e-6)
+
+
+def test_the_network_is_left_as_it_is(tmp_path: Path) -> None:
+    model = one_attention().train().double()
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    export(model, tmp_path / "model.onnx")
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    after = model.state_dict()
+    assert all(each.dtype == after[name].dtype and torch.equal(each, after[name]) for name, each in before.items())
+
+
+def test_six_channels(tmp_path: Path) -> None:
+    model = exda.models.Restormer(6, 3, **SMALL | ONE_BLOCK, dual_pixel_task=True)
+    done = export(model, tmp_path / "model.onnx")
+    assert (done.metadata["input_channels"], done.metadata["output_channels"]) == ("6", "3")
+
+
+class Baked(nn.Module):
+    """Of which a trace keeps the branch that it took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        restored: Tensor = self.conv(x) * (2 if torch.jit.is_tracing() else 1)
+        return restored
+
+
+def test_what_a_trace_gets_wrong_is_captured(tmp_path: Path) -> None:
+    model = Baked()
+    write_traced(model, image(batch=2), tmp_path / "traced.onnx", 17)
+    x = image(0, 16, 48)
+    with torch.no_grad():
+        assert not torch.allclose(OnnxNetwork(tmp_path / "traced.onnx")(x), model(x))
+        export(model, tmp_path / "model.onnx", opset=18)
+        torch.testing.assert_close(OnnxNetwork(tmp_path / "model.onnx")(x), model(x))
+
+
+def test_a_file_that_computes_something_else_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "model.onnx"
+    there.write_bytes(b"mine")
+    whole = OnnxNetwork.forward
+    monkeypatch.setattr(OnnxNetwork, "forward", lambda self, x: whole(self, x) * 1.001)
+    with pytest.raises(ExDAError, match=r"model.onnx: not written: traced: its output differs by 1.0e-03 .* allowed"):
+        export(network(**ONE_BLOCK), there)
+    assert there.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [there]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_nan_is_no_agreement(wrong: float) -> None:
+    model = network(**ONE_BLOCK)
+    found = check.difference_of(lambda x: model(x) * wrong, model, 3, 8, torch.float32)
+    assert not found.is_allowed
+
+
+def test_another_shape_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = OnnxNetwork.forward
+    monkeypatch.setattr(OnnxNetwork, "forward", lambda self, x: whole(self, x)[:1])
+    with pytest.raises(ExDAError, match=r"ValueError: an output of \(1, 3, 56, 24\) instead of \(2, 3, 56, 24\)"):
+        export(network(**ONE_BLOCK), tmp_path / "model.onnx")
+
+
+def test_rounding_that_a_network_magnifies_is_its_own() -> None:
+    class Sign(nn.Module):
+        """Whose output any rounding turns over where its input is nearly 0.5."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x * 3 / 3 == x, 1.0, -1.0).to(x.dtype)
+
+    model = Sign()
+    found = check.difference_of(lambda x: model(x.double()).float(), model, 3, 8, torch.float32)
+    assert found.relative > 0.1
+    assert found.own is not None
+    assert found.is_allowed
+
+
+def test_why_a_network_that_sorts_cannot_be_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("histogram", **ONE_BLOCK)
+    nothing = Difference(((1, 8, 8),), 0.0, 0.0, 1e-5)
+    monkeypatch.setattr(run, "difference_of", lambda *_: nothing)
+    done = export(model, tmp_path / "model.onnx")
+    assert "sorts pixels by their values" in (done.inexact or "")
+    monkeypatch.setattr(run, "difference_of", lambda *_: Difference(((1, 8, 8),), 1.0, 1.0, 1e-5))
+    monkeypatch.setattr(run, "write_captured", lambda *_, **__: None)
+    with pytest.raises(ExDAError, match="no file can be exact, for it sorts pixels"):
+        export(model, tmp_path / "other.onnx")
+
+
+def test_bands_that_rounding_moves() -> None:
+    assert "bands" in (run._inexact(network("cross", **ONE_BLOCK)) or "")
+    assert run._inexact(network()) is None
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class Prompted(nn.Module):
+    def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
+        return x * prompt
+
+
+class Unknown(nn.Module):
+    """With an operation that no file knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy() * 2) if not torch.jit.is_tracing() else torch.special.airy_ai(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Two(), "Two makes a tuple of an image"),
+        (nn.Flatten(), r"Flatten makes a tensor of \(1, \d+\) of an image"),
+        (Prompted(), "Prompted takes no image alone: with 3 channels TypeError: .*prompt"),
+        (Unknown(), "not written: traced: .*; by torch.export: "),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_cannot_be_exported_is_refused_with_the_reason(model: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExDAError, match=message):
+        export(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "tflite"}, "format must be one of onnx, pt2, got 'tflite'"),
+        ({"opset": 9}, "opset must be from 17 to 20"),
+    ],
+)
+def test_options_that_do_not_exist(options: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        export(one_attention(), tmp_path / "model.onnx", **options)  # type: ignore[arg-type]
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExDAError, match='run: pip install "onnx>='):
+        export(one_attention(), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 8, 16, 64])
+def test_sizes_are_odd_multiples_and_not_those_of_the_trace(multiple: int) -> None:
+    _, *traced = size_to_trace(multiple)
+    for _, *sides in sizes_for(multiple):
+        assert all(side % (2 * multiple) == multiple and side >= 16 for side in sides)
+        assert not set(sides) & set(traced)
