@@ -24,7 +24,7 @@ def export(
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     format: Annotated[str, typer.Option(help="onnx, pt2 (for torch.export.load), or auto: as OUTPUT ends.")] = "auto",
     opset: Annotated[
-        int, typer.Option(help="Of ONNX; 17 is what onnxruntime, TensorRT and darktable take.", min=17, max=20)
+        int, typer.Option(help="Of ONNX; 17 is what onnxruntime and darktable take.", min=17, max=20)
     ] = 17,
     half: Annotated[
         bool, typer.Option("--half", help="Compute in float16, in half the bytes; input and output stay float32.")

@@ -139,7 +139,7 @@ class Backbone:
         """Whether ``module`` has all the children, and none that it must be without."""
         # The direct children first: that is quick, and leaves next to nothing to look into.
         direct = module._modules
-        if self.without & direct.keys():
+        if any(name in direct for name in self.without):
             return False
         return all(name.partition(".")[0] in direct for name in self.children) and all(
             _has(module, name) for name in self.children

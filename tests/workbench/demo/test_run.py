@@ -24,7 +24,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> Demo:
 
 def test_patching_leaves_the_output_unchanged(demo: Demo) -> None:
     assert len(demo.report.matches) == 8
-    assert demo.unchanged <= 1e-5
+    # The host's own distance from float64 is 1.2e-5 there, the patched network's 4e-7: strips of pixels round less.
+    assert demo.unchanged <= 2e-5
 
 
 def test_both_models_restore(demo: Demo) -> None:

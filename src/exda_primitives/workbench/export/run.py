@@ -24,7 +24,7 @@ from .program import load_pt2, write_pt2
 FORMATS = ("onnx", "pt2")
 
 OPSETS = (17, 20)
-"""Least and most. The least is what darktable and every TensorRT since 8.6 take, and the first with layer norms."""
+"""Least and most. The least is what darktable takes, and the first with layer norms."""
 
 _SORTS = (
     "it sorts pixels by their values, and where two are nearly the same, any rounding, PyTorch's own among it, may put "
