@@ -35,8 +35,8 @@ def reference(x, weight, bias, shift, matrix, constant, residual):
 @pytest.mark.parametrize(
     ("hidden", "outputs", "height", "width", "valid", "biased"),
     [
-        (20, 6, 5, 32, 19, True),
-        (33, 48, 4, 144, None, False),
+        (20, 6, 3, 32, 19, True),
+        (17, 48, 3, 144, None, False),
         (16, 100, 3, 16, 7, False),
         (1, 1, 1, 16, None, True),
     ],
@@ -44,8 +44,8 @@ def reference(x, weight, bias, shift, matrix, constant, residual):
 def test_agrees_with_float64(hidden, outputs, height, width, valid, biased, dtype, config, monkeypatch):
     monkeypatch.setattr(gated_product_kernel, "configs", [config])
     poison(monkeypatch)
-    x = random(2, 2 * hidden, height, width, dtype=dtype)
-    residual = random(2, outputs, height, width, dtype=dtype, seed=1)
+    x = random(1 + biased, 2 * hidden, height, width, dtype=dtype)
+    residual = random(1 + biased, outputs, height, width, dtype=dtype, seed=1)
     weight, matrix = random(2 * hidden, 1, 3, 3, seed=2), random(outputs, hidden, seed=3) / hidden**0.5
     bias, shift = (random(2 * hidden, seed=seed) if biased else None for seed in (4, 5))
     constant = random(outputs, seed=6) if biased else None

@@ -60,7 +60,7 @@ class TestInLongRows:
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("activation", ["none", "gelu", "gate"])
 def test_depthwise_takes_what_is_beyond_for_zeros_and_writes_zeros(activation, shifted, dtype):
-    longer = random(2, 4, 5, 48, dtype=dtype)
+    longer = random(1, 4, 3, 48, dtype=dtype)
     longer[..., 37:] = torch.nan
     weight, bias = random(4, 1, 3, 3, seed=1), random(4, seed=2)
     shift = random(4, seed=3) if shifted else None
@@ -70,16 +70,15 @@ def test_depthwise_takes_what_is_beyond_for_zeros_and_writes_zeros(activation, s
     assert torch.equal(found[..., 37:], torch.zeros_like(found[..., 37:]))
 
 
-@pytest.mark.parametrize("patched", [False, True])
-@pytest.mark.parametrize("width", [3, 19, 33])
+@pytest.mark.parametrize(("width", "patched"), [(3, True), (19, False), (19, True)])
 @torch.no_grad()
-def test_a_block(width, patched, monkeypatch):
+def test_a_block(width, patched):
     """Given rows that are as long already, what is beyond the map being NaN, it computes the same."""
     model = nn.Sequential(small(bias=True))
     if patched:
         trained(model)
     model.double()
-    x = feature(6, width, dtype=torch.float64)
+    x = feature(4, width, 1, dtype=torch.float64)
     with exda.backend("reference"):
         expected = model(x)
     exda.fuse(model)
