@@ -64,8 +64,7 @@ class Prior(Family):
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
         """A vector; and none, where it is optional."""
-        second = _second_argument(attention)
-        ways: list[list[Tensor | None]] = [[None]] if second is not None and second.default is None else []
+        ways = _without(attention)
         if "scale" in parts:
             layer = core(attention.get_submodule(parts["scale"]))
             shape = x.shape[0], cast(nn.Linear, layer).in_features
@@ -92,9 +91,7 @@ class Masked(Family):
         """A mask of half the size where that is a whole number; and none, where it is optional."""
         height, width = (side if side % 2 else side // 2 for side in x.shape[2:])
         mask = torch.rand((x.shape[0], 1, height, width), generator=generator, dtype=x.dtype) < 0.6
-        second = _second_argument(attention)
-        optional: list[list[Tensor | None]] = [[None]] if second is not None and second.default is None else []
-        return [[mask.to(x.dtype)], *optional]
+        return [[mask.to(x.dtype)], *_without(attention)]
 
 
 def _second_argument(module: nn.Module) -> Parameter | None:
@@ -105,6 +102,12 @@ def _second_argument(module: nn.Module) -> Parameter | None:
         # Of what is scripted.
         return None
     return arguments[1] if len(arguments) == 2 else None
+
+
+def _without(attention: nn.Module) -> list[list[Tensor | None]]:
+    """The call without a second argument, where it is optional."""
+    second = _second_argument(attention)
+    return [[None]] if second is not None and second.default is None else []
 
 
 def _uses_vector(module: nn.Module, channels: int) -> bool:

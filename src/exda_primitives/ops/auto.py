@@ -11,6 +11,6 @@ from .terms import PackedQKVTerms
 
 def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W)."""
-    if x.device.type == "cpu" and cpu.attention_unsupported_reason(x, terms) is None:
+    if x.device.type == "cpu" and cpu.takes_attention(x, terms):
         return cpu.attention(x, terms)
     return concat_free.mdta(x, terms)

@@ -327,6 +327,10 @@ class ExDAModule(ReplacementModule):
         """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""
         return getattr(self, self._parts[name])
 
+    def optional_part(self, name: str) -> nn.Module | None:
+        """The host layer that plays the part ``name`` of ``OPTIONAL``; None where there is none."""
+        return self._modules.get(self._parts.get(name, ""))
+
     def structural_settings(self) -> Hashable:
         """Its configuration and sizes, and which attribute plays which part."""
         return repr(self), tuple(self.host_parts.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
@@ -49,7 +49,7 @@ class ExDAPriorAttention(ExDAAttention):
 
     def modulated(self, x: Tensor, prior: Tensor) -> Tensor:
         """What the prior (B, P) makes of x (B, C, H, W)."""
-        scale, shift = (self._layer(name) for name in ("scale", "shift"))
+        scale, shift = (self.optional_part(name) for name in ("scale", "shift"))
         if scale is None or shift is None:
             raise InputError(f"{self.own_name()}: got a prior, and has no layer for one; expected None.")
         if prior.ndim != 2 or prior.shape[0] not in (1, x.shape[0]):
@@ -62,9 +62,6 @@ class ExDAPriorAttention(ExDAAttention):
             return shifted
         factor, *offset = factors.split(self.dim, dim=1)
         return x * factor + (offset[0] if offset else x)
-
-    def _layer(self, name: str) -> nn.Module | None:
-        return self._modules.get(self.host_parts.get(name, ""))
 
 
 class ExDAMaskedAttention(PackedQKVAttention):
@@ -94,15 +91,15 @@ class ExDAMaskedAttention(PackedQKVAttention):
         self.check_input("x", x)
         terms = self.terms()
         self.check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
-        return ops.mdta(x, terms if mask is None else terms._replace(qkv=self._masked(mask, x)))
+        return ops.mdta(x, terms if mask is None else terms._replace(qkv=self._masked(terms.qkv, mask, x)))
 
     def linear_value(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """See ``ExDAModule.linear_value``."""
-        qkv = self.terms().qkv if mask is None else self._masked(mask, x)
-        return projected(x, qkv)[:, -self.dim :]
+        qkv = self.terms().qkv
+        return projected(x, qkv if mask is None else self._masked(qkv, mask, x))[:, -self.dim :]
 
-    def _masked(self, mask: Tensor, x: Tensor) -> Projection:
-        pointwise, depthwise = self.terms().qkv
+    def _masked(self, qkv: Projection, mask: Tensor, x: Tensor) -> Projection:
+        pointwise, depthwise = qkv
         whole = self._of_every_pixel(mask, x)
         return Projection(pointwise, lambda u: depthwise(u) * whole)
 

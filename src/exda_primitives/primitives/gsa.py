@@ -66,7 +66,7 @@ class ExDAPointwiseAttention(ExDAModule):
 
     def _projected(self, x: Tensor, name: str) -> Tensor:
         out: Tensor = self.part(name)(x)
-        depthwise = self._modules.get(self.host_parts.get(f"{name}_dwconv", ""))
+        depthwise = self.optional_part(f"{name}_dwconv")
         return out if depthwise is None else depthwise(out)
 
 

@@ -2,12 +2,12 @@
 
 from .attention import attention, attention_step
 from .feed_forward import gated_step
-from .unsupported import attention_unsupported_reason, step_unsupported_reason
+from .unsupported import step_unsupported_reason, takes_attention
 
 __all__ = [
     "attention",
     "attention_step",
-    "attention_unsupported_reason",
     "gated_step",
     "step_unsupported_reason",
+    "takes_attention",
 ]

@@ -29,19 +29,18 @@ def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms
     return reason or _parameter_unsupported_reason(x, parameters(norm, function), norm[:2])
 
 
-def attention_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
-    """Why an attention by itself is not computed here, but as ``ops.torch`` does; None if it is.
+def takes_attention(x: Tensor, terms: PackedQKVTerms) -> bool:
+    """Whether an attention by itself is computed here, and not as ``ops.torch`` does.
 
-    Of a small map, or with gradients, the strips would save nothing.
+    Of a small map, in float64, or with gradients, the strips would save nothing.
     """
     # Asked first: of compilers and of what torch.func transforms, no size may be asked.
-    reason = _map_unsupported_reason(x)
-    if reason is None and (x.dtype is torch.float64 or x.shape[2] * x.shape[3] < _WORTH_STRIPS):
-        reason = f"x is {tuple(x.shape)}, {x.dtype}; strips pay from {_WORTH_STRIPS} pixels on, not in float64"
-    reason = reason or _attention_unsupported_reason(terms)
-    if reason is None and recomputes(x, *parameters(None, terms)):
-        reason = "autograd records"
-    return reason or _parameter_unsupported_reason(x, parameters(None, terms))
+    if _map_unsupported_reason(x) or x.dtype is torch.float64 or x.shape[2] * x.shape[3] < _WORTH_STRIPS:
+        return False
+    if _attention_unsupported_reason(terms):
+        return False
+    read = parameters(None, terms)
+    return not (recomputes(x, *read) or _parameter_unsupported_reason(x, read))
 
 
 def parameters(norm: NormTerms | None, function: PackedQKVTerms | GatedTerms) -> list[Tensor]:
