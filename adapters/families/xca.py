@@ -9,11 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from exda_primitives.errors import InputError
-from exda_primitives.ops.layout import to_map
-from exda_primitives.patching import Family, Mismatch, ParentHook
+from exda_primitives.patching import Mismatch, ParentHook, TokenFamily
 from exda_primitives.patching.registry import register_own
-from exda_primitives.patching.shapes import PARAMETRISED, TEMPERATURE, check_plain, core, find_temperature
+from exda_primitives.patching.shapes import (
+    PARAMETRISED,
+    TEMPERATURE,
+    check_no_dropout,
+    check_plain,
+    core,
+    find_temperature,
+    linear_sizes,
+)
 from exda_primitives.primitives import ExDAXCAttention
 from exda_primitives.surgery.tracing import is_symbolic
 
@@ -39,12 +45,6 @@ class GridHook(ParentHook):
         """The size of another call around this one, or none."""
         if isinstance(attention, ExDAXCAttention):
             attention.take_back()
-
-
-def _features(layer: nn.Module) -> tuple[int, int] | None:
-    """What a linear layer of any kind takes and gives; None for another one."""
-    taken, given = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
-    return (taken, given) if isinstance(taken, int) and isinstance(given, int) else None
 
 
 def _has_scale(module: nn.Module) -> bool:
@@ -80,7 +80,7 @@ def _is_integer(given: Any) -> bool:
     return isinstance(given, _INTEGERS) and not isinstance(given, bool)
 
 
-class XCA(Family):
+class XCA(TokenFamily):
     """One sequence (B, H*W, C) in; q, k, v from one linear layer C -> 3C."""
 
     name = "xca"
@@ -94,7 +94,7 @@ class XCA(Family):
             Mismatch: for a module with both layers and a parameter (..., 1, 1) that breaks another rule.
         """
         cores = {name: core(child) for name, child in module.named_children()}
-        sizes = {name: size for name, layer in cores.items() if (size := _features(layer))}
+        sizes = linear_sizes(module)
         # A lazy one has 0 until its first call.
         channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
         # Without anything like a temperature it is any other attention on tokens.
@@ -113,17 +113,7 @@ class XCA(Family):
                 1,
             )
         temperature = find_temperature(module, channels)
-        dropping = [
-            f"{name}, p={part.p:g}"
-            for name, part in module.named_modules()
-            if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and name.partition(".")[0] not in sizes
-        ]
-        if dropping:
-            raise Mismatch(
-                f"it drops values at random in training ({'; '.join(dropping)}), which its replacement does not; set p "
-                f"to 0 to have it replaced",
-                5,
-            )
+        check_no_dropout(module, sizes)
         packed = [name for name in sizes if next(cores[name].parameters(), None) is None]
         if packed:
             kinds = ", ".join(f"{name} ({type(cores[name]).__name__})" for name in packed)
@@ -131,16 +121,6 @@ class XCA(Family):
         check_plain(module)
         proj, qkv = sorted(sizes, key=lambda name: sizes[name][1])
         return [{TEMPERATURE: temperature, "qkv": qkv, "proj": proj}]
-
-    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Maps (B, C, H, W) as tokens (B, H*W, C)."""
-        return [x.flatten(2).transpose(1, 2).contiguous() for x in maps]
-
-    def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Tokens (B, H*W, C) as a map (B, C, H, W)."""
-        if x.ndim != 3:
-            raise InputError(f"the family {self.name!r}: expected tokens (B, H*W, C), got {tuple(x.shape)}.")
-        return to_map(x, size or (x.shape[1], 1))
 
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
         """The grid."""

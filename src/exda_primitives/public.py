@@ -59,6 +59,7 @@ from .primitives import (
     ExDAPointwiseAttention,
     ExDAPriorAttention,
     ExDASpectralAttention,
+    ExDAWindowAttention,
     ExDAXCAttention,
     NonlinearValue,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "ExDAPointwiseAttention",
     "ExDAPriorAttention",
     "ExDASpectralAttention",
+    "ExDAWindowAttention",
     "ExDAXCAttention",
     "Family",
     "FusionReport",

@@ -48,10 +48,14 @@ class NeverGiven(Plain):
 class Masked(Plain):
     """A mask's entry is for several pixels."""
 
+    mask = None
+
     def forward(self, x, mask):
         rows, columns = x.shape[2] // mask.shape[2], x.shape[3] // mask.shape[3]
         self.mask = mask.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
-        return super().forward(x)
+        found = super().forward(x)
+        del self.mask
+        return found
 
     def mix(self, q, k, v):
         return super().mix(q * self.mask, k * self.mask, v * self.mask)

@@ -6,7 +6,9 @@ from tests.patching.friends import ReLU
 from tests.patching.hosts import MDTA, Cross, Histogram, Renamed
 from tests.patching.pointwise import Packed, SeparateLocal
 from tests.patching.spectral import Guided, Spectral
+from tests.patching.test_conditioned import Masked, TwoLayers
 from tests.patching.tokens import XCA
+from tests.patching.windows import Called, Square, Swin, SwinV2, Unbiased
 from tests.registries import forget_afterwards
 
 import exda_primitives as exda
@@ -22,11 +24,18 @@ OURS = {
     "smsa": Spectral,
     "smsa, rows of q, biased": lambda: Spectral(rows="q", biased=True),
     "igmsa": Guided,
+    "prior": TwoLayers,
+    "masked": Masked,
+    "window": Swin,
+    "window, no size": Square,
+    "window, called with positions": Called,
+    "window, V2": SwinV2,
+    "window, V2 without biases": Unbiased,
     "gsa": Packed,
     "gsa, one layer each": SeparateLocal,
 }
 # What takes seconds is done once for each operation.
-EXPORTED = {"mdta", "cross", "xca", "smsa"}
+EXPORTED = {"mdta", "cross", "xca", "smsa", "window"}
 CASES = [(name, check) for name in OURS for check in FAMILY_CHECKS if check != "export" or name in EXPORTED]
 
 

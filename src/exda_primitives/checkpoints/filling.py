@@ -10,6 +10,7 @@ from torch import nn
 from ..errors import AlreadyPatchedError
 from ..patching import patch
 from ..patching.patch import undo
+from ..patching.registry import known_families
 from ..primitives.description import Description
 from ..surgery.wrappers import canonical
 from .described import by_config
@@ -42,7 +43,9 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
     names_there = {canonical(name): name for name, _ in model.named_modules(remove_duplicate=False)}
     with ExitStack() as undoing:
         for config, names in by_config({n: d for n, d in attentions.items() if n not in there}).items():
-            report = patch(model, config, include=[literally(names_there.get(name, name)) for name in names])
+            include = [literally(names_there.get(name, name)) for name in names]
+            # All of them by name: extensions are not looked for otherwise.
+            report = patch(model, config, include=include, families=[*known_families()])
             undoing.callback(undo, model, report)
         yield
         undoing.pop_all()

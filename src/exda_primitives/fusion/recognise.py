@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..patching.recognise import survey
 from ..patching.registry import known_families
+from ..patching.select import choose_families
 from ..primitives import ExDAAttention, ExDAModule
 from ..primitives.layers import width_of
 from ..surgery.copies import detached, isolated_global_state
@@ -86,7 +87,7 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
 
 def _attentions_in(model: nn.Module) -> dict[int, Attention]:
     """By their ids."""
-    seen = survey(model, known_families().values())
+    seen = survey(model, choose_families(known_families(), None))
     attentions = {}
     for found in seen.found:
         kind = found.family.replacement

@@ -125,6 +125,10 @@ cross = Operation(reference.cross, concat_free.cross, triton_or_torch.cross)
 histogram = Operation(reference.histogram, concat_free.histogram)
 """Histoformer's attention with ExDA's primitives: x (B, C, H, W), ``PackedQKVTerms`` -> (B, C, H, W)."""
 
+window = Operation(reference.window, concat_free.window)
+"""Window attention with ExDA's value: x (B, N, C), the (H, W) of the windows whose N pixels these are, ``WindowTerms``
+-> (B, N, C)."""
+
 xca = Operation(reference.xca, concat_free.xca)
 """Cross-covariance attention with ExDA's primitives: x (B, N, C), the (H, W) of the map whose N pixels these are,
 ``LinearTerms`` -> (B, N, C)."""

@@ -103,6 +103,28 @@ class LinearTerms(NamedTuple):
     tokens: TokenTerms | None
 
 
+class WindowTerms(NamedTuple):
+    """Attention between the N pixels of a window, projected by linear layers.
+
+    Attributes:
+        qkv: (B, N, C) -> (B, N, 3C).
+        project: C -> C.
+        scale: factor of the logits, a number or (h, 1, 1).
+        cosine: whether q and k of each pixel and head are divided by their L2 norms.
+        bias: of the relative positions, added to the logits, (h, N, N).
+        mask: added to the logits of every W windows, (W, N, N); None for none.
+        value: the non-linear value.
+    """
+
+    qkv: TensorFn
+    project: TensorFn
+    scale: float | Tensor
+    cosine: bool
+    bias: Tensor
+    mask: Tensor | None
+    value: ValueTerms | None
+
+
 class CrossTerms(NamedTuple):
     """Cross attention: q from the first map, k, v and the tokens from the second. ``kv`` C -> 2C."""
 

@@ -1,7 +1,7 @@
 """Plan, validate, build, verify, swap; and back."""
 
 from ..surgery.parents import ParentHook
-from .adapter import Backbone, Family, Mismatch, Stage
+from .adapter import Backbone, Family, Mismatch, Stage, TokenFamily
 from .patch import from_host, patch, patched, unpatch
 from .plan import plan
 from .present import config_of, configs_of, is_patched, new_parameters, train_only_new
@@ -21,6 +21,7 @@ __all__ = [
     "Present",
     "Report",
     "Stage",
+    "TokenFamily",
     "check_plain",
     "config_of",
     "configs_of",

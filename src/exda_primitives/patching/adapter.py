@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..ops.layout import to_map
 from ..primitives import ExDAModule
 from ..surgery.parents import ParentHook
 
@@ -41,6 +42,8 @@ class Family(ABC):
     """How many arguments its forward takes after the maps: those that ``further`` makes."""
     source: ClassVar[int] = -1
     """Which of these maps k, v and the tokens come from: an index."""
+    extension: ClassVar[bool] = False
+    """Whether it is looked for only where ``families=`` names it: an attention that the paper does not speak of."""
     parent_hook: ClassVar[type[ParentHook] | None] = None
     """For a replacement that needs to know what only its parent's call says: ``patch`` puts such a hook on every module
     that holds one, ``unpatch`` takes it off."""
@@ -77,6 +80,15 @@ class Family(ABC):
             raise InputError(f"the family {self.name!r}: expected a map (B, C, H, W), got {tuple(x.shape)}.")
         return x
 
+    def only_size(self, attention: nn.Module, parts: Mapping[str, str]) -> tuple[int, int] | None:
+        """(H, W) of the only maps that an attention takes, a window's; by default None: it takes any.
+
+        Args:
+            attention: the host, or what replaces it, with these ``parts``.
+            parts: of ``candidates``.
+        """
+        return None
+
     @property
     def passes(self) -> int:
         """How many maps (B, C, H, W) an attention reads and writes at least, whatever is fused: for the bench's floor.
@@ -85,6 +97,10 @@ class Family(ABC):
         and the output.
         """
         return self.inputs + 2
+
+    def further_inputs_of(self, attention: nn.Module) -> int:
+        """How many arguments the forward of this attention takes after the maps; by default ``further_inputs``."""
+        return self.further_inputs
 
     def further(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
@@ -102,6 +118,20 @@ class Family(ABC):
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
         """Keywords of the replacement's forward that say what a parent would have said of maps of that size."""
         return {}
+
+
+class TokenFamily(Family):
+    """A family whose attention takes and returns tokens (B, H*W, C), pixels row by row."""
+
+    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Maps (B, C, H, W) as tokens (B, H*W, C)."""
+        return [x.flatten(2).transpose(1, 2).contiguous() for x in maps]
+
+    def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Tokens (B, H*W, C) as a map (B, C, H, W)."""
+        if x.ndim != 3:
+            raise InputError(f"the family {self.name!r}: expected tokens (B, H*W, C), got {tuple(x.shape)}.")
+        return to_map(x, size or (x.shape[1], 1))
 
 
 class Stage(NamedTuple):

@@ -110,6 +110,11 @@ def resolve(
     selected = {names[0]: module for names, module in ours.items() if names in chosen}
     if found and config.value in REPLACING:
         notes += (f"value={config.value!r} has no start as the host's own function: the outputs change at once",)
+    extensions = sorted({each.family.name for each in found if each.family.extension})
+    notes += tuple(
+        f"{name}: an extension of this library; the paper puts its primitives into attention across channels alone"
+        for name in extensions
+    )
     report = Report(
         model=type(target).__name__,
         applied=False,
@@ -171,6 +176,5 @@ def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
 
 def _sizes(found: Found) -> tuple[int, int]:
     """C and h."""
-    first, *_, last = found.family.replacement.PARTS
-    temperature, project = (getattr(found.module, found.parts[part]) for part in (first, last))
-    return width_of(project), temperature.shape[-3]
+    kind = found.family.replacement
+    return width_of(getattr(found.module, found.parts[kind.PARTS[-1]])), kind.heads_of(found.module, found.parts)

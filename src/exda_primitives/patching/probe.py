@@ -18,7 +18,6 @@ from ..surgery.copies import detached, isolated_global_state, random_maps, unhea
 from ..surgery.randomness import OwnRandomNumbers
 from ..surgery.signatures import signature_problem
 from .adapter import Family
-from .shapes import TEMPERATURE
 
 PLAIN = ExDAConfig(tokens=0, value="none")
 # A test-time window is 1.5 times as wide as the images of training: 384, 576.
@@ -39,8 +38,9 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
     A copy gets random weights (a zero projection would pass anything) and is run beside the family's plain attention
     around the same layers: outputs in eval mode at several sizes, outputs and gradients in training mode at one.
     """
-    name = parts[TEMPERATURE]
-    if problem := signature_problem(module, family.inputs, "this attention", family.further_inputs):
+    # Inside of the softmax: the temperature, mostly.
+    name = next(parts[part] for part in family.replacement.PARTS if part in parts)
+    if problem := signature_problem(module, family.inputs, "this attention", family.further_inputs_of(module)):
         return problem
     with isolated_global_state():
         try:
@@ -53,7 +53,9 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
         except Exception as error:
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
         problems = []
-        for training, sizes in ((False, _sizes(module, claim.dim)), (True, SIZES[1:2])):
+        only = family.only_size(module, parts)
+        every = _sizes(module, claim.dim) if only is None else [(1, *only), (4, *only)]
+        for training, sizes in ((False, every), (True, every[1:2])):
             host.train(training)
             for part in parts.values():
                 # Both call the very layers: what is random in them, an adapter's dropout, tells nothing.

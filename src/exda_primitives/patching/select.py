@@ -34,13 +34,13 @@ def select(
 
 
 def choose_families(known: Mapping[str, Family], names: Sequence[str] | str | None) -> Iterable[Family]:
-    """The families called ``names``, all if None.
+    """The families called ``names``; if None, all but extensions.
 
     Raises:
         PatternError: for a name that no family has.
     """
     if names is None:
-        return known.values()
+        return [family for family in known.values() if not family.extension]
     names = [names] if isinstance(names, str) else names
     for name in names:
         if name not in known:

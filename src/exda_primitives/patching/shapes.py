@@ -160,6 +160,35 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
         yield from _layers(child)
 
 
+def linear_sizes(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """What the linear layers of any kind among the children take and give, by name."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, child in module.named_children():
+        taken, given = (getattr(core(child), side, None) for side in ("in_features", "out_features"))
+        if isinstance(taken, int) and isinstance(given, int):
+            sizes[name] = taken, given
+    return sizes
+
+
+def check_no_dropout(module: nn.Module, layers: Collection[str]) -> None:
+    """Refuses an attention that drops values outside of these ``layers``, which are called as they are.
+
+    Raises:
+        Mismatch: for a part that drops any.
+    """
+    dropping = [
+        f"{name}, p={part.p:g}"
+        for name, part in module.named_modules()
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and name.partition(".")[0] not in layers
+    ]
+    if dropping:
+        raise Mismatch(
+            f"it drops values at random in training ({'; '.join(dropping)}), which its replacement does not; set p "
+            f"to 0 to have it replaced",
+            5,
+        )
+
+
 def check_plain(module: nn.Module) -> None:
     """Refuses weights that no random numbers can be put into, without which nothing can be proven.
 

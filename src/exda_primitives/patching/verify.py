@@ -30,7 +30,8 @@ def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
             replacement.value = None
         replacement.start_at_identity()
         generator = torch.Generator().manual_seed(0)
-        batch, height, width = SIZE
+        batch, *size = SIZE
+        height, width = family.only_size(host, replacement.host_parts) or size
         maps = random_maps(family.inputs, (batch, replacement.dim, height, width), torch.float64, generator)
         inputs = family.arguments(maps)
         more = family.further(host, replacement.host_parts, maps[0], generator)[0]

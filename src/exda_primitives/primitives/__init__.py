@@ -11,6 +11,7 @@ from .mdta import ExDAAttention
 from .smsa import ExDASpectralAttention
 from .token import GST
 from .value import NonlinearValue
+from .window import ExDAWindowAttention
 from .xca import ExDAXCAttention
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ExDAPointwiseAttention",
     "ExDAPriorAttention",
     "ExDASpectralAttention",
+    "ExDAWindowAttention",
     "ExDAXCAttention",
     "NonlinearValue",
     "depthwise",

@@ -84,6 +84,8 @@ class ExDAModule(ReplacementModule):
     """Parts that the official code calls otherwise: name in ``PARTS`` -> attribute there."""
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
     """Names in ``PARTS`` of what a host may be without."""
+    TAKES_TOKENS: ClassVar[bool] = True
+    """Whether global tokens have a meaning here."""
 
     temperature: nn.Parameter
 
@@ -118,7 +120,11 @@ class ExDAModule(ReplacementModule):
         parts = {part: self.OFFICIAL.get(part, part) for part in self.PARTS}
         self._describe(dim, num_heads, config, parts, "")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.register_parameter(parts["temperature"], nn.Parameter(torch.ones(num_heads, 1, 1, **factory)))
+        for name, tensor in self.host_tensors(num_heads, factory).items():
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(parts[name], tensor)
+            else:
+                self.register_buffer(parts[name], tensor)
         for name, layer in self.host_layers(dim, bias, factory).items():
             self.add_module(parts[name], layer)
         self._add_primitives()
@@ -135,6 +141,24 @@ class ExDAModule(ReplacementModule):
         Returns:
             Name in ``PARTS`` -> layer, all but the temperature, in the order in which the official code makes them.
         """
+
+    def host_tensors(self, num_heads: int, factory: dict[str, Any]) -> dict[str, Tensor]:
+        """The host's own tensors, outside of its layers, of a module that is made from scratch: the temperature.
+
+        Args:
+            num_heads: h.
+            factory: keywords ``device`` and ``dtype``.
+
+        Returns:
+            Name in ``PARTS`` -> parameter or buffer.
+        """
+        return {"temperature": nn.Parameter(torch.ones(num_heads, 1, 1, **factory))}
+
+    @classmethod
+    def heads_of(cls, host: nn.Module, parts: Mapping[str, str]) -> int:
+        """H of a host with these ``parts``: by default, the length of its temperature (..., h, 1, 1)."""
+        temperature: Tensor = getattr(host, parts["temperature"])
+        return temperature.shape[-3]
 
     def init_attributes(self) -> None:
         """Sets attributes that only this kind has; called once, however the module is made. By default there are none.
@@ -165,8 +189,8 @@ class ExDAModule(ReplacementModule):
         self = cls.__new__(cls)
         ReplacementModule.__init__(self)
         self._share_parameters_and_children(host)
-        temperature, project = getattr(host, parts[cls.PARTS[0]]), getattr(host, parts[cls.PARTS[-1]])
-        self._describe(width_of(project), temperature.shape[-3], config, dict(parts), full_name)
+        project = getattr(host, parts[cls.PARTS[-1]])
+        self._describe(width_of(project), cls.heads_of(host, parts), config, dict(parts), full_name)
         self._check_names(host)
         self._add_primitives()
         for name in NEW_NAMES:
@@ -284,6 +308,11 @@ class ExDAModule(ReplacementModule):
         self._parts = parts
         check_heads(self.own_name(), dim, num_heads)
         self.config = config.resolved(self.channels_per_head)
+        if self.config.tokens and not self.TAKES_TOKENS:
+            raise ConfigError(
+                f"{self.own_name()}: global tokens are channels of attention across channels, and have no counterpart "
+                f"in attention between pixels; use tokens=0."
+            )
         if config.reinject == "channelwise" and self._num_tokens not in (0, self.channels_per_head):
             raise ConfigError(
                 f"{self.own_name()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "

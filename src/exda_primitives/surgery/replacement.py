@@ -71,6 +71,8 @@ class ReplacementModule(nn.Module):
         (host,) = self._host
         for name in host._parameters:
             host._parameters[name] = self._parameters[name]
+        for name in host._buffers:
+            host._buffers[name] = self._buffers[name]
         for name in host._modules:
             host._modules[name] = self._modules[name]
         for key, hook in list(host._forward_pre_hooks.items()):
@@ -135,9 +137,11 @@ class ReplacementModule(nn.Module):
         return replica
 
     def _share_parameters_and_children(self, host: nn.Module) -> None:
-        """Its parameters and children, the same objects under the same names."""
+        """Its parameters, buffers and children, the same objects under the same names."""
         # Nothing is registered that was not before: what listens to that, or replaces it, has no part in this.
         self._parameters.update(host._parameters)
+        self._buffers.update(host._buffers)
+        self._non_persistent_buffers_set.update(host._non_persistent_buffers_set)
         self._modules.update(host._modules)
 
     def _is_new(self, name: str) -> bool:

@@ -15,36 +15,21 @@ from torch import Tensor, nn
 from ..ops import backend
 from ..patching import Family, plan
 from ..patching.registry import FAMILIES
-from ..primitives import ExDAConfig
+from .case import PLAIN, Call, Case
 from .held import (
     Holder,
     assert_close,
     assert_equal,
     assert_given_back,
     assert_saved,
-    maps,
+    output_of,
     quiet,
     registered,
     run,
     seeded,
-    trained,
 )
 
 MakeModule = Callable[[], nn.Module]
-
-CONFIGS = (
-    ExDAConfig(),
-    ExDAConfig(tokens=2, value="none", scale="mean", stride=1),
-    ExDAConfig(tokens=0, value_position="after"),
-    ExDAConfig(tokens="channels", reinject="channelwise", value="gelu", init="paper"),
-)
-"""All that an attention does with tokens and values, in few configurations."""
-
-PLAIN = ExDAConfig(tokens=0, value="none")
-
-SIZE = 2, 9, 7
-SIZES = (SIZE, (1, 1, 5), (1, 1, 1))
-"""B, H, W."""
 
 _WIDE = (torch.float32, torch.float64)
 
@@ -56,7 +41,8 @@ def check_family(
 
     - ``recognised``: ``plan`` finds the module, and counts the parameters that ``patch`` adds.
     - ``layout``: ``to_map`` undoes ``arguments``; the output lies as the inputs do.
-    - ``identity``: at the start, the module's own function in float32 and float64, at odd sizes down to one pixel.
+    - ``identity``: at the start, the module's own function in float32 and float64, at odd sizes down to one pixel (or
+      the only one there is), called in all the ways that ``further`` names.
     - ``oracle``: after a training's changes, the output is the backend ``reference``'s, in four configurations.
     - ``gradients``: they are the reference's and those of finite differences, and reach all that was added.
     - ``saving``: state dicts, ``exda.save``, copies and pickles keep every bit; the original's state dict loads.
@@ -84,96 +70,84 @@ def check_family(
         >>> check_family(known_families()["mdta"], attention, only=["recognised", "layout", "identity"])
     """
     with registered(FAMILIES, family):
-        run(f"the family {family.name!r}", FAMILY_CHECKS, only, family, make_module, sorts)
+        run(f"the family {family.name!r}", FAMILY_CHECKS, only, Case(family, make_module, sorts))
 
 
-def _held(family: Family, make_module: MakeModule, seed: int = 0) -> Holder:
-    return Holder(seeded(make_module, seed), family).eval()
-
-
-def _patched(family: Family, make_module: MakeModule, config: ExDAConfig) -> Holder:
-    """In float64, with values as after a training."""
-    model = _held(family, make_module).double()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model.patched(config)
-    trained(model)
-    return model
-
-
-def _dim(family: Family, make_module: MakeModule) -> int:
-    return plan(_held(family, make_module), families=family.name).matches[0].dim
-
-
-def _recognised(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    model = _held(family, make_module)
-    report = plan(model, families=family.name)
+def _recognised(case: Case) -> None:
+    family, model = case.family, case.held()
+    report = plan(model, tokens=case.configs[0].tokens, families=family.name)
     misses = "; ".join(map(str, report.near_misses)) or "nothing alike"
     assert [match.name for match in report.matches] == ["attention"], f"the module is not recognised: {misses}"
     (match,) = report.matches
-    attention = model.patched(ExDAConfig())
+    attention = model.patched(case.configs[0])
     new = {name: parameter.numel() for name, parameter in attention.new_parameters().items()}
     assert match.extra_parameters == sum(new.values()), f"plan counts {match.extra_parameters} parameters, added {new}"
     assert (match.dim, match.heads) == (attention.dim, attention.num_heads)
-    made = family.replacement(attention.dim, attention.num_heads, attention.has_bias())
+    made = family.replacement(attention.dim, attention.num_heads, attention.has_bias(), **attention.config.as_dict())
     assert made.new_parameters().keys() == new.keys()
     needed = [name for name in family.replacement.PARTS if name not in family.replacement.OPTIONAL]
     assert [name for name in needed if not hasattr(made, made.host_parts[name])] == []
 
 
 @torch.no_grad()
-def _layout(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    for size in SIZES:
-        given = maps(family, _dim(family, make_module), size, torch.float32)
-        inputs = family.arguments(given)
-        for x, made in zip(given, inputs, strict=True):
+def _layout(case: Case) -> None:
+    family = case.family
+    for size in case.sizes:
+        given = case.call(size, torch.float32)
+        maps, more = [x for x in given[: family.inputs] if x is not None], given[family.inputs :]
+        inputs = family.arguments(maps)
+        for x, made in zip(maps, inputs, strict=True):
             assert_equal(family.to_map(made, size[1:]), x, "to_map(arguments(maps))")
-        output = seeded(make_module)(*(x.clone() for x in inputs))
+        output = seeded(case.make_module)(*(x.clone() for x in inputs), *more)
         assert output.shape == inputs[0].shape, f"takes {tuple(inputs[0].shape)}, returns {tuple(output.shape)}"
 
 
 @torch.no_grad()
-def _identity(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    hosts = [_held(family, make_module).to(dtype) for dtype in _WIDE]
-    for config in (PLAIN, *CONFIGS[:3]):
+def _identity(case: Case) -> None:
+    hosts = [case.held().to(dtype) for dtype in _WIDE]
+    for config in (PLAIN, *(config for config in case.configs if config.init == "identity")):
         ours = copy.deepcopy(hosts[-1])
-        dim = ours.patched(config).dim
+        ours.patched(config)
         for host, (dtype, tolerance) in zip(hosts, ((torch.float32, 1e-5), (torch.float64, 1e-10)), strict=True):
             patched = copy.deepcopy(ours).to(dtype)
-            for size in SIZES:
-                inputs = maps(family, dim, size, dtype)
-                found = patched(*inputs)
-                what = f"{config} on {tuple(inputs[0].shape)} of {dtype}"
-                assert_close(found, host(*inputs), 0 if sorts else tolerance, what)
+            for size in case.sizes:
+                for call in case.calls(size, dtype):
+                    what = f"{config} on {_shapes(call)} of {dtype}"
+                    assert_close(patched(*call), output_of(host, call), 0 if case.sorts else tolerance, what)
 
 
 @torch.no_grad()
-def _oracle(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    for config in CONFIGS:
-        model = _patched(family, make_module, config)
+def _oracle(case: Case) -> None:
+    for config in case.configs:
+        model = case.patched(config)
         for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
             model.to(dtype)
-            for size in SIZES:
-                inputs = maps(family, model.ours.dim, size, dtype)
-                kept = [x.clone() for x in inputs]
-                what = f"{config} on {tuple(inputs[0].shape)} of {dtype}"
-                expected = _computed(model, inputs, "reference")
-                for name in ("auto", "torch"):
-                    assert_close(_computed(model, inputs, name), expected, tolerance, f"{name}, {what}")
-                for x, before in zip(inputs, kept, strict=True):
-                    assert_equal(x, before, f"an input, {what}")
+            for size in case.sizes:
+                for call in case.calls(size, dtype):
+                    kept = [None if x is None else x.clone() for x in call]
+                    what = f"{config} on {_shapes(call)} of {dtype}"
+                    expected = _computed(model, call, "reference")
+                    for name in ("auto", "torch"):
+                        assert_close(_computed(model, call, name), expected, tolerance, f"{name}, {what}")
+                    for x, before in zip(call, kept, strict=True):
+                        if x is not None and before is not None:
+                            assert_equal(x, before, f"an input, {what}")
 
 
-def _computed(model: nn.Module, inputs: Sequence[Tensor], name: Any) -> Tensor:
+def _shapes(call: Call) -> str:
+    return ", ".join("None" if x is None else str(tuple(x.shape)) for x in call)
+
+
+def _computed(model: nn.Module, call: Call, name: Any) -> Tensor:
     with backend(name):
-        output: Tensor = model(*inputs)
+        output: Tensor = model(*call)
     return output
 
 
-def _gradients(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    for config in (CONFIGS[0], CONFIGS[3]):
-        model = _patched(family, make_module, config)
-        names, leaves, loss = _differentiable(model, SIZE)
+def _gradients(case: Case) -> None:
+    for config in (case.configs[0], case.configs[-1]):
+        model = case.patched(config)
+        names, leaves, loss = _differentiable(model, case.call())
         found, expected = (torch.autograd.grad(loss(name), leaves) for name in ("torch", "reference"))
         # A gradient that is small beside the others is a difference of large numbers, with their rounding.
         bound = 1e-9 * max(float(each.abs().max()) for each in expected)
@@ -184,17 +158,18 @@ def _gradients(family: Family, make_module: MakeModule, sorts: bool) -> None:
         silent &= {f"attention.{name}" for name in model.ours.new_parameters()}
         assert not silent, f"{config}: no gradient reaches {', '.join(sorted(silent))}"
         # Few pixels: none of what sorts them may change places.
-        _, leaves, loss = _differentiable(model, (1, 3, 4))
+        small = (1, 3, 4) if len(case.sizes) > 2 else case.sizes[-1]
+        _, leaves, loss = _differentiable(model, case.call(small))
         _check_slope(leaves, loss)
 
 
-def _differentiable(model: Holder, size: Sequence[int]) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
-    """Inputs of that size and parameters, by name, and a random functional of the output, by backend."""
-    inputs = [x.requires_grad_() for x in maps(model.family, model.ours.dim, size)]
+def _differentiable(model: Holder, call: Call) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
+    """Maps and parameters, by name, and a random functional of the output, by backend."""
+    inputs = [x.requires_grad_() for x in call[: model.family.inputs] if x is not None]
     generator = torch.Generator().manual_seed(3)
     weights = torch.randn(inputs[0].shape, generator=generator, dtype=torch.float64)
     leaves = {f"input {i}": x for i, x in enumerate(inputs)} | dict(model.named_parameters())
-    return [*leaves], [*leaves.values()], lambda name: (_computed(model, inputs, name) * weights).sum()
+    return [*leaves], [*leaves.values()], lambda name: (_computed(model, call, name) * weights).sum()
 
 
 def _check_slope(leaves: Sequence[Tensor], loss: Callable[[str], Tensor]) -> None:
@@ -217,83 +192,84 @@ def _check_slope(leaves: Sequence[Tensor], loss: Callable[[str], Tensor]) -> Non
 
 
 @torch.no_grad()
-def _saving(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    for config in CONFIGS:
-        model = _patched(family, make_module, config).float()
-        inputs = maps(family, model.ours.dim, SIZE, torch.float32)
-        expected = model(*inputs)
-        other = _held(family, make_module, seed=1)
+def _saving(case: Case) -> None:
+    call = case.call(dtype=torch.float32)
+    for config in case.configs:
+        model = case.patched(config).float()
+        expected = model(*call)
+        other = case.held(seed=1)
         other.patched(config)
         other.load_state_dict(model.state_dict())
-        assert_equal(other(*inputs), expected, f"{config}: the state dict")
+        assert_equal(other(*call), expected, f"{config}: the state dict")
         buffer = io.BytesIO()
         torch.save(model, buffer)
         buffer.seek(0)
         pickled = torch.load(buffer, weights_only=False)
         for what, again in (("copy.deepcopy", copy.deepcopy(model)), ("a pickle", pickled)):
-            assert_equal(again(*inputs), expected, f"{config}: {what}")
-        assert_saved(model, _held(family, make_module, seed=1), inputs)
-    host, patched = _held(family, make_module), _held(family, make_module, seed=1)
-    patched.patched(ExDAConfig())
+            assert_equal(again(*call), expected, f"{config}: {what}")
+        assert_saved(model, case.held(seed=1), call)
+    host, patched = case.held(), case.held(seed=1)
+    patched.patched(case.configs[0])
     with quiet():
         patched.load_state_dict(host.state_dict())
-    inputs = maps(family, patched.ours.dim, SIZE, torch.float32)
-    assert_close(patched(*inputs), host(*(x.clone() for x in inputs)), 1e-5, "the original's state dict")
+    assert_close(patched(*call), output_of(host, call), 1e-5, "the original's state dict")
 
 
-def _unpatch(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    inputs = maps(family, _dim(family, make_module), SIZE, torch.float32)
-    for config in CONFIGS:
-        model = _held(family, make_module)
-        assert_given_back(model, partial(model.patched, config), inputs)
+def _unpatch(case: Case) -> None:
+    for config in case.configs:
+        model = case.held()
+        assert_given_back(model, partial(model.patched, config), case.call(dtype=torch.float32))
 
 
 @torch.no_grad()
-def _keywords(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    names = list(signature(seeded(make_module).forward).parameters)
-    model = _patched(family, make_module, PLAIN)
-    inputs = family.arguments(maps(family, model.ours.dim, SIZE))
+def _keywords(case: Case) -> None:
+    names = list(signature(seeded(case.make_module).forward).parameters)
+    model, call, maps = case.patched(PLAIN), case.call(), case.family.inputs
+    inputs = [*case.family.arguments([x for x in call[:maps] if x is not None]), *call[maps:]]
     named = dict(reversed([*zip(names, inputs, strict=False)]))
     assert_equal(model.ours(**named), model.ours(*inputs), f"called by {', '.join(named)}")
 
 
 @torch.no_grad()
-def _export(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    model = _patched(family, make_module, CONFIGS[0]).float()
-    dim = model.ours.dim
-    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    others = tuple([dynamic] * (family.inputs - 1))
-    shapes = (dynamic, others) if others else (dynamic,)
-    inputs = tuple(maps(family, dim, (2, 16, 24), torch.float32))
-    program = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
-    for size in ((2, 16, 24), (2, 10, 14)):
-        inputs = tuple(maps(family, dim, size, torch.float32))
-        assert_close(program(*inputs), model(*inputs), 1e-5, f"exported, on {tuple(inputs[0].shape)}")
+def _export(case: Case) -> None:
+    model, any_number = case.patched(case.configs[0]).float(), torch.export.Dim.DYNAMIC
+    fixed = len(case.sizes) < 3
+    sizes = ((4, *case.sizes[0][1:]), (6, *case.sizes[0][1:])) if fixed else ((2, 16, 24), (2, 10, 14))
+    dynamic = {0: any_number} if fixed else {2: any_number, 3: any_number}
+    call = case.call(sizes[0], torch.float32)
+    shapes: list[Any] = [dynamic] * case.family.inputs + [None] * (len(call) - case.family.inputs)
+    # ``Holder`` takes one map, and what there is besides.
+    by_argument = (shapes[0], tuple(shapes[1:])) if shapes[1:] else (shapes[0],)
+    program = torch.export.export(model, call, dynamic_shapes=by_argument).module()
+    for size in sizes:
+        call = case.call(size, torch.float32)
+        assert_close(program(*call), model(*call), 1e-5, f"exported, on {_shapes(call)}")
 
 
-def _half(family: Family, make_module: MakeModule, sorts: bool) -> None:
-    for config in CONFIGS:
-        trained = _patched(family, make_module, config)
+def _half(case: Case) -> None:
+    for config in case.configs:
+        trained = case.patched(config)
         for dtype in (torch.bfloat16, torch.float16):
             model, what = copy.deepcopy(trained).to(dtype), f"{config} in {dtype}"
-            inputs = maps(family, model.ours.dim, SIZE, dtype)
-            output = model(*inputs)
+            call = case.call(dtype=dtype)
+            output = model(*call)
             assert output.dtype is dtype, f"{output.dtype}, {what}"
             output.float().square().sum().backward()
             assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), f"gradients, {what}"
             # The same rounded weights and maps; of what sorts, in the same type, in which the order is the same.
-            wide = model if sorts else copy.deepcopy(model).float()
-            like = next(wide.parameters())
+            wide = model if case.sorts else copy.deepcopy(model).float()
+            like = next(wide.parameters()).dtype
             with torch.no_grad():
-                expected = _computed(wide, [x.to(like) for x in inputs], "reference")
+                same = tuple(x.to(like) if x is not None and x.is_floating_point() else x for x in call)
+                expected = _computed(wide, same, "reference")
             assert_close(output.detach(), expected, 8 * torch.finfo(dtype).eps, what)
     model = trained.float()
     with torch.autocast("cpu", torch.bfloat16):
-        output = model(*maps(family, model.ours.dim, SIZE, torch.float32))
+        output = model(*case.call(dtype=torch.float32))
     assert output.isfinite().all(), "not finite under autocast"
 
 
-FAMILY_CHECKS: dict[str, Callable[[Family, MakeModule, bool], None]] = {
+FAMILY_CHECKS: dict[str, Callable[[Case], None]] = {
     "recognised": _recognised,
     "layout": _layout,
     "identity": _identity,

@@ -24,17 +24,18 @@ class Holder(nn.Module):
     """A network on maps whose one part, ``attention``, is a module of the family.
 
     Shape:
-        As many maps (B, C, H, W) as the family takes -> (B, C, H, W).
+        As many maps (B, C, H, W) as the family takes, and what its attention takes after them -> (B, C, H, W).
     """
 
     def __init__(self, attention: nn.Module, family: Family) -> None:
         super().__init__()
         self.attention, self.family = attention, family
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        """(B, C, H, W), as many as the family takes -> (B, C, H, W)."""
-        size = x.shape[2], x.shape[3]
-        return self.family.to_map(self.attention(*self.family.arguments([x, *others])), size)
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        """(B, C, H, W), as many as the family takes, and further arguments -> (B, C, H, W)."""
+        size, maps = (x.shape[2], x.shape[3]), self.family.inputs - 1
+        inputs = self.family.arguments([x, *others[:maps]])
+        return self.family.to_map(self.attention(*inputs, *others[maps:]), size)
 
     @property
     def ours(self) -> ExDAModule:
@@ -46,21 +47,6 @@ class Holder(nn.Module):
         """The attention that ``patch`` puts in the place of the family's module."""
         patch(self, config, families=self.family.name)
         return self.ours
-
-
-def maps(family: Family, dim: int, size: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """As many maps (B, C, H, W) as the family takes, normal, the same numbers in every dtype.
-
-    Args:
-        family: of the attention that takes them.
-        dim: C.
-        size: B, H, W.
-        dtype: of the maps.
-    """
-    generator = torch.Generator().manual_seed(1)
-    batch, height, width = size
-    shape = (batch, dim, height, width)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(family.inputs)]
 
 
 @torch.no_grad()
@@ -93,15 +79,15 @@ def assert_equal(found: Tensor, expected: Tensor, what: str) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{what}: {text}")
 
 
-def output_of(model: nn.Module, called: Sequence[Tensor]) -> Tensor:
+def output_of(model: nn.Module, called: Sequence[Tensor | None]) -> Tensor:
     """What a model computes of copies of these, by the same random numbers at every call (MoCE-IR draws some)."""
     with OwnRandomNumbers():
-        found: Tensor = model(*(x.clone() for x in called))
+        found: Tensor = model(*(x.clone() if isinstance(x, Tensor) else x for x in called))
     return found
 
 
 @torch.no_grad()
-def assert_given_back(model: nn.Module, change: Callable[[], object], called: Sequence[Tensor]) -> None:
+def assert_given_back(model: nn.Module, change: Callable[[], object], called: Sequence[Tensor | None]) -> None:
     """Fails unless ``unpatch`` undoes ``change``: objects, names, attributes, values and outputs are as they were.
 
     Args:
@@ -126,7 +112,7 @@ def assert_given_back(model: nn.Module, change: Callable[[], object], called: Se
 
 
 @torch.no_grad()
-def assert_saved(model: nn.Module, fresh: nn.Module, called: Sequence[Tensor]) -> None:
+def assert_saved(model: nn.Module, fresh: nn.Module, called: Sequence[Tensor | None]) -> None:
     """Fails unless ``fresh``, such a model unpatched, has all values and computes the same when it loads what is saved.
 
     Args:

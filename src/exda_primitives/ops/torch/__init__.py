@@ -2,5 +2,6 @@
 
 from .channel import cross, mdta, xca
 from .histogram import histogram
+from .window import window
 
-__all__ = ["cross", "histogram", "mdta", "xca"]
+__all__ = ["cross", "histogram", "mdta", "window", "xca"]

@@ -1,0 +1,168 @@
+"""Window attention: found only where it is asked for, changed in its value alone, given back."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import exda_primitives as exda
+
+from . import windows
+from .models import image
+from .unchanged import unchanged
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import timm
+    from spandrel.architectures.HAT import HAT
+    from spandrel.architectures.Swin2SR import Swin2SR
+    from spandrel.architectures.SwinIR import SwinIR
+
+SMALL = {"img_size": 16, "window_size": 8, "embed_dim": 8, "num_heads": [2], "depths": [2], "mlp_ratio": 2}
+
+
+def swin(name):
+    size = {"embed_dim": 8, "depths": (2,), "num_heads": (2,), "num_classes": 3, "img_size": 64}
+    return timm.create_model(name, **size)
+
+
+# Name: network, attentions, sides of an image. Every second attention is shifted, and so called with a mask.
+NETWORKS = {
+    "SwinIR": (lambda: SwinIR(upscale=1, upsampler="", **SMALL), 2, (20, 28)),
+    "Swin2SR": (lambda: Swin2SR(upscale=1, upsampler="", **SMALL), 2, (20, 28)),
+    "HAT": (lambda: HAT(upscale=2, upsampler="pixelshuffle", compress_ratio=2, squeeze_factor=2, **SMALL), 2, (20, 28)),
+    "timm's Swin": (lambda: swin("swin_tiny_patch4_window7_224"), 2, (64, 64)),
+    "timm's Swin V2": (lambda: swin("swinv2_tiny_window8_256"), 2, (64, 64)),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    torch.manual_seed(0)
+    make, attentions, size = NETWORKS[request.param]
+    model = make().eval()
+    with torch.no_grad():
+        # Some begin with blocks that return their input.
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model, attentions, image(*size)
+
+
+@torch.no_grad()
+def test_networks_from_elsewhere(network):
+    model, attentions, x = network
+    expected = model(x)
+    with unchanged(model, random_numbers=False):
+        assert exda.plan(model).matches == ()
+        report = exda.patch(model, tokens=0, families="window")
+        assert [(match.family, match.heads) for match in report.matches] == [("window", 2)] * attentions
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
+        assert {name.rpartition(".")[0].split(".")[-2] for name in report.new_parameters} == {"value"}
+        for name, parameter in model.named_parameters():
+            if name in report.new_parameters:
+                parameter.add_(0.1)
+        changed = model(x)
+        assert (changed - expected).abs().max() > 1e-3
+        with exda.backend("reference"):
+            torch.testing.assert_close(model(x), changed, rtol=1e-4, atol=1e-5)
+        exda.unpatch(model)
+    assert torch.equal(model(x), expected)
+
+
+@torch.no_grad()
+def test_a_saved_patch_is_put_where_it_was(tmp_path):
+    make, attentions, size = NETWORKS["SwinIR"]
+    model, x = make().eval(), image(*size)
+    exda.patch(model, tokens=0, families="window")
+    for parameter in exda.new_parameters(model):
+        parameter.add_(0.1)
+    exda.save(model, tmp_path / "patch.safetensors", whole=True)
+    # Nothing is said of families: the file knows.
+    other = make().eval()
+    exda.load(other, tmp_path / "patch.safetensors")
+    assert len(exda.configs_of(other)) == attentions
+    assert torch.equal(other(x), model(x))
+
+
+def test_the_value_is_made_of_the_window_as_a_map():
+    torch.manual_seed(0)
+    host = windows.Swin()
+    ours = exda.from_host(host, tokens=0, value="residual", families="window")
+    with torch.no_grad():
+        for parameter in ours.value.parameters():
+            parameter.normal_()
+    x = torch.randn(3, 12, 8)
+    v = host.all_three(x)[..., 16:]
+    bent = ours.value(v.mT.reshape(3, 8, 4, 3)).flatten(2).mT
+    packed = torch.cat([host.all_three(x)[..., :16], bent], -1)
+    host.packed = lambda _: packed
+    torch.testing.assert_close(ours(x), host(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.linear_value(x), v.mT.reshape(3, 8, 4, 3), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (windows.Relu, "output differs"),
+        (windows.OtherScale, "output differs"),
+        (windows.ValueFirst, "output differs"),
+        (windows.Dropping, "drops values at random"),
+        (windows.WithNorm, "found all_three, norm, out"),
+        (windows.OddHeads, "3 heads"),
+    ],
+)
+def test_what_looks_alike_is_left_with_a_reason(make, reason):
+    torch.manual_seed(0)
+    report = exda.plan(nn.Sequential(make()), tokens=0, families="window")
+    assert report.matches == ()
+    (miss,) = report.near_misses
+    assert reason in miss.reason
+
+
+def test_tokens_have_no_counterpart():
+    model = nn.Sequential(windows.Swin())
+    with pytest.raises(exda.ConfigError, match=r"0: ExDAWindowAttention.*no counterpart.*tokens=0"):
+        exda.patch(model, families="window")
+    assert type(model[0]) is windows.Swin
+    with pytest.raises(exda.ConfigError, match="tokens=0"):
+        exda.ExDAWindowAttention(8, 2, tokens=1)
+
+
+def test_the_report_says_that_it_is_an_extension():
+    report = exda.plan(nn.Sequential(windows.Swin()), tokens=0, families="window")
+    assert any("extension" in note for note in report.notes)
+    assert not any("extension" in note for note in exda.plan(exda.models.Restormer(dim=8)).notes)
+
+
+def test_from_scratch_it_takes_a_state_dict_of_timm():
+    torch.manual_seed(0)
+    host = timm.models.swin_transformer.WindowAttention(8, 2, window_size=(4, 3))
+    ours = exda.ExDAWindowAttention(8, 2, window_size=(4, 3), init="identity")
+    missing = ours.load_state_dict(host.state_dict(), strict=False).missing_keys
+    assert missing == ["relative_position_index"]
+    x = torch.randn(4, 12, 8)
+    torch.testing.assert_close(ours(x), host(x), rtol=0, atol=1e-6)
+    mask = torch.zeros(2, 12, 12)
+    mask[1, :6, 6:] = -100
+    torch.testing.assert_close(ours(x, mask=mask), host(x, mask), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: a(torch.randn(2, 10, 8)), r"windows of 4 x 3 = 12 pixels, got x of shape \(2, 10, 8\)"),
+        (lambda a: a(torch.randn(2, 12, 6)), "8"),
+        (lambda a: a(torch.randn(3, 12, 8), torch.zeros(2, 12, 12)), "a divisor of 3 windows"),
+        (lambda a: a(torch.randn(2, 12, 8), torch.zeros(2, 9, 9)), r"got \(2, 9, 9\)"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(exda.InputError, match=message):
+        call(exda.ExDAWindowAttention(8, 2, window_size=(4, 3)))
+
+
+def test_an_index_that_is_not_given():
+    ours = exda.from_host(windows.Called(), tokens=0, families="window")
+    with pytest.raises(exda.InputError, match=r"expected an index of positions \(12, 12\), got none"):
+        ours(torch.randn(2, 12, 8))
