@@ -160,7 +160,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    # The operators' gradients one after the other: M_v gets its own and, through M_t and the shift, that of ``compose``.
+    # The gradients of both operators in turn: M_v gets its own and, through M_t and the shift, one from ``compose``.
     *folded, weight, vector, bias, matrix = ctx.saved_tensors
     d_matrix, *onto_tokens, d_branch, d_shift = grads
     through, *of_convolution = compose_gradients(d_branch, d_shift, matrix, weight, vector, bias)
