@@ -134,7 +134,7 @@ def fold_backward_kernel(
     d_q_squares += here * M
     columns = divisors(k_squares, j, M, TYPE)
     factor = tl.load(temperature + head).to(TYPE)
-    # A sum a row, over all tiles of rows; the rows are summed once, at the end.
+    # One partial sum for each row of a tile, over all tiles; reduced once, at the end.
     d_factor = tl.zeros((BLOCK_R,), TYPE)
     d_gate = tl.zeros((BLOCK_R,), TYPE)
     d_alpha = tl.zeros((BLOCK_R,), TYPE)
@@ -269,7 +269,7 @@ def _fold_backward(
 
 
 def _empty(products: Tensor, left: Tensor) -> list[Tensor]:
-    """Returns memory for the gradients of products, of both squared norms, and image by image of all others.
+    """Returns memory for the gradients of products and squared norms and, image by image, of all parameters.
 
     (B, h, m, m), twice (B, h, m), (3, B, h) for temperature, gate and alpha, and (B, O, h*c) for ``left``.
     """

@@ -368,7 +368,7 @@ def compose_kernel(
             weight + i[:, None] * weight_row + j[None, :], mask=(i < C)[:, None] & (j < COLUMNS)[None, :], other=0.0
         )
         acc = dot(a, b.to(TYPE), acc, "ieee")
-        # The rows of M are here anyway: M b is a sum over the same tiles.
+        # ``matrix vector``, summed over the tiles that the product loads anyway.
         total += tl.sum(a * tl.load(vector + i, mask=i < C, other=0.0).to(TYPE)[None, :], 1)
     if bias is not None:
         total += tl.load(bias + o, mask=o < ROWS, other=0.0).to(TYPE)
