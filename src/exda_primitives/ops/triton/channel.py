@@ -1,8 +1,12 @@
-"""ExDA on channel attention by few passes over the maps: the algebra of ``ops.torch``, on kernels.
+"""ExDA channel attention in few passes over the maps: the algebra of ``ops.torch``, on Triton kernels.
 
-For one attention on C channels: one product to q, k, v and the tokens' logits; one depthwise pass; the token branch on
-the logits; one pass for all Gram blocks and norms; the small matrices; W1 and one depthwise pass with GELU for the
-value; one product that reads v, t and the tokens and writes the output.
+The passes of one attention:
+
+1. one product to q, k, v and the tokens' logits, then one depthwise pass (``projection``);
+2. pooling, softmax and upsampling of the logits to token maps G (``tokens``);
+3. one pass for all Gram blocks and norms (``gram``), and from these the small matrices (``fold``, ``fold_branch``);
+4. for the value, W1 and one depthwise pass with GELU, ``t = GELU(DW(W1 V))`` (``value``);
+5. one product that reads V, t and G, ``out = M_v V + M_t t + M_g G + shift`` (``mix``).
 """
 
 from __future__ import annotations
@@ -31,33 +35,33 @@ from .value import mix_value
 
 
 def mdta_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
-    """Why ``mdta`` cannot be computed on kernels; None if it can."""
+    """Returns why the kernels cannot compute ``mdta``; None if they can."""
     return _unsupported_reason(x, terms, terms.qkv)
 
 
 def cross_unsupported_reason(x: Tensor, y: Tensor, terms: CrossTerms) -> str | None:
-    """Why ``cross`` cannot be computed on kernels; None if it can."""
+    """Returns why the kernels cannot compute ``cross``; None if they can."""
     if x.dtype is not y.dtype:
-        return f"the two maps are {x.dtype} and {y.dtype}"
+        return f"the two maps have to be of one dtype; they are {x.dtype} and {y.dtype}"
     return _unsupported_reason(y, terms, terms.q, terms.kv)
 
 
 def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
+    """Computes Restormer's channel attention, (B, C, H, W) -> (B, C, H, W); under autocast in its dtype."""
     x = x.to(product_dtype(x))
     with without_autocast(x):
         return attention(x, terms, None, None)
 
 
 def attention(x: Tensor, terms: PackedQKVTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
-    """``mdta(norm(x)) + residual`` in the dtype of ``x``, (B, C, H, W) -> (B, C, H, W)."""
+    """Computes ``mdta(norm(x)) + residual`` in the dtype of ``x``, (B, C, H, W) -> (B, C, H, W)."""
     qkv, logits = _projected(x, terms.qkv, terms.tokens, norm)
     q, k, v = qkv.chunk(3, dim=1)
     return _attend(q, k, v, logits, terms, residual)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
-    """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
+    """Computes cross attention, (B, C, H, W) twice -> (B, C, H, W): q from ``x``; k, v and the tokens from ``y``."""
     x, y = x.to(product_dtype(x)), y.to(product_dtype(y))
     with without_autocast(x):
         q, _ = _projected(x, terms.q, None, None)
@@ -72,11 +76,13 @@ def _unsupported_reason(x: Tensor, terms: PackedQKVTerms | CrossTerms, *projecti
     if called := called_primitive(terms):
         return called
     dtype, maps = product_dtype(x), [each for projection in projections for each in projection]
+    # Only a bare layer's weight is read; any other module is called.
     bare = [each for each in (*maps, terms.project) if is_bare(each)]
     found = {each.weight.dtype for each in bare}
     if torch.is_autocast_enabled(x.device.type):
+        # The kernels run outside autocast, which would not cast the input of a module that they call.
         if len(bare) <= len(maps):
-            return "under autocast, a projection that is more than a convolution has to be called by itself"
+            return "under autocast, a projection is hooked, wrapped, parametrised or of a type that has to be called"
     elif found - {x.dtype}:
         return f"the map is {x.dtype}, the projections are {', '.join(map(str, found))}"
     reason = device_unsupported_reason(x) or dtype_unsupported_reason(x.new_empty(0, dtype=dtype))
@@ -86,9 +92,9 @@ def _unsupported_reason(x: Tensor, terms: PackedQKVTerms | CrossTerms, *projecti
 def _projected(
     x: Tensor, projection: Projection, tokens: TokenTerms | None, norm: NormTerms | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The projection of norm(x), and the tokens' logits (B, h*K, H, W)."""
+    """Returns the projection of ``norm(x)`` and the tokens' logits ``Phi norm(x)``, (B, h*K, H, W), or None."""
     first, second = projection
-    # Pooling and 1x1 convolution commute: h*K maps to pool instead of C.
+    # Pooling and 1x1 convolution commute: Phi's rows join the projection, and h*K maps are pooled instead of C.
     phi = None if tokens is None or tokens.weight is None else tokens.weight.flatten(1)
     if is_pointwise(first) and is_depthwise(second):
         return projected(x, norm, first.weight.flatten(1), first.bias, phi, second.weight, second.bias)
@@ -101,6 +107,7 @@ def _projected(
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: PackedQKVTerms | CrossTerms, residual: Tensor | None
 ) -> Tensor:
+    """Returns the attention's output after its projection, which is folded in where it is a bare 1x1 convolution."""
     weight, bias = foldable_weight(terms)
     if weight is not None:
         return folded(q, k, v, logits, terms.temperature, terms.value, terms.tokens, weight, bias, residual)
@@ -121,25 +128,42 @@ def folded(
     residual: Tensor | None,
     valid: int | None = None,
 ) -> Tensor:
-    """The attention's output, through the projection of this weight (C, C) and bias, if any, and the sum.
+    """Returns the attention's output, (B, C, H, W), after the output projection if ``weight`` is given.
 
-    Where ``valid`` is given, the maps are so wide in longer rows (``pitch``), and nothing is differentiable.
+    Args:
+        q: (B, C, H, W), as are k and v.
+        k: as q.
+        v: as q, before the non-linear value.
+        logits: the tokens', ``Phi norm(x)``, (B, h*K, H, W), or None.
+        temperature: (..., h, 1, 1).
+        value: the non-linear value, or None.
+        tokens: None if ``logits`` is.
+        weight: the output projection's, (C, C), or None where that is called afterwards.
+        bias: the output projection's, (C,), or None.
+        residual: added to the output, (B, C, H, W), or None.
+        valid: the width of the maps where their rows are padded to a longer W (``pitch``); nothing is differentiable
+            then.
     """
     g, mixing = None, None
     if tokens is not None and logits is not None:
         g = token_maps(logits[..., :valid], tokens.stride)
+        # ceil(H/s) * ceil(W/s) pooled pixels, whose G has mean 1: the scale "sum" divides by their number.
         cells = -(-g.shape[-2] // tokens.stride) * -(-g.shape[-1] // tokens.stride)
         mixing = TokenMixing(tokens.gate, tokens.alpha, cells if tokens.scale == "sum" else 1, tokens.reinject)
     if g is not None and valid is not None:
+        # Zeros beyond the true width, which add nothing to Gram blocks and norms.
         g = F.pad(g, (0, v.shape[-1] - valid))
+    # W_out; the identity where the projection is called afterwards.
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
     rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.shape[-3])
     if value is not None and value.branch is not None:
         branch = value.branch
         found = fold_branch(rows, temperature, left, mixing, branch.out_weight.flatten(1), branch.out_bias, bias)
+        # V' = V + W2 t + b2: the matrices take W2 and b2, and V' is never computed. "replace" is without V.
         onto_value = found.value if value.form == "residual" else None
         if valid is None:
             return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
+        # Inside an operator already: computed without a further one.
         onto_all = onto_value, found.branch, found.tokens
         return mixed_value(*onto_all, v, g, *branch[:4], found.shift, residual, valid)
     matrix, token_matrix = fold(rows, temperature, left, mixing)

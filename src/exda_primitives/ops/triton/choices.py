@@ -1,7 +1,9 @@
-"""Which configuration of a kernel was the fastest, kept on disk: timing them all takes seconds a kind of start.
+"""The fastest configuration of each kernel, kept on disk: timing all takes seconds for every kind of start.
 
-One small JSON file a kernel and GPU model, in the folder that the environment variable ``EXDA_CACHE`` names or else in
-Triton's cache. Its name says the kernel's source, its configurations and Triton's version: what changes is timed anew.
+A kind of start is a kernel's constants, dtypes, alignment and size (``kernel.Kernel.kind``). There is one small JSON
+file for each kernel and GPU model, in the folder that the environment variable ``EXDA_CACHE`` names or else in Triton's
+cache. Its name ends in a hash of the kernel's source, its configurations and Triton's version: after a change of these,
+the kernel is timed anew.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ...files import write_text
 
 
 def folder() -> Path:
-    """Where the files lie."""
+    """Returns the folder of the files."""
     if given := os.environ.get("EXDA_CACHE"):
         return Path(given)
     of_triton = os.environ.get("TRITON_CACHE_DIR")
@@ -26,11 +28,11 @@ def folder() -> Path:
 
 
 class Choices:
-    """The choices that were made for a kernel, here and in earlier processes: texts by texts.
+    """The configurations chosen for one kernel, in this process and in earlier ones, by kind of start.
 
     Args:
-        kernel: its name.
-        *about: what else they depend on.
+        kernel: the kernel's name, which begins the file's name.
+        *about: whatever else the choices depend on (GPU model, Triton's version, source, configurations).
     """
 
     def __init__(self, kernel: str, *about: str) -> None:
@@ -39,18 +41,19 @@ class Choices:
         self._made = _read(self._path)
 
     def get(self, kind: str) -> str | None:
-        """What was chosen for it; None if nothing was."""
+        """Returns the configuration chosen for this kind of start; None if none was."""
         return self._made.get(kind)
 
     def set(self, kind: str, choice: str) -> None:
-        """Keeps it, also on disk if that can be written to."""
-        # Other processes may have chosen since: theirs are kept, for ours there is one of each.
+        """Keeps a choice, on disk too if the folder can be written to."""
+        # Read again: other processes may have added theirs since. Where both have chosen, ours counts.
         self._made = _read(self._path) | self._made | {kind: choice}
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._path, json.dumps(self._made, indent=0, sort_keys=True) + "\n")
 
 
+# Files that were warned of, so that each is once.
 _damaged: set[Path] = set()
 
 

@@ -19,18 +19,16 @@ _BLOCK = 32
 
 
 def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``matrix weight`` and ``matrix vector + bias``: a 1x1 convolution folded into what follows it; one launch.
-
-    Differentiable.
+    """Folds a 1x1 convolution into the matrix that follows it, by one launch; differentiable.
 
     Args:
-        matrix: (B, O, C), float32.
-        weight: of the convolution, (C, J), of any dtype.
-        vector: its bias, (C,), of any dtype.
-        bias: (O,), of any dtype, or None.
+        matrix: M, (B, O, C), float32.
+        weight: W of the convolution, (C, J), of any dtype.
+        vector: b of the convolution, (C,), of any dtype.
+        bias: added after M, (O,), of any dtype, or None.
 
     Returns:
-        (B, O, J) and (B, O), float32.
+        ``M W``, (B, O, J), and ``M b + bias``, (B, O), float32.
 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
@@ -42,10 +40,10 @@ def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None 
 def check_convolution(
     operator: str, matrix: Sequence[int], weight: Tensor, vector: Tensor, bias: Tensor | None
 ) -> None:
-    """Refuses a convolution that does not fit matrices of the shape (B, O, C).
+    """Refuses a convolution whose shapes do not fit matrices of the shape ``matrix``, (B, O, C).
 
     Raises:
-        InputError: naming the operator.
+        InputError: naming the operator, what was found and what was expected.
     """
     rows, channels = matrix[1:]
     found = [tuple(weight.shape), tuple(vector.shape), None if bias is None else tuple(bias.shape)]
@@ -94,10 +92,12 @@ def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def compose_gradients(
     grad: Tensor, shift_grad: Tensor, matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Of the matrix, the weight, the vector and the bias, given those of what ``compose`` returns."""
+    """Returns the gradients of matrix, weight, vector and bias, given those of ``compose``'s two outputs."""
+    # Autocast would send these float32 products back to half precision.
     with without_autocast(matrix):
+        # dM = d(MW) W^T + dshift b^T
         d_matrix = torch.addcmul(grad @ weight.to(grad.dtype).T, shift_grad[..., None], vector.to(grad.dtype))
-        # Of all images in one product.
+        # dW = M^T d(MW) and db = M^T dshift, summed over the images by one product: (C, B*O) (B*O, J).
         pairs = matrix.flatten(0, 1).T
         d_weight = (pairs @ grad.flatten(0, 1)).to(weight.dtype)
         d_vector = (pairs @ shift_grad.flatten()).to(vector.dtype)

@@ -1,14 +1,20 @@
-"""From Gram blocks to the matrices of an attention's output: the small step between two passes over the maps.
+"""Turns Gram blocks into the matrices of an attention's output: the small step between two passes over the maps.
 
-With the cosines' softmaxes, lam (the gate) and p (a row's softmax mass on tokens), ``E = [(1 - lam p) A_local, lam
-A_token] + alpha mean(A_own)``, (c x (c+K)) a head; ``[M_v, M_g] = left blockdiag(E)``, where ``left`` is the projection
-behind the attention, and with the last convolution W2, b2 of the non-linear value ``M_t = M_v W2`` and
-``shift = M_v b2 + bias``.
+A head has c channels and K tokens. Of the (c+K) x (c+K) logits ``temperature Q* K*^T``, rows of Q* and K* of norm 1,
 
-One launch: E is computed tile by tile inside the product with ``left`` (one program a head and rows of ``left``; the
-softmaxes are cheaper than a launch). M_t and the shift take another (``compose``) or, of small matrices, none
-(``fold_branch``). Everything is float32 and exact, whatever TF32 does elsewhere. Backward, the small matrices are
-computed again, by one launch as well (``fold_backward``).
+    E = [(1 - lam p) A_local, lam p A_token] + alpha mean_k(A_own),    (c x (c+K)),
+
+where A_local and A_token are the softmaxes of a channel's row over its c local and its K token logits alone, A_own the
+tokens' own rows, softmaxes over all c+K logits, p a channel's softmax mass on tokens, and lam the gate. Then
+
+    [M_v, M_g] = left blockdiag(E),    M_t = M_v W2,    shift = M_v b2 + bias:
+
+``left`` is the projection W_out after the attention, W2 and b2 are the last convolution of the non-linear value.
+
+``fold`` is one launch: each program takes one head and some rows of ``left``, and computes E tile by tile inside the
+product; softmaxes that several programs repeat are cheaper than a launch. M_t and the shift take a second launch
+(``compose``) or, where matrices are small, none (``fold_branch``). Everything is exact float32, even where TF32 is
+allowed. Backward computes the small matrices again, in one launch as well (``fold_backward``).
 """
 
 from __future__ import annotations
@@ -30,13 +36,14 @@ __all__ = ["TokenMixing", "compose", "fold"]
 
 
 class TokenMixing(NamedTuple):
-    """How tokens take part: lam and alpha, h elements each, of any dtype and shape.
+    """How the tokens take part in the attention.
 
     Attributes:
-        gate: lam, how much of the softmax mass the local rows give to tokens.
-        alpha: weight of the tokens' own rows.
-        cells: what the tokens' use as values is divided by.
-        reinject: how the own rows come back to the channels.
+        gate: lam, h elements of any dtype and shape: 0 gives the channels' rows of the host, 1 those of the paper.
+        alpha: weight of the tokens' own rows, h elements of any dtype and shape.
+        cells: divisor of the tokens as values: the number of pooled pixels for the scale ``"sum"``, 1 for ``"mean"``.
+        reinject: what is added to the channels' rows: the mean of the tokens' own rows (``"mean"``) or, where K = c,
+            one to each (``"channelwise"``).
     """
 
     gate: Tensor
@@ -48,16 +55,16 @@ class TokenMixing(NamedTuple):
 def fold(
     gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """``left blockdiag(E)``: the matrices onto the value channels and onto the tokens; differentiable, one launch.
+    """Computes ``left blockdiag(E)`` for each image, by one launch; differentiable once.
 
     Args:
-        gram: of h heads, c channels and K tokens each, float32.
+        gram: Gram blocks of h heads, each of c channels and K tokens, float32.
         temperature: h elements, of any dtype and shape.
         left: (O, h*c), of any dtype.
-        tokens: None if and only if K = 0.
+        tokens: gate, alpha and scale; None if and only if K = 0.
 
     Returns:
-        (B, O, h*c) and (B, O, h*K), or None for no tokens; float32.
+        M_v, onto the value channels, (B, O, h*c), and M_g, onto the tokens, (B, O, h*K) or None if K = 0; float32.
 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
@@ -85,6 +92,7 @@ def _fold(
 ) -> list[Tensor]:
     blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
     matrices = empty_matrices(products, left, gate)
+    # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
     fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
         *blocks.tensors, matrices[0], matrices[-1], *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
     )

@@ -1,11 +1,11 @@
-"""The gradient of ``fold``: what it says, of one head and image a program, by one launch.
+"""The gradient of ``fold``, by one launch: a program takes one head of one image.
 
 With ``M = left E`` and dM its gradient, ``dE = left^T dM`` and ``dleft = dM E^T``; then back through
 
     E = (1 - lam p) A_local + lam p A_token + alpha A_own,    p = sigmoid(s_token - s_local),
 
-where s is the logarithm of a row's sum of exponentials, whose gradient with respect to the row's logits is its softmax;
-and through ``logits = temperature products / (|q| |k|)``. E is computed again, tile by tile; it is small.
+where s is the log-sum-exp of a row's token or local logits, whose gradient with respect to these logits is their
+softmax, and through ``logits = temperature products / (|q| |k|)``. E is small: it is computed again, tile by tile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _EPS: tl.constexpr = tl.constexpr(EPS)
 
 @triton.jit
 def _through_softmax(weights: tl.tensor, grad: tl.tensor) -> tl.tensor:
-    """From the gradient of rows of a softmax to that of its logits."""
+    """Returns the gradient of rows of logits from that of their softmax."""
+    # dl = A * (dA - sum_j A_j dA_j)
     return weights * (grad - tl.sum(weights * grad, 1)[:, None])
 
 
@@ -38,9 +39,12 @@ def _through_softmax(weights: tl.tensor, grad: tl.tensor) -> tl.tensor:
 def _of_squares(
     weighted: tl.tensor, squares: tl.tensor, i: tl.tensor, known: tl.tensor, TYPE: tl.constexpr
 ) -> tl.tensor:
-    """Gradient of squared norms, of sums of ``d_logits logits`` along what each norm divides."""
+    """Returns the gradient of squared norms, given the sums ``weighted`` of ``d_logits logits`` that each norm divides.
+
+    A logit is proportional to 1 / |q|, hence ``d|q|^2 = -sum(d_logits logits) / (2 |q|^2)``.
+    """
     norm = tl.sqrt(tl.load(squares + i, mask=known, other=0.0).to(TYPE))
-    # A norm of 0 or below EPS divides by a constant.
+    # Below EPS, the divisor is a constant (``divisors``): no gradient.
     counts = norm >= _EPS
     norm = tl.where(counts, norm, 1.0)
     return tl.where(counts, -weighted / (2 * norm * norm), 0.0)
@@ -60,12 +64,19 @@ def _rows_back(
     j: tl.tensor,
     M: tl.constexpr,
 ) -> tl.tensor:
-    """Writes what rows ``i`` of the products, those ``known``, and their squared norms get; ``d_logits cosines``."""
+    """Writes the gradients of rows ``i`` of the products and of their squared norms, where ``known``.
+
+    Returns ``d_logits cosines``, (BLOCK_R, BLOCK_M): its sums over rows and columns give the gradients of the
+    temperature and of k's squared norms.
+    """
     at, inside = i[:, None] * M + j[None, :], known[:, None] & (j < M)[None, :]
     rows = tl.load(products + at, mask=inside, other=0.0)
+    # |q_i| |k_j|
     divisor = divisors(q_squares, i, M, rows.dtype)[:, None] * columns[None, :]
     weighted = d_logits * rows / divisor
+    # dP = temperature d_logits / (|q| |k|)
     tl.store(d_products + at, temperature * d_logits / divisor, mask=inside)
+    # sum_j d_logits logits: a logit is temperature times a cosine.
     of_rows = temperature * tl.sum(weighted, 1)
     tl.store(d_q_squares + i, _of_squares(of_rows, q_squares, i, known, rows.dtype), mask=known)
     return weighted
@@ -107,7 +118,11 @@ def fold_backward_kernel(
     BLOCK_R: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> None:
-    """All of one head and image: programs are (heads, images). ``d_terms`` is (3, B, h): temperature, gate, alpha."""
+    """Computes all gradients of one head of one image; programs are (heads, images).
+
+    ``d_terms``, (3, B, h), are the gradients of temperature, gate and alpha, ``d_left`` is (B, O, h*c). What the images
+    share gets one part from each; these are summed later, in a fixed order, not by atomic additions.
+    """
     M: tl.constexpr = C + K
     head, image = tl.program_id(0), tl.program_id(1)
     here = image * heads + head
@@ -119,11 +134,13 @@ def fold_backward_kernel(
     d_q_squares += here * M
     columns = divisors(k_squares, j, M, TYPE)
     factor = tl.load(temperature + head).to(TYPE)
+    # One partial sum for each row of a tile, over all tiles; reduced once, at the end.
     d_factor = tl.zeros((BLOCK_R,), TYPE)
     d_gate = tl.zeros((BLOCK_R,), TYPE)
     d_alpha = tl.zeros((BLOCK_R,), TYPE)
+    # sum_i d_logits cosines, for the squared norms of k
     of_columns = tl.zeros((BLOCK_M,), TYPE)
-    # Of the mean of the tokens' own rows, which comes back to every channel.
+    # sum_i dE: mean_k(A_own) is added to every channel's row, so its gradient (but for alpha) is the sum over them.
     d_own = tl.zeros((BLOCK_M,), TYPE)
     if K > 0:
         lam = tl.load(gate + head).to(TYPE)
@@ -132,6 +149,7 @@ def fold_backward_kernel(
             own = own_of_tokens(products, q_squares, columns, factor, j, C, K, BLOCK_M, BLOCK_R, TYPE)
 
     for first in range(0, C, BLOCK_R):
+        # Rows i of E again, as in forward (``fold_kernels``).
         i = first + tl.arange(0, BLOCK_R)
         logits = logit_rows(products, q_squares, columns, factor, i, j, M)
         local, local_sum = softmax(logits, j < C)
@@ -147,6 +165,7 @@ def fold_backward_kernel(
             else:
                 mixing += weight_of_own * own
 
+        # dE[i] = left[:, i]^T dM, summed over BLOCK_O rows of dM at a time
         d_mixing = tl.zeros((BLOCK_R, BLOCK_M), TYPE)
         for begin in range(0, ROWS, BLOCK_O):
             o = begin + tl.arange(0, BLOCK_O)
@@ -154,23 +173,29 @@ def fold_backward_kernel(
             at = (row * heads + head)[:, None]
             grad = tl.load(d_matrix + at * C + j[None, :], mask=(o < ROWS)[:, None] & (j < C)[None, :], other=0.0)
             if K > 0:
+                # dM = [dM_v, scale dM_g], as one tile of all columns.
                 tokens = (o < ROWS)[:, None] & (j >= C)[None, :] & (j < M)[None, :]
                 grad += scale * tl.load(d_token_matrix + at * K + (j - C)[None, :], mask=tokens, other=0.0)
             channel = (head * C + i)[None, :]
             known = (o < ROWS)[:, None] & (i < C)[None, :]
             weight = tl.load(left + o[:, None] * left_row + channel, mask=known, other=0.0)
             d_mixing = dot(tl.trans(weight.to(TYPE)), grad, d_mixing, "ieee")
+            # dleft[:, i] = dM E[i]^T, of this image
             d_weight = dot(grad, tl.trans(mixing), tl.zeros((BLOCK_O, BLOCK_R), TYPE), "ieee")
             tl.store(d_left + row[:, None] * (heads * C) + channel, d_weight, mask=known)
 
-        # Of rows that are no channels, d_mixing is 0.
+        # Rows i >= C are no channels: there d_mixing is 0, and so is all that follows from it.
         if K > 0:
+            # d(lam p) = sum_j dE (A_token - A_local), dlam = p d(lam p)
             d_mass = tl.sum(d_mixing * (onto_tokens - local), 1)
             d_gate += d_mass * share
+            # p = sigmoid(s_token - s_local): d(s_token - s_local) = lam p (1 - p) d(lam p)
             d_gap = (d_mass * lam * share * (1 - share))[:, None]
+            # ds / dlogits are the softmaxes themselves: plus A_token, minus A_local.
             d_logits = _through_softmax(local, (1 - mass) * d_mixing) - d_gap * local
             d_logits += _through_softmax(onto_tokens, mass * d_mixing) + d_gap * onto_tokens
             if CHANNELWISE:
+                # alpha A_own[i] of token i alone: its row of logits, C + i, gets its whole gradient here.
                 d_alpha += tl.sum(d_mixing * own_rows, 1)
                 d_rows = _through_softmax(own_rows, weight_of_own * d_mixing)
                 weighted = _rows_back(
@@ -189,10 +214,12 @@ def fold_backward_kernel(
 
     if K > 0:
         if not CHANNELWISE:
+            # The tokens' own rows, i from C to M, each with alpha / K of sum_i dE.
             for first in range(C, M, BLOCK_R):
                 i = first + tl.arange(0, BLOCK_R)
                 weights, _ = softmax(logit_rows(products, q_squares, columns, factor, i, j, M), j < M)
                 d_rows = _through_softmax(weights, (weight_of_own / K) * d_own[None, :])
+                # d_own is the same for all rows: those beyond M must not reach the sums over rows.
                 d_rows = tl.where((i < M)[:, None], d_rows, 0.0)
                 weighted = _rows_back(
                     d_rows, products, q_squares, columns, factor, d_products, d_q_squares, i, i < M, j, M
@@ -235,14 +262,17 @@ def _fold_backward(
         blocks.heads,
         blocks.batch,
         1 / cells,
-        # More threads than forward: a row's weights and their gradients would spill.
+        # More warps than forward: a tile's weights and their gradients would spill in 4.
         **blocks.sizes | {"num_warps": 8},
     )
     return found
 
 
 def _empty(products: Tensor, left: Tensor) -> list[Tensor]:
-    """Of products, both squared norms, temperature, gate and alpha of each image, and ``left`` of each image."""
+    """Returns memory for the gradients of products and squared norms and, image by image, of all parameters.
+
+    (B, h, m, m), twice (B, h, m), (3, B, h) for temperature, gate and alpha, and (B, O, h*c) for ``left``.
+    """
     batch, heads, m = products.shape[:3]
     sizes = ((batch, heads, m, m), (batch, heads, m), (batch, heads, m), (3, batch, heads), (batch, *left.shape))
     return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
@@ -271,13 +301,13 @@ differentiable_no_more(_fold_backward)
 def fold_gradients(
     grads: Sequence[Tensor], saved: Sequence[Tensor | None], cells: int, channelwise: bool
 ) -> tuple[Tensor | None, ...]:
-    """Those of ``fold``'s first seven arguments.
+    """Returns the gradients of the operator ``fold``'s seven tensors.
 
     Args:
-        grads: of the matrices onto the channels and, if there are tokens, onto these.
-        saved: the arguments: products, squared norms of q and k, temperature, left, gate and alpha.
-        cells: as the operator's.
-        channelwise: likewise.
+        grads: gradients of M_v and, if there are tokens, of M_g.
+        saved: the tensors: products, squared norms of q and k, temperature, left, gate and alpha.
+        cells: the operator's divisor of the tokens as values.
+        channelwise: whether the tokens' own rows return one to each channel, not as their mean.
     """
     temperature, left, gate, alpha = saved[3:]
     assert temperature is not None
@@ -285,6 +315,7 @@ def fold_gradients(
     d_products, d_q_squares, d_k_squares, of_terms, of_left = _fold_backward(
         grads[0], grads[1] if len(grads) > 1 else None, *saved, cells, channelwise
     )
+    # Summed over the images, which share these parameters.
     d_temperature, d_gate, d_alpha = of_terms.sum(1)
     return (
         d_products,

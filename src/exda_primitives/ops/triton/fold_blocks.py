@@ -1,4 +1,4 @@
-"""Gram blocks and the parameters that fold them, as the kernels of ``fold_kernels`` take them."""
+"""Checks Gram blocks and the parameters that fold them, and lays them out for the kernels of ``fold``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from .tiles import tile_side, wide
 
 
 class Blocks:
-    """Gram blocks and parameters as the kernels take them, checked.
+    """Gram blocks and parameters, checked, as arguments of the kernels.
 
     Attributes:
+        batch: number of images, B.
+        heads: number of heads, h.
+        rows: rows of ``left``, O.
         tensors: the blocks and parameters, in the kernels' order.
-        strides: likewise.
-        sizes: constants of the kernels.
+        strides: in elements: of images and heads in the products and both squared norms, then of rows in ``left``.
+        sizes: compile-time constants and options of the kernels.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Blocks:
         self.batch, self.heads, m = products.shape[:3]
         self.rows, channels = left.shape
         c = channels // self.heads
+        # ``gram`` returns views of one (B, h, m+2, m) buffer: they are read in place, by the buffer's strides.
         if products.stride()[2:] != (m, 1):
             products = products.contiguous()
         q_squares, k_squares, left = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_squares, k_squares, left))
@@ -48,6 +52,7 @@ class Blocks:
             left,
         ]
         self.strides = [*products.stride()[:2], *q_squares.stride()[:2], *k_squares.stride()[:2], left.stride(0)]
+        # All columns in one tile: a softmax takes its whole row.
         columns = tile_side(m, 4096)
         self.sizes: dict[str, Any] = {
             "ROWS": self.rows,
@@ -56,6 +61,7 @@ class Blocks:
             "CHANNELWISE": channelwise,
             "BLOCK_O": tile_side(self.rows, 32),
             "BLOCK_M": columns,
+            # The least that tl.dot takes: at c = 96 and K = 1, ``fold`` already fills the 255 registers of a thread.
             "BLOCK_R": 16,
             "TYPE": wide(products.dtype),
             "num_warps": 4 if columns <= 128 else 8,
@@ -63,7 +69,7 @@ class Blocks:
 
 
 def empty_matrices(products: Tensor, left: Tensor, gate: Tensor | None) -> list[Tensor]:
-    """Uninitialised: (B, O, h*c) and, with a gate, (B, O, h*K)."""
+    """Returns uninitialised M_v, (B, O, h*c), and, with a gate, M_g, (B, O, h*K)."""
     batch, heads, m = products.shape[:3]
     rows, channels = left.shape
     widths = [channels] if gate is None else [channels, heads * m - channels]

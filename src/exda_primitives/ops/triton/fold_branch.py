@@ -1,8 +1,9 @@
 """All matrices of an attention whose value has a non-linear branch, ``[M_v, M_g, M_t]`` and the shift.
 
-What ``fold`` and ``compose`` compute, by one launch and one operator where the matrices are small: a program
-for some rows and columns of ``M_t = M_v W2`` computes the rows of M_v anew. Where that takes longer than a launch
-(``CHANNELS`` of all heads) or does not fit the registers (``ROWS`` of one head), by those two.
+They are those of ``fold`` and ``compose``, by one launch and one operator where the matrices are small: a program for
+some rows and columns of ``M_t = M_v W2`` computes the rows of M_v itself. Where repeating these takes longer than a
+launch (more than ``CHANNELS``), or where a head's rows do not fit the registers (more than ``ROWS``), the two operators
+are called.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ from .gram import Gram
 from .launch import contiguous, divide_up
 from .operator import differentiable, fake, operator
 
+# The most channels of all heads together, h*c: above, repeating M_v takes longer than a launch.
 CHANNELS = 128
+# The most channels and tokens of one head, c + K, so that BLOCK_M is at most 64: more do not fit the registers.
 ROWS = 64
+# Rows and columns of M_t that a program computes. 16 rows are the least that tl.dot takes.
 _BLOCK_O, _BLOCK_J = 16, 32
 
 
 class Matrices(NamedTuple):
-    """What the maps of an attention are multiplied by, and what is added; float32.
+    """What an attention's maps are multiplied by, and what is added to the output; float32.
 
     Attributes:
-        value: onto the value channels, (B, O, h*c).
-        tokens: onto the token maps, (B, O, h*K), or None.
-        branch: onto the hidden map of the non-linear value, (B, O, J).
-        shift: (B, O).
+        value: M_v, onto the value channels, (B, O, h*c).
+        tokens: M_g, onto the token maps, (B, O, h*K), or None without tokens.
+        branch: ``M_t = M_v W2``, onto the hidden map of the non-linear value, (B, O, J).
+        shift: ``M_v b2 + bias``, added to every pixel, (B, O).
     """
 
     value: Tensor
@@ -51,21 +55,21 @@ def fold_branch(
     vector: Tensor,
     bias: Tensor | None = None,
 ) -> Matrices:
-    """``fold.fold``, and its first matrix times a 1x1 convolution; differentiable.
+    """Computes ``fold.fold`` and folds the last convolution of the value's branch into its M_v; differentiable once.
 
-    One launch for up to 128 channels and, a head, 64 channels and tokens; else two.
+    One launch for up to 128 channels in all and, in each head, 64 channels and tokens; else two.
 
     Args:
-        gram: of h heads, c channels and K tokens each, float32.
+        gram: Gram blocks of h heads, each of c channels and K tokens, float32.
         temperature: h elements, of any dtype and shape.
         left: (O, h*c), of any dtype.
-        tokens: None if and only if K = 0.
-        weight: of the branch's last convolution, (h*c, J), of any dtype.
-        vector: its bias, (h*c,), of any dtype.
-        bias: behind ``left``, (O,), of any dtype, or None.
+        tokens: gate, alpha and scale; None if and only if K = 0.
+        weight: W2 of the branch's last convolution, (h*c, J), of any dtype.
+        vector: b2 of the branch's last convolution, (h*c,), of any dtype.
+        bias: added after ``left``, (O,), of any dtype, or None.
 
     Returns:
-        The matrices; ``shift`` is ``value vector + bias``.
+        The matrices and the shift.
 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
@@ -104,6 +108,7 @@ def _fold_branch(
     check_convolution("fold_branch", matrices[0].shape, weight, vector, bias)
     weight, vector = weight.contiguous(), vector.contiguous()
     out = _empty_branch(products, left, weight)
+    # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
     fold_branch_kernel[(divide_up(blocks.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), blocks.batch)](
         *blocks.tensors,
         matrices[0],
@@ -124,6 +129,7 @@ def _fold_branch(
 
 
 def _empty_branch(products: Tensor, left: Tensor, weight: Tensor) -> list[Tensor]:
+    """Returns uninitialised M_t, (B, O, J), and shift, (B, O)."""
     rows = (products.shape[0], left.shape[0])
     sizes = ((*rows, weight.shape[1]), rows)
     return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
@@ -149,10 +155,12 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *tensors, ctx.cells, ctx.channelwise = inputs
+    # M_v as well: ``compose``'s gradient multiplies by it.
     ctx.save_for_backward(*tensors, output[0])
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
+    # The gradients of both operators in turn: M_v gets its own and, through M_t and the shift, one from ``compose``.
     *folded, weight, vector, bias, matrix = ctx.saved_tensors
     d_matrix, *onto_tokens, d_branch, d_shift = grads
     through, *of_convolution = compose_gradients(d_branch, d_shift, matrix, weight, vector, bias)

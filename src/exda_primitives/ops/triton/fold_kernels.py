@@ -1,6 +1,8 @@
 """The kernels of ``fold``, ``compose`` and ``fold_branch``: softmaxes of small matrices, and products.
 
-Everything is float32 and exact, whatever TF32 does elsewhere.
+``fold`` has the equations. M = C + K is the number of rows and columns of a head's logits, c channels, then K tokens;
+BLOCK_M, a power of two, holds all columns, since a softmax takes its whole row. Everything is exact float32 ("ieee"),
+even where TF32 is allowed.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ _EPS: tl.constexpr = tl.constexpr(EPS)
 
 @triton.jit
 def divisors(squares: tl.tensor, i: tl.tensor, M: tl.constexpr, TYPE: tl.constexpr) -> tl.tensor:
-    """What to divide rows by for a norm of 1, of their squared norms: see ``precision.unit_divisor``."""
-    # 0 for what is not there: Triton 3.2 does not compile another constant in a loop.
+    """Returns the divisors that give rows ``i`` an L2 norm of 1, from squared norms: see ``precision.unit_divisor``."""
+    # Beyond row M the norm is 0, not 1: Triton 3.2 compiles no other constant in a loop.
     norm = tl.sqrt(tl.load(squares + i, mask=i < M, other=0.0).to(TYPE))
+    # max(|q|, EPS), but 1 for a row of zeros.
     return tl.where(norm == 0, 1.0, tl.maximum(norm, _EPS))
 
 
@@ -33,16 +36,19 @@ def logit_rows(
     j: tl.tensor,
     M: tl.constexpr,
 ) -> tl.tensor:
-    """Rows ``i`` of the logits, given what to divide columns ``j`` by."""
+    """Returns rows ``i`` of the logits, (BLOCK_R, BLOCK_M), given the divisors ``columns`` of columns ``j``."""
     at = products + i[:, None] * M + j[None, :]
+    # Zeros beyond M keep the softmaxes of absent rows finite; a factor of 0 removes these later.
     rows = tl.load(at, mask=(i < M)[:, None] & (j < M)[None, :], other=0.0)
+    # temperature q_i k_j^T / (|q_i| |k_j|)
     return temperature * (rows / divisors(q_squares, i, M, rows.dtype)[:, None] / columns[None, :])
 
 
 @triton.jit
 def softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
-    """Of rows over the columns ``inside``, 0 in all others; and the logarithm of each row's sum of exponentials."""
+    """Returns each row's softmax over the columns ``inside``, 0 in all others, and the row's log-sum-exp over them."""
     logits = tl.where(inside[None, :], logits, float("-inf"))
+    # exp(logit - largest) does not overflow.
     largest = tl.max(logits, 1)
     weights = tl.exp(logits - largest[:, None])
     total = tl.sum(weights, 1)
@@ -51,7 +57,8 @@ def softmax(logits: tl.tensor, inside: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def token_share(token_sum: tl.tensor, own_sum: tl.tensor) -> tl.tensor:
-    """How much of each row's softmax mass lies on the tokens, of the logarithms of both sums of exponentials."""
+    """Returns p, the share of each row's softmax mass on the tokens, from its log-sum-exps over tokens and channels."""
+    # p = sigmoid(token_sum - own_sum), by an exponential of at most 1, which does not overflow.
     odds = tl.exp(-tl.abs(token_sum - own_sum))
     return tl.where(token_sum > own_sum, 1.0, odds) / (1 + odds)
 
@@ -69,9 +76,10 @@ def own_of_tokens(
     BLOCK_R: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> tl.tensor:
-    """The mean of the K tokens' own rows, (1, BLOCK_M)."""
+    """Returns ``mean_k(A_own)``, the mean of the K tokens' own rows, (1, BLOCK_M)."""
     M: tl.constexpr = C + K
     own = tl.zeros((1, BLOCK_M), TYPE)
+    # The tokens are rows C to M of the logits; their softmaxes go over all M columns.
     for first in range(C, M, BLOCK_R):
         i = first + tl.arange(0, BLOCK_R)
         weights, _ = softmax(logit_rows(products, q_squares, columns, temperature, i, j, M), j < M)
@@ -102,8 +110,12 @@ def _rows_of_head(
     BLOCK_R: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> tl.tensor:
-    """Rows ``o`` of ``left E`` for one head of the image that the blocks are of: c channels, K tokens, zeros."""
+    """Returns rows ``o`` of ``left E`` for one head of one image, (BLOCK_O, BLOCK_M).
+
+    The columns are C channels, K tokens, then zeros. ``products`` and the squared norms start at the image.
+    """
     M: tl.constexpr = C + K
+    # Channels j < C, tokens C <= j < M.
     j = tl.arange(0, BLOCK_M)
     products += head * products_head
     q_squares += head * q_head
@@ -115,20 +127,27 @@ def _rows_of_head(
         if not CHANNELWISE:
             own = own_of_tokens(products, q_squares, columns, temperature, j, C, K, BLOCK_M, BLOCK_R, TYPE)
 
+    # left E = sum over the head's channels i of left[:, i] E[i, :], BLOCK_R channels at a time: E is never stored.
     acc = tl.zeros((o.shape[0], BLOCK_M), TYPE)
     for first in range(0, C, BLOCK_R):
         i = first + tl.arange(0, BLOCK_R)
         logits = logit_rows(products, q_squares, columns, temperature, i, j, M)
+        # A_local: the softmax of the local logits alone, as the host takes it.
         mixing, own_sum = softmax(logits, j < C)
         if K > 0:
+            # A_token: the softmax of the token logits alone. It is 0 where A_local is not: a sum is a concatenation.
             onto_tokens, token_sum = softmax(logits, (j >= C) & (j < M))
+            # lam p, and (1 - lam p) A_local + lam p A_token
             mass = (gate * token_share(token_sum, own_sum))[:, None]
             mixing = (1 - mass) * mixing + mass * onto_tokens
             if CHANNELWISE:
+                # K = C: channel i takes the own row of token i, row C + i of the logits.
                 own_rows, _ = softmax(logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
                 mixing += alpha * own_rows
             else:
+                # alpha mean_k(A_own), the same for every channel.
                 mixing += alpha * own
+        # Rows i >= C of E are no channels: zeros of ``left`` leave them out.
         weight = tl.load(
             left + o[:, None] * left_row + (head * C + i)[None, :],
             mask=(o < ROWS)[:, None] & (i < C)[None, :],
@@ -154,11 +173,13 @@ def _store_head(
     K: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ) -> None:
-    """Writes the ``known`` of the rows ``o`` of one head: the channels' part, and the tokens' times scale."""
+    """Writes one head's rows ``o`` of M_v and, times ``scale``, of M_g, where ``known``."""
     j = tl.arange(0, BLOCK_M)
+    # M_v is (B, O, h, c), M_g (B, O, h, K): a row of one head is C or K numbers in a run.
     at = ((image * ROWS + o) * heads + head)[:, None]
     tl.store(matrix + at * C + j[None, :], rows, mask=known[:, None] & (j < C)[None, :])
     if K > 0:
+        # G's compact maps have mean 1: of the scale "sum", their factor 1 / cells is applied here.
         tokens = known[:, None] & (j >= C)[None, :] & (j < C + K)[None, :]
         tl.store(token_matrix + at * K + (j - C)[None, :], rows * scale, mask=tokens)
 
@@ -193,7 +214,7 @@ def fold_kernel(
     BLOCK_R: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> None:
-    """BLOCK_O rows of the matrices of one head and image: programs are (rows, heads, images)."""
+    """Computes BLOCK_O rows of M_v and M_g for one head of one image; programs are (rows, heads, images)."""
     o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
     head = tl.program_id(1)
     image = tl.program_id(2)
@@ -260,15 +281,16 @@ def fold_branch_kernel(
     BLOCK_R: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> None:
-    """BLOCK_O rows and BLOCK_J columns of the branch's matrix, of all heads: programs are (rows, columns, images).
+    """Computes BLOCK_O rows and BLOCK_J columns of ``M_t = M_v W2``; programs are (rows, columns, images).
 
-    Every program computes the rows of ``left E`` that it multiplies; those of the first columns write them.
+    Every program computes the rows of ``left E`` that it multiplies. The programs of the first columns write these rows
+    and the shift.
     """
     o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
     column = tl.program_id(1) * BLOCK_J + tl.arange(0, BLOCK_J)
     image = tl.program_id(2)
     j = tl.arange(0, BLOCK_M)
-    # As a block from the start: of a block and a number, the interpreter of Triton 3.9 makes no mask.
+    # ``0 * o`` makes the number a block: the interpreter of Triton 3.9 makes no mask of a block and a number.
     writes = (o < ROWS) & (tl.program_id(1) + 0 * o == 0)
     acc = tl.zeros((BLOCK_O, BLOCK_J), TYPE)
     total = tl.zeros((BLOCK_O,), TYPE)
@@ -296,13 +318,14 @@ def fold_branch_kernel(
             TYPE,
         )
         _store_head(rows, matrix, token_matrix, scale, image, head, HEADS, o, writes, ROWS, C, K, BLOCK_M)
-        # Rows of zeros stand against the tokens' columns.
+        # M_t += M_v[head] W2[head]. The tokens' columns of ``rows``, j >= C, meet zeros: M_g has no part in M_t.
         tile = tl.load(
             weight + (head * C + j)[:, None] * weight_row + column[None, :],
             mask=(j < C)[:, None] & (column < COLUMNS)[None, :],
             other=0.0,
         )
         acc = dot(rows, tile.to(TYPE), acc, "ieee")
+        # shift = M_v b2 + bias
         constant = tl.load(vector + head * C + j, mask=j < C, other=0.0).to(TYPE)
         total += tl.sum(rows * constant[None, :], 1)
     if bias is not None:
@@ -329,7 +352,10 @@ def compose_kernel(
     BLOCK: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> None:
-    """BLOCK rows and columns of ``matrix weight``: programs are (rows, columns, images); the first add the shift."""
+    """Computes BLOCK rows and columns of ``matrix weight``; programs are (rows, columns, images).
+
+    The programs of the first columns also write the shift, ``matrix vector + bias``.
+    """
     o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     rows = tl.program_id(2) * ROWS + o
@@ -342,8 +368,10 @@ def compose_kernel(
             weight + i[:, None] * weight_row + j[None, :], mask=(i < C)[:, None] & (j < COLUMNS)[None, :], other=0.0
         )
         acc = dot(a, b.to(TYPE), acc, "ieee")
+        # ``matrix vector``, summed over the tiles that the product loads anyway.
         total += tl.sum(a * tl.load(vector + i, mask=i < C, other=0.0).to(TYPE)[None, :], 1)
     if bias is not None:
         total += tl.load(bias + o, mask=o < ROWS, other=0.0).to(TYPE)
     tl.store(out + rows[:, None] * COLUMNS + j[None, :], acc, mask=(o < ROWS)[:, None] & (j < COLUMNS)[None, :])
+    # A block, as in ``fold_branch_kernel``.
     tl.store(shift + rows, total, mask=(o < ROWS) & (tl.program_id(1) + 0 * o == 0))

@@ -1,10 +1,10 @@
-"""Everything that channel attention needs to know of q, k and the tokens, in one pass over them.
+"""Gram blocks and squared norms of q, k and the tokens, all that channel attention needs of them, in one pass.
 
 With ``Q* = [q; g]`` and ``K* = [k; g]``, (c+K) rows of N pixels a head: the unnormalised Gram blocks ``P = Q* K*^T``,
 that is ``q k^T``, ``q g^T``, ``g k^T`` and ``g g^T``, and the squared norms of all rows. Nothing is concatenated: the
 rows of a tile come from two addresses. The forward pass reads q, k and g once (tiles of more than 128 rows: once from
-memory, again from the cache) into one partial sum a split of the pixels; PyTorch adds those in a fixed order, by a
-second launch where there is more than one.
+memory, again from the cache) and writes one partial sum for each split of the pixels; PyTorch adds these in a fixed
+order, by a second launch if there are several.
 
 Backward, ``dQ* = dP K* + 2 dq^2 Q*`` and ``dK* = dP^T Q* + 2 dk^2 K*`` (dq^2, dk^2 the gradients of the squared norms,
 one a row): one pass that reads q, k, g and writes dq, dk and ``dg = dQ*[c:] + dK*[c:]``.
@@ -28,9 +28,7 @@ from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, s
 
 
 class Gram(NamedTuple):
-    """Products and squared norms of the rows of every head, m = c+K of them: those of q (or k), then the tokens.
-
-    float32 for half types.
+    """Products and squared norms of a head's m = c+K rows, those of q (or k), then the tokens; float32 for half types.
 
     Attributes:
         products: ``[q; g] [k; g]^T``, (B, h, m, m).
@@ -46,7 +44,7 @@ class Gram(NamedTuple):
 class _Unpacked(torch.autograd.Function):
     """Views of (B, h, m+2, m): the products, a row of q's squared norms, a row of k's.
 
-    Autograd's own gradient of three views is three maps of zeros, three copies and two sums.
+    Their gradient is one concatenation; autograd's own would be three maps of zeros, three copies and two sums.
     """
 
     @staticmethod
@@ -71,12 +69,13 @@ def _rows(
     K: tl.constexpr,
     ALIGNED: tl.constexpr,
 ) -> tl.tensor:
-    """Addresses of rows ``i`` of [own; tokens], where C rows are their own."""
+    """Returns the addresses of rows ``i`` of [own; tokens]: C rows at ``own``, then K at ``tokens``."""
+    # int64: offsets in a large map may not fit 32 bits.
     rows = own + i.to(tl.int64) * own_stride
     if K > 0:
         rows = tl.where(i < C, rows, tokens + (i - C).to(tl.int64) * token_stride)
         if ALIGNED:
-            # Triton does not see it through the choice, and would load element by element.
+            # tl.where hides the alignment from Triton, which would then load element by element.
             rows = tl.multiple_of(rows, 16)
     return rows
 
@@ -111,14 +110,19 @@ def _gram_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
+    """Sums a BLOCK x BLOCK tile of P, and the squared norms of its rows, over the SPLIT pixels of one split.
+
+    Programs are (splits * TILES^2, B * heads).
+    """
     M: tl.constexpr = C + K
-    # Tiles of one split of the pixels run one after the other: they share what the cache holds.
+    # The tiles of one split are neighbouring programs: they read the same pixels, which the cache then holds.
     tile = tl.program_id(0) % (TILES * TILES)
     part = tl.program_id(0) // (TILES * TILES)
     image = (tl.program_id(1) // heads).to(tl.int64)
     head = tl.program_id(1) % heads
     i = (tile // TILES) * BLOCK + tl.arange(0, BLOCK)
     j = (tile % TILES) * BLOCK + tl.arange(0, BLOCK)
+    # The head's rows of q, k and g: C, C and K of them.
     tokens = g + image * g_batch + (head * K).to(tl.int64) * g_row
     q_rows = _rows(q + image * q_batch + (head * C).to(tl.int64) * q_row, q_row, tokens, g_row, i, C, K, ALIGNED)
     k_rows = _rows(k + image * k_batch + (head * C).to(tl.int64) * k_row, k_row, tokens, g_row, j, C, K, ALIGNED)
@@ -126,17 +130,22 @@ def _gram_kernel(
     products = tl.zeros((BLOCK, BLOCK), TYPE)
     q_squares = tl.zeros((BLOCK,), TYPE)
     k_squares = tl.zeros((BLOCK,), TYPE)
-    # The interpreter of Triton 3.2 takes no bound that it has to compute: beyond the last pixel all is masked.
+    # The bound is a constant, and pixels beyond N are masked: the interpreter of Triton 3.2 takes no computed bound.
     for first in range(0, SPLIT, BLOCK_N):
         n = part * SPLIT + first + tl.arange(0, BLOCK_N)
+        # (BLOCK, BLOCK_N) rows of Q* and K*: the pixels are contiguous in memory, so loads are vectors.
         a = tl.load(q_rows[:, None] + n[None, :], mask=(i < M)[:, None] & (n < N)[None, :], other=0.0)
         b = tl.load(k_rows[:, None] + n[None, :], mask=(j < M)[:, None] & (n < N)[None, :], other=0.0)
         products = dot(a, tl.trans(b), products, PRECISION)
+        # Squares and their sums are float32: float16 may overflow, and both half types round.
         q_squares += tl.sum(a.to(TYPE) * a.to(TYPE), 1)
         k_squares += tl.sum(b.to(TYPE) * b.to(TYPE), 1)
 
+    # ``partial`` is (splits, B * heads, M + 2, M): M rows of P, then one of each side's squared norms, added in one go.
     sums = partial + (part.to(tl.int64) * tl.num_programs(1) + tl.program_id(1)) * ((M + 2) * M)
     tl.store(sums + i[:, None] * M + j[None, :], products, mask=(i < M)[:, None] & (j < M)[None, :])
+    # Tiles of one row of tiles have the same squared norms of q, those of one column the same of k: the first writes
+    # them. ``+ 0 * i`` makes the number a block, for a mask (``fold_kernels.fold_branch_kernel``).
     tl.store(sums + M * M + i, q_squares, mask=(i < M) & (tile % TILES + 0 * i == 0))
     tl.store(sums + (M + 1) * M + j, k_squares, mask=(j < M) & (tile // TILES + 0 * j == 0))
 
@@ -173,6 +182,10 @@ def _gram_backward_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
+    """Computes BLOCK rows and BLOCK_N pixels of dQ* and dK*; programs are (pixel blocks * TILES, B * heads).
+
+    ``grad`` is (B, heads, M + 2, M): dP, then a row of dq^2, then a row of dk^2.
+    """
     M: tl.constexpr = C + K
     image = (tl.program_id(1) // heads).to(tl.int64)
     head = tl.program_id(1) % heads
@@ -190,8 +203,10 @@ def _gram_backward_kernel(
     b = tl.load(_rows(k_head, k_row, tokens, g_row, i, C, K, ALIGNED)[:, None] + n[None, :], mask=mask, other=0.0)
     q_weight = tl.load(grad + M * M + i, mask=i < M, other=0.0)
     k_weight = tl.load(grad + (M + 1) * M + i, mask=i < M, other=0.0)
+    # 2 dq^2 Q* and 2 dk^2 K*: the gradients through the squared norms.
     da = 2 * q_weight[:, None] * a.to(TYPE)
     db = 2 * k_weight[:, None] * b.to(TYPE)
+    # + dP K* and + dP^T Q*, BLOCK rows j of K* and Q* at a time; with a single tile these are the rows i above.
     for tile in range(TILES):
         if TILES > 1:
             j = tile * BLOCK + tl.arange(0, BLOCK)
@@ -205,9 +220,11 @@ def _gram_backward_kernel(
         else:
             j = i
         square = (i < M)[:, None] & (j < M)[None, :]
-        # FINE: dq has no part along q, so that most of the product cancels; its rounding would remain.
+        # FINE: q is normalised later, so dq is orthogonal to q. Most of dP K* cancels against 2 dq^2 Q*; the rounding
+        # of dP to a half type would remain.
         weight = tl.load(grad + i[:, None] * M + j[None, :], mask=square, other=0.0)
         da = scaled_dot(weight, b, da, PRECISION, True)
+        # dP^T
         weight = tl.load(grad + j[None, :] * M + i[:, None], mask=square, other=0.0)
         db = scaled_dot(weight, a, db, PRECISION, True)
 
@@ -216,24 +233,25 @@ def _gram_backward_kernel(
     tl.store(dq + here[:, None] * N + n[None, :], da.to(dq.dtype.element_ty), mask=own)
     tl.store(dk + here[:, None] * N + n[None, :], db.to(dk.dtype.element_ty), mask=own)
     if K > 0:
+        # g is a row of Q* and of K*: dg = dQ*[c:] + dK*[c:].
         here = (image * heads + head) * K + i - C
         token = (i >= C)[:, None] & mask
         tl.store(dg + here[:, None] * N + n[None, :], (da + db).to(dg.dtype.element_ty), mask=token)
 
 
 def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
-    """Gram blocks and squared norms of q, k and tokens; differentiable.
+    """Computes the Gram blocks and squared norms of q, k and tokens; differentiable once.
 
     Args:
         q: (B, C, N), B, C, N >= 1, of float32, float16 or bfloat16; a slice of a larger buffer (any strides of images
-            and channels) is read in place, if its neighbouring pixels are neighbours in memory.
-        k: likewise.
+            and channels) is read in place if neighbouring pixels are neighbours in memory, else copied.
+        k: of the shape and dtype of q; its strides may differ.
         g: tokens, (B, heads*K, N) of q's dtype, or None.
         heads: a divisor of C.
 
     Returns:
-        Products and squared norms, float32 (float64 for float64, under the interpreter alone); the same bits in every
-        run of one process.
+        Products and squared norms, float32 (for float64, which the interpreter alone takes, float64); the same bits in
+        every run of one process.
 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
@@ -259,7 +277,7 @@ def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:
 
 
 def _tokens(q: Tensor, g: Tensor | None, heads: int) -> tuple[Tensor, int]:
-    """The tokens, or something to point at, and how many there are a head."""
+    """Returns the tokens and K; without tokens q, as an address that is never read, and 0."""
     return (q, 0) if g is None else (along_pixels(g), g.shape[1] // heads)
 
 
@@ -273,6 +291,7 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     m = c + each
     block = tile_side(m, largest_side(q))
     tiles = divide_up(m, block)
+    # A few tiles for each head and image would leave most of the GPU idle: the pixels are split as well.
     split = split_of(pixels, batch * heads * tiles**2, q.device)
     splits = divide_up(pixels, split)
     partial = torch.empty((splits, batch, heads, m + 2, m), device=q.device, dtype=accumulation_dtype(q.dtype))
@@ -313,7 +332,7 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
     tokens, each = _tokens(q, g, heads)
     batch, channels, pixels = q.shape
     c = channels // heads
-    # Half as large as forward: two tiles of sums and their weights, in float32, have to fit into registers.
+    # Half as large as forward: the sums da and db and their weights, in float32, have to fit into the registers.
     block = tile_side(c + each, largest_side(q) // 2)
     tiles = divide_up(c + each, block)
     grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
@@ -324,6 +343,7 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
         tokens,
         grads[0],
         grads[1],
+        # Without tokens dk again: the kernel does not write through it.
         grads[-1],
         *q.stride()[:2],
         *k.stride()[:2],

@@ -1,12 +1,12 @@
-"""Small matrices times large maps, ``out = sum_i M_i X_i + shift + residual``, written once.
+"""Small matrices times large maps, ``out = sum_i M_i X_i + shift + residual``, in one pass.
 
-The output of an attention: its value channels, the hidden map of the non-linear value and the tokens, each with its
-own matrix, one pair after the other into one float32 accumulator, so that one token more does not spoil the
-alignment of a product of 48 channels. A pass reads every map and the residual once (more than 128 output channels: once
-from memory, again from the cache) and writes the output once.
+This is an attention's output, ``M_v V + M_t t + M_g G + shift``: value channels, the hidden map of the non-linear value
+and the tokens are multiplied by their own matrices, one pair after the other into one float32 accumulator. Concatenated
+instead, one token would make 49 channels of 48, and a product of these is not aligned. The pass reads every map and the
+residual once (more than 128 output channels: once from memory, again from the cache) and writes the output once.
 
-Backward, with D the output's gradient: one pass that reads D and writes ``dX_i = M_i^T D`` of all pairs, and one that
-reads D and the maps and sums ``dM_i = D X_i^T`` and ``dshift = D 1``, a partial sum a split of the pixels.
+Backward, with D the output's gradient: one pass reads D and writes ``dX_i = M_i^T D`` for all pairs; another reads D
+and the maps and writes ``dM_i = D X_i^T`` and ``dshift = D 1``, one partial sum for each split of the pixels.
 """
 
 from __future__ import annotations
@@ -24,23 +24,26 @@ from .mix_kernels import map_gradients_kernel, matrix_gradients_kernel, mix_kern
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import along_pixels, dot_precision, largest_side, split_of, tile_side, wide
 
+# The most pairs of a matrix and a map: M_v, M_t and M_g.
 PAIRS = 3
 
 
 def mix(
     matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | None = None, residual: Tensor | None = None
 ) -> Tensor:
-    """``sum_i matrices[i] @ maps[i] + shift + residual``, image by image; differentiable.
+    """Computes ``sum_i matrices[i] @ maps[i] + shift + residual`` for each image; differentiable once.
 
     Args:
-        matrices: one to three, (B, O, C_i), of one dtype, float32 preferably: taken as the maps' dtype for C_i > 8.
+        matrices: one to three, (B, O, C_i), of one dtype, preferably float32: those of more than 8 channels are rounded
+            to the maps' dtype.
         maps: as many, (B, C_i, N), B, C_i, N >= 1, of float32, float16 or bfloat16; a slice of a larger buffer (any
-            strides of images and channels) is read in place, if its neighbouring pixels are neighbours in memory.
-        shift: (B, O), added to every pixel, of any dtype; strides may be 0 (an expanded bias).
-        residual: (B, O, N) of the maps' dtype, laid out like a map.
+            strides of images and channels) is read in place if neighbouring pixels are neighbours in memory, else
+            copied.
+        shift: (B, O), added to every pixel, of any dtype, or None; strides may be 0 (an expanded bias).
+        residual: (B, O, N) of the maps' dtype, or None; read in place or copied like a map.
 
     Returns:
-        (B, O, N) of the maps' dtype, contiguous; the same bits in every run of one process, as have all gradients.
+        (B, O, N) of the maps' dtype, contiguous. It and all gradients are the same bits in every run of one process.
 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
@@ -74,32 +77,35 @@ def _check(matrices: Sequence[Tensor], maps: Sequence[Tensor], shift: Tensor | N
 
 
 class _Pairs:
-    """Matrices and maps as the kernels take them: three pairs, of which the last may have no channels."""
+    """Matrices and maps as the kernels take them: three pairs, of which the last ones may have 0 channels."""
 
     def __init__(self, matrices: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
         absent = PAIRS - len(maps)
         self.widths = [x.shape[1] for x in maps] + [0] * absent
-        # What stands in for an absent pair is never read.
+        # Kernels take a fixed number of tensors: those of an absent pair, of 0 channels, are never read.
         self.matrices = [along_pixels(m) for m in matrices] + [matrices[0]] * absent
         self.maps = [along_pixels(x) for x in maps] + [maps[0]] * absent
 
     @property
     def channels(self) -> dict[str, int]:
+        """C0, C1 and C2, compile-time constants of the kernels."""
         return {f"C{i}": width for i, width in enumerate(self.widths)}
 
 
 def _strides(tensors: Sequence[Tensor]) -> list[int]:
+    """Returns the strides of images of all tensors, then those of rows, in the kernels' order."""
     return [x.stride(0) for x in tensors] + [x.stride(1) for x in tensors]
 
 
 def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
-    """``mix``, inside of an operator."""
+    """Computes ``mix`` inside another operator, whose call of a further operator would cost time on the host."""
     _check(matrices, maps, shift, residual)
     pairs = _Pairs(matrices, maps)
     batch, rows = matrices[0].shape[:2]
     pixels = maps[0].shape[2]
     block = tile_side(rows, largest_side(maps[0]))
     out = torch.empty((batch, rows, pixels), device=maps[0].device, dtype=maps[0].dtype)
+    # Absent tensors are replaced by one with strides to hand over; the kernel reads neither.
     constant = out if shift is None else shift
     identity = out if residual is None else along_pixels(residual)
     mix_kernel[lambda meta: (divide_up(rows, block) * divide_up(pixels, meta["BLOCK_N"]), batch)](
@@ -138,10 +144,12 @@ def _(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual
     "(Tensor grad, Tensor[] matrices, Tensor[] maps) -> Tensor[]",
 )
 def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
+    """Returns the gradients ``M_i^T D`` of all maps; of ``maps``, only sizes, dtypes and devices count."""
     grad = along_pixels(grad)
     pairs = _Pairs(matrices, maps)
     batch, rows, pixels = grad.shape
     block = tile_side(max(pairs.widths), 64)
+    # A tile of channels belongs to one map: each map has its own, and the tiles of all are one launch.
     tiles = sum(divide_up(width, block) for width in pairs.widths)
     grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
     map_gradients_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch)](
@@ -168,7 +176,7 @@ def _(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
 
 @operator("mix_matrix_gradients", "(Tensor grad, Tensor[] maps) -> Tensor")
 def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
-    """(B, O, sum C_i + 1): the gradients of all matrices side by side, then the shift's."""
+    """Returns (B, O, sum C_i + 1), float32: the gradients of all matrices side by side, then the shift's."""
     grad = along_pixels(grad)
     pairs = _Pairs([grad], maps)
     batch, rows, pixels = grad.shape
@@ -222,6 +230,7 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         *columns, last = _matrix_gradients(grad, maps).split([*(x.shape[1] for x in maps), 1], -1)
         matrix_grads = [column.to(m.dtype) for column, m in zip(columns, matrices, strict=True)]
         shift_grad = last.squeeze(-1).to(ctx.shift_dtype) if shift_wanted else None
+    # The residual is added as it is: its gradient is D.
     return matrix_grads, map_grads, shift_grad, grad if residual_wanted else None
 
 

@@ -1,4 +1,8 @@
-"""The kernels of ``mix``: the sum of products, the gradients of its maps, those of its matrices."""
+"""The kernels of ``mix``: the sum of products, the gradients of its maps, and those of its matrices.
+
+Of the configurations, the interpreter takes the first. 8 warps come first where registers spill in 4; those that do not
+fit the GPU are passed over (``kernel.Kernel``).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import triton.language as tl
 from .kernel import autotuned
 from .tiles import dot, scaled_dot
 
-# Up to this many channels (tokens), a sum of outer products in float32 is cheaper than a tile that is mostly padding.
+# Up to this many channels (tokens), a sum of outer products in float32 is cheaper than tl.dot, which takes 16 at least:
+# its tile would be mostly padding.
 _FEW: tl.constexpr = tl.constexpr(8)
 
 
@@ -28,14 +33,14 @@ def _add_product(
     PRECISION: tl.constexpr,
     SCALED: tl.constexpr,
 ) -> tl.tensor:
-    """``acc + M[o] X[:, n]`` for a matrix and a map that start at the given addresses.
+    """Returns ``acc + M[o] X[:, n]``, (BLOCK_O, BLOCK_N), for a matrix and a map at the given addresses.
 
-    If SCALED, float16 takes the rows of M divided by their largest number: tokens that sum to 1 over the image have
-    weights that it could not hold, or with few bits.
+    If SCALED and X is float16, each row of M is divided by its largest number before it is rounded: M_g of tokens that
+    sum to 1 over the image holds factors 1 / cells, which float16 rounds to 0 or to few bits.
     """
     rows = matrix + o.to(tl.int64) * matrix_row
     if C <= _FEW:
-        # A loop, not its body C times: that loads all ahead, and spills.
+        # A loop: unrolled (static_range), it would load all C rows ahead, and registers would spill.
         for i in range(C):
             column = tl.load(rows + i, mask=o < ROWS, other=0.0).to(acc.dtype)
             row = tl.load(x + n, mask=n < N, other=0.0).to(acc.dtype)
@@ -44,11 +49,13 @@ def _add_product(
     else:
         FACTORS: tl.constexpr = SCALED and x.dtype.element_ty == tl.float16
         if FACTORS:
+            # size[o] = max_i |M[o, i]|; at least 1e-20, since rows of zeros are divided by it.
             size = tl.full(o.shape, 1e-20, acc.dtype)
             for first in range(0, C, BLOCK_C):
                 i = first + tl.arange(0, BLOCK_C)
                 weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
                 size = tl.maximum(size, tl.max(tl.abs(weight.to(acc.dtype)), 1))
+            # acc + M X = size (acc / size + (M / size) X): one accumulator, in float32, for all pairs.
             acc = acc / size[:, None]
         for first in range(0, C, BLOCK_C):
             i = first + tl.arange(0, BLOCK_C)
@@ -58,6 +65,7 @@ def _add_product(
             tile = tl.load(
                 x + (i.to(tl.int64) * x_row)[:, None] + n[None, :], mask=(i < C)[:, None] & (n < N)[None, :], other=0.0
             )
+            # The matrix is rounded to the map's dtype: tensor cores take two operands of one dtype.
             acc = dot(weight.to(tile.dtype), tile, acc, PRECISION)
         if FACTORS:
             acc = acc * size[:, None]
@@ -111,8 +119,8 @@ def mix_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """BLOCK_O rows and BLOCK_N pixels of the output of one image."""
-    # Tiles of the same pixels run one after the other: they share what the cache holds.
+    """Computes BLOCK_O rows and BLOCK_N pixels of one image; programs are (pixel blocks * row tiles, images)."""
+    # The row tiles of a block of pixels are neighbouring programs: they read the same pixels, which the cache holds.
     tiles = tl.cdiv(ROWS, BLOCK_O)
     o = (tl.program_id(0) % tiles) * BLOCK_O + tl.arange(0, BLOCK_O)
     n = (tl.program_id(0) // tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -120,6 +128,7 @@ def mix_kernel(
     acc = tl.zeros((BLOCK_O, BLOCK_N), TYPE)
     m0 += image * m0_image
     x0 += image * x0_image
+    # Not SCALED: tokens are never the first pair.
     acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION, False)
     if C1 > 0:
         m1 += image * m1_image
@@ -144,7 +153,7 @@ def mix_kernel(
 def _of_pair(
     tile: tl.tensor, END0: tl.constexpr, END1: tl.constexpr, first: tl.tensor, second: tl.tensor, third: tl.tensor
 ) -> tl.tensor:
-    """What belongs to the pair that owns a tile, where END0 and END1 tiles belong to the first and to the first two."""
+    """Returns the argument of the pair that owns a tile: tiles below END0 are the first's, below END1 the second's."""
     return tl.where(tile < END0, first, tl.where(tile < END1, second, third))
 
 
@@ -181,7 +190,10 @@ def map_gradients_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """BLOCK_C channels and BLOCK_N pixels of the gradient of one map of one image."""
+    """Computes BLOCK_C channels and BLOCK_N pixels of ``dX_i = M_i^T D`` for one map of one image.
+
+    Programs are (pixel blocks * tiles of all maps' channels, images).
+    """
     END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
     END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
     END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
@@ -197,6 +209,7 @@ def map_gradients_kernel(
     acc = tl.zeros((BLOCK_C, BLOCK_N), TYPE)
     for first in range(0, ROWS, BLOCK_O):
         o = first + tl.arange(0, BLOCK_O)
+        # M^T, (BLOCK_C, BLOCK_O)
         weight = tl.load(
             matrix + i[:, None] + (o.to(tl.int64) * matrix_row)[None, :],
             mask=(i < channels)[:, None] & (o < ROWS)[None, :],
@@ -204,7 +217,7 @@ def map_gradients_kernel(
         )
         rows = grad + image * grad_image + o.to(tl.int64) * grad_row
         tile_of_grad = tl.load(rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
-        # Tokens that sum to 1 over the image have weights that float16 cannot hold.
+        # Scaled, since M_g of tokens that sum to 1 over the image holds factors that float16 cannot.
         acc = scaled_dot(weight.to(TYPE), tile_of_grad, acc, PRECISION, False)
     rows = dx + (image * channels + i) * N
     tl.store(rows[:, None] + n[None, :], acc.to(dx.dtype.element_ty), mask=(i < channels)[:, None] & (n < N)[None, :])
@@ -243,7 +256,11 @@ def matrix_gradients_kernel(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """One split's part of a tile of one matrix's gradient and of the shift's: into (splits, B, O, sum C_i + 1)."""
+    """Sums a BLOCK_O x BLOCK_C tile of ``dM_i = D X_i^T``, and of ``dshift = D 1``, over the pixels of one split.
+
+    ``partial`` is (splits, B, O, sum C_i + 1), the shift's gradient in the last column; programs are (splits * row
+    tiles * tiles of all maps' channels, images).
+    """
     END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
     END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
     END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
@@ -261,7 +278,7 @@ def matrix_gradients_kernel(
 
     acc = tl.zeros((BLOCK_O, BLOCK_C), TYPE)
     total = tl.zeros((BLOCK_O,), TYPE)
-    # The interpreter of Triton 3.2 takes no bound that it has to compute: beyond the last pixel all is masked.
+    # The bound is a constant, and pixels beyond N are masked: the interpreter of Triton 3.2 takes no computed bound.
     for first in range(0, SPLIT, BLOCK_N):
         n = part * SPLIT + first + tl.arange(0, BLOCK_N)
         d = tl.load(grad_rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
@@ -272,4 +289,5 @@ def matrix_gradients_kernel(
     sums = partial + ((part.to(tl.int64) * tl.num_programs(1) + image) * ROWS + o) * WIDTH
     column = _of_pair(tile, END0, END1, 0, C0, C0 + C1) + i
     tl.store(sums[:, None] + column[None, :], acc, mask=(o < ROWS)[:, None] & (i < channels)[None, :])
+    # All tiles of the same rows have the same ``total``: the first writes it. ``+ 0 * o`` makes the number a block.
     tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile + 0 * o == 0))

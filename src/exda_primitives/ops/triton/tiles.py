@@ -1,4 +1,4 @@
-"""What kernels that multiply tiles share: the product, its precision, and the layout that they expect of maps."""
+"""What kernels that multiply tiles share: the product, its precision, tile sizes, and the layout of maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTERPRETED: tl.constexpr = tl.constexpr(INTERPRETED)
 
 @triton.jit
 def dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
-    """``acc + a @ b``, in the dtype of ``acc``: float32, or float64 under the interpreter."""
+    """Returns ``acc + a @ b`` in the dtype of ``acc``: float32, or float64 under the interpreter."""
     if acc.dtype == tl.float64:
         # tl.dot takes float64 in the latest versions only.
         return acc + tl.sum(a[:, :, None] * b[None, :, :], 1)
@@ -28,19 +28,21 @@ def dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constexpr) -> 
 
 @triton.jit
 def scaled_dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constexpr, FINE: tl.constexpr) -> tl.tensor:
-    """``acc + a @ b`` for an ``a`` of ``acc``'s dtype that half types could not hold, and a ``b`` of any dtype.
+    """Returns ``acc + a @ b`` for an ``a`` of ``acc``'s dtype whose numbers a half type may not hold, and any ``b``.
 
-    Tensor cores take a half-type ``b`` as it is. ``a`` becomes a half-type matrix with a factor a row, so that float16
-    neither overflows nor underflows; if ``FINE``, the sum of two such matrices, which keeps 16 (bfloat16) or 22
-    (float16) bits.
+    Tensor cores need both operands in the dtype of ``b``. If that is a half type, ``a`` becomes a half-type matrix with
+    one factor per row, so that float16 neither overflows nor underflows; if ``FINE``, the sum of two of these, which
+    keeps 16 (bfloat16) or 22 (float16) bits.
     """
     if b.dtype == acc.dtype:
         return dot(a, b, acc, PRECISION)
     else:
+        # a = size (high + rest), |high| <= 1: size is each row's largest number.
         size = tl.max(tl.abs(a), 1)
         size = tl.where(size > 0, size, 1.0)
         a = a / size[:, None]
         high = a.to(b.dtype)
+        # Not into acc, which is not divided by size.
         product = dot(high, b, tl.zeros_like(acc), PRECISION)
         if FINE:
             product = dot((a - high.to(tl.float32)).to(b.dtype), b, product, PRECISION)
@@ -48,30 +50,30 @@ def scaled_dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constex
 
 
 def wide(dtype: torch.dtype) -> tl.dtype:
-    """Triton's name of the dtype in which kernels accumulate: see ``precision.accumulation_dtype``."""
+    """Returns the dtype in which kernels accumulate, as Triton names it: see ``precision.accumulation_dtype``."""
     return tl.float64 if dtype is torch.float64 else tl.float32
 
 
 @torch.compiler.assume_constant_result
 def tf32_allowed() -> bool:
-    """Whether PyTorch's own products of float32 on GPUs may take TF32. torch.compile asks once, when it traces."""
+    """Whether PyTorch's own float32 products on GPUs may use TF32; torch.compile asks once, as it traces."""
     matmul = torch.backends.cuda.matmul
     # PyTorch 2.9 has a new switch, and refuses to read the old one once the new one was used.
     return bool(matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32)
 
 
 def dot_precision(x: Tensor) -> str:
-    """``input_precision`` of products of float32: exact, unless PyTorch's own products on GPUs may take TF32."""
+    """Returns tl.dot's ``input_precision`` for float32: exact, unless PyTorch's own products of ``x`` may use TF32."""
     return "tf32" if tf32_allowed() and x.is_cuda else "ieee"
 
 
 def largest_side(x: Tensor) -> int:
-    """The largest side of square tiles of products of ``x``: exact ones of float32 have to fit into registers."""
+    """Returns the largest side of square tiles of products of ``x``: 64 for exact float32, to fit the registers."""
     return 64 if x.dtype is torch.float32 and dot_precision(x) == "ieee" else 128
 
 
 def along_pixels(x: Tensor) -> Tensor:
-    """``x`` (..., N) with neighbouring pixels in neighbouring memory: itself if it has that layout, else a copy."""
+    """Returns ``x``, (..., N), with neighbouring pixels in neighbouring memory: itself where it is so, else a copy."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
@@ -82,15 +84,20 @@ def vectorisable(*maps: Tensor) -> bool:
 
 
 def tile_side(length: int, largest: int = 128) -> int:
-    """The side of tiles that cover ``length``: a power of two, 16 (``tl.dot``'s least) to ``largest``."""
+    """Returns the side of tiles that cover ``length``: a power of two from 16, ``tl.dot``'s least, to ``largest``."""
     return min(max(1 << (length - 1).bit_length(), 16), largest)
 
 
 def split_of(pixels: int, programs: int, device: torch.device) -> int:
-    """Pixels that one program sums, where the work is otherwise cut into ``programs``: enough to fill the GPU.
+    """Returns how many pixels a program sums, so that splits of ``pixels`` times ``programs`` fill the GPU.
 
-    A power of two, 256 at least: every tile of pixels lies in one split, and kernels that are compiled for a split meet
-    few of them. A function of the sizes and the GPU's model alone: sums are the same in every run.
+    A power of two, at least 256: no tile of pixels is larger than a split, and kernels, which are compiled for a split,
+    meet few of them. It depends on the sizes and the GPU's model alone, so that sums are the same in every run.
+
+    Args:
+        pixels: of a map, N.
+        programs: into how many the work is cut already, by images, heads and tiles.
+        device: of the maps.
     """
     splits = max(4 * _multiprocessors(device) // programs, 1)
     return max(1 << (-(-pixels // splits) - 1).bit_length(), 256)

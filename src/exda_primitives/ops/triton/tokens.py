@@ -1,13 +1,15 @@
 """Global spatial tokens from their logits: pooled, softmax over space, brought to mean 1, upsampled.
 
-``G = upsample(P softmax(pool_s(phi)))``: average pooling with stride s (ceil mode, padding not counted), softmax over
-the P pooled pixels, bilinear interpolation (align_corners=False): ``tokens`` in two launches. The first reads phi,
-writes the pooled logits and, for every chunk of them, their maximum and the sum of their exponentials about it; the
-second finishes the softmax as it interpolates, and writes G. Backward is the same way back: the interpolation's
-transpose gathers for every pooled pixel (G's gradient is read from memory once, from the cache about four times), with
-the chunks' parts of the softmax's inner product; then every pixel takes its share of its cell's gradient.
+``G = upsample(P softmax(pool_s(phi)))``, in two launches: average pooling with stride s (ceil mode, padding not
+counted), softmax over the P pooled pixels (cells), bilinear interpolation (align_corners=False). The first launch reads
+phi, writes the pooled logits and, for each chunk of them, their maximum and the sum of ``exp(logit - maximum)``; the
+second finishes the softmax as it interpolates, and writes G.
 
-Places between pooled pixels are fractions of integers: weights are exact to the last bit at any size.
+Backward goes the same way back in two launches: the interpolation's transpose gathers for every cell (G's gradient is
+read from memory once, from the cache about four times) and sums each chunk's part of the softmax's inner product; then
+every pixel takes its share of its cell's gradient.
+
+Interpolation weights are fractions of integers, exact to the last bit at any size.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
 from .tokens_kernels import pool_backward_kernel, pool_kernel, upsample_backward_kernel, upsample_kernel
 
+# Cells or pixels that a program takes at a time.
 _BLOCK = 1024
-# Every program of the second launch reads one number a chunk of its map.
+# The most chunks of a map: every program of the second launch reads the maximum and the sum of all of them.
 _MOST_CHUNKS = 256
-# 2 * side * side has to fit 32 bits.
+# Numerators of ``tokens_kernels.between``, at most 2 * side * side, have to fit 32 bits.
 _LONGEST_SIDE = 32767
 
 
@@ -47,26 +50,27 @@ def unsupported_reason(phi: Tensor, stride: int) -> str | None:
 
 
 def token_maps(phi: Tensor, stride: int) -> Tensor:
-    """Token maps of compact mean 1 from their logits; differentiable once.
+    """Computes token maps of compact mean 1 from their logits; differentiable once.
 
     Args:
-        phi: (B, M, H, W), float32, float16 or bfloat16, of any strides: Phi's rows of a larger product, as they lie.
+        phi: (B, M, H, W), float32, float16 or bfloat16, of any strides: Phi's rows of a larger product are read in
+            place.
         stride: of the pooling, s >= 1.
 
     Returns:
         G, (B, M, H, W), contiguous, non-negative, in the dtype of ``phi``. Its compact maps have mean 1; used as
         values, tokens of scale ``"sum"`` still need the factor 1 / (ceil(H/s) * ceil(W/s)): see
-        ``tokens.unit_mean``. Logits are pooled, and the softmax taken, in float32.
+        ``tokens.unit_mean``. Pooling and softmax are float32.
 
     Raises:
-        InputError: if the kernel does not apply; ``unsupported_reason`` says why beforehand.
+        InputError: if the kernels do not take ``phi``; ``unsupported_reason`` says why beforehand.
     """
     require("exda::token_maps", unsupported_reason(phi, stride))
     return _token_maps(phi, stride)[0]
 
 
 def _chunks(cells: int) -> tuple[int, int]:
-    """Chunks that a map's pooled pixels are cut into, and blocks in each."""
+    """Returns the number of chunks of a map of ``cells`` pooled pixels, and of blocks in each chunk."""
     steps = divide_up(cells, _BLOCK * _MOST_CHUNKS)
     # A power of two, so that the kernels' loops have one length for many sizes.
     steps = 1 << (steps - 1).bit_length()
@@ -75,7 +79,7 @@ def _chunks(cells: int) -> tuple[int, int]:
 
 @operator("token_maps")
 def _token_maps(phi: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-    """G; the pooled logits (B, M, h, w) and the softmax's (B * M, 2, chunks) peaks and sums, which backward takes."""
+    """Returns G and, for backward, pooled logits (B, M, h, w) and the chunks' maxima and sums (B * M, 2, chunks)."""
     out, logits, chunks = _empty_outputs(phi, stride)
     height, width = phi.shape[2:]
     rows, steps = len(chunks), _chunks(logits.shape[2] * logits.shape[3])[1]
@@ -123,6 +127,7 @@ fake(_token_maps)(_empty_outputs)
 
 @operator("token_maps_backward")
 def _token_maps_backward(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int) -> Tensor:
+    """Returns the gradient of phi, (B, M, H, W), given that of G and what ``_token_maps`` returned for backward."""
     height, width = dg.shape[2:]
     rows, steps = len(chunks), _chunks(logits.shape[2] * logits.shape[3])[1]
     dphi = torch.empty(dg.shape, dtype=dg.dtype, device=dg.device)
@@ -143,6 +148,7 @@ def _token_maps_backward(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int
         KNOWN=_MOST_CHUNKS,
         TYPE=wide(dg.dtype),
         BLOCK=_BLOCK,
+        # 4 warps would spill.
         num_warps=8,
     )
     pool_backward_kernel[(rows * divide_up(height * width, _BLOCK),)](
@@ -171,7 +177,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     _, logits, chunks = output
     ctx.stride = inputs[1]
     ctx.mark_non_differentiable(logits, chunks)
-    # Nobody differentiates them: without this, zeros would be made as their gradients.
+    # Nobody differentiates these two: without this, autograd would make zeros as their gradients.
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(logits, chunks)
 

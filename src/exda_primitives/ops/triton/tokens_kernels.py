@@ -1,6 +1,7 @@
-"""The kernels of ``tokens``: pooling and softmax, interpolation, and their transposes.
+"""The kernels of ``tokens``: pooling and softmax, interpolation, and their gradients.
 
-Places between pooled pixels are fractions of integers: weights are exact to the last bit at any size.
+A cell is a pooled pixel, a row is one of the B * M maps. Interpolation weights are fractions of integers, exact to the
+last bit at any size.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from .kernel import launched
 
 @triton.jit
 def between(place, LENGTH, CELLS, TYPE: tl.constexpr):
-    """The two cells between whose centres a pixel lies, and the weight of the second."""
-    # (place + 1/2) CELLS / LENGTH - 1/2, at least 0, in units of 1 / (2 LENGTH).
+    """Returns the two cells whose centres enclose a pixel's, and the weight of the second; along one axis."""
+    # align_corners=False: (place + 1/2) CELLS / LENGTH - 1/2, at least 0, in units of 1 / (2 LENGTH).
     numerator = tl.maximum((2 * place + 1) * CELLS - LENGTH, 0)
     low = numerator // (2 * LENGTH)
     weight = (numerator - low * 2 * LENGTH).to(TYPE) / (2 * LENGTH)
@@ -23,34 +24,37 @@ def between(place, LENGTH, CELLS, TYPE: tl.constexpr):
 
 @triton.jit
 def share(place, cell, LENGTH, CELLS, TYPE: tl.constexpr):
-    """How much of a cell's value a pixel takes."""
+    """Returns the weight with which a pixel takes a cell's value, along one axis."""
+    # Both terms count in the last cell, where low and high are the same.
     low, high, weight = between(place, LENGTH, CELLS, TYPE)
     return tl.where(low == cell, 1 - weight, 0.0) + tl.where(high == cell, weight, 0.0)
 
 
 @triton.jit
 def first_taker(cell, LENGTH, CELLS):
-    """The first pixel that takes a share of a cell; with stride S, those that do are among the 2 S from it on."""
+    """Returns the first pixel that takes a share of a cell; with stride S, all that do are among the 2 S from it on."""
+    # The first whose place in ``between`` is beyond cell - 1: (2 place + 1) CELLS > (2 cell - 1) LENGTH.
     return tl.maximum((2 * cell - 1) * LENGTH + CELLS, 0) // (2 * CELLS)
 
 
 @triton.jit
 def finite(peak):
-    """``peak``, or 0 for that of nothing: exp(-inf - 0) is 0, exp(-inf - -inf) is not."""
+    """Returns ``peak``, or 0 for the -inf of no logits at all: exp(-inf - 0) is 0, exp(-inf - -inf) would be NaN."""
     return tl.where(peak == float("-inf"), 0.0, peak)
 
 
 @triton.jit
 def softmax_terms(chunks, row, CHUNKS, CELLS, KNOWN: tl.constexpr):
-    """The peak of a map's logits, and the factor of ``exp(logit - peak)`` for maps of mean 1.
+    """Returns the largest logit of a map, peak, and the factor of ``exp(logit - peak)`` that gives a mean of 1.
 
-    ``chunks`` (rows, 2, CHUNKS) holds each chunk's peak and sum; KNOWN is a power of two, at least CHUNKS.
+    ``chunks``, (rows, 2, CHUNKS), holds each chunk's peak and sum; KNOWN is a power of two, at least CHUNKS.
     """
     i = tl.arange(0, KNOWN)
     at = chunks + row * 2 * CHUNKS + i
     peaks = tl.load(at, mask=i < CHUNKS, other=float("-inf"))
     masses = tl.load(at + CHUNKS, mask=i < CHUNKS, other=0.0)
     peak = tl.max(peaks, 0)
+    # CELLS softmax = CELLS exp(logit - peak) / sum; each chunk's sum is about its own peak.
     return peak, CELLS / tl.sum(masses * tl.exp(peaks - finite(peak)), 0)
 
 
@@ -72,19 +76,23 @@ def pool_kernel(
     TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Pooled logits of one chunk of one map, STEPS blocks of it, their peak and the sum of their exponentials."""
+    """Writes one chunk of a map's pooled logits, STEPS blocks, their peak and their ``sum(exp(logit - peak))``.
+
+    Programs are (rows * CHUNKS,).
+    """
     h = (H + STRIDE - 1) // STRIDE
     w = (W + STRIDE - 1) // STRIDE
     CHUNKS = (h * w + STEPS * BLOCK - 1) // (STEPS * BLOCK)
     row = (tl.program_id(0) // CHUNKS).to(tl.int64)
     chunk = tl.program_id(0) % CHUNKS
     phi += row // MAPS * phi_image + row % MAPS * phi_map
+    # A peak and a sum for each lane, over the blocks; the lanes are reduced once, at the end.
     peak = tl.full([BLOCK], float("-inf"), TYPE)
     mass = tl.zeros([BLOCK], TYPE)
     for step in range(STEPS):
         cell = (chunk * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
         known = cell < h * w
-        # Lanes beyond the map compute its last cell, which is never stored, not 0 / 0.
+        # Lanes beyond the map stand for its last cell, so that they do not divide by 0; they store nothing.
         place = tl.minimum(cell, h * w - 1)
         top = place // w * STRIDE
         left = place % w * STRIDE
@@ -94,9 +102,11 @@ def pool_kernel(
             for j in range(STRIDE):
                 inside = known & (top + i < H) & (left + j < W)
                 total += tl.load(line + (left + j).to(tl.int64) * phi_column, mask=inside, other=0.0).to(TYPE)
+        # A cell at the edge averages the pixels that are there (count_include_pad=False).
         logit = total / (tl.minimum(H - top, STRIDE) * tl.minimum(W - left, STRIDE))
         tl.store(logits + row * h * w + cell, logit, mask=known)
         logit = tl.where(known, logit, float("-inf"))
+        # Online softmax: the sum so far is rescaled to the new peak.
         higher = tl.maximum(peak, logit)
         mass = mass * tl.exp(peak - finite(higher)) + tl.exp(logit - finite(higher))
         peak = higher
@@ -121,7 +131,7 @@ def upsample_kernel(
     TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK pixels of one map of G."""
+    """Writes BLOCK pixels of one map of G; programs are (rows * pixel blocks,)."""
     tiles = (H * W + BLOCK - 1) // BLOCK
     row = (tl.program_id(0) // tiles).to(tl.int64)
     pixel = tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
@@ -130,6 +140,7 @@ def upsample_kernel(
     top, bottom, down = between(pixel // W, H, h, TYPE)
     left, right, along = between(pixel % W, W, w, TYPE)
     logits += row * h * w
+    # The softmax of the four cells around the pixel, computed here: the compact map is never stored.
     a = tl.exp(tl.load(logits + top * w + left, mask=known, other=0.0) - peak)
     b = tl.exp(tl.load(logits + top * w + right, mask=known, other=0.0) - peak)
     c = tl.exp(tl.load(logits + bottom * w + left, mask=known, other=0.0) - peak)
@@ -159,7 +170,10 @@ def upsample_backward_kernel(
     TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients of one chunk of a compact map u of mean 1, and their products' sum with u."""
+    """Writes the gradients du of one chunk of a compact map u of mean 1, and ``sum(u du)`` over it.
+
+    Programs are (rows * CHUNKS,). ``du`` is gathered, the transpose of ``upsample_kernel``: no atomic additions.
+    """
     h = (H + STRIDE - 1) // STRIDE
     w = (W + STRIDE - 1) // STRIDE
     CHUNKS = (h * w + STEPS * BLOCK - 1) // (STEPS * BLOCK)
@@ -173,6 +187,7 @@ def upsample_backward_kernel(
         known = cell < h * w
         top = first_taker(cell // w, H, h)
         left = first_taker(cell % w, W, w)
+        # du[cell] = sum over pixels of the pixel's share of the cell times dG[pixel]: a window of 2 S x 2 S pixels.
         total = tl.zeros([BLOCK], TYPE)
         for i in range(2 * STRIDE):
             vertical = share(top + i, cell // w, H, h, TYPE)
@@ -204,7 +219,7 @@ def pool_backward_kernel(
     TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients of BLOCK pixels of one map of logits."""
+    """Writes the gradients of BLOCK pixels of one map of phi; programs are (rows * pixel blocks,)."""
     h = (H + STRIDE - 1) // STRIDE
     w = (W + STRIDE - 1) // STRIDE
     tiles = (H * W + BLOCK - 1) // BLOCK
@@ -213,6 +228,7 @@ def pool_backward_kernel(
     known = pixel < H * W
     peak, factor = softmax_terms(chunks, row, CHUNKS, h * w, KNOWN)
     i = tl.arange(0, KNOWN)
+    # Through u = P softmax(logits), P cells: dlogits = u (du - mean(u du)).
     mean = tl.sum(tl.load(products + row * CHUNKS + i, mask=i < CHUNKS, other=0.0), 0) / (h * w)
     place = tl.minimum(pixel, H * W - 1)
     y = place // W // STRIDE
@@ -220,5 +236,6 @@ def pool_backward_kernel(
     at = row * h * w + y * w + x
     u = tl.exp(tl.load(logits + at, mask=known, other=0.0) - peak) * factor
     gradient = u * (tl.load(du + at, mask=known, other=0.0) - mean)
+    # Through the average: each of a cell's pixels takes the cell's gradient over their number.
     pooled = tl.minimum(H - y * STRIDE, STRIDE) * tl.minimum(W - x * STRIDE, STRIDE)
     tl.store(dphi + row * H * W + pixel, (gradient / pooled).to(dphi.dtype.element_ty), mask=known)

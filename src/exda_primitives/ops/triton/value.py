@@ -1,7 +1,8 @@
-"""The output of an attention whose value has a non-linear branch; backward keeps v and the tokens alone.
+"""The output of an attention whose value has a non-linear branch; of its maps, backward keeps v and the tokens alone.
 
-``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``, as ``depthwise`` and ``mix``
-compute it. Backward, ``u = W1 v + b1`` and t are computed anew, a product and a depthwise pass: two maps less to keep.
+``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``: three passes, a product,
+``depthwise`` and ``mix``. Backward computes ``u = W1 v`` and t again, by a product and a depthwise pass, instead of
+keeping these two maps.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ def mix_value(
     shift: Tensor | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """``M_v v + M_t GELU(DW(W1 v + b1)) + M_g g + shift + residual``, image by image; differentiable once.
+    """Computes ``M_v v + M_t GELU(DW(W1 v + b1)) + M_g g + shift + residual`` for each image; differentiable once.
 
     Args:
         v: (B, C, H, W), float32, float16 or bfloat16; a slice of the channels of a larger map is read in place.
-        branch: of which the last convolution is part of ``branch_matrix``; the parameters may be of any dtype.
-        value_matrix: M_v, (B, O, C), or None for a branch that replaces the value; matrices as for ``mix.mix``.
+        branch: W1, b1 and DW; its last convolution is part of ``branch_matrix`` already. Parameters are of any dtype.
+        value_matrix: M_v, (B, O, C), or None for a branch that replaces the value; dtypes of matrices as for
+            ``mix.mix``.
         branch_matrix: M_t, (B, O, C).
         g: tokens, (B, h*K, H, W) of the dtype of ``v``, or None.
         token_matrix: M_g, (B, O, h*K); None if and only if ``g`` is.
-        shift: (B, O) or None.
+        shift: (B, O), added to every pixel, or None.
         residual: (B, O, H, W) of the dtype of ``v``, or None.
 
     Returns:
@@ -57,10 +59,10 @@ def mix_value(
 
 
 def _product(v: Tensor, weight: Tensor) -> Tensor:
-    """``W1 v``; the bias is added as the depthwise convolution reads it."""
-    # Not one pass with that convolution, which looks at the products of its neighbours: W1's columns times its nine
-    # weights are a dense 3x3 convolution, 9 C^2 multiplications a pixel. At 1024x1024 and C = 96 those are 0.17 TFLOP,
-    # 0.35 ms at half of an H100's peak in bfloat16; the two maps that it would save take 0.13 ms at 3 TB/s.
+    """Returns ``W1 v``; the depthwise convolution adds the bias as it reads."""
+    # One pass for both convolutions does not pay. The depthwise one needs its neighbours' products: together they are
+    # a dense 3x3 convolution, 9 C^2 multiplications a pixel. At 1024x1024 and C = 96 these are 0.17 TFLOP, 0.35 ms at
+    # half of an H100's peak in bfloat16; not writing and reading the map between them would save 0.13 ms at 3 TB/s.
     return pointwise(v, weight.flatten(1), None)
 
 
@@ -69,6 +71,7 @@ def _present(*tensors: Tensor | None) -> list[Tensor]:
 
 
 def _maps(value_matrix: Tensor | None, v: Tensor, t: Tensor, g: Tensor | None) -> list[Tensor]:
+    """Returns the maps of ``mix``, (B, C_i, N), in the order of their matrices; without M_v, v is left out."""
     return [x.flatten(2) for x in _present(None if value_matrix is None else v, t, g)]
 
 
@@ -86,7 +89,10 @@ def computed(
     residual: Tensor | None,
     valid: int | None = None,
 ) -> Tensor:
-    """``mix_value`` inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
+    """Computes ``mix_value`` inside another operator.
+
+    If ``valid`` is given, the maps are that wide and padded to longer rows (``pitch``).
+    """
     t = depthwise_inside(_product(v, weight), depthwise_weight, depthwise_bias, "gelu", bias, valid)
     matrices = _present(value_matrix, branch_matrix, token_matrix)
     out = mix_inside(matrices, _maps(value_matrix, v, t, g), shift, None if residual is None else residual.flatten(2))
@@ -136,6 +142,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *given, v, g, weight, bias, depthwise_weight, depthwise_bias = ctx.saved_tensors
+    # Inputs 0 to 2 are M_v, M_t and M_g, 3 v, 4 g, 5 and 6 W1 and b1, 7 and 8 DW's, 9 the shift, 10 the residual.
     needed = ctx.needs_input_grad
     matrices, out, pixels = _present(*given), grad.flatten(2), v.flatten(2)
     gradients: list[Tensor | None] = [None] * len(needed)
@@ -143,14 +150,16 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u = _product(v, weight)
         if any(needed[:3]) or needed[9]:
             t = torch.ops.exda.depthwise(u, depthwise_weight, depthwise_bias, "gelu", bias)
+            # [dM_v, dM_t, dM_g, dshift], side by side
             sums = torch.ops.exda.mix_matrix_gradients(out, _maps(given[0], v, t, g))
+            # Frees its memory before the maps' gradients are made.
             del t
             *columns, last = sums.split([*(m.shape[2] for m in matrices), 1], -1)
             each = iter(columns)
             gradients[:3] = [None if m is None else next(each).to(m.dtype) for m in given]
             gradients[9] = last.squeeze(-1).to(ctx.shift_dtype) if needed[9] else None
         if any(needed[3:9]):
-            # Of the maps, only sizes count here.
+            # dX_i = M_i^T D for v, t and g. Of the maps only sizes count: u stands in for t, which is as large.
             of_maps = torch.ops.exda.mix_map_gradients(out, matrices, _maps(given[0], v, u, g))
             dv = None if given[0] is None else of_maps[0]
             gradients[4] = None if g is None else of_maps[-1].unflatten(2, g.shape[2:])
@@ -160,11 +169,13 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
                 dt, u, depthwise_weight, depthwise_bias, "gelu", need_u, need_depthwise, bias
             )
             if needed[3]:
+                # dv = M_v^T D + W1^T du; without M_v the second term alone.
                 through = weight.flatten(1).T.to(v.dtype).expand(v.shape[0], -1, -1)
                 du_pixels = du.flatten(2)
                 dv = torch.bmm(through, du_pixels) if dv is None else torch.baddbmm(dv, through, du_pixels)
                 gradients[3] = dv.unflatten(2, v.shape[2:])
             if needed[5] or needed[6]:
+                # dW1 = du v^T and db1 = du 1, summed over the images.
                 sums = torch.ops.exda.mix_matrix_gradients(du.flatten(2), [pixels]).sum(0)
                 gradients[5] = sums[:, :-1].reshape(weight.shape).to(weight.dtype)
                 gradients[6] = sums[:, -1].to(bias.dtype)
