@@ -159,6 +159,8 @@ def test_reasons(make_attention: Any, make_maps: Any) -> None:
     )
     long = x.new_empty(1, 6, 1, 40000)
     assert "at most" in str(on_kernels.mdta_unsupported_reason(long, terms))
+    wide = x.new_empty(()).expand(1, 3 * 4096, 5, 7)
+    assert "6145 channels and tokens" in str(on_kernels.mdta_unsupported_reason(wide, terms))
 
 
 def test_what_has_no_kernels_is_computed_without_them() -> None:

@@ -208,6 +208,7 @@ def test_compiled_with_gradients() -> None:
 
 
 GRAM = Gram(torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4), torch.zeros(2, 2, 4))
+TALL = Gram(torch.zeros(()).expand(1, 2, 4100, 4100), torch.zeros(1, 2, 4100), torch.zeros(1, 2, 4100))
 ONE = torch.zeros(2, 1, 1)
 
 
@@ -223,6 +224,7 @@ ONE = torch.zeros(2, 1, 1)
         (GRAM, ONE, torch.zeros(5, 6), TokenMixing(ONE, ONE, 1, "channelwise"), "expected as many as channels, 3"),
         (GRAM._replace(q_squares=torch.zeros(2, 2, 3)), ONE, torch.zeros(5, 8), None, r"and \(B, h, m\)"),
         (Gram(*(t.half() for t in GRAM)), ONE, torch.zeros(5, 8), None, "expected float32"),
+        (TALL, ONE, torch.zeros(5, 8200), None, "4100 channels and tokens; expected at most 4096"),
     ],
 )
 def test_refusals(gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None, message: str) -> None:

@@ -21,6 +21,7 @@ from ..terms import CrossTerms, NormTerms, PackedQKVTerms, Projection, TokenTerm
 from ..torch.fold import foldable_weight
 from .depthwise import depthwise
 from .fold import TokenMixing, fold
+from .fold_blocks import MOST_HEAD_ROWS
 from .fold_branch import fold_branch
 from .gram import gram
 from .launch import device_unsupported_reason, dtype_unsupported_reason
@@ -85,6 +86,10 @@ def _unsupported_reason(x: Tensor, terms: PackedQKVTerms | CrossTerms, *projecti
             return "under autocast, a projection is hooked, wrapped, parametrised or of a type that has to be called"
     elif found - {x.dtype}:
         return f"the map is {x.dtype}, the projections are {', '.join(map(str, found))}"
+    heads = terms.temperature.shape[-3]
+    tokens = 0 if terms.tokens is None or terms.tokens.weight is None else len(terms.tokens.weight)
+    if (rows := (x.shape[1] + tokens) // heads) > MOST_HEAD_ROWS:
+        return f"a head has {rows} channels and tokens, more than {MOST_HEAD_ROWS}"
     reason = device_unsupported_reason(x) or dtype_unsupported_reason(x.new_empty(0, dtype=dtype))
     return reason or (None if terms.tokens is None else tokens_unsupported_reason(x, terms.tokens.stride))
 

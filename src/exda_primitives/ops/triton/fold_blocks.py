@@ -12,6 +12,9 @@ from ..precision import accumulation_dtype
 from .launch import contiguous, device_unsupported_reason, dtype_unsupported_reason, require
 from .tiles import tile_side, wide
 
+MOST_HEAD_ROWS = 4096
+"""The most channels and tokens of one head: a softmax takes its whole row, which has to fit into one tile."""
+
 
 class Blocks:
     """Gram blocks and parameters, checked, as arguments of the kernels.
@@ -52,8 +55,7 @@ class Blocks:
             left,
         ]
         self.strides = [*products.stride()[:2], *q_squares.stride()[:2], *k_squares.stride()[:2], left.stride(0)]
-        # All columns in one tile: a softmax takes its whole row.
-        columns = tile_side(m, 4096)
+        columns = tile_side(m, MOST_HEAD_ROWS)
         self.sizes: dict[str, Any] = {
             "ROWS": self.rows,
             "C": c,
@@ -84,6 +86,8 @@ def _check(
     tokens = m - left.shape[1] // heads
     if products.dtype is not accumulation_dtype(products.dtype):
         raise InputError(f"fold: the Gram blocks are {products.dtype}; expected float32")
+    if m > MOST_HEAD_ROWS:
+        raise InputError(f"fold: a head has {m} channels and tokens; expected at most {MOST_HEAD_ROWS}")
     if left.ndim != 2 or left.shape[1] % heads or tokens < 0 or left.numel() == 0 or products.numel() == 0:
         raise InputError(
             f"fold: left is {tuple(left.shape)} for {heads} heads of {m} rows; expected (O, h*c), c at most {m}, no "
