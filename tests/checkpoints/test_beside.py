@@ -81,12 +81,15 @@ def behind(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
+PREFIXES = ("net.", "module.", "model.", "generator.", "model.module.", "net._orig_mod.")
 ENTRIES = ("params", "params_ema", "state_dict", "state_dict_ema", "model_state_dict", "model_state", "model", "net")
 
 
 @pytest.mark.parametrize("patched", [False, True], ids=["host", "patched"])
-@pytest.mark.parametrize("prefix", ["", "net.", "module.", "model.", "generator.", "model.module.", "net._orig_mod."])
-@pytest.mark.parametrize("entry", [*ENTRIES, "generator"])
+@pytest.mark.parametrize(
+    ("entry", "prefix"),
+    [*((entry, "") for entry in ENTRIES), *(("params", prefix) for prefix in PREFIXES), ("generator", "generator.")],
+)
 def test_under_any_entry_and_prefix(entry: str, prefix: str, patched: bool, tmp_path: Path) -> None:
     model = Restormer(**SMALL)
     if patched:
