@@ -65,7 +65,7 @@ def _gated_unsupported_reason(x: Tensor, terms: GatedTerms) -> str | None:
     autocast = torch.is_autocast_enabled(x.device.type)
     for convolution in terms:
         if not (is_bare(convolution) and isinstance(convolution, nn.Conv2d)):
-            return "a convolution of the feed-forward is more than that (hooked, wrapped or parametrised)"
+            return "a convolution of the feed-forward has to be called (it is hooked, wrapped or parametrised)"
         if convolution.weight.dtype is not x.dtype and not autocast:
             return f"the map is {x.dtype}, the feed-forward is {convolution.weight.dtype}"
     first, second, last = terms
