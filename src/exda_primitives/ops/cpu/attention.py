@@ -56,7 +56,7 @@ def attention(x: Tensor, terms: PackedQKVTerms) -> Tensor:
 
 
 class _Matrices(NamedTuple):
-    """The folded matrices of each image, of DESIGN's ``out = M V' + M_G G + bias``.
+    """The folded matrices of each image in ``out = M V' + M_G G + bias``.
 
     Attributes:
         onto_value: M, (B, C, C).

@@ -16,7 +16,10 @@ _STRIP = 8192
 
 
 class Gram(NamedTuple):
-    """Blocks ``a b^T``, (B, h, rows of a, rows of b), and norms, (B, h, rows, 1); those of g are None without tokens."""
+    """Blocks ``a b^T``, (B, h, rows of a, rows of b), and norms, (B, h, rows, 1).
+
+    Without tokens, the blocks and norms of g are None.
+    """
 
     qk: Tensor
     q_norms: Tensor

@@ -83,6 +83,7 @@ def _shape_unsupported_reason(
 
 
 def _kind_unsupported_reason(x: Tensor, *given: Tensor | None) -> str | None:
+    """Why the devices or dtypes of the map and these parameters rule the kernel out; None if they do not."""
     parameters = [tensor for tensor in given if tensor is not None]
     for tensor in parameters:
         if tensor.device != x.device:
@@ -151,6 +152,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, 
 def _empty_output(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None
 ) -> Tensor:
+    """Allocates ``depthwise``'s output; also what a tracer runs in place of the kernel."""
     channels = x.shape[1] // 2 if activation == "gate" else x.shape[1]
     return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device)
 
@@ -172,6 +174,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         dweight if need_weight else None,
         dbias if need_bias else None,
         None,
+        # `shift` is added to every pixel of x before the padding.
         widen(dx).sum((0, 2, 3)).to(shift.dtype) if need_shift else None,
     )
     return gradients[: len(ctx.needs_input_grad)]

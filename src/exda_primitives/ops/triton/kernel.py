@@ -154,7 +154,7 @@ class Kernel:
             return
         if len(self._starts) >= _MOST_STARTS:
             self._starts.clear()
-        # The launcher takes every parameter in order, or none of the constants, wherever they are.
+        # From Triton 3.3 on, the launcher takes every parameter in order; before, only those that are no constants.
         left_out: Sequence[int] = () if _TAKES_CONSTANTS else self._constant
         rest = self.arg_names[len(arguments) :] if _TAKES_CONSTANTS else []
         values = tuple((constants | config.kwargs)[name] for name in rest)
