@@ -44,7 +44,7 @@ def unsupported_reason(
     if found := product_unsupported_reason(x, norm_weight, norm_bias, weight, bias):
         return found
     if phi is not None and (found := product_unsupported_reason(x, None, None, phi, None)):
-        return f"phi: {found}"
+        return f"the tokens' phi: {found}"
     y = x[:, :1].expand(-1, len(weight), -1, -1)
     return depthwise_unsupported_reason(y, depthwise_weight, depthwise_bias, activation)
 
