@@ -35,7 +35,7 @@ def projection(tokens: TokenTerms) -> TensorFn:
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
-    """Average pooling, (B, M, H, W) -> (B, M, ceil(H/stride), ceil(W/stride)); a border cell averages what it has."""
+    """Average pooling, (B, M, H, W) -> (B, M, ceil(H/stride), ceil(W/stride)); padding is not counted."""
     return F.avg_pool2d(x, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else x
 
 
@@ -76,7 +76,7 @@ def upsample_flat(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def unit_mean(maps: Tensor, scale: Scale) -> tuple[Tensor, float]:
-    """Scales compact maps to mean 1; also returns the factor that makes values of them.
+    """Scales compact maps to mean 1; also returns the factor that they are multiplied by as values.
 
     As q and k only a token's direction matters, and a map that sums to 1 over a megapixel would vanish in float16: the
     factor goes into the small matrices instead.
@@ -92,7 +92,7 @@ def unit_mean(maps: Tensor, scale: Scale) -> tuple[Tensor, float]:
 
 
 def in_dtype_of(v: Tensor, maps: Tensor) -> tuple[Tensor, float | Tensor]:
-    """Casts token maps to the dtype of ``v``; also returns the factor that makes values of them again.
+    """Casts token maps to the dtype of ``v``; also returns the factor that they are multiplied by as values.
 
     A map that sums to 1 over a megapixel would vanish in float16, so it is divided by about its mean first: by a power
     of two, which does not change its rounding.
@@ -110,7 +110,7 @@ class SortedTokens(NamedTuple):
     Attributes:
         values: sorted tokens, (B, h*K, N).
         order: indices of the sort, (B, h*K, N) int64.
-        scale: factor that makes values (as in v) of them.
+        scale: factor that they are multiplied by as values.
     """
 
     values: Tensor

@@ -119,7 +119,7 @@ def _logits(x: Tensor, norm: NormTerms | None, tokens: TokenTerms, dtype: torch.
 
 
 def _token_maps(logits: Tensor, tokens: TokenTerms) -> tuple[Tensor, float]:
-    """Returns G (B, h*K, H, W) with mean 1, and the factor that makes values of it."""
+    """Returns G (B, h*K, H, W) with mean 1, and the factor that it is multiplied by as a value."""
     # Phi and the pooling commute: logits of h*K channels are pooled, not maps of C.
     maps, scale = unit_mean(softmax_over_space(pool(logits, tokens.stride)), tokens.scale)
     maps = upsample(maps, logits.shape[2:]).to(logits.dtype)

@@ -13,7 +13,7 @@ from .layers import convolved, gelu, normalised, pairs, pointwise, widened
 from .layout import add_into, channels_last, empty
 from .strips import strips
 
-# Channels of a vector of oneDNN's: its depthwise convolution takes twice as long for a number that is no multiple.
+# oneDNN's vectors hold 16 channels: its depthwise convolution takes twice as long if their number is no multiple of it.
 _LANES = 16
 
 

@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 def pairs(first: TensorFn, second: TensorFn, count: int) -> list[Pair]:
     """Splits two convolutions into ``count`` pairs by their output channels: q, k and v, or a gate and its value.
 
-    Computed together, each part would be a slice of channels of one map, which what follows would copy.
+    Computed as one map, each part would be a slice of its channels, which the next operation would copy.
     """
     assert is_bare(first)
     assert is_bare(second)

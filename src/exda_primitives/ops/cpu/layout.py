@@ -8,7 +8,7 @@ from torch import Tensor
 from ..torch.recompute import makes_graph, recomputes
 from .unsupported import transformed
 
-# Channels that are a multiple of so many bytes apart share the sets of a cache; of them, so many are copied at a time.
+# Channels that are a multiple of _PAGE bytes apart share the sets of a cache: _CHANNELS of them are copied at a time.
 _PAGE, _CHANNELS = 4096, 16
 
 

@@ -110,7 +110,7 @@ def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
 
 
 def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:
-    """Returns G (B, h*K, H, W) in the dtype of ``v``, and the factor that makes values of it."""
+    """Returns G (B, h*K, H, W) in the dtype of ``v``, and the factor that it is multiplied by as a value."""
     if tokens.whole is not None:
         return in_dtype_of(v, tokens.whole(x).flatten(1, 2))
     # Phi and the pooling commute: logits of h*K channels are pooled, not maps of C.
@@ -168,7 +168,7 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: Mixing) -> Sum
 
 
 def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float | Tensor, terms: ChannelTerms) -> Mixing:
-    """E of maps q, k and tokens g; ``scale`` is the factor that makes values of g."""
+    """E of maps q, k and tokens g; ``scale`` is the factor that g is multiplied by as a value."""
     heads = terms.temperature.shape[-3]
     return mixing_of(gram(_rows(q, heads), _rows(k, heads), None if g is None else _rows(g, heads)), scale, terms)
 
@@ -178,7 +178,7 @@ def mixing_of(found: Gram, scale: float | Tensor, terms: ChannelTerms) -> Mixing
 
     Args:
         found: Gram blocks and norms of q, k and tokens.
-        scale: factor that makes values of the tokens.
+        scale: factor that the tokens are multiplied by as values.
         terms: the attention.
     """
     temperature = widen(terms.temperature)

@@ -107,7 +107,7 @@ def depthwise(
         x: (B, M, H, W), float32, float16 or bfloat16, of any strides; a pixel stride of 1 is the fast one.
         weight: (M, 1, 3, 3); its dtype may differ from that of ``x``.
         bias: (M,) or None.
-        activation: ``"none"``: z; ``"gelu"``: GELU(z), exact; ``"gate"``: GELU(z[:, :M/2]) * z[:, M/2:].
+        activation: ``"none"``: z; ``"gelu"``: GELU(z), not its tanh form; ``"gate"``: GELU(z[:, :M/2]) * z[:, M/2:].
         shift: (M,), added to ``x`` before the padding, or None.
 
     Returns:

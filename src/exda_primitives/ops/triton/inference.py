@@ -175,7 +175,7 @@ def _gated_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
 @fake(_attention_step)
 @fake(_gated_step)
 def _empty_output(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
-    # Strides too have to be those of the output: maps are cut out of longer rows.
+    # With the strides of the output, too, which is cut out of longer rows.
     shape = (*x.shape[:3], pitch(x.shape[3]))
     return torch.empty(shape, dtype=x.dtype, device=x.device)[..., : x.shape[3]]
 

@@ -57,7 +57,7 @@ def differentiable(of: OpOverload, backward: Callable[..., Any], save: Callable[
 
 
 def differentiable_no_more(of: OpOverload) -> None:
-    """Makes an operator, itself a gradient, refuse to be differentiated."""
+    """Makes an operator refuse to be differentiated: a gradient, or a step that is used without gradients only."""
 
     def refuse(ctx: Any, *grads: Any) -> None:
         raise RuntimeError(
