@@ -1,4 +1,8 @@
-"""Pure functions on tensors: the formulas as printed (``reference``) and without the concatenation (``torch``)."""
+"""Pure functions on tensors that compute the attentions, by backend.
+
+``reference`` has the formulas as printed, ``torch`` the same without the concatenation, ``triton`` that on Triton
+kernels, ``cpu`` that strip by strip on a CPU. ``dispatch`` chooses.
+"""
 
 from .chosen import BackendName
 from .dispatch import Operation, backend, cross, histogram, mdta, window, xca

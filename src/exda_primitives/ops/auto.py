@@ -1,4 +1,4 @@
-"""What computes where no backend is asked for: on a CPU, without gradients, strips of larger maps."""
+"""The backend ``"auto"``: on a CPU and without gradients, larger maps strip by strip; else the backend ``"torch"``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .terms import PackedQKVTerms
 
 
 def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
+    """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     if x.device.type == "cpu" and cpu.takes_attention(x, terms):
         return cpu.attention(x, terms)
     return concat_free.mdta(x, terms)

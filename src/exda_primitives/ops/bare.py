@@ -1,7 +1,7 @@
-"""When a layer is its weight and bias and nothing else: the one rule by which a weight is read in place of a call.
+"""Whether a layer is bare, nothing but its weight and bias, so that a backend may read these instead of calling it.
 
-Whatever works by the call of a module (hooks, parametrisations, pruning, offloading, sharding, quantisation, adapters
-around a layer) has no effect, or the wrong one, where its weight is read. All backends ask here.
+Whatever works through the call of a module (hooks, parametrisations, pruning, offloading, sharding, quantisation,
+adapters around a layer) has no effect, or a wrong one, if the weight is read directly. All backends share this rule.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn.modules import module as of_all_modules
 
-# Filled and emptied in place by `torch.nn.modules.module.register_module_*_hook`, whose hooks fire for every module.
+# PyTorch's dictionaries of hooks that fire for every module (`register_module_*_hook`), changed in place.
 _GLOBAL_HOOKS = (
     of_all_modules._global_forward_hooks,
     of_all_modules._global_forward_pre_hooks,
@@ -21,20 +21,20 @@ _GLOBAL_HOOKS = (
     of_all_modules._global_backward_pre_hooks,
 )
 
-# A subclass has operations of its own: it is quantised, sharded, or records a graph. Exporters put the last one of
-# these, a shape without numbers, in a parameter's place.
+# Tensor classes without operations of their own; other subclasses are quantised, sharded, or record a graph. Exporters
+# put a FakeTensor, a shape without values, in a parameter's place.
 _PLAIN = (Tensor, nn.Parameter, FakeTensor)
 
 
 def held(module: nn.Module, name: str) -> Tensor | None:
-    """A tensor of a module by its name there: faster than ``getattr``, which asks one dictionary after the other."""
-    # Replicas and flat shards keep tensors outside of the parameters.
+    """Returns a module's tensor by attribute name, faster than ``getattr``, which searches several dictionaries."""
+    # Replicas of DataParallel and FSDP's flat shards keep tensors as plain attributes.
     found = module._parameters.get(name)
     return getattr(module, name) if found is None else found
 
 
 def does_more(module: nn.Module) -> bool:
-    """Whether a call of the module is more than its class says: hooked, or its forward replaced on the instance."""
+    """Whether a call of the module does more than its class: it is hooked, or its forward replaced on the instance."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -52,7 +52,7 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
     """Whether the layer is a convolution or linear layer whose call is its weight and bias and nothing else."""
     if not (type(layer) is nn.Conv2d or type(layer) is nn.Linear) or does_more(layer):
         return False
-    # Not as attributes, which take a call each. Replicas and flat shards keep tensors outside of the parameters.
+    # From the dictionaries: an attribute takes a call each. Replicas and flat shards keep tensors in `__dict__`.
     held = layer._parameters if "weight" in layer._parameters else layer.__dict__
     weight, bias = held.get("weight"), held.get("bias")
     dense = weight is not None and type(weight) in _PLAIN and weight.layout is torch.strided
@@ -60,12 +60,12 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
 
 
 def is_linear(layer: object) -> TypeGuard[nn.Linear]:
-    """Whether the layer is a bare linear one."""
+    """Whether the layer is a bare linear layer."""
     return type(layer) is nn.Linear and is_bare(layer)
 
 
 def is_pointwise(layer: object) -> TypeGuard[nn.Conv2d]:
-    """Whether the layer is a bare 1x1 convolution of all channels."""
+    """Whether the layer is a bare 1x1 convolution without groups."""
     return (
         type(layer) is nn.Conv2d
         and layer.kernel_size == layer.stride == (1, 1)
@@ -76,7 +76,7 @@ def is_pointwise(layer: object) -> TypeGuard[nn.Conv2d]:
 
 
 def is_depthwise(layer: object) -> TypeGuard[nn.Conv2d]:
-    """Whether the layer is a bare 3x3 convolution of every channel by itself that keeps the map's size."""
+    """Whether the layer is a bare 3x3 depthwise convolution with zero padding that keeps the map's size."""
     return (
         type(layer) is nn.Conv2d
         and layer.kernel_size == (3, 3)

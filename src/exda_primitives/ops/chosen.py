@@ -1,8 +1,8 @@
-"""Which backend is chosen, here and now: each thread and each task of asyncio has its own choice.
+"""The chosen backend; each thread and each asyncio task has its own choice.
 
-``chosen.current`` is an attribute of the module that a function computes (PEP 562): torch.compile takes it for a plain
-attribute, guards on it, and so asks the function again at every call. It cannot look into a context variable on every
-supported version of PyTorch.
+``chosen.current`` is a module attribute that a function computes (PEP 562). torch.compile sees a plain attribute and
+guards on it, which calls the function again at every call of the compiled code. The choice itself is a context
+variable, which torch.compile cannot read on every supported version of PyTorch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ current: BackendName
 
 
 class _Choice(NamedTuple):
-    """Of one block; two blocks never hold the same."""
+    """The choice of one ``choose`` block; ``block`` tells apart blocks that chose the same name."""
 
     name: BackendName
     block: object
@@ -34,20 +34,20 @@ def __getattr__(name: str) -> BackendName:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     entered = _entered.get()
     if not entered and torch._C._is_key_in_tls("context"):
-        # In a thread of autograd's: that of who called backward, for checkpointed modules that run again there.
+        # In autograd's threads, where checkpointed modules run again: the choice of the thread that called backward.
         context = torch._C._get_obj_in_tls("context")
-        # After a backward pass, some versions of PyTorch leave the key without a context in who called it.
+        # After a backward pass, some versions of PyTorch leave the key without a context in the calling thread.
         entered = () if context is None else context.get(_entered, ())
     return entered[-1].name if entered else "auto"
 
 
 @contextmanager
 def choose(name: BackendName) -> Iterator[None]:
-    """For the length of the block."""
+    """Chooses a backend inside the block, for this thread or asyncio task."""
     choice = _Choice(name, object())
     _entered.set((*_entered.get(), choice))
     try:
         yield
     finally:
-        # Not what was there before: blocks may be left in another order than they were entered in.
+        # Only this block's choice is removed: blocks may be left in another order than they were entered in.
         _entered.set(tuple(each for each in _entered.get() if each is not choice))

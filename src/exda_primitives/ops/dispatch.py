@@ -1,4 +1,4 @@
-"""Which implementation computes: an operation has a function for each backend, and one switch chooses."""
+"""Operations with one function for each backend, and the switch that chooses the backend."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Arguments = ParamSpec("Arguments")
 
 
 class Operation(Generic[Arguments]):
-    """What an attention computes on tensors, by a function for each backend; a call takes that of ``backend``.
+    """What an attention computes on tensors: one function for each backend; a call runs that of the chosen backend.
 
-    A new attention makes one of its own, unless it computes what one of these does. All functions take and return the
-    same.
+    A new attention needs an operation of its own, unless it computes what an existing one does. All functions take the
+    same arguments and return the same tensor.
 
     Args:
-        reference: the formula as it is printed, in plain PyTorch: the oracle of the others.
-        torch: faster, in plain PyTorch.
-        triton: on kernels where they apply; by default as ``torch``.
-        auto: where no backend is asked for; by default as ``torch``.
+        reference: the formula as it is printed, in plain PyTorch: the oracle that the others are tested against.
+        torch: a faster form in plain PyTorch.
+        triton: on kernels where they apply; ``torch`` by default.
+        auto: where no backend was chosen; ``torch`` by default.
 
     Attributes:
-        functions: by the name of the backend.
+        functions: the functions by the name of their backend.
 
     Example:
         >>> import torch, exda_primitives as exda
@@ -55,12 +55,13 @@ class Operation(Generic[Arguments]):
         }
 
     def __call__(self, *arguments: Arguments.args, **keywords: Arguments.kwargs) -> Tensor:
-        """What the function of the backend that is chosen here and now returns."""
+        """Calls the function of the backend that is chosen in this thread or task."""
         return self.functions[current_backend()](*arguments, **keywords)
 
 
 _NAMES: tuple[BackendName, ...] = get_args(BackendName)
-# What is entered inside of a compiled function, whose tracer follows a global; None whenever anything else runs.
+# The backend of a `backend` block inside a compiled function: torch.compile traces a global, but no context variable.
+# None outside of compilation.
 _in_graph: BackendName | None = None
 
 
@@ -68,16 +69,16 @@ _in_graph: BackendName | None = None
 def backend(name: BackendName) -> Iterator[None]:
     """Computes every ExDA attention inside the block with the named backend.
 
-    Each thread, and each task of asyncio, has a choice of its own: a new thread begins with ``"auto"`` (replicas of
-    DataParallel with that of their caller). A compiled function is compiled once for each.
+    Each thread and each asyncio task has its own choice. A new thread starts with ``"auto"``; replicas of DataParallel
+    start with their caller's choice. A compiled function is compiled once for each backend it runs under.
 
     Args:
         name: ``"reference"`` (the printed formulas, the oracle), ``"torch"`` (concat-free), ``"triton"`` (concat-free
             on kernels for CUDA GPUs of compute capability 8.0 and newer, and as ``"torch"`` wherever they do not
             apply), or ``"auto"``, which is ``"torch"`` until the kernels have proven themselves on GPUs; on a CPU, and
-            without gradients, it takes larger maps strip by strip. Blocks that
-            ``exda_primitives.fuse`` put in place are fused under ``"auto"`` as well, on a CPU by PyTorch's own
-            operations; under ``"triton"`` they are by kernels alone.
+            without gradients, it computes larger maps strip by strip. Blocks that ``exda_primitives.fuse`` put in
+            place are fused under ``"auto"``, on a CPU by PyTorch's own operations, and under ``"triton"``, by kernels
+            alone.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
@@ -105,14 +106,14 @@ def backend(name: BackendName) -> Iterator[None]:
 
 
 def current_backend() -> BackendName:
-    """The one that is named by the innermost ``backend``, or ``"auto"``."""
+    """Returns the name that the innermost ``backend`` block chose, or ``"auto"``."""
     if is_dynamo_compiling() and _in_graph is not None:
         return _in_graph
     return chosen.current
 
 
 def fuses() -> bool:
-    """Whether fused blocks may compute their steps otherwise than by their modules."""
+    """Whether fused blocks may compute their steps without calling their modules."""
     return current_backend() in ("auto", "triton")
 
 
@@ -130,5 +131,5 @@ window = Operation(reference.window, concat_free.window)
 -> (B, N, C)."""
 
 xca = Operation(reference.xca, concat_free.xca)
-"""Cross-covariance attention with ExDA's primitives: x (B, N, C), the (H, W) of the map whose N pixels these are,
+"""Cross-covariance attention with ExDA's primitives: x (B, N, C), the size (H, W) of the map with these N = H*W pixels,
 ``LinearTerms`` -> (B, N, C)."""

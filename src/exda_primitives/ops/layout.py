@@ -1,4 +1,4 @@
-"""Between tokens (B, N, C), pixels row by row, and maps (B, C, H, W)."""
+"""Conversion between tokens (B, N, C), the pixels row by row, and maps (B, C, H, W)."""
 
 from __future__ import annotations
 

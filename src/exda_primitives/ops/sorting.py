@@ -1,6 +1,7 @@
-"""The rearrangements of Histoformer's attention: sorted halves, boxes, interleaved runs, and the way back.
+"""The rearrangements of Histoformer's attention: sorting half the channels, cutting into bins, and back.
 
-Every step is done as the host does it, in its order: its sorts turn a difference in the last bit into another image.
+Every step is the host's own operation, in the host's order: its sorts amplify a difference in the last bit into another
+image.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+# Layouts of a sequence of f * n pixels that is cut into f bins: of n pixels in a row, or of each f-th pixel.
 BOXES = "b (h c) (f n)"
 INTERLEAVED = "b (h c) (n f)"
 _ROWS = "b h (c f) n"
 
 
 class HalfOrder(NamedTuple):
-    """Where the first half of the channels came from: int64 indices along the height, then along the width."""
+    """Indices of ``sort_half``, (B, C // 2, H, W) int64: of the sort along the height, then of that along the width."""
 
     along_height: Tensor
     along_width: Tensor
@@ -33,7 +35,7 @@ def sort_half(x: Tensor) -> tuple[Tensor, HalfOrder]:
 
 
 def unsort_half(x: Tensor, order: HalfOrder) -> Tensor:
-    """Puts the first C // 2 channels back: along the width, then along the height."""
+    """Undoes ``sort_half`` on (B, C, H, W): the first C // 2 channels along the width, then along the height."""
     half = order.along_width.shape[1]
     values = x[:, :half]
     values = torch.scatter(values, -1, order.along_width, values)
@@ -47,12 +49,15 @@ def unsort(x: Tensor, order: Tensor) -> Tensor:
 
 
 def to_rows(x: Tensor, heads: int, layout: str) -> Tensor:
-    """Sequences (B, h*M, N) -> rows (B, h, M*h, ceil(N/h)), zeros at the end; every head cuts into h runs."""
+    """Cuts sequences (B, h*M, N) into h bins each, zeros at the end: rows (B, h, M*h, ceil(N/h)).
+
+    The number of bins is the number of heads, as in the host.
+    """
     x = F.pad(x, (0, -x.shape[-1] % heads))
     return rearrange(x, f"{layout} -> {_ROWS}", h=heads, f=heads)
 
 
 def to_sequences(rows: Tensor, length: int, layout: str) -> Tensor:
-    """Rows (B, h, M*h, n) -> sequences (B, h*M, length), the padding cut off."""
+    """Undoes ``to_rows``: rows (B, h, M*h, n) -> sequences (B, h*M, length), the padding cut off."""
     heads = rows.shape[1]
     return rearrange(rows, f"{_ROWS} -> {layout}", h=heads, f=heads)[..., :length]

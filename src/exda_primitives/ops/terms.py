@@ -1,4 +1,4 @@
-"""What an attention needs besides its input maps, in plain containers that every backend reads.
+"""Parameters and options of an attention or a residual step, in plain containers that every backend reads.
 
 NamedTuples, because torch.compile and torch.export trace through them on every supported version of PyTorch.
 """
@@ -18,19 +18,22 @@ TensorFn = Callable[[Tensor], Tensor]
 
 
 class Projection(NamedTuple):
-    """The host's own pair: a 1x1 convolution followed by a depthwise one; both are called as they are."""
+    """The host's own projection: a 1x1 convolution, then a depthwise 3x3 one; any callables on maps."""
 
     pointwise: TensorFn
     depthwise: TensorFn
 
 
 def projected(x: Tensor, projection: Projection) -> Tensor:
-    """(B, C, H, W) -> (B, C', H, W)."""
+    """Calls both layers of the projection, (B, C, H, W) -> (B, C', H, W)."""
     return projection.depthwise(projection.pointwise(x))
 
 
 class Branch(NamedTuple):
-    """The convolutions of ``g = Conv1x1 -> DWConv3x3 -> GELU -> Conv1x1``, all C -> C."""
+    """The convolutions of ``g = Conv1x1 -> DWConv3x3 -> GELU -> Conv1x1``.
+
+    Weights are (C, C, 1, 1), (C, 1, 3, 3) and (C, C, 1, 1), biases (C,).
+    """
 
     in_weight: Tensor
     in_bias: Tensor
@@ -44,10 +47,10 @@ class ValueTerms(NamedTuple):
     """The non-linear value.
 
     Attributes:
-        form: how V' is made of V and g.
-        position: before or after the aggregation.
-        branch: g; None for the forms without parameters.
-        whole: where the value is more than the above: the module to call, V -> V', in place of it.
+        form: ``"residual"`` V + g(V), ``"replace"`` g(V), ``"gelu"`` GELU(V), ``"sigmoid"`` sigmoid(V), ``"none"`` V.
+        position: whether it is applied to V before the aggregation, or to the aggregated rows after it.
+        branch: weights of g; None for the forms without parameters.
+        whole: module to call instead, V -> V', if the fields above are not all it computes (it is hooked, wrapped).
     """
 
     form: ValueForm
@@ -60,14 +63,16 @@ class TokenTerms(NamedTuple):
     """Global spatial tokens.
 
     Attributes:
-        weight: Phi, (h*K, C, 1, 1); None where there is ``whole``.
-        stride: of the average pooling before Phi.
-        scale: what a compact map sums to as a value: ``"sum"`` 1, ``"mean"`` its number of pixels.
-        reinject: how the tokens' own output rows come back to the channels.
+        weight: weight of Phi, (h*K, C, 1, 1); None if ``whole`` is given.
+        stride: kernel and stride of the average pooling before Phi.
+        scale: what a compact map sums to as a value: 1 with ``"sum"``, its number of pixels with ``"mean"``.
+        reinject: how the tokens' output rows are added to the channels': their mean to all channels of the head, or,
+            with ``"channelwise"`` and K = c, row by row.
         alpha: weight of those rows, (h, 1, 1).
-        gate: lam, how much of the softmax mass the local rows give to tokens, (h, 1, 1).
-        whole: where the tokens are more than Phi, the stride and the scale: the module to call, (B, C, H, W) -> G
-            (B, h, K, H, W) as values, in place of them.
+        gate: lam, the share of the tokens' softmax mass that the local rows give to them, (h, 1, 1); 1 is the paper's
+            formula, 0 the host's.
+        whole: module to call instead, (B, C, H, W) -> G (B, h, K, H, W) as values, if weight, stride and scale are not
+            all it computes (it is hooked, wrapped).
     """
 
     weight: Tensor | None
@@ -80,10 +85,14 @@ class TokenTerms(NamedTuple):
 
 
 class PackedQKVTerms(NamedTuple):
-    """An attention on one map whose projections are one pair of convolutions.
+    """An attention on one map with one projection for q, k and v together.
 
-    ``temperature`` (..., h, 1, 1); ``project`` C -> C; ``qkv`` C -> 3C (q, k, v) in Restormer's attention, C -> 5C (q1,
-    k1, q2, k2, v) in Histoformer's.
+    Attributes:
+        temperature: factor of the logits, (..., h, 1, 1).
+        qkv: C -> 3C (q, k, v) in Restormer's attention, C -> 5C (q1, k1, q2, k2, v) in Histoformer's.
+        project: output projection, C -> C.
+        value: non-linear value, or None for a linear one.
+        tokens: global spatial tokens, or None.
     """
 
     temperature: Tensor
@@ -94,7 +103,10 @@ class PackedQKVTerms(NamedTuple):
 
 
 class LinearTerms(NamedTuple):
-    """Cross-covariance attention, projected by linear layers on tokens: ``qkv`` C -> 3C, ``project`` C -> C."""
+    """Cross-covariance attention on (B, N, C) with linear projections, ``qkv`` C -> 3C and ``project`` C -> C.
+
+    The other fields are as in ``PackedQKVTerms``.
+    """
 
     temperature: Tensor
     qkv: TensorFn
@@ -126,7 +138,10 @@ class WindowTerms(NamedTuple):
 
 
 class CrossTerms(NamedTuple):
-    """Cross attention: q from the first map, k, v and the tokens from the second. ``kv`` C -> 2C."""
+    """Cross attention: ``q`` C -> C from the first map; ``kv`` C -> 2C and the tokens from the second.
+
+    The other fields are as in ``PackedQKVTerms``.
+    """
 
     temperature: Tensor
     q: Projection
@@ -164,7 +179,7 @@ ChannelTerms = PackedQKVTerms | LinearTerms | CrossTerms
 
 
 def called_primitive(terms: ChannelTerms) -> str | None:
-    """Why the value or the tokens have to be called; None where their parameters say all of them."""
+    """Why the value or the tokens have to be called as modules; None if their parameters are all that they compute."""
     for name, primitive in (("value", terms.value), ("tokens", terms.tokens)):
         if primitive is not None and primitive.whole is not None:
             return f"the {name} has to be called: a part is hooked, wrapped, parametrised or exchanged"

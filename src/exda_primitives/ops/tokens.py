@@ -1,4 +1,4 @@
-"""Global spatial tokens: h*K soft maps over the image, each a distribution over its compact pixels."""
+"""Global spatial tokens: h*K soft maps over the image, each a distribution over the pixels of a pooled, compact map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compact_maps(x: Tensor, phi: TensorFn, stride: int) -> Tensor:
 
     Args:
         x: (B, C, H, W), any H, W >= 1 (pooled in ceil mode, padding not counted).
-        phi: (B, C, h, w) -> (B, h*K, h, w).
+        phi: 1x1 convolution, (B, C, y, x) -> (B, h*K, y, x).
         stride: kernel and stride of the pooling.
 
     Returns:
@@ -28,44 +28,47 @@ def compact_maps(x: Tensor, phi: TensorFn, stride: int) -> Tensor:
 
 
 def projection(tokens: TokenTerms) -> TensorFn:
-    """Phi as a function, of tokens that are no more than their parameters; its bias would cancel in the softmax."""
+    """Returns Phi, a 1x1 convolution, as a function; ``tokens.weight`` has to be given."""
+    # Without a bias, which the softmax over space would cancel.
     assert tokens.weight is not None
     return partial(F.conv2d, weight=tokens.weight)
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
-    """Average pooling, (B, M, H, W) -> (B, M, ceil(H/stride), ceil(W/stride))."""
+    """Average pooling, (B, M, H, W) -> (B, M, ceil(H/stride), ceil(W/stride)); padding is not counted."""
     return F.avg_pool2d(x, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else x
 
 
 def softmax_over_space(logits: Tensor) -> Tensor:
-    """(B, M, H, W) -> (B, M, H, W), each map sums to 1; float32 for half types."""
+    """Softmax over the pixels of each map, (B, M, H, W) -> (B, M, H, W); float32 for half types."""
     return logits.flatten(2).softmax(-1, dtype=accumulation_dtype(logits.dtype)).unflatten(2, logits.shape[2:])
 
 
 def scaled(maps: Tensor, scale: Scale) -> Tensor:
-    """Compact maps as values: unchanged for ``"sum"``, times their number of pixels for ``"mean"``."""
+    """Scales compact maps as values: unchanged for ``"sum"``, times their number of pixels for ``"mean"``."""
     return maps if scale == "sum" else maps * (maps.shape[-2] * maps.shape[-1])
 
 
 def upsample(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear (align_corners=False), (B, M, h, w) -> (B, M, H, W)."""
+    """Bilinear upsampling (align_corners=False), (B, M, h, w) -> (B, M, H, W)."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
 def upsample_flat(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """``upsample`` whose flat pieces are flat to the last bit.
+    """``upsample``, but constant to the last bit where the upsampled map is constant.
 
-    Beyond the centres of the outermost cells a map is constant; ``F.interpolate`` computes b * (1 - w) + b * w there,
-    whose rounding would give a sort an order that means nothing.
+    Beyond the centres of the outermost cells a map is constant. ``F.interpolate`` computes b * (1 - w) + b * w there,
+    and a sort would order its rounding errors.
     """
     for dim, length in ((-2, size[0]), (-1, size[1])):
+        # Pixel i lies at (i + 0.5) * cells / length - 0.5 between cell centres: bilinear, one dimension at a time.
         cells = maps.shape[dim]
         place = torch.arange(length, device=maps.device, dtype=maps.dtype)
         place = ((place + 0.5) * (cells / length) - 0.5).clamp(0, cells - 1)
         low = place.floor()
         weight = place - low
         left, right = low.long(), place.ceil().long()
+        # Where both cells are equal, lerp returns their value exactly.
         maps = torch.lerp(
             maps.index_select(dim, left), maps.index_select(dim, right), weight if dim == -1 else weight[:, None]
         )
@@ -73,25 +76,26 @@ def upsample_flat(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def unit_mean(maps: Tensor, scale: Scale) -> tuple[Tensor, float]:
-    """Compact maps brought to mean 1, and the factor that their use as values still needs.
+    """Scales compact maps to mean 1; also returns the factor that they are multiplied by as values.
 
-    Only a token's direction counts for q and k, and a map that sums to 1 over a megapixel would vanish in float16; the
+    As q and k only a token's direction matters, and a map that sums to 1 over a megapixel would vanish in float16: the
     factor goes into the small matrices instead.
 
     Args:
         maps: (B, M, h, w), each summing to 1.
-        scale: of the tokens as values.
+        scale: scale of the tokens as values.
 
     Returns:
-        (B, M, h, w) and the factor.
+        The maps, (B, M, h, w), and the factor.
     """
     return scaled(maps, "mean"), 1 / (maps.shape[-2] * maps.shape[-1]) if scale == "sum" else 1.0
 
 
 def in_dtype_of(v: Tensor, maps: Tensor) -> tuple[Tensor, float | Tensor]:
-    """Token maps as values, in the dtype of ``v``, and the factor that their use as values still needs.
+    """Casts token maps to the dtype of ``v``; also returns the factor that they are multiplied by as values.
 
-    A map that sums to 1 over a megapixel would vanish in float16; a power of two changes nothing else.
+    A map that sums to 1 over a megapixel would vanish in float16, so it is divided by about its mean first: by a power
+    of two, which does not change its rounding.
     """
     if maps.dtype is v.dtype:
         return maps, 1.0
@@ -101,7 +105,13 @@ def in_dtype_of(v: Tensor, maps: Tensor) -> tuple[Tensor, float | Tensor]:
 
 
 class SortedTokens(NamedTuple):
-    """Tokens (B, h*K, N), sorted by their own values, their order, and the factor that they still need as values."""
+    """Tokens, each sorted by its own values.
+
+    Attributes:
+        values: sorted tokens, (B, h*K, N).
+        order: indices of the sort, (B, h*K, N) int64.
+        scale: factor that they are multiplied by as values.
+    """
 
     values: Tensor
     order: Tensor
@@ -109,9 +119,9 @@ class SortedTokens(NamedTuple):
 
 
 def sorted_tokens(x: Tensor, tokens: TokenTerms, v: Tensor) -> SortedTokens:
-    """Tokens of (B, C, H, W), in the dtype of ``v``, as Histoformer's attention takes them.
+    """Computes the tokens of a map (B, C, H, W), in the dtype of ``v``, and sorts them for Histoformer's attention.
 
-    Sorted before the scale is applied: its rounding would order the near ties of a plateau anew.
+    They are sorted before the scale is applied, whose rounding could reorder the near ties of a plateau.
     """
     scale: float | Tensor
     if tokens.whole is not None:
@@ -124,5 +134,6 @@ def sorted_tokens(x: Tensor, tokens: TokenTerms, v: Tensor) -> SortedTokens:
 
 
 def _stably_sorted(x: Tensor) -> tuple[Tensor, Tensor]:
-    # The ONNX exporter knows the plain sort alone, and makes TopK of it, which is stable.
+    # Upsampled maps have plateaus, so ties are common. The ONNX exporter knows only the plain sort; it becomes TopK,
+    # which is stable.
     return x.sort(dim=-1) if torch.onnx.is_in_onnx_export() else x.sort(dim=-1, stable=True)

@@ -1,4 +1,4 @@
-"""The Triton kernels where they apply, and the concat-free functions where they do not; residual steps by device."""
+"""Attentions on Triton kernels, or concat-free in PyTorch where no kernels apply; residual steps by device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "step_unsupported_reason",
 ]
 
-# Found, not imported: Triton is there for Linux alone, and slow to import.
+# Looked for, not imported: Triton exists for Linux only and is slow to import. It is imported inside the functions.
 _MISSING = None if find_spec("triton") else "Triton is not installed"
 
 
@@ -47,7 +47,7 @@ def cross_unsupported_reason(x: Tensor, y: Tensor, terms: CrossTerms) -> str | N
 
 
 def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
+    """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     if mdta_unsupported_reason(x, terms):
         return concat_free.mdta(x, terms)
     from . import triton  # noqa: PLC0415
@@ -56,7 +56,7 @@ def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
-    """Two maps of (B, C, H, W) -> (B, C, H, W)."""
+    """Cross attention with ExDA's primitives, two maps (B, C, H, W) -> (B, C, H, W)."""
     if cross_unsupported_reason(x, y, terms):
         return concat_free.cross(x, y, terms)
     from . import triton  # noqa: PLC0415
@@ -65,17 +65,17 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 
 
 def computes_steps(device: torch.device) -> Literal["cpu", "triton"]:
-    """What computes residual steps of maps on a device, as far as it can."""
+    """Returns what computes residual steps of maps on a device, unless ``step_unsupported_reason`` rules it out."""
     return "cpu" if device.type == "cpu" and chosen.current == "auto" else "triton"
 
 
 def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:
-    """Why no kernels can compute a residual step ``x + function(norm(x))``; None if they can.
+    """Why ``x + function(norm(x))`` cannot be computed on kernels or, on a CPU, in strips; None if it can.
 
     Args:
         x: (B, C, H, W).
         norm: layer normalisation over the channels.
-        function: an attention, a gated feed-forward, or None where a module computes it and the kernels the norm alone.
+        function: an attention, a gated feed-forward, or None if a module computes it and only the norm runs on kernels.
     """
     if computes_steps(x.device) == "cpu":
         return cpu.step_unsupported_reason(x, norm, function)
@@ -91,9 +91,10 @@ def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, like: Tens
 
     Args:
         x: (B, C, H, W).
-        norm: of the step.
-        terms: of its function.
-        like: on the CPU, what the output lies like, contiguous or channels_last; None for what the next step takes.
+        norm: layer normalisation over the channels.
+        terms: the attention.
+        like: on the CPU, a tensor whose layout the output takes, contiguous or channels_last; None for channels_last,
+            the layout that the next step takes.
     """
     if computes_steps(x.device) == "cpu":
         return cpu.attention_step(x, norm, terms, like)
@@ -107,9 +108,10 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
 
     Args:
         x: (B, C, H, W).
-        norm: of the step.
-        terms: of its function.
-        like: on the CPU, what the output lies like, contiguous or channels_last; None for what the next step takes.
+        norm: layer normalisation over the channels.
+        terms: the gated feed-forward.
+        like: on the CPU, a tensor whose layout the output takes, contiguous or channels_last; None for channels_last,
+            the layout that the next step takes.
     """
     if computes_steps(x.device) == "cpu":
         return cpu.gated_step(x, norm, terms, like)
@@ -119,7 +121,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
 
 
 def normalise(x: Tensor, terms: NormTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W), where there is no ``step_unsupported_reason``."""
+    """Layer normalisation on kernels, (B, C, H, W) -> (B, C, H, W), where there is no ``step_unsupported_reason``."""
     from . import triton  # noqa: PLC0415
 
     return triton.normalise(x, terms)

@@ -18,7 +18,7 @@ def nonlinear_value(v: Tensor, terms: ValueTerms) -> Tensor:
 
 
 def formed(v: Tensor, form: ValueForm, g: TensorFn | None) -> Tensor:
-    """``V'`` of the given form, (B, C, H, W) -> (B, C, H, W); ``g`` is None for the forms without parameters."""
+    """``V'`` in one of its forms, (B, C, H, W) -> (B, C, H, W); ``g`` is None for the forms without parameters."""
     if form == "gelu":
         return F.gelu(v)
     if form == "sigmoid":

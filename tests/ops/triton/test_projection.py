@@ -260,7 +260,7 @@ X, WEIGHT, DEPTHWISE = torch.zeros(2, 3, 4, 5), torch.zeros(4, 3), torch.zeros(4
         ((X, NormTerms(torch.zeros(2), None, True, EPS), WEIGHT, None, None, DEPTHWISE), "(2,)"),
         ((X, None, WEIGHT[:, :2], None, None, DEPTHWISE), "the weight is (4, 2)"),
         ((X, None, WEIGHT, torch.zeros(3), None, DEPTHWISE), "the bias is (3,)"),
-        ((X, None, WEIGHT, None, WEIGHT[:, :2], DEPTHWISE), "of the logits' rows: the weight is (4, 2)"),
+        ((X, None, WEIGHT, None, WEIGHT[:, :2], DEPTHWISE), "the tokens' phi: the weight is (4, 2)"),
         ((X, None, WEIGHT, None, None, DEPTHWISE[:3]), "the weight is (3, 1, 3, 3)"),
         ((X, None, WEIGHT, None, None, DEPTHWISE, torch.zeros(3)), "the bias is (3,)"),
         ((X, None, WEIGHT[:3], None, None, DEPTHWISE[:3], None, "gate"), "3 is odd"),

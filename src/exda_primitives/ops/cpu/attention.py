@@ -1,7 +1,8 @@
-"""Restormer's attention, and ExDA's on it, by itself or as a residual step: the algebra of ``ops.torch``.
+"""Restormer's attention, with or without ExDA's primitives, by itself or as a residual step, strip by strip.
 
-A first pass over strips sums the Gram blocks and keeps v; a second one, in which the projection is part of the small
-matrices, writes the output. q, k and the value's branch exist a strip at a time.
+The algebra is that of ``ops.torch``. A first pass over strips of rows sums the Gram blocks and keeps v; a second one
+writes the output, the projection folded into the small matrices. q, k and the value's branch only ever exist for one
+strip.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from .unsupported import parameters
 def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, like: Tensor | None = None) -> Tensor:
     """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W).
 
-    The output is contiguous or channels_last as ``like`` is; channels_last without it, and where autograd records.
+    The output has the layout of ``like``, contiguous or channels_last; channels_last without it, and if autograd
+    records.
     """
     given, x = x, channels_last(x)
     if recomputes(x, *parameters(norm, terms)):
         return _differentiable(x, norm, terms)
-    # A copy of one's own is written over.
+    # If `channels_last` made a copy, nobody else has it: it is written over, the first pass being done with it by then.
     out = x if like is None and x is not given else empty(x, like)
     dtype = product_dtype(x)
     with without_autocast(x):
@@ -54,7 +56,13 @@ def attention(x: Tensor, terms: PackedQKVTerms) -> Tensor:
 
 
 class _Matrices(NamedTuple):
-    """What the value and the tokens of each image are multiplied by, (B, C, C) and (B, C, h*K), and the bias (C,)."""
+    """The folded matrices of each image in ``out = M V' + M_G G + bias``.
+
+    Attributes:
+        onto_value: M, (B, C, C).
+        onto_tokens: M_G, (B, C, h*K), or None without tokens.
+        bias: (C,) or None.
+    """
 
     onto_value: Tensor
     onto_tokens: Tensor | None
@@ -62,7 +70,7 @@ class _Matrices(NamedTuple):
 
 
 def _differentiable(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor:
-    """The same of whole maps, nothing in place."""
+    """``attention_step`` on whole maps, with no operation in place, so that autograd can differentiate it."""
     n, heads = normalised(x, norm), terms.temperature.shape[-3]
     q, k, v = (convolved(n, pair) for pair in pairs(*terms.qkv, 3))
     g, scale = None, 1.0
@@ -78,10 +86,11 @@ def _differentiable(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor
 def _strips_of_output(
     x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms, dtype: torch.dtype
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Image, rows and ``mdta(norm(x))`` of them, (1, C, rows, W) of ``dtype``, of all images and rows in turn.
+    """Yields (image, rows, ``mdta(norm(x))`` there) strip by strip, the last a (1, C, rows, W) tensor of ``dtype``.
 
-    Convolutions and products are of ``dtype``; norm, Gram sums and small matrices of the accumulation dtype.
+    Convolutions and products are computed in ``dtype``; norm, Gram sums and small matrices in the accumulation dtype.
     """
+    # The tokens first: the softmax over space needs the logits of the whole map, the Gram sums need G.
     g, scale = None, 1.0
     if terms.tokens is not None:
         g, scale = _token_maps(_logits(x, norm, terms.tokens, dtype), terms.tokens)
@@ -90,7 +99,7 @@ def _strips_of_output(
 
 
 def _product(x: Tensor, matrices: Tensor) -> Tensor:
-    """Each image by its matrix, (B, C, H, W) and (B, C', C) -> (B, C', H, W)."""
+    """Multiplies each image's pixels by its matrix, (B, C, H, W) and (B, C', C) -> (B, C', H, W)."""
     pixels = by_pixel(x)
     return by_channel((pixels.flatten(1, 2) @ matrices.mT).unflatten(1, pixels.shape[1:3]))
 
@@ -100,7 +109,7 @@ def _normalised(x: Tensor, norm: NormTerms | None, dtype: torch.dtype) -> Tensor
 
 
 def _logits(x: Tensor, norm: NormTerms | None, tokens: TokenTerms, dtype: torch.dtype) -> Tensor:
-    """Of the tokens, (B, h*K, H, W)."""
+    """The tokens' logits ``Phi norm(x)``, (B, h*K, H, W), strip by strip."""
     assert tokens.weight is not None
     logits = x.new_empty((len(x), len(tokens.weight), *x.shape[2:]), dtype=dtype)
     for strip in strips(x, 2 * x.shape[1]):
@@ -110,8 +119,8 @@ def _logits(x: Tensor, norm: NormTerms | None, tokens: TokenTerms, dtype: torch.
 
 
 def _token_maps(logits: Tensor, tokens: TokenTerms) -> tuple[Tensor, float]:
-    """G (B, h*K, H, W) with mean 1, and the factor that its use as values still needs."""
-    # Phi and the pooling commute: h*K channels to pool instead of C.
+    """Returns G (B, h*K, H, W) with mean 1, and the factor that it is multiplied by as a value."""
+    # Phi and the pooling commute: logits of h*K channels are pooled, not maps of C.
     maps, scale = unit_mean(softmax_over_space(pool(logits, tokens.stride)), tokens.scale)
     maps = upsample(maps, logits.shape[2:]).to(logits.dtype)
     return maps.contiguous(memory_format=torch.channels_last), scale
@@ -120,16 +129,18 @@ def _token_maps(logits: Tensor, tokens: TokenTerms) -> tuple[Tensor, float]:
 def _first_pass(
     x: Tensor, norm: NormTerms | None, terms: PackedQKVTerms, g: Tensor | None, dtype: torch.dtype
 ) -> tuple[Gram, list[Tensor]]:
-    """Gram blocks and norms of q, k and g, and v strip by strip, with the rows that the value's branch reads."""
+    """Returns the Gram blocks and norms of q, k and g, and v strip by strip, with the rows that the branch reads."""
     onto_q, onto_k, onto_v = pairs(*terms.qkv, 3)
     heads, beyond = terms.temperature.shape[-3], _reach(terms.value)
     values, found = list[Tensor](), dict[int, Sums]()
     for strip in strips(x, 3 * x.shape[1]):
+        # Each 3x3 convolution reads one row beyond its output: that of q, k, v one, that of the value's branch another.
         n = _normalised(x[strip.images, :, strip.rows(1 + beyond)], norm, dtype)
         values.append(convolved(n, onto_v, strip.within(1 + beyond, beyond)))
         n = n[:, :, strip.within(1 + beyond, 1)]
         q, k = convolved(n, onto_q, strip.within(1)), convolved(n, onto_k, strip.within(1))
         for index, image in enumerate(range(len(x))[strip.images]):
+            # A Gram sum is of one image; a strip may be several images, or a part of one.
             one, own = slice(index, index + 1), None if g is None else g[image : image + 1, :, strip.rows()]
             of_strip = sums(q[one], k[one], own, heads)
             if image in found:
@@ -142,12 +153,13 @@ def _first_pass(
 def _second_pass(
     x: Tensor, values: list[Tensor], g: Tensor | None, matrices: _Matrices, terms: PackedQKVTerms
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """See ``_strips_of_output``; of ``x`` only the shape is used."""
+    """Yields what ``_strips_of_output`` does; of ``x`` only the shape and the dtype are used."""
     beyond = _reach(terms.value)
     for strip, around in zip(strips(x, 3 * x.shape[1]), values, strict=True):
         rows, value = strip.rows(), _value(around, strip.within(beyond), terms.value)
         for index, image in enumerate(range(len(x))[strip.images]):
             one = slice(image, image + 1)
+            # out = M V' + M_G G + bias
             total = pointwise(value[index : index + 1], matrices.onto_value[image, :, :, None, None], matrices.bias)
             if g is not None and matrices.onto_tokens is not None:
                 total.add_(pointwise(g[one, :, rows], matrices.onto_tokens[image, :, :, None, None]))
@@ -155,14 +167,15 @@ def _second_pass(
 
 
 def _reach(value: ValueTerms | None) -> int:
-    """Rows around a strip that the value reads."""
+    """Rows above and below a strip that the value reads: one if it has a depthwise convolution."""
     return 0 if value is None or value.branch is None else 1
 
 
 def _value(v: Tensor, rows: slice, value: ValueTerms | None) -> Tensor:
-    """V' of these rows of v, (B, C, H, W).
+    """V' at these rows of v, (B, C, rows, W).
 
-    Its last convolution is not folded into the matrices: on its own it takes no more products, and none of matrices.
+    The branch's last convolution W2 is not folded into the matrices: ``W2 t`` takes as many products as ``(M W2) t``,
+    and the product ``M W2`` is saved.
     """
     own = v[:, :, rows]
     if value is None or value.form == "none":
@@ -175,6 +188,7 @@ def _value(v: Tensor, rows: slice, value: ValueTerms | None) -> Tensor:
 
 
 def _matrices(found: Gram, scale: float, terms: PackedQKVTerms) -> _Matrices:
+    """``[M, M_G] = W_out blockdiag(E)`` of each image, from its Gram blocks."""
     weight, bias = foldable_weight(terms)
     assert weight is not None
     weight = widen(weight)

@@ -1,4 +1,4 @@
-"""Restormer's gated feed-forward as a residual step."""
+"""Restormer's gated feed-forward as a residual step on the CPU, strip by strip."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from .layers import convolved, gelu, normalised, pairs, pointwise, widened
 from .layout import add_into, channels_last, empty
 from .strips import strips
 
-# oneDNN's depthwise convolution takes twice as long for channels that do not fill its vectors.
+# oneDNN's vectors hold 16 channels: its depthwise convolution takes twice as long if their number is no multiple of it.
 _LANES = 16
 
 
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | None = None) -> Tensor:
     """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))``, (B, C, H, W) -> (B, C, H, W).
 
-    The output is contiguous or channels_last as ``like`` is; channels_last without it, and where autograd records.
+    The output has the layout of ``like``, contiguous or channels_last; channels_last without it, and if autograd
+    records.
     """
     first, second, last = terms
     assert is_bare(last)
@@ -30,9 +31,10 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
     if recomputes(x, *norm[:2], *gate, *value, last.weight, last.bias):
         n = normalised(x, norm)
         return x + pointwise(gelu(convolved(n, gate)) * convolved(n, value), last.weight, last.bias)
+    # Hidden channels padded with zeros to a multiple of the vector's length: GELU(0) * 0 = 0 adds nothing.
     wide = -(-hidden // _LANES) * _LANES
     if x[:, 0].numel() < _LANES * hidden:
-        # For so few pixels, copying the weights would take longer.
+        # For so few pixels, padding the weights would take longer than it saves.
         wide = hidden
     gate, value = widened(gate, wide), widened(value, wide)
     weight = F.pad(last.weight, (0, 0, 0, 0, 0, wide - hidden)) if wide > hidden else last.weight

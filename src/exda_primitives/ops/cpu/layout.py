@@ -1,4 +1,4 @@
-"""Between maps as hosts have them, contiguous, and channels_last, in which the channels of a pixel lie side by side."""
+"""Conversion between contiguous maps, as hosts have them, and channels_last: a pixel's channels next to each other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from ..torch.recompute import makes_graph, recomputes
 from .unsupported import transformed
 
+# Channels that are a multiple of _PAGE bytes apart share the sets of a cache: _CHANNELS of them are copied at a time.
 _PAGE, _CHANNELS = 4096, 16
 
 
@@ -17,41 +18,44 @@ def lies_last(x: Tensor) -> bool:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` itself where it lies so; else a copy."""
+    """Returns ``x`` in channels_last: itself if it is, else a copy."""
     apart = x.shape[2] * x.shape[3] * x.element_size()
     if lies_last(x) or not x.is_contiguous() or apart % _PAGE or recomputes(x):
         return x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x, memory_format=torch.channels_last)
-    # Channels so far apart share the sets of a cache, which holds few of them: a few at a time take half as long.
+    # The sets that all channels share hold only a few of them: copying a few at a time takes half as long.
     for ours, theirs in zip(out.split(_CHANNELS, 1), x.split(_CHANNELS, 1), strict=True):
         ours.copy_(theirs)
     return out
 
 
 def in_layout(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` as the modules of a block might have made it of ``like``: contiguous, for hosts that ``view`` it."""
+    """Returns a block's output ``x`` in the layout that its modules would give for the input ``like``.
+
+    That is contiguous, for hosts that ``view`` it, unless both are channels_last.
+    """
     if x is like:
         return x
     if transformed(x):
-        # There, no step on a CPU has changed the layout; a kernel's output may be part of longer rows.
+        # No step on a CPU runs there, so none has changed the layout; a kernel's output may be cut out of longer rows.
         return x.contiguous() if makes_graph() and like.is_contiguous() else x
     return x if lies_last(like) and lies_last(x) else x.contiguous()
 
 
 def empty(x: Tensor, like: Tensor | None) -> Tensor:
-    """Of the shape of ``x``, channels_last unless there is a ``like`` that is not."""
+    """Allocates a tensor of the shape of ``x``: channels_last, or contiguous if ``like`` is given and contiguous."""
     last = like is None or lies_last(like)
     return torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def add_into(out: Tensor, x: Tensor, change: Tensor) -> None:
-    """``out = x + change`` in the dtype of ``x``; ``change`` is used up."""
+    """Writes ``x + change`` into ``out``, in the dtype of ``x``; ``change`` may be overwritten."""
     if lies_last(out):
         torch.add(x, change, out=out)
     elif change.dtype is not x.dtype:
         out.copy_(x + change)
     else:
-        # Two passes: the sum by pixel, in a cache, takes less than the other layout's rows would cost it.
+        # Two passes: the sum in channels_last, in the cache, then the copy; a sum across two layouts takes longer.
         out.copy_(change.add_(x))
 
 

@@ -1,4 +1,4 @@
-"""Maps taken a strip of rows at a time: what lies between a step's input and output never exists as a whole."""
+"""Cuts maps into strips of rows: the maps between a step's input and output only ever exist for one strip."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 _BYTES = 8 << 20
-"""Of a strip's widest map: small enough for a processor's cache, and large beside what a call costs."""
+"""Size of a strip's widest map: small enough for a processor's cache, large enough that a call's overhead is little."""
 
 
 class Strip(NamedTuple):
     """Rows of one image, or several whole images.
 
     Attributes:
-        images: of the batch.
+        images: which images of the batch.
         top: first row.
         bottom: row after the last one.
-        height: of the images.
+        height: rows of an image.
     """
 
     images: slice
@@ -27,23 +27,23 @@ class Strip(NamedTuple):
     height: int
 
     def rows(self, reach: int = 0) -> slice:
-        """Those of the strip and, within the image, so many above and below: what 3x3 convolutions of it read."""
+        """Rows of the strip and ``reach`` more above and below, within the image: what 3x3 convolutions read."""
         return slice(max(self.top - reach, 0), min(self.bottom + reach, self.height))
 
     def within(self, outer: int, inner: int = 0) -> slice:
-        """Where the rows of the smaller reach are in those of the larger one."""
+        """Where ``rows(inner)`` are in a map that holds ``rows(outer)``."""
         above = self.rows(outer).start
         rows = self.rows(inner)
         return slice(rows.start - above, rows.stop - above)
 
 
 def strips(x: Tensor, channels: int) -> Iterator[Strip]:
-    """Of a map (B, C, H, W), for intermediate maps of so many channels."""
+    """Yields the strips of a map (B, C, H, W) whose widest intermediate map has this many channels."""
     batch, _, height, width = x.shape
     of_row = channels * width * x.element_size()
     images = max(_BYTES // (of_row * height), 1)
     rows = height if images > 1 else min(max(_BYTES // of_row, 1), height)
-    # Of one size, but for the last: no strip of a row or two, most of which would be what surrounds it.
+    # The same number of rows in all strips but the last: a strip of a row or two would mostly read rows around it.
     rows = -(-height // -(-height // rows))
     for first in range(0, batch, images):
         for top in range(0, height, rows):

@@ -1,4 +1,4 @@
-"""When a residual step can be computed on the CPU by other means than its modules."""
+"""Why a residual step or an attention cannot be computed strip by strip on the CPU, and has to call its modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:
-    """Why the step cannot be computed here, ``function`` None standing for a module; None if it can."""
+    """Why the step cannot be computed strip by strip; None if it can.
+
+    Args:
+        x: (B, C, H, W).
+        norm: layer normalisation over the channels.
+        function: an attention, a gated feed-forward, or None if a module computes it.
+    """
     if function is None:
         return "on the CPU, the norm by itself gains nothing"
     reason = _map_unsupported_reason(x)
@@ -30,11 +36,11 @@ def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms
 
 
 def takes_attention(x: Tensor, terms: PackedQKVTerms) -> bool:
-    """Whether an attention by itself is computed here, and not as ``ops.torch`` does.
+    """Whether an attention outside of a fused step is computed strip by strip, and not as ``ops.torch`` does.
 
-    Of a small map, in float64, or with gradients, the strips would save nothing.
+    Not for small maps, in float64 or with gradients: strips would save nothing there.
     """
-    # Asked first: of compilers and of what torch.func transforms, no size may be asked.
+    # First of all: under a compiler or torch.func, a condition on sizes would not be allowed.
     if _map_unsupported_reason(x) or x.dtype is torch.float64 or x.shape[2] * x.shape[3] < _WORTH_STRIPS:
         return False
     if _attention_unsupported_reason(terms):
@@ -44,7 +50,7 @@ def takes_attention(x: Tensor, terms: PackedQKVTerms) -> bool:
 
 
 def parameters(norm: NormTerms | None, function: PackedQKVTerms | GatedTerms) -> list[Tensor]:
-    """All that a step reads, or its function without the norm."""
+    """Lists all parameters that a step reads, or its function alone without the norm."""
     layers: tuple[object, ...] = ()
     found: list[Tensor | None] = [] if norm is None else [norm.weight, norm.bias]
     if isinstance(function, GatedTerms):
@@ -61,11 +67,11 @@ def parameters(norm: NormTerms | None, function: PackedQKVTerms | GatedTerms) ->
 
 
 def transformed(x: Tensor) -> str | None:
-    """Why ``x`` is more than numbers, or none: what makes a graph, or another function, of the model; None if not."""
-    # Asked first: the rest is not for compilers.
+    """Why ``x`` is no plain tensor of numbers: the model is compiled, traced or transformed; None if it is plain."""
+    # First, as a compiler could not trace what follows.
     if makes_graph() or type(x) not in _PLAIN:
         return "the model is compiled, traced or exported"
-    # Nothing public tells of either kind of level.
+    # PyTorch has no public way to ask whether either transform is active.
     if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
         return "torch.func transforms the model"
     return None
@@ -93,25 +99,28 @@ def _attention_unsupported_reason(terms: PackedQKVTerms) -> str | None:
     if called := called_primitive(terms):
         return called
     if not (is_pointwise(terms.qkv.pointwise) and is_depthwise(terms.qkv.depthwise) and is_pointwise(terms.project)):
-        return "a projection is more than a convolution, or another one than usual, and has to be called"
+        return "a projection is hooked, wrapped or not a 1x1 or 3x3 depthwise convolution, and has to be called"
     return None
 
 
 def _gated_unsupported_reason(terms: GatedTerms) -> str | None:
     first, second, last = terms
     if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
-        return "a convolution of the feed-forward is more than that, or another one than usual, and has to be called"
+        return "a convolution of the feed-forward is hooked, wrapped or not 1x1 or 3x3 depthwise, and has to be called"
     return None
 
 
 def _parameter_unsupported_reason(
     x: Tensor, parameters: list[Tensor], norm: tuple[Tensor | None, ...] = ()
 ) -> str | None:
-    """Of all that is read; in half precision the norm's weight and bias may be float32, as they often are kept."""
+    """Why a parameter that the step reads rules it out; None if none does.
+
+    In half precision the norm's weight and bias (``norm``) may be float32, as they often are kept.
+    """
     dtype = product_dtype(x)
     if dtype is torch.bfloat16 and recomputes(x, *parameters):
-        return f"gradients are wanted; the CPU computes steps in {dtype} without them"
-    # Those that autocast would cast.
+        return f"gradients are required; the CPU computes steps in {dtype} without gradients only"
+    # Dtypes that parameters may have: that of x and, under autocast, float32, which it casts.
     taken = (x.dtype, torch.float32) if torch.is_autocast_enabled("cpu") else (x.dtype,)
     of_norm = (*taken, torch.float32) if dtype is torch.bfloat16 else taken
     for each in parameters:

@@ -1,7 +1,7 @@
-"""ExDA on Histoformer's attention, literally: a token is one more channel of q, k and v.
+"""ExDA on Histoformer's attention, by the concatenation: a token is one more channel of q, k and v.
 
-A token is sorted by its own values (stably: upsampled maps have plateaus), cut into boxes and interleaved runs as the
-channels are, and its output rows go back through its own order before ``alpha * mean`` joins each branch.
+A token is sorted by its own values (stably, since upsampled maps have plateaus) and cut into bins as the channels are,
+in boxes or interleaved. Its output rows are put back by its own order before ``alpha * mean`` is added to each branch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .channel import reinjected
 
 
 def histogram(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
+    """Histoformer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     height, width = x.shape[-2:]
     x_sorted, half_order = sort_half(x)
     q1, k1, q2, k2, v = projected(x_sorted, terms.qkv).chunk(5, dim=1)
@@ -27,6 +27,7 @@ def histogram(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     if terms.value is not None and before:
         v = nonlinear_value(v, terms.value)
     dtype = v.dtype
+    # The values decide on the order of the pixels, (B, C, N), channel by channel; queries and keys follow.
     v, order = v.flatten(2).sort(dim=-1)
     q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
     g = None
@@ -50,13 +51,16 @@ def _branch(
     layout: str,
     terms: PackedQKVTerms,
 ) -> Tensor:
+    """One branch, its bins in ``layout``, (B, C, N) in the image's order; ``g`` has sorted tokens and their order."""
     heads, length = terms.temperature.shape[-3], v.shape[-1]
+    # Bins become rows of the attention: (B, h, c*h, ceil(N/h)).
     q, k, v = (widen(to_rows(m, heads, layout)) for m in (q, k, v))
     local = q.shape[2]
     if g is not None:
         token_rows = to_rows(g[0], heads, layout)
         q, k, v = (torch.cat([m, token_rows], dim=2) for m in (q, k, v))
     q, k = q / unit_divisor(q), k / unit_divisor(k)
+    # softmax_1: exp / (1 + sum of exp).
     weights = (q @ k.transpose(-2, -1) * widen(terms.temperature)).exp()
     attention = weights / (1 + weights.sum(-1, keepdim=True))
     if terms.tokens is not None:
@@ -72,7 +76,10 @@ def _branch(
 
 
 def _gated_rows(weights: Tensor, local: int, tokens: TokenTerms) -> Tensor:
-    """Local rows of softmax_1 under the gate: lam = 1 is the plain formula, lam = 0 the host's own."""
+    """Local rows of softmax_1 under the gate, from exp(logits): lam = 1 is the plain formula, lam = 0 the host's.
+
+    With p = (sum of token terms) / (1 + sum of all terms): the host's rows times ``1 - lam p``, the tokens' times lam.
+    """
     gate = widen(tokens.gate)
     total = 1 + weights.sum(-1, keepdim=True)
     mass = weights[..., local:].sum(-1, keepdim=True) / total

@@ -1,4 +1,4 @@
-"""What stands beside the attention in a transformer block, as it is printed."""
+"""The other parts of a transformer block, normalisation and gated feed-forward, as printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..terms import GatedTerms, NormTerms
 
 
 def norm(x: Tensor, terms: NormTerms) -> Tensor:
-    """Layer normalisation over the channels of each pixel, (B, C, H, W) -> (B, C, H, W)."""
+    """Layer normalisation over the channels of each pixel, (B, C, H, W) -> (B, C, H, W); see ``NormTerms``."""
     centred = x - x.mean(1, keepdim=True)
     out = (centred if terms.subtract_mean else x) / torch.sqrt(centred.square().mean(1, keepdim=True) + terms.eps)
     if terms.weight is not None:

@@ -1,4 +1,4 @@
-"""The same functions without the concatenation, folded: plain PyTorch, differentiable, any device. The default."""
+"""The attentions without the concatenation, folded, in plain PyTorch: differentiable, on any device; the default."""
 
 from .channel import cross, mdta, xca
 from .histogram import histogram

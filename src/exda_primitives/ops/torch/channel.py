@@ -1,9 +1,9 @@
 """ExDA on channel attention without a (c+K)-channel map and, where the projection folds, without V'.
 
 The blocks ``q k^T``, ``q G^T``, ``G k^T``, ``G G^T`` and the norms give the small matrix
-``E = A_local + alpha * mean(A_global)``, (c x (c+K)) a head. With ``t = GELU(DWConv(Conv1x1(V)))`` and the last
-convolution of g, W2, ``out = M V + (M W2) t + M_G G + bias`` where ``[M, M_G] = W_out blockdiag(E)``. A map of few
-pixels costs less without: ``E [V + W2 t; G]`` head by head, then W_out.
+``E = A_local + alpha * mean(A_global)``, (c x (c+K)) a head. With ``t = GELU(DWConv(Conv1x1(V)))`` and W2, the last
+convolution of g: ``out = M V + (M W2) t + M_G G + bias``, where ``[M, M_G] = W_out blockdiag(E)``. For a map of few
+pixels the folding costs more than it saves: ``E [V + W2 t; G]`` is computed head by head, then W_out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .sums import Sum
 
 
 class Mixing(NamedTuple):
-    """E of every head in the accumulation dtype: onto the channels (B, h, c, c), onto the tokens (B, h, c, K)."""
+    """E of every head in the accumulation dtype: columns for channels, (B, h, c, c), and for tokens, (B, h, c, K)."""
 
     local: Tensor
     token: Tensor | None
 
 
 def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
+    """Restormer's attention with ExDA's primitives, (B, C, H, W) -> (B, C, H, W)."""
     x = shared(x, *terms.qkv)
     q, k, v = projected(x, terms.qkv).chunk(3, dim=1)
     out, folded = _attend(q, k, v, x, terms)
@@ -41,7 +41,7 @@ def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
-    """Two maps of (B, C, H, W) -> (B, C, H, W); q from ``x``, all else from ``y``."""
+    """Cross attention, two maps (B, C, H, W) -> (B, C, H, W): q from ``x``; k, v and the tokens from ``y``."""
     y = shared(y, *terms.kv)
     q = projected(x, terms.q)
     k, v = projected(y, terms.kv).chunk(2, dim=1)
@@ -50,7 +50,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 
 
 def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
-    """(B, N, C) -> (B, N, C), N = H*W pixels of a map of ``size``."""
+    """Cross-covariance attention, (B, N, C) -> (B, N, C), of the N = H*W pixels of a map of ``size`` (H, W)."""
     x = shared(x, terms.qkv)
     q, k, v = to_map(terms.qkv(x), size).chunk(3, dim=1)
     out, folded = _attend(q, k, v, to_map(x, size), terms)
@@ -59,7 +59,10 @@ def xca(x: Tensor, size: tuple[int, int], terms: LinearTerms) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> tuple[Tensor, bool]:
-    """(B, C, H, W), and whether it has been through the projection already, folded into the small matrices."""
+    """Returns a map (B, C, H, W), and whether the projection is part of it already, folded into the small matrices.
+
+    ``x`` is what tokens are made of.
+    """
     value = terms.value
     if value is not None and value.whole is not None and value.position == "before":
         v, value = value.whole(v), None
@@ -78,17 +81,18 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, x: Tensor, terms: ChannelTerms) -> 
 
 
 def _pays(v: Tensor, value: ValueTerms | None, mixing: Mixing) -> bool:
-    """Whether folding W_out takes fewer multiplications than it saves; C fewer of both are compared.
+    """Whether folding W_out saves at least as many multiplications as it costs; both are compared divided by C.
 
-    It costs C C c for each product of W_out, or W1, with E, and C C C for that with W2. On N pixels it saves C c N of
-    ``E V``, which otherwise is taken head by head, and C C N where g(V) alone goes through W_out.
+    It costs C C c for each product of W_out, or W1, with E, and C C C for that with W2. On N pixels it saves C c N for
+    ``E V``, which is taken head by head otherwise, and C C N where g(V) alone goes through W_out.
     """
     branch = None if value is None else value.branch
     after = value is not None and value.position == "after"
     if after and branch is None:
-        # GELU lies between E and W_out.
+        # A non-linearity between E and W_out: nothing folds.
         return False
     if makes_graph():
+        # One graph for all sizes: the choice may not depend on the number of pixels.
         return True
     channels, pixels, c = v.shape[1], v.shape[2] * v.shape[3], mixing.local.shape[-1]
     alone = value is not None and value.form == "replace"
@@ -97,7 +101,7 @@ def _pays(v: Tensor, value: ValueTerms | None, mixing: Mixing) -> bool:
 
 
 def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
-    """``E [V; G]``, (B, C, H, W)."""
+    """``E [V; G]`` head by head, (B, C, H, W)."""
     size, heads = v.shape[2:], mixing.local.shape[1]
     out = product_of_heads(mixing.local.to(v.dtype), _rows(v, heads))
     if g is not None and mixing.token is not None:
@@ -106,10 +110,10 @@ def _by_heads(v: Tensor, g: Tensor | None, mixing: Mixing) -> Tensor:
 
 
 def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float | Tensor]:
-    """G (B, h*K, H, W) in the dtype of ``v``, and the factor that its use as values still needs."""
+    """Returns G (B, h*K, H, W) in the dtype of ``v``, and the factor that it is multiplied by as a value."""
     if tokens.whole is not None:
         return in_dtype_of(v, tokens.whole(x).flatten(1, 2))
-    # Phi and the pooling commute: h*K channels to pool instead of C.
+    # Phi and the pooling commute: logits of h*K channels are pooled, not maps of C.
     maps = softmax_over_space(pool(projection(tokens)(x), tokens.stride))
     maps, scale = unit_mean(maps, tokens.scale)
     return upsample(maps, v.shape[-2:]).to(v.dtype), scale
@@ -118,6 +122,8 @@ def _token_maps(x: Tensor, v: Tensor, tokens: TokenTerms) -> tuple[Tensor, float
 def _before(
     v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: Mixing, value: ValueTerms | None
 ) -> Tensor:
+    """``M V + (M W2) t + M_G G + bias``, the value before the aggregation, (B, C, H, W); ``left`` is W_out."""
+    # M = W_out blockdiag(E), (B, C, C)
     matrix = through_blocks(left, mixing.local)
     total = Sum()
     if value is None or value.form == "residual":
@@ -135,8 +141,14 @@ def _before(
 
 
 def _after(v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixing: Mixing, value: ValueTerms) -> Tensor:
+    """The value after the aggregation, (B, C, H, W); ``left`` is W_out.
+
+    With ``O = E [V; G]``: ``out = W_out O + (W_out W2) GELU(DW(W1 O)) + bias``, the first term for the residual form
+    alone; W1 and W_out are folded with E.
+    """
     assert value.branch is not None
     branch = value.branch
+    # u = W1 O, z = DW(u)
     u = _aggregate(v, g, widen(branch.in_weight.flatten(1)), mixing).evaluate(branch.in_bias)
     total = _aggregate(v, g, left, mixing) if value.form == "residual" else Sum()
     z = depthwise(u, branch.depthwise_weight, branch.depthwise_bias)
@@ -147,6 +159,7 @@ def _after(v: Tensor, g: Tensor | None, left: Tensor, bias: Tensor | None, mixin
 
 
 def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: Mixing) -> Sum:
+    """``left E [V; G]`` as a sum to be evaluated."""
     total = Sum()
     total.add(through_blocks(left, mixing.local), v)
     if g is not None and mixing.token is not None:
@@ -155,18 +168,18 @@ def _aggregate(v: Tensor, g: Tensor | None, left: Tensor, mixing: Mixing) -> Sum
 
 
 def _mixing(q: Tensor, k: Tensor, g: Tensor | None, scale: float | Tensor, terms: ChannelTerms) -> Mixing:
-    """E of maps q, k and tokens g, whose use as values still needs the factor ``scale``."""
+    """E of maps q, k and tokens g; ``scale`` is the factor that g is multiplied by as a value."""
     heads = terms.temperature.shape[-3]
     return mixing_of(gram(_rows(q, heads), _rows(k, heads), None if g is None else _rows(g, heads)), scale, terms)
 
 
 def mixing_of(found: Gram, scale: float | Tensor, terms: ChannelTerms) -> Mixing:
-    """E of products and norms; not under autocast.
+    """E from the Gram blocks and norms; call it with autocast switched off.
 
     Args:
-        found: of q, k and tokens.
-        scale: factor that the tokens' use as values still needs.
-        terms: of the attention.
+        found: Gram blocks and norms of q, k and tokens.
+        scale: factor that the tokens are multiplied by as values.
+        terms: the attention.
     """
     temperature = widen(terms.temperature)
     q_norms, k_norms = divisor(found.q_norms), divisor(found.k_norms)
@@ -178,23 +191,29 @@ def mixing_of(found: Gram, scale: float | Tensor, terms: ChannelTerms) -> Mixing
     assert found.qg is not None
     assert found.gk is not None
     assert found.gg is not None
+    # p = sigmoid(logsumexp(token logits) - logsumexp(local logits)): a local row's softmax mass on the tokens.
     g_norms = divisor(found.g_norms)
     token_logits = temperature * _cosines(found.qg, q_norms, g_norms)
     mass = torch.sigmoid(token_logits.logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True))
     gate = widen(tokens.gate)
+    # The tokens' own rows A*[c:, :], (B, h, K, c+K), then alpha times their mean (or each, with K = c).
     own = torch.cat([_cosines(found.gk, g_norms, k_norms), _cosines(found.gg, g_norms, g_norms)], dim=-1)
     own = (temperature * own).softmax(-1)
     if tokens.reinject == "mean":
         own = own.mean(2, keepdim=True)
     own = widen(tokens.alpha) * own
     c = logits.shape[-1]
+    # E = [(1 - lam p) softmax(local logits), lam p softmax(token logits)] + alpha mean(own). The second part is
+    # lam A*[:c, c:]: p times the softmax over the tokens alone is their part of the softmax over all.
     from_tokens = gate * mass * token_logits.softmax(-1) + own[..., c:]
     return Mixing((1 - gate * mass) * local + own[..., :c], scale * from_tokens)
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:
+    """Splits a map into heads, (B, h*M, H, W) -> (B, h, M, N)."""
     return x.flatten(2).unflatten(1, (heads, -1))
 
 
 def _cosines(products: Tensor, norms: Tensor, others: Tensor) -> Tensor:
+    """Divides ``a b^T`` by the norms of the rows of a (..., rows of a, 1) and of b (..., rows of b, 1)."""
     return products / norms / others.transpose(-2, -1)

@@ -1,4 +1,4 @@
-"""What a projection becomes part of: its weight, and the matrices that heads form with it."""
+"""Folding a projection into the heads' small matrices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..terms import ChannelTerms, LinearTerms
 
 
 def foldable_weight(terms: ChannelTerms) -> tuple[Tensor | None, Tensor | None]:
-    """Weight (C, C) and bias of the output projection, or (None, None) where it has to be called."""
+    """Returns weight (C, C) and bias of the output projection; (None, None) if it has to be called."""
     project = terms.project
     if isinstance(terms, LinearTerms):
         return (project.weight, project.bias) if is_linear(project) else (None, None)
@@ -20,6 +20,7 @@ def foldable_weight(terms: ChannelTerms) -> tuple[Tensor | None, Tensor | None]:
 def through_blocks(left: Tensor, blocks: Tensor) -> Tensor:
     """``left @ blockdiag(blocks)``: (O, h*c) and (B, h, c, j) -> (B, O, h*j), in their common dtype."""
     heads, rows = blocks.shape[1:3]
+    # Head by head: columns of `left` that belong to a head times its block, (h, O, c) @ (B, h, c, j).
     with without_autocast(left):
         product = left.unflatten(1, (heads, rows)).transpose(0, 1) @ blocks
     return product.transpose(1, 2).flatten(2)

@@ -1,4 +1,4 @@
-"""Products of the rows of q, k and tokens over the pixels, and their norms; backward keeps no float32 copies."""
+"""Gram blocks of q, k and the tokens over the pixels, and their norms; backward keeps no float32 copies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from ..precision import norms, widen, without_autocast
 from .products import product_of_heads
 from .recompute import makes_graph, recomputes
 
-# Pixels whose products are summed up in one go.
+# Pixels that one product sums over.
 _STRIP = 8192
 
 
 class Gram(NamedTuple):
-    """Blocks ``a b^T``, (B, h, rows of a, rows of b), and norms, (B, h, rows, 1); without tokens the first three."""
+    """Blocks ``a b^T``, (B, h, rows of a, rows of b), and norms, (B, h, rows, 1).
+
+    Without tokens, the blocks and norms of g are None.
+    """
 
     qk: Tensor
     q_norms: Tensor
@@ -28,7 +31,10 @@ class Gram(NamedTuple):
 
 
 def gram(q: Tensor, k: Tensor, g: Tensor | None) -> Gram:
-    """Of q and k (B, h, c, N) and tokens (B, h, K, N), in their accumulation dtype; not under autocast."""
+    """Computes blocks and norms of q, k (B, h, c, N) and tokens (B, h, K, N) or None, in their accumulation dtype.
+
+    Call it with autocast switched off.
+    """
     return Gram(*(_Gram.apply(q, k, g) if recomputes(q, k, g) else _gram(q, k, g)))
 
 
@@ -42,7 +48,10 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _of_few_rows(a: Tensor, b: Tensor) -> Tensor:
-    """``a b^T``, one of which has so few rows that a processor sums pixel after pixel, and rounds after each."""
+    """``a b^T``, where a or b has few rows: a CPU sums that pixel by pixel, and would round once a pixel.
+
+    On a CPU it is summed strip by strip, so that the rounding errors stay as small as those of ``q k^T``.
+    """
     if a.device.type != "cpu" or makes_graph() or a.shape[-1] <= _STRIP:
         return a @ b.transpose(-2, -1)
     strips = zip(a.split(_STRIP, dim=-1), b.split(_STRIP, dim=-1), strict=True)
@@ -53,7 +62,7 @@ def _of_few_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Gram(torch.autograd.Function):
-    """Keeps the rows in their own dtype and widens them anew."""
+    """``_gram`` whose backward keeps the rows in their own dtype and widens them again."""
 
     generate_vmap_rule = True
     forward = staticmethod(_gram)
@@ -69,6 +78,8 @@ class _Gram(torch.autograd.Function):
         d_qk, d_q_norms, d_k_norms, *of_tokens = grads
         q, k, dg = widen(rows[0]), widen(rows[1]), None
         with without_autocast(q):
+            # With D_ab the gradient of a b^T: dq = D_qk k + D_qg g, dk = D_qk^T q + D_gk^T g,
+            # dg = D_qg^T q + D_gk k + (D_gg + D_gg^T) g; each plus its part through the norms.
             dq, dk = product_of_heads(d_qk, k), product_of_heads(d_qk.transpose(-2, -1), q)
             _add_through_norms(dq, q, q_norms, d_q_norms)
             _add_through_norms(dk, k, k_norms, d_k_norms)
@@ -83,7 +94,7 @@ class _Gram(torch.autograd.Function):
 
 
 def _add_through_norms(total: Tensor, rows: Tensor, lengths: Tensor, grad: Tensor) -> None:
-    """The rows' gradient through their norms, in place."""
+    """Adds the rows' gradient through their norms, ``grad * rows / lengths``, to ``total`` in place."""
     zero = lengths == 0
-    # Divided by 0 first, it would be NaN in the second derivative.
+    # Rows of zeros get 0. They are divided by 1: with 0 in the branch not taken, the second derivative would be NaN.
     total.addcmul_(torch.where(zero, 0, grad / torch.where(zero, 1, lengths)), rows)

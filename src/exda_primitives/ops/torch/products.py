@@ -1,4 +1,4 @@
-"""Small matrices times maps, each image by its own, as whichever of PyTorch's operators is faster."""
+"""Products of maps with a small matrix for each image, by whichever of PyTorch's operators is faster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .recompute import makes_graph
 
-# Multiplications for one image from which a convolution is faster on a processor; at half of it both take as long.
+# Multiplications for one image from which a convolution is faster on a CPU; at half as many, both take equally long.
 _WORTH_A_CONVOLUTION = 2**23
 
 
@@ -31,10 +31,11 @@ def product(matrices: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
 
 
 def add_product(out: Tensor, matrices: Tensor, x: Tensor) -> Tensor:
-    """``out`` (B, O, H, W) plus ``product``, in the memory of ``out``."""
+    """Adds ``product(matrices, x)`` to ``out`` (B, O, H, W) in place; use what it returns."""
     if as_convolution(matrices, x):
         return out.add_(_convolved(matrices, x, None))
-    # What is returned, and not ``out``: in a graph that is traced, an operation in place on a view changes the view.
+    # The operation's result is returned, not `out`: in a traced graph, an in-place operation on a view changes the view
+    # alone.
     return out.flatten(2).baddbmm_(matrices, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
@@ -45,10 +46,10 @@ def product_of_heads(matrices: Tensor, rows: Tensor) -> Tensor:
 
 
 def as_convolution(matrices: Tensor, x: Tensor) -> bool:
-    """Whether a 1x1 convolution, its groups the images, multiplies faster than ``torch.bmm``.
+    """Whether a 1x1 convolution with one group for each image multiplies faster than ``torch.bmm``.
 
-    oneDNN's convolutions take about half the time of the matrix products on processors for which those are not
-    tuned, and no longer on the others; they know no float64.
+    oneDNN's convolutions take about half the time of matrix products on processors for which the latter are not tuned,
+    and no more time on others. They do not support float64.
     """
     if x.device.type != "cpu" or x.dtype is not torch.float32 or makes_graph():
         return False

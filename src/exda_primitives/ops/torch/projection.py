@@ -1,4 +1,4 @@
-"""A 1x1 convolution and the 3x3 depthwise one after it, of which backward keeps the input alone; the value of both."""
+"""A 1x1 convolution and the 3x3 depthwise one after it; backward keeps only the input. Also the value's branch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 
 
 def projected(x: Tensor, projection: Projection) -> Tensor:
-    """(B, C, H, W) -> (B, C', H, W)."""
+    """Applies a projection, (B, C, H, W) -> (B, C', H, W); backward computes the first convolution's output again."""
     weights = _weights(projection)
     if weights is None or not recomputes(x, *weights):
         return terms.projected(x, projection)
@@ -28,16 +28,16 @@ def projected(x: Tensor, projection: Projection) -> Tensor:
 
 
 def shared(x: Tensor, *layers: TensorFn) -> Tensor:
-    """``x`` cast once for these layers and for whatever else multiplies it, so that backward keeps one copy.
+    """Casts ``x`` once for these layers and whatever else multiplies it, so that backward keeps one copy.
 
-    Layers that are more than their weights get ``x`` as it is.
+    If a layer is more than its weights, ``x`` is returned as it is.
     """
     weights = [layer.weight for layer in layers if is_bare(layer)]
     return as_product_takes(x) if len(weights) == len(layers) and recomputes(x, *weights) else x
 
 
 def depthwise(u: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """3x3 convolution of every channel by itself, (B, C, H, W) -> (B, C, H, W)."""
+    """3x3 depthwise convolution, zero padding 1, (B, C, H, W) -> (B, C, H, W)."""
     return F.conv2d(u, weight, bias, padding=1, groups=weight.shape[0])
 
 
@@ -57,7 +57,7 @@ def after_gelu(z: Tensor, branch: Branch) -> Tensor:
 
 
 def unfolded_value(v: Tensor, value: ValueTerms) -> Tensor:
-    """``V'``, (B, C, H, W) -> (B, C, H, W), nothing folded."""
+    """``V'``, (B, C, H, W) -> (B, C, H, W), with nothing folded; backward keeps less than ``nonlinear_value``'s."""
     branch = value.branch
     if branch is None:
         return nonlinear_value(v, value)
@@ -65,7 +65,7 @@ def unfolded_value(v: Tensor, value: ValueTerms) -> Tensor:
 
 
 def _weights(projection: Projection) -> Weights | None:
-    """Of two bare convolutions of the usual kinds; None for anything else, which has to be called."""
+    """Returns the weights of a bare 1x1 and a bare 3x3 depthwise convolution; None if they have to be called."""
     first, second = projection
     if is_pointwise(first) and is_depthwise(second):
         return first.weight, first.bias, second.weight, second.bias
@@ -73,6 +73,7 @@ def _weights(projection: Projection) -> Weights | None:
 
 
 def _recomputed(x: Tensor, weights: Weights) -> Tensor:
+    # Cast out here, see `as_product_takes`.
     cast = (None if weight is None else as_product_takes(weight) for weight in weights)
     out: Tensor = _Convolved.apply(as_product_takes(x), *cast)
     return out
@@ -85,7 +86,7 @@ def _convolved(
 
 
 class _Convolved(torch.autograd.Function):
-    """The pair of convolutions; the first one's output is computed anew."""
+    """The pair of convolutions; backward computes the first one's output again."""
 
     generate_vmap_rule = True
     forward = staticmethod(_convolved)
@@ -100,7 +101,8 @@ class _Convolved(torch.autograd.Function):
         x, weight, bias, depthwise_weight = ctx.saved_tensors
         *before, need_weight, need_bias = ctx.needs_input_grad
         with without_autocast(grad):
-            # Where its values have no part, anything of its size will do.
+            # The depthwise convolution is linear: only its weight's gradient depends on u's values. Else any map of its
+            # size will do.
             u = F.conv2d(x, weight, bias) if need_weight else grad
             groups, needed = len(depthwise_weight), (any(before), need_weight, need_bias)
             du, *depthwise = _gradients(grad, u, depthwise_weight, 1, groups, *needed)
@@ -113,6 +115,8 @@ def _after_gelu(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _AfterGELU(torch.autograd.Function):
+    """GELU and the 1x1 convolution after it; backward computes GELU again."""
+
     generate_vmap_rule = True
     forward = staticmethod(_after_gelu)
 
@@ -130,7 +134,7 @@ class _AfterGELU(torch.autograd.Function):
 def _gradients(
     grad: Tensor | None, x: Tensor, weight: Tensor, padding: int, groups: int, *needed: bool
 ) -> tuple[Tensor | None, ...]:
-    """Those of a convolution's input, weight and bias that are needed; they can be differentiated again."""
+    """Returns the gradients of a convolution's input, weight and bias that are needed, else None; differentiable."""
     found = torch.ops.aten.convolution_backward(
         grad, x, weight, [len(weight)], [1, 1], [padding] * 2, [1, 1], False, [0, 0], groups, needed
     )

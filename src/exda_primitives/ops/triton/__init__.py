@@ -1,6 +1,6 @@
 """The concat-free functions on Triton kernels: CUDA GPUs, and any device under Triton's interpreter.
 
-Imported when it is first asked for: ``import exda_primitives`` needs no Triton.
+Imported at first use, so that ``import exda_primitives`` needs no Triton.
 """
 
 from .channel import cross, cross_unsupported_reason, mdta, mdta_unsupported_reason

@@ -1,9 +1,11 @@
-"""3x3 depthwise convolution with what follows it: nothing, GELU, or Restormer's gate ``GELU(z1) * z2`` (GDFN, eq. 3).
+"""3x3 depthwise convolution and its activation: none, GELU, or Restormer's gate ``GELU(z1) * z2`` (GDFN, eq. 3).
 
-``z[m, y, x] = bias[m] + sum_ij weight[m, i, j] X[m, y + i - 1, x + j - 1]``, X zero outside the map. Inside it, X
-may be a map plus ``shift[m]``: the bias of the 1x1 convolution before, which PyTorch's product would take two passes to
-add. Forward: one pass over X and the output, one launch. Backward: ``dz`` from X and dy (without an activation it is
-dy), then the gradients of X, weight and bias from dz and X in one pass. Saved for it are the arguments alone.
+``z[m, y, x] = bias[m] + sum_ij weight[m, i, j] X[m, y + i - 1, x + j - 1]``, where X is zero outside the map. Inside,
+``shift[m]`` may be added to the map: the bias of the 1x1 convolution before, which PyTorch's product would take two
+more passes to add.
+
+Forward is one launch, one pass over X and the output. Backward first computes ``dz`` from X and dy (without an
+activation it is dy), then the gradients of X, weight and bias from dz and X in one pass. It keeps only the arguments.
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ def _shape_unsupported_reason(
 
 
 def _kind_unsupported_reason(x: Tensor, *given: Tensor | None) -> str | None:
+    """Why the devices or dtypes of the map and these parameters rule the kernel out; None if they do not."""
     parameters = [tensor for tensor in given if tensor is not None]
     for tensor in parameters:
         if tensor.device != x.device:
@@ -104,11 +107,11 @@ def depthwise(
         x: (B, M, H, W), float32, float16 or bfloat16, of any strides; a pixel stride of 1 is the fast one.
         weight: (M, 1, 3, 3); its dtype may differ from that of ``x``.
         bias: (M,) or None.
-        activation: ``"none"``: z; ``"gelu"``: GELU(z), exact; ``"gate"``: GELU(z[:, :M/2]) * z[:, M/2:].
+        activation: ``"none"``: z; ``"gelu"``: GELU(z), not its tanh form; ``"gate"``: GELU(z[:, :M/2]) * z[:, M/2:].
         shift: (M,), added to ``x`` before the padding, or None.
 
     Returns:
-        (B, M, H, W), with the gate (B, M/2, H, W); contiguous, in the dtype of ``x``. Sums are taken in float32.
+        (B, M, H, W), or (B, M/2, H, W) with the gate; contiguous, in the dtype of ``x``. Sums are taken in float32.
 
     Raises:
         InputError: if the kernel does not apply; ``unsupported_reason`` says why beforehand.
@@ -125,7 +128,16 @@ def compute(
     shift: Tensor | None = None,
     valid: int | None = None,
 ) -> Tensor:
-    """``depthwise``, inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
+    """Computes ``depthwise`` inside of an operator: without checks and without gradients.
+
+    Args:
+        x: (B, M, H, W).
+        weight: (M, 1, 3, 3).
+        bias: (M,) or None.
+        activation: ``"none"``, ``"gelu"`` or ``"gate"``.
+        shift: (M,) or None.
+        valid: width of the maps if their rows are longer than they are wide (``pitch``), else None.
+    """
     out = _empty_output(x, weight, bias, activation)
     depthwise_forward.fill(x, weight, bias, shift, None, out, activation, valid)
     return out
@@ -140,6 +152,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, 
 def _empty_output(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, shift: Tensor | None = None
 ) -> Tensor:
+    """Allocates ``depthwise``'s output; also what a tracer runs in place of the kernel."""
     channels = x.shape[1] // 2 if activation == "gate" else x.shape[1]
     return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device)
 
@@ -151,7 +164,7 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, str, Tensor | N
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias, shift = ctx.saved_tensors
-    # The dispatcher drops last arguments that are their defaults: there are four inputs without a shift.
+    # The dispatcher drops trailing arguments that equal their defaults: without a shift there are four inputs.
     (need_x, need_weight, need_bias, _), need_shift = ctx.needs_input_grad[:4], any(ctx.needs_input_grad[4:])
     dx, dweight, dbias = depthwise_backward(
         dy, x, weight, bias, ctx.activation, need_x or need_shift, need_weight or need_bias, shift
@@ -161,6 +174,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         dweight if need_weight else None,
         dbias if need_bias else None,
         None,
+        # `shift` is added to every pixel of x before the padding.
         widen(dx).sum((0, 2, 3)).to(shift.dtype) if need_shift else None,
     )
     return gradients[: len(ctx.needs_input_grad)]

@@ -1,9 +1,9 @@
-"""The gradients of a 3x3 depthwise convolution, given that of its activation's output.
+"""The gradients of a 3x3 depthwise convolution, given the gradient of its activation's output.
 
 ``dX[m, y, x] = sum_ij weight[m, i, j] dz[m, y - i + 1, x - j + 1]`` and
 ``dweight[m, i, j] = sum_yx (X[m, y, x] + shift[m]) dz[m, y - i + 1, x - j + 1]`` take the same nine neighbours of dz:
-one pass reads dz and X and writes dX. Every program writes its part of the sums into a buffer of its own; they are
-added up in a fixed order, to the same bits every time.
+one pass reads dz and X and writes dX. ``dbias[m] = sum_yx dz[m, y, x]``. Every program writes its part of the sums to a
+buffer; they are added up in a fixed order, to the same bits every time.
 """
 
 from __future__ import annotations
@@ -28,14 +28,19 @@ SUMS = 10  # of each channel: nine weights and the bias
 
 @triton.jit
 def over_runs(x, RUN: tl.constexpr):
-    """The sums of a tile (CH, n) over RUN neighbouring columns, which one thread holds: (CH, n / RUN)."""
+    """Sums a tile (CH, n) over RUN neighbouring columns, which one thread holds: (CH, n / RUN)."""
     return x if RUN == 1 else tl.sum(tl.reshape(x, [x.shape[0], x.shape[1] // RUN, RUN]), 2)
 
 
 @triton.jit
 def correlate(above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s6, s7, s8, RUN: tl.constexpr):
-    """Adds what one row of dz and the three rows of X around it give to the gradient of the nine weights."""
-    # A sum a thread and not one a column: ten times RUN sums would take most of the registers.
+    """Adds what one row of dz and the three rows of X around it give to the gradients of the nine weights.
+
+    ``above``, ``here``, ``below`` are (CH, BX) tiles of X at the rows before, of and after that of dz; ``left``,
+    ``centre``, ``right`` those of dz; the sums are (CH, BX / RUN), s0 to s8 row by row of the weights.
+    """
+    # With dz at row r, weight (i, j) takes X at row r + i - 1 and column x, dz at column x - j + 1 (j = 0: right).
+    # One sum a thread, not one a column: ten times RUN sums would take most of the registers.
     return (
         s0 + over_runs(above * right, RUN),
         s1 + over_runs(above * centre, RUN),
@@ -51,14 +56,15 @@ def correlate(above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s
 
 @triton.jit
 def shuffled(a, b):
-    """Tiles (CH, n, k) as one, (CH, n, 2 k): of the last axis one by one in turn."""
+    """Interleaves two tiles (CH, n, k) along their last axis: (CH, n, 2 k)."""
     return tl.reshape(tl.join(a, b), [a.shape[0], a.shape[1], 2 * a.shape[2]])
 
 
 @triton.jit
 def totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9):
-    """The sums of ten tiles (CH, n) over their columns, and six zeros: (CH, 16)."""
-    # Threads wait for each other once, and not once a tile.
+    """Sums ten tiles (CH, n) over their columns: (CH, 16), the last six zeros."""
+    # As one tile: threads wait for each other once, not once a sum. Each interleaving adds one bit to the index, the
+    # lowest last: the innermost pairs are 0 and 8, 4 and 12, ..., and the sums end up in order.
     zero = tl.zeros_like(s0)
     even = shuffled(
         shuffled(tl.join(s0, s8), tl.join(s4, zero)),
@@ -98,7 +104,11 @@ def depthwise_backward_kernel(
     RUN: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    """The gradient of ``x`` into a contiguous ``dx``, sums into ``partials`` (parts, CHANNELS, 10), where given."""
+    """Writes the gradient of ``x`` into a contiguous ``dx``, sums into ``partials`` (parts, CHANNELS, 10), if given.
+
+    A tile is (CH, BX). The program writes RY rows of dX from ``top`` on; of the weights' gradients it sums the products
+    of X in these rows with the rows of dz around them, so that every element of X counts in one program.
+    """
     image, channel, top, first = block(CHANNELS, H, W, CH, BX, RY)
     known = channel < CHANNELS
     column = first + tl.arange(0, BX)[None, :]
@@ -117,13 +127,14 @@ def depthwise_backward_kernel(
         none = tl.full([CH, BX // RUN], 0.0, TYPE)
         s0, s1, s2, s3, s4, s5, s6, s7, s8 = none, none, none, none, none, none, none, none, none
         s9 = none
-    # The first two rows complete no row of dX: their part of the loop below.
+    # Rows top - 1 and top of dz, which complete no row of dX: what the loop below does, without the store.
     for i in tl.static_range(2):
         row = top - 1 + i
         left, centre, right = load_row(
             dz, row, first, H, W, None, dz_row, dz_column, known, constant, False, BX, RUN, TYPE
         )
         if dx is not None:
+            # dX is a convolution of dz by the weights in reverse order, without a bias.
             whole, upper, lower = slide(upper, lower, 0.0, left, centre, right, w8, w7, w6, w5, w4, w3, w2, w1, w0)
         if partials is not None:
             at = x + (row + 1).to(tl.int64) * x_row
@@ -134,6 +145,7 @@ def depthwise_backward_kernel(
             )
             above, here = here, below
             if i == 1:
+                # dbias: row top - 1 belongs to the program above.
                 s9 += over_runs(centre, RUN)
     for start in range(0, RY, UNROLL):
         for i in tl.static_range(UNROLL):
@@ -162,6 +174,7 @@ def depthwise_backward_kernel(
         rows = (H + RY - 1) // RY
         part = (image * rows + top // RY) * columns + first // BX
         sums = tl.arange(0, 16)[None, :]
+        # This program's row of the buffer: a part is one (image, block of rows, block of columns).
         at = partials + (part * CHANNELS + channel) * 10 + sums
         tl.store(at, totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9), mask=known & (sums < 10))
 
@@ -169,7 +182,7 @@ def depthwise_backward_kernel(
 def gradients(
     dz: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, dx: Tensor | None, need_parameters: bool
 ) -> Tensor | None:
-    """Fills a contiguous ``dx``, if given; returns the gradients of weight and bias (M, 10), if needed."""
+    """Fills a contiguous ``dx``, if given; returns the gradients of the 9 weights and the bias, (M, 10), if needed."""
     batch, channels, height, width = x.shape
     run = depthwise_forward.run_length(dz)
     group, columns = depthwise_forward.tile(width, run, LANES)
@@ -211,21 +224,21 @@ def depthwise_backward(
     need_parameters: bool,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``x``, weight and bias of ``exda_primitives.ops.triton.depthwise.depthwise``.
+    """Returns the gradients of ``x``, weight and bias of ``exda_primitives.ops.triton.depthwise.depthwise``.
 
     Args:
-        dy: gradient of its output, (B, M, H, W), with the gate (B, M/2, H, W), of any strides.
+        dy: gradient of its output, (B, M, H, W), or (B, M/2, H, W) with the gate; of any strides.
         x: (B, M, H, W).
         weight: (M, 1, 3, 3).
         bias: (M,) or None.
         activation: ``"none"``, ``"gelu"`` or ``"gate"``.
-        need_x: without it, an empty tensor comes in place of the gradient of ``x``.
-        need_parameters: likewise for those of weight and bias.
+        need_x: whether the gradient of ``x`` is needed; if not, an empty tensor takes its place.
+        need_parameters: whether those of weight and bias are needed; if not, empty tensors take their places.
         shift: (M,) or None; its gradient is the sum of that of ``x`` over images and pixels.
 
     Returns:
-        In the shapes and dtypes of ``x``, ``weight`` and ``bias``. Sums are taken in float32; dz is rounded to the
-        dtype of ``x``.
+        Gradients in the shapes and dtypes of ``x``, ``weight`` and ``bias`` (of ``weight`` if there is no bias). Sums
+        are taken in float32; dz is rounded to the dtype of ``x``.
     """
     dx, dweight, dbias = _empty_gradients(dy, x, weight, bias, activation, need_x, need_parameters)
     if not (need_x or need_parameters):

@@ -1,8 +1,8 @@
-"""``W_out (GELU(z1) * z2) + b + residual``, ``z1, z2 = DW(X + shift)``: a gated feed-forward from its hidden map on.
+"""``W_out (GELU(z1) * z2) + b + residual``, ``z1, z2 = DW(X + shift)``: a gated feed-forward from its hidden map X on.
 
-One pass: the gate's output, half as large as the hidden map, is neither written nor read. Without gradients, in half
-precision and up to 128 output channels, whose sums are the registers of one program. Each input row is read by two
-programs: once from memory, then from the cache.
+One pass: the gate's output, half as large as the hidden map, is neither written nor read. Only without gradients, in
+half precision, and up to 128 output channels, whose sums one program holds in its registers. A program writes two rows
+and reads four, so each input row is read by two programs: once from memory, then from the cache.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .launch import contiguous, divide_up
 from .stencil import halves, interleaved, load_bias, load_row, load_taps, rows_inside, slide
 from .tiles import dot, dot_precision, tile_side, wide
 
+# Output channels that one program sums.
 MOST_OUTPUTS = 128
 
 
@@ -42,7 +43,7 @@ def _two_rows(
     RUN: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    """Z of rows ``top`` and ``top + 1``, (KB, BX) each, of the channels (KB, 1): of four input rows."""
+    """Z of rows ``top`` and ``top + 1``, (KB, BX) each, of the channels (KB, 1), from four input rows."""
     rows = x + channel * x_channel
     constant = load_bias(bias, channel, known, TYPE)
     moved = load_bias(shift, channel, known, TYPE)
@@ -62,7 +63,7 @@ def _two_rows(
 def _store_row(
     out, y, residual, row, column, o, H, W, residual_channel, residual_row, ROWS: tl.constexpr, TYPE: tl.constexpr
 ):
-    """Writes one row (BO, BX) of the output, the residual added."""
+    """Adds the residual to one row (BO, BX) of the output and writes it."""
     inside = rows_inside((o < ROWS)[:, None], row, 0, H) & (column < W)[None, :]
     row = row.to(tl.int64)
     if residual is not None:
@@ -105,9 +106,9 @@ def gated_product_kernel(
     BX: tl.constexpr,
     KB: tl.constexpr,
 ):
-    """All outputs at two rows of BX pixels, summed over KB hidden channels at a time.
+    """Writes all outputs at two rows of BX pixels, summed over KB hidden channels at a time.
 
-    Columns run fastest: programs that share input rows run at the same time.
+    Programs are numbered by columns first: those that share input rows run at the same time.
     """
     SHIFTED: tl.constexpr = shift is not None
     columns = (W + BX - 1) // BX
@@ -117,12 +118,13 @@ def gated_product_kernel(
     first = tl.program_id(0) % columns * BX
     x += image * x_image
     o = tl.arange(0, BO)
-    # Of a pixel of the upper row and the one below it, side by side: one product for both rows.
+    # (BO, 2 BX): each pixel of the upper row and the one below it are neighbours, so that one product does both rows.
     acc = tl.zeros([BO, 2 * BX], TYPE)
     for start in range(0, HIDDEN, KB):
         hidden = start + tl.arange(0, KB)
         channel = hidden.to(tl.int64)[:, None]
         known = channel < HIDDEN
+        # a, b: z1 of both rows; c, d: z2.
         a, b = _two_rows(
             x, weight, bias, shift, channel, known, top, first, H, W, VALID, x_channel, x_row, SHIFTED, BX, RUN, TYPE
         )
@@ -130,7 +132,7 @@ def gated_product_kernel(
         c, d = _two_rows(
             x, weight, bias, shift, partner, known, top, first, H, W, VALID, x_channel, x_row, SHIFTED, BX, RUN, TYPE
         )
-        # As the gate's own pass would write it.
+        # The gate (KB, 2 BX), rounded as its own pass would store it; acc += W_out[:, hidden] @ gate.
         tile = interleaved(gelu(a, True) * c, gelu(b, True) * d).to(x.dtype.element_ty)
         at = matrix + o[:, None] * HIDDEN + hidden[None, :]
         w = tl.load(at, mask=(o < ROWS)[:, None] & (hidden < HIDDEN)[None, :], other=0.0).to(x.dtype.element_ty)
@@ -147,7 +149,7 @@ def gated_product_kernel(
 
 
 def applies(x: Tensor, outputs: int) -> bool:
-    """Whether one pass is taken for hidden maps like ``x`` (B, 2M, H, W) and this many output channels."""
+    """Whether this kernel computes hidden maps like ``x`` (B, 2M, H, W) with this many output channels."""
     return x.dtype in (torch.float16, torch.bfloat16) and outputs <= MOST_OUTPUTS
 
 
@@ -161,17 +163,17 @@ def compute(
     residual: Tensor | None,
     valid: int | None,
 ) -> Tensor:
-    """Where it ``applies``, without gradients; nothing is checked.
+    """Computes ``W_out (GELU(z1) * z2) + b + residual`` where it ``applies``: without checks and without gradients.
 
     Args:
-        x: hidden map (B, 2M, H, W), contiguous, in half precision.
+        x: hidden map X, (B, 2M, H, W), contiguous, in half precision.
         weight: of the depthwise convolution, (2M, 1, 3, 3).
         bias: of the depthwise convolution, (2M,) or None.
         shift: added to ``x`` before the padding, (2M,) or None.
         matrix: W_out, (O, M).
         constant: b, (O,) or None.
-        residual: (B, O, H, W) whose pixels are neighbours in memory, or None.
-        valid: width of the maps in longer rows (``pitch``), or None.
+        residual: (B, O, H, W) with a pixel stride of 1, or None.
+        valid: width of the maps if their rows are longer than they are wide (``pitch``), else None.
 
     Returns:
         (B, O, H, W), contiguous, in the dtype of ``x``.

@@ -1,4 +1,8 @@
-"""Whole steps of a transformer block as one operator each, for where nobody differentiates: see ``recorded``."""
+"""Whole residual steps of a transformer block without gradients, one operator each, recorded and replayed.
+
+One operator a step keeps the calls of PyTorch's dispatcher few; ``recorded`` spares the checks and the derivation of
+sizes. Maps whose rows are not aligned are computed in longer rows, see ``pitch``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ _Parameters = list[Tensor | None]
 
 
 def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor | None:
-    """``x + mdta(norm(x))`` (B, C, H, W); None where gradients are wanted or a layer has to be called."""
+    """``x + mdta(norm(x))``, (B, C, H, W); None if gradients are required or a layer is more than its weights."""
     first, second = terms.qkv
     weight, bias = foldable_weight(terms)
     if weight is None or not (is_pointwise(first) and is_depthwise(second)):
@@ -47,7 +51,7 @@ def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor 
 
 
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor | None:
-    """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))`` (B, C, H, W); None where gradients are wanted."""
+    """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))``, (B, C, H, W); None if gradients are required."""
     parameters = [norm.weight, norm.bias, *parameters_of(*terms)]
     if _wants_gradients(x, parameters):
         return None
@@ -55,7 +59,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor | None:
 
 
 def parameters_of(*layers: object) -> _Parameters:
-    """Weight and bias of each of some bare layers."""
+    """Returns weight and bias of each of these layers, one after the other; all have to be bare (``bare``)."""
     found: _Parameters = []
     for layer in layers:
         assert isinstance(layer, nn.Module)
@@ -64,7 +68,14 @@ def parameters_of(*layers: object) -> _Parameters:
 
 
 def gated(x: Tensor, norm: NormTerms | None, parameters: Iterable[Tensor | None], residual: Tensor | None) -> Tensor:
-    """A gated feed-forward of three weights, each with its bias; differentiable."""
+    """``W_out (GELU(z1) * z2) + residual``, ``z1, z2 = DW(W_in norm(x))``, (B, C, H, W); differentiable.
+
+    Args:
+        x: (B, C, H, W).
+        norm: layer normalisation over the channels, or None.
+        parameters: weights of W_in, DW and W_out, each followed by its bias or None.
+        residual: (B, C, H, W) or None.
+    """
     weight, bias, depthwise_weight, depthwise_bias, out_weight, out_bias = parameters
     assert weight is not None
     assert depthwise_weight is not None
@@ -75,12 +86,16 @@ def gated(x: Tensor, norm: NormTerms | None, parameters: Iterable[Tensor | None]
 def _gated_inside(
     x: Tensor, norm: NormTerms, parameters: Iterable[Tensor | None], residual: Tensor, valid: int | None
 ) -> Tensor:
-    """``gated`` inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
+    """Computes ``gated`` inside of an operator, without gradients.
+
+    If ``valid`` is not None, the maps are ``valid`` wide in longer rows (``pitch``).
+    """
     weight, bias, depthwise_weight, depthwise_bias, out_weight, out_bias = parameters
     assert weight is not None
     assert depthwise_weight is not None
     assert out_weight is not None
     if gated_product.applies(x, len(out_weight)):
+        # W_in's bias is not added to y here, but by the next kernel as it reads y (`shift`).
         y = norm_pointwise.computed(x, *norm, weight.flatten(1), None)
         rest = out_weight.flatten(1), out_bias, residual, valid
         return gated_product.compute(y, depthwise_weight, depthwise_bias, bias, *rest)
@@ -89,7 +104,7 @@ def _gated_inside(
 
 
 def _through_output(z: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> Tensor:
-    """The last convolution of a feed-forward, and the sum."""
+    """``W_out z + b + residual``, the last convolution of a feed-forward and the residual in one pass."""
     assert weight is not None
     matrix = weight.flatten(1).expand(z.shape[0], -1, -1)
     shift = None if bias is None else bias.expand(z.shape[0], -1)
@@ -103,6 +118,7 @@ def _wants_gradients(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
     return x.requires_grad or any(each.requires_grad for each in parameters if each is not None)
 
 
+# For `Recorded`: the map and all parameters come in one tuple, in the order in which the steps above collect them.
 def _attention(
     tensors: tuple[Any, ...],
     subtract_mean: bool,
@@ -119,6 +135,7 @@ def _attention(
     value = ValueTerms(form, "before", None if branch[0] is None else Branch(*branch)) if form else None
     norm = NormTerms(norm_weight, norm_bias, subtract_mean, eps)
     rows = None if phi is None else phi.flatten(1)
+    # z = DW(W_qkv norm(x)), and logits = Phi norm(x) as more rows of the same product.
     z, *logits = computed(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias, "none", valid)
     q, k, v = z.chunk(3, dim=1)
     out = folded(q, k, v, logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
@@ -133,7 +150,7 @@ def _gated(tensors: tuple[Any, ...], subtract_mean: bool, eps: float) -> Tensor:
 
 
 def _in_long_rows(x: Tensor) -> tuple[Tensor, int | None]:
-    """``x`` in rows that are aligned, and its own width if that is another."""
+    """Returns ``x`` in aligned rows and, if these are longer than ``x`` is wide, its width, else None."""
     rows = in_long_rows(x)
     return rows, None if rows is x else x.shape[3]
 
@@ -158,6 +175,7 @@ def _gated_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
 @fake(_attention_step)
 @fake(_gated_step)
 def _empty_output(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
+    # With the strides of the output, too, which is cut out of longer rows.
     shape = (*x.shape[:3], pitch(x.shape[3]))
     return torch.empty(shape, dtype=x.dtype, device=x.device)[..., : x.shape[3]]
 

@@ -1,8 +1,9 @@
-"""Starting kernels by little of Python's time, in the configuration that is fastest here.
+"""Starts Triton kernels with little Python overhead, in the configuration that is fastest on this GPU.
 
-Triton spends more time on a call than a small kernel takes: it looks at every argument, and at all it ever compiled.
-Here the first start of its kind goes through Triton; what it then handed to the GPU's driver, later ones hand over
-themselves. Of a kind are starts with the same numbers, and tensors of the same dtypes that are aligned alike.
+Triton's own launch takes longer than a small kernel runs: it inspects every argument and looks up all that it has
+compiled. Here only the first start of a kind goes through Triton; later ones call the GPU driver's launch function
+themselves, as Triton did then. Two starts are of one kind if their integers and constants are equal and their tensors
+agree in dtype and 16-byte alignment.
 """
 
 from __future__ import annotations
@@ -26,30 +27,35 @@ from .choices import Choices
 from .launch import INTERPRETED
 
 Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
-"""Programs, or a function of what a configuration sets that gives them."""
+"""Number of programs in up to three dimensions, or a function that computes it from a configuration's values."""
 
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 _DIRECT = (3, 2) <= _VERSION <= (3, 9)
-"""Whether it is known how this version of Triton starts what it compiled; any other is asked at every start."""
+"""Whether this version of Triton is known to launch as ``Start`` does; with others, every start goes through Triton."""
 _TAKES_CONSTANTS = _VERSION >= (3, 3)
-"""Whether what it compiled is given the constants as well."""
+"""Whether the compiled launcher takes the constexpr arguments as well."""
+# Where this version of Triton keeps its launch hooks.
 _HOOKS: Any = triton.knobs.runtime if hasattr(triton, "knobs") else CompiledKernel
+# Starts that a kernel keeps; at the limit all are dropped, so that ever new sizes do not fill the memory.
 _MOST_STARTS = 4096
+# What Triton raises for a configuration that does not fit the GPU.
 _DOES_NOT_FIT: tuple[type[Exception], ...] = tuple(
     getattr(errors, name) for name in ("OutOfResources", "PTXASError") if hasattr(errors, name)
 )
 
 
 class Start(NamedTuple):
-    """What starts of one kind take: ``launch(*programs, stream, function, metadata, None, None, None, *values)``.
+    """A compiled kernel, started by ``launch(*programs, stream, function, metadata, None, None, None, *values)``.
+
+    The three None are the launch metadata and the hooks before and after a launch, which only profilers set.
 
     Attributes:
-        config: what its configuration sets.
-        launch: of the driver.
-        function: likewise.
-        metadata: likewise.
-        left_out: places of arguments that are no values.
-        constants: the last values.
+        config: values that its configuration sets, by name.
+        launch: launch function that Triton compiled for the kernel's signature.
+        function: the driver's handle of the compiled kernel.
+        metadata: launch options (warps, shared memory) as ``launch`` takes them.
+        left_out: positions of constexpr arguments that ``launch`` does not take.
+        constants: constexpr values that ``launch`` takes after the arguments.
     """
 
     config: dict[str, Any]
@@ -60,12 +66,12 @@ class Start(NamedTuple):
     constants: tuple[Any, ...]
 
     def programs(self, grid: Grid) -> tuple[int, int, int]:
-        """In each dimension."""
+        """Number of programs in each of the three dimensions."""
         found = grid(self.config) if callable(grid) else grid
         return (*found, 1, 1)[:3]  # type: ignore[return-value]
 
     def values(self, arguments: Sequence[Any]) -> list[Any]:
-        """What is handed over; a tensor may be its address."""
+        """Values that ``launch`` takes; a tensor among the arguments may be given as its address."""
         if self.left_out:
             arguments = [x for index, x in enumerate(arguments) if index not in self.left_out]
         return [*arguments, *self.constants]
@@ -75,11 +81,11 @@ class Kernel:
     """A Triton kernel, started as ``kernel[grid](*arguments, **constants)`` on the GPU of its first argument, a tensor.
 
     Args:
-        fn: what ``triton.jit`` made.
-        configs: that it may take. Of several, the fastest is found out once for every kind of start: for the constants,
-            the dtypes, whether rows are aligned, and the size of the largest tensor in powers of two. It is kept on
-            disk, see ``choices``. Make that call before a CUDA graph is captured. Under the interpreter, where
-            times mean nothing, the first is taken.
+        fn: function that ``triton.jit`` returned.
+        configs: configurations to choose from. Of several, the fastest is found by timing them once for each
+            combination of constants, dtypes, alignment of rows and size of the largest tensor in powers of two; it is
+            kept on disk, see ``choices``. Make that first call before a CUDA graph is captured. Under the interpreter,
+            where times mean nothing, the first is taken.
     """
 
     def __init__(self, fn: Any, configs: Sequence[triton.Config]) -> None:
@@ -89,7 +95,7 @@ class Kernel:
         self.__name__: str = fn.__name__
         self.do_bench: Callable[..., Sequence[float]] = _do_bench
         self.timings: dict[triton.Config, float] = {}
-        """In ms, of the configurations that were timed last."""
+        """Times in ms of the configurations that were timed last."""
         parameters = inspect.signature(fn.fn).parameters.values()
         self.tunes = len(self.configs) > 1 and not INTERPRETED
         self._constant = [index for index, each in enumerate(parameters) if "constexpr" in str(each.annotation)]
@@ -101,16 +107,18 @@ class Kernel:
         return partial(self.run, grid)
 
     def run(self, grid: Grid, *arguments: Any, **constants: Any) -> None:
-        """Starts it.
+        """Starts the kernel on the current stream of its first argument's GPU.
 
         Raises:
             InputError: if no configuration fits this GPU.
         """
         device = arguments[0].get_device()
         if device >= 0 and device != torch.cuda.current_device():
-            # Kernels start on the current GPU.
+            # The driver starts a kernel on the current GPU, which has to be that of the tensors.
             with torch.cuda.device(device):
                 return self.run(grid, *arguments, **constants)
+        # Triton compiles anew for other constants, dtypes, alignments and kinds of integers (1, multiples of 16): one
+        # key has one compiled kernel.
         key = (
             device,
             *[x if type(x) is int or x is None else _kind(x) for x in arguments],
@@ -119,7 +127,7 @@ class Kernel:
         start = self._starts.get(key)
         told = getattr(_listener, "told", None)
         if told is not None:
-            # What timing and Triton's interpreter do with tensors is their own affair.
+            # A recorder is not to see the operations that timing and Triton's interpreter do on tensors.
             with _disable_current_modes():
                 self._through_triton(key, grid, arguments, constants)
             told(self, self._starts.get(key), grid, arguments, constants)
@@ -131,13 +139,14 @@ class Kernel:
         return None
 
     def forget(self) -> None:
-        """What this process knows of configurations and of what Triton compiled."""
+        """Drops the chosen configurations and compiled starts of this process; what is on disk stays."""
         self._choices.clear()
         self._starts.clear()
 
     def _through_triton(
         self, key: tuple[Any, ...], grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]
     ) -> None:
+        """Starts through Triton, in the fastest configuration, and keeps for ``key`` what a direct start takes."""
         several = self.tunes and len(self.configs) > 1
         config = self._fastest(grid, arguments, constants) if several else self.configs[0]
         made = self.start(config, grid, arguments, constants)
@@ -145,23 +154,26 @@ class Kernel:
             return
         if len(self._starts) >= _MOST_STARTS:
             self._starts.clear()
+        # From Triton 3.3 on, the launcher takes every parameter in order; before, only those that are no constants.
         left_out: Sequence[int] = () if _TAKES_CONSTANTS else self._constant
         rest = self.arg_names[len(arguments) :] if _TAKES_CONSTANTS else []
         values = tuple((constants | config.kwargs)[name] for name in rest)
         self._starts[key] = Start(config.kwargs, made.run, made.function, made.packed_metadata, left_out, values)
 
     def start(self, config: triton.Config, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
-        """Starts it in this configuration, through Triton; returns what Triton compiled."""
+        """Starts the kernel in this configuration through Triton; returns what Triton compiled."""
         programs = grid(config.kwargs) if callable(grid) else grid
         options = config.all_kwargs() | constants
         if INTERPRETED:
-            # Which knows no warps; its first versions know not all of these, either.
+            # The interpreter has no warps or stages, and its older versions refuse some of these options.
             options = {name: value for name, value in options.items() if name in self.arg_names}
         return self.fn.run(*arguments, grid=programs, warmup=False, **options)
 
     def _fastest(self, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> triton.Config:
+        """The configuration that was chosen for such arguments before, here or on disk; else the fastest by timing."""
         named = {str(config): config for config in self.configs}
         kind = self.kind(arguments, constants)
+        # Threads that come meanwhile wait for the choice instead of timing the same configurations.
         with self._lock:
             choices = self._choices_on(arguments[0].device)
             config = named.get(choices.get(kind) or "")
@@ -172,18 +184,19 @@ class Kernel:
         return config
 
     def _timed(self, start: Callable[[triton.Config], object]) -> tuple[triton.Config, bool]:
-        """The configuration that is fastest, and whether that is known."""
+        """Returns the fastest configuration, and whether all that fit were timed: only then is the choice kept."""
         timings: dict[triton.Config, float] = {}
         untimed: list[triton.Config] = []
         reason: Exception | None = None
         for config in self.configs:
             try:
                 start(config)
+                # The first quantile is the median.
                 timings[config] = self.do_bench(partial(start, config), quantiles=(0.5, 0.2, 0.8))[0]
             except _DOES_NOT_FIT as error:
                 reason = error
             except torch.OutOfMemoryError:
-                # The timer empties the cache by a large buffer, which a card that is nearly full does not hold.
+                # The timer clears the GPU's cache with a large buffer, for which a nearly full card has no room.
                 untimed.append(config)
         self.timings = timings
         if not (timings or untimed):
@@ -194,9 +207,13 @@ class Kernel:
         return (min(timings, key=timings.__getitem__) if timings else untimed[0]), not untimed
 
     def kind(self, arguments: tuple[Any, ...], constants: dict[str, Any]) -> str:
-        """What a configuration is chosen for."""
+        """Returns the key of a choice: constants, dtypes, and the largest tensor's size and alignment.
+
+        The size counts in powers of two, so that maps of similar size are timed once.
+        """
         tensors = [x for x in arguments if isinstance(x, Tensor)]
         largest = max(tensors, key=Tensor.numel)
+        # In elements, as in ``launch.row_aligned``.
         aligned = not any(stride % 16 for stride in largest.stride()[:-1])
         given = [arguments[index] for index in self._constant if index < len(arguments)]
         dtypes = [
@@ -208,6 +225,7 @@ class Kernel:
         return " ".join([*(f"{name}={value}" for name, value in constants.items()), *map(str, given), *dtypes, size])
 
     def _choices_on(self, device: torch.device) -> Choices:
+        """Choices for this GPU's model, this version of Triton, and this kernel's source and configurations."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         if name not in self._choices:
             configs = map(str, self.configs)
@@ -216,17 +234,17 @@ class Kernel:
 
 
 def launched(fn: Any) -> Kernel:
-    """A kernel of one configuration."""
+    """Makes a kernel of a single configuration, whose block sizes are set at each start."""
     return Kernel(fn, [triton.Config({})])
 
 
 def autotuned(*configs: triton.Config) -> Callable[[Any], Kernel]:
-    """A kernel of several configurations, of which the first should suit everybody."""
+    """Makes a kernel of several configurations; put first the one that should do well everywhere."""
     return partial(Kernel, configs=configs)
 
 
 def _kind(x: Any) -> Any:
-    """What Triton compiles for, of an argument that is no number."""
+    """What Triton compiles a tensor argument for: its dtype, and whether it starts at a multiple of 16 bytes."""
     return (x.dtype, x.data_ptr() % 16 == 0) if isinstance(x, Tensor) else x
 
 
@@ -235,9 +253,9 @@ _listener = threading.local()
 
 @contextmanager
 def listening(told: Callable[..., None]) -> Iterator[None]:
-    """A region of which ``told(kernel, start, grid, arguments, constants)`` hears of every kernel that is started.
+    """Calls ``told(kernel, start, grid, arguments, constants)`` for every kernel that this thread starts in the block.
 
-    ``start`` is None where later ones have to go through Triton as well.
+    ``start`` is None if later starts of this kind have to go through Triton as well.
     """
     _listener.told = told
     try:
@@ -247,18 +265,19 @@ def listening(told: Callable[..., None]) -> Iterator[None]:
 
 
 def current_stream(device: int) -> int:
-    """As the driver knows it; of the CPU, where nothing but the interpreter and mocks run, none."""
+    """Returns the GPU's current stream as the driver's handle; 0 under the interpreter, which has no streams."""
     return driver.active.get_current_stream(device) if not INTERPRETED else 0
 
 
 def watched() -> bool:
-    """Whether somebody, a profiler, wants to hear of every start."""
+    """Whether a launch hook is set, as profilers do, that has to see every start."""
+    # Some versions of Triton always have a hook, which is a chain of calls that may be empty.
     hook = _HOOKS.launch_enter_hook
     return hook is not None and bool(getattr(hook, "calls", True))
 
 
 def _source(fn: Any) -> str:
-    """Of the kernel and of all that it calls."""
+    """Returns Triton's hash of the source of the kernel and of all functions that it calls; "" if there is none."""
     return str(getattr(fn, "cache_key", ""))
 
 

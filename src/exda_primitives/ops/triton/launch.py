@@ -1,4 +1,4 @@
-"""What launching a kernel needs: whether Triton interprets, where kernels run, how they cut a map."""
+"""Conditions and sizes of kernel launches: devices and dtypes that kernels take, whether Triton interprets, blocks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ def _nothing() -> None:
     pass
 
 
-# Triton reads TRITON_INTERPRET while it decorates: what it made of a function is the truth, the environment may change.
+# Triton reads TRITON_INTERPRET when it decorates a function, and the environment may change later: so a decorated
+# function is looked at.
 INTERPRETED = not isinstance(triton.jit(_nothing), triton.JITFunction)
 
 
 def device_unsupported_reason(x: torch.Tensor) -> str | None:
-    """Why no kernel can run where ``x`` lies; None if one can.
+    """Why no kernel can run on the device of ``x``; None if one can.
 
     Kernels run on CUDA GPUs of compute capability 8.0 and newer and, under Triton's interpreter
     (``TRITON_INTERPRET=1`` before anything imports Triton), on any device.
@@ -40,7 +41,7 @@ def device_unsupported_reason(x: torch.Tensor) -> str | None:
 def dtype_unsupported_reason(x: torch.Tensor) -> str | None:
     """Why no kernel takes the dtype of ``x``; None if one does.
 
-    They are float32, float16 and bfloat16; float64 under the interpreter alone, where it costs nothing to check with.
+    Kernels take float32, float16 and bfloat16, and under the interpreter float64 as well, for exact checks.
     """
     if x.dtype in DTYPES or (INTERPRETED and x.dtype is torch.float64):
         return None
@@ -51,19 +52,19 @@ def require(kernel: str, reason: str | None) -> None:
     """Refuses input that a kernel cannot take.
 
     Raises:
-        InputError: naming the kernel and the reason, unless that is None.
+        InputError: if there is a reason; it names the kernel and the reason.
     """
     if reason is not None:
         raise InputError(f"{kernel}: {reason}; use the 'torch' backend for this input")
 
 
 def contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
-    """A parameter that may be absent, its elements one after the other."""
+    """Returns a parameter contiguous, or None if it is absent."""
     return None if x is None else x.contiguous()
 
 
 def summed(partial: torch.Tensor) -> torch.Tensor:
-    """The sum over the first dimension, in a fixed order: one launch; of a single part, which is the sum, none."""
+    """Sums partial sums (parts, ...) over the parts, in a fixed order; a single part is the sum, without a launch."""
     return partial.squeeze(0) if len(partial) == 1 else partial.sum(0)
 
 
@@ -75,13 +76,14 @@ def divide_up(a: int, b: int) -> int:
 def row_aligned(x: torch.Tensor) -> bool:
     """Whether every row of a map (B, C, H, W) starts where Triton's widest loads can: at a multiple of 16 elements.
 
-    Triton is told of multiples of 16 alone; at any other it loads element by element.
+    Triton's compiler knows of an integer only whether it is a multiple of 16, in elements; of any other stride it
+    assumes nothing, and loads element by element.
     """
     return x.data_ptr() % 16 == 0 and x.stride(3) == 1 and not any(n % 16 for n in (*x.stride()[:3], x.shape[3]))
 
 
 def column_block(width: int) -> int:
-    """Columns of a map that one block holds: a power of two up to 1024 that leaves few lanes idle.
+    """Columns of a map that one block holds: a power of two up to 1024 of which few are beyond the map.
 
     Example:
         >>> [column_block(width) for width in (1, 5, 20, 48, 64, 720, 1024, 1100, 4000)]
@@ -89,5 +91,6 @@ def column_block(width: int) -> int:
     """
     blocks = [size for size in (1024, 512, 256, 128, 64, 32, 16) if size < 2 * width]
     blocks = blocks or [1 << (width - 1).bit_length()]
+    # The largest block that pads rows by at most an eighth; if there is none, the one that pads least.
     padded = {size: size * divide_up(width, size) for size in blocks}
     return next((size for size in blocks if 8 * padded[size] <= 9 * width), min(blocks, key=lambda size: padded[size]))

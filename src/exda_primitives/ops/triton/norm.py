@@ -1,12 +1,12 @@
 """Layer normalisation over the channels of each pixel, with the mean subtracted or left in.
 
 ``y = (x - mean) / sqrt(var + eps) * weight + bias`` or, with the mean left in, ``y = x / sqrt(var + eps) * weight +
-bias``; the variance is that about the mean, biased, in both. The second form is Restormer's for denoising (after Mohan
+bias``; in both, var is the biased variance about the mean. The second form is Restormer's for denoising (after Mohan
 et al., "Robust and interpretable blind image denoising via bias-free convolutional neural networks", ICLR 2020).
 
-Up to ``WHOLE`` channels a program holds all channels of its pixels: forward, one pass over x and one over y;
-backward, one over each of x, dy and dx. Beyond, it takes them a block at a time, and reads again what it read before:
-forward, x twice; backward, x three times and dy twice. Sums are float32, those of the variance about each block's mean.
+Up to ``WHOLE`` channels, a program holds all channels of its pixels: forward reads x once, backward reads x and dy
+once. Beyond, it loops over blocks of channels and reads them again: forward reads x twice, backward x three times and
+dy twice. Sums are float32; a block's squared deviations are taken about that block's mean.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from .norm_kernels import layer_norm_backward_kernel, layer_norm_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import wide
 
+# Most channels that one program holds at once, and channels of a block where there are more.
 WHOLE = 512
 _BLOCK_C = 128
-# Elements of a tile that a lane holds: backward keeps several tiles in registers at once, forward one.
+# Elements of a tile that a thread holds: backward keeps several tiles in registers at once, forward one.
 _FORWARD, _BACKWARD = 64, 32
 
 
@@ -54,10 +55,10 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_m
     """Layer normalisation over the channels of each pixel; differentiable once.
 
     Args:
-        x: (B, C, H, W), float32, float16 or bfloat16. Read where it lies if rows of pixels follow one another at one
-            distance (contiguous, channels-last, channels cut out of a larger map), else copied.
+        x: (B, C, H, W), float32, float16 or bfloat16. Copied only if H and W do not flatten into one dimension of
+            constant stride (they do if it is contiguous, channels-last, or a slice of a larger map's channels).
         weight: (C,) or None for ones; its dtype may differ from that of ``x``.
-        bias: (C,) or None for zeros; likewise.
+        bias: (C,) or None for zeros; its dtype may differ from that of ``x``.
         subtract_mean: whether the mean is subtracted; if not, x is only divided by its standard deviation.
         eps: added to the variance.
 
@@ -72,16 +73,17 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_m
 
 
 def _blocking(channels: int, lane: int) -> dict[str, Any]:
-    """How a program's tile is cut, and its warps, for ``lane`` elements a lane."""
+    """Returns the tile of a program, BC channels by BN pixels, and its warps, for ``lane`` elements a thread."""
     whole = channels <= WHOLE
     block_c = 1 << (channels - 1).bit_length() if whole else _BLOCK_C
+    # As many pixels as 4 warps of 32 threads hold, 32 to 256; 32 pixels of many channels need more warps.
     block_n = min(max(4 * 32 * lane // block_c, 32), 256)
     warps = max(block_c * block_n // (32 * lane), 4)
     return {"STREAMED": not whole, "BC": block_c, "BN": block_n, "num_warps": warps}
 
 
 def compute(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean: bool, eps: float) -> Tensor:
-    """``layer_norm``, inside of an operator."""
+    """Computes ``layer_norm`` inside of an operator: without checks and without gradients."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     pixels, blocking = x.flatten(2), _blocking(x.shape[1], _FORWARD)
     layer_norm_kernel[(len(x) * divide_up(pixels.shape[2], blocking["BN"]),)](
@@ -111,10 +113,11 @@ def _layer_norm_fake(x: Tensor, weight: Tensor | None, bias: Tensor | None, subt
 def _layer_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor | None, parameters: bool, subtract_mean: bool, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x, and of weight and bias together, (2, C) if asked for, else (0, C)."""
+    """Returns the gradient of x and, if ``parameters``, those of weight and bias stacked, (2, C), else (0, C)."""
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     pixels, upstream, blocking = x.flatten(2), dy.flatten(2), _blocking(x.shape[1], _BACKWARD)
     programs = len(x) * divide_up(pixels.shape[2], blocking["BN"])
+    # One row a program, added up afterwards in a fixed order: without atomics, the bits are the same every time.
     rows = (programs, 2 if parameters else 0, x.shape[1])
     partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
     layer_norm_backward_kernel[(programs,)](

@@ -1,4 +1,8 @@
-"""The kernels of ``norm``, and what those of ``norm_pointwise`` share with them."""
+"""The kernels of ``norm``, and the device functions that those of ``norm_pointwise`` share with them.
+
+Tiles are (C, N), channels by pixels. With std = sqrt(var + eps): ``z = (x - mean) / std``, or ``x / std`` with the
+mean left in, and ``y = z * weight + bias``.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,22 @@ from .kernel import launched
 
 @triton.jit
 def load_tile(x, row, column, ROWS, COLUMNS, row_stride, column_stride, TYPE: tl.constexpr):
-    """Elements of a matrix at rows (R,) and columns (S,) as an (R, S) tile of dtype TYPE; 0 outside the matrix."""
+    """Loads rows (R,) and columns (S,) of a matrix as an (R, S) tile of dtype TYPE, with 0 outside the matrix."""
+    # int64: offsets into maps of 2^31 elements and more.
     at = x + row.to(tl.int64)[:, None] * row_stride + column.to(tl.int64)[None, :] * column_stride
     return tl.load(at, mask=(row < ROWS)[:, None] & (column < COLUMNS)[None, :], other=0.0).to(TYPE)
 
 
 @triton.jit
 def store_tile(out, value, row, column, ROWS, COLUMNS):
-    """Writes an (R, S) tile to rows (R,) and columns (S,) of a contiguous matrix, but for what lies outside it."""
+    """Writes an (R, S) tile to rows (R,) and columns (S,) of a contiguous matrix, leaving out what is outside it."""
     at = out + row.to(tl.int64)[:, None] * COLUMNS + column[None, :]
     tl.store(at, value.to(out.dtype.element_ty), mask=(row < ROWS)[:, None] & (column < COLUMNS)[None, :])
 
 
 @triton.jit
 def load_channels(parameter, channel, CHANNELS, default: tl.constexpr, TYPE: tl.constexpr):
-    """One number a channel, (C, 1); ``default`` for all where there is no such parameter."""
+    """Loads one number a channel, (C, 1); ``default`` for all channels if the parameter is None."""
     if parameter is None:
         return tl.full([channel.shape[0], 1], default, TYPE)
     else:
@@ -33,8 +38,12 @@ def load_channels(parameter, channel, CHANNELS, default: tl.constexpr, TYPE: tl.
 
 @triton.jit
 def moments(x, known, count):
-    """Mean (N,) over the ``count`` rows of a (C, N) tile that are ``known`` (C,), and their squared deviations' sum."""
+    """Mean and sum of squared deviations, (N,) each, over the ``count`` rows of a (C, N) tile that are ``known`` (C,).
+
+    Unknown rows have to be 0.
+    """
     mean = tl.sum(x, 0) / count
+    # An unknown row adds nothing to the sum above, but would deviate by the mean.
     deviation = tl.where(known[:, None], x - mean[None, :], 0.0)
     return mean, tl.sum(deviation * deviation, 0)
 
@@ -50,7 +59,7 @@ def streamed_moments(
     TYPE: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """``moments`` of all channels, block by block (Chan, Golub and LeVeque, 1979)."""
+    """``moments`` of all channels, merged block by block (Chan, Golub and LeVeque, 1979)."""
     mean = tl.zeros([pixel.shape[0]], TYPE)
     squares = tl.zeros([pixel.shape[0]], TYPE)
     for first in range(0, CHANNELS, BC):
@@ -58,6 +67,8 @@ def streamed_moments(
         tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
         count = tl.minimum(CHANNELS - first, BC)
         block_mean, block_squares = moments(tile, channel < CHANNELS, count)
+        # n = first channels so far, m = count in this block, d = block_mean - mean:
+        # mean += d m / (n + m), squares += block_squares + d^2 n m / (n + m).
         shift = block_mean - mean
         step = shift * count / (first + count)
         mean += step
@@ -67,7 +78,7 @@ def streamed_moments(
 
 @triton.jit
 def normalised(x, mean, inverse, SUBTRACT_MEAN: tl.constexpr):
-    """A (C, N) tile over its standard deviation; mean and one over the standard deviation are (N,)."""
+    """Z of a (C, N) tile; its mean, and ``inverse`` = 1 / std, are (N,)."""
     if SUBTRACT_MEAN:
         x = x - mean[None, :]
     return x * inverse[None, :]
@@ -75,7 +86,11 @@ def normalised(x, mean, inverse, SUBTRACT_MEAN: tl.constexpr):
 
 @triton.jit
 def input_gradient(x, dz, mean, inverse, along, level, SUBTRACT_MEAN: tl.constexpr):
-    """Gradient of x, where that of ``z = normalised(x)`` is ``dz``; ``along`` is mean(dz z), ``level`` mean(dz)."""
+    """Gradient of x, given that of z, ``dz``; ``along`` = mean(dz z) and ``level`` = mean(dz) over the channels, (N,).
+
+    ``dx = (dz - (x - mean) / std * along - level) / std``; with the mean left in, without ``level``.
+    """
+    # The standard deviation is about the mean in both forms: its derivative is along (x - mean) even if z is not.
     gradient = dz - normalised(x, mean, inverse, True) * along[None, :]
     if SUBTRACT_MEAN:
         gradient = gradient - level[None, :]
@@ -84,7 +99,10 @@ def input_gradient(x, dz, mean, inverse, along, level, SUBTRACT_MEAN: tl.constex
 
 @triton.jit
 def store_parameter_sums(partial, dy, z, channel, CHANNELS):
-    """Writes this program's part of the gradients of weight and bias to its row of ``partial`` (programs, 2, C)."""
+    """Writes this program's part of the gradients of weight and bias to its row of ``partial`` (programs, 2, C).
+
+    ``dweight = sum dy z`` and ``dbias = sum dy`` over its pixels; outside the map dy was loaded as 0.
+    """
     at = partial + tl.program_id(0).to(tl.int64) * 2 * CHANNELS + channel
     tl.store(at, tl.sum(dy * z, 1), mask=channel < CHANNELS)
     tl.store(at + CHANNELS, tl.sum(dy, 1), mask=channel < CHANNELS)
@@ -105,10 +123,14 @@ def store_gradients(
     SUBTRACT_MEAN: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    """From all channels of some pixels, and the gradient of y there: dx and, unless ``partial`` is None, the sums."""
+    """Writes dx and, unless ``partial`` is None, the parameters' sums, given all channels of some pixels.
+
+    ``x`` and ``upstream``, the gradient of y, are (C, N) tiles.
+    """
     mean, squares = moments(x, channel < CHANNELS, CHANNELS)
     inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
     z = normalised(x, mean, inverse, SUBTRACT_MEAN)
+    # dz = dy * weight
     dz = upstream * load_channels(weight, channel, CHANNELS, 1.0, TYPE)
     along = tl.sum(dz * z, 0) / CHANNELS
     level = tl.sum(dz, 0) / CHANNELS
@@ -120,7 +142,7 @@ def store_gradients(
 
 @triton.jit
 def affine(z, weight, bias, channel, CHANNELS, TYPE: tl.constexpr):
-    """Y, a (C, N) tile, of z."""
+    """``y = z * weight + bias`` of a (C, N) tile."""
     return z * load_channels(weight, channel, CHANNELS, 1.0, TYPE) + load_channels(bias, channel, CHANNELS, 0.0, TYPE)
 
 
@@ -151,13 +173,15 @@ def layer_norm_kernel(
     BC: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Y at BN pixels of one image."""
+    """Y at BN pixels of one image, by tiles of BC channels; all channels are one tile unless STREAMED."""
+    # Program = image * tiles + tile.
     tiles = (PIXELS + BN - 1) // BN
     image = (tl.program_id(0) // tiles).to(tl.int64)
     pixel = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
     x += image * x_image
     out += image * CHANNELS * PIXELS
     if STREAMED:
+        # First read of x: the moments of all channels. Second: y, block by block.
         mean, squares = streamed_moments(x, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE, BC)
         inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
         for first in range(0, CHANNELS, BC):
@@ -206,6 +230,7 @@ def layer_norm_backward_kernel(
     if STREAMED:
         mean, squares = streamed_moments(x, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE, BC)
         inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
+        # Second read of x, first of dy: the means of dz z and dz over all channels, which every element of dx takes.
         along = tl.zeros([BN], TYPE)
         level = tl.zeros([BN], TYPE)
         for first in range(0, CHANNELS, BC):
@@ -215,6 +240,7 @@ def layer_norm_backward_kernel(
             dz = upstream * load_channels(weight, channel, CHANNELS, 1.0, TYPE)
             along += tl.sum(dz * normalised(tile, mean, inverse, SUBTRACT_MEAN), 0) / CHANNELS
             level += tl.sum(dz, 0) / CHANNELS
+        # Third read of x, second of dy: dx and the parameters' sums, block by block.
         for first in range(0, CHANNELS, BC):
             channel = first + tl.arange(0, BC)
             tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)

@@ -2,12 +2,13 @@
 
 ``y = W n + b``, ``n = layer_norm(x)``: see ``norm``. A program normalises all channels of its pixels, keeps them,
 and multiplies them by W a block of output channels at a time: x is read once, y is written once, n is never stored.
-Backward, n is computed anew: ``dx`` and the norm's parameters in one pass over x, dy and dx (dn = W^T dy is never
-stored either), ``dW = dy n^T`` and ``db`` in one over dy and, for every 128 outputs, one over x, summed by splits of
-the pixels that PyTorch adds in a fixed order.
 
-Tiles of more than 128 channels do not fit shared memory beside W, and exact float32 products have no tensor cores to
-feed: there the normalisation is a kernel of its own (``fuses`` holds the choice).
+Backward computes n again. One kernel gives ``dx`` and the gradients of the norm's parameters: it reads x and dy once,
+and does not store ``dn = W^T dy`` either. Another gives ``dW = dy n^T`` and ``db``: it reads dy once, and x once for
+every 128 outputs; its programs sum over splits of the pixels, which PyTorch then adds in a fixed order.
+
+With more than 128 channels the tiles of n and W do not fit into shared memory together, and exact float32 products
+have no tensor cores to feed: then the normalisation is a kernel of its own (``fuses`` decides).
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
 from .tiles import dot_precision, split_of, tile_side, wide
 
+# Most channels whose normalisation is part of the product.
 FUSED_CHANNELS = 128
-# Pixels of a program of the input's gradient: its part of the parameters' gradients is one row of a buffer.
+# Pixels of a program of the input's gradient. Not tuned: it sets the rows of the buffer for the norm's parameters.
 _GRADIENT_BN = 64
 
 
 def fuses(x: Tensor) -> bool:
-    """Whether ``norm_pointwise`` is one kernel for ``x`` (B, C, H, W), or a normalisation and a product."""
+    """Whether ``norm_pointwise`` of ``x`` (B, C, H, W) is one kernel; else it is a normalisation and a product."""
     on_tensor_cores = x.dtype in (torch.float16, torch.bfloat16) or (
         x.dtype is torch.float32 and dot_precision(x) == "tf32"
     )
@@ -80,12 +82,12 @@ def norm_pointwise(
 
     Args:
         x: (B, C, H, W), float32, float16 or bfloat16; strides as for ``norm.layer_norm``.
-        norm_weight: (C,) or None for ones. The parameters' dtypes may differ from that of ``x``.
+        norm_weight: (C,) or None for ones. The dtypes of all parameters may differ from that of ``x``.
         norm_bias: (C,) or None for zeros.
         subtract_mean: whether the normalisation subtracts the mean.
         eps: added to the variance.
-        weight: (O, C), of the convolution.
-        bias: (O,) or None.
+        weight: W, (O, C).
+        bias: b, (O,) or None.
 
     Returns:
         (B, O, H, W), contiguous, in the dtype of ``x``. Sums are float32 (products of float32 may be TF32 where
@@ -109,15 +111,15 @@ def computed(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """``norm_pointwise`` inside of an operator: nothing is checked, no other operator is called."""
+    """Computes ``norm_pointwise`` inside of an operator: nothing is checked, no other operator is called."""
     if fuses(x):
         return compute(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
     return pointwise(norm.compute(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution as PyTorch's matrix products, (B, C, H, W) -> (B, O, H, W), in the dtype of ``x``."""
-    # A product with one matrix for all images would copy x to fold the images into one.
+    """A 1x1 convolution by PyTorch's matrix product, (B, C, H, W) -> (B, O, H, W), in the dtype of ``x``."""
+    # Expanded to one matrix an image: `torch.matmul` of a single one copies x to fold the images into one matrix.
     matrices = weight.to(x.dtype).expand(x.shape[0], -1, -1)
     with without_autocast(x):
         if bias is None:
@@ -136,7 +138,7 @@ def compute(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """Where ``fuses``: ``norm_pointwise``, inside of an operator."""
+    """Computes ``norm_pointwise`` as one kernel, where ``fuses(x)``, inside of an operator."""
     pixels = x.flatten(2)
     out = torch.empty((len(x), len(weight), *x.shape[2:]), dtype=x.dtype, device=x.device)
 
@@ -157,6 +159,7 @@ def compute(
         SUBTRACT_MEAN=subtract_mean,
         TYPE=wide(x.dtype),
         PRECISION=dot_precision(x),
+        # All channels in one tile, at most 128.
         BC=tile_side(x.shape[1]),
     )
     return out
@@ -188,7 +191,7 @@ def _input_gradient(
     eps: float,
     weight: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x, and of the norm's weight and bias together, (2, C) if asked for, else (0, C)."""
+    """Returns the gradient of x and, if ``parameters``, the norm's weight's and bias's, (2, C), else (0, C)."""
     pixels, upstream = x.flatten(2), dy.flatten(2)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     programs = len(x) * divide_up(pixels.shape[2], _GRADIENT_BN)
@@ -236,12 +239,12 @@ def _input_gradient_fake(
 def _weight_gradient(
     dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
-    """Gradients of the convolution's weight and, in the last column, its bias: (O, C + 1)."""
+    """Returns the gradients of the convolution's weight and, in the last column, its bias: (O, C + 1)."""
     pixels, upstream = x.flatten(2), dy.flatten(2)
     channels, outputs = x.shape[1], dy.shape[1]
     block = tile_side(outputs)
     blocks = divide_up(outputs, block)
-    # A power of two, so that the kernel's loop has one length for many sizes.
+    # The split is a constant of the kernel: as a power of two, one compiled kernel serves many sizes.
     split = 1 << (split_of(pixels.shape[2], len(x) * blocks, x.device) - 1).bit_length()
     parts = len(x) * divide_up(pixels.shape[2], split)
     rows = (parts, outputs, channels + 1)

@@ -1,4 +1,8 @@
-"""The kernels of ``norm_pointwise``: the fused product, the gradients of its input, those of its weight."""
+"""The kernels of ``norm_pointwise``: the fused product, the gradient of its input, and that of its weight.
+
+Tiles: n and dn are (BC, BN), all channels by a block of pixels; W (BO, BC) and y (BO, BN) are taken BO outputs at a
+time. A product takes factors in the maps' own dtype, as tensor cores do, and sums in TYPE.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from .tiles import dot
     triton.Config({"BN": 64, "BO": 64}, num_warps=4, num_stages=3),
     triton.Config({"BN": 128, "BO": 128}, num_warps=8, num_stages=2),
     triton.Config({"BN": 256, "BO": 64}, num_warps=8, num_stages=2),
-    # The one that fits 99 KiB of shared memory (compute capability 8.6, 8.9) in float32.
+    # The only one that fits 99 KiB of shared memory (compute capability 8.6, 8.9) in float32.
     triton.Config({"BN": 64, "BO": 32}, num_warps=4, num_stages=2),
 )
 @triton.jit
@@ -40,7 +44,8 @@ def norm_pointwise_kernel(
     BN: tl.constexpr,
     BO: tl.constexpr,
 ):
-    """Y at BN pixels of one image, all outputs."""
+    """``y = W n + b`` at BN pixels of one image, all outputs."""
+    # Program = image * tiles + tile.
     tiles = (PIXELS + BN - 1) // BN
     image = (tl.program_id(0) // tiles).to(tl.int64)
     pixel = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
@@ -49,6 +54,7 @@ def norm_pointwise_kernel(
     out += image * OUTPUTS * PIXELS
     tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
     n = whole_norm(tile, norm_weight, norm_bias, channel, CHANNELS, EPS, SUBTRACT_MEAN, TYPE)
+    # Rows beyond the channels may hold -mean / std: made 0, as the columns of W are there.
     n = tl.where((channel < CHANNELS)[:, None], n, 0.0).to(x.dtype.element_ty)
     for first in range(0, OUTPUTS, BO):
         output = first + tl.arange(0, BO)
@@ -96,6 +102,7 @@ def input_gradient_kernel(
     x += image * x_image
     dy += image * dy_image
     dx += image * CHANNELS * PIXELS
+    # dn = W^T dy, summed over blocks of outputs. W^T is W with its strides swapped.
     dn = tl.zeros([BC, BN], TYPE)
     for first in range(0, OUTPUTS, BO):
         output = first + tl.arange(0, BO)
@@ -137,6 +144,7 @@ def weight_gradient_kernel(
     BO: tl.constexpr,
 ):
     """This program's part of dW and db, BO outputs over SPLIT pixels, in ``partial`` (images * splits, O, C + 1)."""
+    # Program = (image * splits + split) * blocks + block of outputs.
     blocks = (OUTPUTS + BO - 1) // BO
     splits = (PIXELS + SPLIT - 1) // SPLIT
     output = tl.program_id(0) % blocks * BO + tl.arange(0, BO)
@@ -155,6 +163,7 @@ def weight_gradient_kernel(
         upstream = load_tile(dy, output, pixel, OUTPUTS, PIXELS, dy_output, dy_pixel, dy.dtype.element_ty)
         mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
         n = normalised(tile, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN) * gain + shift
+        # dW += dy n^T, db += sum dy; pixels and outputs outside have dy = 0.
         dw = dot(upstream, tl.trans(n.to(dy.dtype.element_ty)), dw, PRECISION)
         db += tl.sum(upstream.to(TYPE), 1)
     at = partial + part * OUTPUTS * (CHANNELS + 1)

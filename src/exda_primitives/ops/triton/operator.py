@@ -1,6 +1,6 @@
-"""The library's own operators, ``torch.ops.exda``, as PyTorch's dispatcher has them: a call of it takes few steps.
+"""Defines the library's own operators, ``torch.ops.exda``, directly at PyTorch's dispatcher, so that calls are cheap.
 
-``torch.library.custom_op`` looks at every output of every call, which takes longer than the call.
+``torch.library.custom_op`` checks every output of every call, which takes longer than the call itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ _COMPUTING: dict[OpOverload, Callable[..., Any]] = {}
 
 
 def operator(name: str, schema: str | None = None) -> Callable[[Callable[..., Any]], OpOverload]:
-    """Defines an operator by what computes it, on any device; outputs are new tensors, never views of its inputs.
+    """Defines an operator by the function that computes it on any device.
+
+    The function has to return new tensors, never views of its inputs.
 
     Args:
-        name: in ``torch.ops.exda``.
-        schema: of arguments and outputs; of the function's annotations by default.
+        name: name in ``torch.ops.exda``.
+        schema: schema of arguments and outputs; by default it is inferred from the function's annotations.
     """
 
     def decorate(compute: Callable[..., Any]) -> OpOverload:
@@ -35,12 +37,12 @@ def operator(name: str, schema: str | None = None) -> Callable[[Callable[..., An
 
 
 def computing(of: OpOverload) -> Callable[..., Any] | None:
-    """What computes an operator of ours; None for any other."""
+    """Returns the function that computes this operator of ours; None for any other operator."""
     return _COMPUTING.get(of)
 
 
 def fake(of: OpOverload) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function that makes an operator's outputs, of the right sizes and without numbers."""
+    """Registers the function that makes an operator's outputs for tracing: shapes, dtypes and strides, no values."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         torch.library.register_fake(of.name(), function, lib=_LIBRARY)
@@ -50,12 +52,12 @@ def fake(of: OpOverload) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def differentiable(of: OpOverload, backward: Callable[..., Any], save: Callable[..., Any]) -> None:
-    """Registers an operator's gradient: ``save(ctx, inputs, output)`` keeps what ``backward(ctx, *grads)`` takes."""
+    """Registers an operator's gradient: ``save(ctx, inputs, output)`` keeps what ``backward(ctx, *grads)`` needs."""
     torch.library.register_autograd(of.name(), backward, setup_context=save, lib=_LIBRARY)
 
 
 def differentiable_no_more(of: OpOverload) -> None:
-    """Makes an operator, itself a gradient, refuse to be differentiated."""
+    """Makes an operator refuse to be differentiated: a gradient, or a step that is used without gradients only."""
 
     def refuse(ctx: Any, *grads: Any) -> None:
         raise RuntimeError(

@@ -1,10 +1,10 @@
-"""Norm, 1x1 convolution and the 3x3 depthwise one after it; backward keeps the input and the parameters alone.
+"""Norm, 1x1 convolution and 3x3 depthwise convolution; backward keeps only the input and the parameters.
 
-``y = W norm(x) + b``, ``z = activation(DW(y))``. More rows of the same product skip the depthwise convolution: the
-tokens' logits ``Phi norm(x)``. With q, k, v for y, three maps less are kept than by ``norm_pointwise`` and
-``depthwise``, with a gated feed-forward's hidden map more than five.
+``y = W norm(x) + b``, ``z = activation(DW(y))``. The tokens' logits, ``Phi norm(x)``, are more rows of the same product
+that skip the depthwise convolution. Compared with ``norm_pointwise`` and ``depthwise`` one after the other, backward
+keeps three maps fewer where y is q, k and v, and more than five fewer where it is a gated feed-forward's hidden map.
 
-Backward, y is computed anew. Its gradient and that of the logits lie in two tensors, which nobody copies together:
+Backward computes y again. Its gradient and that of the logits are two tensors, which are never copied into one:
 ``dn = W^T dy + Phi^T dlogits`` is one pass over both, dW and dPhi are one pass each.
 """
 
@@ -44,7 +44,7 @@ def unsupported_reason(
     if found := product_unsupported_reason(x, norm_weight, norm_bias, weight, bias):
         return found
     if phi is not None and (found := product_unsupported_reason(x, None, None, phi, None)):
-        return f"of the logits' rows: {found}"
+        return f"the tokens' phi: {found}"
     y = x[:, :1].expand(-1, len(weight), -1, -1)
     return depthwise_unsupported_reason(y, depthwise_weight, depthwise_bias, activation)
 
@@ -63,17 +63,18 @@ def projected(
 
     Args:
         x: (B, C, H, W), float32, float16 or bfloat16; strides as for ``norm.layer_norm``.
-        norm: over the channels, or None. The dtypes of all parameters may differ from that of ``x``.
+        norm: layer normalisation over the channels, or None. The dtypes of all parameters may differ from that of
+            ``x``.
         weight: W, (M, C).
         bias: b, (M,) or None.
-        phi: (h*K, C) or None.
+        phi: the tokens' Phi, (h*K, C) or None.
         depthwise_weight: (M, 1, 3, 3).
         depthwise_bias: (M,) or None.
-        activation: as for ``depthwise.depthwise``.
+        activation: ``"none"``, ``"gelu"`` or ``"gate"``, as for ``depthwise.depthwise``.
 
     Returns:
-        (B, M, H, W), with the gate (B, M/2, H, W), and (B, h*K, H, W), None without ``phi``; both contiguous, in the
-        dtype of ``x``.
+        ``activation(DW(W norm(x) + b))``, (B, M, H, W), or (B, M/2, H, W) with the gate; and ``Phi norm(x)``,
+        (B, h*K, H, W), or None without ``phi``. Both are contiguous, in the dtype of ``x``.
 
     Raises:
         InputError: if the kernels do not apply; ``unsupported_reason`` says why beforehand.
@@ -85,7 +86,7 @@ def projected(
 
 
 def _product(x: Tensor, norm: NormTerms | None, weight: Tensor) -> Tensor:
-    """``W norm(x)``; the bias is added as the depthwise convolution reads it."""
+    """``W norm(x)``, (B, M, H, W); the depthwise convolution adds the bias as it reads the map."""
     return pointwise(x, weight, None) if norm is None else norm_pointwise(x, *norm, weight, None)
 
 
@@ -100,13 +101,17 @@ def computed(
     activation: str,
     valid: int | None = None,
 ) -> list[Tensor]:
-    """``projected`` inside of an operator; of maps that are ``valid`` wide in longer rows (``pitch``), unless None."""
+    """Computes ``projected`` inside of an operator, without checks: [z] or, with ``phi``, [z, logits].
+
+    If ``valid`` is not None, the maps are ``valid`` wide in longer rows (``pitch``).
+    """
+    # One product for both: [W; Phi] norm(x).
     rows = weight if phi is None else torch.cat([weight, phi.to(weight.dtype)])
     y = pointwise(x, rows, None) if norm is None else norm_pointwise_inside(x, *norm, rows, None)
     z = depthwise_inside(y[:, : len(weight)], depthwise_weight, depthwise_bias, activation, bias, valid)
     if phi is None:
         return [z]
-    # A view would keep all of y.
+    # A copy of these few channels: a view would keep all of y in memory.
     return [z, y[:, len(weight) :].clone(memory_format=torch.contiguous_format)]
 
 
@@ -163,14 +168,18 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     norm = None if ctx.normalisation is None else NormTerms(norm_weight, norm_bias, *ctx.normalisation)
     needed = ctx.needs_input_grad
     need_input, need_norm = any(needed[:3]), any(needed[1:3])
+    # Positions as in the operator's schema: 5 and 6 weight and bias, 7 phi, 8 and 9 the depthwise weight and bias.
     need_weight, need_depthwise = any(needed[5:7]), any(needed[8:10])
     gradients: list[Tensor | None] = [None] * len(needed)
     dz, *d_logits = grads
     with without_autocast(x):
+        # What W is multiplied by is `within(n)`. Where norm and product are kernels of their own, norm(x) is computed
+        # once here, for all that follows.
         n, within = x, norm
         if norm is not None and not fuses(x):
             n, within = layer_norm(x, *norm), None
-        # Where its values have no part, anything of its size will do.
+        # DW is linear: without an activation, only the gradient of its weight depends on y's values. Else any map of
+        # that size will do.
         y = _product(n, within, weight) if need_depthwise or ctx.activation != "none" else dz
         need_y = need_input or need_weight
         dy, *gradients[8:10] = depthwise_backward(
@@ -194,11 +203,23 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
 def _through_product(
     x: Tensor, norm: NormTerms | None, rows: list[Tensor], upstream: list[Tensor], parameters: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and, (2, C), of the norm's weight and bias, of products by ``rows`` with these gradients."""
+    """Takes the gradients of products ``rows[i] @ norm(x)`` back to x.
+
+    Args:
+        x: (B, C, H, W).
+        norm: layer normalisation over the channels, or None.
+        rows: one or two matrices (O_i, C).
+        upstream: gradient of each product, (B, O_i, H, W).
+        parameters: whether the gradients of the norm's weight and bias are needed.
+
+    Returns:
+        The gradient of x, and those of the norm's weight and bias, (2, C), or (0, C) if not needed.
+    """
     if norm is not None and len(rows) == 1 and fuses(x):
         return torch.ops.exda.norm_pointwise_input_gradient(
             upstream[0], x, norm.weight, parameters, norm.subtract_mean, norm.eps, rows[0]
         )
+    # dn = sum_i rows_i^T upstream_i: one product by `bmm`, two by `mix`, in one pass over both.
     dtype = accumulation_dtype(x.dtype)
     matrices = [each.T.to(x.dtype if len(rows) == 1 else dtype).expand(x.shape[0], -1, -1) for each in rows]
     maps = [each.flatten(2) for each in upstream]
@@ -210,7 +231,10 @@ def _through_product(
 
 
 def _of_rows(x: Tensor, norm: NormTerms | None, upstream: Tensor) -> Tensor:
-    """Gradients of the rows that ``norm(x)`` was multiplied by and, in the last column, their bias: (O, C + 1)."""
+    """Returns the gradients of the matrix that ``norm(x)`` was multiplied by and, in the last column, of its bias.
+
+    (O, C + 1), given the gradient of the product, ``upstream`` (B, O, H, W).
+    """
     if norm is not None:
         return torch.ops.exda.norm_pointwise_weight_gradient(upstream, x, *norm)
     return torch.ops.exda.mix_matrix_gradients(upstream.flatten(2), [x.flatten(2)]).sum(0)

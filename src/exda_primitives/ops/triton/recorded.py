@@ -1,8 +1,8 @@
-"""Functions that do the same to all tensors of one kind: done once while it is written down, then as it is written.
+"""Records what a function does to tensors of one kind, and replays it on others of that kind.
 
-What is allocated and started between a step's input and its output follows from sizes, strides and dtypes alone.
-Working it out, with all checks, takes several times as long as starting the kernels. So the first call of a kind works
-it out; later ones allocate, start, and do PyTorch's own operations on what came in.
+The allocations and kernels between a step's input and its output follow from sizes, strides and dtypes alone. Working
+them out, with all checks, takes several times as long as starting the kernels. So the first call of a kind runs the
+function and records it; later ones only allocate, start kernels, and apply PyTorch's own operations.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from .kernel import Grid, Kernel, Start, current_stream, listening, watched
 from .operator import computing
 from .tiles import dot_precision
 
+# Records that a function keeps; at the limit all are dropped, so that ever new sizes do not fill the memory.
 _MOST_RECORDS = 256
 
 Tensors = tuple[Tensor | None, ...]
 Slots = list[Tensor | None]
-"""The inputs, then everything that is allocated; None before, and after its last use."""
+"""A call's tensors: the inputs, then everything it allocates, None before its allocation and after its last use."""
 
 
 class _StepByStep:
@@ -37,7 +38,7 @@ _step_by_step = _StepByStep()
 
 @contextmanager
 def step_by_step() -> Iterator[None]:
-    """A region, of all threads, in which everything is worked out: for who wants to see each kernel's start."""
+    """Replays nothing inside the block, in any thread: for callers that have to see how each kernel is started."""
     _step_by_step.depth += 1
     try:
         yield
@@ -46,11 +47,12 @@ def step_by_step() -> Iterator[None]:
 
 
 class Recorded:
-    """A function of tensors, some of them None, and of constants, without gradients; it returns one tensor.
+    """Records and replays a function of tensors, some of them None, and constants; no gradients.
 
     Args:
-        function: called as ``function(tensors, *constants)``. What it does may depend on the tensors' sizes, strides,
-            dtypes, devices and alignment, on the constants, and on the precision of products, but on nothing else.
+        function: called as ``function(tensors, *constants)``; returns one tensor. Its operations may depend on the
+            tensors' sizes, strides, dtypes, devices and alignment, on the constants, and on the precision of products,
+            but on nothing else: never on the tensors' values.
     """
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -58,7 +60,7 @@ class Recorded:
         self._records: dict[tuple[Any, ...], _Record | None] = {}
 
     def __call__(self, tensors: Tensors, *constants: Any) -> Tensor:
-        """``function(tensors, *constants)``."""
+        """Returns ``function(tensors, *constants)``: replayed where such a call was recorded, else computed."""
         if _step_by_step.depth:
             return self._function(tensors, *constants)
         first = tensors[0]
@@ -75,8 +77,9 @@ class Recorded:
         if record is not None and not watched():
             return record(tensors)
         if key in self._records:
+            # It cannot be replayed, or a profiler has to see its kernels through Triton.
             return self._function(tensors, *constants)
-        # One that comes in twice may be two the next time.
+        # New tensors on the same memory: an argument that is given twice here may be two tensors in a later call.
         told_apart = tuple([None if x is None else x.detach() for x in tensors])
         recorder = _Recorder(told_apart)
         with listening(recorder.started), recorder:
@@ -87,12 +90,21 @@ class Recorded:
         return out
 
     def forget(self) -> None:
-        """All records."""
+        """Drops all records."""
         self._records.clear()
 
 
 class _Place(NamedTuple):
-    """Where a tensor lies: in which slot's, from which of its elements on."""
+    """Where a tensor's elements are: a slot's tensor or a view of it.
+
+    Attributes:
+        slot: index into the slots.
+        offset: elements between the start of the slot's tensor and this one's.
+        size: shape.
+        stride: in elements.
+        itemsize: bytes of an element.
+        whole: whether it is the slot's tensor itself.
+    """
 
     slot: int
     offset: int
@@ -108,14 +120,14 @@ class _Place(NamedTuple):
 
 
 Action = Callable[[Slots, int], object]
-"""Of the slots and the current stream."""
+"""Called with the slots and the current stream."""
 
 
 class _Record:
-    """What a function does to tensors of one kind."""
+    """Replays a function on tensors of one kind."""
 
     def __init__(self, actions: Sequence[tuple[Action, Sequence[int]]], slots: int, device: int, out: _Place) -> None:
-        # With each action, what nobody needs after it.
+        # Each action comes with the slots that no later one uses, which are freed after it.
         self._actions, self._device, self._out = actions, device, out
         self._empty: Slots = [None] * slots
 
@@ -133,7 +145,7 @@ class _Record:
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down what happens in its region."""
+    """Records the kernels, allocations and PyTorch operations of its block, each under the slots it uses."""
 
     def __init__(self, tensors: Tensors) -> None:
         super().__init__()
@@ -141,8 +153,9 @@ class _Recorder(TorchDispatchMode):
         self._inputs = len(tensors)
         self._steps: list[tuple[Action, set[int]]] = []
         self._places: dict[int, _Place] = {}
-        # So that no other tensor takes its identity.
+        # Places are found by `id`, which Python would give to another tensor once this one is gone.
         self._known: list[Tensor] = []
+        # Whether all that happened so far can be replayed.
         self._possible = True
         first = tensors[0]
         assert first is not None
@@ -152,11 +165,12 @@ class _Recorder(TorchDispatchMode):
                 self._put(x, slot)
 
     def record(self, out: Tensor) -> _Record | None:
-        """Of all that happened; None if something cannot be done again."""
+        """Returns the record of the block; None if something in it cannot be replayed."""
         if not self._possible or id(out) not in self._places:
             return None
         last = {slot: index for index, (_, used) in enumerate(self._steps) for slot in used}
         place = self._places[id(out)]
+        # The inputs belong to the caller and the output is returned: other slots are freed after their last use.
         actions = [
             (action, [s for s in used if s >= self._inputs and last[s] == index and s != place.slot])
             for index, (action, used) in enumerate(self._steps)
@@ -164,7 +178,7 @@ class _Recorder(TorchDispatchMode):
         return _Record(actions, self._count - self._inputs, self._device, place)
 
     def started(self, kernel: Kernel, start: Start | None, grid: Grid, arguments: Tensors, constants: Any) -> None:
-        """Told of every kernel."""
+        """Records the start of a kernel; ``kernel.listening`` calls it for each."""
         used = self._used(arguments)
         if start is None:
             given = [self._template(x) for x in arguments]
@@ -182,11 +196,13 @@ class _Recorder(TorchDispatchMode):
         self, func: OpOverload, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        # PyTorch switches the mode off in here: `with self` records what happens inside of the operation.
         compute = computing(func)
         if compute is not None:
+            # Of an operator of ours, the kernels and operations in its body are recorded.
             with self:
                 return compute(*args, **kwargs)
-        # In an operator's body, `contiguous`, `to` and others arrive whole.
+        # Inside an operator's body, `contiguous`, `to` and other composite operations arrive undecomposed.
         with self, torch._C.DisableTorchFunction():
             out = func.decompose(*args, **kwargs)
         if out is not NotImplemented:
@@ -195,13 +211,14 @@ class _Recorder(TorchDispatchMode):
         made = [x for x in tree_iter(out) if isinstance(x, Tensor)]
         given = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
         if func._schema.is_mutable:
+            # Only what returns something new is replayed.
             self._possible = False
         elif not all(self._is_part(x, given) for x in made):
             self._again(func, args, kwargs, given, made)
         return out
 
     def _is_part(self, x: Tensor, given: Sequence[Tensor]) -> bool:
-        """Whether it lies in what was given, which need not be done again."""
+        """Whether ``x`` is a given tensor or a view of one; its place is all that a replay needs."""
         for each in given:
             if x is each:
                 return True
@@ -214,8 +231,10 @@ class _Recorder(TorchDispatchMode):
     def _again(
         self, func: OpOverload, args: Any, kwargs: dict[str, Any], given: Sequence[Tensor], made: Sequence[Tensor]
     ) -> None:
+        """Records an operation whose outputs ``made`` are new tensors."""
         used = self._used(given)
         arguments = tree_map_only(Tensor, self._template, args)
+        # Only positional arguments are filled in at a replay.
         if any(isinstance(x, Tensor) for x in kwargs.values()):
             self._possible = False
         slots = range(self._count, self._count + len(made))
@@ -226,23 +245,32 @@ class _Recorder(TorchDispatchMode):
         self._steps.append((action(func, arguments, kwargs, slots), used | {*slots}))
 
     def _put(self, x: Tensor, slot: int, offset: int | None = None) -> None:
+        """Notes where ``x`` is: without an offset, it is the slot's own tensor."""
         place = _Place(slot, offset or 0, tuple(x.shape), x.stride(), x.element_size(), offset is None)
         self._places[id(x)] = place
         self._known.append(x)
 
     def _template(self, x: Any) -> Any:
+        """Returns the place of a tensor, anything else as it is."""
         return self._places.get(id(x)) if isinstance(x, Tensor) else x
 
     def _used(self, given: Iterable[Any]) -> set[int]:
-        """The slots that tensors lie in."""
+        """Returns the slots of these tensors; if one is unknown, nothing can be replayed."""
         found = [self._places.get(id(x)) for x in given if isinstance(x, Tensor)]
-        # One that came from nowhere is none of the function's arguments.
+        # Neither an argument nor made from one: a later call would not have it.
         self._possible = self._possible and None not in found
         return {place.slot for place in found if place is not None}
 
 
 class _Launch:
-    """A kernel, handed to the driver as Triton would, with addresses in place of tensors."""
+    """Launches a kernel through the driver, as Triton would, with addresses in place of tensors.
+
+    Args:
+        start: of the compiled kernel.
+        programs: in each dimension.
+        values: that the launch takes, None in place of each tensor.
+        pointers: position among the values, slot, and offset in bytes of each tensor.
+    """
 
     def __init__(
         self, start: Start, programs: tuple[int, int, int], values: list[Any], pointers: list[tuple[int, int, int]]
@@ -259,7 +287,7 @@ class _Launch:
 
 
 class _Restart:
-    """A kernel that Triton has to start."""
+    """Starts a kernel through Triton."""
 
     def __init__(self, kernel: Kernel, grid: Grid, arguments: list[Any], constants: dict[str, Any]) -> None:
         self._kernel, self._grid, self._arguments, self._constants = kernel, grid, arguments, constants
@@ -270,7 +298,7 @@ class _Restart:
 
 
 class _Allocation:
-    """Memory for one tensor."""
+    """Allocates one tensor, uninitialised."""
 
     def __init__(self, func: OpOverload, args: Any, kwargs: dict[str, Any], slots: Sequence[int]) -> None:
         (self._size,), (self._slot,), self._kwargs = args, slots, kwargs
@@ -280,7 +308,7 @@ class _Allocation:
 
 
 class _Operation:
-    """An operation of PyTorch's that makes something."""
+    """Applies an operation of PyTorch's that returns new tensors."""
 
     def __init__(self, func: OpOverload, args: Any, kwargs: dict[str, Any], slots: Sequence[int]) -> None:
         self._func, self._args, self._kwargs, self._slots = func, args, kwargs, slots
@@ -295,6 +323,7 @@ class _Operation:
 
 
 def _filled(x: Any, slots: Slots) -> Any:
+    """Returns ``x`` with tensors in place of places, inside lists too."""
     if type(x) is _Place:
         return x(slots)
     return [_filled(each, slots) for each in x] if type(x) is list else x

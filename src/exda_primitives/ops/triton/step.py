@@ -1,7 +1,8 @@
-"""A residual step of a transformer block, ``x + function(norm(x))``, by few passes over the maps.
+"""A residual step of a transformer block, ``x + function(norm(x))``, in few passes over the maps.
 
-The norm is part of the product that follows it, the sum part of the product that writes the output. A gated
-feed-forward is three passes: norm and 1x1 convolution, depthwise 3x3 with the gate, 1x1 convolution and sum.
+The norm is computed by the kernel of the product that follows it, the sum by the one that writes the output. A gated
+feed-forward takes three passes: norm and 1x1 convolution, 3x3 depthwise convolution with the gate, 1x1 convolution and
+sum; where ``gated_product`` applies, the last two are one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from .norm import unsupported_reason as norm_unsupported_reason
 
 
 def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:
-    """Why the step cannot be computed on kernels, ``function`` None standing for a module; None if it can."""
+    """Why the step cannot be computed on kernels; None if it can.
+
+    Args:
+        x: (B, C, H, W).
+        norm: layer normalisation over the channels.
+        function: an attention, a gated feed-forward, or None where a module computes it and the kernels the norm alone.
+    """
     reason = norm_unsupported_reason(x, norm.weight, norm.bias)
     if reason is None and isinstance(function, PackedQKVTerms):
         reason = mdta_unsupported_reason(x, function)
@@ -32,7 +39,7 @@ def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms
 def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor:
     """``x + mdta(norm(x))``, (B, C, H, W) -> (B, C, H, W)."""
     if torch.is_autocast_enabled(x.device.type):
-        # There the norm and the sum have the dtype of x, the convolutions another.
+        # The norm and the sum have the dtype of x, the convolutions that of autocast: three steps, not one.
         return x + mdta(layer_norm(x, *norm), terms)
     found = inference.attention_step(x, norm, terms)
     return attention(x, terms, norm, x) if found is None else found
@@ -50,7 +57,7 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor:
 
 
 def normalise(x: Tensor, terms: NormTerms) -> Tensor:
-    """(B, C, H, W) -> (B, C, H, W)."""
+    """Layer normalisation over the channels of each pixel, (B, C, H, W) -> (B, C, H, W)."""
     return layer_norm(x, *terms)
 
 
@@ -58,7 +65,7 @@ def _gated_unsupported_reason(x: Tensor, terms: GatedTerms) -> str | None:
     autocast = torch.is_autocast_enabled(x.device.type)
     for convolution in terms:
         if not (is_bare(convolution) and isinstance(convolution, nn.Conv2d)):
-            return "a convolution of the feed-forward is more than that (hooked, wrapped or parametrised)"
+            return "a convolution of the feed-forward has to be called (it is hooked, wrapped or parametrised)"
         if convolution.weight.dtype is not x.dtype and not autocast:
             return f"the map is {x.dtype}, the feed-forward is {convolution.weight.dtype}"
     first, second, last = terms
