@@ -188,8 +188,8 @@ def _patched(model: nn.Module, config: PretrainedConfig, path: Path, weights: Pa
     _check_attentions(config, held.attentions, path, weights)
     if header.whole or header.host != config.host:
         raise CheckpointError(
-            f"{path}: does not fit {weights.name}: the two name different hosts of the patch. One of the two files "
-            f"belongs to another folder."
+            f"{path}: does not fit {weights.name}: it describes a patch for another host than the weights. "
+            f"One of the two files belongs to another folder."
         )
     load_file(inside(model, "from_pretrained"), header, held, weights, any_host)
     return model
@@ -263,6 +263,6 @@ def _check_card(path: Path, text: str, asked: set[str]) -> None:
     unlike = [name for name in sorted(asked) if held.get(name) != new.get(name)]
     if unlike:
         raise ConfigError(
-            f"{path}: exists and is kept, with {unlike[0]} {held.get(unlike[0])!r}, but {new.get(unlike[0])!r} was "
+            f"{path}: exists and is kept, with {unlike[0]} {held.get(unlike[0])!r}, where {new.get(unlike[0])!r} was "
             f"asked for. Change the entry in the card, or remove the file to get a new card."
         )

@@ -71,13 +71,13 @@ def check_labels(labels: Sequence[str], images: int) -> None:
         raise ConfigError(f"expected a label for each of {images} images, got {len(labels)}.")
     if different < 2:
         raise ConfigError(
-            f"NMI and ARI compare clusters with labels; found {'only ' + labels[0] if labels else 'none'}, expected at "
-            "least two different ones. Give images of two degradations at least."
+            f"NMI and ARI compare clusters with labels, of which there is {'only ' + labels[0] if labels else 'none'}; "
+            "give images of at least two degradations."
         )
     if images <= different:
         raise ConfigError(
-            f"{images} images are too few for {different} labels: each would be its own cluster. Give several images "
-            "of each label."
+            f"{images} images cannot be clustered into {different} labels: every cluster would be a single image; give "
+            "several images of each label."
         )
 
 

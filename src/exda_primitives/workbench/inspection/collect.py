@@ -78,8 +78,8 @@ def collect(
             target(as_seen(target, image))
             if missed := [name for name in attentions if name not in latest]:
                 raise ConfigError(
-                    f"image {done}: the model did not call {some_of(missed)}; select with blocks= only attentions that "
-                    "every image reaches"
+                    f"image {done} passed through the model without a call of {some_of(missed)}; select with blocks= "
+                    "only attentions that every image reaches"
                 )
             for name, value in latest.items():
                 found[name].append(value)

@@ -105,7 +105,7 @@ def stacked(read: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 def pooled_output(call: Call) -> Tensor:
     """Returns mean and standard deviation of every channel of the output, (2C,)."""
-    # Without a size, tokens become a map of any shape: pooling ignores where a pixel is.
+    # Without a size, tokens become a map of one column, which is enough: pooling ignores where a pixel is.
     maps = call.family.to_map(call.output)[0].flatten(1).float()
     return torch.cat([maps.mean(1), maps.std(1, correction=0)])
 

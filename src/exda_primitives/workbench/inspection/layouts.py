@@ -23,7 +23,7 @@ def family_of(attention: nn.Module) -> Family:
             return family
     kind = type(attention).__name__
     raise ConfigError(
-        f"{kind}: belongs to no known family, so its layout of channels is unknown; register a Family with "
+        f"{kind}: is of no family that is known, so its layout of channels is unknown; register a Family with "
         f"replacement = {kind} by exda.register_adapter(...), or leave it out with blocks=..."
     )
 

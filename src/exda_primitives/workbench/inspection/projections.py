@@ -40,7 +40,7 @@ def project(points: Tensor, method: Method = "tsne", seed: int = 0) -> Tensor:
     if method not in TITLES:
         raise ConfigError(f"method must be one of {', '.join(TITLES)}, got {method!r}.")
     if len(points) < _LEAST:
-        raise ConfigError(f"got only {len(points)} points, too few for a projection; give {_LEAST} images at least.")
+        raise ConfigError(f"a plane of {len(points)} points shows too little; give {_LEAST} images at least.")
     if points.shape[1] < 2:
         raise ConfigError("found a single feature, which cannot be projected into a plane; give at least two.")
     if not points.isfinite().all():
