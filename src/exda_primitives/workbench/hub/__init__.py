@@ -1,4 +1,4 @@
-"""Networks and patches as folders that the Hugging Face Hub takes: weights, ``config.json`` and a model card."""
+"""Saves and loads networks and patches as Hugging Face Hub folders: weights, ``config.json`` and a model card."""
 
 from .pretrained import from_pretrained, save_pretrained
 from .push import push_to_hub

@@ -1,4 +1,4 @@
-"""The model card: front matter for the Hub, and text for people."""
+"""The model card: YAML front matter for the Hub, and text for people."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from .figures import TASK, Measured
 
 
 def card(config: PretrainedConfig, name: str, license: str, found: Measured, data: Mapping[str, Any]) -> str:
-    """The text of ``README.md``.
+    """Returns the text of the model card, ``README.md``.
 
     Args:
-        config: of what is beside it.
-        name: of the folder, or the repository's id.
-        license: the Hub's identifier.
-        found: figures.
-        data: further entries of the front matter, which win.
+        config: what the folder holds.
+        name: name of the folder, or the repository's id.
+        license: the Hub's identifier of the licence.
+        found: measured figures.
+        data: further entries of the front matter; they win over the card's own.
 
     Raises:
-        ConfigError: for a licence without a name, and for an entry that has an option of its own.
+        ConfigError: for a licence without a name, and for an entry of ``data`` that an option sets.
     """
     if own := sorted({"license", "eval_results", "model_name"} & data.keys()):
         raise ConfigError(
-            f"save_pretrained: card_data has {own[0]!r}; license= and results= say these, the folder the name."
+            f"save_pretrained: card_data has {own[0]!r}, which is set elsewhere: use license= or results=; the model's "
+            f"name is the folder's."
         )
     if not license or (license == "other" and not data.get("license_name")):
         raise ConfigError(
@@ -42,6 +43,7 @@ def card(config: PretrainedConfig, name: str, license: str, found: Measured, dat
         "pipeline_tag": TASK,
         "tags": ["image-restoration", *filter(None, [config.architecture]), *(["exda"] if config.attentions else [])],
         "model_name": name.rpartition("/")[2],
+        # None, as an empty list would be written as a model-index without results.
         "eval_results": found.entries or None,
     }
     front = library.ModelCardData(**{**head, **data}).to_yaml()

@@ -1,4 +1,4 @@
-"""``config.json``: all that is to be known of the weights beside it."""
+"""``config.json``: describes the weights in the same folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LIBRARY = "exda_primitives"
 VERSION = 1
 NETWORK, PATCH = "network", "patch"
 WEIGHTS = {NETWORK: "model.safetensors", PATCH: "exda.safetensors"}
-"""What the folder holds -> its file, under the Hub's own name where it is a network."""
+"""What the folder holds -> name of the weights' file; that of a network is the Hub's standard name."""
 
 _OPTIONS = "ExDAConfig"
-"""Marks an argument that is a configuration."""
+"""The only key of the JSON object that stands for a constructor argument of type ``ExDAConfig``."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class PretrainedConfig:
 
     Attributes:
         holds: ``"network"`` or ``"patch"``.
-        architecture: by which ``exda_primitives.models.create`` knows the network, or the patch's host; None for the
-            host of a patch that it does not know.
-        arguments: of its constructor; None without an architecture.
-        attentions: name -> configuration.
-        parameters: of the whole network, whatever part of it is here.
-        added: of these, how many ExDA added.
-        dtype: of the weights; of several, all, with commas.
-        host: fingerprint of the weights that the patch was trained on, as ``exda_primitives.save`` takes it.
-        version: of the library that wrote it.
+        architecture: name of the network, or of the patch's host, for ``exda_primitives.models.create``; None if the
+            patch's host is not a known network.
+        arguments: arguments of the network's constructor; None without an architecture.
+        attentions: name -> configuration of each ExDA attention.
+        parameters: number of parameters of the whole network, even if the folder holds only a patch.
+        added: number of those that ExDA added.
+        dtype: dtype of the weights; several are joined by commas.
+        host: fingerprint of the weights that the patch was trained on, as ``exda_primitives.save`` computes it; None
+            for a network.
+        version: version of the library that wrote the folder.
     """
 
     holds: str
@@ -54,14 +55,14 @@ class PretrainedConfig:
 
     @property
     def weights(self) -> str:
-        """The name of the file beside it."""
+        """Name of the weights' file in the folder."""
         return WEIGHTS[self.holds]
 
     def as_json(self) -> str:
-        """The text of the file.
+        """Returns the text of ``config.json``.
 
         Raises:
-            ConfigError: for an argument that JSON has no form for.
+            ConfigError: for an argument that JSON cannot represent.
         """
         held = {
             "library_name": LIBRARY,
@@ -82,20 +83,20 @@ class PretrainedConfig:
         return json.dumps(held, indent=2) + "\n"
 
     def read_back(self) -> PretrainedConfig:
-        """As it is once it was written and read: with lists for tuples."""
+        """Returns the configuration as it is after writing and reading it: tuples become lists."""
         return _of_plain(json.loads(self.as_json()), Path(FILE))
 
 
 def read_config(path: Path) -> PretrainedConfig:
-    """What ``save_pretrained`` wrote.
+    """Reads the ``config.json`` that ``save_pretrained`` wrote.
 
     Raises:
-        CheckpointError: for a file that is not there, is another library's, of a newer version, or damaged.
+        CheckpointError: for a file that is missing, damaged, another library's, or of a newer version.
     """
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: does not exist, so nothing says what the weights are of. For a file of weights alone use "
-            f"exda.models.create(checkpoint=FILE), or exda.load(model, FILE) for a patch."
+            f"{path}: does not exist, so it is unknown which network the weights belong to. For a file of weights "
+            f"alone use exda.models.create(checkpoint=FILE), or exda.load(model, FILE) for a patch."
         )
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +121,7 @@ def _of_plain(held: dict[str, Any], path: Path) -> PretrainedConfig:
         raise CheckpointError(
             f"{path}: is of version {held['config_version']}, this library reads up to {VERSION}; upgrade {LIBRARY}."
         )
-    # A name from the file would reach for any other.
+    # Only the fixed names: a downloaded file must not choose which path is read.
     if held["weights"] != WEIGHTS[held["holds"]]:
         raise ValueError(f"weights of a {held['holds']} are in {WEIGHTS[held['holds']]}, not in {held['weights']!r}")
     arguments, architecture = held["arguments"], held["architecture"]

@@ -1,4 +1,4 @@
-"""Files of a folder, or of a repository on the Hub."""
+"""Gets files from a folder, or from a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Remote(TypedDict, total=False):
 
 
 def folder_of(name: str | PathLike[str], **remote: Unpack[Remote]) -> Callable[[str], Path]:
-    """What gives the path of a file by its name; of a repository it is downloaded, unless it was before.
+    """Returns a function from a file's name to its path; from a repository it downloads the file, unless cached.
 
-    The function raises CheckpointError for a file that the repository lacks, and HubError for a repository that is not
-    there or cannot be reached.
+    The function raises CheckpointError for a file that the repository lacks, and HubError for a repository that does
+    not exist or cannot be reached.
     """
     if os.path.isdir(name):
         return Path(name).joinpath
@@ -67,13 +67,13 @@ def _downloaded(repository: str, file: str, **remote: Unpack[Remote]) -> Path:
 
 @contextmanager
 def reached(asked: str) -> Iterator[None]:
-    """Says in one way what huggingface_hub says in several, whichever client it uses.
+    """Turns the errors of huggingface_hub and of its HTTP client into ``HubError``.
 
     Args:
-        asked: what was, for messages.
+        asked: what was asked for; begins the messages.
 
     Raises:
-        HubError: where the Hub refuses or is not reached, and for an id that none can have.
+        HubError: if the Hub refuses or is not reached, and for an invalid repository id.
     """
     errors = huggingface_hub().errors
     try:
@@ -82,5 +82,6 @@ def reached(asked: str) -> Iterator[None]:
         raise
     except errors.HFValidationError as error:
         raise HubError(f"{asked} no repository can be called so: {error}") from error
+    # The bases hold the HTTP client's own error class, which depends on the version of huggingface_hub.
     except (OSError, *errors.HfHubHTTPError.__bases__) as error:
         raise HubError(f"{asked} the Hub was not reached, or refused: {error}") from error

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 TASK = "image-to-image"
+"""The Hub's name of the task, in the card and in each figure."""
 
 Results = str | PathLike[str] | Sequence["str | PathLike[str] | EvalResult"]
+"""What ``save_pretrained`` takes as ``results``."""
 
 
 class Measured(NamedTuple):
-    """Figures, for programs and for people.
+    """Measured figures, for programs and for people.
 
     Attributes:
-        entries: ``huggingface_hub.EvalResult``, for the front matter.
-        lines: of Markdown.
+        entries: ``huggingface_hub.EvalResult`` objects, for the front matter.
+        lines: lines of Markdown, for the text.
     """
 
     entries: list[Any]
@@ -34,15 +36,15 @@ class Measured(NamedTuple):
 
 
 def measured(results: Results, config: PretrainedConfig) -> Measured:
-    """What a card says of figures.
+    """Prepares measured figures for a card.
 
     Args:
-        results: ``evaluate.json`` that ``exda evaluate`` wrote, or several, or ``huggingface_hub.EvalResult`` for what
-            was measured by other means.
-        config: of the network.
+        results: one path of an ``evaluate.json`` that ``exda evaluate`` wrote, or a sequence of such paths and of
+            ``huggingface_hub.EvalResult`` for what was measured by other means.
+        config: configuration of the network, which the files must match.
 
     Raises:
-        ConfigError: for a file that is not such a result, is not complete, or is of another network.
+        ConfigError: for a file that is no such result, is incomplete, or was measured with another network.
     """
     entries: list[Any] = []
     lines: list[str] = []
@@ -62,7 +64,7 @@ def measured(results: Results, config: PretrainedConfig) -> Measured:
 
 
 def _evaluated(path: Path, config: PretrainedConfig) -> Measured:
-    # Late: loading a network needs nothing that measures one.
+    # Imported here: loading a network does not need the evaluation.
     from ..evaluation.record import KIND  # noqa: PLC0415
     from ..evaluation.table import remarks, rows_of  # noqa: PLC0415
     from ..shared import results  # noqa: PLC0415
@@ -78,7 +80,7 @@ def _evaluated(path: Path, config: PretrainedConfig) -> Measured:
             )
         if result["missing"]:
             raise ConfigError(
-                f"{path}: lacks {result['missing']} images; the same exda evaluate command goes on there."
+                f"{path}: lacks {result['missing']} images; run the same exda evaluate command again to complete it."
             )
         protocol, data = result["config"]["protocol"]["name"], _data(result["config"]["source"])
         entries = list(_entries(result, data))
@@ -90,7 +92,7 @@ def _evaluated(path: Path, config: PretrainedConfig) -> Measured:
 
 
 def _data(source: dict[str, Any]) -> str:
-    """The images by name; where they lie is nobody else's business."""
+    """Returns the benchmark's or the folders' names, without paths: the card is public."""
     folders = [Path(source[key]).name for key in ("degraded", "clean") if key in source]
     return str(source["benchmark"] or ", ".join(folders))
 

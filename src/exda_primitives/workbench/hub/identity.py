@@ -1,4 +1,4 @@
-"""Which network a model is, and whether its constructor's arguments say all of it."""
+"""Finds out which network a model is, and with which constructor arguments it can be built again."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 def identified(model: nn.Module) -> Identity:
-    """The network that a model is, by its state dict.
+    """Identifies the network by the names and shapes in the model's state dict.
 
     Raises:
-        CheckpointError: for one that is not known, or whose weights are not all plain and finite.
+        CheckpointError: for an unknown network, or weights that are not all plain and finite.
     """
     tensors = {name: tensor.detach().cpu() for name, tensor in state_of(model).items()}
     return identity_of(Contents.checked(Path(f"this {type(model).__name__}"), tensors, None, {}))
 
 
 def arguments_of(model: nn.Module, identity: Identity, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments that make this network: what its state dict says, and what it leaves no trace of.
+    """Returns the constructor arguments of a network: those its state dict shows, and ``given`` for the others.
 
     Args:
         model: the network.
-        identity: by its state dict.
-        given: arguments that win over those.
+        identity: what its state dict shows.
+        given: arguments that win over those of ``identity``.
 
     Raises:
-        ConfigError: for arguments that make another one.
+        ConfigError: for arguments that build another network.
     """
     arguments = {**identity.arguments, **(given or {})}
     try:
+        # On the meta device only shapes and settings are made, no weights.
         with torch.device("meta"):
             built = identity.architecture.build(**arguments)
     except (TypeError, ValueError) as error:
@@ -63,8 +64,8 @@ def _check_same(model: nn.Module, built: nn.Module, identity: Identity, given: M
         place, ours, theirs = differing
         raise ConfigError(
             f"save_pretrained: {place} is {ours!r} in this {type(model).__name__}, and {theirs!r} in the one that "
-            f"{_said(identity.architecture, given)} make. Its weights do not show it: say it with arguments={{...}}, "
-            f"as the constructor was told."
+            f"{_said(identity.architecture, given)} make. The weights do not show this setting: pass it as "
+            f"arguments={{...}}, with the value that the constructor was given."
         )
 
 
@@ -73,11 +74,14 @@ def _said(architecture: Architecture, given: Mapping[str, Any] | None) -> str:
 
 
 def _differing(model: nn.Module, built: nn.Module) -> tuple[str, object, object] | None:
-    """The first setting in which two networks of one class differ: those are no tensors, and in no state dict."""
+    """Returns the first setting in which two networks of one class differ, as (name, ours, theirs), or None.
+
+    Settings are plain attributes of modules, such as a stride or a flag, which no state dict holds.
+    """
     others = dict(built.named_modules())
     for name, module in model.named_modules():
         other = others.get(name)
-        # What was patched in or fused says its settings elsewhere.
+        # Skips patched and fused modules: their settings are not the host's, and are stored elsewhere.
         if type(other) is not type(module) or isinstance(module, ExDAModule):
             continue
         for key, theirs in vars(other).items():

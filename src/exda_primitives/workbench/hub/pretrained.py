@@ -1,4 +1,4 @@
-"""Folders as ``huggingface_hub.PyTorchModelHubMixin`` has them, for networks that know nothing of it."""
+"""Saves and loads folders like ``huggingface_hub.PyTorchModelHubMixin`` does, for networks without that mixin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CARD = "README.md"
 
 
 class SaveOptions(TypedDict, total=False):
-    """The options of ``save_pretrained`` by keyword."""
+    """Keyword options of ``save_pretrained``, which documents them."""
 
     license: Required[str]
     whole: bool
@@ -44,30 +44,31 @@ class SaveOptions(TypedDict, total=False):
 
 
 def save_pretrained(model: nn.Module, save_directory: str | PathLike[str], **options: Unpack[SaveOptions]) -> None:
-    """Writes a folder that ``from_pretrained`` loads and the Hub takes.
+    """Writes a folder that ``from_pretrained`` loads and the Hub accepts.
 
-    ``model.safetensors`` (of a patch ``exda.safetensors``) is what ``exda_primitives.save`` writes, and opens with
-    whatever opens that. ``config.json`` says the architecture, its arguments, how each attention is configured, and the
-    versions. ``README.md`` is the model card; one that is there stays as it is.
+    ``model.safetensors`` (``exda.safetensors`` for a patch) is what ``exda_primitives.save`` writes, and can be loaded
+    in the same ways. ``config.json`` holds the architecture, its arguments, the configuration of each attention, and
+    the versions. ``README.md`` is the model card; an existing one is kept.
 
     Args:
         model: a network of ``exda_primitives.models`` or with the state dict of one, patched or not; with
-            ``whole=False`` any network with ExDA attentions. Wrapped as for ``exda_primitives.save``, but for FSDP.
-        save_directory: the folder; made if need be.
-        **options: ``license``, the Hub's identifier of the weights' licence (``"apache-2.0"``, ``"other"``), which has
-            to be given. ``whole``, by default True: the network; False: the parameters that ExDA added, alone, with the
-            fingerprint of their host. ``arguments``: of the network's constructor where its weights do not show them
-            (MoCE-IR's ``topk``). ``results``: figures for the card, ``evaluate.json`` of ``exda evaluate``, several, or
-            ``huggingface_hub.EvalResult``. ``card_data``: further entries of the card's front matter (``base_model``,
-            ``datasets``, ``license_name``).
+            ``whole=False`` any network with ExDA attentions. May be wrapped as for ``exda_primitives.save``, except in
+            FSDP.
+        save_directory: the folder; created if necessary.
+        **options: ``license`` (required): the Hub's identifier of the weights' licence (``"apache-2.0"``,
+            ``"other"``). ``whole``: True (the default) saves the network; False only the parameters that ExDA added,
+            with the fingerprint of their host. ``arguments``: constructor arguments that the weights do not show
+            (MoCE-IR's ``topk``). ``results``: figures for the card: an ``evaluate.json`` of ``exda evaluate``, or a
+            sequence of these and of ``huggingface_hub.EvalResult``. ``card_data``: further entries of the card's front
+            matter (``base_model``, ``datasets``, ``license_name``).
 
     Raises:
-        ConfigError: for a licence that is none, for arguments that make another network, for results of another
-            network, and for a card that is there and says otherwise; nothing was written.
-        CheckpointError: for a network that is not known, or weights that are not all finite.
-        NotPatchedError: for a patch of a model without ExDA attentions.
-        ExDAError: where huggingface_hub is missing.
-        OSError: when a file cannot be written.
+        ConfigError: for a licence without a name, arguments that build another network, results of another network,
+            and an existing card that contradicts what is saved; nothing is written.
+        CheckpointError: for an unknown network, or weights that are not all finite.
+        NotPatchedError: for a patch (``whole=False``) of a model without ExDA attentions.
+        ExDAError: if huggingface_hub is not installed.
+        OSError: if a file cannot be written.
 
     Example:
         >>> import tempfile, exda_primitives as exda
@@ -85,7 +86,7 @@ def save_pretrained(model: nn.Module, save_directory: str | PathLike[str], **opt
 def written(
     model: nn.Module, folder: Path, name: str, **options: Unpack[SaveOptions]
 ) -> tuple[PretrainedConfig, Measured]:
-    """``save_pretrained`` under a name for the card; returns what the card was made of."""
+    """Does the work of ``save_pretrained``, with a given name for the card; returns what the card was made of."""
     huggingface_hub()
     model = inside(model, "save_pretrained")
     whole = options.get("whole", True)
@@ -93,7 +94,8 @@ def written(
     found = measured(options.get("results", ()), config)
     data = options.get("card_data", {})
     text = card(config, name, options["license"], found, data)
-    # All that may be refused was; a folder without it holds no network, rather than half of one.
+    # Everything that can be refused is checked before the first write. config.json is removed first and written after
+    # the weights, so that a save that is interrupted leaves no folder that loads.
     config.as_json()
     if (folder / CARD).exists():
         _check_described(folder, config)
@@ -106,7 +108,7 @@ def written(
     else:
         write_safetensors(parts_of(model).host, {"format": "pt"}, weights)
     if config.holds == PATCH:
-        # As the file says it: hashing all weights once is enough.
+        # `save` has hashed the host's weights already: its fingerprint is read from the file.
         config = replace(config, host=read_header(read_checkpoint(weights)).host)
     write_text(folder / FILE, config.as_json())
     if not (folder / CARD).exists():
@@ -124,23 +126,23 @@ def from_pretrained(
     """Loads what ``save_pretrained`` wrote, from a folder or from a repository on the Hub.
 
     Args:
-        pretrained_model_name_or_path: a folder, or the id of a repository where there is no such folder.
-        into: the host of a patch, with the weights that the patch was trained on; patched in place. None for a network.
-        any_host: load a patch that was trained on a host with other weights, too.
+        pretrained_model_name_or_path: a folder, or if there is no such folder the id of a repository.
+        into: for a patch: its host, with the weights that the patch was trained on; patched in place. For a network:
+            None.
+        any_host: also load a patch that was trained on a host with other weights.
         **remote: ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only`` as in
             ``huggingface_hub.hf_hub_download``; without effect on a folder.
 
     Returns:
-        The network in eval mode, on the CPU in the default dtype; of a patch ``into``, in eval mode, where and in the
-        dtype that it was.
+        For a network: the network in eval mode, on the CPU, in the default dtype. For a patch: ``into`` in eval mode,
+        on its device and in its dtype.
 
     Raises:
-        CheckpointError: for a folder or repository without ``config.json``, or of which that and the weights are
-            damaged, of a newer version, or do not fit each other; for a patch that does not fit ``into``, which then is
-            as it was.
+        CheckpointError: if ``config.json`` is missing; if it or the weights are damaged, of a newer version, or do not
+            fit each other; if a patch does not fit ``into``, which is then unchanged.
         ConfigError: for a patch without ``into``, and a network with it.
-        HubError: for a repository or revision that is not there, and for a Hub that cannot be reached.
-        ExDAError: where a repository is asked for and huggingface_hub is missing.
+        HubError: for a repository or revision that does not exist, and if the Hub cannot be reached.
+        ExDAError: if a repository is asked for and huggingface_hub is not installed.
     """
     folder = folder_of(pretrained_model_name_or_path, **remote)
     config = read_config(folder(FILE))
@@ -162,20 +164,20 @@ def _network(config: PretrainedConfig, path: Path, weights: Path) -> nn.Module:
     assert config.architecture is not None
     if config.architecture not in known_architectures():
         raise CheckpointError(
-            f"{path}: is of a network {config.architecture!r}, which nobody registered here (known are "
-            f"{', '.join(known_architectures())}); exda.register_adapter its architecture first."
+            f"{path}: describes a network {config.architecture!r}, which nobody registered here (known are "
+            f"{', '.join(known_architectures())}); register its architecture with exda.register_adapter first."
         )
     identity = identify(weights)
     if identity.architecture.name != config.architecture:
         raise CheckpointError(
             f"{path}: does not fit {weights.name}: it says {config.architecture}, the weights are of "
-            f"{identity.architecture.name}. One of the two is from elsewhere."
+            f"{identity.architecture.name}. One of the two files belongs to another folder."
         )
     _check_attentions(config, identity.held.attentions, path, weights)
     try:
         return create(config.architecture, weights, **(config.arguments or {}))
     except (TypeError, ValueError) as error:
-        # With the arguments in the file itself it has been built just now.
+        # `identify` has just built it with the arguments that the weights show, so config.json's are at fault.
         raise CheckpointError(f"{path}: its arguments do not fit {weights.name}: {error}") from error
 
 
@@ -186,8 +188,8 @@ def _patched(model: nn.Module, config: PretrainedConfig, path: Path, weights: Pa
     _check_attentions(config, held.attentions, path, weights)
     if header.whole or header.host != config.host:
         raise CheckpointError(
-            f"{path}: does not fit {weights.name}: it is of a patch for another host than the weights are. One of the "
-            f"two is from elsewhere."
+            f"{path}: does not fit {weights.name}: it describes a patch for another host than the weights. "
+            f"One of the two files belongs to another folder."
         )
     load_file(inside(model, "from_pretrained"), header, held, weights, any_host)
     return model
@@ -197,27 +199,27 @@ def _check_attentions(config: PretrainedConfig, held: Mapping[str, Description],
     unlike = [name for name in {**config.attentions, **held} if config.attentions.get(name) != held.get(name)]
     if unlike:
         raise CheckpointError(
-            f"{path}: does not fit {weights.name}, of which the attentions {some_of(unlike)} are configured otherwise, "
-            f"or are not in one of the two. One of the two is from elsewhere."
+            f"{path}: does not fit {weights.name}: the attentions {some_of(unlike)} are configured otherwise there, or "
+            f"are in only one of the two. One of the two files belongs to another folder."
         )
 
 
 def _config_of(model: nn.Module, whole: bool, given: Mapping[str, Any] | None) -> PretrainedConfig:
     parts = parts_of(model)
     if not (whole or parts.attentions):
-        raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: exda.patch(model) first.")
+        raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: call exda.patch(model) first.")
     try:
         identity = identified(model)
     except CheckpointError as error:
         if whole or given:
             raise CheckpointError(
-                f"save_pretrained: {error}\n  exda.register_adapter an architecture, for from_pretrained to build it, "
-                f"or save the patch alone with whole=False"
+                f"save_pretrained: {error}\n  register the architecture with exda.register_adapter, so that "
+                f"from_pretrained can build it, or save the patch alone with whole=False"
             ) from error
         architecture, arguments, attentions = None, None, parts.attentions
     else:
         architecture, arguments = identity.architecture.name, arguments_of(model, identity, given)
-        # Without a wrapper's prefix, which `create` leaves out; a patch has the names of the network it was saved from.
+        # A network's names have no wrapper's prefix, as `create` drops it; a patch keeps the names of its host.
         attentions = identity.held.attentions if whole else parts.attentions
     return PretrainedConfig(
         holds=NETWORK if whole else PATCH,
@@ -237,29 +239,30 @@ def _dtypes(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _check_described(folder: Path, config: PretrainedConfig) -> None:
-    """The card that is there has to be of what is written now."""
+    """Refuses to keep an existing card if the ``config.json`` with it describes another model than ``config``."""
     if not (folder / FILE).exists():
         return
     held = read_config(folder / FILE)
+    # Not compared: the library's version, and the host's fingerprint, which is not computed yet.
     if replace(held, version=config.version, host=None) != config.read_back():
         raise ConfigError(
-            f"{folder / CARD}: is there and is kept, and describes another model, that of the {FILE} beside it. Remove "
-            f"it for a new card, or {FILE} to keep it all the same; or give another folder."
+            f"{folder / CARD}: exists and is kept, but describes another model, that of the {FILE} in the folder. "
+            f"Remove the card to get a new one, remove {FILE} to keep the card all the same, or give another folder."
         )
 
 
 def _check_card(path: Path, text: str, asked: set[str]) -> None:
-    """A card that somebody has worked on stays; what was asked for is not to be lost without a word."""
+    """Refuses to keep an existing card that contradicts the entries ``asked`` for; a card is never overwritten."""
     kind = huggingface_hub().ModelCard
     try:
         held = kind.load(path).data.to_dict()
     except Exception as error:
-        # Whatever front matter that was written by hand raises.
-        raise ConfigError(f"{path}: cannot be read as a model card ({error}); mend it, or remove it.") from error
+        # Front matter that was written by hand can raise anything.
+        raise ConfigError(f"{path}: cannot be read as a model card ({error}); correct it, or remove it.") from error
     new = kind(text).data.to_dict()
     unlike = [name for name in sorted(asked) if held.get(name) != new.get(name)]
     if unlike:
         raise ConfigError(
-            f"{path}: is there and is kept, with {unlike[0]} {held.get(unlike[0])!r}, where {new.get(unlike[0])!r} was "
-            f"asked for. Change it there, or remove the file for a new card."
+            f"{path}: exists and is kept, with {unlike[0]} {held.get(unlike[0])!r}, where {new.get(unlike[0])!r} was "
+            f"asked for. Change the entry in the card, or remove the file to get a new card."
         )

@@ -1,4 +1,4 @@
-"""To the Hub."""
+"""Uploads networks and patches to the Hub."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def push_to_hub(
     ignore_patterns: list[str] | str | None = None,
     **options: Unpack[SaveOptions],
 ) -> str:
-    """Uploads what ``save_pretrained`` writes, in one commit, to a repository that is made if need be.
+    """Uploads what ``save_pretrained`` writes, in one commit, to a repository that is created if necessary.
 
     Args:
         model: as for ``save_pretrained``.
-        repo_id: ``"user/name"``, or a name in one's own space.
-        commit_message: of the commit.
-        private: whether a new repository is; None as the owner's default is.
-        token: of the Hub; None for the one of ``hf auth login``.
-        branch: by default the main one.
-        create_pr: propose the commit rather than push it.
-        ignore_patterns: files to leave out: ``"README.md"`` keeps the card that the repository has.
-        **options: of ``save_pretrained``; ``license`` has to be given.
+        repo_id: ``"user/name"``, or ``"name"`` for a repository of the user who is logged in.
+        commit_message: message of the commit.
+        private: whether a new repository is private; None for the owner's default.
+        token: access token of the Hub; None for the one of ``hf auth login``.
+        branch: branch to push to; None for the main one.
+        create_pr: open a pull request instead of pushing.
+        ignore_patterns: files to leave out; ``"README.md"`` keeps the repository's card.
+        **options: options of ``save_pretrained``; ``license`` is required.
 
     Returns:
         The URL of the commit.
 
     Raises:
-        ConfigError, CheckpointError, NotPatchedError, ExDAError: as ``save_pretrained``; nothing was uploaded.
-        HubError: where the Hub refuses or cannot be reached.
+        ConfigError, CheckpointError, NotPatchedError, ExDAError: as ``save_pretrained``; nothing is uploaded.
+        HubError: if the Hub refuses or cannot be reached.
     """
     library = huggingface_hub()
     with TemporaryDirectory() as temporary:
@@ -53,8 +53,9 @@ def push_to_hub(
         config, found = written(model, folder, repo_id, **options)
         api = library.HfApi(token=token)
         with reached(f"push_to_hub({repo_id!r}):"):
-            # With the space, where only a name was given.
+            # The full id: the user's name is added if only "name" was given.
             repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        # Written anew: the card quotes the full id.
         write_text(folder / CARD, card(config, repo_id, options["license"], found, options.get("card_data", {})))
         with reached(f"push_to_hub({repo_id!r}):"):
             return str(

@@ -1,4 +1,4 @@
-"""What a model's attentions know of the degradation: embeddings, clusters, projections, token maps, spectra."""
+"""Shows what a model's attentions know about degradations: embeddings, clusters, projections, token maps, spectra."""
 
 from .clusters import Score, agreement
 from .embeddings import concatenated, embeddings

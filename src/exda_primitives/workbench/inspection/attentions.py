@@ -1,4 +1,4 @@
-"""Which attentions of a model can be looked into."""
+"""Finds the attentions of a model that can be inspected."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...surgery.wrappers import unwrap
 
 
 def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool = False) -> dict[str, nn.Module]:
-    """ExDA's attentions, and those of the host that ``exda_primitives.plan`` recognises, in the model's order.
+    """Returns ExDA's attentions and the host's that ``exda_primitives.plan`` recognises, in the model's order.
 
     Args:
-        model: patched, not patched, or partly.
+        model: patched, not patched, or partly patched.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
-        with_tokens: only those with global spatial tokens.
+        with_tokens: return only attentions with global spatial tokens.
 
     Returns:
-        Name -> attention. Of one that the model holds under several names, the first name.
+        Name -> attention. An attention that the model holds under several names has the first of them.
 
     Raises:
         NoMatchError: for a model without any.
-        NotPatchedError: if those with tokens are asked for and there is none.
+        NotPatchedError: if ``with_tokens`` leaves none.
         PatternError: for a pattern that selects nothing.
         ConfigError: for a model that ``exda_primitives.fuse`` changed: its blocks do not call their attentions.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
@@ -37,7 +37,8 @@ def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool =
     for name, module in target.named_modules():
         if isinstance(module, FusedBlock):
             raise ConfigError(
-                f"{name}: is a fused block, which computes its attention without calling it; exda.unfuse(model) first."
+                f"{name}: is a fused block, which computes its attention without calling it; call exda.unfuse(model) "
+                f"first."
             )
         if isinstance(module, ExDAModule) or name in hosts:
             found[name] = module
@@ -45,8 +46,8 @@ def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool =
         raise NoMatchError(
             "\n  ".join(
                 [
-                    f"{type(target).__name__}: no attention of a known family was recognised, so there is none to look "
-                    "into.",
+                    f"{type(target).__name__}: no attention of a known family was recognised, so there is nothing to "
+                    "inspect.",
                     *map(str, report.near_misses),
                 ]
             )
@@ -57,14 +58,14 @@ def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool =
         chosen = {name: module for name, module in chosen.items() if has_tokens(module)}
         if not chosen:
             raise NotPatchedError(
-                f"{type(target).__name__}: has no ExDA attention with global spatial tokens{_among(blocks)}, so there "
-                "are none to look at; exda.patch(model) adds them, or take the attentions' outputs."
+                f"{type(target).__name__}: has no ExDA attention with global spatial tokens{_among(blocks)}; "
+                "exda.patch(model) adds them, or inspect the attentions' outputs instead."
             )
     return chosen
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module itself, or what ``torch.compile`` holds.
+    """Returns the module itself, or the one inside of ``torch.compile``'s wrapper.
 
     Raises:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
@@ -74,7 +75,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     except WrappedModelError:
         raise WrappedModelError(
             f"{type(model).__name__}: a model that is scripted, or is or holds a DataParallel, DDP or FSDP module, "
-            "cannot be looked into; give the plain module inside, such as model.module."
+            "cannot be inspected; give the plain module inside, such as model.module."
         ) from None
 
 
@@ -83,5 +84,5 @@ def _among(blocks: Patterns) -> str:
 
 
 def has_tokens(module: nn.Module) -> bool:
-    """Whether it is an ExDA attention with global spatial tokens."""
+    """Returns whether a module is an ExDA attention with global spatial tokens."""
     return isinstance(module, ExDAModule) and module.token is not None

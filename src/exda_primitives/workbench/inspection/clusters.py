@@ -1,4 +1,4 @@
-"""Whether images of one degradation lie together: k-means against the true labels."""
+"""Measures whether images of one degradation form a cluster: k-means against the true labels."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..shared.packages import sklearn
 from .embeddings import standardised
 
 STARTS = 10
-"""Of k-means, the best of which counts."""
+"""Random starts of k-means for each seed; the best one counts."""
 
 
 class Score(NamedTuple):
     """How well clusters agree with the labels.
 
     Attributes:
-        seed: of k-means.
-        nmi: normalised mutual information (arithmetic mean), 0 to 1. Not corrected for chance: with few images to
-            a label, points without any order have one far above 0.
-        ari: adjusted Rand index, about 0 for points without any order, 1 for perfect agreement.
+        seed: seed of k-means.
+        nmi: normalised mutual information (arithmetic mean), 0 to 1. Not corrected for chance: with few images for
+            each label, random points score far above 0.
+        ari: adjusted Rand index, about 0 for random points, 1 for perfect agreement.
     """
 
     seed: int
@@ -31,19 +31,22 @@ class Score(NamedTuple):
 
 
 def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = range(10)) -> list[Score]:
-    """Clusters the points by k-means into as many clusters as there are labels, and compares the two.
+    """Clusters points by k-means, with as many clusters as different labels, and compares clusters and labels.
 
-    Every feature is standardised before. The same seed gives the same clusters.
+    Every feature is standardised first. The same seed gives the same clusters.
 
     Args:
         points: (images, features), see ``embeddings``.
         labels: the true degradation of each image.
-        seeds: of k-means, which takes the best of 10 starts each time.
+        seeds: seeds of k-means, which takes the best of 10 starts for each.
+
+    Returns:
+        One score for each seed.
 
     Raises:
-        ConfigError: for another number of labels than points, for fewer than two labels (then nothing can be told
-            apart), for no more images than labels, for no seeds, and for fewer different points than labels.
-        ExDAError: for points that are not finite, and where scikit-learn is missing.
+        ConfigError: if the numbers of labels and points differ, if there are fewer than two different labels, no more
+            images than different labels, no seeds, or fewer different points than different labels.
+        ExDAError: for points that are not finite, and if scikit-learn is not installed.
 
     Example:
         >>> import torch
@@ -58,7 +61,7 @@ def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = rang
 
 
 def check_labels(labels: Sequence[str], images: int) -> None:
-    """Whether clusters of so many images can be compared with these labels.
+    """Checks that clusters of this many images can be compared with these labels.
 
     Raises:
         ConfigError: see ``agreement``.
@@ -69,12 +72,12 @@ def check_labels(labels: Sequence[str], images: int) -> None:
     if different < 2:
         raise ConfigError(
             f"NMI and ARI compare clusters with labels, of which there is {'only ' + labels[0] if labels else 'none'}; "
-            "give images of two degradations at least."
+            "give images of at least two degradations."
         )
     if images <= different:
         raise ConfigError(
-            f"{images} images cannot be clustered into {different} labels in a way that means anything; give "
-            "several images of each."
+            f"{images} images cannot be clustered into {different} labels: every cluster would be a single image; give "
+            "several images of each label."
         )
 
 

@@ -1,4 +1,4 @@
-"""Shows images to a model and reads what its attentions receive and return."""
+"""Runs a model on images and reads what its attentions receive and return."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .layouts import family_of
 
 
 class Call(NamedTuple):
-    """One call of one attention, of a batch of one image.
+    """One call of one attention, with a batch of one image.
 
     Attributes:
-        attention: that was called.
-        family: of the attention; its ``to_map`` makes maps of inputs and output, its ``source`` says from which input
-            the values come.
-        inputs: its tensors in the order of its forward, as they were before the call and as it takes them.
-        options: its other arguments, by name.
-        output: of the call.
+        attention: the attention that was called.
+        family: the attention's family: its ``to_map`` turns inputs and output into maps, its ``source`` is the index of
+            the input that the values come from.
+        inputs: tensor arguments in the order of its forward, in its own layout, as they were before the call.
+        options: all other arguments, by name.
+        output: result of the call, in the attention's own layout.
     """
 
     attention: nn.Module
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 Reader = Callable[[Call], Tensor]
-"""What is kept of a call: a small tensor."""
+"""Returns what to keep of a call: a small tensor."""
 
 
 def collect(
@@ -50,23 +50,23 @@ def collect(
     read: Reader,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[Tensor]]:
-    """Shows one image after the other, each by itself, so that no result depends on the others.
+    """Runs the model on one image at a time, so that no result depends on other images, and reads every call.
 
-    The model is in eval mode meanwhile, without gradients, and as it was afterwards, whatever happens.
+    The model runs in eval mode without gradients; its mode and hooks are restored afterwards, also after an error.
 
     Args:
-        model: that takes (1, C, H, W).
-        images: (C, H, W) floating point, on any device; continued by reflection to the size that the model takes.
-        attentions: of the model, by name, see ``attentions.attentions``.
-        read: called with each call; of an attention that is called several times for an image, the last one counts.
+        model: takes (1, C, H, W).
+        images: (C, H, W) floating point, on any device; padded by reflection to a size that the model accepts.
+        attentions: attentions of the model by name, see ``attentions.attentions``.
+        read: called with each call; if an attention is called several times for an image, the last call counts.
         on_image: called with the number of images done.
 
     Returns:
-        Name -> what was read, in the order of the images, on the CPU.
+        Name -> one tensor for each image, in their order, on the CPU.
 
     Raises:
-        ImageError: for no images, and for what is none.
-        ConfigError: for an attention that some image did not reach.
+        ImageError: if there are no images, or one is not a float (C, H, W) with pixels.
+        ConfigError: if an attention was not called for an image.
     """
     target = unwrapped(model)
     latest: dict[str, Tensor] = {}
@@ -78,21 +78,21 @@ def collect(
             target(as_seen(target, image))
             if missed := [name for name in attentions if name not in latest]:
                 raise ConfigError(
-                    f"image {done} went through the model without a call of {some_of(missed)}; name the blocks that "
-                    "every image reaches"
+                    f"image {done} passed through the model without a call of {some_of(missed)}; select with blocks= "
+                    "only attentions that every image reaches"
                 )
             for name, value in latest.items():
                 found[name].append(value)
             memory.release()
             on_image(done)
     if not done:
-        raise ImageError("no images: there is nothing to show to the model.")
-    # Inside inference mode they would stay tensors that autograd refuses for good.
+        raise ImageError("no images were given; give at least one.")
+    # Cloned outside of inference mode, since autograd refuses tensors that were made in it.
     return {name: [row.clone() for row in rows] for name, rows in found.items()}
 
 
 def as_seen(model: nn.Module, image: Tensor) -> Tensor:
-    """(C, H, W) -> (1, C, H', W') as the model gets it: continued by reflection, on its device and in its dtype."""
+    """Turns (C, H, W) into (1, C, H', W') for the model: padded by reflection, on its device and in its dtype."""
     if image.ndim != 3 or 0 in image.shape or not image.is_floating_point():
         raise ImageError(f"expected a float image (C, H, W) with pixels, got {tuple(image.shape)} of {image.dtype}.")
     like = next((p for p in model.parameters() if p.is_floating_point()), image)
@@ -101,7 +101,7 @@ def as_seen(model: nn.Module, image: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(attentions: Mapping[str, nn.Module], read: Reader, latest: dict[str, Tensor]) -> Iterator[None]:
-    """Hooks on the attentions that fill ``latest``, gone when the block is left."""
+    """Puts hooks on the attentions that fill ``latest``, and removes them at the end of the block."""
     handles = []
     try:
         for name, module in attentions.items():
@@ -114,6 +114,7 @@ def _watched(attentions: Mapping[str, nn.Module], read: Reader, latest: dict[str
 
 
 def _hooks(name: str, module: nn.Module, read: Reader, latest: dict[str, Tensor]) -> Iterator[Any]:
+    # Handed from the hook before a call to the hook after it; holds one entry during a call.
     received: list[Mapping[str, Any]] = []
     family = family_of(module)
 

@@ -1,4 +1,4 @@
-"""Images as points: what each attention says of an image as a whole, in a few numbers."""
+"""Embeddings: a few numbers for each image and attention, pooled over the whole image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .collect import Call, Reader, collect
 from .parts import compact_maps
 
 Of = Literal["outputs", "tokens"]
+"""What to embed: the attentions' outputs, or their tokens' maps."""
 
 QUANTILES = 16
-"""Of a token's map, evenly spaced from its smallest value to its largest."""
+"""Number of quantiles of a token's map, at evenly spaced levels from its smallest value (0) to its largest (1)."""
 
 
 def embeddings(
@@ -27,22 +28,22 @@ def embeddings(
     of: Of = "outputs",
     on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Tensor]:
-    """What each attention makes of each image, pooled over space.
+    """Embeds each image by what each attention makes of it, pooled over space.
 
     ``"outputs"``: mean and standard deviation of every channel of the attention's output. The mean alone would miss
-    what noise, rain and blur do: they have no mean, but change how much a channel varies. Both do not depend on the
+    noise, rain and blur, which hardly change a channel's mean but change how much it varies. Neither depends on the
     image's size, nor on where in it something is.
 
-    ``"tokens"``: 16 quantiles of each global spatial token's map, times its number of pixels (all 1 for a token that
-    looks at everything alike). They say how, not where it looks: where it does is a matter of what the image shows,
-    and maps pooled to 8 x 8 pixels found the same image rather than the same degradation (all blocks of
-    the demo's network, five degradations of 24 images: an NMI of 0.06 instead of 0.37).
+    ``"tokens"``: 16 quantiles of each global spatial token's map, times its number of pixels (all 1 for a flat map).
+    They describe how a token looks, not where: where it looks depends on the content of the image. Maps pooled to 8 x 8
+    pixels instead found the same image rather than the same degradation (all blocks of the demo's network, five
+    degradations of 24 images: an NMI of 0.06 instead of 0.37).
 
     Args:
-        model: patched or not, of any known family; its mode, hooks and weights are afterwards what they were.
+        model: patched or not, of any known family; its mode, hooks and weights are unchanged afterwards.
         images: (C, H, W) floating point in [0, 1], of any size; shown one by one.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
-        of: what to pool; tokens are there in ExDA attentions alone.
+        of: what to pool; only ExDA attentions have tokens.
         on_image: called with the number of images done.
 
     Returns:
@@ -50,8 +51,8 @@ def embeddings(
 
     Raises:
         NoMatchError: for a model without a known attention.
-        NotPatchedError: for tokens of a model that has none.
-        ImageError: for no images, and for what is none.
+        NotPatchedError: for the tokens of a model that has none.
+        ImageError: if there are no images, or one is not a float (C, H, W) with pixels.
         ExDAError: for features that are not finite.
 
     Example:
@@ -67,21 +68,25 @@ def embeddings(
 
 
 def concatenated(embedded: Mapping[str, Tensor]) -> Tensor:
-    """All attentions' features side by side, (images, features); a wide attention weighs more than a narrow one."""
+    """Concatenates the features of all attentions to (images, features); those with more features weigh more."""
     return torch.cat(list(embedded.values()), dim=1)
 
 
 def standardised(points: Tensor) -> Tensor:
-    """Every feature with mean 0 and standard deviation 1 over the images; one that is the same in all is 0."""
+    """Scales every feature to mean 0 and standard deviation 1 over the images; a constant feature becomes 0.
+
+    Args:
+        points: (images, features).
+    """
     centred = points - points.mean(0)
     deviation = centred.square().mean(0).sqrt()
-    # What rounding leaves of a constant is no feature.
+    # The threshold is relative: rounding leaves a constant feature a tiny deviation, which must not be blown up to 1.
     constant = deviation <= 1e-6 * points.abs().amax(0)
     return torch.where(constant, 0.0, centred / deviation.masked_fill(constant, 1))
 
 
 def stacked(read: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
-    """A row for each image.
+    """Stacks each attention's tensors, one for each image, to (images, features).
 
     Raises:
         ExDAError: for features that are not finite.
@@ -99,18 +104,19 @@ def stacked(read: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 def pooled_output(call: Call) -> Tensor:
-    """Mean and standard deviation of every channel, (2C,)."""
-    # How the pixels lie does not matter.
+    """Returns mean and standard deviation of every channel of the output, (2C,)."""
+    # Without a size, tokens become a map of one column, which is enough: pooling ignores where a pixel is.
     maps = call.family.to_map(call.output)[0].flatten(1).float()
     return torch.cat([maps.mean(1), maps.std(1, correction=0)])
 
 
 def pooled_tokens(call: Call) -> Tensor:
-    """Quantiles of every token's map, of mean 1, (h * K * 16,)."""
+    """Returns the quantiles of every token's map, scaled to mean 1: (h * K * 16,)."""
     maps = compact_maps(call).flatten(2)
     levels = torch.linspace(0, 1, QUANTILES, device=maps.device)
+    # Maps sum to 1: times the number of pixels, they do not depend on the image's size. (16, h, K) -> (h, K, 16).
     return torch.quantile(maps * maps.shape[-1], levels, dim=-1).permute(1, 2, 0).flatten()
 
 
 READERS: Mapping[Of, Reader] = {"outputs": pooled_output, "tokens": pooled_tokens}
-"""What is kept of a call for each kind of embedding."""
+"""Kind of embedding -> what is kept of a call."""

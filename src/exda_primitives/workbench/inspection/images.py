@@ -1,4 +1,4 @@
-"""Images with the degradation that each has, made or found."""
+"""Images labelled with their degradation, which is synthesised or already there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..data import Images, degrade
 from ..data.degradations import degradation_named
 
 CLEAN = "clean"
-"""The label of images that are left as they are."""
+"""The label of images that are not degraded."""
 
 DEFAULT = ("noise25", "rain", "haze", "blur", "low")
 """The five tasks of all-in-one restoration: denoising, deraining, dehazing, deblurring, low light."""
@@ -21,15 +21,15 @@ DEFAULT = ("noise25", "rain", "haze", "blur", "low")
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images, each with a label, opened and degraded when they are asked for; see ``degraded``.
+    """A sequence of labelled images, read and degraded on access; see ``degraded`` and ``labelled_by_folder``.
 
     Attributes:
-        images: as they are on disk.
-        items: of each image shown, which of ``images`` it is.
-        labels: of each image shown.
-        made: whether the labels name degradations that are still to be made.
-        size: that images are cropped to at most, around their middle.
-        seed: of the degradations.
+        images: the images as they are on disk.
+        items: for each element, its index in ``images``.
+        labels: for each element, its degradation.
+        made: True if images are clean on disk and degraded on access; False if they are degraded already.
+        size: largest height and width in pixels; larger images are cropped around their centre.
+        seed: seed of the degradations.
     """
 
     images: Images
@@ -46,37 +46,37 @@ class LabelledImages:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> Tensor:
-        """(C, H, W) float32 in [0, 1], H and W at most ``size``."""
+        """Returns an image (C, H, W), float32 in [0, 1], H and W at most ``size``."""
         item, label = self.items[index], self.labels[index]
         image = cropped(self.images[item], self.size)
-        # Another seed for each image, the same for each of its degradations.
+        # Each image has its own seed, shared by all of its degradations.
         return degrade(image, label, self.seed + item) if self.made and label != CLEAN else image
 
     def name(self, index: int) -> str:
-        """Of the image, relative to its folder."""
+        """Returns the image's file name, relative to the folder of images."""
         return self.images.names[self.items[index]]
 
     @property
     def kinds(self) -> list[str]:
-        """The different labels, in their order."""
+        """The different labels, in order of first appearance."""
         return list(dict.fromkeys(self.labels))
 
     def one_of_each(self) -> list[int]:
-        """The index of the first image of each label: the same image, where the labels were made."""
+        """Returns the index of the first element of each label; if ``made``, all of them show the same image."""
         return [self.labels.index(label) for label in self.kinds]
 
 
 def degraded(images: Images, names: Sequence[str], size: int, seed: int) -> LabelledImages:
-    """Every image with every degradation, each cropped to at most ``size`` before.
+    """Returns every image with every degradation; images are cropped before they are degraded.
 
     Args:
-        images: clean ones.
-        names: of the degradations, see ``exda_primitives.workbench.data.degrade``; ``"clean"`` for none.
-        size: in pixels.
-        seed: of the degradations.
+        images: clean images.
+        names: degradations, see ``exda_primitives.workbench.data.degrade``; ``"clean"`` for none.
+        size: largest height and width in pixels.
+        seed: seed of the degradations.
 
     Raises:
-        ConfigError: for a name that does not exist, or that is there twice.
+        ConfigError: for a name that does not exist, or is given twice.
     """
     for name in names:
         if name != CLEAN:
@@ -88,10 +88,10 @@ def degraded(images: Images, names: Sequence[str], size: int, seed: int) -> Labe
 
 
 def labelled_by_folder(images: Images, size: int) -> LabelledImages:
-    """Images that are degraded already, labelled by the first folder of their path: ``rain/a.png``, ``haze/a.png``.
+    """Labels degraded images by the first folder of their path: ``rain/a.png``, ``haze/a.png``.
 
     Raises:
-        ImageError: for images that lie in no folder.
+        ImageError: for images that are not in a subfolder.
     """
     loose = [name for name in images.names if len(PurePosixPath(name).parts) < 2]
     if loose:
@@ -104,6 +104,6 @@ def labelled_by_folder(images: Images, size: int) -> LabelledImages:
 
 
 def cropped(image: Tensor, size: int) -> Tensor:
-    """(C, H, W) -> its middle, H and W at most ``size``."""
+    """Crops an image (C, H, W) around its centre to height and width of at most ``size``."""
     top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
     return image[:, top : top + size, left : left + size]

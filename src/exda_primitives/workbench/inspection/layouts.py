@@ -1,4 +1,4 @@
-"""How the inputs and the output of an attention lie: its family's word, which makes maps (B, C, H, W) of them."""
+"""Finds an attention's family, which knows how to turn its inputs and output into maps (B, C, H, W)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from ...primitives import ExDAModule
 
 
 def family_of(attention: nn.Module) -> Family:
-    """The family that an attention is of, ExDA's or a host's.
+    """Returns the family of an attention, be it ExDA's or a host's.
 
     Raises:
-        ConfigError: for one of no family: nothing says where its channels are.
+        ConfigError: if no family fits: then nothing tells which dimension holds the channels.
     """
     for family in known_families().values():
         if _is_of(attention, family):
             return family
     kind = type(attention).__name__
     raise ConfigError(
-        f"{kind}: is of no family, so that nothing says where its channels are; exda.register_adapter(...) a Family "
-        f"with replacement = {kind}, or leave it out with blocks=..."
+        f"{kind}: is of no family that is known, so its layout of channels is unknown; register a Family with "
+        f"replacement = {kind} by exda.register_adapter(...), or leave it out with blocks=..."
     )
 
 
 def says_size(family: Family) -> bool:
-    """Whether the shape of what the family's attentions take says height and width, as that of tokens does not."""
+    """Returns whether the shape of the family's inputs tells height and width: that of maps does, of tokens not."""
+    # Tried with a map: arguments makes the family's inputs of it, to_map without a size must give the shape back.
     x = torch.empty(1, 8, 16, 24, device="meta")
     return family.to_map(family.arguments([x] * family.inputs)[family.source]).shape == x.shape
 
 
 def _is_of(attention: nn.Module, family: Family) -> bool:
     if isinstance(attention, ExDAModule):
-        # A subclass with a forward of its own may take anything.
+        # By the class that defines forward, which decides on the layout: a subclass may override it.
         made = next(kind for kind in type(attention).__mro__ if "forward" in vars(kind))
         return family.replacement in (made, type(attention))
     try:

@@ -1,4 +1,4 @@
-"""What an ExDA attention makes of its input inside: the tokens' maps, the value, the non-linear value."""
+"""Recomputes what an ExDA attention computes inside: the tokens' maps, the value, the non-linear value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .layouts import says_size
 
 
 def compact_maps(call: Call) -> Tensor:
-    """The compact maps of the call's tokens, (h, K, H', W') float32, each of sum 1."""
+    """Returns the tokens' compact maps softmax(Phi), before upsampling: (h, K, H', W') float32, each of sum 1."""
     assert isinstance(call.attention, ExDAModule)
     assert call.attention.token is not None
     x = source(call)
@@ -22,7 +22,7 @@ def compact_maps(call: Call) -> Tensor:
 
 
 def has_value(module: nn.Module) -> bool:
-    """Whether ``value`` knows the attention and its value is non-linear before the aggregation."""
+    """Returns whether ``value`` can be computed for a module and its value is non-linear before the aggregation."""
     return (
         isinstance(module, ExDAModule)
         and module.linear_value is not None
@@ -32,14 +32,14 @@ def has_value(module: nn.Module) -> bool:
 
 
 def value(call: Call) -> Tensor:
-    """V of a call, (1, C, H, W), as the host's layers project it; see ``has_value``."""
+    """Returns V of a call, (1, C, H, W), as the host's layers project it; requires ``has_value``."""
     assert isinstance(call.attention, ExDAModule)
     assert call.attention.linear_value is not None
     return call.attention.linear_value(*call.inputs, **call.options)
 
 
 def nonlinear_value(call: Call) -> Tensor:
-    """V' of a call, (1, C, H, W); see ``has_value``."""
+    """Returns V' of a call, (1, C, H, W); requires ``has_value``."""
     assert isinstance(call.attention, ExDAModule)
     assert call.attention.value is not None
     made: Tensor = call.attention.value(value(call))
@@ -47,15 +47,15 @@ def nonlinear_value(call: Call) -> Tensor:
 
 
 def source(call: Call) -> Tensor:
-    """The input that the values come from, as ``spatial``."""
+    """Returns the input that the values come from, as a map (1, C, H, W); raises as ``spatial``."""
     return spatial(call, call.inputs[call.family.source])
 
 
 def spatial(call: Call, x: Tensor) -> Tensor:
-    """A call's input or output as a map (1, C, H, W).
+    """Returns a call's input or output as a map (1, C, H, W).
 
     Raises:
-        ConfigError: for tokens (1, N, C) whose arrangement the attention does not know.
+        ConfigError: for tokens (1, N, C) whose height and width the attention does not know.
     """
     size = None
     if isinstance(call.attention, ExDAModule):

@@ -1,4 +1,4 @@
-"""Figures of what was found. Matplotlib figures, to be saved or shown."""
+"""Draws the findings as Matplotlib figures, to be saved or shown."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .spectra import FREQUENCIES, INPUT, NONLINEAR, OUTPUT, VALUE
 from .token_maps import area
 
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY_BLUE, BLACK, YELLOW)
-# One less than there are colours: 56 labels before two share both.
+# 7 markers and 8 colours have no common divisor: 56 labels before two share both.
 _MARKERS = "os^DvPX"
-# V' is dashed, for where it hides V.
+# V' is dashed, so that V shows through where the two coincide.
 _LINES = {INPUT: (BLUE, "-"), OUTPUT: (ORANGE, "-"), VALUE: (GREEN, "-"), NONLINEAR: (BLACK, "--")}
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _COLUMNS = 4
 
 
 def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> Any:
-    """A panel for each plane of points, a colour and a shape for each label.
+    """Draws a panel for each projection, with a colour and a marker for each label.
 
     Args:
-        planes: title -> (images, 2), see ``project``.
-        labels: of the images.
-        title: of the figure.
+        planes: panel's title -> (images, 2), see ``project``.
+        labels: label of each image.
+        title: title of the figure.
     """
     made = matplotlib_figure("diagnose").Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
     for axes, (name, points) in zip(made.subplots(1, len(planes), squeeze=False).flat, planes.items(), strict=True):
@@ -44,14 +44,14 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
 
 
 def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], title: str) -> Any:
-    """NMI and ARI of every block: the mean over seeds a dot, from the smallest to the largest a bar.
+    """Draws NMI and ARI of every block: a marker at the mean over seeds, a bar from the smallest to the largest.
 
     Args:
         found: what was embedded -> block -> (NMI, ARI) of each seed.
-        title: of the figure.
+        title: title of the figure.
     """
     most = max(len(blocks) for blocks in found.values())
-    # ARI may be below 0.
+    # The axis begins below 0 only if an ARI is negative.
     least = min(
         0.0, *(value for blocks in found.values() for pairs in blocks.values() for each in pairs for value in each)
     )
@@ -62,7 +62,7 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
         for index, (score, colour) in enumerate((("NMI", _COLOURS[0]), ("ARI", _COLOURS[1]))):
             for place, pairs in enumerate(blocks.values()):
                 values = [pair[index] for pair in pairs]
-                # One above the other, where the two are equal.
+                # NMI above ARI, so that equal values do not hide each other.
                 at = place + 0.24 * (index - 0.5)
                 axes.plot([min(values), max(values)], [at, at], color=colour, linewidth=2, alpha=0.5)
                 label = score if place == 0 else None
@@ -76,11 +76,11 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
 
 
 def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any:
-    """Power over frequency on logarithmic axes, a panel for each attention.
+    """Draws power over frequency on logarithmic axes, a panel for each attention.
 
     Args:
-        found: see ``spectra``.
-        title: of the figure.
+        found: attention -> what was measured -> power, see ``spectra``.
+        title: title of the figure.
     """
     columns = min(_COLUMNS, len(found))
     rows = -(-len(found) // columns)
@@ -89,11 +89,12 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
     shown = []
     for axes, (name, powers) in zip(panels, found.items(), strict=False):
         if not any((power > 0).any() for power in powers.values()):
-            # A logarithmic axis without a point is an error.
+            # A logarithmic axis without a positive value would be an error.
             axes.set(title=name, xticks=[], yticks=[])
             axes.text(0.5, 0.5, "no power at any frequency", ha="center", va="center", fontsize="small")
             continue
         for what, power in powers.items():
+            # Positive entries only: leaves out zeros, and NaN for rings that a small map does not have.
             there = (power > 0).nonzero().flatten()
             colour, line = _LINES[what]
             axes.plot([FREQUENCIES[i] for i in there], power[there], line, color=colour, label=what, linewidth=1.4)
@@ -112,20 +113,20 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
 
 
 def sheet(images: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], title: str) -> Any:
-    """Token maps on the images: a row for each image, a column for each map, its area of attention above it.
+    """Draws token maps on the images: a row for each image, a column for each map, its ``area`` above it.
 
-    Every map is shown over its own range, from black over red and yellow to white. How flat it really is, the figure
-    above it says: 100% looks at everything alike.
+    Every map is coloured over its own range, from black over red and yellow to white. The area tells how flat it really
+    is: 100% is a flat map.
 
     Args:
         images: caption -> (1, C, H, W) in [0, 1], as the model sees it.
         maps: caption -> for each image (h, w), of sum 1.
-        title: of the figure.
+        title: title of the figure.
     """
     columns = 1 + len(maps)
     height, width = next(iter(images.values())).shape[-2:]
     side = 1.9
-    # In a row of many columns, a figure that is higher than its images is empty between them.
+    # The height follows the images' aspect ratio; a fixed one would leave gaps between the rows.
     figsize = (side * columns + 0.3, len(images) * (side * height / width + 0.3) + 0.6)
     made = matplotlib_figure("diagnose").Figure(figsize=figsize, layout="constrained")
     panels = made.subplots(len(images), columns, squeeze=False)

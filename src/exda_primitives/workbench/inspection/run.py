@@ -1,4 +1,4 @@
-"""The whole inspection of a model: everything that the package finds out, in one folder."""
+"""Runs the whole inspection of a model and writes everything that it finds into one folder."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .table import markdown
 from .token_maps import area, token_maps
 
 ALL = "all"
-"""The name of all blocks' features side by side."""
+"""The name, in place of a block's, of all blocks' features concatenated."""
 
 MOST_COLUMNS = 12
-"""Of the overview of token maps; of a deep model, evenly chosen blocks."""
+"""Most blocks in the overview of token maps; in a deeper model, every second, third, ... block is shown."""
 
 _FILES = (
     "inspect.json",
@@ -48,18 +48,18 @@ _FILES = (
 )
 
 OnProgress = Callable[[str, float], None]
-"""Called with what is being done, and the share of all that is done."""
+"""Called with the name of the current task, and the share of all work that is done, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be found out.
+    """What to inspect.
 
     Attributes:
-        blocks: pattern or patterns of names; all attentions by default.
+        blocks: pattern or patterns of attentions' names; all by default.
         of: what to embed.
-        seeds: of k-means.
-        seed: of the projections.
+        seeds: seeds of k-means.
+        seed: seed of the projections.
     """
 
     blocks: Patterns = None
@@ -77,28 +77,28 @@ def run(
     command: str,
     on_progress: OnProgress = lambda title, done: None,
 ) -> tuple[Result, list[str]]:
-    """Shows labelled images to a model and writes down what its attentions make of them.
+    """Runs a model on labelled images and writes what its attentions make of them.
 
     Args:
         model: patched or not.
-        images: with labels.
-        out: folder, is made if need be; files appear in it when all are complete.
-        question: what to find out.
-        config: what is known of model and images, plain data, for the result.
+        images: labelled images.
+        out: folder, created if necessary; files appear in it only when all are complete.
+        question: what to inspect.
+        config: description of model and images, plain data, for the result.
         command: what to type to get the same files.
         on_progress: see ``OnProgress``.
 
     Returns:
-        The result as it is in the file, and what was not done, in words.
+        The result as it is in ``inspect.json``, and one sentence for each part that was left out, with the reason.
 
     Raises:
-        ConfigError: for files that are there already, a folder that cannot be made, and labels that cannot be told
-            apart.
+        ConfigError: for files that exist already, a folder that cannot be created, and labels that k-means cannot be
+            compared with, see ``agreement``.
         ExDAError: whatever the parts raise; no file is then written.
     """
     free(out)
     check_labels(images.labels, len(images))
-    # Whether it is there is better known before the images than after.
+    # Fails early if scikit-learn is missing, not after all images.
     sklearn("cluster")
     chosen = {of: attentions(model, question.blocks, with_tokens=of == "tokens") for of in question.of}
     seen = any(map(has_tokens, attentions(model, question.blocks).values()))
@@ -139,14 +139,14 @@ def run(
 
 
 def free(out: Path) -> None:
-    """Checks that nothing would be overwritten.
+    """Checks that no file would be overwritten.
 
     Raises:
         ConfigError: for a folder that holds a file of an earlier inspection.
     """
     there = [name for name in _FILES if (out / name).exists()]
     if there:
-        raise ConfigError(f"{out / there[0]} exists, and nothing is overwritten; give another folder or remove it.")
+        raise ConfigError(f"{out / there[0]} exists and is not overwritten; give another folder or remove it.")
 
 
 def _asked(question: Question) -> dict[str, Any]:
@@ -170,10 +170,13 @@ def _save(path: Path, embedded: Mapping[Of, Mapping[str, Tensor]], images: Label
 def _clustered(
     embedded: Mapping[Of, Mapping[str, Tensor]], labels: Sequence[str], seeds: Sequence[int], result: Result
 ) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], list[str]]:
-    """What is embedded -> block -> (NMI, ARI) of each seed, which all go into the result; what was left out, and why.
+    """Clusters every block's embeddings and adds the scores to the result's runs.
+
+    Returns:
+        What was embedded -> block -> (NMI, ARI) of each seed; and a sentence for each block that was left out.
 
     Raises:
-        ConfigError: where not even all blocks together can be clustered.
+        ConfigError: if not even all blocks together can be clustered.
     """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     notes = []
@@ -184,6 +187,7 @@ def _clustered(
                 scores = agreement(points, labels, seeds)
             except ConfigError as error:
                 left_out = f"{of} of {block} were not clustered: {error}"
+                # The concatenation of all blocks comes first: if it fails, so would every block.
                 if of not in found:
                     raise ConfigError(left_out) from None
                 notes.append(left_out)
@@ -202,7 +206,7 @@ def _projected(
     seed: int,
     on_progress: OnProgress,
 ) -> list[str]:
-    """Draws both projections, and says of one that could not be made why."""
+    """Draws both projections; returns a sentence for each that could not be made."""
     notes = []
     methods: tuple[Method, ...] = ("tsne", "umap")
     for method in methods:
@@ -226,6 +230,7 @@ def _spectra(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: P
     found = spectra(model, shown.values(), blocks)
     for block, powers in found.items():
         for what, power in powers.items():
+            # JSON has no NaN, which marks rings that a small map does not have.
             values = [float(value) if value.isfinite() else None for value in power]
             of_block = {"measure": "spectrum", "block": block, "of": what}
             result["runs"].append(of_block | {"frequencies": list(FREQUENCIES), "power": values})
@@ -249,7 +254,7 @@ def _tokens(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Pa
             result["runs"].append(of_block | {"area": area(each).tolist()})
     names = list(found)
     step = -(-len(names) // MOST_COLUMNS)
-    # All tokens of all heads together: the mean of distributions is one.
+    # The mean over heads and tokens is a distribution again, of sum 1, as `sheet` expects.
     overview = {name: [each.mean((0, 1)) for each in found[name]] for name in names[::step]}
     title = "where the tokens look: mean over heads and tokens, and the share of the image"
     sheet(images, overview, title).savefig(out / "tokens.png", dpi=100)

@@ -1,4 +1,4 @@
-"""Which frequencies feature maps hold."""
+"""Measures the power spectra of feature maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINS = 32
 """Rings of equal width between 0 and 1/2 cycle per pixel."""
 
 FREQUENCIES = tuple((i + 0.5) / (2 * BINS) for i in range(BINS))
-"""Middles of the rings, in cycles per pixel of the map."""
+"""Centre of each ring, in cycles per pixel of the map."""
 
 INPUT, OUTPUT, VALUE, NONLINEAR = "input", "output", "linear value V", "non-linear value V'"
 
@@ -27,53 +27,55 @@ def spectra(
     blocks: Patterns = None,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Power over frequency of what each attention receives and returns, mean over images and channels.
+    """Returns the power spectra of what each attention receives and returns, averaged over images and channels.
 
     Args:
-        model: patched or not, of any known family; afterwards as it was.
+        model: patched or not, of any known family; unchanged afterwards.
         images: (C, H, W) floating point in [0, 1]; shown one by one.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         on_image: called with the number of images done.
 
     Returns:
-        Name of the attention -> ``"input"`` (the last one, of cross attention), ``"output"`` and, where ExDA made the
+        Name of the attention -> ``"input"`` (the one that the values come from), ``"output"`` and, where ExDA made the
         value non-linear before the aggregation, ``"linear value V"`` and ``"non-linear value V'"`` ->
         ``radial_spectrum``, (32,) float64.
 
     Raises:
         NoMatchError: for a model without a known attention.
-        ImageError: for no images, and for what is none.
-        ConfigError: for a host's attention on tokens, which does not say how they lie in the image.
+        ImageError: if there are no images, or one is not a float (C, H, W) with pixels.
+        ConfigError: for a host's attention on tokens, whose height and width are unknown.
     """
     chosen = attentions(model, blocks)
     read = collect(model, images, chosen, _all, on_image)
     found = {}
     for name, rows in read.items():
-        # A ring that the maps of one image are too small to have may be there in those of another.
+        # nanmean: a ring that is NaN for a small image may have power for a larger one.
         means = torch.stack(rows).nanmean(0)
         found[name] = dict(zip(_readers(chosen[name]), means, strict=True))
     return found
 
 
 def radial_spectrum(maps: Tensor) -> Tensor:
-    """Power of the frequencies of a ring, mean over the ring and over all maps.
+    """Returns the power in each ring of frequencies, averaged over the ring and over all maps.
 
-    Each map is freed of its mean and faded out towards its edges (Hann window), whose jumps would look like high
-    frequencies. White noise of variance s^2 has s^2 in every ring, but for the
-    lowest two frequencies, of which the mean takes a part.
+    The mean of each map is removed, and the map fades out towards its edges (Hann window), whose jumps would look like
+    high frequencies. White noise of variance s^2 has power s^2 in every ring, except at the lowest two frequencies,
+    where removing the mean takes a part.
 
     Args:
         maps: (..., H, W) floating point.
 
     Returns:
-        (32,) float64 on the CPU, for ``FREQUENCIES``; NaN for rings between the frequencies that so small a map has.
-        The corners beyond 1/2 cycle per pixel are left out.
+        (32,) float64 on the CPU, for ``FREQUENCIES``; NaN for rings in which a small map has no frequency. The corners
+        of the spectrum beyond 1/2 cycle per pixel are left out.
     """
     height, width = maps.shape[-2:]
     maps = maps.reshape(-1, height, width).float()
     down, right = (torch.hann_window(n, device=maps.device) for n in (height, width))
     window = down[:, None] * right
+    # The mean under the window, so that the windowed map has no power at frequency 0, which would leak into the next.
     centred = maps - (maps * window).sum((-2, -1), keepdim=True) / window.sum()
+    # P = mean over maps of |FFT(w x)|^2 / sum w^2: the division keeps white noise at its variance.
     power = torch.fft.fft2(centred * window).abs().square().mean(0) / window.square().sum()
     rings = _rings(height, width)
     inside = rings < BINS
@@ -82,9 +84,10 @@ def radial_spectrum(maps: Tensor) -> Tensor:
 
 
 def _rings(height: int, width: int) -> Tensor:
-    """The ring of each of height * width frequencies; ``BINS`` for those in none: the mean and the corners."""
+    """Returns the ring of each of the height * width frequencies; ``BINS`` for those in none: zero and the corners."""
     down, right = (torch.fft.fftfreq(n, dtype=torch.float64) for n in (height, width))
     radius = torch.hypot(down[:, None], right).flatten()
+    # Ring i holds the radii in (i, i + 1] / (2 BINS).
     rings = (radius * 2 * BINS).ceil().long() - 1
     return torch.where((radius == 0) | (radius > 0.5), BINS, rings)
 

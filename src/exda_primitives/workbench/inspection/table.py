@@ -1,4 +1,4 @@
-"""An inspection as Markdown and on the terminal."""
+"""Formats an inspection as Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTE = (
 
 
 def rows_of(result: Result) -> list[list[str]]:
-    """A row for each block, as text."""
+    """Returns a row of text for each block, in the order of ``HEAD``."""
     runs = [row for row in result["runs"] if row["measure"] == "clusters"]
     rows = []
     for of, block, features in dict.fromkeys((row["of"], row["block"], row["features"]) for row in runs):
@@ -32,11 +32,11 @@ def rows_of(result: Result) -> list[list[str]]:
 
 
 def markdown(result: Result, notes: Sequence[str] = ()) -> str:
-    """Everything, for a file.
+    """Returns the text of ``inspect.md``.
 
     Args:
-        result: of an inspection.
-        notes: what was not done, in words.
+        result: result of an inspection.
+        notes: a sentence for each part that was left out.
     """
     settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
     parts = [
@@ -55,9 +55,9 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
 
 
 def printed(result: Result) -> Table:
-    """For the terminal."""
+    """Returns the table of clusters for the terminal."""
     table = terminal_table(HEAD, rows_of(result))
-    # A name that is cut off could be that of several blocks.
+    # Folded rather than cut off: several blocks may have the same first letters.
     table.columns[HEAD.index("block")].overflow = "fold"
     return table
 

@@ -1,4 +1,4 @@
-"""Where the global spatial tokens look."""
+"""Shows where the global spatial tokens look."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def token_maps(
     blocks: Patterns = None,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[Tensor]]:
-    """The compact maps of every token, for each image.
+    """Returns the compact map of every token for each image.
 
     Args:
-        model: with ExDA attentions that have tokens; afterwards as it was.
-        images: (C, H, W) floating point in [0, 1]; shown one by one, continued by reflection where the model takes
-            other sizes: a map is of the image as the model sees it.
+        model: has ExDA attentions with tokens; unchanged afterwards.
+        images: (C, H, W) floating point in [0, 1]; shown one by one. An image of a size that the model does not accept
+            is padded by reflection; its map covers the padded image.
         blocks: pattern or patterns of names, as ``include`` of ``exda_primitives.patch``; all by default.
         on_image: called with the number of images done.
 
@@ -33,20 +33,22 @@ def token_maps(
 
     Raises:
         NotPatchedError: for a model without tokens.
-        ImageError: for no images, and for what is none.
+        ImageError: if there are no images, or one is not a float (C, H, W) with pixels.
     """
     chosen = attentions(model, blocks, with_tokens=True)
     return collect(model, images, chosen, compact_maps, on_image)
 
 
 def area(maps: Tensor) -> Tensor:
-    """The share of the image that a map looks at: that of a flat map with the same entropy.
+    """Returns the share of the image that a map looks at: ``exp(entropy) / (H W)``.
+
+    A map that is flat on this share of the pixels, and 0 elsewhere, has the same entropy.
 
     Args:
         maps: (..., H, W), non-negative, each of sum 1.
 
     Returns:
-        (...), between 1 / (H W), for one that looks at a single pixel, and 1, for one that looks at everything alike.
+        (...), from 1 / (H W) for a map that looks at a single pixel to 1 for a flat map.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Images through a restoration network: files of any size, whole or in tiles."""
+"""Restores images of any size with a network, whole or in tiles, as tensors or as files."""
 
 from .network import Restored, Restorer, restore
 from .tiles import Seam

@@ -1,4 +1,4 @@
-"""Many image files, one after the other; what goes wrong with one is no reason to stop."""
+"""Restores many image files, one after the other; files that fail are skipped and reported."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Done:
     """An image that was restored.
 
     Attributes:
-        job: the files.
+        job: source and target.
         size: height and width in pixels.
-        restored: how, without the pixels.
-        notes: what the output could not hold.
+        restored: how it was restored (tile, overlap, seam); its ``image`` is empty.
+        notes: a sentence for each thing that the output's format could not hold.
     """
 
     job: Job
@@ -42,7 +42,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was not restored, and why; its output is as it was."""
+    """An image that was not restored, and why; its target is unchanged."""
 
     job: Job
     reason: str
@@ -50,12 +50,12 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do.
+    """What there is to restore.
 
     Attributes:
         jobs: images, in natural order (2 before 10).
-        skipped: folders that cannot be looked into.
-        left_out: why -> what else there is, relative to the folder, in natural order.
+        skipped: folders that cannot be read.
+        left_out: reason -> paths that are not restored, relative to the source folder, in natural order.
     """
 
     jobs: Sequence[Job]
@@ -67,26 +67,26 @@ HIDDEN, RESULTS, NO_FILE = "hidden", "output of an earlier run", "no regular fil
 FOREIGN = f"not named as an image ({', '.join(FORMATS)})"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What also fails with the next image."""
+"""Errors that would recur with the next image: the disk is full, the quota used up, or the disk read-only."""
 
 
 class Progress(Protocol):
-    """Is told where the work stands."""
+    """A function that is called with the progress."""
 
     def __call__(self, index: int, done: int, total: int) -> None:
-        """``done`` of ``total`` tiles of the job ``index``."""
+        """Called when ``done`` of ``total`` tiles of job ``index`` are restored."""
 
 
 def work_for(source: Path, target: Path) -> Work:
-    """The images below a folder, behind links too, or the one file; where each goes; and what is left out.
+    """Lists the images to restore with their targets, and what is left out.
 
     Args:
-        source: a file or a folder.
+        source: an image file, or a folder, which is searched with its subfolders, also behind links.
         target: for a file, a file or an existing folder; for a folder, a folder, which gets the same tree.
 
     Raises:
-        ImageError: if there is nothing to restore or the two do not go together.
-        ConfigError: if the target cannot be written.
+        ImageError: if there is nothing to restore, or the source is a folder and the target a file.
+        ConfigError: if the target is not writable.
     """
     if source.is_dir():
         if target.is_file():
@@ -95,7 +95,7 @@ def work_for(source: Path, target: Path) -> Work:
         return _work_below(source, target)
     if not source.exists():
         raise ImageError(f"{source} does not exist.")
-    # A pipe, as of `<(command)`, has an end; /dev/zero has none.
+    # A pipe, as of bash's `<(command)`, can be read to its end; a device such as /dev/zero cannot.
     if not (source.is_file() or source.is_fifo()):
         raise ImageError(f"{source} is {NO_FILE}.")
     if target.is_dir():
@@ -112,7 +112,7 @@ def _work_below(source: Path, target: Path) -> Work:
     results, same = target.resolve(), target.resolve() == source.resolve()
 
     def enter(folder: Path) -> bool:
-        # Results of an earlier run below the input are not input.
+        # The target may be a folder inside of the source: its images are results of an earlier run.
         why = HIDDEN if _is_hidden(folder) else RESULTS if not same and folder.resolve() == results else None
         if why:
             left_out.setdefault(why, []).append(folder)
@@ -122,7 +122,7 @@ def _work_below(source: Path, target: Path) -> Work:
         skipped.append(Skipped(Job(folder, target / folder.relative_to(source)), _reason(error, folder)))
 
     for path in files_below(source, failed, enter):
-        # A link that leads nowhere is missed by name when it is read.
+        # A broken link counts as an image here; the error that names it comes when it is read.
         reasons = {
             HIDDEN: _is_hidden(path),
             FOREIGN: path.suffix.lower() not in FORMATS,
@@ -148,16 +148,16 @@ def _is_hidden(path: Path) -> bool:
 def restore_files(
     restorer: Restorer, jobs: Sequence[Job], *, overwrite: bool, progress: Progress = lambda index, done, total: None
 ) -> Iterator[Done | Skipped]:
-    """Restores one image after the other and says of each what became of it.
+    """Restores one image after the other, and yields for each whether it was restored or skipped.
 
     Args:
         restorer: the model.
         jobs: see ``work_for``.
-        overwrite: replace files that exist, be they the input itself; otherwise such images are skipped.
+        overwrite: replace targets that exist, even the source itself; otherwise such images are skipped.
         progress: called after each tile.
 
     Raises:
-        OSError: when the disk is full or may not be written: the next image could not be written either.
+        OSError: if the disk is full or read-only: the next image could not be written either.
     """
     for index, job in enumerate(jobs):
 
@@ -166,7 +166,7 @@ def restore_files(
 
         try:
             yield _restore_file(restorer, job, overwrite, on_tile)
-        # A model may fail in its own ways, for lack of memory above all.
+        # RuntimeError and ValueError: a model may raise its own, and PyTorch raises RuntimeError when memory runs out.
         except (ExDAError, OSError, MemoryError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise
@@ -183,18 +183,20 @@ def _restore_file(restorer: Restorer, job: Job, overwrite: bool, on_tile: Callab
     job.target.parent.mkdir(parents=True, exist_ok=True)
     notes = write(replace(image, pixels=restored.image), job.target)
     height, width = restored.image.shape[-2:]
-    # Without the pixels, which are in the file now.
+    # Without the pixels, which are in the file now and would only take memory.
     return Done(job, (height, width), replace(restored, image=restored.image.new_empty(0)), notes)
 
 
 def _natural(path: Path) -> tuple[list[int | str], str]:
-    # Digits stand at every second place; two names may be the same by these.
+    # The split puts numbers at every second place, so they are never compared with text. The name itself decides
+    # between equals: "1" and "01", upper and lower case.
     parts = re.split(r"(\d+)", str(path).casefold())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], str(path)
 
 
 def _reason(error: BaseException, source: Path) -> str:
     if isinstance(error, OSError) and error.strerror:
+        # The source is named by the caller already.
         of_another = error.filename and error.filename != str(source)
         return f"{error.filename}: {error.strerror}" if of_another else error.strerror
     if isinstance(error, ExDAError):

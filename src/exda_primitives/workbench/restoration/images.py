@@ -1,4 +1,4 @@
-"""Image files: read strictly, written whole or not at all, with what else they hold kept."""
+"""Reads image files strictly and writes them atomically, keeping their metadata."""
 
 from __future__ import annotations
 
@@ -27,25 +27,32 @@ _SIGNATURES = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
+"""First bytes of a file -> format; "II+" and "MM+" are BigTIFF. WebP has its name at byte 8, see ``_format_of``."""
 _DEPTHS = {"PNG": (8, 16), "JPEG": (8,), "TIFF": (8, 16), "WebP": (8,)}
+"""Format -> bits per channel that are written."""
 _TOP = {8: 255, 16: 65535}
+"""Bits -> largest value, which stands for 1.0."""
 _KEPT = ("exif-", "icc-profile-data", "xmp-data", "iptc-data", "photoshop-data", "resolution-unit")
+"""First letters of the libvips fields that are copied from the input to the output."""
+# Bits of libvips' VipsForeignKeep: EXIF 1, XMP 2, IPTC 4, ICC 8, other 16. For an image without EXIF, the first keeps
+# libvips from writing an EXIF block of its own (resolution, orientation).
 _KEEP_ALL_BUT_EXIF, _KEEP_ALL = 0b11110, 0b11111
 _COLOURS = {"b-w", "grey16", "srgb", "rgb", "rgb16"}
+"""libvips' names of the colour spaces that are read."""
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as it is meant to be seen, upright.
+    """An image, turned upright, with its metadata.
 
     Attributes:
         pixels: (C, H, W) float32 in [0, 1]; C is 1 (grey) or 3, in the colour space of the ICC profile.
-        bits: 8 or 16, of the file.
+        bits: bits per channel in the file, 8 or 16.
         format: ``"PNG"``, ``"JPEG"``, ``"TIFF"`` or ``"WebP"``.
-        alpha: (H, W) of uint8 or uint16, as it is in the file, if there is any.
+        alpha: (H, W) uint8 or uint16, with the file's values; None without transparency.
         resolution: pixels per millimetre, horizontally and vertically.
         metadata: libvips' fields, name -> (type, value): ICC profile, EXIF, XMP, IPTC.
-        text: a PNG file's chunks of text, as they are.
+        text: a PNG file's text chunks, unchanged; empty for other formats.
     """
 
     pixels: Tensor
@@ -58,12 +65,14 @@ class DecodedImage:
 
 
 def read(path: Path) -> DecodedImage:
-    """Reads one PNG, JPEG, TIFF or WebP of 8 or 16 bits, told by its content; palettes are expanded.
+    """Reads a PNG, JPEG, TIFF or WebP file of 8 or 16 bits per channel; palettes are expanded to RGB.
+
+    The content decides on the format, not the file's name.
 
     Raises:
-        ImageError: for a file that is damaged or cut short, another format, several pages or frames, CMYK, Lab, floats
-            or other numbers than 8 or 16 bit ones, other channels than grey or RGB (and alpha), and too many pixels.
-        OSError: when the file cannot be read.
+        ImageError: for a file that is damaged or cut short, another format, several pages or frames, CMYK, Lab, values
+            that are not 8- or 16-bit integers, channels other than grey or RGB (and alpha), and too many pixels.
+        OSError: if the file cannot be read.
     """
     data = path.read_bytes()
     kind = _format_of(data)
@@ -71,7 +80,7 @@ def read(path: Path) -> DecodedImage:
         raise ImageError("not a PNG, JPEG, TIFF or WebP file" if data else "the file is empty")
     vips = pyvips()
     try:
-        # Sequential: never kept in libvips' cache.
+        # Sequential access, so that libvips does not cache the image. Strict: by default it reads damaged files.
         load = getattr(vips.Image, f"{kind.lower()}load_buffer")
         image = load(data, access="sequential", fail_on="error")
         _check(image)
@@ -81,11 +90,13 @@ def read(path: Path) -> DecodedImage:
     except vips.Error as error:
         raise ImageError(f"damaged or cut short ({_last_line(error)})") from error
     if kind == "TIFF":
+        # libvips reads neither EXIF nor every form of XMP from a TIFF, and gives 1 for a missing orientation.
         orientation = orientation_of_tiff(data)
         blocks = {"exif-data": exif_of_tiff(data), "xmp-data": xmp_of_tiff(data)}
         metadata |= {name: (vips.GValue.blob_type, block) for name, block in blocks.items() if block}
     if "xmp-data" in metadata:
         gtype, xmp = metadata["xmp-data"]
+        # EXIF's orientation wins. The pixels are stored upright from now on, and XMP has to agree.
         orientation = orientation or orientation_of_xmp(xmp)
         metadata["xmp-data"] = (gtype, upright_xmp(xmp))
     values, resolution = upright(stored, orientation or 1), (image.xres, image.yres)
@@ -104,10 +115,10 @@ def read(path: Path) -> DecodedImage:
 
 
 def format_for(path: Path) -> str:
-    """The format that a file's name asks for.
+    """Returns the format to write, by the suffix of the file's name.
 
     Raises:
-        ImageError: for an ending that is none of ``FORMATS``.
+        ImageError: for a suffix that is not in ``FORMATS``.
     """
     try:
         return FORMATS[path.suffix.lower()]
@@ -116,17 +127,17 @@ def format_for(path: Path) -> str:
 
 
 def write(decoded: DecodedImage, path: Path) -> tuple[str, ...]:
-    """Writes beside ``path`` and renames: what was there is replaced whole or not at all.
+    """Writes an image atomically: an existing file is replaced only when the new one is complete.
 
-    The name decides the format. Values are rounded to the nearest. JPEG is written with quality 95 and full colour
-    resolution, WebP and TIFF without loss.
+    The suffix decides on the format. Values are rounded to the nearest. JPEG is written with quality 95 and full colour
+    resolution, the other formats without loss.
 
     Returns:
-        What the format could not hold, in words.
+        A sentence for each thing that the format could not hold.
 
     Raises:
-        ImageError: for transparency in a JPEG, and for what the format cannot hold.
-        OSError: when it cannot be written; what was there is still there.
+        ImageError: for transparency in a JPEG, and for an image that the format cannot hold.
+        OSError: if the file cannot be written; an existing file is unchanged.
     """
     kind = format_for(path)
     if kind == "JPEG" and decoded.alpha is not None:
@@ -153,13 +164,14 @@ def _check(image: Any) -> None:
     """Refuses, from the header alone, what could not be restored or would lose something."""
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     refusals = {
-        f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} in all are read": (
+        f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} in all are read": (
             image.width * image.height > MAX_PIXELS
         ),
-        f"{pages} pages or frames, of which only one could be kept: split it first": pages > 1,
+        f"{pages} pages or frames; expected a single one: split the file first": pages > 1,
         f"colours are {image.interpretation}; convert it to RGB or grey first": image.interpretation not in _COLOURS,
-        f"values are {image.format}, 8 or 16 bits without sign are read": image.format not in ("uchar", "ushort"),
-        f"{image.bands} channels, grey or RGB (with or without alpha) are read": not (
+        f"values are {image.format}; unsigned integers of 8 or 16 bits are read": image.format
+        not in ("uchar", "ushort"),
+        f"{image.bands} channels; grey or RGB, with or without alpha, are read": not (
             image.bands in (1, 3) or (image.bands in (2, 4) and image.hasalpha())
         ),
     }
@@ -177,7 +189,7 @@ def _encoded(decoded: DecodedImage, kind: str, bits: int) -> bytes:
     dtype = np.uint8 if bits == 8 else np.uint16
     bands = [(decoded.pixels.detach().cpu().clamp(0, 1) * top).round_().numpy().astype(dtype).transpose(1, 2, 0)]
     if decoded.alpha is not None:
-        # 65535 = 257 * 255.
+        # 65535 = 257 * 255: divides by 257, rounded to the nearest.
         alpha = (
             decoded.alpha if bits == decoded.bits else ((decoded.alpha.astype(np.uint32) + 128) // 257).astype(dtype)
         )
@@ -193,9 +205,9 @@ def _encoded(decoded: DecodedImage, kind: str, bits: int) -> bytes:
     )
     for name, (gtype, value) in decoded.metadata.items():
         image.set_type(gtype, name, value)
-    # The old thumbnail shows the image before restoration, and not upright.
+    # Removes the old thumbnail, which shows the image before restoration, and not upright.
     image.set_type(vips.GValue.blob_type, "jpeg-thumbnail-data", b"")
-    # The pixels are upright; without this, the tag in the EXIF block would stay as it was.
+    # The pixels are upright now: overrides the old orientation in the EXIF block.
     image.set_type(vips.GValue.gint_type, "orientation", 1)
     exif = decoded.metadata.get("exif-data")
     try:

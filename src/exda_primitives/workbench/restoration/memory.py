@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes, how much there is, and the tile that fits."""
+"""Estimates how much memory a forward pass takes and how much is free, and finds the largest tile that fits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..shared.packages import psutil
 GIB = 2**30
 
 SAFETY = {2: 1.95, 4: 1.75, 8: 1.75}
-"""By bytes of a number: resident memory that a forward pass takes per pixel over the tensors that it holds, for the
-work space of convolutions (under autocast as large as in float32) and what the allocator keeps.
+"""Bytes of the dtype -> resident memory of a forward pass, divided by the peak bytes of its tensors.
+
+The rest is the work space of convolutions (under autocast as large as in float32) and what the allocator keeps.
 
 Measured on an x86 CPU with torch 2.14, one or two threads: rise of the peak resident memory in the first forward pass,
 less 64 MiB, over the bytes counted. float32: the demo's Restormer 1.38 (512 x 512), 1.63 (768 x 768), 1.42
@@ -26,8 +27,9 @@ bfloat16 autocast: the demo's 1.78 (1024 x 1024), patched 1.38 (512 x 512). Floa
 """
 
 SAFETY_KEPT = {2: 2.2, 4: 2.6, 8: 2.6}
-"""The same where the process keeps the memory that it frees, in whose gaps the next map may not fit: the rise of the
-peak in three to eight forward passes, less ``WORK_SPACE``.
+"""The same for a process that keeps the memory that it frees (``memory.keep``), whose gaps the next map may not fit.
+
+Rise of the peak in three to eight forward passes, less ``WORK_SPACE``, over the bytes counted.
 
 Measured on an x86 CPU with torch 2.14, glibc 2.36, one and two threads, Restormers of width 12. float32: 1.27 to 2.53
 (512 x 512), 1.67 (768 x 768), 1.83 to 2.34 (1024 x 1024); fused 0.5 to 1.2 (512 and 1024, over the bytes counted at
@@ -35,27 +37,28 @@ Measured on an x86 CPU with torch 2.14, glibc 2.36, one and two threads, Restorm
 """
 
 WORK_SPACE = 128 * 2**20
-"""Bytes beside that, whatever the size: by the same measurements the first forward pass takes 51 MB, and the allocator
-kept up to 73 MB of blocks too small to be given back at once."""
+"""Bytes that a forward pass takes in addition, whatever the image's size: in the same measurements the first pass took
+51 MB, and the allocator kept up to 73 MB of blocks too small to be given back at once."""
 
 LEFT_FREE = 0.9
-"""Share of the memory found free that is used where no budget was given: others want some too."""
+"""Share of the free memory that is used without a given budget; the rest is left to other processes."""
 
 SMALLEST_TILE = 128
-"""Side in pixels; smaller ones are mostly overlap, and know next to nothing of the image."""
+"""Side in pixels; smaller tiles would be mostly overlap, and see too little of the image."""
 
 _FLOAT = 4
+"""Bytes of a float32, the dtype of the result."""
 _STRIPS = 3
-"""Rows of tiles that blending holds beside the result: the row, its difference to what is there, the steps."""
+"""Rows of tiles that blending holds besides the result: the new row, its difference to the result, and the steps."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What restoring takes, in bytes.
+    """The memory that restoring an image takes.
 
     Attributes:
-        per_pixel: of a forward pass, per pixel of its input.
-        channels: of the result.
+        per_pixel: bytes of a forward pass for each pixel of its input.
+        channels: channels of the result.
     """
 
     per_pixel: float
@@ -63,12 +66,12 @@ class Need:
 
     @classmethod
     def measured(cls, live: LiveBytes, pixels: int, channels: int, dtype: torch.dtype) -> Need:
-        """From what was counted in a forward pass that computed in ``dtype``."""
+        """Returns the need by the bytes counted in a forward pass on ``pixels`` pixels that computed in ``dtype``."""
         safety = SAFETY_KEPT if kept() else SAFETY
         return cls(safety[dtype.itemsize] * live.peak / pixels, channels)
 
     def of(self, height: int, width: int, tile: int | None) -> int:
-        """For an image (H, W) in tiles, or whole."""
+        """Returns the bytes needed for an image (H, W) in tiles of side ``tile``, or whole (None)."""
         result = _FLOAT * self.channels * height * width
         if tile is None:
             return WORK_SPACE + round(self.per_pixel * height * width) + result
@@ -77,7 +80,7 @@ class Need:
 
 
 def room(device: torch.device, budget: float | None) -> int:
-    """Bytes that can still be taken on a device.
+    """Returns the bytes that this process can still allocate on a device.
 
     Args:
         device: where the model is.
@@ -85,7 +88,7 @@ def room(device: torch.device, budget: float | None) -> int:
     """
     if device.type == "cuda":
         held = torch.cuda.memory_allocated(device)
-        # What PyTorch has reserved and does not use is free to us.
+        # Memory that PyTorch has reserved and does not use can be allocated too.
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
     else:
         held = int(psutil().Process().memory_info().rss)
@@ -94,12 +97,13 @@ def room(device: torch.device, budget: float | None) -> int:
 
 
 def _control_group_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """What the limits of a container or a batch system leave; ``psutil`` only sees the whole machine.
+    """Yields the bytes left by each limit of a container or batch system; ``psutil`` only sees the whole machine.
 
     Source: the Linux kernel's documentation, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
     """
     lines = own.read_text().splitlines() if own.exists() else []
     for line in lines:
+        # A line is "hierarchy:controllers:path"; version 2 names no controllers.
         _, controllers, path = line.split(":", 2)
         if not controllers:
             base, files = root, ("memory.max", "memory.current", "inactive_file")
@@ -108,7 +112,7 @@ def _control_group_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("
         else:
             continue
         group = base / path.strip("/")
-        # Each group above has its own limit. In a container the path may not exist, but the root does.
+        # Every parent group has its own limit. In a container the path may not exist, but the root does.
         for folder in (group, *group.parents):
             if folder.is_relative_to(base):
                 yield from _group_room(folder, *files)
@@ -118,9 +122,9 @@ def _group_room(folder: Path, limit: str, usage: str, cache: str) -> Iterator[in
     try:
         top, used = (int((folder / name).read_text()) for name in (limit, usage))
         rows = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
-        # Cached files count as used, and give way.
+        # The kernel counts cached files as used, but drops them when memory is needed.
         yield max(top - used + int(rows.get(cache, 0)), 0)
-    # "max" is no number: no limit.
+    # ValueError: the limit is "max", which means none.
     except (OSError, ValueError):
         return
 
@@ -128,18 +132,18 @@ def _group_room(folder: Path, limit: str, usage: str, cache: str) -> Iterator[in
 def largest_tile(
     need: Need, height: int, width: int, multiple: int, overlap_of: Callable[[int], int], free: int
 ) -> int | None:
-    """The side of the tiles to use for an image (H, W), or None where it fits whole.
+    """Returns the side of the tiles to use for an image (H, W), or None if it fits whole.
 
     Args:
-        need: of the model.
-        height: padded, in pixels.
-        width: likewise.
+        need: memory that the model takes.
+        height: height of the padded image, in pixels.
+        width: width of the padded image, in pixels.
         multiple: what the side has to be divisible by.
-        overlap_of: least pixels that tiles of a side share: at most half of it, and no fewer for a larger one.
-        free: bytes.
+        overlap_of: side of a tile -> least overlap in pixels; at most half the side, and never falling with it.
+        free: bytes that can be used.
 
     Raises:
-        ImageError: where not even the smallest tile fits.
+        ImageError: if not even the smallest tile fits.
     """
     if need.of(height, width, None) <= free:
         return None
@@ -149,6 +153,7 @@ def largest_tile(
             f"not enough memory: {need.of(height, width, smallest) / GIB:.2f} GiB are needed even in tiles of "
             f"{smallest} pixels, {max(free, 0) / GIB:.2f} GiB can be used."
         )
+    # Binary search for the largest side that fits, in units of the multiple.
     low, high = smallest // multiple, -(-max(height, width) // multiple)
     while low < high:
         middle = (low + high + 1) // 2
@@ -157,9 +162,11 @@ def largest_tile(
 
 
 def _evened_out(length: int, tile: int, multiple: int, overlap: int) -> int:
-    """The smallest tile that needs no more tiles along an axis than ``tile`` does."""
+    """Returns the smallest tile with which an axis needs no more tiles than with ``tile``."""
     if length <= tile:
         return length
+    # n tiles of side t that overlap by o cover n (t - o) + o: count is the smallest n for the given side, evened the
+    # smallest t for this n, as a multiple. At least 2 o, since an overlap is at most half a tile.
     count = -(-(length - overlap) // (tile - overlap))
     evened = -(-(-(-(length - overlap) // count) + overlap) // multiple) * multiple
     return max(evened, 2 * overlap)

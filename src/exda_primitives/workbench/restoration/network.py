@@ -1,4 +1,4 @@
-"""A restoration network applied to an image of any size, whole or in tiles."""
+"""Applies a restoration network to an image of any size, whole or in tiles."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from .memory import Need, largest_tile, room
 from .tiles import Seam, axis, blend
 
 OVERLAP = (128, 256)
-"""Default overlap in pixels: a quarter of a tile, but no less and no more. Tiles of 512 pixels left seams below the
-limit with 128, tiles of 1568 did not, and did with 256 (``benchmarks/restore_seam.py``)."""
+"""Least and most pixels of the default overlap, a quarter of a tile. Tiles of 512 pixels left seams below the limit
+with 128; tiles of 1568 did not with 128, but did with 256 (``benchmarks/restore_seam.py``)."""
 
 SEAM_LIMIT = 0.5
-"""Largest step, in 1/255, that the default overlap accepts: half of what an 8-bit image can show."""
+"""Largest step, in 1/255, that the default overlap accepts: half of the smallest step of an 8-bit image."""
 
 _PROBE, _LARGER_PROBE = 64, 256
-"""Sides in pixels. Of a network whose blocks are fused, a map is there as a whole only if it is small."""
+"""Sides in pixels of the squares on which memory is measured. Fused blocks hold a whole map only if it is small, so the
+smaller square overestimates what they take."""
 
 _CHANNELS = (3, 1)
+"""Channels of the images that are tried on a model, in this order."""
 
 OnTile = Callable[[int, int], None]
 """Called after each tile with the number done and the number in all."""
@@ -41,10 +43,10 @@ class Restored:
     """A restored image and how it was made.
 
     Attributes:
-        image: like the image given, in [0, 1].
-        tile: side of the tiles in pixels; None when the image went through the model whole.
-        overlap: least pixels that neighbouring tiles share; None likewise.
-        seam: how visible the tiles are; None likewise.
+        image: the restored image in [0, 1], with shape, dtype and device of the one given.
+        tile: side of the tiles in pixels; None if the image was restored whole.
+        overlap: least pixels that neighbouring tiles share; None if restored whole.
+        seam: how visible the tiles are; None if restored whole.
     """
 
     image: Tensor
@@ -63,31 +65,32 @@ def restore(
     dtype: torch.dtype | None = None,
     multiple: int | None = None,
 ) -> Restored:
-    """Restores an image of any size; the model is as it was afterwards.
+    """Restores an image of any size; the model is unchanged afterwards.
 
-    The image is padded by reflection to what the backbone takes. If it does not fit into memory whole, or if ``tile``
-    says so, it is cut into overlapping tiles that fade into each other. **A tile is all that the model then sees**:
-    attention across channels, global tokens and other statistics over the image are the tile's own, so that the
-    result differs from that of the whole image, most where parts of the image differ from each other.
+    The image is padded by reflection to a size that the backbone accepts. If it does not fit into memory whole, or is
+    larger than a given ``tile``, it is cut into overlapping tiles that fade into each other. **The model then sees one
+    tile at a time**: attention across channels, global tokens and other statistics over the image are those of the
+    tile, so the result differs from that of the whole image, most where parts of the image differ from each other.
 
     Args:
         model: any network (1, C, H, W) -> (1, C, H, W) with C = 1 or 3, patched or not.
-        image: (C, H, W) or (1, C, H, W), floating point in [0, 1], H and W at least 1, on any device. For a model of
-            colour images a grey one is shown to it three times over, and the mean is returned.
+        image: (C, H, W) or (1, C, H, W), floating point in [0, 1], H and W at least 1, on any device. A grey image is
+            repeated to three channels for a model of colour images, and the mean of the result is returned.
         tile: side in pixels, rounded up to the backbone's multiple; by default as large as memory allows.
-        overlap: least pixels that tiles share, rounded up likewise, at most half a tile. By default a quarter of a
-            tile, at least 128 (or half a tile) and at most 256; where the seam would then not be below 0.5/255, the
-            image is done again with twice the overlap, up to half a tile.
+        overlap: least pixels that tiles share, rounded up to the multiple, at most half a tile. By default a quarter of
+            a tile, at least 128 (or half a tile) and at most 256; if the seam is then not below 0.5/255, the image is
+            restored again with twice the overlap, up to half a tile.
         memory: GiB that the process may hold on the model's device; by default most of what is free.
         dtype: ``torch.float16`` or ``torch.bfloat16`` to compute in half precision (autocast).
         multiple: what height and width have to be divisible by; by default what is known of the backbone, or 8.
 
     Returns:
-        The image, of the shape, dtype and device of the one given, clipped to [0, 1], and the measured seam.
+        The image, with shape, dtype and device of the one given, clipped to [0, 1], and the measured seam.
 
     Raises:
-        ConfigError: for a tile, an overlap or a dtype that makes no sense.
-        ImageError: for an image or a model that does not fit, too little memory, and a result that is not finite.
+        ConfigError: for a tile, an overlap or a dtype that is not allowed.
+        ImageError: for an image that the model does not take, a model that does not restore images, too little memory,
+            and a result that is not finite.
 
     Example:
         >>> import torch, exda_primitives as exda
@@ -102,13 +105,13 @@ def restore(
 
 
 class Restorer:
-    """``restore`` for many images: what there is to know about the model is found once.
+    """``restore`` for many images: examines the model once.
 
     Attributes:
-        channels: 3 or 1, of the model's images.
+        channels: channels of the model's images, 3 or 1.
         multiple: what height and width of its input have to be divisible by.
-        need: memory that it takes, no less.
-        sorts: whether it sorts pixels, so that rounding and tiles change its result more than that of others.
+        need: upper bound of the memory that it takes.
+        sorts: whether it sorts pixels, so that rounding and tiles change its result more than that of other models.
     """
 
     def __init__(
@@ -135,7 +138,7 @@ class Restorer:
         self._is_need_exact = False
 
     def __call__(self, image: Tensor, on_tile: OnTile = lambda done, total: None) -> Restored:
-        """See ``restore``."""
+        """Restores one image, see ``restore``; ``on_tile`` is called after each tile."""
         if image.ndim not in (3, 4) or (image.ndim == 4 and image.shape[0] != 1) or not image.is_floating_point():
             raise ImageError(
                 f"expected a float image (C, H, W) or (1, C, H, W), got {tuple(image.shape)} of {image.dtype}; call "
@@ -145,7 +148,7 @@ class Restorer:
             raise ImageError(f"expected an image with pixels, got {tuple(image.shape)}.")
         shape = image.shape
         dtype = image.dtype
-        # Blending in half precision would round more than an image does.
+        # At least float32: blending in half precision would round more coarsely than an image's own values.
         image = image.reshape(shape[-3:]).to(torch.promote_types(dtype, torch.float32))
         grey = self.channels == 3 and len(image) == 1
         if len(image) != self.channels and not grey:
@@ -156,7 +159,7 @@ class Restorer:
         try:
             restored = self._restored(image, on_tile)
         finally:
-            # The next image may be of another size.
+            # The next image may have another size, for which the memory kept so far may be of no use.
             process_memory.release()
         pixels = restored.image.mean(0, keepdim=True) if grey else restored.image
         return Restored(pixels.reshape(shape).to(dtype), restored.tile, restored.overlap, restored.seam)
@@ -182,15 +185,16 @@ class Restorer:
                 overlap = min(2 * overlap, half)
 
     def _largest_tile(self, height: int, width: int) -> int | None:
-        """Side of the tiles for a padded image; None where it fits whole."""
+        """Returns the side of the tiles for a padded image, or None if it fits whole."""
         free = room(self.device, self.memory)
+        # Measures once more, on the larger square, if that fits and could avoid tiles.
         larger = self.need.of(_LARGER_PROBE, _LARGER_PROBE, None)
         if not self._is_need_exact and larger <= free < self.need.of(height, width, None):
             self.need, self._is_need_exact = self._measured(self.channels, _LARGER_PROBE)[1], True
         return largest_tile(self.need, height, width, self.multiple, self._overlap_of, free)
 
     def _overlap_of(self, tile: int) -> int:
-        """What was asked for, or the default, but no more than half a tile."""
+        """Returns the overlap that was asked for, or the default, but at most half a tile."""
         least, most = OVERLAP
         wanted = self.overlap or _up(min(max(tile // 4, least), most), self.multiple)
         return min(wanted, self._half_of(tile))
@@ -212,7 +216,7 @@ class Restorer:
         return blend(tile_at, rows, columns)
 
     def _run(self, image: Tensor) -> Tensor:
-        """(C, H, W) that the model takes -> float32 (or the image's dtype) in [0, 1], on the image's device."""
+        """Restores a padded image (C, H, W); returns it in [0, 1], in the image's dtype and on its device."""
         shown = image.expand(self.channels, -1, -1)[None]
         restored = self._forward(shown.to(self.device, self.own_dtype))[0]
         if not bool(restored.isfinite().all()):
@@ -227,7 +231,7 @@ class Restorer:
         return restored
 
     def _probe(self) -> tuple[int, Need]:
-        """How many channels the model takes, found by trying, and what memory that took."""
+        """Returns how many channels the model takes, found by trying, and the memory that a forward pass takes."""
         errors = []
         for channels in _CHANNELS:
             try:
@@ -237,12 +241,12 @@ class Restorer:
                 continue
             given = (1, channels, *[_up(_PROBE, self.multiple)] * 2)
             if made != given:
-                raise ImageError(f"the model makes {made} of an image {given}: it is not restored as is.")
+                raise ImageError(f"the model makes {made} of an image {given}, expected an image of the same shape.")
             return channels, need
         raise ImageError(f"the model takes neither colour nor grey images{_taken(self.model)} ({errors[0]}).")
 
     def _measured(self, channels: int, side: int) -> tuple[object, Need]:
-        """What the model makes of a black square, a tensor's shape or a type, and the memory that it takes."""
+        """Runs the model on a black square; returns the shape of its output (or the type) and the memory it takes."""
         side = _up(side, self.multiple)
         image = torch.zeros(1, channels, side, side, device=self.device, dtype=self.own_dtype)
         with inferring(self.model), _uncompiled(), LiveBytes() as live:
@@ -252,8 +256,8 @@ class Restorer:
 
 
 def _uncompiled() -> AbstractContextManager[object]:
-    """Without compilation, which leaves no operations to count."""
-    # Importing it takes seconds; without it nothing is compiled.
+    """Switches compilation off, as compiled code has no single operations whose tensors could be counted."""
+    # Importing torch._dynamo takes seconds; if it is not imported, nothing is compiled.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
@@ -273,16 +277,16 @@ def _up(size: int, multiple: int) -> int:
 
 
 def _checked(tile: int | None, overlap: int | None, multiple: int) -> tuple[int | None, int | None]:
-    """Both, rounded up."""
+    """Checks tile and overlap, and returns both rounded up to the multiple."""
     up = partial(_up, multiple=multiple)
     if tile is not None:
         if tile < 1:
-            raise ConfigError(f"tile must be a number of pixels, got {tile}.")
-        # Of a single unit, there is no half to share.
+            raise ConfigError(f"tile must be at least 1 pixel, got {tile}.")
+        # At least twice the multiple, so that half a tile, the largest overlap, is a multiple too.
         tile = max(up(tile), 2 * multiple, padded_side(1, multiple))
     if overlap is not None:
         if overlap < 1:
-            raise ConfigError(f"overlap must be a number of pixels, got {overlap}: without one, tiles show.")
+            raise ConfigError(f"overlap must be at least 1 pixel, got {overlap}: without one, the tiles show.")
         overlap = up(overlap)
         if tile is not None and 2 * overlap > tile:
             raise ConfigError(f"overlap must be at most half a tile, got {overlap} for tiles of {tile} pixels.")

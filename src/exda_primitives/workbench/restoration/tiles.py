@@ -1,12 +1,12 @@
-"""Tiles: where they lie, how they fade into each other, and what step the fading adds between neighbouring pixels.
+"""Places tiles, fades them into each other, and measures the step that fading adds between neighbouring pixels.
 
 Along an axis, tile b takes over from tile a with a weight w that rises from 0 to 1 over their overlap, so that the
-image is (1 - w) a + w b = a + w (b - a). Between pixel x and the next, that adds
+image is (1 - w) a + w b = a + w (b - a). Between pixels x and x + 1, that adds the step
 
-    (w(x + 1) - w(x)) * (b - a)
+    (w(x + 1) - w(x)) * (b - a), with b - a averaged over the two pixels,
 
-to what the tiles themselves do (b - a is the mean of both pixels): the **seam**. It would be 0 if tiles agreed. They
-do not: attention across channels, global tokens and every other statistic over an image see the tile alone.
+to the steps within the tiles: the **seam**. It would be 0 if the tiles agreed. They do not: attention across channels,
+global tokens and every other statistic over an image see one tile only.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 GREY_LEVELS = 255
-"""Seams are given in steps of an 8-bit image."""
+"""Steps of an 8-bit image between 0 and 1, the unit of seams."""
 
 
 class Ramp(NamedTuple):
-    """Where a tile takes over from the one before: pixels ``begin`` to ``end`` (exclusive) of the axis."""
+    """The pixels of an axis, ``begin`` to ``end`` (exclusive), over which a tile takes over from the one before."""
 
     begin: int
     end: int
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return self.end - self.begin
 
 
@@ -41,9 +41,9 @@ class Axis:
     """Tiles along one axis.
 
     Attributes:
-        tile: their length, all the same.
-        starts: their first pixels, ascending.
-        ramps: one fewer; they never overlap each other, so that at most two tiles share a pixel.
+        tile: length of every tile, in pixels.
+        starts: first pixel of each tile, ascending.
+        ramps: one for each pair of neighbouring tiles; they do not overlap, so at most two tiles contribute to a pixel.
     """
 
     tile: int
@@ -52,16 +52,16 @@ class Axis:
 
 
 def axis(length: int, tile: int, overlap: int) -> Axis:
-    """Tiles of equal length that cover ``length`` pixels; the last is moved inwards to end with the image.
+    """Places tiles of equal length over ``length`` pixels; the last one is moved inwards to end with the image.
 
     Args:
         length: pixels to cover.
-        tile: of a tile; one is shorter where ``length`` is.
+        tile: length of a tile; if ``length`` is not larger, there is a single tile of that length.
         overlap: least pixels that neighbours share, at most half a tile.
 
     Returns:
-        Ramps are at least ``overlap`` wide; the last one is as wide as its neighbour leaves room for. Starts are
-        multiples of whatever divides all three arguments.
+        The tiles. Ramps are at least ``overlap`` wide; the last one is as wide as the ramp before it leaves room for.
+        Whatever divides all three arguments divides all starts.
     """
     if length <= tile:
         return Axis(length, (0,), ())
@@ -71,15 +71,17 @@ def axis(length: int, tile: int, overlap: int) -> Axis:
 
 def _ramps(starts: Sequence[int], tile: int) -> Iterator[Ramp]:
     end = 0
+    # A ramp begins with its tile, or where the ramp before it ends, whichever is later.
     for before, after in pairwise(starts):
         begin, end = max(after, end), before + tile
         yield Ramp(begin, end)
 
 
 def weights(width: int) -> Tensor:
-    """Raised cosine, (width,) float32: the share of the tile that fades in, at the pixels of a ramp.
+    """Returns the weights of the tile that fades in, over the pixels of a ramp: a raised cosine, (width,) float32.
 
-    It begins with 0 and ends with 1, so that the outermost pixels of a tile, which saw padding, are not used.
+    It begins with 0 and ends with 1, so that the outermost pixels of a tile, next to the network's padding, are not
+    used.
     """
     phase = torch.linspace(0, 1, width, dtype=torch.float64)
     return (0.5 - 0.5 * torch.cos(math.pi * phase)).float()
@@ -90,8 +92,8 @@ class Seam:
     """How visible the tiles are, over all pixels and channels of the ramps, in 1/255.
 
     Attributes:
-        largest: step that blending adds between two neighbouring pixels.
-        percentile: step that 99.9 % stay below (to within 0.001, and at most 4).
+        largest: largest step that blending adds between two neighbouring pixels.
+        percentile: 99.9th percentile of these steps (to within 0.001, and at most 4).
         disagreement: mean |difference| of two tiles where one fades into the other.
     """
 
@@ -101,8 +103,9 @@ class Seam:
 
 
 class _Meter:
-    """Sums up steps and differences without keeping them."""
+    """Accumulates the statistics of steps and differences, without keeping these."""
 
+    # A histogram of 4000 bins up to 4/255 gives the percentile to within 0.001/255.
     BINS, TOP, SHARE = 4000, 4.0, 0.999
 
     def __init__(self) -> None:
@@ -126,11 +129,11 @@ class _Meter:
 
 
 def blend(tile_at: Callable[[int, int], Tensor], rows: Axis, columns: Axis) -> tuple[Tensor, Seam]:
-    """Puts tiles together row by row; besides the result, one row of tiles is held.
+    """Blends tiles row by row; besides the result, one row of tiles is held.
 
     Args:
-        tile_at: gives the tile (C, rows.tile, columns.tile) with this first row and column; asked once for each,
-            in reading order.
+        tile_at: returns the tile (C, rows.tile, columns.tile) that begins at this row and column; called once for each
+            tile, in reading order.
         rows: tiles along the height.
         columns: tiles along the width.
 
@@ -148,7 +151,8 @@ def blend(tile_at: Callable[[int, int], Tensor], rows: Axis, columns: Axis) -> t
         if down is not None:
             meter.add_steps(down)
         if steps is not None:
-            # Where rows of tiles fade into each other, so do the steps between their columns.
+            # Where rows of tiles fade into each other, their steps between columns blend alike:
+            # (1 - w) steps_above + w steps. Rows of the next ramp are counted with the next strip.
             first = 0
             if ramp is not None and steps_above is not None:
                 first = ramp.begin - y
@@ -161,7 +165,7 @@ def blend(tile_at: Callable[[int, int], Tensor], rows: Axis, columns: Axis) -> t
 
 
 def _strip(tile_at: Callable[[int], Tensor], columns: Axis, meter: _Meter) -> tuple[Tensor, Tensor | None]:
-    """One row of tiles, (C, tile, W), and the steps between columns, at those of the ramps alone."""
+    """Blends one row of tiles; returns it, (C, tile, W), and the steps that this adds at the columns of the ramps."""
     strip: Tensor | None = None
     steps = []
     for x, ramp in zip(columns.starts, (None, *columns.ramps), strict=True):
@@ -176,7 +180,7 @@ def _strip(tile_at: Callable[[int], Tensor], columns: Axis, meter: _Meter) -> tu
 
 
 def _join(into: Tensor, piece: Tensor, at: int, ramp: Ramp | None, dim: int, meter: _Meter) -> Tensor | None:
-    """Lets ``piece``, which begins at ``at``, take over along ``dim``; the steps that this adds."""
+    """Writes ``piece``, which begins at ``at``, into ``into``, fading in over the ramp; returns the steps that adds."""
     length = piece.shape[dim]
     if ramp is None:
         into.narrow(dim, at, length).copy_(piece)
@@ -186,6 +190,7 @@ def _join(into: Tensor, piece: Tensor, at: int, ramp: Ramp | None, dim: int, met
     meter.add_difference(difference)
     w = weights(ramp.width).to(difference)
     steps = _steps(difference, w, dim)
+    # a + w (b - a), in place.
     before.addcmul_(difference, w if dim == -1 else w[:, None])
     rest = at + length - ramp.end
     into.narrow(dim, ramp.end, rest).copy_(piece.narrow(dim, length - rest, rest))
@@ -193,10 +198,12 @@ def _join(into: Tensor, piece: Tensor, at: int, ramp: Ramp | None, dim: int, met
 
 
 def _steps(difference: Tensor, w: Tensor, dim: int) -> Tensor:
-    """What blending adds between the pixels of a ramp, and between them and the pixel on either side."""
+    """Returns the steps (w(x + 1) - w(x)) (b - a) in a ramp and at its two borders: width + 1 along ``dim``."""
+    # The weight is 0 before the ramp and 1 after it.
     rise = torch.diff(w, prepend=w.new_zeros(1), append=w.new_ones(1))
     width = difference.shape[dim]
-    # Outside the ramp the weight does not change, and neither tile needs to reach there.
+    # b - a is the mean over both pixels of a pair. Outside the ramp one of the tiles may be missing: the difference at
+    # the border is used for both.
     left = torch.arange(-1, width, device=w.device).clamp(min=0)
     right = torch.arange(width + 1, device=w.device).clamp(max=width - 1)
     mean = (difference.index_select(dim, left) + difference.index_select(dim, right)) / 2

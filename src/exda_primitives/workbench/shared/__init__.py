@@ -1,1 +1,1 @@
-"""What several tools need: results, plots, files and what images are; it knows none of them."""
+"""What several tools share: results, tables, plots, files and images. Nothing here imports a tool."""

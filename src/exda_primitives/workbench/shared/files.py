@@ -1,4 +1,4 @@
-"""Files and folders that a tool is given: what they are, whether they can be written, what tells them apart."""
+"""Checks on the files and folders that a tool is given: their kind, whether they are writable, their fingerprint."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def files_below(
     enter: Callable[[Path], bool] = lambda _: True,
     above: frozenset[Path] = frozenset(),
 ) -> Iterator[Path]:
-    """All files below a folder, those behind links and links that lead nowhere as well, in no order.
+    """Yields all files below a folder, in no particular order; follows links and includes broken ones.
 
     Args:
-        folder: to look into, as are those below.
-        failed: is told of folders that cannot be looked into.
-        enter: whether to look into a folder below.
-        above: real places of the folders on the way there; a link back to one of them would go on for ever.
+        folder: where to start; its subfolders are searched too.
+        failed: called with each folder that cannot be listed, and the error.
+        enter: returns whether to search a subfolder.
+        above: resolved paths of the folders that led here; a link back to one of them is not followed, since it would
+            never end.
     """
     try:
         real = folder.resolve()
@@ -38,17 +39,17 @@ def files_below(
 
 
 def is_something_else(path: Path) -> bool:
-    """Whether there is something that is no regular file: a folder, a device, or a pipe, for whose writer one waits."""
+    """Whether the path exists and is no regular file: a folder, a device, or a pipe, on which a reader would block."""
     return os.path.exists(path) and not os.path.isfile(path)
 
 
 def check_writable(folder: Path) -> None:
-    """Makes sure, before the work, that files can be written into a folder, which need not be there yet.
+    """Checks, before any work, that files can be written into a folder, which need not exist yet; creates nothing.
 
     Raises:
-        ConfigError: where it is none, cannot be made, or is not for us to write into; nothing was made.
+        ConfigError: if the path is no folder, cannot be created, or is not writable.
     """
-    # Path.exists raises where a folder above may not be looked into.
+    # The closest existing ancestor decides. lexists, as Path.exists raises where a folder above is not readable.
     there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "may not be written into" if there.is_dir() else "is a file"
@@ -56,15 +57,17 @@ def check_writable(folder: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files below a folder, in hexadecimal.
+    """Returns the SHA-256, in hexadecimal, of a file, or of the names and contents of all files below a folder.
 
     Raises:
         OSError: for a file that cannot be read.
     """
     found = hashlib.sha256()
     if path.is_dir():
+        # Sorted, as file systems list files in different orders.
         for file in sorted(path.rglob("*")):
             if file.is_file():
+                # No name holds a NUL. A name that is not UTF-8 (surrogateescape) is hashed by its bytes.
                 line = f"{file.relative_to(path).as_posix()}\0{fingerprint(file)}\n"
                 found.update(line.encode("utf-8", "surrogateescape"))
         return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Running a network as it is used: in eval mode, without gradients."""
+"""Running a network for inference: in eval mode, without gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def inferring(model: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradients; then every module is in its own mode again."""
+    """Puts the model into eval mode and PyTorch into inference mode; afterwards restores each module's own mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -19,5 +19,5 @@ def inferring(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for module in training:
-            # Not train(), which speaks for the children too.
+            # Not train(), which would set the children too: some may have been in eval mode, such as a frozen norm.
             module.training = True

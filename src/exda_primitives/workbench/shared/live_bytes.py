@@ -1,4 +1,4 @@
-"""How many bytes of tensors are alive at a time."""
+"""Counts the bytes of tensors that are alive at the same time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make while it is active, and remembers the most at a time."""
+    """Counts the bytes of the tensors that operations return while it is active, and keeps the peak.
+
+    Attributes:
+        now: bytes alive at the moment.
+        peak: the most bytes that were alive at the same time.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,12 +39,13 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        # The address of the storage itself: an empty one has no data to tell it by.
+        # By storage, as views and in-place results share one. Its own address, since an empty storage has no data_ptr.
         key, size = storage._cdata, storage.nbytes()
         if key not in self._known:
             self._known.add(key)
             self.now += size
             self.peak = max(self.peak, self.now)
+            # The address may be used again by a later storage, so it is forgotten when this one is freed.
             weakref.finalize(storage, self._freed, key, size)
 
     def _freed(self, key: int, size: int) -> None:

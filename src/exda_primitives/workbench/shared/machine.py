@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, GPU, versions, commit."""
+"""Describes what a result was measured on: processor, GPU, versions, commit."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any
 import torch
 
 _MEMORY = {True: "freed memory kept; ", False: "freed memory given back; ", None: ""}
-"""By what is known of ``exda_primitives.memory.keep``, which not every file of results says."""
+"""Text for whether ``exda_primitives.memory.keep`` was in effect; None for result files that do not record it."""
 PROJECT = Path(__file__).parents[4]
+"""Root of the checkout, if this is one."""
 _CODE = ("src", "adapters", "benchmarks", "pyproject.toml", ":!benchmarks/results")
+"""Git pathspecs of the files whose changes can alter a result."""
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:
-    """Plain data to be written beside every result.
+    """Describes this machine as plain data, to be stored with every result.
 
     Args:
-        device: where it was measured; of a CUDA device, the GPU and what drives it are added.
+        device: where the result was measured; for a CUDA device, the GPU, driver, CUDA and Triton are added.
     """
     about = {
         "cpu": cpu_model(),
@@ -35,7 +37,7 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def machine_line(of: dict[str, Any]) -> str:
-    """``machine()`` as a sentence."""
+    """Returns what ``machine()`` returned as a sentence."""
     gpu = (
         f"{of['gpu']} ({of['gpu_gib']} GiB, capability {of['capability']}), driver {of['driver']}, CUDA {of['cuda']}, "
         f"Triton {of['triton']}; "
@@ -49,7 +51,7 @@ def machine_line(of: dict[str, Any]) -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system has it."""
+    """Returns the processor's name: the model name on Linux, elsewhere what ``platform`` knows (may be empty)."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -57,11 +59,11 @@ def cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The commit, with ``+changes`` when its code differs from it; of an installed package its version.
+    """Returns the checkout's commit, with ``+changes`` if the code was edited; for an installed package its version.
 
-    Results that are written into the checkout, to be committed later, are no change of what wrote them.
+    Changed files of results do not count as edits.
     """
-    # An environment may lie in the repository of somebody else's project.
+    # An installed package may be inside the repository of another project: git would give that one's commit.
     if not (PROJECT / "pyproject.toml").exists():
         return f"of version {package_version('exda_primitives') or 'none'}"
     commit = _output("git", "rev-parse", "--verify", "--quiet", "HEAD") or "not committed"
@@ -71,6 +73,7 @@ def git_commit() -> str:
 
 def _gpu(device: torch.device) -> dict[str, Any]:
     about = torch.cuda.get_device_properties(device)
+    # By UUID, as CUDA_VISIBLE_DEVICES renumbers the devices for PyTorch but not for nvidia-smi.
     asked = ("nvidia-smi", f"--id=GPU-{about.uuid}", "--query-gpu=driver_version", "--format=csv,noheader")
     return {
         "gpu": about.name,
@@ -91,7 +94,7 @@ def _output(*command: str) -> str:
 
 
 def package_version(package: str) -> str | None:
-    """The version of an installed package, None for one that is missing."""
+    """Returns the version of an installed package, or None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""How close a restored image is to the clean one."""
+"""Measures how close a restored image is to the clean one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from torch import Tensor
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB for a peak of 1, over all values together; infinite for equal images.
+    """Returns the peak signal-to-noise ratio in dB for a peak of 1, over all values together.
 
     Args:
-        restored: of any shape; as it is, neither clipped nor rounded.
-        clean: of the same shape and dtype.
+        restored: any shape; used as it is, neither clipped nor rounded.
+        clean: same shape and dtype.
 
     Returns:
-        A tensor of no dimensions, on the device of both.
+        A scalar tensor on the device of both; infinite for equal images.
     """
-    # Late: torchmetrics takes as long to import as all the rest.
+    # Imported here: torchmetrics takes as long to import as all the rest.
     from torchmetrics.functional.image import peak_signal_noise_ratio  # noqa: PLC0415
 
     found: Tensor = peak_signal_noise_ratio(restored, clean, data_range=1.0)

@@ -1,4 +1,7 @@
-"""Packages that extras bring, each imported when a tool needs it; where one is missing, an ``ExDAError`` says so."""
+"""Optional packages, each imported when a tool needs it; an ``ExDAError`` names the extra that installs a missing one.
+
+Each function returns the imported module.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,32 @@ from ...extras import require_extra
 
 
 def pyvips() -> Any:
-    """The module that reads and writes images."""
+    """pyvips: reads and writes images."""
     return require_extra("pyvips", "restore")
 
 
 def psutil() -> Any:
-    """The module that knows how much memory there is."""
+    """psutil: tells how much memory is in use and free."""
     return require_extra("psutil", "restore")
 
 
 def fabric() -> Any:
-    """Lightning Fabric: devices, and processes that train together."""
+    """Lightning Fabric: devices, precision, and training in several processes."""
     return require_extra("lightning_fabric", "train")
 
 
 def fabric_strategies() -> Any:
-    """Fabric's ways to spread training over devices."""
+    """Fabric's strategies: how training is distributed over devices."""
     return require_extra("lightning_fabric.strategies", "train")
 
 
 def fabric_environments() -> Any:
-    """Fabric's ways to learn which process it is in."""
+    """Fabric's cluster environments: how a process learns its rank."""
     return require_extra("lightning_fabric.plugins.environments", "train")
 
 
 def yaml() -> Any:
-    """PyYAML: files of configurations."""
+    """PyYAML: reads configuration files."""
     return require_extra("yaml", "train")
 
 
@@ -44,12 +47,12 @@ def peft() -> Any:
 
 
 def huggingface_hub() -> Any:
-    """The Hub's client, and its model cards."""
+    """huggingface_hub: the Hub's client, and model cards."""
     return require_extra("huggingface_hub", "hub")
 
 
 def sklearn(module: str) -> Any:
-    """A module of scikit-learn, by its name in the package."""
+    """scikit-learn's submodule of this name, such as ``"cluster"``."""
     return require_extra(f"sklearn.{module}", "diagnose")
 
 
@@ -59,5 +62,5 @@ def umap() -> Any:
 
 
 def has_umap() -> bool:
-    """Whether umap-learn is installed; does not import it."""
+    """Returns whether umap-learn is installed, without importing it."""
     return find_spec("umap") is not None

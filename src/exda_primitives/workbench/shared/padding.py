@@ -1,4 +1,4 @@
-"""Padding by reflection to sizes that a network takes."""
+"""Pads images by reflection to sizes that a network accepts."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import torch
 from torch import Tensor
 
 MINIMUM = 16
-"""Side below which an image is padded further, in pixels: AMIR's U-net needs more than 8."""
+"""Smallest side of a padded image, in pixels: AMIR's U-net needs more than 8."""
 
 
 def padded_side(side: int, multiple: int) -> int:
-    """The smallest multiple that is neither below ``side`` nor below ``MINIMUM``, in pixels."""
+    """Returns the smallest multiple of ``multiple`` that is at least ``side`` and ``MINIMUM``, in pixels."""
     return -(-max(side, MINIMUM) // multiple) * multiple
 
 
 def pad(image: Tensor, multiple: int) -> Tensor:
-    """Continues an image to the right and below by reflection without repeating the edge, as often as needed.
+    """Pads an image at the right and bottom by reflection, without repeating the edge.
+
+    Unlike ``F.pad``, it reflects several times where the padding is wider than the image.
 
     Args:
         image: (..., H, W), H and W at least 1.
         multiple: what the padded sides are divisible by.
 
     Returns:
-        (..., ``padded_side`` of H, of W); ``image`` itself where nothing is missing. Crop with ``[..., :H, :W]``.
+        (..., H', W') with the ``padded_side`` of H and W; ``image`` itself if it has these sizes already. Crop with
+        ``[..., :H, :W]``.
     """
     for dim in (-2, -1):
         side = image.shape[dim]
@@ -33,8 +36,8 @@ def pad(image: Tensor, multiple: int) -> Tensor:
 
 
 def _reflected(side: int, wanted: int) -> Tensor:
-    """0, 1, ..., side - 1, side - 2, ..., 1, 0, 1, ...: ``wanted`` entries."""
-    # A single row or column has nothing to turn back to: it repeats.
+    """Returns the indices 0, 1, ..., side - 1, side - 2, ..., 1, 0, 1, ...: ``wanted`` of them."""
+    # One way and back, each end once. A single row or column has nothing to reflect, so it is repeated.
     period = max(2 * (side - 1), 1)
     phase = torch.arange(wanted) % period
     return torch.minimum(phase, period - phase) if side > 1 else phase

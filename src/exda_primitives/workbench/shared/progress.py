@@ -1,4 +1,4 @@
-"""The bar that says how much of the work is done."""
+"""The progress bar of all commands."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.progress import (
 
 
 def progress_on(console: Console, *, counted: bool = False, shown: bool = True) -> Progress:
-    """Description, bar, what is done, time taken and time that remains, on a console; to be entered.
+    """Returns a progress bar, to be used with ``with``: description, bar, progress, time elapsed and remaining.
 
     Args:
         console: where it is shown.
-        counted: say how many of how many are done, instead of the share in per cent.
+        counted: show progress as "m/n" rather than in per cent.
         shown: False for a bar that never appears.
     """
     return Progress(

@@ -1,11 +1,11 @@
-"""Files of evidence: what was measured, with the seeds, versions, machine and configuration that it came from.
+"""Result files: what was measured, with the seeds, versions, machine and configuration that it came from.
 
 A result is plain data, an envelope around runs::
 
     {"kind": "digits", "schema": 1, "command": "exda ...", "machine": {...}, "config": {...}, "seeds": [0, 1, 2],
      "runs": [{...}, ...]}
 
-``config`` is all that two runs must share to stand in one table; what tells the runs of a file apart (a variant, a
+``config`` is what all runs must share to be compared in one table; what distinguishes the runs of a file (a variant, a
 seed) belongs into the runs.
 """
 
@@ -26,7 +26,7 @@ from .files import check_writable
 from .machine import machine
 
 SCHEMA = 1
-"""Version of the envelope. A file of another one is refused."""
+"""Version of the envelope. A file of another version is refused."""
 
 _TYPES = {"kind": str, "schema": int, "command": str, "machine": dict, "config": dict, "seeds": list, "runs": list}
 
@@ -43,26 +43,24 @@ def begin(
     *,
     replace: bool = False,
 ) -> Result:
-    """A result to add runs to: a new one, or that of the file, of whose runs all are kept.
-
-    Nothing is written; see ``write``.
+    """Returns a result to add runs to: a new one, or the file's with all its runs. Writes nothing; see ``write``.
 
     Args:
         path: where the result is, or will be.
         kind: what was measured.
         config: what all runs share, plain data.
-        seeds: of the runs to come; those of the file stay in its list.
-        command: what to type to get the same file.
+        seeds: seeds of the runs to come; they are added to those of the file.
+        command: what to type to get the same file; added to the commands of the file.
         device: where it is measured, if that is not the CPU.
-        replace: begin a new one whatever the file holds.
+        replace: begin a new result whatever the file holds.
 
     Returns:
-        The envelope. Its machine is this one; where the file was begun at another commit, both commits are named.
+        The envelope. Its machine is this one; its commit names this commit and those at which the file was written.
 
     Raises:
-        ConfigError: for a file that is no such result, of another configuration, or of another machine, and for a
-            folder that cannot be written.
-        ExDAError: for a configuration that is not plain and finite.
+        ConfigError: for a file that is no such result, or has another configuration or machine, and for a folder that
+            is not writable.
+        ExDAError: for a configuration that is not plain data or not finite.
     """
     fresh = _plain(
         {
@@ -80,6 +78,7 @@ def begin(
         return fresh
     held = read(path, kind)
     _check_same(path, held, fresh, "config")
+    # Runs from several commits may share a file, those from several machines may not: taken out of the comparison.
     commits = dict.fromkeys([*held["machine"].pop("commit", "unknown").split(", "), fresh["machine"].pop("commit")])
     _check_same(path, held, fresh, "machine")
     fresh["machine"]["commit"] = ", ".join(commits)
@@ -92,17 +91,16 @@ def begin(
 
 
 def write(path: Path, result: Mapping[str, Any], *, replace: bool = False) -> None:
-    """Writes a result whole or not at all: a file that is there stays until the new one is complete.
+    """Writes a result atomically: an existing file stays until the new one is complete.
 
     Args:
-        path: of the file; its folder is made if need be.
+        path: the file; its folder is created if necessary.
         result: an envelope, see ``begin``.
         replace: overwrite a file of another kind, version or configuration as well.
 
     Raises:
-        ConfigError: for a file that would be overwritten and is no result of the same kind, version and
-            configuration; nothing was changed.
-        ExDAError: for a number that is not finite, or anything that is not plain data; nothing was changed.
+        ConfigError: if an existing file is no result of the same kind, version and configuration; it is unchanged.
+        ExDAError: for a number that is not finite, or a value that is not plain data; nothing is written.
     """
     plain = _plain(dict(result))
     missing = [key for key in _TYPES if key not in plain]
@@ -115,10 +113,10 @@ def write(path: Path, result: Mapping[str, Any], *, replace: bool = False) -> No
 
 
 def read(path: Path, kind: str) -> Result:
-    """The result in a file.
+    """Reads the result in a file.
 
     Raises:
-        ConfigError: for a file that is not there, is no result, is of another kind or of another version.
+        ConfigError: for a file that is missing, damaged, no result, or of another kind or version.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -141,7 +139,7 @@ def read(path: Path, kind: str) -> Result:
 
 
 class Spread(NamedTuple):
-    """Mean, standard deviation (None for a single value) and number of values."""
+    """Mean, sample standard deviation (None for a single value) and number of values."""
 
     mean: float
     deviation: float | None
@@ -149,10 +147,10 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation (n - 1).
+    """Returns the mean, the sample standard deviation (n - 1) and the number of values.
 
     Raises:
-        ExDAError: for no values, or one that is not finite.
+        ExDAError: if there are no values, or one is not finite.
 
     Example:
         >>> spread([1.0, 2.0, 3.0])
@@ -163,7 +161,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 class Interval(NamedTuple):
-    """A mean, and the bounds between which it lies with the confidence that was asked for."""
+    """A mean with its confidence interval, from ``low`` to ``high``."""
 
     low: float
     mean: float
@@ -178,20 +176,20 @@ def difference(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Mean of ``ours - theirs``, pair by pair, with its percentile bootstrap interval.
+    """Returns the mean of ``ours - theirs`` over pairs, with its percentile bootstrap interval.
 
-    Pairs are drawn with replacement. Of n pairs the interval never leaves the smallest and the largest difference:
-    of three it is hardly more than these two.
+    Pairs are drawn with replacement. The interval always lies between the smallest and the largest difference; with
+    three pairs it is hardly more than these two.
 
     Args:
-        ours: one value a pair (a seed, an image).
-        theirs: the other one, in the same order.
-        confidence: that the interval holds the mean.
-        draws: resamples.
-        seed: of the resampling.
+        ours: one value for each pair (a seed, an image).
+        theirs: the values to compare with, in the same order.
+        confidence: confidence level of the interval.
+        draws: number of resamples.
+        seed: seed of the resampling.
 
     Raises:
-        ExDAError: for no pairs, different numbers of values, or one that is not finite.
+        ExDAError: if there are no pairs, the numbers of values differ, or one is not finite.
     """
     if len(ours) != len(theirs):
         raise ExDAError(f"a difference pair by pair needs as many values of each, got {len(ours)} and {len(theirs)}")
@@ -223,7 +221,7 @@ def _check_same(path: Path, held: Result, ours: Result, key: str) -> None:
 
 
 def _plain(result: dict[str, Any]) -> Result:
-    """As JSON gives it back: a file and what was written into it are then equal."""
+    """Returns the result as JSON gives it back (tuples become lists), so that it compares equal to what is read."""
     _check_plain("result", result)
     plain: Result = json.loads(json.dumps(result))
     return plain

@@ -1,4 +1,4 @@
-"""Tables of results, as Markdown and on the terminal, and what stands below them."""
+"""Tables of results, as Markdown and for the terminal, and the lines on their provenance."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of Markdown; a bar in a cell of the rows is escaped."""
+    """Returns a table as lines of Markdown; a ``|`` in the rows' cells is escaped."""
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *escaped)]
 
 
 def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
-    """The same for Rich's console, under a title if there is one."""
+    """Returns a table for Rich's console."""
     from rich.table import Table  # noqa: PLC0415  (for printing alone)
 
     table = Table(*head, title=title)
@@ -29,17 +29,17 @@ def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 
 def provenance_lines(result: Result) -> list[str]:
-    """Lines of Markdown for the end of a page: the machine, and the command that gives the same result."""
+    """Returns lines of Markdown for the end of a page: the machine, and the command that reproduces the result."""
     return [machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
 
 
 def spread_text(of: Spread, form: str = ".2f", deviation_form: str = ".2f") -> str:
-    """Mean ± standard deviation, and in brackets how many values.
+    """Returns "mean ± standard deviation (number of values)"; a single value has no deviation.
 
     Args:
-        of: what to write; a single value has no deviation.
-        form: format of the mean.
-        deviation_form: format of the deviation.
+        of: what to write.
+        form: format specification of the mean.
+        deviation_form: format specification of the deviation.
 
     Example:
         >>> spread_text(Spread(mean=0.5, deviation=0.125, n=3))

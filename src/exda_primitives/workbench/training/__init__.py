@@ -1,4 +1,4 @@
-"""Training of restoration networks, patched or not, from a configuration file."""
+"""Trains restoration networks, patched or not, from a configuration file."""
 
 from .config import DataConfig, ModelConfig, PrimitivesConfig, RecipeConfig, TrainConfig
 from .files import read_config

@@ -1,4 +1,4 @@
-"""The network of a run."""
+"""Builds the network of a run."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from .order import mixed
 
 
 class Network(NamedTuple):
-    """The network, and the report of what was patched in, or None."""
+    """The network, and the report of ``patch``; None if nothing was patched in."""
 
     net: nn.Module
     report: Report | None
 
 
 def build(config: TrainConfig, begun: Path | None = None) -> Network:
-    """The network as the run begins with it, in train mode, on the CPU; the same numbers each time.
+    """Builds the network with which a run begins, in train mode, on the CPU; its weights depend only on the seed.
 
-    The primitives are patched in; a network of ``exda_primitives.models.ExDA`` is built with them instead. LoRA
-    is put beside the host's layers then.
+    The primitives are patched in, except into an ``exda_primitives.models.ExDA``, which is built with them. LoRA is
+    added to the host's layers afterwards.
 
     Args:
-        config: of the run.
-        begun: file of a run that goes on. It takes the place of the checkpoint that the run began with, which need not
-            be there any more.
+        config: configuration of the run.
+        begun: file of a run that is resumed. It replaces the checkpoint that the run began with, which need not exist
+            any more.
 
     Raises:
-        ConfigError: for a network that does not exist, arguments that it does not take, primitives that it cannot have
-            or has otherwise, and where nothing is left to train.
+        ConfigError: for an unknown network, arguments that it does not take, primitives that it cannot have or already
+            has with other options, and if nothing is left to train.
         CheckpointError: for a checkpoint that cannot be read or does not fit.
-        NoMatchError, PatternError: where the primitives find no place.
-        ExDAError: where the packages of the extra ``adapt`` are missing, for LoRA.
+        NoMatchError, PatternError: if the primitives find no place.
+        ExDAError: for LoRA, if the packages of the extra ``adapt`` are not installed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mixed(config.recipe.seed))
         network = _built(config, begun)
         if config.lora is not None:
-            # After the primitives, which look for the host's own layers.
+            # After the primitives: `patch` would not recognise attentions whose layers PEFT has wrapped.
             add_lora(network.net, config.lora)
     if config.recipe.train != "all":
         trained = {id(parameter) for parameter in _trained(config, network.net)}
@@ -93,7 +93,7 @@ def _built(config: TrainConfig, begun: Path | None) -> Network:
 
 
 def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelConfig) -> None:
-    """What the checkpoint brings with it is what the configuration asks for, or an error."""
+    """Checks that the primitives that a checkpoint brings are those that the configuration asks for."""
     for name, module in net.named_modules():
         if isinstance(module, ExDAModule) and module.config != primitives.options.resolved(module.channels_per_head):
             raise ConfigError(
@@ -101,6 +101,7 @@ def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelCon
                 f"{module.config}. Leave the section out to train what is there, or begin with another checkpoint."
             )
     if is_patched(net) and (primitives.include is not None or primitives.exclude is not None):
+        # Recognises anew on an unpatched copy, since `plan` skips attentions that are patched already.
         bare = deepcopy(net)
         held = set(unpatch(bare))
         asked = plan(bare, primitives.options, include=primitives.include, exclude=primitives.exclude)
@@ -114,7 +115,7 @@ def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelCon
 
 def _created(model: ModelConfig, primitives: PrimitivesConfig | None, **more: object) -> nn.Module:
     if model.checkpoint is not None and primitives is not None:
-        # Of files that do not say how they were patched.
+        # Used only for checkpoints that do not record how they were patched.
         more["config"] = primitives.options
     try:
         return create(model.name, model.checkpoint, **{**model.arguments, **more})
@@ -123,7 +124,7 @@ def _created(model: ModelConfig, primitives: PrimitivesConfig | None, **more: ob
             raise ConfigError(f"model: {error}") from None
         raise
     except Exception as error:
-        # Whatever a network makes of what a file says.
+        # The arguments come from a file: a constructor may raise anything.
         raise ConfigError(
             f"model.arguments: {model.name} refuses {model.arguments} ({type(error).__name__}: {error})."
         ) from error

@@ -1,4 +1,4 @@
-"""What a training run is told: network, primitives, data, recipe."""
+"""The configuration of a training run: network, primitives, data, recipe."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        name: one of ``exda.models.list_models()``, or ``"auto"`` for that of ``checkpoint``.
-        arguments: of its constructor.
-        checkpoint: of any format that ``exda.models.create`` reads, to start from; None for random weights.
+        name: one of ``exda.models.list_models()``, or ``"auto"`` for the network of ``checkpoint``.
+        arguments: arguments of its constructor.
+        checkpoint: file to start from, in any format that ``exda.models.create`` reads; None for random weights.
     """
 
     name: str
@@ -35,14 +35,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PrimitivesConfig:
-    """What is put into the network's attentions, and into which of them.
+    """The primitives, and the attentions that they are put into.
 
     Attributes:
-        tokens, stride, scale, reinject, value, value_position, init: as of ``exda_primitives.ExDAConfig``.
-            Without ``init`` it is the value's, as there. With no tokens and the value ``"none"`` nothing is added: the
-            host as it is.
-        include: patterns of names or stages (``"encoder"``, ``"decoder"``); None for all.
-        exclude: patterns of those to leave alone.
+        tokens, stride, scale, reinject, value, value_position, init: as in ``exda_primitives.ExDAConfig``; ``init``
+            None stands for its default, which depends on ``value``. With no tokens and the value ``"none"`` the host
+            stays as it is.
+        include: patterns of names or stages (``"encoder"``, ``"decoder"``); None for all attentions.
+        exclude: patterns of attentions to leave alone.
     """
 
     tokens: Tokens = 1
@@ -56,11 +56,12 @@ class PrimitivesConfig:
     exclude: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        # Resolves None to the default, which depends on the value.
         object.__setattr__(self, "init", self.options.init)
 
     @property
     def options(self) -> ExDAConfig:
-        """What ``exda.patch`` is told."""
+        """The configuration for ``exda.patch``."""
         given = {each.name: getattr(self, each.name) for each in fields(ExDAConfig)}
         if self.init is None:
             del given["init"]
@@ -71,20 +72,22 @@ class PrimitivesConfig:
 
     @property
     def adds(self) -> bool:
-        """Whether there is anything to put in."""
+        """Whether anything is added to the host."""
         return self.tokens != 0 or self.value != "none"
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank matrices beside the host's convolutions and linear layers, by the library PEFT.
+    """Low-rank adaptation of the host's convolutions and linear layers, by the library PEFT.
 
-    Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. Their product is added with
-    weight 1, and starts at 0. Depthwise and other grouped convolutions have none.
+    Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. The product of two low-rank
+    matrices is added to a layer's weight with factor 1, and starts at 0. Depthwise and other grouped convolutions are
+    not adapted.
 
     Attributes:
-        rank: of each product.
-        layers: those of the ``"attention"`` modules that primitives can be put into, or ``"all"`` of the network.
+        rank: rank of each product.
+        layers: ``"attention"`` for the layers of the attentions that primitives can be put into, ``"all"`` for those of
+            the whole network.
     """
 
     rank: int
@@ -96,11 +99,11 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class FoldersConfig:
-    """Pairs of one's own, by their names without endings.
+    """Two folders of the user's own pairs, matched by their names without suffixes.
 
     Attributes:
-        degraded: folder of images.
-        clean: folder of as many, of the same names and sizes.
+        degraded: folder of degraded images.
+        clean: folder of the clean images, of the same names and sizes.
     """
 
     degraded: str
@@ -109,18 +112,18 @@ class FoldersConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pairs of images: clean ones that are degraded at each turn anew, those of two folders, or a benchmark's.
+    """The pairs of images: clean images that are degraded anew in each epoch, two folders, or a benchmark.
 
     Attributes:
         source: folder, zip or npz of clean images, two folders of pairs, or the folder of a benchmark's training set.
-        degradations: what is done to clean images, each image with each of them; none for pairs.
+        degradations: degradations of clean images, each applied to every image; empty for pairs.
         benchmark: one of ``Benchmark``; None for clean images and for two folders.
-        whole: insist on the benchmark's published number of pairs.
-        repeats: degradation -> how often an epoch has it; once if it is not named.
-        patch: side of the square that is cut out, in pixels.
-        validation: source of the pairs that are restored whole to see how training goes: clean images, two folders
-            of pairs, or the folder of the benchmark's test set; None for no such pairs.
-        workers: processes that prepare pairs; the pairs do not depend on it.
+        whole: whether the benchmark must have its published number of pairs.
+        repeats: degradation -> how often an epoch contains it; 1 for those not named.
+        patch: side of the square that is cut out of each pair, in pixels.
+        validation: source of the pairs for validation, which are restored whole: clean images, two folders of pairs,
+            or the folder of the benchmark's test set; None for no validation.
+        workers: number of processes that prepare pairs; the pairs do not depend on it.
     """
 
     source: str | FoldersConfig
@@ -150,28 +153,28 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How it is trained: AdamW, a linear warm-up and half a cosine, both step by step.
+    """How to train: AdamW, with a learning rate that follows a linear warm-up and half a cosine, updated each step.
 
     Attributes:
-        steps: optimiser steps; either these or ``epochs``.
-        epochs: passes over the data, rounded up to whole steps.
-        batch: pairs a process (a device) and pass.
-        accumulate: passes whose gradients are averaged into a step.
-        learning_rate: at the end of the warm-up.
-        warm_up: of the learning rate from 0, as a part of the length.
-        cosine_to: where the cosine reaches 0, as a multiple of the length; None for a constant learning rate.
-        weight_decay: of AdamW.
+        steps: length in optimiser steps; give either this or ``epochs``.
+        epochs: length in passes over the data, rounded up to whole steps.
+        batch: pairs in a batch of one process (one device).
+        accumulate: batches whose gradients are averaged into a step.
+        learning_rate: learning rate at the end of the warm-up.
+        warm_up: length of the warm-up from 0, as a fraction of the whole length.
+        cosine_to: where the cosine reaches 0, as a multiple of the whole length; None for a constant learning rate.
+        weight_decay: weight decay of AdamW.
         l1: weight of the mean absolute difference.
         fft: weight of the mean absolute difference of the (unnormalised) Fourier transforms, real and imaginary part.
         clip: largest norm of all gradients together; None for no limit.
         precision: ``"32-true"``, or autocast to ``"bf16-mixed"`` or ``"16-mixed"`` (with a scaled loss); weights,
-            losses and updates are in float32 either way.
-        ema: decay of the moving average of the weights, each step; None for no average.
-        seed: of weights, order and degradations.
-        train: ``"all"`` parameters; the ``"new"`` ones of primitives and LoRA alone, with the host frozen; or the
-            ``"norms"``, all parameters of one dimension: those of normalisations, and biases.
+            losses and updates are in float32 in any case.
+        ema: decay per step of the moving average of the weights; None for no average.
+        seed: seed of weights, order and degradations.
+        train: ``"all"`` parameters; only the ``"new"`` ones of primitives and LoRA, with the host frozen; or the
+            ``"norms"``, which are all parameters of one dimension: those of normalisations, and biases.
         log_every: steps between the lines of the history.
-        validate_every: steps between validations; None for one at the end.
+        validate_every: steps between validations; None for a single one at the end.
         save_every: steps between checkpoints.
     """
 
@@ -219,14 +222,14 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run, see ``exda_primitives.workbench.training.read_config`` for the file.
+    """The configuration of a run; ``exda_primitives.workbench.training.read_config`` describes the file.
 
     Attributes:
         model: the network.
-        primitives: what is put into it; None for the network as it is.
+        primitives: the primitives to add; None for the network as it is.
         data: the pairs.
-        recipe: how it is trained.
-        lora: what is put beside its layers; None for nothing.
+        recipe: how to train.
+        lora: low-rank adaptation of its layers; None for none.
     """
 
     model: ModelConfig
@@ -243,26 +246,26 @@ class TrainConfig:
 
     @classmethod
     def decoded(cls, given: Mapping[str, Any]) -> TrainConfig:
-        """From plain data; ``TrainConfig.decoded(config.as_dict()) == config``.
+        """Creates a configuration from plain data; ``TrainConfig.decoded(config.as_dict()) == config``.
 
         Raises:
-            ConfigError: for a key that is unknown or missing, and for a value that makes no sense.
+            ConfigError: for a key that is unknown or missing, and for a value of a wrong type or out of range.
         """
         return decode(cls, given, "")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as JSON would give it back."""
+        """Returns the configuration as plain data, as it is after writing and reading JSON."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
 
 class Difference(NamedTuple):
-    """Of two configurations.
+    """A value that differs between two configurations.
 
     Attributes:
-        key: of a value, with that of its section before it.
-        was: in the one.
-        now: in the other.
+        key: key of the value with its section, such as ``"recipe.steps"``.
+        was: value in the first configuration.
+        now: value in the second one.
     """
 
     key: str
@@ -273,12 +276,12 @@ class Difference(NamedTuple):
         return f"{self.key} was {self.was!r}, is {self.now!r}"
 
     def within(self, keys: Collection[str]) -> bool:
-        """Whether the key is one of these, or in a section that is."""
+        """Returns whether the key is one of these, or inside of a section that is."""
         return any(self.key == key or self.key.startswith(f"{key}.") for key in keys)
 
 
 def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = "") -> list[Difference]:
-    """Where two configurations differ."""
+    """Lists the values in which two configurations differ, ordered by key within each section."""
     found = []
     for name in sorted({*held, *given}):
         path = f"{key}.{name}" if key else name

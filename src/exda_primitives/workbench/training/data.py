@@ -1,4 +1,4 @@
-"""The pairs of a run."""
+"""Opens the pairs of a run."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ BENCHMARKS: Mapping[Benchmark, Callable[..., PairedFiles]] = {
     "cdd11": cdd11_files,
     "amir": lambda root, split, whole: medical_files(root, split),
 }
-"""What ``data.benchmark`` may name."""
+"""Value of ``data.benchmark`` -> function that lists the benchmark's files."""
 
 
 class Data(NamedTuple):
-    """What is trained on, and the whole images to validate with, or None."""
+    """The pairs to train on, and whole images to validate on or None."""
 
     training: PairedSet | PairedFileSet
     validation: PairedSet | PairedFileSet | None
 
 
 def open_data(config: TrainConfig, channels: int) -> Data:
-    """Opens the images; they are read when they are asked for.
+    """Opens the data sets; images are read on access.
 
     Args:
-        config: of the run; its seed is that of the degradations.
-        channels: of the network's images, 3 or 1.
+        config: configuration of the run; its seed is also that of the degradations.
+        channels: channels of the network's images, 3 or 1.
 
     Raises:
-        ConfigError: for a degradation that does not exist, and for one folder as both, degraded and clean.
-        DataError: for a benchmark that is not whole, and for images without a partner.
-        ImageError: for a source without images, or that cannot be read.
+        ConfigError: for an unknown degradation, and for one folder given as both degraded and clean.
+        DataError: for a benchmark that is incomplete, and for images without a partner.
+        ImageError: for a source that has no images or cannot be read.
     """
     data = config.data
     validation = None if data.validation is None else _opened(config, data.validation, "test", None, channels)
@@ -62,6 +62,7 @@ def _opened(
     config: TrainConfig, source: str | FoldersConfig, split: Split, patch: int | None, channels: int
 ) -> PairedSet | PairedFileSet:
     data, seed = config.data, config.recipe.seed
+    # Validation (no patch) has each pair once.
     repeats = None if patch is None else data.repeats
     if isinstance(source, FoldersConfig):
         files = _of_two(source, "data.source" if split == "train" else "data.validation", channels)

@@ -1,4 +1,4 @@
-"""Plain data into frozen dataclasses, with errors that name the key."""
+"""Decodes plain data into frozen dataclasses, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 def decode(kind: type[T], given: object, key: str) -> T:
-    """An instance of the dataclass ``kind``.
+    """Creates an instance of the dataclass ``kind``.
 
     Args:
-        kind: its fields are of ``bool``, ``int``, ``float``, ``str``, ``Any``, a ``Literal`` of strings,
-            ``tuple[X, ...]`` (from a list, or from a single X), ``dict[str, X]``, another such dataclass, of one of
-            these or None, or of a text or a dataclass.
+        kind: a dataclass. The type of a field is ``bool``, ``int``, ``float``, ``str``, ``Any``, a ``Literal`` of
+            strings, ``tuple[X, ...]`` (from a list, or from a single X), ``dict[str, X]``, another such dataclass, a
+            union of one of these and None, or a union of ``str`` and a dataclass.
         given: a mapping of names to values.
-        key: what to call ``given`` in errors; empty for a whole file.
+        key: name of ``given`` in errors; empty for a whole file.
 
     Raises:
         ConfigError: for a key that is unknown or missing, or a value of another type.
@@ -67,12 +67,13 @@ def _value(hint: Any, given: object, key: str) -> Any:
 
 
 def _meant(hints: Sequence[Any], given: object) -> Any:
-    """The one of several hints that a value is to be read by."""
+    """Returns the member of a union by which to read a value: a Literal with it, a dataclass for a mapping, or else."""
     choices = [each for each in hints if get_origin(each) is Literal]
     for each in choices:
         if given in get_args(each):
             return each
     kinds = [each for each in hints if each is not NoneType and each not in choices] or choices
+    # False sorts before True: dataclasses come last.
     plain, *sections = sorted(kinds, key=is_dataclass)
     return sections[0] if sections and isinstance(given, Mapping) else plain
 
@@ -81,7 +82,7 @@ def _plain(hint: Any, given: object, key: str) -> Any:
     if hint is Any:
         return given
     if hint is float:
-        # YAML takes 2e-4, which has no point, for a text.
+        # PyYAML reads 2e-4, a float without a point, as text.
         number = _number(given)
         if number is None:
             raise _wrong(key, given, "a number")

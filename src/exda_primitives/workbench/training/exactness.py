@@ -1,4 +1,4 @@
-"""Whether a run that was taken up again computes bit for bit what it would have computed without a break."""
+"""Tells whether a resumed run computes bit for bit what it would have computed without the interruption."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from ..shared.machine import machine
 from .order import PairsByEpoch
 
 _MATTERS = ("torch", "commit", "cpu", "threads", "gpu", "capability", "driver", "cuda", "triton", "numpy", "pillow")
+"""Entries of the machine's description that can change results."""
 _SAMPLES = 3
+"""Least number of pairs that ``fingerprint`` hashes; of a smaller set, all."""
 
 
 def circumstances(
     device: torch.device, processes: int, pairs: PairsByEpoch, images: str | None = None
 ) -> dict[str, Any]:
-    """All beside the configuration that decides on the numbers, plain data.
+    """Returns everything besides the configuration that affects results, as plain data.
 
     Args:
-        device: on which they are computed.
-        processes: that train together.
-        pairs: to train on.
-        images: stamp of all that they are made of, see ``exda_primitives.workbench.data.check``; None: not
-            known.
+        device: device that computes them.
+        processes: number of processes that train together.
+        pairs: pairs to train on.
+        images: stamp of all images, see ``exda_primitives.workbench.data.check``; None if unknown.
     """
     about = machine(device) | {package: version(package) for package in ("numpy", "pillow")}
-    # A subclass of str is not read back as plain data.
+    # torch.__version__ is a subclass of str, which is not read back from a checkpoint as plain data.
     about = {name: str(each) if isinstance(each, str) else each for name, each in about.items()}
     return {"machine": about, "processes": processes, "data": fingerprint(pairs), "pictures": images}
 
 
 def fingerprint(pairs: PairsByEpoch) -> str:
-    """Of a few of the pairs and their number: other images, or other degradations, give another."""
+    """Returns the SHA-256 of the data set's length and a few of its pairs; changed images or degradations change it."""
     pairs.set_epoch(0)
     found = sha256(str(len(pairs)).encode())
     for index in range(0, len(pairs), max(len(pairs) // _SAMPLES, 1)):
@@ -49,7 +50,12 @@ def fingerprint(pairs: PairsByEpoch) -> str:
 
 
 def resume_mismatches(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is different from before, a line each; none where the run goes on bit for bit."""
+    """Returns a line for each difference that changes results; none if the run goes on bit for bit.
+
+    Args:
+        held: ``circumstances`` before the interruption.
+        now: ``circumstances`` of the resumed run.
+    """
     reasons = [
         f"{name} was {then!r}, is {is_now!r}"
         for name in _MATTERS
@@ -66,23 +72,25 @@ def resume_mismatches(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 
 def same_images(held: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether all images are those of before; where not all were looked at, whether the few are that were."""
+    """Returns whether the images are those of before: by the stamp of all of them, or else by the few hashed pairs."""
     stamps = held.get("pictures"), now["pictures"]
     return held["data"] == now["data"] if None in stamps else stamps[0] == stamps[1]
 
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[list[str]]:
-    """Deterministic operations on a CUDA device; on the CPU they are so anyway.
+    """Makes PyTorch use deterministic operations on a CUDA device; on the CPU they are deterministic anyway.
 
     Yields:
-        A list to which those operations are added that have no deterministic form, as they are met.
+        A list that collects a sentence for each operation without a deterministic form that is met.
     """
     met: list[str] = []
     if device.type != "cuda":
         yield met
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # warn_only: an operation without a deterministic form is reported rather than ending the run. PyTorch tells of it
+    # only by a warning, which is caught here by its text.
     torch.use_deterministic_algorithms(True, warn_only=True)
     with warnings.catch_warnings():
         show = warnings.showwarning
@@ -103,5 +111,5 @@ def deterministic(device: torch.device) -> Iterator[list[str]]:
 
 
 def prepare_cublas() -> None:
-    """Without this, which must be set before CUDA starts, cuBLAS has no deterministic form."""
+    """Sets the environment variable that cuBLAS needs to be deterministic; must be called before CUDA starts."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

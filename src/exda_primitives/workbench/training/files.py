@@ -1,4 +1,4 @@
-"""Configuration files."""
+"""Reads configuration files."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _LENGTHS = ("steps", "epochs")
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
-    """A run from a YAML (or JSON) file.
+    """Reads the configuration of a run from a YAML (or JSON) file.
 
-    The file has the sections ``model``, ``primitives``, ``data`` and ``recipe`` of ``TrainConfig``. Its ``base``
-    names one of ``RECIPES``, and ``primitives.ablation`` one of ``ABLATIONS``, that it starts from.
+    The file has the sections ``model``, ``primitives``, ``data``, ``recipe`` and ``lora`` of ``TrainConfig``. It may
+    start from one of ``RECIPES``, named by ``base``, and from one of ``ABLATIONS``, named by ``primitives.ablation``.
     Paths in it are relative to the working directory.
 
     Args:
         path: the file.
-        changes: ``section.key=value`` each, which win over the file; the value as in YAML, where a pattern may begin
-            with a star.
+        changes: ``section.key=value`` each; they win over the file. The value is YAML, except that it may begin with a
+            star, as a pattern does.
 
     Raises:
-        ConfigError: for a file that cannot be read, a key that is unknown, missing or of another type, and for values
-            that make no sense.
-        ExDAError: where PyYAML is missing.
+        ConfigError: for a file that cannot be read, a key that is unknown or missing, and a value of a wrong type or
+            out of range.
+        ExDAError: if PyYAML is not installed.
     """
     given = _mapping(_parsed(_text(path), str(path)), str(path))
     changed: dict[str, Any] = {}
@@ -44,7 +44,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
 
 
 def resolved(given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` on top of its base and its ablation, neither of which is named any more."""
+    """Returns ``given`` merged over the base and the ablation that it names; neither name is left."""
     own = deepcopy(dict(given))
     base = own.pop("base", None)
     merged: dict[str, Any] = {} if base is None else deepcopy(dict(_named(RECIPES, base, "base")))
@@ -90,7 +90,7 @@ def _set(given: dict[str, Any], change: str) -> None:
         if not isinstance(held.get(section), dict):
             held[section] = {}
         held = held[section]
-    # To YAML a star begins an alias, of which there can be none here; to us a pattern.
+    # In YAML a star begins an alias, which cannot occur in a single value; here it begins a pattern.
     held[name] = value if value.startswith("*") else _parsed(value, change)
 
 
@@ -103,7 +103,7 @@ def _named(known: Mapping[str, Mapping[str, Any]], name: object, key: str) -> Ma
 def _put_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     recipe, held = above.get("recipe"), below.get("recipe")
     if isinstance(recipe, Mapping) and isinstance(held, dict) and any(length in recipe for length in _LENGTHS):
-        # A length of one kind takes the place of the other.
+        # steps and epochs exclude each other: whichever is given above replaces the one below.
         for length in _LENGTHS:
             held.pop(length, None)
     _merge(below, above)

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""The folder of a run: its files, what a run can be resumed from, and its lock."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .config import Difference, TrainConfig, differences
 from .state import read_checkpoint
 
 _FREE = ("data.validation", "data.workers", "recipe.log_every", "recipe.save_every", "recipe.validate_every")
-"""What may change when a run is taken up again: no weight depends on it."""
+"""Keys that may change when a run is resumed: no weight depends on them."""
 PLACES = ("data.source", "data.whole")
-"""What may change where the images are the same."""
+"""Keys that may change when a run is resumed if the images are the same."""
 _BEGIN = "model.checkpoint"
-"""What may change where the file is the same; it is not looked into again."""
+"""Key that may change when a run is resumed if the file has the same content; its weights are not loaded again."""
 
 
 class Begun(NamedTuple):
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
         step: steps done.
-        legs: where it was begun and taken up again, and on what.
-        changes: of its configuration, nothing that is computed depends on them.
-        moved: those that hold only if the images are the same as before.
+        legs: for each start and resume: after which step, and the ``circumstances``.
+        changes: changes of its configuration that do not affect results.
+        moved: changes that are allowed only if the images are the same as before.
     """
 
     step: int
@@ -39,43 +39,46 @@ class Begun(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """Where the files of a run are."""
+    """The folder that holds the files of a run."""
 
     path: Path
 
     @property
     def checkpoint(self) -> Path:
-        """All that it takes to go on."""
+        """Everything that is needed to resume the run."""
         return self.path / "last.ckpt"
 
     @property
     def weights(self) -> Path:
-        """The network as of the checkpoint; its moving average, where there is one."""
+        """The network at the last checkpoint; its moving average, if there is one."""
         return self.path / "weights.safetensors"
 
     @property
     def result(self) -> Path:
-        """Written when the run is done, after all else."""
+        """The result, written last: if it exists, the run is done."""
         return self.path / "result.json"
 
     @property
     def plot(self) -> Path:
-        """Likewise."""
+        """The plot of the history, written when the run is done."""
         return self.path / "history.png"
 
     def network(self, config: TrainConfig) -> Path | None:
-        """The file that the network of a run that goes on is told from: that with which it began is not needed."""
-        # LoRA is no part of a network that can be told; in the weights it is merged.
+        """Returns the file from which to build the network of a resumed run, or None for a new run.
+
+        The checkpoint with which the run began is not needed any more.
+        """
+        # With LoRA the checkpoint's names are not those of a known network; in the weights LoRA is merged.
         path = self.checkpoint if config.lora is None else self.weights
         return path if self.checkpoint.exists() and path.exists() else None
 
     def begun(self, config: TrainConfig) -> Begun | None:
-        """What there is to go on from, or None in a folder that holds nothing of a run.
+        """Returns the run to resume, or None if the folder holds no file of a run.
 
         Raises:
-            ConfigError: if it was made with another configuration, if there are files of a run without one, or if
-                nothing can be written there.
-            CheckpointError: if it cannot be read.
+            ConfigError: if the run has another configuration, if the folder holds other files of a run but no
+                checkpoint, or if it is not writable.
+            CheckpointError: if the checkpoint cannot be read.
         """
         check_writable(self.path)
         if not self.checkpoint.exists():
@@ -94,7 +97,7 @@ class Folder(NamedTuple):
         return Begun(held["step"], held["legs"], free, moved)
 
     def refuse(self, unlike: list[Difference]) -> None:
-        """Raises ConfigError unless there is none."""
+        """Raises ConfigError if there are differences that forbid to resume the run."""
         if unlike:
             more = f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
             raise ConfigError(
@@ -104,11 +107,11 @@ class Folder(NamedTuple):
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Keeps other runs out, and removes what one that was killed has left half written.
+        """Locks the folder against other runs, and removes files that a killed run has left half-written.
 
         Raises:
-            ConfigError: where another run is at work.
-            WriteError: if nothing can be written there.
+            ConfigError: if another run holds the lock.
+            WriteError: if the folder is not writable.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -120,7 +123,7 @@ class Folder(NamedTuple):
                 f"{self.path}: another run is at work there. Wait for it, or give another folder."
             ) from None
         except NotImplementedError:
-            # A file system without locks: who could be writing there cannot be told.
+            # A file system without locks: goes on unlocked, and keeps partial files, which may be another run's.
             pass
         except OSError as error:
             raise WriteError(f"{self.path}: cannot be written to ({error.strerror or error}).") from error
@@ -135,6 +138,7 @@ class Folder(NamedTuple):
                 partial.unlink()
 
     def _same_begin(self, change: Difference, legs: list[dict[str, Any]]) -> bool:
+        # Files are compared by their SHA-256, which the first leg recorded.
         known = legs[0].get("begins_with")
         if change.key != _BEGIN or known is None or change.now is None:
             return False
@@ -145,10 +149,10 @@ class Folder(NamedTuple):
 
 
 def begins_with(config: TrainConfig) -> Mapping[str, str]:
-    """The first leg's note of the file that the run begins with, if it does begin with one.
+    """Returns the first leg's entry on the checkpoint that the run begins with: its SHA-256, or nothing without one.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
     """
     checkpoint = config.model.checkpoint
     return {} if checkpoint is None else {"begins_with": fingerprint(Path(checkpoint))}

@@ -1,4 +1,4 @@
-"""LoRA beside the layers of a network, by the library PEFT."""
+"""Adds LoRA to the layers of a network, and removes it, by the library PEFT."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from ..shared.packages import peft
 from .config import LoraConfig
 
 _ADAPTED = "lora_A"
-"""The attribute by which a layer of PEFT's is known without PEFT."""
+"""The attribute that marks a layer of PEFT's, so that PEFT need not be imported to find it."""
 
 
 def add_lora(net: nn.Module, config: LoraConfig) -> None:
-    """Puts it in, in place; no parameter is frozen, and the network computes what it computed.
+    """Adds LoRA in place; freezes no parameter, and the network's outputs stay the same.
 
     Raises:
-        ConfigError: where no layer can have it.
-        ExDAError: where PEFT is missing.
+        ConfigError: if there is no layer that can have it.
+        ExDAError: if PEFT is not installed.
     """
     names = adaptable(net, config.layers)
     if not names:
         raise ConfigError(f"lora.layers: found {config.layers!r}, but there is no layer that can have it.")
+    # lora_alpha = r: PEFT scales the product by their quotient, which is then 1.
     told = peft().LoraConfig(
         r=config.rank, lora_alpha=config.rank, target_modules="|".join(re.escape(name) for name in names)
     )
+    # PEFT freezes all parameters but its own; the recipe decides on that, so it is undone.
     trained = {parameter: parameter.requires_grad for parameter in net.parameters()}
     peft().inject_adapter_in_model(told, net)
     for parameter, requires_grad in trained.items():
@@ -38,12 +40,14 @@ def add_lora(net: nn.Module, config: LoraConfig) -> None:
 
 
 def adaptable(net: nn.Module, layers: str) -> list[str]:
-    """Names of the ungrouped convolutions and linear layers that are the host's: of its attentions, or all.
+    """Lists the names of the host's ungrouped convolutions and linear layers.
 
-    An attention's own is one that would get primitives, or has got them.
+    Args:
+        net: the network.
+        layers: ``"attention"`` for the layers inside of attentions that are patched or could be, ``"all"`` for all.
     """
     ours = [name for name, module in net.named_modules() if isinstance(module, ExDAModule)]
-    # Of a network that is patched in part, the plan has the rest.
+    # Patched attentions, and those that `plan` would patch: a network may be patched in part.
     attentions = [*ours, *(match.name for match in plan(net).matches)] if layers == "attention" else [""]
     added = tuple(f"{name}.{new}." for name in ours for new in NEW_NAMES)
     return [
@@ -56,17 +60,17 @@ def adaptable(net: nn.Module, layers: str) -> list[str]:
 
 
 def lora_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The matrices by name; none without LoRA."""
+    """Returns name -> parameter of LoRA's matrices; empty without LoRA."""
     return {name: parameter for name, parameter in net.named_parameters() if ".lora_" in f".{name}"}
 
 
 def without_lora(net: nn.Module, *, merge: bool) -> nn.Module:
-    """The network itself where it has none, else a copy without it.
+    """Returns a copy of the network without LoRA, or the network itself if it has none.
 
     Args:
-        net: with LoRA or not.
-        merge: add the products to the weights that they stand beside, so that the copy computes what the network does
-            (to rounding); otherwise these are left as they are.
+        net: a network with LoRA or without.
+        merge: add LoRA's products to the weights of their layers, so that the copy computes what the network does (up
+            to rounding); otherwise these weights stay as they are.
     """
     if not any(hasattr(module, _ADAPTED) for module in net.modules()):
         return net

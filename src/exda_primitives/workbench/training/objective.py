@@ -1,4 +1,4 @@
-"""What a step minimises, and how far it goes."""
+"""The loss and the learning rate of a step."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .config import RecipeConfig
 
 
 def loss_of(restored: Tensor, clean: Tensor, recipe: RecipeConfig) -> Tensor:
-    """``l1 * mean |r - c| + fft * mean |F(r) - F(c)|`` with the 2D DFT F, real and imaginary part apart.
+    """Returns ``l1 * mean |r - c| + fft * mean |F(r) - F(c)|`` with the 2D DFT F, real and imaginary part apart.
 
-    Sources: the losses of PromptIR and AdaIR (L1), and of MoCE-IR (0.1 for the DFT's). What some networks add to them
-    for their own routing (MoCE-IR, AMIR) is left out, as it is in ``exda.models``.
+    Sources: the losses of PromptIR and AdaIR (L1), and of MoCE-IR (weight 0.1 for the DFT's). The losses that some
+    networks add for their routing (MoCE-IR, AMIR) are left out, as in ``exda.models``.
 
     Args:
-        restored: (B, C, H, W).
-        clean: likewise.
-        recipe: the two weights.
+        restored: (B, C, H, W); cast to the dtype of ``clean``.
+        clean: (B, C, H, W).
+        recipe: provides the weights ``l1`` and ``fft``.
 
     Returns:
-        One number, in the dtype of ``clean``.
+        A scalar tensor in the dtype of ``clean``.
     """
     restored = restored.to(clean.dtype)
     loss = recipe.l1 * F.l1_loss(restored, clean)
@@ -34,12 +34,12 @@ def loss_of(restored: Tensor, clean: Tensor, recipe: RecipeConfig) -> Tensor:
 
 
 def learning_rate(step: int, steps: int, recipe: RecipeConfig) -> float:
-    """Of a step: linear up to the end of the warm-up, then half a cosine down to 0 at ``cosine_to`` lengths.
+    """Returns the learning rate of a step: a linear warm-up, then half a cosine down to 0 at ``cosine_to`` lengths.
 
     Args:
         step: 0 to ``steps - 1``.
-        steps: the length.
-        recipe: peak, warm-up, end.
+        steps: length of the run.
+        recipe: provides ``learning_rate``, ``warm_up`` and ``cosine_to``.
 
     Example:
         >>> recipe = RecipeConfig(steps=10, learning_rate=1.0, warm_up=0.4)

@@ -1,4 +1,4 @@
-"""The order of the data: which pairs a process gets at a step, and nothing that came before matters."""
+"""Stateless order of the data: the pairs of a step depend only on the seed, the step, and the process's rank."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from .signals import deaf
 
 
 class PairsByEpoch(Sized, Protocol):
-    """A data set whose item depends on nothing but its seed, the epoch and the index."""
+    """A data set whose items depend only on its seed, the epoch and the index."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Whose items are next."""
+        """Sets the epoch of the items that are read next."""
 
     def __getitem__(self, index: int) -> Sequence[Any]:
-        """Degraded and clean image, (C, H, W) in [0, 1]; what else there is, is not looked at."""
+        """Returns the degraded and the clean image, (C, H, W) in [0, 1]; further elements are ignored."""
 
 
 class Pair(NamedTuple):
-    """Degraded and clean, (C, H, W) in [0, 1]; of a batch (B, C, H, W)."""
+    """A degraded and a clean image, (C, H, W) in [0, 1]; for a batch (B, C, H, W)."""
 
     degraded: Tensor
     clean: Tensor
 
 
 class Place(NamedTuple):
-    """Where a pair is: the epoch, and its index in the data set."""
+    """The position of a pair: its epoch, and its index in the data set."""
 
     epoch: int
     item: int
 
 
 class AtPlaces(Dataset[Pair | ExDAError]):
-    """The pairs by ``Place``, so that processes that prepare them need not be told when an epoch begins.
+    """The pairs by ``Place``, so that worker processes need not be told when an epoch begins.
 
-    An error of the library is handed over as one, see ``batched``: of what such a process raises, the traceback is
-    all that is left.
+    An error of the library is returned rather than raised, see ``batched``: of an exception that a worker raises, only
+    the traceback would reach the training process.
     """
 
     def __init__(self, pairs: PairsByEpoch) -> None:
         self._pairs = pairs
 
     def own_epoch(self) -> None:
-        """To be called in each process that prepares pairs, all of which would set the epoch of one data set."""
+        """Copies the data set; called in each worker, so that they do not set the epoch of a shared one."""
         self._pairs = deepcopy(self._pairs)
 
     def __getitem__(self, place: Place) -> Pair | ExDAError:
@@ -64,7 +64,7 @@ class AtPlaces(Dataset[Pair | ExDAError]):
 
 
 def batched(pairs: Sequence[Pair | ExDAError]) -> Pair | ExDAError:
-    """A batch of pairs, or the first error among them."""
+    """Collates pairs into a batch, or returns the first error among them."""
     error = next((each for each in pairs if isinstance(each, ExDAError)), None)
     if error is not None:
         return error
@@ -73,20 +73,21 @@ def batched(pairs: Sequence[Pair | ExDAError]) -> Pair | ExDAError:
 
 
 class Order(Sampler[list[Place]]):
-    """The batches of one process from a step on.
+    """Yields the batches of one process for a range of steps.
 
-    Pair n of a run is at place ``n % length`` of the permutation of epoch ``n // length``. A step takes the next
-    ``accumulate * world * batch`` pairs: pass by pass, and within a pass process by process. Several processes thus see
-    together what one with as large a batch would see, and an interrupted run needs no memory of what it has seen.
+    Pair n of a run is at index ``n % length`` of the permutation of epoch ``n // length``. A step takes the next
+    ``accumulate * world * batch`` pairs: pass by pass, and within a pass process by process. So several processes
+    together see the pairs that one process with as large a batch would see, and a resumed run needs no record of the
+    pairs seen.
 
     Args:
-        length: of the data set.
-        seed: of the permutations.
-        steps: first step, and the step before which to stop.
-        batch: pairs a process and pass.
-        accumulate: passes a step.
-        rank: of the process.
-        world: how many processes there are.
+        length: length of the data set.
+        seed: seed of the permutations.
+        steps: steps whose batches to yield.
+        batch: pairs in a batch of one process.
+        accumulate: batches of a process in a step.
+        rank: rank of the process.
+        world: number of processes.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Order(Sampler[list[Place]]):
     def __iter__(self) -> Iterator[list[Place]]:
         epoch, permutation = -1, torch.empty(0)
         for number in range(self.steps.start * self.accumulate, self.steps.stop * self.accumulate):
+            # Index, in the run, of this process's first pair in this pass; a batch may span two epochs.
             first = (number * self.world + self.rank) * self.batch
             places = []
             for pair in range(first, first + self.batch):
@@ -121,11 +123,12 @@ class Order(Sampler[list[Place]]):
 
 @contextmanager
 def batches_of(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
-    """The batches of a loader of ``AtPlaces``.
+    """Gives the batches of a loader of ``AtPlaces``, and ends its workers at the end of the block.
 
-    A signal to all processes of a terminal or a job is not for those that prepare pairs, which are needed until the
-    step at hand is done. They are gone at the end of the block, whoever still holds the iterator, as a traceback does.
+    A signal that a terminal or a job sends to all processes must not end the workers, which are needed until the
+    current step is done. They end even if something, such as a traceback, still holds the iterator.
     """
+    # iter() starts the workers, which inherit the blocked signals.
     with deaf():
         batches: Any = iter(loader)
     try:
@@ -138,7 +141,7 @@ def batches_of(loader: DataLoader[Any]) -> Iterator[Iterator[Pair | ExDAError]]:
 
 
 def in_worker(_: int) -> None:
-    """What a ``DataLoader`` of ``AtPlaces`` calls in each of its processes."""
+    """Initialises a worker of a ``DataLoader`` of ``AtPlaces``; its ``worker_init_fn``."""
     worker = get_worker_info()
     assert worker is not None
     assert isinstance(worker.dataset, AtPlaces)
@@ -146,10 +149,13 @@ def in_worker(_: int) -> None:
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A fresh generator for these numbers, all of which matter."""
+    """Returns a new generator seeded with these numbers, all of which matter."""
     return torch.Generator().manual_seed(mixed(*numbers))
 
 
 def mixed(*numbers: int) -> int:
-    """One seed of several numbers; neighbours share nothing, in its last 32 bits (all that a CPU takes) neither."""
+    """Hashes integers into one seed; nearby inputs give unrelated seeds, also in the low 32 bits.
+
+    A generator on the CPU uses only these.
+    """
     return int.from_bytes(blake2b(repr(numbers).encode(), digest_size=8).digest(), "big")

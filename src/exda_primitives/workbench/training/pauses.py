@@ -1,4 +1,4 @@
-"""What is decided between two steps, by all processes alike: to save, to stop."""
+"""Decides between two steps, alike in all processes, whether to save and whether to stop."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from .signals import Asked
 
 EVERY = 300.0
-"""Seconds after which a run is saved, whatever ``save_every`` says."""
+"""Seconds after which a run is saved, whatever ``save_every`` is."""
 SHARE = 50
-"""Where saving itself takes long, this many times as long is trained before it is done again."""
+"""Least time between two saves as a multiple of the time that a save takes, so that saving costs at most 2 %."""
 
 
 class Pause(NamedTuple):
-    """After a step.
+    """What to do after a step.
 
     Attributes:
-        signal: number of the one that asked to stop, 0 for none.
-        save: whether it is time to.
+        signal: number of the signal that asked to stop; 0 for none.
+        save: whether it is time to save.
     """
 
     signal: int
@@ -28,11 +28,11 @@ class Pause(NamedTuple):
 
 
 class Pauses:
-    """The clock and the signals of a run. The clock is one that nobody sets.
+    """Watches the clock and the signals of a run. The clock is monotonic, unaffected by changes of the system's time.
 
     Args:
-        here: Lightning's Fabric, of this process.
-        asked: what a signal asked for.
+        here: this process's Fabric.
+        asked: holds the number of a signal that came.
     """
 
     def __init__(self, here: Any, asked: Asked) -> None:
@@ -40,12 +40,14 @@ class Pauses:
         self._next = time.monotonic() + EVERY
 
     def look(self) -> Pause:
-        """To be called by all processes after the same step; they are told the same."""
+        """Returns what to do; all processes must call it after the same step, and get the same answer."""
+        # The clocks of the processes differ, so the first one decides. Signals may have come to some of them only; by
+        # the maximum all stop, and with the same number.
         due = self._here.global_rank == 0 and time.monotonic() >= self._next
         told = torch.tensor([self._asked.value, int(due)], device=self._here.device)
         number, save = self._here.all_reduce(told, reduce_op="max").tolist()
         return Pause(number, bool(save))
 
     def saved(self, seconds: float) -> None:
-        """To be called when it was done, and how long it took."""
+        """Sets the time of the next save; to be called after each save with the seconds that it took."""
         self._next = time.monotonic() + max(EVERY, SHARE * seconds)

@@ -1,4 +1,4 @@
-"""What a run is going to be: checked, and said, before anything is computed or written."""
+"""Plans a run: checks and reports everything before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that can be begun, or gone on with.
+    """A run that can be started or resumed.
 
     Attributes:
-        config: what it was told.
-        folder: where its files are.
-        network: as it begins.
-        data: opened.
-        steps: its length.
+        config: configuration of the run.
+        folder: folder of its files.
+        network: the network with which it begins.
+        data: the opened data sets.
+        steps: length in optimiser steps.
         accelerator: ``"cpu"`` or ``"gpu"``.
-        devices: processes, each on a device of its own.
-        begun: what it goes on with, or None.
-        checked: what is known of the images to train on.
+        devices: number of processes, each on its own device.
+        begun: the run to resume; None for a new one.
+        checked: summary of the images to train on.
     """
 
     config: TrainConfig
@@ -55,16 +55,16 @@ class Plan:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the run is complete."""
         return self.begun is not None and self.begun.step >= self.steps and self.folder.result.exists()
 
     @property
     def images(self) -> str:
-        """Stamp of the images to train on."""
+        """Stamp that identifies the images to train on."""
         return self.checked.stamp
 
     def print(self, console: Console) -> None:
-        """The report of what was patched in, and a table of the rest."""
+        """Prints the report of ``patch``, if there is one, and a table of the run."""
         if self.network.report is not None:
             self.network.report.print(console)
         table = Table("run", "", box=None, padding=(0, 2, 0, 0))
@@ -101,19 +101,20 @@ class Plan:
 
 
 def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: str = "auto") -> Plan:
-    """Builds, opens and checks everything, every image among it; writes nothing.
+    """Builds the network, opens the data, and checks everything, including every image; writes nothing.
 
     Args:
         config: what to train, and how.
-        out: folder of the run: new, or one to go on with.
-        devices: processes, each on a device of its own; on the CPU, that many processes.
-        accelerator: ``"auto"`` takes GPUs where there are any, ``"cpu"`` or ``"gpu"``.
+        out: folder of the run: a new one, or one with a run to resume.
+        devices: number of GPUs, with a process for each; on the CPU, number of processes.
+        accelerator: ``"cpu"``, ``"gpu"``, or ``"auto"`` for GPUs if there are any.
 
     Raises:
-        ConfigError: for a configuration or a device that cannot be, and a folder of another run.
+        ConfigError: for a configuration or device that is not possible, and for the folder of another run.
         CheckpointError, DataError, ImageError, NoMatchError, PatternError: for what cannot be read or does not fit.
-        ExDAError: where packages of the extra ``train`` are missing.
+        ExDAError: if packages of the extra ``train`` are not installed.
     """
+    # Fails early if packages are missing: Matplotlib would be imported only after the last step.
     fabric()
     matplotlib_figure("train")
     folder = Folder(out)
@@ -128,6 +129,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     _check_channels(config, network.net, data)
     _check_forward(config, network.net)
     if begun is not None and begun.moved:
+        # The images are in another place: compares them with those of the last leg.
         now = {"data": fingerprint(data.training), "pictures": checked.stamp}
         folder.refuse([] if same_images(begun.legs[-1], now) else begun.moved)
     steps = length(config, len(data.training), devices)
@@ -135,15 +137,15 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
 
 
 def parameters(net: nn.Module, *, trained: bool = False) -> int:
-    """How many numbers a network has, or those alone that are trained."""
+    """Counts the parameters of a network, or only those that are trained."""
     return sum(each.numel() for each in net.parameters() if each.requires_grad or not trained)
 
 
 def channels(net: nn.Module) -> int:
-    """Of the images that a network takes: those of its first convolution.
+    """Returns the number of channels of a network's input images, by its first convolution.
 
     Raises:
-        ConfigError: if these are neither 1 nor 3.
+        ConfigError: if there is no convolution, or it takes neither 1 nor 3 channels.
     """
     first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels not in (1, 3):
@@ -153,7 +155,7 @@ def channels(net: nn.Module) -> int:
 
 
 def length(config: TrainConfig, pairs: int, devices: int) -> int:
-    """Of the run in steps; the last step of the last epoch goes on into the next."""
+    """Returns the length of the run in steps; epochs are rounded up, so the last step may use pairs of one more."""
     recipe = config.recipe
     if recipe.steps is not None:
         return recipe.steps
@@ -176,14 +178,14 @@ def _check_channels(config: TrainConfig, net: nn.Module, data: Data) -> None:
 
 
 def _check_forward(config: TrainConfig, net: nn.Module) -> None:
-    """One patch goes through the network: not everything that its arguments make impossible shows before."""
+    """Runs the network on one patch, since some wrong arguments show only in a forward pass."""
     shape = (1, channels(net), config.data.patch, config.data.patch)
     told = f"model: {config.model.name} with {config.model.arguments} and a patch of {config.data.patch} pixels"
     try:
         with torch.random.fork_rng(devices=[]), inferring(net):
             found = net(torch.zeros(shape)).shape
     except Exception as error:
-        # Whatever a network makes of what a file says.
+        # The arguments come from a file: a network may raise anything.
         raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
     if found != shape:
         raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
@@ -201,7 +203,7 @@ def _described(checked: Checked, taken: int) -> str:
 
 
 def _left_out(data: Data) -> str:
-    """Files that are no images; of a benchmark there are none."""
+    """Names the files that are no images, for the table; only sets of clean images record them."""
     sets = [each for each in (data.training, data.validation) if isinstance(each, PairedSet)]
     names = [name for each in sets for name in each.images.left_out]
     return f"; no images, left out: {some_of(names)}" if names else ""

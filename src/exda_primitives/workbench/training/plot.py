@@ -1,4 +1,4 @@
-"""The history of a run as an image."""
+"""Plots the history of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..shared.plotting import matplotlib_figure
 
 
 def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss, learning rate and, where there is one, PSNR against steps.
+    """Draws loss, learning rate and, if there was a validation, PSNR over the steps, as a PNG file.
 
     Args:
-        history: lines of a result.
-        path: of the image, which is replaced whole or not at all.
+        history: the result's ``history``.
+        path: file of the image; replaced atomically.
     """
     psnr = [(line["step"], line["psnr"]) for line in history if line["psnr"] is not None]
     figure = matplotlib_figure("train").Figure(figsize=(15 if psnr else 10, 4), layout="constrained")
@@ -29,4 +29,5 @@ def draw(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         panels[2].plot(*zip(*psnr, strict=True), marker=".")
         panels[2].set(xlabel="step", ylabel="validation PSNR (dB)")
     with atomic_write(path) as partial:
+        # The format is given, as the partial file's name does not end in .png.
         figure.savefig(partial, dpi=150, format="png")

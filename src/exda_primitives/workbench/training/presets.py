@@ -14,7 +14,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "epochs": 120,
                 "batch": 8,
                 "learning_rate": 2e-4,
-                # 15 and 150 epochs of 120.
+                # The warm-up takes 15 of the 120 epochs; the cosine would reach 0 after 150.
                 "warm_up": 0.125,
                 "cosine_to": 1.25,
             },
@@ -33,11 +33,11 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-"""What a file's ``base`` stands for; its own values win.
+"""Name for a file's ``base`` -> what it stands for; the file's own values win.
 
-- ``promptir``: as PromptIR, AdaIR (but for its length) and MoCE-IR train. Patches of 128, 8 a device (they used 4
-  devices), AdamW with 2e-4, L1. Theirs changes the learning rate between epochs, this one at each step.
-- ``budget``: a small network (dim 16, one block a level) takes a quarter of an hour of one CPU core.
+- ``promptir``: the recipe of PromptIR, AdaIR (except for its length) and MoCE-IR: patches of 128 pixels, 8 for each
+  device (they used 4 devices), AdamW with 2e-4, L1. They change the learning rate between epochs, this one each step.
+- ``budget``: trains a small network (dim 16, one block per level) in a quarter of an hour on one CPU core.
 """
 
 ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -51,12 +51,14 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "g": {"tokens": 1, "value": "residual"},
     }
 )
-"""What ``primitives.ablation`` stands for; the file's own values win.
+"""Letter for ``primitives.ablation`` -> what it stands for; the file's own values win.
 
-(a) the host; (b) g(V) in the place of V; (c) V + g(V); (d) tokens; (e) tokens and g(V); (f) tokens and, after the
+(a) the host; (b) g(V) instead of V; (c) V + g(V); (d) tokens; (e) tokens and g(V); (f) tokens and, after the
 aggregation, O + g(O); (g) tokens and V + g(V), the whole method. All with ``init="paper"``: (b) and (e) have no other.
 
-Which components the paper means by its letters is not known: these are our reading, from the nothing to the whole.
+It is not known which components the paper means by its letters; these are our reading, from the host to the whole
+method.
 """
 
 ABLATION_INIT = "paper"
+"""The ``init`` of all ablations."""

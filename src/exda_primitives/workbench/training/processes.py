@@ -1,4 +1,4 @@
-"""Several processes that train together, each on a device of its own."""
+"""Starts several processes that train together, each on its own device."""
 
 from __future__ import annotations
 
@@ -23,39 +23,42 @@ from ..shared.packages import fabric, fabric_environments, fabric_strategies
 from .signals import Asked, deaf, listening, wake
 
 _GRACE = 10.0
-"""Seconds in which the others end by themselves when one has failed: by the one that they wait for in vain."""
+"""Seconds that the other processes get to end by themselves after one has failed: they wait for it in vain, and fail
+in turn."""
 
 Work = Callable[..., object]
-"""What each process does, with its Fabric before the other arguments; a function of a module."""
+"""What each process does: takes its Fabric, then the other arguments. Must be a module-level function."""
 
 
 def alone(accelerator: str) -> Any:
-    """Fabric for this process alone."""
+    """Returns a Fabric for this process alone."""
     return _fabric(accelerator, 1)
 
 
 def together(accelerator: str, number: int, to: Asked, work: Work, *arguments: object) -> None:
-    """Begins ``number`` processes and waits for them.
+    """Starts ``number`` processes and waits for them.
 
     Args:
         accelerator: ``"cpu"`` or ``"gpu"``.
-        number: of processes.
-        to: where all of them look which signal came.
+        number: number of processes.
+        to: shared by all processes; holds the number of a signal that came.
         work: what they do.
-        arguments: that can be sent to other processes.
+        arguments: arguments of ``work``; must be picklable.
 
     Raises:
-        ConfigError: in a script that such a process would run from its beginning.
-        ExDAError, StoppedError: of the first process that raised one.
-        ProcessError: for a process that was killed.
+        ConfigError: if the calling script is not protected by ``if __name__ == "__main__"``.
+        ExDAError, StoppedError: as raised by the first process that raised one.
+        ProcessError: if a process was killed.
         RuntimeError: with the traceback, for any other error of a process.
         KeyboardInterrupt: on the second signal.
     """
+    # A spawned process imports the main script. If that calls this function again, it would start processes of its own.
     if getattr(current_process(), "_inheriting", False):
         raise ConfigError(
             "devices: each process runs the script again; put what it does behind if __name__ == '__main__':."
         )
     told: SimpleQueue[BaseException] = get_context("spawn").SimpleQueue()
+    # Processes inherit the blocked signals, and unblock them when they listen, see `_process`.
     with deaf():
         begun = start_processes(
             _process, (accelerator, number, _free_port(), to, told, work, arguments), number, join=False
@@ -68,7 +71,7 @@ def together(accelerator: str, number: int, to: Asked, work: Work, *arguments: o
             process.join()
     errors = list(iter(lambda: None if told.empty() else told.get(), None))
     known = next((error for error in errors if not isinstance(error, RuntimeError)), None)
-    # Those that waited for the one that was killed have failed of it.
+    # A killed process comes before RuntimeErrors of others: they failed because they waited for it.
     killed = next((rank for rank, code in codes.items() if code < 0), None)
     if known is None and killed is not None:
         name = signal.Signals(-codes[killed]).name
@@ -81,7 +84,7 @@ def together(accelerator: str, number: int, to: Asked, work: Work, *arguments: o
 
 
 def _codes(processes: Sequence[BaseProcess]) -> dict[int, int]:
-    """How those ended that did so by themselves, when all have, or one has failed."""
+    """Waits until all processes have ended, or one has failed; returns rank -> exit code of those that have ended."""
     while running := [process for process in processes if process.exitcode is None]:
         wait([process.sentinel for process in running])
         if any(process.exitcode for process in processes):
@@ -103,6 +106,7 @@ def _process(
     arguments: tuple[object, ...],
 ) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Shares the cores, unless the user has decided on the number of threads.
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(_cores() // number, 1))
     with listening(to, alone=False):
@@ -118,11 +122,12 @@ def _process(
 
 
 def _fabric(accelerator: str, number: int) -> Any:
-    # Not what the environment says: in a job of Slurm, Fabric would take its tasks for the processes.
+    # Set explicitly: in a Slurm job Fabric would choose Slurm's environment, and take its tasks for the processes.
     environment = fabric_environments().LightningEnvironment()
     if number == 1:
         return fabric().Fabric(accelerator=accelerator, devices=1, plugins=environment)
-    # Some networks have parameters that nothing uses (PromptIR), or that not every image uses (MoCE-IR).
+    # find_unused_parameters: some networks have parameters that nothing uses (PromptIR), or only some images use
+    # (MoCE-IR).
     strategy = fabric_strategies().DDPStrategy(find_unused_parameters=True, cluster_environment=environment)
     return fabric().Fabric(accelerator=accelerator, devices=number, strategy=strategy)
 

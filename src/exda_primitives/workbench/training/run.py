@@ -1,4 +1,4 @@
-"""A run from its first step to its result."""
+"""Trains: a run from its first step to its result."""
 
 from __future__ import annotations
 
@@ -40,35 +40,36 @@ from .validate import PROTOCOL, validate
 KIND = "train"
 
 OnStep = Callable[[State], None]
-"""Called in each process when a step is done and what it led to is written."""
+"""Called in each process after each step, when its log line and checkpoint, if due, are written."""
 
 
 def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> results.Result:
     """Trains to the end, from the beginning or from the checkpoint in the folder.
 
-    It is saved every ``save_every`` steps, every few minutes, and when SIGINT (Ctrl-C), SIGTERM or SIGHUP asks it to
-    stop, which it does after the step at hand; a second one stops it at once. After any interruption, the same call
-    goes on after the last checkpoint. What it then computes is bit for bit what it would have computed without; where
-    that cannot be, it says why, on the terminal and in the result.
+    The run is saved every ``save_every`` steps, every few minutes, and when SIGINT (Ctrl-C), SIGTERM or SIGHUP asks it
+    to stop, which it does after the current step; a second signal stops it at once. After any interruption, the same
+    call resumes after the last checkpoint, and computes bit for bit what it would have computed without the
+    interruption. If that is not possible, it tells why, on the terminal and in the result.
 
     Args:
         plan: see ``exda_primitives.workbench.training.prepare``.
-        command: that was run, for the result.
-        on_step: with several devices it must be a function of a module.
+        command: command that was run, for the result.
+        on_step: see ``OnStep``; with several devices it must be a module-level function.
 
     Returns:
-        What is in the folder's ``result.json``.
+        The content of the folder's ``result.json``.
 
     Raises:
-        StoppedError: when a signal asked for it; says what is kept.
-        DivergedError: for NaN or infinity; the last checkpoint stays.
-        ImageError: for an image that cannot be read any more; likewise.
-        ConfigError: where another run is at work in the folder.
-        ProcessError: where memory ran out, or a process was killed.
-        WriteError: for a file that cannot be written (a full disk); the last checkpoint stays.
+        StoppedError: if a signal stopped the run; the message tells what is saved.
+        DivergedError: for NaN or infinity; the last checkpoint is kept.
+        ImageError: for an image that cannot be read any more; the last checkpoint is kept.
+        ConfigError: if another run is at work in the folder.
+        ProcessError: if memory ran out, or a process was killed.
+        WriteError: for a file that cannot be written (a full disk); the last checkpoint is kept.
     """
     if plan.done:
         return results.read(plan.folder.result, KIND)
+    # Before anything uses CUDA; processes that are started inherit it.
     if plan.accelerator == "gpu":
         prepare_cublas()
     to = asked()
@@ -89,7 +90,7 @@ def train(plan: Plan, *, command: str = "", on_step: OnStep | None = None) -> re
 
 
 def _go_on(folder: Folder) -> str:
-    """What there is after an end that nobody could prepare for."""
+    """Tells, after an end without a last save, what the folder holds."""
     if folder.checkpoint.exists():
         return f"{folder.path} holds the last checkpoint: the same command goes on after it."
     return f"There is no checkpoint yet in {folder.path}: the same command begins anew."
@@ -104,7 +105,7 @@ def _work(
     on_step: OnStep | None,
     to: Asked,
 ) -> None:
-    """What each process does; Lightning takes no frozen dataclass through to it."""
+    """Trains in one process; gets the configuration as plain data, as Lightning does not pass on frozen dataclasses."""
     cuda = [here.device] if here.device.type == "cuda" else []
     folder = Folder(out)
     with torch.random.fork_rng(devices=cuda), folder.owned() if here.global_rank == 0 else nullcontext():
@@ -118,7 +119,7 @@ def _work(
 
 
 def _lost(error: Exception) -> str | None:
-    """What ran out, or who was killed; None for any other error."""
+    """Returns a message if memory ran out or a worker was killed; None for any other error."""
     text = str(error)
     if text.startswith("DataLoader worker"):
         return f"a process that prepares pairs is gone ({text.splitlines()[0]}); with lower data.workers it needs less."
@@ -134,11 +135,11 @@ class Run:
     """A run in one of its processes.
 
     Args:
-        here: Lightning's Fabric, of this process.
+        here: this process's Fabric.
         config: what to train, and how.
-        folder: where; with a checkpoint in it, that is where the run goes on.
-        images: stamp of all images, see ``exda_primitives.workbench.data.check``; None: not looked at.
-        to: where to look whether a signal came; None: nobody listens.
+        folder: folder of the run; if it holds a checkpoint, the run resumes there.
+        images: stamp of all images, see ``exda_primitives.workbench.data.check``; None if unknown.
+        to: holds the number of a signal that came; None if nothing listens to signals.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class Run:
         self.log = Log(quiet=here.global_rank != 0, steps=self.steps)
 
     def finish(self, command: str, on_step: OnStep | None) -> None:
-        """See ``train``."""
+        """Trains to the end and writes the result, see ``train``."""
         leg = self._begin_leg()
         start = time.perf_counter()
         self._stop_if(self.pauses.look())
@@ -192,7 +193,7 @@ class Run:
             how = f"but not bit for bit: {reasons}" if reasons else "bit for bit"
             self.log.say(f"goes on after step {state.step}, {how}")
             if self.here.global_rank == 0:
-                # Whoever wrote the checkpoint may have been killed before the weights.
+                # The run may have been killed after it wrote the checkpoint and before the weights.
                 with self._writing():
                     write_network(state.result, self.folder.weights)
         else:
@@ -257,7 +258,7 @@ class Run:
     def _log(self, done: Done, psnr: float | None) -> None:
         state = self.state
         mean = sum(state.window) / len(state.window)
-        # Of a step of float16 that overflowed, it is infinite.
+        # JSON has no infinity: the norm of a float16 step that overflowed.
         norm = done.gradient_norm if math.isfinite(done.gradient_norm) else None
         line = {
             "step": state.step,
@@ -274,10 +275,11 @@ class Run:
         start = time.monotonic()
         if self.here.global_rank == 0:
             with self._writing():
-                # The checkpoint first: all else can be made of it.
+                # The checkpoint first: everything else can be made from it.
                 write_checkpoint(self.folder.checkpoint, self.state, self.config, self.legs)
                 self.saved = self.state.step
                 write_network(self.state.result, self.folder.weights)
+        # No process goes on before the checkpoint is written.
         self.here.barrier()
         self.saved = self.state.step
         self.pauses.saved(time.monotonic() - start)
@@ -310,14 +312,14 @@ class Run:
         ]
         with self._writing():
             draw(state.history, folder.plot)
-            # Last: with it, the run is done.
+            # Last: its existence marks the run as done.
             results.write(folder.result, result)
 
 
 def write_network(net: nn.Module, path: Path) -> None:
-    """As ``exda.models.create(checkpoint=...)`` reads it, patched or not; replaced whole or not at all.
+    """Writes a network, patched or not, atomically, as ``exda.models.create(checkpoint=...)`` reads it.
 
-    LoRA is added to the weights that it stands beside.
+    LoRA is merged into the weights of its layers.
     """
     net = without_lora(net, merge=True)
     if is_patched(net):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal while a run trains: it ends after the step at hand, and all is saved."""
+"""Handles Ctrl-C, SIGTERM and a closed terminal: the run ends after the current step, and is saved."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from types import FrameType
 from typing import Protocol
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Those that ask a process to end. Windows has no SIGHUP."""
+"""The signals that ask a process to end. Windows has no SIGHUP."""
 
 _SAID = "\n{}: stops after this step, when all is saved; once more stops at once.\n"
 
 
 class Asked(Protocol):
-    """What a signal asked for.
+    """The signal that asked to stop.
 
     Attributes:
-        value: number of the first signal, 0 before it.
+        value: number of the first signal; 0 if none came.
     """
 
     value: int
 
 
 def asked() -> Asked:
-    """Nothing yet; several processes may share it."""
+    """Returns a value 0, for no signal, in memory that several processes can share."""
     nothing: Asked = get_context("spawn").Value("i", 0, lock=False)
     return nothing
 
 
 @contextmanager
 def listening(to: Asked, *, alone: bool = True) -> Iterator[None]:
-    """Notes the first signal of the block in ``to``, and says so; a second one raises ``KeyboardInterrupt``.
+    """Records the first signal during the block in ``to``, and prints a line; a second one raises KeyboardInterrupt.
 
-    A signal that was ignored before (as behind ``nohup``) still is, and outside the main thread, which alone hears
-    them, nothing changes.
+    A signal that was ignored before (as with ``nohup``) is still ignored. Outside of the main thread, the only one that
+    can handle signals, nothing changes.
 
     Args:
-        to: where it is noted.
-        alone: False in a process that another has begun: that one says it, and ends them all on the second.
+        to: where the signal is recorded.
+        alone: False in a process started by another, which prints the line, and ends all processes on the second
+            signal.
     """
 
     def hear(number: int, _: FrameType | None) -> None:
@@ -52,7 +53,7 @@ def listening(to: Asked, *, alone: bool = True) -> Iterator[None]:
             raise KeyboardInterrupt
         else:
             to.value = number
-            # Not by print, in the midst of which the signal may have come; and there may be no terminal any more.
+            # Not by print, which the signal may have interrupted. OSError: the terminal may be closed.
             with suppress(OSError):
                 os.write(2, _SAID.format(signal.Signals(number).name).encode())
 
@@ -70,9 +71,9 @@ def listening(to: Asked, *, alone: bool = True) -> Iterator[None]:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Signals wait until the end of the block. Processes begun in it hear none until they ``wake``."""
+    """Blocks signals until the end of the block; processes started in it keep them blocked until they ``wake``."""
     if not hasattr(signal, "pthread_sigmask"):
-        # Windows, whose signals do not reach other processes.
+        # Windows, where signals do not reach other processes.
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -83,6 +84,6 @@ def deaf() -> Iterator[None]:
 
 
 def wake() -> None:
-    """Hears the signals that came since this process was begun, and those to come."""
+    """Unblocks signals: those that came since this process was started are delivered now, later ones as they come."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,4 +1,4 @@
-"""All that a run has come to, in memory and in its checkpoint."""
+"""The state of a run, in memory and in its checkpoint."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from ...files import atomic_write
 from .config import RecipeConfig, TrainConfig
 
 VERSION = 1
+"""Version of the checkpoint's format. A file of another version is refused."""
 _KEYS = ("version", "state_dict", "average", "optimizer", "scaler", "step", "window", "history", "config", "legs")
 _PREFIX = "net."
 
 
 class State:
-    """What changes from step to step.
+    """Everything that changes from step to step.
 
     Attributes:
-        net: the network, on its device, not wrapped.
-        average: its moving average; None without.
-        optimizer: of the parameters that are trained.
-        scaler: of the loss; only for float16.
+        net: the network, on its device, without a wrapper.
+        average: exponential moving average of its weights; None without.
+        optimizer: AdamW over the parameters that are trained.
+        scaler: scales the loss; enabled only for float16.
         step: optimiser steps done.
         window: losses since the last line of the history.
-        history: the lines, plain data.
+        history: lines of the history, plain data.
     """
 
     def __init__(self, net: nn.Module, recipe: RecipeConfig) -> None:
@@ -50,14 +51,17 @@ class State:
 
     @property
     def result(self) -> nn.Module:
-        """The network that comes out: the average, where there is one."""
+        """The network that training yields: the average, if there is one."""
         if self.average is None:
             return self.net
         averaged: nn.Module = self.average.module
         return averaged
 
     def as_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers; the weights as of a Lightning module that holds the network as ``net``."""
+        """Returns the state as tensors and plain containers.
+
+        The weights' names are those of a Lightning module that holds the network as ``net``.
+        """
         return {
             "state_dict": {_PREFIX + name: tensor for name, tensor in self.net.state_dict().items()},
             "average": None if self.average is None else self.average.state_dict(),
@@ -69,7 +73,7 @@ class State:
         }
 
     def restore(self, held: Mapping[str, Any]) -> None:
-        """Becomes what ``as_dict`` gave."""
+        """Restores the state that ``as_dict`` returned."""
         self.net.load_state_dict({name.removeprefix(_PREFIX): each for name, each in held["state_dict"].items()})
         if self.average is not None:
             self.average.load_state_dict(held["average"])
@@ -79,33 +83,33 @@ class State:
 
 
 def write_checkpoint(path: Path, state: State, config: TrainConfig, legs: list[dict[str, Any]]) -> None:
-    """Writes a file; what was there stays until the new one is whole.
+    """Writes a checkpoint atomically: an existing file stays until the new one is complete.
 
     Args:
         path: the file.
-        state: after a step.
-        config: of the run.
-        legs: where the run was begun and taken up again, and on what, plain data.
+        state: state after a step.
+        config: configuration of the run.
+        legs: for each start and resume: after which step, and the ``circumstances``; plain data.
 
     Raises:
-        OSError: when it cannot be written.
+        OSError: if it cannot be written.
     """
     held = {"version": VERSION, **state.as_dict(), "config": config.as_dict(), "legs": legs}
     with atomic_write(path) as partial, partial.open("wb") as file:
         try:
             torch.save(held, file)
         except RuntimeError as error:
-            # PyTorch closes its archive after a failed write, and raises what comes of that.
+            # After a failed write, PyTorch closes its archive and raises the error of that instead.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-        # Before it takes the place of the old one: what is on its way to the disk, a power cut would lose.
+        # On the disk before it replaces the old file: a power cut would lose what is still in the system's buffers.
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What ``write_checkpoint`` wrote, on the CPU.
+    """Reads what ``write_checkpoint`` wrote, with tensors on the CPU.
 
     Raises:
         CheckpointError: for any other file.

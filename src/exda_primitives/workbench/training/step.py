@@ -17,11 +17,11 @@ from .state import State
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _OVERFLOWS = 40
-"""Steps in a row that float16 may skip while the scale of the loss finds its place; it halves it each time."""
+"""Consecutive steps that float16 may skip because gradients overflow; the scale of the loss is halved each time."""
 
 
 class Done(NamedTuple):
-    """What a step was: its loss over all processes, learning rate, and norm of the gradients before clipping."""
+    """A step's mean loss over all processes, its learning rate, and the norm of the gradients before clipping."""
 
     loss: float
     learning_rate: float
@@ -29,13 +29,13 @@ class Done(NamedTuple):
 
 
 class Step:
-    """Forward and backward passes, clipping, AdamW, moving average; counts itself in the state.
+    """Performs optimiser steps: forward and backward passes, clipping, AdamW, moving average; counts them in the state.
 
     Args:
-        fabric: Lightning's, of this process.
+        fabric: this process's Fabric.
         forward: the network, wrapped by ``fabric``.
-        state: of the network.
-        recipe: how.
+        state: state of the run.
+        recipe: how to train.
         steps: length of the run.
     """
 
@@ -49,11 +49,11 @@ class Step:
         self._overflows = 0
 
     def __call__(self, passes: Iterable[Pair]) -> Done:
-        """A step on the batches of ``accumulate`` passes.
+        """Performs one step on the batches of ``accumulate`` passes.
 
         Raises:
-            DivergedError: for a loss or gradients that are not finite, in all processes at once; the weights are those
-                before the step. With float16 a few steps may be skipped instead.
+            DivergedError: for a loss or gradients that are not finite, in all processes at once; the weights stay those
+                before the step. With float16 some steps may be skipped instead.
         """
         state, rate = self._state, learning_rate(self._state.step, self._steps, self._recipe)
         for group in state.optimizer.param_groups:
@@ -63,7 +63,7 @@ class Step:
         limit = math.inf if self._recipe.clip is None else self._recipe.clip
         norm = float(nn.utils.clip_grad_norm_(self._trained, limit))
         self._check(loss, norm, rate)
-        # Of float16's gradients that overflowed, the scaler makes no step.
+        # The scaler skips the step if float16's gradients have overflowed.
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if state.average is not None:
@@ -80,8 +80,9 @@ class Step:
         for number, (degraded, clean) in enumerate(passes):
             # Networks that draw random numbers draw the same whether the run was interrupted or not.
             torch.manual_seed(mixed(recipe.seed, state.step, number, fabric.global_rank))
+            # Gradients are exchanged between processes in the last pass only.
             with fabric.no_backward_sync(self._forward, enabled=number < recipe.accumulate - 1):
-                # Not Fabric's own mixed precision, which rounds the images too: 8 bits of bfloat16 show in them.
+                # Not Fabric's own mixed precision, which casts the images too: bfloat16 would round them visibly.
                 with autocast(fabric.device, recipe):
                     restored = self._forward(degraded)
                 loss = loss_of(restored, clean, recipe) / recipe.accumulate
@@ -107,5 +108,5 @@ class Step:
 
 
 def autocast(device: torch.device, recipe: RecipeConfig) -> torch.autocast:
-    """Of the recipe's precision; does nothing for ``"32-true"``."""
+    """Returns the autocast of the recipe's precision; a disabled one for ``"32-true"``."""
     return torch.autocast(device.type, _AUTOCAST.get(recipe.precision), enabled=recipe.precision in _AUTOCAST)

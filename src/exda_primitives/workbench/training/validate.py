@@ -1,4 +1,4 @@
-"""How well whole images are restored, for now."""
+"""Validates during training: PSNR of restored whole images."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ PROTOCOL = "PSNR over all channels, range 1, clipped to [0, 1], not rounded, mea
 
 
 def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeConfig) -> float:
-    """Mean PSNR in dB, see ``PROTOCOL``; the processes share the pairs, and the network is as it was afterwards.
+    """Returns the mean PSNR in dB, see ``PROTOCOL``; the processes share the pairs, and the network is unchanged.
 
     Args:
-        fabric: Lightning's, of this process.
-        net: the network, not wrapped.
-        pairs: whole images of any size, those of epoch 0.
-        recipe: for its precision.
+        fabric: this process's Fabric.
+        net: the network, without a wrapper.
+        pairs: whole images of any size; always those of epoch 0, so that validations compare.
+        recipe: provides the precision.
 
     Raises:
         DivergedError: for an output that is not finite, in all processes at once.
     """
     multiple = known_multiple(net) or MULTIPLE
     pairs.set_epoch(0)
-    # Their PSNR, and how many are not finite.
+    # Sum of PSNR, and number of outputs that are not finite: summed over the processes at the end, so that all of them
+    # raise together.
     sums = torch.zeros(2, dtype=torch.float64, device=fabric.device)
     with inferring(net):
         for index in range(fabric.global_rank, len(pairs), fabric.world_size):
