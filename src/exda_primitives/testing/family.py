@@ -38,13 +38,14 @@ CONFIGS = (
     ExDAConfig(tokens=0, value_position="after"),
     ExDAConfig(tokens="channels", reinject="channelwise", value="gelu", init="paper"),
 )
-"""All that an attention does with tokens and values, in few configurations."""
+"""Few configurations that together use every option. The last one has no identity start (``init="paper"``)."""
 
 PLAIN = ExDAConfig(tokens=0, value="none")
+"""Without primitives: the replacement computes the host's formula."""
 
 SIZE = 2, 9, 7
 SIZES = (SIZE, (1, 1, 5), (1, 1, 1))
-"""B, H, W."""
+"""(B, H, W): odd sides, one row, one pixel."""
 
 _WIDE = (torch.float32, torch.float64)
 
@@ -52,28 +53,30 @@ _WIDE = (torch.float32, torch.float64)
 def check_family(
     family: Family, make_module: MakeModule, *, sorts: bool = False, only: Sequence[str] | None = None
 ) -> None:
-    """Checks an attention family on a module of it: all that this library promises of an attention.
+    """Checks all that this library promises of an attention, on a module that the family recognises.
 
     - ``recognised``: ``plan`` finds the module, and counts the parameters that ``patch`` adds.
-    - ``layout``: ``to_map`` undoes ``arguments``; the output lies as the inputs do.
-    - ``identity``: at the start, the module's own function in float32 and float64, at odd sizes down to one pixel.
-    - ``oracle``: after a training's changes, the output is the backend ``reference``'s, in four configurations.
-    - ``gradients``: they are the reference's and those of finite differences, and reach all that was added.
+    - ``layout``: ``to_map`` undoes ``arguments``; the output has the layout of the inputs.
+    - ``identity``: right after patching, the output is the module's, in float32 and float64, at odd sizes down to one
+      pixel.
+    - ``oracle``: with parameters changed as by training, the output is the ``reference`` backend's, in four
+      configurations.
+    - ``gradients``: equal the reference's and finite differences, and reach every new parameter.
     - ``saving``: state dicts, ``exda.save``, copies and pickles keep every bit; the original's state dict loads.
-    - ``unpatch``: gives back the very module with its attributes, every value and bit.
-    - ``keywords``: arguments may be named as the module's forward names them.
+    - ``unpatch``: restores the module with its attributes and values bit for bit.
+    - ``keywords``: arguments may be passed by the names in the module's forward.
     - ``export``: ``torch.export`` with dynamic height and width.
-    - ``half``: float16, bfloat16 and autocast, against float32.
+    - ``half``: float16, bfloat16 and autocast, compared with float32.
 
     Args:
-        family: to check; registered for the length of the call where it is not.
-        make_module: returns a module that the family is to recognise: small (8 channels), any weights.
-        sorts: whether the attention sorts pixels by their values. Rounding then changes which pixel is which: the start
-            has to be the module's function to the last bit, and half types are compared with the reference in theirs.
-        only: names of the checks to do; by default all.
+        family: the family to check; registered during the call if it is not yet.
+        make_module: returns a small module (8 channels) with any weights that the family should recognise.
+        sorts: whether the attention sorts pixels by their values. Rounding may then reorder them: ``identity``
+            requires bit-equal outputs, and ``half`` compares with the reference in the same dtype.
+        only: names of the checks to run; by default all.
 
     Raises:
-        AssertionError: from the first check that fails, with its name and the cause.
+        AssertionError: if a check fails; the first failure is raised, with the check's name and the cause.
         RegistrationError: for a family that cannot be registered.
 
     Example:
@@ -92,7 +95,7 @@ def _held(family: Family, make_module: MakeModule, seed: int = 0) -> Holder:
 
 
 def _patched(family: Family, make_module: MakeModule, config: ExDAConfig) -> Holder:
-    """In float64, with values as after a training."""
+    """Returns a patched holder in float64, with parameters changed as by training."""
     model = _held(family, make_module).double()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -115,6 +118,7 @@ def _recognised(family: Family, make_module: MakeModule, sorts: bool) -> None:
     new = {name: parameter.numel() for name, parameter in attention.new_parameters().items()}
     assert match.extra_parameters == sum(new.values()), f"plan counts {match.extra_parameters} parameters, added {new}"
     assert (match.dim, match.heads) == (attention.dim, attention.num_heads)
+    # The replacement has to be buildable from scratch, with the same new parameters and all parts that are required.
     made = family.replacement(attention.dim, attention.num_heads, attention.has_bias())
     assert made.new_parameters().keys() == new.keys()
     needed = [name for name in family.replacement.PARTS if name not in family.replacement.OPTIONAL]
@@ -135,6 +139,7 @@ def _layout(family: Family, make_module: MakeModule, sorts: bool) -> None:
 @torch.no_grad()
 def _identity(family: Family, make_module: MakeModule, sorts: bool) -> None:
     hosts = [_held(family, make_module).to(dtype) for dtype in _WIDE]
+    # The last configuration has no identity start.
     for config in (PLAIN, *CONFIGS[:3]):
         ours = copy.deepcopy(hosts[-1])
         dim = ours.patched(config).dim
@@ -155,6 +160,7 @@ def _oracle(family: Family, make_module: MakeModule, sorts: bool) -> None:
             model.to(dtype)
             for size in SIZES:
                 inputs = maps(family, model.ours.dim, size, dtype)
+                # To see that the attention does not write into its inputs.
                 kept = [x.clone() for x in inputs]
                 what = f"{config} on {tuple(inputs[0].shape)} of {dtype}"
                 expected = _computed(model, inputs, "reference")
@@ -175,7 +181,8 @@ def _gradients(family: Family, make_module: MakeModule, sorts: bool) -> None:
         model = _patched(family, make_module, config)
         names, leaves, loss = _differentiable(model, SIZE)
         found, expected = (torch.autograd.grad(loss(name), leaves) for name in ("torch", "reference"))
-        # A gradient that is small beside the others is a difference of large numbers, with their rounding.
+        # One bound for all, from the largest gradient: a small one may be a difference of large numbers and then
+        # carries their rounding error.
         bound = 1e-9 * max(float(each.abs().max()) for each in expected)
         for name, ours, theirs in zip(names, found, expected, strict=True):
             error = float((ours - theirs).abs().max())
@@ -183,13 +190,16 @@ def _gradients(family: Family, make_module: MakeModule, sorts: bool) -> None:
         silent = {name for name, ours in zip(names, found, strict=True) if not ours.any()}
         silent &= {f"attention.{name}" for name in model.ours.new_parameters()}
         assert not silent, f"{config}: no gradient reaches {', '.join(sorted(silent))}"
-        # Few pixels: none of what sorts them may change places.
+        # Few pixels, so that the step of the finite differences does not reorder any in an attention that sorts them.
         _, leaves, loss = _differentiable(model, (1, 3, 4))
         _check_slope(leaves, loss)
 
 
 def _differentiable(model: Holder, size: Sequence[int]) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
-    """Inputs of that size and parameters, by name, and a random functional of the output, by backend."""
+    """Returns what gradients are taken of and by: names and tensors of inputs and parameters, and a loss.
+
+    The loss, a function of the backend's name, is the sum of the output times fixed random weights.
+    """
     inputs = [x.requires_grad_() for x in maps(model.family, model.ours.dim, size)]
     generator = torch.Generator().manual_seed(3)
     weights = torch.randn(inputs[0].shape, generator=generator, dtype=torch.float64)
@@ -198,19 +208,23 @@ def _differentiable(model: Holder, size: Sequence[int]) -> tuple[list[str], list
 
 
 def _check_slope(leaves: Sequence[Tensor], loss: Callable[[str], Tensor]) -> None:
-    """Central differences along one direction of all leaves."""
+    """Compares the gradients with a central difference along one random direction d of all leaves.
+
+    (loss(x + h d) - loss(x - h d)) / 2h has to be the sum of gradient * d.
+    """
     generator, step = torch.Generator().manual_seed(4), 1e-7
     directions = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype) for leaf in leaves]
     gradients = torch.autograd.grad(loss("torch"), leaves)
     products = [float((gradient * move).sum()) for gradient, move in zip(gradients, directions, strict=True)]
     values = []
+    # In place, from x to x + h d, then to x - h d.
     for length in (step, -2 * step):
         with torch.no_grad():
             for leaf, direction in zip(leaves, directions, strict=True):
                 leaf.add_(direction, alpha=length)
             values.append(float(loss("torch")))
     slope, expected = (values[0] - values[1]) / (2 * step), sum(products)
-    # The sum's terms are of both signs.
+    # Relative to the largest term, because terms of both signs may cancel in the sum.
     assert abs(slope - expected) < 1e-5 * max(map(abs, products)), (
         f"a loss has the slope {slope:.6g} by differences, {expected:.6g} by gradients"
     )
@@ -253,6 +267,7 @@ def _keywords(family: Family, make_module: MakeModule, sorts: bool) -> None:
     names = list(signature(seeded(make_module).forward).parameters)
     model = _patched(family, make_module, PLAIN)
     inputs = family.arguments(maps(family, model.ours.dim, SIZE))
+    # In reverse order, so that only the names can tell the arguments apart.
     named = dict(reversed([*zip(names, inputs, strict=False)]))
     assert_equal(model.ours(**named), model.ours(*inputs), f"called by {', '.join(named)}")
 
@@ -281,7 +296,8 @@ def _half(family: Family, make_module: MakeModule, sorts: bool) -> None:
             assert output.dtype is dtype, f"{output.dtype}, {what}"
             output.float().square().sum().backward()
             assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), f"gradients, {what}"
-            # The same rounded weights and maps; of what sorts, in the same type, in which the order is the same.
+            # The reference gets the same rounded weights and maps, in float32. If the attention sorts, it computes in
+            # the half type instead, because values that are equal there would be sorted differently in float32.
             wide = model if sorts else copy.deepcopy(model).float()
             like = next(wide.parameters())
             with torch.no_grad():
@@ -305,4 +321,4 @@ FAMILY_CHECKS: dict[str, Callable[[Family, MakeModule, bool], None]] = {
     "export": _export,
     "half": _half,
 }
-"""By name; see ``check_family``."""
+"""The checks by name; see ``check_family``."""
