@@ -120,7 +120,7 @@ class MixtureOfExperts(nn.Module):
         gates = logits.new_zeros(*pixels.shape[:-1], _EXPERTS).scatter(-1, chosen, logits.softmax(dim=-1))
         merged = torch.zeros_like(pixels)
         for expert, gate in zip(self.experts, gates.split(1, dim=-1), strict=True):
-            # Where an expert was not chosen, its output is set to 0 before exp: if exp overflowed, 0 * inf would be NaN.
+            # Where an expert was not chosen, its output is set to 0 before exp, which might overflow: 0 * inf is NaN.
             merged = merged + gate * expert(pixels).masked_fill(gate == 0, 0).exp()
         return merged.masked_fill(merged == 0, _ZERO).log().permute(0, 3, 1, 2)
 

@@ -209,7 +209,10 @@ class MixtureOfExperts(nn.Module):
         return projected
 
     def _coupled(self, gates: Tensor) -> Tensor:
-        """Returns the official gates (B, E) in evaluation: image b's only gate, times how many images chose expert e."""
+        """Returns the official gates (B, E) in evaluation: an image's only gate, times how often each expert is chosen.
+
+        gates.sum(1) is that only gate, because topk is 1 here.
+        """
         if self.routing.topk > 1:
             raise ValueError(
                 f"in evaluation MoCE-IR with topk={self.routing.topk} takes one image at a time, got {len(gates)}; "
