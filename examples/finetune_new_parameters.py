@@ -1,4 +1,4 @@
-"""Fine-tunes only the parameters that ExDA added, on the demo's photograph, for a few seconds: the loss goes down.
+"""Fine-tunes only the parameters that ExDA added, on the demo's photograph: a few seconds that show how it is done.
 
     python examples/finetune_new_parameters.py
 
