@@ -1,8 +1,8 @@
-"""What the library knows of other people's code: attention families and backbones, one file each.
+"""All that the library knows about other people's code: attention families and backbones, one file each.
 
-Importing this package registers all of them. A new adapter is a new file in ``families`` or ``backbones``; one that
-lives in another package calls ``exda_primitives.register_adapter`` in the same way, in a module that the package names
-in the entry-point group ``exda_primitives.adapters``.
+Importing this package registers all of them. To add an adapter here, add a file to ``families`` or ``backbones``. An
+adapter in another package calls ``exda_primitives.register_adapter``, in a module that the package names in the
+entry-point group ``exda_primitives.adapters``.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""Fine-tune nothing but what ExDA added, on the demo's photograph: a few seconds, to see that it starts and moves.
+"""Fine-tunes only the parameters that ExDA added, on the demo's photograph: a few seconds that show how it is done.
 
     python examples/finetune_new_parameters.py
 
-Real training differs in the data and the length alone: patch, freeze the host (or not), train, save the state dict.
+Real training differs only in its data and length: patch, freeze the host (or not), train, save the state dict.
 """
 
 import torch
@@ -16,7 +16,7 @@ STEPS = 20
 
 
 def main() -> None:
-    """Prints the loss before and after."""
+    """Trains and prints the loss before and after."""
     torch.manual_seed(0)
     model = exda.models.Restormer(dim=12, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1, ffn_expansion_factor=2)
     report = exda.patch(model)

@@ -1,1 +1,1 @@
-"""One file per backbone: where its attentions sit, what sizes it takes."""
+"""Backbones, one file each: the stages of their attentions, and the sizes that they take."""

@@ -1,4 +1,4 @@
-"""AdaIR (ICLR 2025): Restormer with frequency blocks of three cross attentions, at the latent and on the way up."""
+"""AdaIR (ICLR 2025): Restormer with frequency blocks of three cross attentions, at the latent and in the decoder."""
 
 from exda_primitives.patching import Backbone, Stage
 from exda_primitives.patching.registry import register_own

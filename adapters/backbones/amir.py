@@ -1,4 +1,4 @@
-"""AMIR (MICCAI 2024): Restormer for medical images, every level routed by what the image asks for."""
+"""AMIR (MICCAI 2024): Restormer for medical images; an instruction computed from the image routes every level."""
 
 from exda_primitives.patching import Backbone
 from exda_primitives.patching.registry import register_own

@@ -1,4 +1,4 @@
-"""Histoformer (ECCV 2024): Restormer's U-net of histogram attention, the image fed in again at each size."""
+"""Histoformer (ECCV 2024): Restormer's U-net with histogram attention; the image is fed in again at each size."""
 
 from exda_primitives.patching import Backbone
 from exda_primitives.patching.registry import register_own

@@ -1,4 +1,4 @@
-"""M3SNet (2023): NAFNet's U-net with merged skips; the attentions are its middle blocks."""
+"""M3SNet (2023): NAFNet's U-net with merged skip connections; the attentions are its middle blocks."""
 
 from exda_primitives.patching import Backbone, Stage
 from exda_primitives.patching.registry import register_own
@@ -8,7 +8,7 @@ register_own(
         "m3snet",
         frozenset({"intro", "encoders", "downs", "middle_blks", "middle", "middle_ups", "ups", "decoders", "ending"}),
         (Stage("middle_blks", "latent", 16),),
-        # It pads by itself, but what it returns stays padded.
+        # It pads its input itself, but does not crop its output.
         multiple_of=16,
     )
 )

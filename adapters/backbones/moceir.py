@@ -1,6 +1,6 @@
-"""MoCE-IR (CVPR 2025): Restormer's U-net under other names, with experts beside every attention on the way up.
+"""MoCE-IR (CVPR 2025): Restormer's U-net under other names, with experts beside every attention of the decoder.
 
-The stages are those of the four levels that all published checkpoints have.
+The stages are those of a network of four levels, as all published checkpoints are.
 """
 
 from exda_primitives.patching import Backbone, Stage

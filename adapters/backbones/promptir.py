@@ -1,4 +1,4 @@
-"""PromptIR (NeurIPS 2023): Restormer with prompts and one block after each of them on the way up."""
+"""PromptIR (NeurIPS 2023): Restormer with three prompts in the decoder, each followed by one more block."""
 
 from exda_primitives.patching import Backbone, Stage
 from exda_primitives.patching.registry import register_own

@@ -1,4 +1,4 @@
-"""Restormer's U-net under other names: by what its levels are called, the largest map first.
+"""Networks that are Restormer's U-net with other names for its levels.
 
 NDR-Restore (TIP 2024), ConStyle v2 (2024), MONAI's ``Restormer`` of two to five levels, Text-IF (CVPR 2024).
 """
@@ -20,7 +20,16 @@ def u_net(
     *,
     known_by: Sequence[str] = (),
 ) -> Backbone:
-    """Of halvings from level to level; the decoder's names from the smallest map on, as its stages are passed."""
+    """Returns the backbone of a U-net whose levels each halve the map.
+
+    Args:
+        name: the backbone's name.
+        encoder: names of the encoder's levels, the largest map first.
+        latent: name of the lowest level.
+        decoder: names of the decoder's levels, in the order in which they run: the smallest map first.
+        refinement: name of the blocks after the decoder, at full size.
+        known_by: names of further children that the network must have.
+    """
     deepest = 2 ** len(encoder)
     stages = [
         *(Stage(prefix, "encoder", 2**level) for level, prefix in enumerate(encoder)),
@@ -38,7 +47,7 @@ register_own(
         "bottom",
         ["block_up3", "block_up2", "block_up1"],
         "refinement",
-        # Its degradation network has these names, too, and convolutions in them.
+        # NDR-Restore's degradation network has the same names, with convolutions under them, but not this child.
         known_by=["res_connect1"],
     )
 )
@@ -62,6 +71,7 @@ for _halvings in (1, 2, 3, 4):
         )
     )
 
+# An encoder for each of two images, and one decoder for both.
 _TEXT_IF = tuple(
     Stage(f"encoder_{image}.encoder_level{level}", "latent" if level == 4 else "encoder", 2 ** (level - 1))
     for image in "AB"

@@ -1,6 +1,6 @@
-"""Restormer (CVPR 2022): a U-net of four levels and a refinement at full size; whole, or in parts by themselves.
+"""Restormer (CVPR 2022): a U-net of four levels and a refinement at full size; the whole network, or a part of it.
 
-Reti-Diff's has no refinement; Perceive-IR keeps encoder and decoder apart.
+Reti-Diff's has no refinement; Perceive-IR has encoder and decoder in separate modules.
 """
 
 from exda_primitives.patching import Backbone, Stage
@@ -29,5 +29,5 @@ for _name, _stages, _multiple in (
     ("restormer-decoder-unrefined", _DECODER, 1),
 ):
     _children = frozenset(stage.prefix for stage in _stages)
-    # What has one of the other children is a network of other levels.
+    # A module with one of the remaining children is not this part but another combination of levels.
     register_own(Backbone(_name, _children, _stages, _multiple, without=CHILDREN - _children))

@@ -1,1 +1,1 @@
-"""One file per attention family: how it is recognised, what replaces it."""
+"""Attention families, one file each: how an attention is recognised, and what replaces it."""

@@ -1,4 +1,4 @@
-"""Cross attention: q from the first map, k and v from the second (AdaIR's and MoCE-IR's channel cross attention)."""
+"""Channel cross attention (AdaIR's, MoCE-IR's): q is computed from the first map, k and v from the second."""
 
 from exda_primitives.patching import ConvFamily, ConvLayout
 from exda_primitives.patching.registry import register_own
@@ -6,7 +6,7 @@ from exda_primitives.primitives import ExDACrossAttention
 
 
 class Cross(ConvFamily):
-    """Two maps in; q by C -> C, k and v by C -> 2C, each with its depthwise convolution of any size.
+    """Takes two maps; q by a 1x1 convolution C -> C, k and v by one C -> 2C, each with a depthwise one of any size.
 
     The projections of q and of the output have equal shapes: both assignments are candidates, and the probe decides.
     """

@@ -1,4 +1,4 @@
-"""MDTA by 1x1 convolutions alone (SST's global spectral attention), and with q, k and v by layers of their own."""
+"""MDTA without depthwise convolutions (SST's global spectral attention), or with separate layers for q, k and v."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QKV = ("q", "k", "v")
 
 
 class GSA(Family):
-    """One map in; q, k, v from a 1x1 convolution C -> 3C, or thrice C -> C and perhaps a depthwise one after each."""
+    """Takes one map; q, k, v by one 1x1 convolution C -> 3C, or by three C -> C, each perhaps with a depthwise one."""
 
     name = "gsa"
     replacement = ExDAPointwiseAttention
@@ -23,16 +23,18 @@ class GSA(Family):
     with_depthwise = ConvLayout(separate.pointwise, depthwise={f"{part}_dwconv": 1 for part in _QKV})
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape; every order of the layers of equal size, the likelier first.
+        """Returns the assignments that the shapes allow: every order of equal layers, the likelier first.
 
         Raises:
-            Mismatch: for four equal layers that break another rule; what has one for all but is none is MDTA's to tell.
+            Mismatch: for a module with four equal layers that breaks another rule. A near miss with one layer for q, k
+                and v is reported by MDTA's family, not here.
         """
         try:
             packed = self.packed.find(module)
         except Mismatch:
             return []
         if packed:
+            # q, k and v all name the packed layer.
             return [{**dict.fromkeys(_QKV, parts["qkv"]), **_without(parts, "qkv")} for parts in packed]
         try:
             return self.separate.find(module)
@@ -44,11 +46,12 @@ class GSA(Family):
 
 
 def _without(parts: Mapping[str, str], name: str) -> dict[str, str]:
+    """Returns a copy of ``parts`` without one entry."""
     return {part: held for part, held in parts.items() if part != name}
 
 
 def _in_one_order(module: nn.Module, candidates: Sequence[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
-    """Those whose depthwise convolutions were registered in the order of the layers before them."""
+    """Yields the candidates whose depthwise convolutions were registered in the order of their q, k and v layers."""
     order = {name: i for i, (name, _) in enumerate(module.named_children())}
     for parts in candidates:
         before = sorted(_QKV, key=lambda part: order[parts[part]])

@@ -1,4 +1,4 @@
-"""Histoformer's ``Attention_histogram``: sorted channels, box and interleaved branches, softmax_1."""
+"""Histoformer's ``Attention_histogram``: sorted channels, a box and an interleaved branch, softmax_1."""
 
 from exda_primitives.patching import ConvFamily, ConvLayout
 from exda_primitives.patching.registry import register_own
@@ -6,7 +6,7 @@ from exda_primitives.primitives import ExDAHistogramAttention
 
 
 class Histogram(ConvFamily):
-    """One map in; q1, k1, q2, k2, v from one 1x1 convolution C -> 5C and a depthwise one."""
+    """Takes one map; q1, k1, q2, k2 and v by one 1x1 convolution C -> 5C and a depthwise one."""
 
     name = "histogram"
     replacement = ExDAHistogramAttention

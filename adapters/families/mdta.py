@@ -1,7 +1,7 @@
-"""MDTA: Restormer's transposed attention, under whatever name and attribute names it goes.
+"""MDTA, Restormer's transposed attention, under any class and attribute names.
 
 Restormer, PromptIR, AdaIR, AMIR ``Attention``; X-Restormer ``ChannelAttention``; KBNet ``TransAttention``; OneRestore
-``Self_Attention``; MoCE-IR's encoder; and many more: see ``ExDAAttention`` for what it computes.
+``Self_Attention``; MoCE-IR's encoder; and many more. See ``ExDAAttention`` for what it computes.
 """
 
 from exda_primitives.patching import ConvFamily, ConvLayout
@@ -10,7 +10,7 @@ from exda_primitives.primitives import ExDAAttention
 
 
 class MDTA(ConvFamily):
-    """One map in; q, k, v from one 1x1 convolution C -> 3C and a depthwise one."""
+    """Takes one map; q, k, v by one 1x1 convolution C -> 3C and a depthwise one."""
 
     name = "mdta"
     replacement = ExDAAttention

@@ -1,4 +1,4 @@
-"""MDTA with a second argument: a prior vector (DiffIR, Reti-Diff, HI-Diff), a mask (MaskDCPT)."""
+"""MDTA with a second argument: a prior vector (DiffIR, Reti-Diff, HI-Diff) or a mask (MaskDCPT)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .mdta import MDTA
 
 
 class Prior(Family):
-    """One map and a vector, which one or two linear layers of its own make scale and shift of.
+    """Takes one map and a vector (B, P), from which one or two linear layers compute the map's scale and shift.
 
-    Where the vector is optional, there may be no layer for it: all but one of HI-Diff's levels are never given any.
+    If the vector is optional, the layers may be missing: in HI-Diff, only one level is ever given a vector.
     """
 
     name = "prior"
@@ -32,7 +32,10 @@ class Prior(Family):
     layout: ConvLayout = MDTA.layout
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape: the parts of MDTA, and linear layers P -> 2C, P -> C, or two of P -> C in either order.
+        """Returns the assignments that the shapes allow.
+
+        A module must have the parts of MDTA, and one linear layer P -> 2C or P -> C, or two P -> C (either may be the
+        scale's).
 
         Raises:
             Mismatch: for a module with the parts of MDTA and a linear layer that breaks another rule.
@@ -63,7 +66,7 @@ class Prior(Family):
     def further(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
-        """A vector; and none, where it is optional."""
+        """Returns a vector (B, P), and None if it is optional."""
         ways = _without(attention)
         if "scale" in parts:
             layer = core(attention.get_submodule(parts["scale"]))
@@ -73,7 +76,7 @@ class Prior(Family):
 
 
 class Masked(Family):
-    """One map and a mask, each entry of which is for a rectangle of pixels, that multiplies q, k and v."""
+    """Takes one map and a mask, of which each entry multiplies q, k and v in a rectangle of pixels."""
 
     name = "masked"
     replacement = ExDAMaskedAttention
@@ -82,42 +85,42 @@ class Masked(Family):
     layout: ConvLayout = MDTA.layout
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape: the parts of MDTA; the probe decides what the second argument is."""
+        """Returns the assignments of MDTA's parts, for a module with two arguments; the probe decides on the second."""
         return [] if _second_argument(module) is None else self.layout.find(module)
 
     def further(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
-        """A mask of half the size where that is a whole number; and none, where it is optional."""
+        """Returns a mask (B, 1, H, W) of zeros and ones, with even sides halved, and None if it is optional."""
         height, width = (side if side % 2 else side // 2 for side in x.shape[2:])
         mask = torch.rand((x.shape[0], 1, height, width), generator=generator, dtype=x.dtype) < 0.6
         return [[mask.to(x.dtype)], *_without(attention)]
 
 
 def _second_argument(module: nn.Module) -> Parameter | None:
-    """Of the forward of a module that takes two."""
+    """Returns the second parameter of a forward that has exactly two, else None."""
     try:
         arguments = [*signature(module.forward).parameters.values()]
     except (TypeError, ValueError):
-        # Of what is scripted.
+        # A scripted module's forward has no signature.
         return None
     return arguments[1] if len(arguments) == 2 else None
 
 
 def _without(attention: nn.Module) -> list[list[Tensor | None]]:
-    """The call without a second argument, where it is optional."""
+    """Returns ``[[None]]``, a call without the second argument, if that is optional, else no call."""
     second = _second_argument(attention)
     return [[None]] if second is not None and second.default is None else []
 
 
 def _uses_vector(module: nn.Module, channels: int) -> bool:
-    """Whether a module can do anything with a vector for its second argument."""
+    """Returns whether a module uses a vector that it is given as second argument; finds out by calling a copy."""
     with isolated_global_state():
         try:
             (copy,) = detached((module,), torch.float32)
             copy(torch.ones(1, channels, 8, 8), torch.ones(1, channels))
         except AttributeError:
-            # There is no layer to use it with.
+            # The forward asks for a layer that the module does not have (HI-Diff's levels without a prior).
             return False
         except Exception:
             return True

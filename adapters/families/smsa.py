@@ -1,4 +1,4 @@
-"""Spectral-wise self-attention: MST's and MST++'s S-MSA, and Retinexformer's IG-MSA, which takes a second map."""
+"""Spectral-wise self-attention: S-MSA of MST and MST++, and IG-MSA of Retinexformer, which takes a second map."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _LINEAR = ("to_q", "to_k", "to_v", "proj")
 
 
 class SMSA(Family):
-    """One map (B, H, W, C) in; q, k, v and the output by four linear layers C -> C, and an embedding of V beside them.
+    """Takes one map (B, H, W, C); q, k, v and the output by four linear layers C -> C, plus a positional branch on V.
 
-    Shapes do not tell the four apart: all assignments are candidates, the official order first, and the probe decides.
+    The four layers have equal shapes: all assignments are candidates, the official order first, and the probe decides.
     """
 
     name = "smsa"
     replacement = ExDASpectralAttention
-    # Also of the two maps of IG-MSA.
+    # q, k and v come from the first map, in IG-MSA, too: there the second map only scales V.
     source = 0
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape: four linear layers C -> C, one more child with parameters, a temperature, and no more.
+        """Returns the assignments for a module of four linear layers C -> C, one more child and a temperature.
 
         Raises:
-            Mismatch: for a module with the layers that breaks another rule.
+            Mismatch: for a module with the four layers that breaks another rule.
         """
         layers = {name: core(child) for name, child in module.named_children()}
         square = [
@@ -48,7 +48,7 @@ class SMSA(Family):
         ]
         own = [tuple(parameter.shape[-2:]) for parameter in module.parameters(recurse=False)]
         if (1, 1) not in own:
-            # Any other attention on tokens.
+            # Without a parameter (..., 1, 1), a temperature, it is another attention on tokens: not even a near miss.
             return []
         if len(others) != 1:
             raise Mismatch(
@@ -59,23 +59,23 @@ class SMSA(Family):
         (channels,) = widths
         temperature = find_temperature(module, channels)
         check_plain(module)
-        # Registered in this order, by the official code.
+        # The official code registers them in the order of _LINEAR, so the first permutation is the likeliest.
         return [
             {TEMPERATURE: temperature, "pos_emb": others[0], **dict(zip(_LINEAR, names, strict=True))}
             for names in permutations(square)
         ]
 
     def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Maps (B, C, H, W) with their channels last."""
+        """Returns the maps (B, C, H, W) as (B, H, W, C)."""
         return [x.movedim(1, -1).contiguous() for x in maps]
 
     def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(B, H, W, C) as a map (B, C, H, W)."""
+        """Returns (B, H, W, C) as a map (B, C, H, W)."""
         return super().to_map(x).movedim(-1, 1)
 
 
 class IGMSA(SMSA):
-    """Two maps (B, H, W, C) in, the second of which scales V; all else as S-MSA."""
+    """Takes two maps (B, H, W, C), the second of which scales V; otherwise it is S-MSA."""
 
     name = "igmsa"
     inputs = 2

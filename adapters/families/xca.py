@@ -1,4 +1,4 @@
-"""XCA: channel attention on tokens, timm's XCiT ``XCA`` and EdgeNeXt ``CrossCovarianceAttn``."""
+"""XCA, channel attention on tokens: timm's ``XCA`` (XCiT) and ``CrossCovarianceAttn`` (EdgeNeXt)."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ from exda_primitives.patching.shapes import (
 from exda_primitives.primitives import ExDAXCAttention
 from exda_primitives.surgery.tracing import is_symbolic
 
-# Tuples of types rather than unions, which torch.compile of PyTorch 2.6 cannot look into.
+# For isinstance. Tuples of types instead of unions, because torch.compile of PyTorch 2.6 cannot trace unions.
 _PAIRS = (tuple, list)
-# Where sizes are dynamic, torch.export has integers of its own.
+# With dynamic sizes, torch.export passes SymInt.
 _INTEGERS = (int, torch.SymInt)
 
 
 class GridHook(ParentHook):
-    """Hands the size of the map down, from what the parent is called with.
+    """Passes the map's size (H, W) from the parent's call to the attention.
 
-    That are two integers H and W, alone or as a pair, ``block(x, H, W)`` or ``block(x, (H, W))``, where there are two
-    and no more, and otherwise the last two axes of a first argument (B, C, H, W).
+    If the call has exactly two integers, ``block(x, H, W)`` or ``block(x, (H, W))``, these are the size. Otherwise it
+    is that of a first argument (B, C, H, W).
     """
 
     def tell(self, attention: Any, arguments: tuple[Any, ...]) -> None:
-        """The size if the call says it, and otherwise that it is not known: never that of an earlier call."""
+        """Passes the size, or None if the call does not say it, so that the size of an earlier call is never used."""
         if isinstance(attention, ExDAXCAttention):
             attention.hand_down(_map_size(arguments))
 
     def untell(self, attention: Any) -> None:
-        """The size of another call around this one, or none."""
+        """Restores the size of an enclosing call, or none."""
         if isinstance(attention, ExDAXCAttention):
             attention.take_back()
 
 
 def _has_scale(module: nn.Module) -> bool:
+    """Returns whether the module itself has a parameter (..., 1, 1), as a temperature is."""
     return any(p.shape[-2:] == (1, 1) for p in module.parameters(recurse=False))
 
 
 def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Returns (H, W) as `GridHook` describes, or None."""
     if arguments and is_symbolic(arguments[0]):
         return _symbolic_size(arguments)
     sizes = []
@@ -65,7 +67,10 @@ def _map_size(arguments: tuple[Any, ...]) -> tuple[int, int] | None:
 
 
 def _symbolic_size(arguments: tuple[Any, ...]) -> tuple[Any, Any] | None:
-    """Under torch.fx, where nothing tells a number: two more arguments or a pair are H and W; alone, x is a map."""
+    """Returns (H, W) under torch.fx, whose proxies do not reveal which arguments are integers.
+
+    Two arguments after x, or a pair, are taken for H and W; if there are none, x is taken for a map (B, C, H, W).
+    """
     x, *others = arguments
     if not others:
         return x.shape[2], x.shape[3]
@@ -75,29 +80,30 @@ def _symbolic_size(arguments: tuple[Any, ...]) -> tuple[Any, Any] | None:
 
 def _is_integer(given: Any) -> bool:
     if isinstance(given, Tensor) and torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-        # What the sizes of tensors are there.
+        # While torch.jit traces, the sizes of tensors are tensors themselves.
         return given.ndim == 0 and given.dtype is torch.int64
     return isinstance(given, _INTEGERS) and not isinstance(given, bool)
 
 
 class XCA(TokenFamily):
-    """One sequence (B, H*W, C) in; q, k, v from one linear layer C -> 3C."""
+    """Takes one sequence (B, H*W, C); q, k, v by one linear layer C -> 3C."""
 
     name = "xca"
     replacement = ExDAXCAttention
     parent_hook = GridHook
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape: a linear layer C -> 3C, one C -> C, a temperature, and no more, without dropout.
+        """Returns the assignment for a module of linear layers C -> 3C and C -> C and a temperature, without dropout.
 
         Raises:
             Mismatch: for a module with both layers and a parameter (..., 1, 1) that breaks another rule.
         """
         cores = {name: core(child) for name, child in module.named_children()}
         sizes = linear_sizes(module)
-        # A lazy one has 0 until its first call.
+        # A lazy layer has 0 input features until its first call.
         channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
-        # Without anything like a temperature it is any other attention on tokens.
+        # Without anything like a temperature it is another attention on tokens: not even a near miss. A parametrised
+        # module may have its temperature among the parametrisations; find_temperature refuses it with the reason.
         if channels is None or not (parametrize.is_parametrized(module) or _has_scale(module)):
             return []
         others = [
@@ -123,7 +129,7 @@ class XCA(TokenFamily):
         return [{TEMPERATURE: temperature, "qkv": qkv, "proj": proj}]
 
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
-        """The grid."""
+        """Returns the size as the replacement's ``grid``."""
         return {"grid": (height, width)}
 
 

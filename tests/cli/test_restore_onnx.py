@@ -94,7 +94,7 @@ def test_a_multiple_that_is_none_is_left_aside(file: Path, image: Path, tmp_path
     [
         ((), "give one of both"),
         (("--onnx", "a.onnx", "--checkpoint", "demo"), "give one of both"),
-        (("--onnx", "a.onnx", "--half", "--memory", "4"), "--memory, --half: of checkpoints alone"),
+        (("--onnx", "a.onnx", "--half", "--memory", "4"), "--memory, --half: only for checkpoints"),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], message: str, image: Path, tmp_path: Path) -> None:

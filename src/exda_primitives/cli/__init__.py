@@ -1,4 +1,4 @@
-"""The command line: ``exda``. One file per command; what a command needs is imported when it runs."""
+"""The command line ``exda``. Each command is one file and imports PyTorch only when it runs, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Attention primitives for image restoration."""
+    # Before any command: on large images glibc's returning of freed maps to the system takes up to half of the time.
     memory.keep()
 
 

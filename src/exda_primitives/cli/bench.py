@@ -13,24 +13,22 @@ from .measure import RESULTS, about, failed, measured, print_measured
 from .mine import mine
 from .names import printable
 
-bench = typer.Typer(
-    help="Time and memory of patched networks beside the originals that they came from.", no_args_is_help=True
-)
+bench = typer.Typer(help="Time and memory of patched networks, compared with the originals.", no_args_is_help=True)
 
 bench.command()(mine)
 
-# The most telling first.
+# Defaults by device. The most telling sizes come first, because --minutes may leave out the last.
 _SIZES = {"cuda": ("1024", "256", "1000x1000", "1919x1079", "512", "2048", "3840x2160"), "cpu": ("128", "64")}
 _FORMATS = {"cuda": "bf16", "cpu": "float32"}
 _MODES = {"cuda": ("eager", "captured"), "cpu": ("eager",)}
 _BRIEF = ("original", "fused", "fused-original")
-"""Variants by default where the time is limited."""
+"""Default variants if ``--minutes`` is given."""
 
 
 @bench.command()
 def run(
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; what it holds of them is not measured again.", file_okay=False)
+        Path, typer.Option(help="Folder for the results; those that are in it are not measured again.", file_okay=False)
     ],
     backbone: Annotated[
         list[str] | None, typer.Option(help="restormer, promptir, adair, histoformer (all by default), restormer-tiny.")
@@ -51,30 +49,33 @@ def run(
         list[str] | None,
         typer.Option(
             help="256 or 3840x2160; by default 1024, 256, 1000x1000, 1919x1079, 512, 2048, 3840x2160, on the CPU 128, "
-            "64. Of an image whose sides are no multiples of 8 it is measured what exda restore pads it to."
+            "64. A size whose sides are no multiples of 8 is measured as the one to which exda restore pads it."
         ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 1,
     turns: Annotated[int, typer.Option(help="How often each case is timed.", min=1)] = 20,
-    warm_up: Annotated[int, typer.Option(help="Turns before.", min=0)] = 2,
-    seconds: Annotated[float, typer.Option(help="Begin no turn after so long, but never before the fifth.")] = 30,
+    warm_up: Annotated[int, typer.Option(help="Turns before the timed ones.", min=0)] = 2,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds after which no further turn of a comparison begins, once five are done.")
+    ] = 30,
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Stop after about so long. By default then original, fused and fused-original, forward and training.",
+            help="Stop after about so many minutes. The defaults are then the variants original, fused and "
+            "fused-original, and the tasks forward and training.",
             min=0.1,
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Measure. Options that name something may be given several times.
+    """Measure. Options that take names may be given several times.
 
-    Every case is checked before it is timed; one that does not compute what it should is not timed, and the exit code
-    is then 1. A line of results is written as soon as it is known; the same command goes on where it was interrupted.
+    Every case is checked before it is timed; if one computes a wrong result, it is not timed and the exit code is 1.
+    Each result is written as soon as it is known, and the same command continues after an interruption.
 
-    The most telling comes first: Restormer forward at 1024 and 256 pixels, then at sizes that leave rows unaligned, the
-    other networks, training; 2048 x 2048 and 3840 x 2160 last. With --minutes, what would take longer than is left, as
-    far as can be told from what was measured, is left for the next call.
+    The most telling comparisons come first: Restormer forward at 1024 and 256 pixels, then at sizes that leave rows
+    unaligned, the other networks, training; 2048 x 2048 and 3840 x 2160 last. With --minutes, a comparison that would
+    take longer than the time left, estimated from those measured so far, is left for the next call.
     """
     from ..workbench.bench import cases, networks  # noqa: PLC0415
     from ..workbench.bench.budget import Budget  # noqa: PLC0415
@@ -113,7 +114,7 @@ def plot(
         typer.Option(help="Folder for the images; by default that of the first results.", file_okay=False),
     ] = None,
 ) -> None:
-    """Draw time, memory and ratio against pixels, an image for each network, task, number format and batch."""
+    """Plot time, memory and ratio against pixels: one image per network, task, number format and batch size."""
     from ..workbench.bench.plots import plot as draw  # noqa: PLC0415
     from ..workbench.bench.record import read  # noqa: PLC0415
 
@@ -128,7 +129,7 @@ def plot(
 
 
 def _padded(given: Sequence[str]) -> list[tuple[int, int]]:
-    """Sizes that the networks take, each once; of those that they do not, it is said what is measured instead."""
+    """Returns the sizes, each once, padded to what the networks take, and prints which were padded."""
     from ..workbench.bench.cases import padded, parse_size, size_text  # noqa: PLC0415
 
     sizes = [parse_size(each) for each in given]
@@ -140,7 +141,7 @@ def _padded(given: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _known(option: str, given: Sequence[str] | None, known: Iterable[str], default: Sequence[str]) -> list[str]:
-    """Of an option that may be given several times: the names in their known order, each once."""
+    """Returns the names given to an option (or the default), each once, in the order of ``known``."""
     unknown = sorted(set(given or ()) - set(known))
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}", param_hint=option)

@@ -1,4 +1,4 @@
-"""What was typed, for the files that a command writes."""
+"""The command line as typed, which commands record in the files that they write."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import sys
 
 
 def command_line() -> str:
-    """The command with its arguments, as a shell takes them."""
+    """Returns the command with its arguments, quoted for a shell."""
     return shlex.join(["exda", *sys.argv[1:]])

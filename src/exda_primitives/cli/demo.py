@@ -15,10 +15,10 @@ from .names import printable
 
 def demo(
     out: Annotated[Path, typer.Option(help="Image to write.", dir_okay=False)] = Path("exda-demo.png"),
-    seed: Annotated[int, typer.Option(help="Of the degradation.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the degradation.", min=0)] = 0,
 ) -> None:
-    """Degrade a photograph, restore it with a small Restormer, patch that, restore again, unpatch."""
-    # Late: --help needs neither torch nor the image.
+    """Degrade a photograph, restore it with a small Restormer, patch the network, restore again, unpatch."""
+    # Imported here because --help has to work without importing torch and PIL.
     from PIL import Image  # noqa: PLC0415
 
     from ..workbench.demo.run import STEPS, run  # noqa: PLC0415

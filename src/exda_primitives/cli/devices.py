@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def named_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` stands for.
+    """Returns the device for ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
 
     Raises:
-        BadParameter: for another name, and for ``cuda`` where there is none.
+        BadParameter: for another name, or for ``cuda`` if there is no CUDA device.
     """
     import torch  # noqa: PLC0415
 

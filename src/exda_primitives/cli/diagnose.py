@@ -23,14 +23,16 @@ diagnose = typer.Typer(
 )
 
 Out = Annotated[
-    Path, typer.Option(help="Folder for the results; what it holds of them is not trained again.", file_okay=False)
+    Path, typer.Option(help="Folder for the results; those that are in it are not trained again.", file_okay=False)
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer steps, conditions and forms: about a minute.")]
 Seeds = Annotated[int, typer.Option(help="How often each network is trained, from seeds 0, 1, ...", min=1)]
-Steps = Annotated[int | None, typer.Option(help="Of training, instead of the experiment's own number.", min=1)]
+Steps = Annotated[int | None, typer.Option(help="Training steps, instead of the experiment's own number.", min=1)]
 Variants = Annotated[
     list[str] | None,
-    typer.Option("--variant", help="Form of the value path, several times; by default those that the task is about."),
+    typer.Option(
+        "--variant", help="Form of the value path; may be given several times. By default those that the task compares."
+    ),
 ]
 
 
@@ -56,9 +58,12 @@ def digits(
         typer.Option(help="An .npz with images, or a folder with torchvision's MNIST (by default: data)."),
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch MNIST into the folder.")] = False,
-    depth: Annotated[list[int] | None, typer.Option(help="Attentions one after the other, several times.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step, by default 32.", min=1)] = None,
-    rate: Annotated[float | None, typer.Option(help="Of learning, above 0, by default 0.002.", min=0)] = None,
+    depth: Annotated[
+        list[int] | None,
+        typer.Option(help="Number of attentions in sequence, by default 1; may be given several times."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step, by default 32.", min=1)] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate, above 0, by default 0.002.", min=0)] = None,
 ) -> None:
     """Restore degraded digits by channel attention alone, with linear and with non-linear values."""
     from ..workbench.diagnostics.data import load_digits  # noqa: PLC0415
@@ -103,7 +108,7 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     from ..workbench.shared.machine import machine_line  # noqa: PLC0415
     from ..workbench.shared.plotting import matplotlib_figure  # noqa: PLC0415
 
-    # Whether it is there is better known before the training than after.
+    # Fail before the training, not after it, if Matplotlib is missing.
     matplotlib_figure("diagnose")
     console = Console()
     path = out / f"diagnose_{experiment.kind}.json"

@@ -1,4 +1,4 @@
-"""Whatever goes wrong as one plain line and an exit code, instead of a traceback."""
+"""Turns errors into one plain line and an exit code, instead of a traceback."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typer.core import TyperGroup
 from .names import printable
 
 INTERRUPTED = 128
-"""What a shell adds to a signal's number for the exit code of a process that it ended."""
+"""Added to a signal's number, this is the exit code that shells report for a process that the signal ended."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the process to end; ``number`` is the signal's."""
+    """Raised when a signal asks the process to end; ``number`` is the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -28,13 +28,13 @@ class Stopped(KeyboardInterrupt):
 
 
 class Plain(TyperGroup):
-    """Commands of which every error that is no fault of the program is one plain line."""
+    """A command group that prints an error as one plain line, unless the program itself is at fault."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Makes sure that there is something to print to, which takes any text."""
+        """Prepares the standard streams, then runs the command."""
         _open_missing()
         for stream in (sys.stdout, sys.stderr):
-            # Names of files need not be text in the encoding of the terminal, or in any.
+            # File names may contain characters that the terminal's encoding lacks, or undecodable bytes.
             with suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         with plainly():
@@ -46,16 +46,16 @@ class Plain(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
-        # Here as well: Typer makes an exit code of an interruption, and nothing is said of it.
+        # Caught here, before Typer turns an interruption into a silent exit code.
         with plainly():
             return super().invoke(ctx)
 
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Prints an error that leaves the block, and exits: with 1, or for a signal as shells count them.
+    """Prints an error that leaves the block as one line and exits, with code 1, or 128 + the number of a signal.
 
-    An error that only the program itself can be blamed for keeps its traceback.
+    Errors that point to a fault in the program keep their traceback.
     """
     from ..errors import ExDAError  # noqa: PLC0415
 
@@ -64,7 +64,7 @@ def plainly() -> Iterator[None]:
     except ExDAError as error:
         _exit(str(error))
     except BrokenPipeError:
-        # Whoever read the output wanted no more of it.
+        # The reader of the output has closed the pipe (``exda ... | head``); Typer handles this.
         raise
     except OSError as error:
         _exit(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
@@ -79,10 +79,10 @@ def plainly() -> Iterator[None]:
 
 @contextmanager
 def stoppable(said: Callable[[], str]) -> Iterator[None]:
-    """Lets a signal (Ctrl-C, SIGTERM, a closed terminal) end the block in good order, as an interruption by Ctrl-C.
+    """Ends the block with ``Stopped``, a ``KeyboardInterrupt``, on Ctrl-C, SIGTERM or a closed terminal.
 
     Args:
-        said: what had been done by then, for the line that is printed at the end.
+        said: returns what was done so far, for the line that is printed at the end.
     """
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -90,7 +90,8 @@ def stoppable(said: Callable[[], str]) -> Iterator[None]:
 
     before = {number: signal.getsignal(number) for number in _signals()}
     try:
-        # A script's background commands are started with SIGINT ignored; if it is sent all the same, it is meant.
+        # Shells start a script's background commands with SIGINT ignored. One that arrives all the same was sent to
+        # this process on purpose, so it is handled, too.
         for number in before:
             signal.signal(number, stop)
         yield
@@ -104,7 +105,7 @@ def stoppable(said: Callable[[], str]) -> Iterator[None]:
 
 def _signals() -> Iterator[signal.Signals]:
     yield from (signal.SIGINT, signal.SIGTERM)
-    # Not on Windows; and under nohup it is to be ignored.
+    # Windows has no SIGHUP; nohup sets it to be ignored, which has to stay so.
     hang_up = getattr(signal, "SIGHUP", None)
     if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
         yield hang_up
@@ -117,13 +118,16 @@ def _exit(text: str, code: int = 1, kind: str = "error: ") -> NoReturn:
 
 
 def _lacks_memory(error: MemoryError | RuntimeError) -> bool:
-    # PyTorch's on the CPU is a plain RuntimeError.
+    # On the CPU, PyTorch raises a plain RuntimeError when memory runs out.
     text = str(error).lower()
     return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
 
 
 def _open_missing() -> None:
-    """Standard streams that were closed (``>&-``) lead nowhere: the next file to be opened would take their place."""
+    """Opens standard streams that were closed (``>&-``) on os.devnull.
+
+    Otherwise the next file to be opened would get their number, and what is printed would be written into it.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -132,6 +136,7 @@ def _open_missing() -> None:
 
 
 def _at_home(argument: str) -> str:
+    """Returns the argument, or the value in ``--option=value``, with a leading ``~`` expanded."""
     option, equals, value = argument.partition("=")
     if option.startswith("--") and value.startswith("~"):
         return option + equals + os.path.expanduser(value)

@@ -51,45 +51,49 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="Folder of the benchmark.", file_okay=False)] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Two folders, degraded and clean, in which the images of a pair have the same name."),
+        typer.Option(help="Two folders, degraded and clean; the two images of a pair have the same name."),
     ] = None,
     clean: Annotated[
         Path | None, typer.Option(help="Clean images to degrade: a folder, a zip, or an npz of arrays.")
     ] = None,
     degrade: Annotated[
         list[str] | None,
-        typer.Option(help="How, several times: noise15, noise25, noise50, blur, low, haze, rain, snow, low_haze, ..."),
+        typer.Option(
+            help="How to degrade --clean: noise15, noise25, noise50, blur, low, haze, rain, snow, low_haze, ...; may "
+            "be given several times."
+        ),
     ] = None,
     degradation: Annotated[
-        list[str] | None, typer.Option(help="Of the benchmark, several times: evaluate these alone.")
+        list[str] | None,
+        typer.Option(help="Evaluate only this degradation of the benchmark; may be given several times."),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Take a benchmark of another number of pairs than was published.")
+        bool, typer.Option("--partial", help="Accept a benchmark whose number of pairs differs from the published one.")
     ] = False,
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of noise and degradations; all protocols have 0.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of noise and degradations; all protocols use 0.", min=0)] = 0,
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of tiles in pixels; by default images go whole if memory allows.", min=1),
+        typer.Option(help="Side of tiles in pixels; by default images are restored whole if memory allows.", min=1),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever results are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if there are results.")] = False,
     any_host: AnyHost = False,
     param_key: ParamKey = None,
     patched_with: PatchedWith = None,
     ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
-    """PSNR and SSIM by the protocol of a repository: its crop, channel, rounding, window and noise.
+    """Measure PSNR and SSIM by the protocol of a repository: its crop, channel, rounding, window and noise.
 
     Images come from a benchmark's folder, from two folders of pairs, or from clean images that are degraded here.
-    All of them are read before the first is restored, so that what is missing or does not fit is known at once.
-    Written are evaluate.json, evaluate.csv with a line for each image, evaluate.md and evaluate.png; the first as it
-    goes: the same command goes on where it was interrupted.
+    All are read before the first is restored, so that missing or wrong ones are reported at once. The command writes
+    evaluate.json, evaluate.csv with a line for each image, evaluate.md and evaluate.png. evaluate.json is written
+    after each image, and the same command continues after an interruption.
     """
-    # Late: --help needs no torch.
+    # Imported here because --help has to work without importing torch.
     from ..workbench.evaluation import check, protocol_named  # noqa: PLC0415
     from ..workbench.evaluation import evaluate as evaluated  # noqa: PLC0415
     from ..workbench.evaluation.record import FILE, Record, configuration, refuse_others  # noqa: PLC0415
@@ -101,7 +105,7 @@ def evaluate(
     source = Source(benchmark, root, pairs, clean, degrade or [], seed, whole=not partial)
     where = named_device(device)
     by = protocol_named(protocol)
-    # Both are better known before the work than after.
+    # Fail before the work, not after it, if Matplotlib is missing or the folder is not writable.
     matplotlib_figure("evaluate")
     check_writable(out)
     run_adapters(adapter)
@@ -117,7 +121,7 @@ def evaluate(
     restoring = {"device": where.type, "tile": tile, "precision": str(restorer.half or restorer.own_dtype)}
     config = configuration(by, network, source.described(), degradations=names, restoring=restoring, seed=seed)
     if not overwrite:
-        # Reading takes its time.
+        # Before check, which reads every image and takes a while.
         refuse_others(out, config)
     with _bar("reading") as progress:
         config["set of images"] = check(cases, by, names, progress)
@@ -140,7 +144,16 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images come from, as the options say.
+    """The options that say where the images come from.
+
+    Attributes:
+        benchmark: name of a benchmark, or None.
+        root: the benchmark's folder.
+        pairs: folders of degraded and of clean images.
+        clean: clean images to degrade.
+        degrade: degradations to apply to them.
+        seed: seed of these degradations.
+        whole: whether a benchmark must have the published number of pairs.
 
     Raises:
         BadParameter: for options that do not go together.
@@ -169,10 +182,10 @@ class Source:
             raise typer.BadParameter("--clean and --degrade go together", param_hint="--degrade")
 
     def cases(self, channels: int) -> list[Case]:
-        """All images, for a network of 1 or 3 channels.
+        """Returns all images, in grey if the network has 1 channel, else in RGB.
 
         Raises:
-            ExDAError: for what is missing, left over, or of another number.
+            ExDAError: if images are missing or unpaired, or their number is not the published one.
         """
         from ..workbench.data.benchmarks import weatherbench_files  # noqa: PLC0415
         from ..workbench.evaluation import benchmark_files, clean_cases, file_cases, paired_folders  # noqa: PLC0415
@@ -188,7 +201,7 @@ class Source:
         return file_cases(benchmark_files(self.benchmark, self.root, whole=self.whole))
 
     def described(self) -> dict[str, Any]:
-        """For the results."""
+        """Returns the source as the results record it."""
         folders = {"root": self.root, "clean": self.clean}
         if self.pairs is not None:
             folders |= {"degraded": self.pairs[0], "clean": self.pairs[1]}
@@ -216,7 +229,7 @@ def _network(
     from ..workbench.evaluation.record import file_digest  # noqa: PLC0415
     from ..workbench.shared.packages import psutil  # noqa: PLC0415
 
-    # Now rather than after the checkpoint.
+    # If psutil is missing, fail now, not after reading the checkpoint.
     psutil()
     identity = identify(checkpoint, **reading.arguments())
     network = network_of(checkpoint, reading, name, patch, any_host=any_host)

@@ -22,12 +22,14 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write: .onnx or .pt2.")],
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
-    format: Annotated[str, typer.Option(help="onnx, pt2 (for torch.export.load), or auto: as OUTPUT ends.")] = "auto",
+    format: Annotated[
+        str, typer.Option(help="onnx, pt2 (for torch.export.load), or auto: by the ending of OUTPUT.")
+    ] = "auto",
     opset: Annotated[
-        int, typer.Option(help="Of ONNX; 17 is what onnxruntime and darktable take.", min=17, max=20)
+        int, typer.Option(help="ONNX operator set; onnxruntime and darktable take 17.", min=17, max=20)
     ] = 17,
     half: Annotated[
-        bool, typer.Option("--half", help="Compute in float16, in half the bytes; input and output stay float32.")
+        bool, typer.Option("--half", help="Store weights and compute in float16; input and output stay float32.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     any_host: AnyHost = False,
@@ -38,10 +40,10 @@ def export(
 ) -> None:
     """Write a network, patched or not, to a file that other programs run, for any batch, height and width.
 
-    Before the file is there, it is run on three sizes and compared with PyTorch; where the difference is larger than
-    rounding explains, nothing is written, and the reason is said.
+    Before the file gets its name, it is run on three sizes and compared with PyTorch. If the difference is larger than
+    rounding explains, nothing is written, and the reason is printed.
     """
-    # Late: --help needs no torch.
+    # Imported here because --help has to work without importing torch.
     from ..workbench.export import export as export_network  # noqa: PLC0415
 
     kind = _format(format, target)

@@ -1,4 +1,4 @@
-"""Images that a command is given, and what is left out of them."""
+"""Opens the images that a command is given, and prints what is left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def opened(path: Path, channels: Channels) -> Images:
-    """As ``exda_primitives.workbench.data.open_images``; what else is there is printed, for it is left out."""
+    """Opens images as ``exda_primitives.workbench.data.open_images`` does, and prints which files are left out."""
     from ..workbench.data import open_images  # noqa: PLC0415
 
     images = open_images(path, channels)
@@ -26,7 +26,7 @@ def opened(path: Path, channels: Channels) -> Images:
 
 
 def print_left_out(why: str, names: Sequence[str], console: Console) -> None:
-    """Names the first, and says how many there are."""
+    """Prints the reason, the first of the names, and how many there are."""
     from ..errors import some_of  # noqa: PLC0415
 
     left_out = printable(f"{why}, left out: {some_of(names)}")

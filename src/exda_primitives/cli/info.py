@@ -20,7 +20,7 @@ def info(
     ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
-    """Say which network a checkpoint is of, how that is configured, and what the file holds besides."""
+    """Say which network a checkpoint is of, how it is configured and patched, and how the file stores its weights."""
     from ..checkpoints.contents import read_checkpoint  # noqa: PLC0415
     from ..checkpoints.described import described  # noqa: PLC0415
     from ..checkpoints.exda_file import read_header  # noqa: PLC0415
@@ -37,6 +37,7 @@ def info(
     table.add_row("file", printable(contents.path))
     table.add_row("tensors", f"{len(contents.tensors)}, {numbers:,} numbers, {', '.join(kinds)}")
     header = read_header(contents) if contents.is_ours else None
+    # A file that exda.save wrote without whole=True has only the parameters that ExDA added, so no network to identify.
     if header is None or header.whole:
         identity = identity_of(contents, reading["config"])
         held = identity.held

@@ -35,21 +35,23 @@ def inspect(
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("exda-inspect"),
     degrade: Annotated[
         list[str] | None,
-        typer.Option(help="noise25, rain, ..., or clean, several times; by default noise25, rain, haze, blur, low."),
+        typer.Option(
+            help="noise25, rain, ..., or clean; may be given several times. By default noise25, rain, haze, blur, low."
+        ),
     ] = None,
     labels_from_folders: Annotated[
-        bool, typer.Option("--labels-from-folders", help="Degrade nothing: each folder's name is a degradation's.")
+        bool, typer.Option("--labels-from-folders", help="Degrade nothing: each folder is named after a degradation.")
     ] = False,
     of: Annotated[
         list[str] | None,
-        typer.Option(help="What to embed: outputs, tokens, or both by giving it twice; by default what there is."),
+        typer.Option(help="What to embed: outputs, tokens, or both by giving it twice; by default all that exist."),
     ] = None,
     block: Annotated[
         list[str] | None, typer.Option(help="Names of attentions, such as latent or *.0.attn; by default all.")
     ] = None,
     size: Annotated[int, typer.Option(help="Side in pixels to which larger images are cropped.", min=16)] = 256,
     seeds: Annotated[int, typer.Option(help="How often k-means is run, from seeds 0, 1, ...", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the degradations and the projections.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the degradations and the projections.", min=0)] = 0,
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     any_host: AnyHost = False,
@@ -60,9 +62,9 @@ def inspect(
 ) -> None:
     """Find out whether a model's attentions know how an image is degraded.
 
-    Clean images are degraded, and what each attention makes of them is pooled into a point for each image. Written
-    are how well k-means finds the degradations in these points (NMI, ARI), their projections by t-SNE and UMAP, where
-    the global tokens look, and the spectra of the features.
+    Clean images are degraded, and each attention's output is pooled into one point per image. The results say how well
+    k-means finds the degradations in these points (NMI, ARI), show their projections by t-SNE and UMAP, where the
+    global tokens look, and the spectra of the features.
     """
     from ..workbench.inspection.run import Question, free, run  # noqa: PLC0415
     from ..workbench.inspection.table import NOTE, printed  # noqa: PLC0415
@@ -100,10 +102,10 @@ def inspect(
 
 
 def _network(name: str, reading: Reading, patch: Path | None, *, any_host: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """The network, and what the result says of it."""
+    """Returns the network and its description for the results."""
     weights = checkpoint_file(name)
     network = network_of(weights, reading, patch=patch, any_host=any_host)
-    # The name that was given: that of the demo's file says nothing.
+    # The name as typed: demo says more than the name of its file in the package.
     about: dict[str, Any] = {"model": Path(name).name, "model_sha256": fingerprint(weights)}
     if patch is not None:
         about |= {"patch": patch.name, "patch_sha256": fingerprint(patch)}
@@ -111,7 +113,7 @@ def _network(name: str, reading: Reading, patch: Path | None, *, any_host: bool)
 
 
 def configuration(network: nn.Module) -> dict[str, Any] | None:
-    """Of all attentions, or of each by its name where they differ; None without ExDA."""
+    """Returns the configuration of all attentions, or a dict of each by its name if they differ; None without ExDA."""
     from ..errors import MixedConfigError  # noqa: PLC0415
     from ..patching import config_of, configs_of  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Measuring for ``exda bench``: what is left of the work, rows on disk as they come, tables at the end."""
+"""Measures for ``exda bench``: skips what was measured before, writes rows as they come, prints tables at the end."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ RESULTS = "results.jsonl"
 Work = Sequence[tuple["Comparison", list["Case"]]]
 
 _TRAINING = 3
-"""How many times longer a training step takes than a forward pass, for the time that remains."""
+"""How many times longer than a forward pass a training step is assumed to take, to estimate the remaining time."""
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """The machine that results are of."""
+    """Returns the description of the machine that records carry, and whether freed memory is kept."""
     from ..workbench.shared.machine import machine  # noqa: PLC0415
 
     return machine(device) | {"memory_kept": memory.kept()}
@@ -48,19 +48,19 @@ def measured(
     budget: Budget,
     build: Callable[[str], Networks] | None = None,
 ) -> list[Record]:
-    """Adds to ``records``, and to the folder, what is not among them.
+    """Measures the cases that are not in ``records``, and adds them to it and to the folder.
 
     Args:
-        work: comparisons and their cases, in this order.
-        records: that the folder holds.
-        device: where.
+        work: comparisons and their cases, in the order in which they are measured.
+        records: what the folder already has; is extended.
+        device: where the networks compute.
         out: the folder.
-        effort: of each comparison.
-        budget: of all.
-        build: makes a network of its name, if it is none of the harness's.
+        effort: how long to measure each comparison.
+        budget: how long everything may take.
+        build: returns the networks for a name; by default the harness's own.
 
     Returns:
-        Records of what there was no time for.
+        Records of the cases for which there was no time.
     """
     from ..workbench.bench.floor import copy_bandwidth  # noqa: PLC0415
     from ..workbench.bench.harness import Harness  # noqa: PLC0415
@@ -78,7 +78,7 @@ def measured(
         try:
             return _run(harness, remaining, file, records, origin)
         finally:
-            # Interrupted as well: what is there can be read.
+            # After an interruption, too, the tables show what was measured.
             _write(records, out)
 
 
@@ -95,7 +95,8 @@ def _run(harness: Harness, work: Work, file: Path, records: list[Record], origin
                 progress.update(task, completed=before + share * cost)
 
             progress.update(task, description=f"{index + 1} of {len(work)}: {comparison}")
-            # A comparison is run as a whole, for the ratios' sake; of one that was interrupted some rows are there.
+            # A comparison is always run as a whole, because ratios need all its cases timed in the same turns. If it
+            # was interrupted before, some of its rows exist; these are not written again.
             done = finished(records)
             if why := _too_long(harness.budget, costs[index]):
                 left += [Record(case, LEFT, origin, why) for case in cases if case not in done]
@@ -115,6 +116,7 @@ def _run(harness: Harness, work: Work, file: Path, records: list[Record], origin
 
 
 def _too_long(budget: Budget, cost: float) -> str | None:
+    """Returns why a comparison is left out, or None. Before anything was measured there is no estimate: it is tried."""
     need, left = budget.estimate(cost), budget.left()
     if left <= 0:
         return "the time is over"
@@ -122,6 +124,7 @@ def _too_long(budget: Budget, cost: float) -> str | None:
 
 
 def _cost(comparison: Comparison, cases: Sequence[Case]) -> float:
+    """Returns a comparison's cost relative to the others': forward passes times pixels."""
     return comparison.pixels * len(cases) * (_TRAINING if comparison.task == "training" else 1)
 
 
@@ -136,7 +139,7 @@ def _write(records: Sequence[Record], out: Path) -> None:
 
 
 def print_measured(records: Sequence[Record], left: Sequence[Record], out: Path, advice: str) -> None:
-    """Tables of what was measured and of what was not, with the reasons, where it is, and how to get what is left."""
+    """Prints tables of the cases measured and left out, where the results are, and ``advice`` on measuring the rest."""
     from ..workbench.bench.table import printed  # noqa: PLC0415
     from ..workbench.shared.machine import machine_line  # noqa: PLC0415
 
@@ -152,5 +155,5 @@ def print_measured(records: Sequence[Record], left: Sequence[Record], out: Path,
 
 
 def failed(records: Sequence[Record]) -> bool:
-    """Whether something is not as it should be, rather than impossible here."""
+    """Returns whether a case was wrong or raised an error, as opposed to one that this machine cannot run."""
     return any(record.status in ("wrong", "error") for record in records)

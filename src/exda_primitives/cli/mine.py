@@ -25,23 +25,26 @@ if TYPE_CHECKING:
 _SIZE = {"cuda": "1024", "cpu": "256"}
 _TURNS, _WARM_UP = 20, 1
 _SHARE = 0.5
-"""Of the time, for turns: the rest for what is before them."""
+"""Share of ``--minutes`` for timed turns; the rest is for building, checking and compiling."""
 
 
 def mine(
     checkpoint: Annotated[
-        str, typer.Argument(help=f"Weights: {HELP}; or FILE.py:Class, a network class (or function) without arguments.")
+        str,
+        typer.Argument(
+            help=f"Weights: {HELP}; or FILE.py:Class, a network class (or function) called without arguments."
+        ),
     ],
-    model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
+    model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
     size: Annotated[
         list[str] | None,
-        typer.Option(help="256 or 1920x1080, as often as needed; by default 256, on CUDA 1024."),
+        typer.Option(help="256 or 1920x1080; may be given several times. By default 256, on CUDA 1024."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 1,
     precision: Annotated[
         str | None, typer.Option(help="float32, tf32, bf16 or fp16; by default float32, on CUDA bf16.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="To take about, in all.", min=0.01)] = 1,
+    minutes: Annotated[float, typer.Option(help="How long the command may take, about.", min=0.01)] = 1,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results; by default bench-NAME of the network.", file_okay=False),
@@ -52,12 +55,12 @@ def mine(
     ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
-    """Say what a network of one's own costs on this machine: as it is, fused, patched and fused, and by others.
+    """Measure what your own network costs on this machine: unmodified, fused, patched and fused, and by other tools.
 
-    As it is, by exda.fuse, patched (with new parameters moved away from their start) and fused, by onnxruntime where
-    that is installed, by torch.compile; on CUDA as CUDA graphs, too. Each is checked against the printed formulas in
-    float64, and one that is wrong is not timed; then all take turns. What the minutes have no time for is left, from
-    the end of this list. Earlier results of the same network in the folder are replaced.
+    In this order: unmodified, by exda.fuse, patched (with new parameters moved away from their start) and fused, by
+    onnxruntime if it is installed, by torch.compile; on CUDA as CUDA graphs, too. Each is checked against the paper's
+    formulas in float64, and one that is wrong is not timed; the others are timed in turns. If the minutes are too few,
+    the last of this list are left out. Earlier results of the same network in the folder are replaced.
     """
     from ..errors import ConfigError  # noqa: PLC0415
     from ..patching import is_patched  # noqa: PLC0415
@@ -110,7 +113,7 @@ def mine(
 
 
 def _cases(comparison: Comparison, device: torch.device, *, patched: bool) -> list[Case]:
-    """In the order in which they are given up last; what is patched already is not patched for another one."""
+    """Returns the cases, the most important first; without patched variants if the network is patched already."""
     from ..workbench.bench.cases import (  # noqa: PLC0415
         CAPTURED,
         COMPILED,
@@ -129,10 +132,10 @@ def _cases(comparison: Comparison, device: torch.device, *, patched: bool) -> li
 
 
 def _check_folder(file: Path, name: str) -> None:
-    """Before it is replaced.
+    """Checks that results to be replaced are of the same network.
 
     Raises:
-        ConfigError: for results of something else.
+        ConfigError: if the file has results of another network.
     """
     from ..errors import ConfigError  # noqa: PLC0415
     from ..workbench.bench.record import read  # noqa: PLC0415
@@ -143,7 +146,7 @@ def _check_folder(file: Path, name: str) -> None:
 
 
 def _conclude(every: Sequence[Record], records: Sequence[Record], folder: Path) -> None:
-    """The plots, and a sentence for each size."""
+    """Writes the plots of ``records``, and prints a sentence for each size in ``every``."""
     from ..errors import ExDAError  # noqa: PLC0415
     from ..workbench.bench.plots import plot  # noqa: PLC0415
     from ..workbench.bench.sentence import sentence  # noqa: PLC0415

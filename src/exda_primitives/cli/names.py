@@ -1,10 +1,10 @@
-"""Names of files in what is printed."""
+"""Makes file names safe to print."""
 
 from __future__ import annotations
 
 
 def printable(name: object) -> str:
-    r"""A name, or a line, as text that stays in its line: what ends it, steers a terminal or is no text is escaped.
+    r"""Returns a name or line with line breaks, terminal control characters and undecodable bytes escaped.
 
     Example:
         >>> print(printable("two\nlines, \udcff"))

@@ -1,4 +1,4 @@
-"""The networks that commands are given: a checkpoint, or the demo's weights, which are in the package."""
+"""Builds the networks that commands are given: from a checkpoint, or from the demo's weights in the package."""
 
 from __future__ import annotations
 
@@ -23,47 +23,48 @@ _DEMO = {"demo": "exda.safetensors", "demo-host": "host.safetensors"}
 
 
 _ONNX_TILE = 512
+"""Side in pixels of the tiles of an ONNX file, unless ``--tile`` is given."""
 
 
 def checkpoint_file(name: str) -> Path:
-    """Where the weights are that were asked for; a file that is called ``demo`` is ``./demo``."""
+    """Returns the path of the weights. ``demo`` is the package's own network; a file of that name is ``./demo``."""
     if name in _DEMO:
         return Path(str(resources.files("exda_primitives.workbench.demo") / "data" / _DEMO[name]))
     return Path(name)
 
 
 ParamKey = Annotated[
-    str | None, typer.Option(help="Entry of the checkpoint that holds the weights, where there are several.")
+    str | None, typer.Option(help="Entry of the checkpoint with the weights, if several entries have weights.")
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option(help="Names in the checkpoint, a pattern, that the network does not use. As often as needed."),
+    typer.Option(help="Pattern of names in the checkpoint that are not the network's. May be given several times."),
 ]
 PatchedWith = Annotated[
     str | None,
     typer.Option(
         metavar="OPTION=VALUE,...",
-        help="With which options it was patched, where the checkpoint does not say: tokens=2,value_position=after; "
-        "none named: the default ones.",
+        help="Options with which the network was patched, if the checkpoint does not record them: "
+        "tokens=2,value_position=after; options that are not named have their defaults.",
     ),
 ]
 AnyHost = Annotated[
-    bool, typer.Option("--any-host", help="Take ExDA weights that were trained on a host with other weights, too.")
+    bool, typer.Option("--any-host", help="Accept ExDA weights that were trained on a host with other weights.")
 ]
 
 
 class Reading(NamedTuple):
-    """How a checkpoint is read, as the options of a command say it."""
+    """The options of a command that say how to read a checkpoint."""
 
     param_key: str | None
     ignore: list[str] | None
     patched_with: str | None
 
     def arguments(self) -> dict[str, Any]:
-        """Keywords of ``exda.models.create`` and ``identify``.
+        """Returns keyword arguments for ``exda.models.create`` and ``identify``.
 
         Raises:
-            ConfigError: for options that do not exist.
+            ConfigError: for unknown options in ``patched_with``.
         """
         return {"param_key": self.param_key, "ignore": self.ignore, "config": _config(self.patched_with)}
 
@@ -71,7 +72,7 @@ class Reading(NamedTuple):
 def network_of(
     weights: Path, reading: Reading, name: str = "auto", patch: Path | None = None, *, any_host: bool = False
 ) -> nn.Module:
-    """The network that a checkpoint is of, with the ExDA weights of another file, if any."""
+    """Builds a checkpoint's network; with ``patch``, a file of ExDA weights, patches it and loads them."""
     from ..checkpoints import load  # noqa: PLC0415
     from ..models import create  # noqa: PLC0415
 
@@ -82,13 +83,13 @@ def network_of(
 
 
 def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **options: Any) -> Restorer:
-    """What restores with the network on the device: on a CPU fused, in 16 bits if ``half``.
+    """Returns a ``Restorer`` of the network on the device; on a CPU, the network is fused.
 
     Args:
-        network: moved to the device.
-        device: where it computes.
-        half: float16; on the CPU bfloat16.
-        **options: of ``Restorer``.
+        network: is moved to the device.
+        device: where the network computes.
+        half: computes in float16, on the CPU in bfloat16.
+        **options: further arguments of ``Restorer``.
     """
     import torch  # noqa: PLC0415
 
@@ -98,7 +99,7 @@ def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **optio
 
     network = network.to(device)
     if device.type == "cpu":
-        # Networks without a block that is known stay as they are.
+        # A network without a block that fuse recognises stays as it is.
         with suppress(NoMatchError):
             fuse(network)
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
@@ -106,13 +107,13 @@ def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **optio
 
 
 def onnx_restorer(file: Path, device: torch.device, tile: int | None, overlap: int | None) -> Restorer:
-    """What restores with an ONNX file, run by onnxruntime on the device; in tiles of 512 pixels if nothing is said."""
+    """Returns a ``Restorer`` that runs an ONNX file by onnxruntime on the device, by default in tiles of 512 pixels."""
     from ..workbench.export.onnx_file import OnnxNetwork  # noqa: PLC0415
     from ..workbench.restoration import Restorer  # noqa: PLC0415
 
     network = OnnxNetwork(file, device.type)
     multiple = network.metadata.get("multiple", "")
-    # Not by memory: that of another program is not counted.
+    # The tile has a fixed size because the memory that onnxruntime takes is not known.
     restorer = Restorer(
         network, tile=tile or _ONNX_TILE, overlap=overlap, multiple=int(multiple) if multiple.isdecimal() else None
     )
@@ -121,6 +122,7 @@ def onnx_restorer(file: Path, device: torch.device, tile: int | None, overlap: i
 
 
 def _config(options: str | None) -> Any:
+    """Parses ``tokens=2,value_position=after`` to an ``ExDAConfig``; None to None."""
     from ..patching.options import configured  # noqa: PLC0415
 
     if options is None:

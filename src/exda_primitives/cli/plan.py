@@ -15,7 +15,7 @@ def plan(
     model: Annotated[
         str,
         typer.Argument(
-            help=f"FILE.py:Class, a network class (or function) without arguments; or a checkpoint: {HELP}."
+            help=f"FILE.py:Class, a network class (or function) called without arguments; or a checkpoint: {HELP}."
         ),
     ],
     param_key: ParamKey = None,
@@ -23,7 +23,7 @@ def plan(
     ignore: Ignore = None,
     adapter: Adapters = None,
 ) -> None:
-    """Say which attentions of a model would be patched, what only looks like one and why, and what it costs."""
+    """Say which attentions of a model would be patched, which only look alike and why, and what patching costs."""
     from ..patching import plan as plan_model  # noqa: PLC0415
 
     run_adapters(adapter)

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 _TILED = (
-    "Tiled: each tile is all that the model sees at a time, so its attention and tokens are of the tile, not of the "
-    "image, and the result differs from that of the whole image. More memory means larger tiles."
+    "Tiled: each tile is all that the model sees at a time, so its attention and tokens are computed from the tile, "
+    "and the result differs from that of the whole image. More memory means larger tiles."
 )
 _SORTED = (
-    "This network sorts pixels by their values: where two are nearly the same, a tile, as any rounding, may put them "
-    "the other way round, so that its tiles differ from the whole image by more than those of other networks."
+    "This network sorts pixels by their values: tiling, like any rounding, may swap nearly equal ones, so that its "
+    "tiles differ from the whole image by more than those of other networks."
 )
 
 
@@ -52,21 +52,24 @@ def restore(
     onnx: Annotated[
         Path | None,
         typer.Option(
-            help="Instead: a network as exda export writes it, run by onnxruntime; tiles of 512 pixels by default.",
+            help="Instead of --checkpoint: a file that exda export wrote, run by onnxruntime, by default in tiles of "
+            "512 pixels.",
             dir_okay=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Its name; auto: as the checkpoint says.")] = "auto",
+    model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of the tiles in pixels; by default as large as memory allows.", min=1)
     ] = None,
     overlap: Annotated[
         int | None,
-        typer.Option(help="Pixels that tiles share; by default 128 to 256, and more where a seam would show.", min=1),
+        typer.Option(
+            help="Pixels that tiles share; by default 128 to 256, and more if a seam would be visible.", min=1
+        ),
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(help="GiB to use in all; by default most of what is free.", min=0.1)
+        float | None, typer.Option(help="GiB that the process may use; by default most of what is free.", min=0.1)
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -79,13 +82,13 @@ def restore(
 ) -> None:
     """Restore photographs of any size: PNG, JPEG, TIFF, WebP; 8 or 16 bits; ICC profile, EXIF, XMP and text are kept.
 
-    An image that does not fit into memory goes through the model in tiles that fade into each other. A tile is then
-    all that the model sees: attention across channels and global tokens are those of the tile, not of the image.
-    The largest step that tiles leave between neighbouring pixels is measured and printed.
+    An image that does not fit into memory is restored in overlapping tiles that are blended. The model then sees one
+    tile at a time: channel attention and global tokens are computed from the tile, not from the image. The largest
+    step that blending adds between neighbouring pixels is measured and printed.
 
-    An image that cannot be restored is skipped with the reason; the exit code is then 1.
+    An image that cannot be restored is skipped, the reason is printed, and the exit code is 1.
     """
-    # Late: --help needs no torch.
+    # Imported here because --help has to work without importing torch.
     from ..workbench.restoration.files import Done, restore_files, work_for  # noqa: PLC0415
     from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
 
@@ -108,7 +111,7 @@ def restore(
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
     where = named_device(device)
-    # Now rather than after the checkpoint, or at the first image.
+    # If one of these packages is missing, fail now, not after reading the checkpoint or at the first image.
     pyvips(), psutil()
     if onnx is not None:
         restorer = onnx_restorer(onnx, where, tile, overlap)
@@ -118,7 +121,7 @@ def restore(
     for why, names in work.left_out.items():
         print_left_out(why, names, console)
     results: list[Done | Skipped] = list(work.skipped)
-    # By bytes: of images, that is what the time goes by as far as can be told beforehand.
+    # Progress is counted in bytes of the files, the best guess of the time that an image takes before it is opened.
     sizes = [_size(job) for job in work.jobs]
 
     def said() -> str:
@@ -140,7 +143,7 @@ def restore(
                     results.append(result)
                     progress.update(task, description=_title(work.jobs, index), completed=sum(sizes[:index]))
         finally:
-            # Broken off, too: what was skipped until then, and why, is known nowhere else.
+            # After an interruption, too: which images were skipped, and why, is printed nowhere else.
             _print(results, restorer, console)
     if not all(isinstance(result, Done) for result in results):
         raise typer.Exit(1)
@@ -152,7 +155,7 @@ def _check_source(checkpoint: str | None, onnx: Path | None, of_checkpoints: Map
     given = [option for option, value in of_checkpoints.items() if value]
     if onnx is not None and given:
         raise typer.BadParameter(
-            f"{', '.join(given)}: of checkpoints alone; an ONNX file is run as it is", param_hint="--onnx"
+            f"{', '.join(given)}: only for checkpoints; an ONNX file is run as it is", param_hint="--onnx"
         )
 
 
@@ -193,6 +196,7 @@ def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Conso
 
 
 def _remarks(result: Done | Skipped) -> Iterator[str]:
+    """Yields the lines to print about an image, in Rich's markup."""
     from ..workbench.restoration.files import Skipped  # noqa: PLC0415
 
     if isinstance(result, Skipped):

@@ -1,4 +1,4 @@
-"""Python files that a command is given, and runs."""
+"""Runs the Python files that a command is given: adapters, and networks as ``FILE.py:Class``."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ Adapters = Annotated[
     list[Path] | None,
     typer.Option(
         "--adapter",
-        help="Python file that makes more known by exda.register_adapter; it is run. As often as needed.",
+        help="Python file to run, which calls exda.register_adapter. May be given several times.",
         show_default=False,
     ),
 ]
-"""The option of every command that makes a network of a checkpoint."""
+"""The option ``--adapter``, of every command that builds a network from a checkpoint."""
 
 
 def run_adapters(files: Sequence[Path] | None) -> None:
     """Runs the files of ``--adapter``.
 
     Raises:
-        ConfigError: for one that is not there, or fails: with the line.
+        ConfigError: for a file that does not exist, or raises; the message names the line.
     """
     for file in files or ():
         run(file)
 
 
 def run(file: Path) -> dict[str, Any]:
-    """Runs a file as ``python FILE.py`` does, but for its ``__name__``, and gives what it defines.
+    """Runs a file as ``python FILE.py`` does, but with another ``__name__``, and returns its globals.
 
     Raises:
-        ConfigError: for one that is not there, or fails: with the line.
+        ConfigError: for a file that does not exist, or raises; the message names the line.
     """
     from ..errors import ConfigError  # noqa: PLC0415
 
     if not file.is_file():
         raise ConfigError(f"{file} {'is no regular file' if file.exists() else 'does not exist'}")
-    # The file's own folder first, so that it finds what stands beside it.
+    # As python does: the file can import modules from its own folder.
     sys.path.insert(0, str(file.parent.resolve()))
     with failing_by_line(file):
         return run_path(str(file))
@@ -57,16 +57,16 @@ def run(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def failing_by_line(file: Path) -> Iterator[None]:
-    """Makes of whatever a file's code raises in the block an error that names the line in it.
+    """Converts whatever the file's code raises in the block into an error that names the line of the file.
 
     Raises:
-        ConfigError: of one line, or of those that an error of the library's own has.
+        ConfigError: with the type and message of the error, or the message alone if it is an ``ExDAError``.
     """
     from ..errors import ConfigError, ExDAError  # noqa: PLC0415
 
     try:
         yield
-    # A script that ends itself would end the command without a word.
+    # SystemExit, too: a script that calls sys.exit() would end the command silently.
     except (Exception, SystemExit) as error:
         line = _line_in(file, error)
         said = str(error) if isinstance(error, ExDAError) else f"{type(error).__name__}: {error}"
@@ -74,7 +74,7 @@ def failing_by_line(file: Path) -> Iterator[None]:
 
 
 def _line_in(file: Path, error: BaseException) -> int | None:
-    """The innermost line of the file at which the error arose."""
+    """Returns the innermost line of the file in the traceback, or None."""
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return error.lineno
     lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)]
@@ -82,18 +82,18 @@ def _line_in(file: Path, error: BaseException) -> int | None:
 
 
 def given_network(argument: str, given: str, reading: Reading, name: str = "auto") -> nn.Module:
-    """The network of ``FILE.py:Class``, or of a checkpoint.
+    """Builds the network that ``FILE.py:Class`` or a checkpoint stands for.
 
     Args:
-        argument: of the command, for its errors.
-        given: what was typed.
-        reading: of a checkpoint.
-        name: of the network that a checkpoint is of.
+        argument: name of the command's argument, for error messages.
+        given: what the user typed for it.
+        reading: how to read a checkpoint.
+        name: the checkpoint's network, or "auto".
 
     Raises:
-        BadParameter: for what is no network in a Python file.
-        ConfigError: for a Python file that fails.
-        CheckpointError: for a file that is of no network that is known.
+        BadParameter: if the name in the Python file is no network, or needs arguments.
+        ConfigError: for a Python file that raises.
+        CheckpointError: for a checkpoint of no known network.
     """
     file, colon, held = given.rpartition(":")
     if colon and file.endswith(".py"):

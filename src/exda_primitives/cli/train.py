@@ -23,16 +23,17 @@ def train(
     config: Annotated[Path, typer.Option(help="YAML file, see examples/train.", dir_okay=False)],
     out: Annotated[Path, typer.Option(help="Folder of the run; one that was interrupted goes on.", file_okay=False)],
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="recipe.steps=100: wins over the file; as often as needed.")
+        list[str] | None,
+        typer.Option("--set", help="Overrides a value of the file: recipe.steps=100. May be given several times."),
     ] = None,
     devices: Annotated[int, typer.Option(help="Processes, each on a device of its own.", min=1)] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
-    """Train a network, patched or not, as a file says.
+    """Train a network, patched or not, as a configuration file says.
 
-    Ctrl-C and SIGTERM end it after the step at hand, saved. The same command goes on where it was interrupted, bit for
-    bit, or says why not.
+    Ctrl-C and SIGTERM end the training after the current step, with a checkpoint. The same command continues it bit for
+    bit, or says why it cannot.
     """
     with plainly(), _stopped():
         from ..workbench.training import prepare, read_config  # noqa: PLC0415
@@ -51,7 +52,7 @@ def train(
 
 @contextmanager
 def _stopped() -> Iterator[None]:
-    """What a signal stops ends in one line, with the exit code that shells give it."""
+    """Turns a stop by a signal into one line and the exit code that shells use for it, 128 + the signal's number."""
     from ..errors import StoppedError  # noqa: PLC0415
 
     try:
@@ -60,7 +61,7 @@ def _stopped() -> Iterator[None]:
         number, said = int(signal.SIGINT), "stopped before the first step; nothing was written."
         if isinstance(stop, StoppedError):
             number, said = stop.number, str(stop)
-        # The terminal may be gone.
+        # After SIGHUP, the terminal that stderr wrote to may be gone.
         with suppress(OSError):
             Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(128 + number) from None
@@ -86,9 +87,11 @@ def _print(result: Result, out: Path, console: Console) -> None:
 
 
 _ROWS = 10
+"""Most lines of the training history that are printed."""
 
 
 def _some(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Evenly chosen, the last always among them."""
+    """Returns at most ``_ROWS`` evenly spaced lines, always including the last."""
     every = -(-len(history) // _ROWS)
+    # Reversed before and after, so that the steps are counted from the last line.
     return history[::-1][::every][::-1]

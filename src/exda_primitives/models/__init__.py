@@ -1,4 +1,4 @@
-"""Reference backbones that take the official state dicts strictly, by class or by name, and ExDA itself."""
+"""Reference networks that load the official state dicts strictly, by class or by name, and ExDA itself."""
 
 from .adair import AdaIR
 from .amir import AMIR

@@ -1,4 +1,4 @@
-"""AdaIR, taking the official state dicts strictly.
+"""AdaIR; loads the official state dicts strictly.
 
 Source: Cui et al., "AdaIR: Adaptive All-in-One Image Restoration via Frequency Mining and Modulation", ICLR 2025;
 https://github.com/c-yn/AdaIR for the names and the published configuration.
@@ -21,7 +21,7 @@ from .unet import UNet
 
 _IMAGE_CHANNELS = 3
 _PIXELS_PER_FREQUENCY = 128
-"""How many pixels of a side it takes to let one more frequency into the mask of low ones."""
+"""Of a side of n pixels, int(n // 128 * rate) frequencies in each direction are low, for a rate in (0, 1)."""
 
 
 class SpatialGate(nn.Module):
@@ -32,7 +32,7 @@ class SpatialGate(nn.Module):
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to weights (B, 1, H, W)."""
+        """Returns weights (B, 1, H, W) in (0, 1) for features (B, C, H, W)."""
         pooled = torch.cat((x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)), dim=1)
         return torch.sigmoid(self.spatial(pooled))
 
@@ -51,13 +51,13 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to weights (B, C, 1, 1)."""
+        """Returns weights (B, C, 1, 1) in (0, 1) for features (B, C, H, W)."""
         mean, maximum = x.mean(dim=(-2, -1), keepdim=True), x.amax(dim=(-2, -1), keepdim=True)
         return torch.sigmoid(self.mlp(mean) + self.mlp(maximum))
 
 
 class FrequencyRefine(nn.Module):
-    """Each of two bands is weighted by what the other one shows, then both are added.
+    """Weights each of two bands by a gate computed from the other, and adds both.
 
     Args:
         dim: channels C, at least 16.
@@ -70,7 +70,7 @@ class FrequencyRefine(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """Merge two maps (B, C, H, W); the shape stays."""
+        """Merges two maps (B, C, H, W); keeps the shape."""
         merged: Tensor = self.proj(low * self.SpatialGate(high) + high * self.ChannelGate(low))
         return merged
 
@@ -78,10 +78,10 @@ class FrequencyRefine(nn.Module):
 class FrequencyBlock(nn.Module):
     """Splits the image into low and high frequencies and lets the features attend to both.
 
-    Faults of the official code, kept: the border between low and high is rounded down by ``int``, so that no gradient
-    ever reaches ``rate_conv``; no frequency at all is low unless both sides of the features have 256 pixels, whatever
-    the border; ``conv`` and ``score_gen`` are never used; and ``channel_cross_l`` is the one that sees the high
-    frequencies, ``channel_cross_h`` the low ones.
+    These faults of the official code are kept: the border between low and high is rounded down by ``int``, so no
+    gradient ever reaches ``rate_conv``; no frequency is low unless both sides of the features have at least 256
+    pixels; ``conv`` and ``score_gen`` are never used; ``channel_cross_l`` gets the high frequencies,
+    ``channel_cross_h`` the low ones.
 
     Args:
         dim: channels C of the features, at least 16.
@@ -109,10 +109,10 @@ class FrequencyBlock(nn.Module):
         )
 
     def forward(self, image: Tensor, y: Tensor) -> Tensor:
-        """Adapt features.
+        """Adapts features to the image's frequencies.
 
         Args:
-            image: (B, in_dim, H', W').
+            image: (B, in_dim, H', W'), of any size.
             y: features (B, C, H, W).
 
         Returns:
@@ -124,35 +124,36 @@ class FrequencyBlock(nn.Module):
         return adapted * self.para1 + y * self.para2
 
     def _bands(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitudes (B, C, H, W) of the high and of the low frequencies of the embedded image."""
+        """Returns the high and the low frequencies of the embedded image (absolute values, each (B, C, H, W))."""
         embedded = self.conv1(image)
         rates = torch.sigmoid(self.rate_conv(embedded.mean(dim=(-2, -1), keepdim=True))).flatten(1)
         height, width = embedded.shape[-2:]
         rows, columns = _is_low(rates[:, 0], height), _is_low(rates[:, 1], width)
         is_low = (rows[:, :, None] & columns[:, None, :])[:, None]
-        # There is no Fourier transform of half types for every size.
+        # PyTorch has no FFT of half types for every size.
         spectrum = torch.fft.fft2(widen(embedded))
         high, low = (torch.fft.ifft2(spectrum * band).abs().to(embedded.dtype) for band in (~is_low, is_low))
         return high, low
 
 
 def _is_low(rate: Tensor, length: int) -> Tensor:
-    """Which of ``length`` frequencies, in the order of the FFT, are low: (B,) to (B, length).
+    """Returns which frequencies of a side are low, (B, length), in the FFT's order, for a border ``rate``, (B,).
 
-    These are -a to a - 1 for a half size a: the band is not symmetric.
+    The low frequencies are -a to a - 1 with a = int(length // 128 * rate); the band is not symmetric.
     """
     half = (length // _PIXELS_PER_FREQUENCY * rate).int()[:, None]
     place = torch.arange(length, device=rate.device)
-    # Not ifftshift: a roll by a size that is open cannot be exported to ONNX.
+    # Frequencies 0, 1, ..., then the negative ones, as fftfreq orders them. Written out instead of shifting a mask with
+    # ifftshift, because a roll by a dynamic size cannot be exported to ONNX.
     frequency = torch.where(place < (length + 1) // 2, place, place - length)
     return (frequency >= -half) & (frequency < half)
 
 
 class AdaIR(UNet):
-    """Restormer's U-net with a frequency block after the latent level and after two of the decoder's.
+    """Restormer's U-net with a frequency block after the latent level and after two levels of the decoder.
 
-    Kept as in the official code (see `FrequencyBlock`): for images below 512 x 512 pixels no frequency counts as low;
-    below 1024 only the last block has any, below 2048 only the last two. ``fre*.rate_conv`` never receives a gradient;
+    As in the official code (see `FrequencyBlock`), images below 512 x 512 pixels have no low frequencies; below 1024
+    only the last block has any, below 2048 only the last two. ``fre*.rate_conv`` never receives a gradient;
     ``fre*.conv`` and ``fre*.score_gen`` are never used. The official forward's second argument, which it ignores, is
     left out.
 
@@ -167,7 +168,7 @@ class AdaIR(UNet):
         bias: whether the convolutions of Restormer's parts and of the cross attentions have a bias (the embedding and
             the resampling never have one).
         LayerNorm_type: ``"WithBias"`` or ``"BiasFree"``.
-        decoder: whether there are frequency blocks; without them this is Restormer.
+        decoder: whether there are frequency blocks; without them the network is a Restormer.
 
     Raises:
         ValueError: if ``num_blocks`` or ``heads`` does not have four entries, if channels cannot be divided among
@@ -225,7 +226,7 @@ class AdaIR(UNet):
 
 
 def _infer(state: StateShapes) -> dict[str, Any]:
-    # Without its frequency blocks an AdaIR is a Restormer, in keys and in function.
+    # Without frequency blocks an AdaIR is a Restormer, in its keys and in what it computes; it is taken for that.
     state.require("fre1.para1")
     check_residual(state)
     return unet_arguments(state)

@@ -1,4 +1,4 @@
-"""AMIR, taking the official state dicts strictly; as it runs in evaluation.
+"""AMIR, as it computes in evaluation; loads the official state dicts strictly.
 
 Source: Yang et al., "All-In-One Medical Image Restoration via Task-Adaptive Routing", MICCAI 2024;
 https://github.com/Yaziwel/All-In-One-Medical-Image-Restoration-via-Task-Adaptive-Routing for the names and the
@@ -19,17 +19,24 @@ from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
+# The sizes that are fixed in the official code.
 _EXPERTS = 4
 _CHOSEN = 2
+"""Experts per pixel."""
 _HIDDEN = 64
+"""Channels inside the dictionary generator."""
 _WORDS = 32
+"""Entries of the dictionary."""
 _INSTRUCTION = 256
+"""Length of an instruction."""
 _SMALLEST = 9
+"""Least side of an image in pixels: two 3x3 convolutions of stride 3 need 9."""
 _ZERO = torch.finfo(torch.float64).eps
+"""Replaces 0 before a logarithm."""
 
 
 class DictionaryGenerator(nn.Module):
-    """What the image asks of the network: a mixture of the entries of a dictionary.
+    """Computes an image's instruction: a mixture of the entries of a learnt dictionary.
 
     Args:
         in_channels: channels of the image.
@@ -52,7 +59,7 @@ class DictionaryGenerator(nn.Module):
         self.lastOut = nn.Linear(_WORDS, _WORDS)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The instruction (B, 256) for an image (B, in_channels, H, W) of at least 9 x 9 pixels.
+        """Returns the instruction (B, 256) for an image (B, in_channels, H, W) of at least 9 x 9 pixels.
 
         Raises:
             ValueError: if H or W is smaller.
@@ -65,7 +72,7 @@ class DictionaryGenerator(nn.Module):
 
 
 class Expert(nn.Module):
-    """Two linear layers.
+    """Two linear layers with a GELU between them.
 
     Args:
         dim: channels C.
@@ -78,16 +85,16 @@ class Expert(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (..., C); the shape stays."""
+        """Transforms (..., C); keeps the shape."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
 
 class MixtureOfExperts(nn.Module):
-    """Two of four experts for every pixel, merged as the logarithm of the gated sum of their exponentials.
+    """Two of four experts for every pixel, merged as log(sum of gate * exp(expert)).
 
-    ``w_noise``, ``mean`` and ``std`` serve the official training only and are not read here. As the choice of the
-    experts jumps, so may the output where two of them nearly tie.
+    Only the official training uses ``w_noise``, ``mean`` and ``std``; they are not read here. The output is
+    discontinuous where another expert comes to be chosen: nearly equal logits may make it jump.
 
     Args:
         dim: channels C.
@@ -106,20 +113,20 @@ class MixtureOfExperts(nn.Module):
         self.experts = nn.ModuleList(Expert(dim, int(dim * expansion)) for _ in range(_EXPERTS))
 
     def forward(self, x: Tensor, instruction: Tensor) -> Tensor:
-        """Transform (B, C, H, W) under an instruction (B, C); the shape stays."""
+        """Transforms (B, C, H, W) by an instruction (B, C), projected to the features' channels; keeps the shape."""
         pixels = x.permute(0, 2, 3, 1)
         told = instruction[:, None, None, :].expand_as(pixels)
         logits, chosen = (torch.cat((pixels, told), dim=-1) @ self.w_gate).topk(_CHOSEN, dim=-1)
         gates = logits.new_zeros(*pixels.shape[:-1], _EXPERTS).scatter(-1, chosen, logits.softmax(dim=-1))
         merged = torch.zeros_like(pixels)
         for expert, gate in zip(self.experts, gates.split(1, dim=-1), strict=True):
-            # An expert that was not chosen must not overflow: zero times infinity is not zero.
+            # Where an expert was not chosen, its output is set to 0 before exp, which might overflow: 0 * inf is NaN.
             merged = merged + gate * expert(pixels).masked_fill(gate == 0, 0).exp()
         return merged.masked_fill(merged == 0, _ZERO).log().permute(0, 3, 1, 2)
 
 
 class SpatialRouting(nn.Module):
-    """Adds what a mixture of experts makes of each pixel.
+    """Adds the output of a mixture of experts to each pixel.
 
     Args:
         dim: channels C.
@@ -132,13 +139,13 @@ class SpatialRouting(nn.Module):
         self.moe = MixtureOfExperts(dim, expansion)
 
     def forward(self, x: Tensor, instruction: Tensor) -> Tensor:
-        """Transform (B, C, H, W) under an instruction (B, 256); the shape stays."""
+        """Transforms (B, C, H, W) by an instruction (B, 256); keeps the shape."""
         routed: Tensor = x + self.moe(x, self.fc(instruction))
         return routed
 
 
 class ChannelRouting(nn.Module):
-    """Scales and shifts every channel.
+    """Scales and shifts every channel: x + (gamma x + beta) * sigmoid(fc(instruction)).
 
     Args:
         dim: channels C.
@@ -151,16 +158,16 @@ class ChannelRouting(nn.Module):
         self.fc = nn.Linear(_INSTRUCTION, dim)
 
     def forward(self, x: Tensor, instruction: Tensor) -> Tensor:
-        """Transform (B, C, H, W) under an instruction (B, 256); the shape stays."""
+        """Transforms (B, C, H, W) by an instruction (B, 256); keeps the shape."""
         gate = torch.sigmoid(self.fc(instruction))[:, :, None, None]
         return x + (x * self.gamma + self.beta) * gate
 
 
 class AMIR(UNet):
-    """Restormer's U-net, every level of which is routed by an instruction that comes from the image.
+    """Restormer's U-net, in which an instruction computed from the image routes the features of every level.
 
-    In training mode the official network adds noise to its gates and returns a second loss as well; this one computes
-    in either mode what the official one does in evaluation.
+    In training mode the official network also adds noise to its gates and returns a second loss. This one always
+    computes what the official one computes in evaluation.
 
     Args:
         inp_channels: channels of the input image.
@@ -173,7 +180,7 @@ class AMIR(UNet):
         bias: whether the convolutions of Restormer's parts have a bias (the embedding and the resampling never have
             one).
         LayerNorm_type: ``"WithBias"`` or ``"BiasFree"``.
-        dual_pixel_task: must be False: there is no such branch.
+        dual_pixel_task: must be False; AMIR has no such branch.
 
     Raises:
         ValueError: if ``num_blocks`` or ``heads`` does not have four entries, if a level's channels cannot be

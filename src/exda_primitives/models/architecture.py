@@ -1,4 +1,4 @@
-"""Networks that can be built by name, and told from the shapes of a state dict."""
+"""Describes networks that can be built by name and recognised from the shapes of a state dict."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..primitives.description import Description
 
 
 class ArchitectureMismatch(Exception):  # noqa: N818
-    """A state dict is not one of the network that was asked; the message says what is missing."""
+    """Raised when a state dict is not one of this network; the message says what is missing or differs."""
 
 
 class StateShapes:
-    """The shapes of a state dict, asked for what tells a network's constructor arguments.
+    """The shapes of a state dict, from which an ``Architecture`` infers its constructor arguments.
 
     Args:
         shapes: key -> shape, without any wrapper's prefix and without what ExDA added.
-        attentions: name -> configuration of the ExDA attentions, by what the state dict says of them.
+        attentions: name of each ExDA attention -> its configuration, as recorded in the state dict.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class StateShapes:
                 raise ArchitectureMismatch(f"no {key}")
 
     def size(self, key: str, axis: int = 0) -> int:
-        """The length of one axis of the tensor called ``key``.
+        """Returns the length of one axis of the tensor ``key``.
 
         Raises:
             ArchitectureMismatch: if there is no such tensor or no such axis.
@@ -52,19 +52,22 @@ class StateShapes:
         return shape[axis]
 
     def depth(self, prefix: str) -> int:
-        """How many children called ``{prefix}.0``, ``{prefix}.1``, ... there are."""
+        """Returns how many children ``{prefix}.0``, ``{prefix}.1``, ... there are, up to the first missing number."""
         numbers = {key.removeprefix(f"{prefix}.").split(".")[0] for key in self.shapes if key.startswith(f"{prefix}.")}
         return next(count for count in range(len(numbers) + 1) if str(count) not in numbers)
 
 
 def expansion_factor(widths: Sequence[tuple[int, int]], likely: Sequence[float] = (2.66, 2.667, 2.0)) -> float:
-    """The factor f with ``int(dim * f) == hidden`` for every (dim, hidden): a likely one, else the shortest to write.
+    """Returns a factor f with ``int(dim * f) == hidden`` for every (dim, hidden).
+
+    Several factors may fit; it returns the first that fits of ``likely``, else the one with the fewest decimals.
 
     Raises:
         ArchitectureMismatch: if no factor gives all of them.
     """
     smallest = max((hidden / dim for dim, hidden in widths if dim), default=0.0)
-    # The shortest that is not smaller, and the next: a product that is whole on paper may be rounded down.
+    # For each number of decimals the smallest factor that is large enough, and the next one: if dim * f is an integer
+    # exactly, in floating point it may fall just below, and int() then rounds it down to one less.
     written = ((ceil(smallest * 10**digits) + more) / 10**digits for digits in range(8) for more in (0, 1))
     for factor in (*likely, *written):
         if all(int(dim * factor) == hidden for dim, hidden in widths):
@@ -74,16 +77,16 @@ def expansion_factor(widths: Sequence[tuple[int, int]], likely: Sequence[float] 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that ``exda_primitives.models.create`` builds and tells from a checkpoint.
+    """A network that ``exda_primitives.models.create`` builds by name and recognises from a checkpoint.
 
     Attributes:
-        name: unique, lower case.
-        build: its class.
-        infer: constructor arguments from the shapes of a state dict; raises ``ArchitectureMismatch`` where they
-            cannot be those of this network. It may be generous: what it says is built on the meta device, and has to
-            have the state dict's very keys and shapes.
-        published: name -> constructor arguments of the configurations that have a name. Those of ``name`` itself are
-            the constructor's own unless they are here.
+        name: unique name, in lower case.
+        build: the network's class.
+        infer: returns constructor arguments for the shapes of a state dict, or raises ``ArchitectureMismatch`` if they
+            cannot be this network's. It may guess: the network is then built on the meta device, and its keys and
+            shapes must equal the state dict's.
+        published: name -> constructor arguments, for each published configuration. ``name`` itself stands for the
+            constructor's defaults unless it is among them.
     """
 
     name: str

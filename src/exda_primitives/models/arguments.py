@@ -1,4 +1,4 @@
-"""Constructor arguments that Restormer and the networks made from it share, from the shapes of a state dict."""
+"""Infers from a state dict the constructor arguments that Restormer and the networks made from it share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
 
 def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any]:
-    """The constructor arguments that Restormer and the networks made from it share."""
+    """Returns the constructor arguments that Restormer and the networks made from it share.
+
+    Args:
+        state: shapes of the state dict.
+        attention: a block's attribute that is the attention.
+
+    Raises:
+        ArchitectureMismatch: if the state dict is of no such network.
+    """
     depths = {level: state.depth(level) for level in LEVELS}
     blocks = [f"{level}.0" for level, depth in depths.items() if depth]
     first = blocks[0] if blocks else "encoder_level1.0"
+    # The kind of norms without parameters (Histoformer's) cannot be told: "WithBias", the official default, is assumed.
     with_norm_bias = f"{first}.norm1.body.weight" not in state or f"{first}.norm1.body.bias" in state
     return {
         "inp_channels": state.size("patch_embed.proj.weight", 1),
@@ -21,7 +30,7 @@ def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any
         "dim": state.size("patch_embed.proj.weight"),
         "num_blocks": list(depths.values()),
         "num_refinement_blocks": state.depth("refinement"),
-        # A level without blocks has no heads to tell.
+        # A level without blocks has no attention to read the number of heads from; any number builds the same network.
         "heads": [state.size(f"{level}.0.{attention}.temperature") if depths[level] else 1 for level in LEVELS],
         "ffn_expansion_factor": expansion_factor(
             [(state.size(output), state.size(output, 1)) for output in (f"{b}.ffn.project_out.weight" for b in blocks)]
@@ -32,10 +41,10 @@ def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any
 
 
 def check_residual(state: StateShapes) -> None:
-    """Makes sure that the image can be added to the output, as these networks do.
+    """Checks that the image can be added to the output, as these networks do.
 
     Raises:
-        ArchitectureMismatch: for other numbers of channels: a network that does something else.
+        ArchitectureMismatch: if input and output have different numbers of channels: it is another network.
     """
     given, returned = state.size("patch_embed.proj.weight", 1), state.size("output.weight")
     if given != returned:

@@ -1,4 +1,4 @@
-"""Building blocks that the Restormer family of networks shares.
+"""Building blocks shared by Restormer and the networks made from it.
 
 Children and parameters are named as in the official checkpoints, so that their state dicts load strictly.
 
@@ -19,11 +19,11 @@ _NORM_EPS = 1e-5
 
 
 def check_image(x: Tensor, multiple: int) -> None:
-    """Refuse an input that the U-net cannot halve as often as it needs to.
+    """Checks that the U-net can halve an input as often as it needs to.
 
     Args:
-        x: what the network was called with.
-        multiple: what height and width, in pixels, must be divisible by.
+        x: the network's input.
+        multiple: number of pixels by which height and width must be divisible.
 
     Raises:
         ValueError: if ``x`` is not (B, C, H, W), or H or W is not a multiple of ``multiple``.
@@ -43,7 +43,7 @@ def check_image(x: Tensor, multiple: int) -> None:
 
 
 def check_heads(dim: int, num_heads: int) -> None:
-    """Refuse channels that cannot be shared out.
+    """Checks that the channels can be divided equally among the heads.
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``.
@@ -53,7 +53,7 @@ def check_heads(dim: int, num_heads: int) -> None:
 
 
 def check_norm_type(norm_type: str) -> None:
-    """Refuse an unknown normalisation.
+    """Checks the name of a normalisation.
 
     Raises:
         ValueError: if ``norm_type`` is neither ``"WithBias"`` nor ``"BiasFree"``.
@@ -63,25 +63,25 @@ def check_norm_type(norm_type: str) -> None:
 
 
 def _inverse_deviation(centred: Tensor) -> Tensor:
-    """One over the standard deviation of the channels, (B, C, H, W) to (B, 1, H, W)."""
+    """Returns 1 / sqrt(variance + eps) over the channels, (B, 1, H, W), of (B, C, H, W) with mean 0."""
     # Two means rather than torch.var, which is several times slower on CPU over a strided dimension.
     return torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + _NORM_EPS)
 
 
 def standardised(x: Tensor) -> Tensor:
-    """(B, C, H, W) with mean 0 and variance 1 over the channels of each pixel."""
+    """Returns (B, C, H, W) shifted and scaled to mean 0 and variance 1 over the channels of each pixel."""
     centred = x - x.mean(dim=1, keepdim=True)
     return centred * _inverse_deviation(centred)
 
 
 def rescaled(x: Tensor) -> Tensor:
-    """(B, C, H, W) with variance 1 over the channels of each pixel, mean left in."""
+    """Returns (B, C, H, W) scaled to variance 1 over the channels of each pixel, without subtracting their mean."""
     centred = x - x.mean(dim=1, keepdim=True)
     return x * _inverse_deviation(centred)
 
 
 class _WithBias(nn.Module):
-    """The usual layer normalisation over the channels of each pixel, (B, C, H, W) to the same."""
+    """The usual layer normalisation, over the channels of each pixel; keeps the shape (B, C, H, W)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _WithBias(nn.Module):
 
 
 class _BiasFree(nn.Module):
-    """Division by the channels' standard deviation, mean left in: but for eps, blind to the input's scale."""
+    """Division by the channels' standard deviation, without subtracting the mean; keeps the shape (B, C, H, W)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -122,13 +122,17 @@ class LayerNorm(nn.Module):
         self.body: nn.Module = _BiasFree(dim) if norm_type == "BiasFree" else _WithBias(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W); the shape stays."""
+        """Normalises (B, C, H, W); keeps the shape."""
         normalised: Tensor = self.body(x)
         return normalised
 
 
 def transposed_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
-    """Channels (B, C, H, W) of ``q`` attend to those of ``k``, in h heads for a ``temperature`` of (h, 1, 1)."""
+    """Returns (B, C, H, W), for which channels of ``q`` attend to those of ``k`` and average those of ``v``.
+
+    Per head: A = softmax(temperature * q k^T), (C/h x C/h), with q and k L2-normalised over the N = H * W pixels; the
+    output is A v. ``q``, ``k`` and ``v`` are (B, C, H, W), ``temperature`` is (h, 1, 1) for h heads.
+    """
     batch, channels, height, width = v.shape
     heads = (batch, len(temperature), channels // len(temperature), height * width)
     q, k, v = (part.reshape(heads) for part in (q, k, v))
@@ -142,7 +146,7 @@ class Attention(nn.Module):
 
     Args:
         dim: channels C.
-        num_heads: heads h; head i holds the i-th run of C/h consecutive channels.
+        num_heads: heads h; head i has the i-th run of C/h consecutive channels.
         bias: whether the three convolutions have a bias.
 
     Raises:
@@ -159,20 +163,20 @@ class Attention(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend over the channels of (B, C, H, W); the shape stays."""
+        """Attends over the channels of (B, C, H, W); keeps the shape."""
         q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
         projected: Tensor = self.project_out(transposed_attention(q, k, v, self.temperature))
         return projected
 
 
 class CrossAttention(nn.Module):
-    """MDTA between two maps: q comes from one, k and v from the other.
+    """MDTA between two maps: q is computed from one, k and v from the other.
 
     Args:
-        dim: channels C of both.
-        num_heads: heads h; head i holds the i-th run of C/h consecutive channels.
+        dim: channels C of both maps.
+        num_heads: heads h; head i has the i-th run of C/h consecutive channels.
         bias: whether the five convolutions have a bias.
-        kv_kernel: side, odd, of the depthwise convolution of k and v.
+        kv_kernel: side of the kernel of k's and v's depthwise convolution, odd.
 
     Raises:
         ValueError: if ``dim`` is not a multiple of ``num_heads``.
@@ -190,7 +194,7 @@ class CrossAttention(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Channels of ``x`` attend to those of ``y``, both (B, C, H, W); the shape stays."""
+        """Channels of ``x`` attend to those of ``y``, both (B, C, H, W); keeps the shape."""
         k, v = self.kv_dwconv(self.kv(y)).chunk(2, dim=1)
         attended = transposed_attention(self.q_dwconv(self.q(x)), k, v, self.temperature)
         projected: Tensor = self.project_out(attended)
@@ -214,14 +218,14 @@ class FeedForward(nn.Module):
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (B, C, H, W); the shape stays."""
+        """Transforms (B, C, H, W); keeps the shape."""
         gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
         projected: Tensor = self.project_out(F.gelu(gate) * value)
         return projected
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each after a normalisation and around a shortcut.
+    """Attention, then feed-forward, each after a normalisation and with a residual connection.
 
     Args:
         dim: channels.
@@ -239,7 +243,7 @@ class TransformerBlock(nn.Module):
         self.ffn = FeedForward(dim, ffn_expansion_factor, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (B, C, H, W); the shape stays."""
+        """Transforms (B, C, H, W); keeps the shape."""
         x = x + self.attn(self.norm1(x))
         out: Tensor = x + self.ffn(self.norm2(x))
         return out
@@ -258,7 +262,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed (B, in_channels, H, W) as (B, dim, H, W)."""
+        """Embeds (B, in_channels, H, W) as (B, dim, H, W)."""
         embedded: Tensor = self.proj(x)
         return embedded
 
@@ -275,7 +279,7 @@ class Downsample(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Halve the size of (B, C, H, W)."""
+        """Halves the size of (B, C, H, W)."""
         halved: Tensor = self.body(x)
         return halved
 
@@ -292,6 +296,6 @@ class Upsample(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Double the size of (B, C, H, W)."""
+        """Doubles the size of (B, C, H, W)."""
         doubled: Tensor = self.body(x)
         return doubled

@@ -1,4 +1,4 @@
-"""Networks by name, and from nothing but a checkpoint."""
+"""Builds networks by name, or from a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Identity:
-    """Which network a checkpoint is of.
+    """Which network a checkpoint is of, and how that is configured.
 
     Attributes:
         architecture: the network.
-        arguments: of its constructor.
-        prefix: what a wrapper put before every name.
+        arguments: arguments of its constructor.
+        prefix: prefix that a wrapper put before every name.
         held: the weights by the network's own names, the host's and those that ExDA added, with the configurations of
             the attentions that were patched or built in.
-        contents: of the file.
+        contents: contents of the file.
     """
 
     architecture: Architecture
@@ -51,10 +51,10 @@ class Identity:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names by which ``create`` builds networks.
+    """Returns the names of the networks that ``create`` builds.
 
     Args:
-        pattern: of names, as of files: ``"*ir"``.
+        pattern: shell-style pattern that the names must match, such as ``"*ir"``.
 
     Example:
         >>> import exda_primitives as exda
@@ -74,30 +74,30 @@ def create(
     ignore: Patterns = None,
     **arguments: Any,
 ) -> nn.Module:
-    """Builds a network, by name or as a checkpoint says, and loads the checkpoint.
+    """Builds a network by name or from a checkpoint, and loads the checkpoint if one is given.
 
-    The checkpoint of a patched network gives that network patched as it was, in whatever attentions and with however
-    many configurations.
+    From the checkpoint of a patched network it builds the network patched in the same way, whichever attentions were
+    patched and with how many configurations.
 
     Args:
-        name: one of ``list_models``, or ``"auto"``: whichever network the checkpoint is of. With a checkpoint, an
-            architecture's name (``"restormer"``) stands for the configuration in the file, that of a published
-            configuration (``"exda-tiny"``) for that very one.
-        checkpoint: as for ``exda_primitives.load_checkpoint``, or what ``exda_primitives.save`` wrote with
+        name: one of ``list_models``, or ``"auto"`` for the checkpoint's network. With a checkpoint, the name of an
+            architecture (``"restormer"``) leaves the configuration to the file, the name of a published configuration
+            (``"exda-tiny"``) requires that one.
+        checkpoint: a file as for ``exda_primitives.load_checkpoint``, or one that ``exda_primitives.save`` wrote with
             ``whole=True``.
-        param_key: the entry of the checkpoint that holds the weights, for a file with several.
-        config: of the primitives of an ``exda`` network; with a checkpoint, the configuration with which its attentions
-            were patched where it does not say so itself.
-        ignore: pattern or patterns of names in the checkpoint that are left out.
-        arguments: of the network's constructor, which win over what the name or the file says. What leaves no trace in
-            a state dict has to be given, if it is not the default: MoCE-IR's ``topk``.
+        param_key: the checkpoint's entry with the weights, if several entries have weights.
+        config: configuration of an ``exda`` network's primitives. With a checkpoint: the configuration with which its
+            attentions were patched, if the file does not record it.
+        ignore: pattern or patterns of names in the checkpoint to leave out.
+        arguments: further arguments of the network's constructor; they override those of the name or the file.
+            Arguments that a state dict does not show must be given unless they are the default: MoCE-IR's ``topk``.
 
     Returns:
-        The network in eval mode where a checkpoint was loaded, on the CPU, in the default dtype.
+        The network on the CPU in the default dtype; in eval mode if a checkpoint was loaded.
 
     Raises:
-        ConfigError: for a name that is not known, or ``"auto"`` without a checkpoint.
-        CheckpointError: for a file that cannot be read or is not of that network.
+        ConfigError: for an unknown name, or ``"auto"`` without a checkpoint.
+        CheckpointError: for a file that cannot be read or is of another network.
         ValueError, TypeError: for ``arguments`` that the constructor refuses.
 
     Example:
@@ -127,23 +127,23 @@ def identify(
     config: ExDAConfig | None = None,
     ignore: Patterns = None,
 ) -> Identity:
-    """Tells from a state dict alone which network it is of, how that was configured, and how it was patched.
+    """Infers from a state dict alone which network it is of, how that was configured, and how it was patched.
 
     Args:
-        checkpoint: as for ``create``, as are ``param_key``, ``config`` and ``ignore``.
-        param_key: entry with the weights.
-        config: of attentions that do not say theirs.
-        ignore: patterns of names to leave out.
+        checkpoint: a file as for ``create``.
+        param_key: the checkpoint's entry with the weights.
+        config: configuration of patched attentions, if the file does not record it.
+        ignore: pattern or patterns of names to leave out.
 
     Raises:
-        CheckpointError: for a file that cannot be read, is of no network that is known, or does not say how its
-            attentions were patched.
+        CheckpointError: for a file that cannot be read, is of no known network, or has patched attentions without
+            recording their configuration (and ``config`` is not given).
     """
     return identity_of(read_checkpoint(Path(checkpoint), param_key).without(ignore), config)
 
 
 def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identity:
-    """``identify`` for a file that is read already."""
+    """Does what ``identify`` does, for a file that was already read."""
     known: Mapping[str, Description] = {}
     if contents.is_ours:
         header = read_header(contents)
@@ -156,7 +156,7 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
     reasons: list[str] = []
     for prefix, tensors in contents.unprefixed():
         held = described(tensors, contents.path, config, known)
-        # Of the last turn, with all wrappers' prefixes gone, the reasons say most.
+        # Only the last turn's reasons are reported: there, all wrappers' prefixes are gone.
         reasons, found = [], []
         for architecture in known_architectures().values():
             try:
@@ -164,7 +164,8 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
             except ArchitectureMismatch as unlike:
                 reasons.append(f"{architecture.name}: {unlike}")
         if found:
-            # A network with ExDA attentions of its own is meant rather than the host, patched.
+            # The state dict of an ``exda`` network also fits its host, patched: a network that has ExDA attentions of
+            # its own wins.
             architecture, arguments, _ = max(found, key=lambda each: each[2])
             return Identity(architecture, arguments, prefix, held, contents)
     lines = [f"{contents.path}: is of no network that is known, by its {len(contents.tensors)} names and shapes:"]
@@ -173,11 +174,11 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
 
 
 def from_state(tensors: Mapping[str, Tensor], source: Path) -> tuple[nn.Module, Identity]:
-    """The network of a state dict, as ``create`` builds that of a file.
+    """Builds the network of a state dict, as ``create`` does from a file.
 
     Args:
-        tensors: the state dict, with whatever prefix, or a LightningModule's.
-        source: of it, for messages.
+        tensors: the state dict, with any wrapper's prefix, or a LightningModule's.
+        source: file that it is from, for messages.
 
     Returns:
         The network in eval mode, and what it is.
@@ -190,7 +191,11 @@ def from_state(tensors: Mapping[str, Tensor], source: Path) -> tuple[nn.Module, 
 
 
 def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str, Any], bool]:
-    """Its arguments, and whether it has ExDA attentions of its own."""
+    """Returns the architecture's arguments for a state dict, and whether the network has ExDA attentions of its own.
+
+    Raises:
+        ArchitectureMismatch: if the network that they build has other keys, shapes or kinds of dtype.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in held.host.items()}
     arguments: Mapping[str, Any] = {}
     try:
@@ -200,9 +205,10 @@ def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str,
     except ArchitectureMismatch:
         raise
     except Exception as error:
-        # Whatever a network makes of shapes that may be another's, or nobody's.
+        # Any error: the shapes may be another network's or arbitrary, and a user's architecture may raise anything.
         raise ArchitectureMismatch(f"cannot be built with {dict(arguments)}: {error}") from error
-    # Of a network with ExDA attentions of its own, what they added is expected, too.
+    # A network with ExDA attentions of its own must have their parameters, too. For any other, only the host's weights
+    # are compared; patching comes later.
     own = [name for name in state if name.rpartition(".")[2] == DESCRIPTION]
     tensors = held.weights if own else held.host
     expected = {name: tensor for name, tensor in state.items() if name not in own}

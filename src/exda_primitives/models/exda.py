@@ -1,6 +1,6 @@
 """ExDA as a network of its own: Restormer's U-net with both primitives in every block.
 
-Source: the ExDA paper (2026), which prints parameter counts (about 22, 10 and 6 million) but neither widths nor depths:
+Source: the ExDA paper (2026). It gives parameter counts (about 22, 10 and 6 million) but neither widths nor depths;
 those of ``SIZES`` are our choice.
 """
 
@@ -26,7 +26,7 @@ SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "exda-tiny": MappingProxyType({"dim": 24}),
     }
 )
-"""Three widths of one depth: 22,380,642, 10,053,526 and 5,715,702 parameters."""
+"""Three widths at the same depth: 22,380,642, 10,053,526 and 5,715,702 parameters."""
 
 _PAPER = ExDAConfig(init="paper")
 
@@ -34,8 +34,8 @@ _PAPER = ExDAConfig(init="paper")
 class ExDA(UNet):
     """Restormer with the non-linear value and global spatial tokens in all of its attentions, without prompts.
 
-    Its state dict is that of a Restormer of the same size in which every attention was patched, and ``Restormer`` loads
-    all of it but the new keys.
+    Its state dict has the keys of a Restormer of the same size with every attention patched, so ``Restormer`` loads it
+    except for the new keys.
 
     Args:
         inp_channels: channels of the input image.
@@ -47,7 +47,7 @@ class ExDA(UNet):
         ffn_expansion_factor: hidden width of the feed-forwards over their channels.
         bias: whether the convolutions have a bias (the embedding and the resampling never have one).
         LayerNorm_type: ``"WithBias"`` or ``"BiasFree"``.
-        config: of the primitives; the paper's formula and init by default.
+        config: configuration of the primitives; by default the paper's formula and init.
 
     Raises:
         ValueError: if ``num_blocks`` or ``heads`` does not have four entries, if a level's channels cannot be
@@ -94,6 +94,7 @@ class ExDA(UNet):
 
 
 def _infer(state: StateShapes) -> dict[str, Any]:
+    # ``common`` needs the channels per head, because tokens="channels" is recorded as their number.
     built_in = {name: each.config for name, each in state.attentions.items() if each.built_in}
     config = common([(each, _channels_per_head(state, name)) for name, each in built_in.items()]) if built_in else None
     if config is None:

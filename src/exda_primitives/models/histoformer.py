@@ -1,4 +1,4 @@
-"""Histoformer, taking the official state dicts strictly.
+"""Histoformer; loads the official state dicts strictly.
 
 Source: Sun et al., "Restoring Images in Adverse Weather Conditions via Histogram Transformer", ECCV 2024;
 https://github.com/sunshangquan/Histoformer for the names and the published configuration.
@@ -20,13 +20,14 @@ from .blocks import NormType, check_heads, check_norm_type, rescaled, standardis
 from .unet import UNet
 
 _SKIP_CHANNELS = 3
+"""Channels of the image that joins the features at each smaller size; fixed in the official code."""
 
 
 class LayerNorm(nn.Module):
     """Layer normalisation over the channels of each pixel, without parameters.
 
     Args:
-        norm_type: ``"WithBias"`` subtracts the mean; ``"BiasFree"`` leaves it in.
+        norm_type: ``"WithBias"`` subtracts the mean; ``"BiasFree"`` does not.
 
     Raises:
         ValueError: if ``norm_type`` is neither.
@@ -38,20 +39,20 @@ class LayerNorm(nn.Module):
         self.norm_type = norm_type
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W); the shape stays."""
+        """Normalises (B, C, H, W); keeps the shape."""
         return rescaled(x) if self.norm_type == "BiasFree" else standardised(x)
 
 
 class HistogramAttention(nn.Module):
     """Dynamic-range histogram self-attention: rows of sorted values attend to each other, in two arrangements.
 
-    The official module writes the sorted half of the channels into its input; this one leaves its input as it is. In
-    the network that makes no difference.
+    The official module writes the sorted half of the channels into its input; this one does not change its input. In
+    the network this makes no difference.
 
     Args:
         dim: channels C.
-        num_heads: heads h; head i holds the i-th run of C/h consecutive channels. Every channel's sorted pixels are
-            cut into h runs as well, so that a head attends over C rows.
+        num_heads: heads h; head i has the i-th run of C/h consecutive channels. Every channel's sorted pixels are cut
+            into h rows as well, so that each head attends over C rows.
         bias: whether the three convolutions have a bias.
 
     Raises:
@@ -68,17 +69,22 @@ class HistogramAttention(nn.Module):
         self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend over the sorted rows of (B, C, H, W); the shape stays."""
+        """Attends over the sorted rows of (B, C, H, W); keeps the shape."""
         size = x.shape[-2:]
         x_sorted, half_order = sort_half(x)
         q1, k1, q2, k2, v = self.qkv_dwconv(self.qkv(x_sorted)).chunk(5, dim=1)
+        # v is sorted by its own values, and both pairs of q and k by v's order.
         v, order = v.flatten(2).sort(dim=-1)
         q1, k1, q2, k2 = (m.flatten(2).gather(2, order) for m in (q1, k1, q2, k2))
         product = self._branch(q1, k1, v, order, BOXES) * self._branch(q2, k2, v, order, INTERLEAVED)
         return unsort_half(self.project_out(product.unflatten(2, size)), half_order)
 
     def _branch(self, q: Tensor, k: Tensor, v: Tensor, order: Tensor, layout: str) -> Tensor:
-        """Sequences (B, C, N) sorted by v -> (B, C, N) at the pixels."""
+        """Attends between sequences (B, C, N) sorted by v; returns (B, C, N) in the order of the pixels.
+
+        Per head: A = softmax_1(temperature * q k^T) with rows of q and k L2-normalised, softmax_1(a) = exp(a) / (1 +
+        sum(exp(a))).
+        """
         length = v.shape[-1]
         q, k, v = (to_rows(m, self.num_heads, layout) for m in (q, k, v))
         q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
@@ -88,7 +94,7 @@ class HistogramAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dual-scale gated feed-forward: at double size, a dilated 3x3 convolution gates a 5x5 one.
+    """Dual-scale gated feed-forward: at double height and width, a dilated 3x3 convolution gates a 5x5 one.
 
     Args:
         dim: channels C.
@@ -106,7 +112,7 @@ class FeedForward(nn.Module):
         self.project_out = nn.Conv2d(self.hidden, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (B, C, H, W); the shape stays.
+        """Transforms (B, C, H, W); keeps the shape.
 
         Raises:
             ValueError: if the hidden width is not a multiple of 4.
@@ -124,7 +130,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each after a normalisation and around a shortcut.
+    """Attention, then feed-forward, each after a normalisation and with a residual connection.
 
     Args:
         dim: channels.
@@ -142,14 +148,14 @@ class TransformerBlock(nn.Module):
         self.ffn = FeedForward(dim, ffn_expansion_factor, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (B, C, H, W); the shape stays."""
+        """Transforms (B, C, H, W); keeps the shape."""
         x = x + self.attn_g(self.norm_g(x))
         out: Tensor = x + self.ffn(self.norm_ff1(x))
         return out
 
 
 class SkipPatchEmbed(nn.Module):
-    """The image at half size, (B, 3, H, W) to (B, 3, H/2, W/2), once more through a separable convolution."""
+    """Halves an image, (B, 3, H, W) to (B, 3, H/2, W/2), by average pooling and a separable convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,20 +167,19 @@ class SkipPatchEmbed(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Halve the size of (B, 3, H, W)."""
+        """Halves the size of (B, 3, H, W)."""
         halved: Tensor = self.proj(x)
         return halved
 
 
 class Histoformer(UNet):
-    """Restormer's U-net with histogram attention; the image joins the features again at each smaller size.
+    """Restormer's U-net with histogram attention; at each smaller size the image joins the features again.
 
     The published network has ``dim=36, num_blocks=[4, 4, 6, 8], ffn_expansion_factor=2.667``. The defaults are the
-    official ones, and as there they make a network that cannot run: its feed-forwards' hidden widths are not multiples
-    of 4.
+    official ones, which make a network that cannot run: its feed-forwards' hidden widths are not multiples of 4.
 
-    It sorts, so that a difference in a value's last bit can change which pixel goes where: float32 runs that sum in
-    another order may differ visibly. In float64 they agree.
+    The network sorts pixels, so a difference in a value's last bit can change their order: two float32 runs that sum in
+    different orders may differ visibly. In float64 they agree.
 
     Args:
         inp_channels: channels of the input image; only 3 can run.
@@ -239,6 +244,7 @@ class Histoformer(UNet):
         )
 
     def _condition(self, image: Tensor) -> tuple[Tensor, ...]:
+        # The image at 1/2, 1/4 and 1/8 of its sides.
         half = self.skip_patch_embed1(image)
         quarter = self.skip_patch_embed2(half)
         return half, quarter, self.skip_patch_embed3(quarter)

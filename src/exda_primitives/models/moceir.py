@@ -1,4 +1,4 @@
-"""MoCE-IR, taking the official state dicts strictly.
+"""MoCE-IR; loads the official state dicts strictly.
 
 Source: Zamfir et al., "Complexity Experts are Task-Discriminative Learners for Any Image Restoration", CVPR 2025;
 https://github.com/eduardzamfir/MoCE-IR for the names and the configurations.
@@ -30,10 +30,11 @@ from .moceir_experts import ComplexityScale, FrequencyEmbedding, MixtureOfExpert
 DepthType = Literal["lin", "double", "exp", "fact", "constant"]
 
 _CROSS_KERNEL = 7
+"""Side of the depthwise kernel of k and v in the decoder's cross attention."""
 
 
 class EncoderBlock(nn.Module):
-    """Restormer's block under other names, its convolutions with bias.
+    """Restormer's block under other names, and with biases in its convolutions.
 
     Args:
         dim: channels.
@@ -49,7 +50,7 @@ class EncoderBlock(nn.Module):
         self.ffn = FeedForward(dim, ffn_expansion_factor, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (B, C, H, W); the shape stays."""
+        """Transforms (B, C, H, W); keeps the shape."""
         x = x + self.mixer(self.norms[0](x))
         out: Tensor = x + self.ffn(self.norms[1](x))
         return out
@@ -64,7 +65,7 @@ class DecoderBlock(nn.Module):
         ffn_expansion_factor: hidden width of the feed-forward over ``dim``.
         bias: whether the convolutions of the attentions and of the feed-forward have a bias.
         norm_type: see `LayerNorm`.
-        experts: the mixture for ``dim`` channels.
+        experts: the mixture of experts, for ``dim`` channels.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class DecoderBlock(nn.Module):
         self.adapter = experts
 
     def forward(self, x: Tensor, frequencies: Tensor) -> Tensor:
-        """Transform (B, C, H, W) under a frequency embedding (B, freq_dim); the shape stays."""
+        """Transforms (B, C, H, W) by a frequency embedding (B, freq_dim); keeps the shape."""
         normalised = self.norms[0](x)
         shared = self.shared(self.proj[0](normalised))
         adapted = self.adapter(self.proj[1](normalised), frequencies, shared)
@@ -106,7 +107,7 @@ class Group(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """Transform (B, C, H, W) by every block, each under the same condition; the shape stays."""
+        """Transforms (B, C, H, W) by every block, each with the same ``condition``; keeps the shape."""
         for layer in self.layers:
             x = layer(x, *condition)
         return x
@@ -115,56 +116,57 @@ class Group(nn.Module):
 class MoCEIR(nn.Module):
     """A U-net whose decoder sends every image through experts of growing complexity.
 
-    The defaults are the official constructor's, a network of few blocks. The published ones are MoCE-IR-S, with
+    The defaults are the official constructor's, a network of few blocks. The published networks are MoCE-IR-S, with
     ``heads=[1, 2, 4, 8], num_blocks=[4, 6, 6, 8], num_dec_blocks=[2, 4, 4], num_refinement_blocks=4,
-    stage_depth=[1, 1, 1], depth_type="constant", rank_type="spread"``, and MoCE-IR, with ``dim=48`` besides.
+    stage_depth=[1, 1, 1], depth_type="constant", rank_type="spread"``, and MoCE-IR, which also has ``dim=48``.
 
-    Faults of the official code, kept:
+    These faults of the official code are kept:
 
-    - The routing adds Gaussian noise in evaluation too: the output depends on torch's random state. The same seed
-      gives the official output; for the same output twice, call ``torch.manual_seed`` before each forward.
-    - In evaluation the images of a batch are coupled: every image gets the sum of the experts that all of them chose.
-      Restore images one at a time for what each would get alone.
-    - The depths have no effect: every round of an expert starts anew from the same features.
+    - The routing adds Gaussian noise in evaluation, too, so the output depends on torch's random state. With the same
+      seed it is the official output; for the same output twice, call ``torch.manual_seed`` before each forward.
+    - Evaluation couples the images of a batch: every image gets the sum of the experts that all of them chose. To get
+      each image's own result, restore one image at a time.
+    - The depths have no effect: every round of an expert starts from the same features.
     - The high-pass kernel, meant to be frozen, is trained.
 
     Every parameter is used, but an image reaches only ``topk`` experts of each decoder block; the others get no
-    gradient from it. With ``topk=1`` and ``bias=False`` the cross attention divides the gate out again, so the routing
-    gets none but rounding errors from the image, in the official code as here.
+    gradient from it. With ``topk=1`` and ``bias=False`` the cross attention's normalisation cancels the gate, so the
+    routing's gradient from the image is only rounding error, in the official code as here.
 
-    In training mode each image gets its own experts, as in the official network. That one then also computes an
-    auxiliary loss, ``total_loss``, which balances the experts and is all that trains the routing; it is left out here,
-    and with it what ``with_complexity`` does. Left out too is the official forward's second argument, which it ignores.
+    In training mode each image gets its own experts, as in the official network. The official network then also
+    computes an auxiliary loss, ``total_loss``, which balances the experts and is all that trains the routing. It is
+    left out here, and with it the effect of ``with_complexity``. The official forward's second argument, which it
+    ignores, is left out, too.
 
     Args:
         inp_channels: channels of the input image.
         out_channels: channels of the output image.
         dim: channels d of the first level; the others have 2d, 4d, ...
-        levels: resolutions, at least 2.
+        levels: number of resolutions, at least 2.
         heads: attention heads of the levels.
-        num_blocks: blocks of the encoder's levels, the last of which is the latent one.
-        num_dec_blocks: blocks of the decoder's levels, from the first level, at full size, to the last but one.
+        num_blocks: blocks of the encoder's levels, ending with the latent one.
+        num_dec_blocks: blocks of the decoder's levels, from full size down (without the latent level).
         ffn_expansion_factor: hidden width of the feed-forwards over their channels.
         num_refinement_blocks: blocks after the decoder, at full size with d channels.
         LayerNorm_type: ``"WithBias"`` or ``"BiasFree"``.
-        bias: whether the decoder's convolutions and the last one have a bias. The encoder's, the latent and the
-            refinement's always have one; the embedding and the resampling never.
+        bias: whether the decoder's convolutions and the last one have a bias. The encoder's, the latent level's and the
+            refinement's always have one, the embedding's and the resampling's never.
         rank: see `expert_ranks`.
         num_experts: experts of each decoder block.
-        depth_type: how depths grow from expert to expert; without effect.
-        stage_depth: depths of the decoder's levels, at least 1; without effect.
+        depth_type: how depths grow from expert to expert; has no effect.
+        stage_depth: depths of the decoder's levels, at least 1; has no effect.
         rank_type: see `expert_ranks`.
-        topk: experts that an image is sent to. With more than one, evaluation takes one image at a time.
-        expert_layer: what an expert does; ``"FFTAttention"``, which the official code passes as a class, is the only
-            one there is.
-        with_complexity: whether the auxiliary loss weighs experts by their size; without effect.
-        complexity_scale: ``"max"`` or ``"min"``: what the experts' sizes, kept in the state dict, are relative to.
+        topk: number of experts per image. Above 1, evaluation takes one image at a time.
+        expert_layer: layer of an expert; only ``"FFTAttention"``, which the official code passes as a class.
+        with_complexity: whether the auxiliary loss weights experts by their size; has no effect.
+        complexity_scale: whether the experts' sizes, stored in the state dict, are relative to the largest (``"max"``)
+            or the smallest (``"min"``).
 
     Raises:
         ValueError: if there are fewer than two levels, if ``heads``, ``num_blocks``, ``num_dec_blocks`` or
             ``stage_depth`` does not have an entry for each level (of the decoder), if a level's channels cannot be
-            divided among its heads, if an expert would have no channels or no depth, if ``topk`` is more than the
-            experts or less than 1, or if a name is unknown.
+            divided among its heads, if an expert would have no channels or no depth, if ``topk`` is above
+            ``num_experts`` or below 1, or if a name is unknown.
     """
 
     def __init__(
@@ -225,7 +227,7 @@ class MoCEIR(nn.Module):
         self.output = nn.Conv2d(dim, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore a batch of images; see the class for what noise and batches do.
+        """Restores a batch of images; see the class for the effects of noise and of batches.
 
         Args:
             x: (B, inp_channels, H, W), in [0, 1]; H and W multiples of 2^(levels - 1), which is 8 for four levels.
@@ -234,8 +236,8 @@ class MoCEIR(nn.Module):
             (B, out_channels, H, W); not clipped to [0, 1].
 
         Raises:
-            ValueError: if the input is not 4-D, if H or W is not such a multiple, or if there are several images in
-                evaluation with ``topk`` above 1.
+            ValueError: if the input is not 4-D, if H or W is not such a multiple, or in evaluation for several images
+                with ``topk`` above 1.
         """
         check_image(x, self.multiple)
         features = self.patch_embed(x)
@@ -295,6 +297,7 @@ def _check_experts(
         raise ValueError(f"depths must be at least 1, got depth_type={depth_type!r}, stage_depth={list(stage_depth)}")
 
 
+# The arguments of MoCE-IR-S.
 _SMALL = {
     "heads": [1, 2, 4, 8],
     "num_blocks": [4, 6, 6, 8],
@@ -310,7 +313,7 @@ def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("freq_embed.high_conv.0.conv.weight")
     check_residual(state)
     levels = state.depth("enc") + 1
-    # By level, from full size down; the decoder is stored the other way round.
+    # Names by level, from full size down. The state dict numbers the decoder's levels from the smallest map up.
     encoder = [f"enc.{level}.0" for level in range(levels - 1)] + ["latent"]
     decoder = [f"dec.{levels - 2 - level}.2" for level in range(levels - 1)]
     dim = state.size("patch_embed.proj.weight")
@@ -336,7 +339,7 @@ def _heads(state: StateShapes, encoder: str, decoder: str) -> int:
     for temperature in (f"{encoder}.layers.0.mixer.temperature", f"{decoder}.layers.0.shared.temperature"):
         if temperature in state:
             return state.size(temperature)
-    # A level without blocks has no heads to tell.
+    # A level without blocks has no attention to read the number of heads from; any number builds the same network.
     return 1
 
 
@@ -351,7 +354,15 @@ def _with_norm_bias(state: StateShapes, groups: list[str]) -> bool:
 
 
 def _experts(state: StateShapes, adapters: dict[int, str]) -> dict[str, Any]:
-    """By the width of each level of the decoder, the name of one of its adapters."""
+    """Infers the experts' arguments.
+
+    Args:
+        state: shapes of the state dict.
+        adapters: channels of each level of the decoder -> name of one of its mixtures of experts.
+
+    Raises:
+        ArchitectureMismatch: if no rule of `expert_ranks` gives the experts' channels.
+    """
     found = {
         width: [state.size(f"{adapter}.experts.{i}.0.proj.0.weight") for i in range(state.depth(f"{adapter}.experts"))]
         for width, adapter in adapters.items()
@@ -361,7 +372,7 @@ def _experts(state: StateShapes, adapters: dict[int, str]) -> dict[str, Any]:
         return {}
     number = max(map(len, found.values()))
     first = next(iter(found.values()))[0]
-    # "spread" first, as published; of several rules that fit, any builds the same network.
+    # "spread" comes first because the published networks have it. If several rules fit, all build the same network.
     rules: list[tuple[RankType, int]] = [("spread", 2), ("constant", first), ("lin", first), ("double", first)]
     rules += [("exp", first), *(("fact", rank) for rank in range(1, 9))]
     for rank_type, rank in rules:

@@ -1,4 +1,4 @@
-"""MoCE-IR's experts of growing complexity, and what chooses among them.
+"""MoCE-IR's experts of growing complexity, and the routing that chooses among them.
 
 Source: Zamfir et al., "Complexity Experts are Task-Discriminative Learners for Any Image Restoration", CVPR 2025;
 https://github.com/eduardzamfir/MoCE-IR for the names.
@@ -22,11 +22,12 @@ ComplexityScale = Literal["max", "min"]
 
 
 class FFTAttention(nn.Module):
-    """Circular convolution of q with k inside square patches, by FFT, then times v.
+    """Circular convolution of q with k inside square patches, by FFT, normalised and multiplied by v.
 
     Args:
         dim: channels C.
-        patch_size: side of the patches in pixels; features are padded with zeros on the right and bottom to whole ones.
+        patch_size: side of the patches in pixels; features are padded with zeros at the right and bottom to whole
+            patches.
     """
 
     def __init__(self, dim: int, patch_size: int) -> None:
@@ -40,7 +41,7 @@ class FFTAttention(nn.Module):
         self.proj_out = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform (B, C, H, W); the shape stays."""
+        """Transforms (B, C, H, W); keeps the shape."""
         q = self.q_dwconv(self.q(x))
         k, v = self.kv_dwconv(self.kv(x)).chunk(2, dim=1)
         convolved = self.norm(self._convolved(q, k))
@@ -48,11 +49,14 @@ class FFTAttention(nn.Module):
         return projected
 
     def _convolved(self, q: Tensor, k: Tensor) -> Tensor:
+        """Returns the circular convolution irfft2(rfft2(q) * rfft2(k)) in each patch, for q and k of (B, C, H, W)."""
         height, width = q.shape[-2:]
         side = self.patch_size
 
         def spectrum(features: Tensor) -> Tensor:
+            # PyTorch has no FFT of half types for every size.
             padded = F.pad(widen(features), (0, -width % side, 0, -height % side))
+            # (B, C, H, W) -> (B, C, H / side, W / side, side, side): the FFT is over the pixels of each patch.
             return torch.fft.rfft2(padded.unflatten(3, (-1, side)).unflatten(2, (-1, side)).transpose(3, 4))
 
         patches = torch.fft.irfft2(spectrum(q) * spectrum(k), s=(side, side))
@@ -60,11 +64,11 @@ class FFTAttention(nn.Module):
 
 
 class Expert(nn.Module):
-    """An `FFTAttention` over few channels, gated by the features that all experts share, around a shortcut.
+    """An `FFTAttention` over few channels, gated by features that all experts share, with a residual connection.
 
     Args:
         dim: channels C.
-        rank: channels that the attention works on.
+        rank: number of channels that the attention works on.
         patch_size: see `FFTAttention`.
     """
 
@@ -76,16 +80,16 @@ class Expert(nn.Module):
         self.body = FFTAttention(rank, patch_size)
 
     def forward(self, x: Tensor, shared: Tensor) -> Tensor:
-        """Transform ``x``, (B, C, H, W) as ``shared``; the shape stays."""
+        """Transforms ``x``, gated by ``shared``, both (B, C, H, W); keeps the shape."""
         reduce, gate, expand = self.proj
         transformed: Tensor = x + expand(self.body(reduce(x)) * F.silu(gate(shared)))
         return transformed
 
 
 class HighPass(nn.Module):
-    """A depthwise 3x3 convolution that starts as the difference of a pixel to its eight neighbours.
+    """A depthwise 3x3 convolution, initially 8 times a pixel minus its eight neighbours.
 
-    The official code means to freeze it but does not: it is trained, here too.
+    The official code means to freeze it but does not; it is trained here, too.
 
     Args:
         dim: channels C.
@@ -98,13 +102,13 @@ class HighPass(nn.Module):
         nn.init.constant_(self.conv.weight[:, :, 1, 1], 8)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter (B, C, H, W); the shape stays."""
+        """Filters (B, C, H, W); keeps the shape."""
         filtered: Tensor = self.conv(x)
         return filtered
 
 
 class FrequencyEmbedding(nn.Module):
-    """What the high frequencies of the latent features say of the image.
+    """A vector for each image, computed from the high frequencies of its latent features.
 
     Args:
         dim: channels C.
@@ -116,21 +120,21 @@ class FrequencyEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed (B, C, H, W) as (B, C)."""
+        """Embeds (B, C, H, W) as (B, C)."""
         embedded: Tensor = self.mlp(self.high_conv(x).mean(dim=(-2, -1)))
         return embedded
 
 
 class Routing(nn.Module):
-    """Chooses the experts of each image, from its features and its frequencies, under noise.
+    """Chooses ``topk`` of E experts for each image, from its features and its frequency embedding, with added noise.
 
-    The noise is Gaussian of standard deviation 1/E, one draw of (B, E) numbers per call, in evaluation as well.
+    The noise is Gaussian with standard deviation 1/E, one draw of (B, E) numbers per call, in evaluation as well.
 
     Args:
         dim: channels C of the features.
         freq_dim: length of the frequency embedding.
-        topk: experts per image.
-        complexity: (E,), one number per expert. Only the official auxiliary loss reads it.
+        topk: number of experts per image.
+        complexity: (E,), the relative size of each expert. Only the official auxiliary loss reads it.
     """
 
     complexity: Tensor
@@ -143,7 +147,7 @@ class Routing(nn.Module):
         self.freq_gate = nn.Linear(freq_dim, self.num_experts, bias=False)
 
     def forward(self, x: Tensor, frequencies: Tensor) -> Tensor:
-        """Gates (B, E) for features (B, C, H, W) and an embedding (B, freq_dim): 0 for experts that were not chosen."""
+        """Returns gates (B, E) for features (B, C, H, W) and an embedding (B, freq_dim); 0 for experts not chosen."""
         logits = self.gate(x) + self.freq_gate(frequencies)
         noise = torch.randn_like(logits) * (1 / self.num_experts)
         scores = (logits + noise).softmax(dim=-1)
@@ -154,17 +158,17 @@ class Routing(nn.Module):
 class MixtureOfExperts(nn.Module):
     """The gated sum of the experts that a `Routing` chose; expert i has patches of 4 * 2^i pixels.
 
-    Faults of the official code, kept: the noise of the routing, and that in evaluation the images of a batch are
-    coupled. There every image gets the sum of the experts that all images chose, each as often as it was chosen, times
-    the image's own gate; in training, and for an image alone, every image gets its own experts.
+    Two faults of the official code are kept: the routing's noise in evaluation, and that evaluation couples the images
+    of a batch. Every image then gets the sum of the experts that all images chose, each counted as often as it was
+    chosen, times the image's own gate. In training, and for a single image, every image gets its own experts.
 
     Args:
         dim: channels C.
         freq_dim: length of the frequency embedding.
-        ranks: channels that each expert's attention works on.
-        topk: experts per image.
-        complexity_scale: whether the experts' parameter counts, which only the official auxiliary loss reads, are held
-            as a fraction of the largest or as a multiple of the smallest.
+        ranks: number of channels that each expert's attention works on.
+        topk: number of experts per image.
+        complexity_scale: whether the experts' parameter counts, which only the official auxiliary loss reads, are
+            stored as fractions of the largest (``"max"``) or multiples of the smallest (``"min"``).
     """
 
     def __init__(self, dim: int, freq_dim: int, ranks: list[int], topk: int, complexity_scale: ComplexityScale) -> None:
@@ -178,24 +182,25 @@ class MixtureOfExperts(nn.Module):
         self.routing = Routing(dim, freq_dim, topk, sizes / unit)
 
     def forward(self, x: Tensor, frequencies: Tensor, shared: Tensor) -> Tensor:
-        """Adapt features.
+        """Returns the gated sum of the chosen experts, after a 1x1 convolution.
 
         Args:
-            x: (B, C, H, W).
-            frequencies: (B, freq_dim).
-            shared: (B, C, H, W).
+            x: features (B, C, H, W).
+            frequencies: frequency embedding (B, freq_dim).
+            shared: features that gate every expert, (B, C, H, W).
 
         Returns:
             (B, C, H, W).
 
         Raises:
-            ValueError: if there are several images in evaluation, of which each would choose several experts.
+            ValueError: in evaluation, for several images with ``topk`` above 1.
         """
         gates = self.routing(x, frequencies)
         if len(x) > 1 and not self.training:
             gates = self._coupled(gates)
         mixed = torch.zeros_like(x)
         for layers, gate in zip(cast("Iterable[nn.ModuleList]", self.experts), gates.unbind(dim=1), strict=True):
+            # Each expert computes only the images that chose it.
             images = gate.nonzero().flatten()
             if len(images):
                 weighted = gate[images, None, None, None] * layers[0](x[images], shared[images])
@@ -204,6 +209,10 @@ class MixtureOfExperts(nn.Module):
         return projected
 
     def _coupled(self, gates: Tensor) -> Tensor:
+        """Returns the official gates (B, E) in evaluation: an image's only gate, times how often each expert is chosen.
+
+        gates.sum(1) is that only gate, because topk is 1 here.
+        """
         if self.routing.topk > 1:
             raise ValueError(
                 f"in evaluation MoCE-IR with topk={self.routing.topk} takes one image at a time, got {len(gates)}; "
@@ -213,15 +222,15 @@ class MixtureOfExperts(nn.Module):
 
 
 def expert_ranks(rank_type: RankType, rank: int, dim: int, num_experts: int) -> list[int]:
-    """Channels that each expert's attention works on.
+    """Returns the number of channels that each expert's attention works on.
 
     Args:
-        rank_type: how they grow from expert to expert i: ``"constant"``, ``"lin"`` (rank + i), ``"double"``
-            (rank + 2i), ``"exp"`` (rank^(i+1)), ``"fact"`` ((rank + i)!), or ``"spread"``: halved from expert to
-            expert, down from ``dim`` for the last, whatever the rank.
+        rank_type: the number for expert i = 0, 1, ...: ``"constant"`` (rank), ``"lin"`` (rank + i), ``"double"``
+            (rank + 2i), ``"exp"`` (rank^(i+1)), ``"fact"`` ((rank + i)!), or ``"spread"`` (``dim`` for the last expert,
+            half as many for each one before it; ``rank`` is ignored).
         rank: see ``rank_type``.
         dim: channels of the features.
-        num_experts: how many there are.
+        num_experts: number of experts.
 
     Raises:
         ValueError: if ``rank_type`` is unknown, or an expert would have no channels.

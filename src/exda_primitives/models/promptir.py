@@ -1,4 +1,4 @@
-"""PromptIR, taking the official state dicts strictly.
+"""PromptIR; loads the official state dicts strictly.
 
 Source: Potlapalli et al., "PromptIR: Prompting for All-in-One Blind Image Restoration", NeurIPS 2023;
 https://github.com/va1shn9v/PromptIR for the names and the published configuration.
@@ -19,19 +19,21 @@ from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
 _DIM = 48
+# The sizes that are fixed in the official code. Tuples are for prompt1, prompt2 and prompt3.
 _PROMPTS = 5
 _PROMPT_CHANNELS = (64, 128, 320)
 _PROMPT_SIZES = (64, 32, 16)
 _REDUCED_PROMPT_CHANNELS = (64, 128, 256)
+"""Outputs of the ``chnl_reduce`` convolutions, which are never used."""
 
 
 class PromptGenerator(nn.Module):
-    """Prompts, mixed for each image by weights that come from its features.
+    """Mixes learnt prompts for each image, by weights that are computed from its features.
 
     Args:
         prompt_dim: channels P of a prompt.
-        prompt_len: prompts to mix.
-        prompt_size: height and width at which they are stored.
+        prompt_len: number of prompts to mix.
+        prompt_size: height and width, in pixels, at which they are stored.
         lin_dim: channels C of the features.
     """
 
@@ -42,7 +44,7 @@ class PromptGenerator(nn.Module):
         self.conv3x3 = nn.Conv2d(prompt_dim, prompt_dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The prompt (B, P, H, W) for features (B, C, H, W)."""
+        """Returns the prompt (B, P, H, W) for features (B, C, H, W)."""
         weights = self.linear_layer(x.mean(dim=(-2, -1))).softmax(dim=1)
         mixed = (weights[:, :, None, None, None] * self.prompt_param).sum(dim=1)
         prompt: Tensor = self.conv3x3(F.interpolate(mixed, x.shape[-2:], mode="bilinear"))
@@ -50,11 +52,11 @@ class PromptGenerator(nn.Module):
 
 
 class PromptIR(UNet):
-    """Restormer's U-net with a prompt and one more block after the latent level and after two of the decoder's.
+    """Restormer's U-net with a prompt and one more block after the latent level and after two levels of the decoder.
 
-    As in the official code there are parameters that are never used, and so never trained: ``chnl_reduce1`` to
-    ``chnl_reduce3`` and ``reduce_noise_channel_1`` to ``reduce_noise_channel_3``. The official forward's second
-    argument, which it ignores, is left out.
+    As in the official code, some parameters are never used, and so never trained: ``chnl_reduce1`` to ``chnl_reduce3``
+    and ``reduce_noise_channel_1`` to ``reduce_noise_channel_3``. The official forward's second argument, which it
+    ignores, is left out.
 
     Args:
         inp_channels: channels of the input image.
@@ -69,7 +71,7 @@ class PromptIR(UNet):
         decoder: must be True: the official network without prompts cannot run.
 
     Raises:
-        ValueError: if ``dim`` or ``decoder`` is one that cannot run, if ``num_blocks`` or ``heads`` does not have four
+        ValueError: if ``dim`` is not 48 or ``decoder`` is not True, if ``num_blocks`` or ``heads`` does not have four
             entries, if channels cannot be divided among their heads, or if ``LayerNorm_type`` is unknown.
     """
 
@@ -117,7 +119,7 @@ class PromptIR(UNet):
             return {**modules, "reduce_noise_channel_1": unused(1)}
 
         def prompted(level: int) -> dict[str, nn.Module]:
-            # The latent level's 8d channels come out as 4d.
+            # reduce_noise_level3 also halves the latent level's 8d channels to 4d, as in the official network.
             features, reduced = 2**level * dim, 2 ** min(level, 2) * dim
             channels = features + _PROMPT_CHANNELS[level - 1]
             return {

@@ -1,4 +1,4 @@
-"""The networks that are known by name: ours, those of installed packages, and those registered by hand."""
+"""The registry of networks by name: ours, those of installed packages, and those that users register."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .architecture import Architecture
 
 
 def _same(holder: Architecture, adapter: Architecture) -> bool:
+    """Returns whether both are defined by the same code, which may have run twice."""
     made = (holder.build, adapter.build), (holder.infer, adapter.infer)
     return holder.published == adapter.published and all(definition(a) == definition(b) for a, b in made)
 
@@ -19,7 +20,7 @@ ARCHITECTURES.add_own(
 
 
 def known_architectures() -> dict[str, Architecture]:
-    """Every architecture by name, in order of registration."""
-    # Those of installed packages come with their families and backbones.
+    """Returns every architecture by name, in the order of registration."""
+    # Installed packages register their architectures in the same module as their families and backbones.
     load_adapters()
     return ARCHITECTURES.known

@@ -1,4 +1,4 @@
-"""Restormer, taking the official state dicts strictly.
+"""Restormer; loads the official state dicts strictly.
 
 Source: Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022;
 https://github.com/swz30/Restormer for the names and the published configurations.
@@ -34,8 +34,8 @@ class Restormer(UNet):
         ffn_expansion_factor: hidden width of the feed-forwards over their channels.
         bias: whether the convolutions have a bias (the embedding and the resampling never have one).
         LayerNorm_type: ``"WithBias"`` or ``"BiasFree"``.
-        dual_pixel_task: add the embedding to the last features, rather than the input to the output, so that
-            input and output need not have the same number of channels.
+        dual_pixel_task: adds the embedding to the last features instead of the input to the output, so that input and
+            output may have different numbers of channels.
 
     Raises:
         ValueError: if ``num_blocks`` or ``heads`` does not have four entries, if a level's channels cannot be

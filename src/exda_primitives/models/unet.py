@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from .blocks import Downsample, PatchEmbed, Upsample, check_image
 
 Insertions = Mapping[str, Callable[[], Mapping[str, nn.Module]]]
-"""By the name of a child: what makes the children that stand right before it."""
+"""Name of a child -> a function that returns the children to register right before it."""
 
 _LEVELS = 4
 _MULTIPLE = 2 ** (_LEVELS - 1)
+"""Height and width must be multiples of it, because each level halves them."""
 
 
 class UNet(nn.Module):
     """Blocks over four resolutions, and a refinement; it predicts what to add to its input.
 
-    A network made from it inserts children with ``insertions``, since the order of a state dict is the order in which
-    children are made, and calls them in `_enter` and `_leave`, with what `_condition` made of the image.
+    A subclass adds children by ``insertions``, because the order in which children are registered is that of the state
+    dict. It calls them in `_enter` and `_leave`, with what `_condition` returns for the image.
 
     Args:
         inp_channels: channels of the input image.
@@ -33,9 +34,9 @@ class UNet(nn.Module):
         num_refinement_blocks: blocks after the decoder, at full size with 2d channels.
         heads: attention heads of the four levels.
         bias: whether the 1x1 convolutions that reduce channels and the last convolution have a bias.
-        block: makes a block from its channels and its heads.
-        insertions: see `Insertions`.
-        latent_channels: channels that the lowest level passes on to the decoder.
+        block: returns a block for a number of channels and of heads.
+        insertions: children to insert, see `Insertions`.
+        latent_channels: channels that the lowest level passes to the decoder.
 
     Raises:
         ValueError: if ``num_blocks`` or ``heads`` does not have four entries.
@@ -94,7 +95,7 @@ class UNet(nn.Module):
         self.output = nn.Conv2d(2 * dim, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, inp_img: Tensor) -> Tensor:
-        """Restore a batch of images.
+        """Restores a batch of images.
 
         Args:
             inp_img: (B, inp_channels, H, W), in [0, 1]; H and W multiples of 8.
@@ -116,6 +117,7 @@ class UNet(nn.Module):
         x = self._level("decoder_level3", x, condition)
         x = self.reduce_chan_level2(torch.cat((self.up3_2(x), level2), dim=1))
         x = self._level("decoder_level2", x, condition)
+        # The first level has no convolution that reduces the channels: from here on features have 2d.
         x = self._level("decoder_level1", torch.cat((self.up2_1(x), level1), dim=1), condition)
         return self._finish(self.refinement(x), embedded, inp_img)
 
@@ -124,18 +126,18 @@ class UNet(nn.Module):
         return self._leave(name, blocks(self._enter(name, x, condition)), condition)
 
     def _condition(self, image: Tensor) -> tuple[Tensor, ...]:
-        """What the insertions need of the image (B, inp_channels, H, W), made once."""
+        """Returns what the inserted children need from the image (B, inp_channels, H, W); called once per forward."""
         return (image,)
 
     def _enter(self, level: str, x: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
-        """What is done to features (B, C, h, w) before the blocks of a level; C must stay as it is there."""
+        """Transforms features (B, C, h, w) before the blocks of a level; must return C channels."""
         return x
 
     def _leave(self, level: str, x: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
-        """What is done to features (B, C, h, w) after the blocks of a level."""
+        """Transforms features (B, C, h, w) after the blocks of a level."""
         return x
 
     def _finish(self, x: Tensor, embedded: Tensor, image: Tensor) -> Tensor:
-        """The output image from the last features (B, 2d, H, W), the first (B, d, H, W) and the image."""
+        """Returns the output image for the last features (B, 2d, H, W), the embedding (B, d, H, W) and the image."""
         output: Tensor = self.output(x)
         return output + image

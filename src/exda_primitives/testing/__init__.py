@@ -1,6 +1,6 @@
-"""What an adapter has to pass: the checks that this library's own families and backbones pass, for anybody's.
+"""Checks for adapters: the ones that this library's own families and backbones pass, usable for yours.
 
-They need no test runner: a fault is an ``AssertionError`` that says which check found what.
+They need no test runner: a failure raises an ``AssertionError`` that names the check and what it found.
 """
 
 from .backbone import BACKBONE_CHECKS, check_backbone

@@ -19,22 +19,23 @@ MakeNetwork = Callable[[], nn.Module]
 def check_backbone(
     backbone: Backbone, make_network: MakeNetwork, *, channels: int = 3, only: Sequence[str] | None = None
 ) -> None:
-    """Checks a backbone on a network of it.
+    """Checks a backbone on a small network.
 
-    - ``recognised``: every attention of the network is of this backbone and in a stage, no stage is empty.
-    - ``sizes``: images of multiples of ``multiple_of`` pass, and each attention has a map of 1/``downscale`` of them.
-    - ``identity``: patched, the network computes what it did, to the last bit where the backbone ``sorts``.
-    - ``saving``: what ``exda.save`` writes of the patched network, ``exda.load`` makes of a fresh one, every bit of it.
-    - ``unpatch``: gives back the very network, every bit of it.
+    - ``recognised``: every attention of the network is attributed to this backbone and a stage; no stage is empty.
+    - ``sizes``: images whose sides are multiples of ``multiple_of`` pass, and each attention's map is 1/``downscale``
+      of the image.
+    - ``identity``: the patched network computes the same, bit for bit if the backbone ``sorts``.
+    - ``saving``: a fresh network that loads the patched one's file (by ``exda.save``) equals it bit for bit.
+    - ``unpatch``: restores the network bit for bit.
 
     Args:
-        backbone: to check; registered for the length of the call where it is not.
-        make_network: returns a small network of it, any weights, that takes one image (B, channels, H, W).
-        channels: of its images.
-        only: names of the checks to do; by default all.
+        backbone: the backbone to check; registered during the call if it is not yet.
+        make_network: returns a small network with any weights that takes one image (B, channels, H, W).
+        channels: channels of its images.
+        only: names of the checks to run; by default all.
 
     Raises:
-        AssertionError: from the first check that fails, with its name and the cause.
+        AssertionError: if a check fails; the first failure is raised, with the check's name and the cause.
         RegistrationError: for a backbone that cannot be registered.
 
     Example:
@@ -49,7 +50,7 @@ def check_backbone(
 
 
 def _image(backbone: Backbone, channels: int, height: int = 2, width: int = 3) -> Tensor:
-    """Of so many times ``multiple_of``: of the smallest sizes that there are, networks may have too few pixels."""
+    """Returns an image of ``height`` x ``width`` times ``multiple_of`` pixels; 1 x 1 would be too few for some."""
     size = height * backbone.multiple_of, width * backbone.multiple_of
     return torch.rand((1, channels, *size), generator=torch.Generator().manual_seed(1))
 
@@ -68,6 +69,7 @@ def _recognised(backbone: Backbone, make_network: MakeNetwork, channels: int) ->
 @torch.no_grad()
 def _sizes(backbone: Backbone, make_network: MakeNetwork, channels: int) -> None:
     network = seeded(make_network)
+    # Name of each attention -> pixels H * W of the map that it was called with.
     pixels: dict[str, int] = {}
 
     def note(match: Match, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -77,6 +79,7 @@ def _sizes(backbone: Backbone, make_network: MakeNetwork, channels: int) -> None
     matches = plan(network).matches
     for match in matches:
         network.get_submodule(match.name).register_forward_pre_hook(partial(note, match), with_kwargs=True)
+    # Not square, so that a stage with exchanged axes is found.
     for size in ((2, 3), (3, 2)):
         image = _image(backbone, channels, *size)
         output_of(network, [image])
@@ -84,7 +87,7 @@ def _sizes(backbone: Backbone, make_network: MakeNetwork, channels: int) -> None
         for match in matches:
             assert match.downscale is not None
             expected = (image.shape[2] // match.downscale) * (image.shape[3] // match.downscale)
-            # Some networks choose which of their parts an image passes.
+            # An attention that was not called is not checked: some networks choose their parts by the image.
             found = pixels.get(match.name, expected)
             assert found == expected, (
                 f"{match.name} works on {found} pixels of an image {tuple(image.shape[2:])}, not on {expected}: its "
@@ -120,4 +123,4 @@ BACKBONE_CHECKS: dict[str, Callable[[Backbone, MakeNetwork, int], None]] = {
     "saving": _saving,
     "unpatch": _unpatch,
 }
-"""By name; see ``check_backbone``."""
+"""The checks by name; see ``check_backbone``."""

@@ -1,4 +1,4 @@
-"""One family and a module of it: what every check of the family works on."""
+"""The family under test and a module that it recognises, from which every check makes what it needs."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from ..primitives import ExDAConfig
 from .held import Holder, seeded, trained
 
 PLAIN = ExDAConfig(tokens=0, value="none")
+"""Without primitives: the replacement computes the host's formula."""
 CONFIGS = (
     ExDAConfig(),
     ExDAConfig(tokens=2, value="none", scale="mean", stride=1),
     ExDAConfig(tokens=0, value_position="after"),
     ExDAConfig(tokens="channels", reinject="channelwise", value="gelu", init="paper"),
 )
-"""All that an attention does with tokens and values, in few configurations."""
+"""Few configurations that together use every option. The last one has no identity start (``init="paper"``)."""
 TOKENLESS = (
     ExDAConfig(tokens=0),
     ExDAConfig(tokens=0, value_position="after"),
     ExDAConfig(tokens=0, value="gelu", init="paper"),
 )
-"""The same of one that takes no tokens."""
+"""The same for an attention that takes no tokens."""
 
 SIZE = 2, 9, 7
 SIZES = (SIZE, (1, 1, 5), (1, 1, 1))
-"""B, H, W."""
+"""(B, H, W): odd sides, one row, one pixel."""
 
 Call = tuple[Tensor | None, ...]
 """Maps (B, C, H, W), and what the attention takes after them."""
@@ -38,10 +39,10 @@ Call = tuple[Tensor | None, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """One family and a module of it.
+    """The family under test and a module that it recognises.
 
     Attributes:
-        family: under test.
+        family: the family under test.
         make_module: returns a module that it recognises.
         sorts: whether the attention sorts pixels by their values.
     """
@@ -51,11 +52,11 @@ class Case:
     sorts: bool
 
     def held(self, seed: int = 0) -> Holder:
-        """A network around a module, in eval mode; other weights for another seed."""
+        """Returns a network around a module, in eval mode; each seed gives other weights."""
         return Holder(seeded(self.make_module, seed), self.family).eval()
 
     def patched(self, config: ExDAConfig) -> Holder:
-        """In float64, with values as after a training."""
+        """Returns a patched network in float64, with parameters changed as by training."""
         model = self.held().double()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -65,12 +66,12 @@ class Case:
 
     @cached_property
     def parts(self) -> Mapping[str, str]:
-        """Which attribute of the module plays which part."""
+        """Name in ``PARTS`` -> attribute of the module."""
         return self._plain.ours.host_parts
 
     @cached_property
     def dim(self) -> int:
-        """C."""
+        """Channels C."""
         return self._plain.ours.dim
 
     @cached_property
@@ -81,17 +82,17 @@ class Case:
 
     @property
     def configs(self) -> tuple[ExDAConfig, ...]:
-        """To check the attention with."""
+        """The configurations to check the attention with."""
         return CONFIGS if self.family.replacement.TAKES_TOKENS else TOKENLESS
 
     @cached_property
     def sizes(self) -> tuple[tuple[int, int, int], ...]:
-        """B, H, W to check the attention at, the first of them wherever one will do."""
+        """(B, H, W) to check the attention at; checks that need only one size take the first."""
         only = self.family.only_size(self.held().attention, self.parts)
         return SIZES if only is None else ((2, *only), (1, *only))
 
     def calls(self, size: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Call]:
-        """All ways to call a ``Holder`` with normal maps of B, H, W; the same numbers in every dtype."""
+        """Returns the arguments of every way to call a ``Holder``: normal noise, the same numbers in every dtype."""
         generator = torch.Generator().manual_seed(1)
         batch, height, width = size
         shape = (batch, self.dim, height, width)
@@ -100,7 +101,7 @@ class Case:
         return [tuple(_converted(each, dtype) for each in (*maps, *more)) for more in further]
 
     def call(self, size: Sequence[int] | None = None, dtype: torch.dtype = torch.float64) -> Call:
-        """The first of these ways, by default at the first size."""
+        """Returns the arguments of the first way, by default at the first size."""
         return self.calls(size or self.sizes[0], dtype)[0]
 
 

@@ -37,29 +37,30 @@ _WIDE = (torch.float32, torch.float64)
 def check_family(
     family: Family, make_module: MakeModule, *, sorts: bool = False, only: Sequence[str] | None = None
 ) -> None:
-    """Checks an attention family on a module of it: all that this library promises of an attention.
+    """Checks all that this library promises of an attention, on a module that the family recognises.
 
     - ``recognised``: ``plan`` finds the module, and counts the parameters that ``patch`` adds.
-    - ``layout``: ``to_map`` undoes ``arguments``; the output lies as the inputs do.
-    - ``identity``: at the start, the module's own function in float32 and float64, at odd sizes down to one pixel (or
-      the only one there is), called in all the ways that ``further`` names.
-    - ``oracle``: after a training's changes, the output is the backend ``reference``'s, in four configurations.
-    - ``gradients``: they are the reference's and those of finite differences, and reach all that was added.
+    - ``layout``: ``to_map`` undoes ``arguments``; the output has the layout of the inputs.
+    - ``identity``: right after patching, the output is the module's, in float32 and float64, at odd sizes down to one
+      pixel (or the only size that it takes), called in all the ways that ``further`` names.
+    - ``oracle``: with parameters changed as by training, the output is the ``reference`` backend's, in four
+      configurations.
+    - ``gradients``: equal the reference's and finite differences, and reach every new parameter.
     - ``saving``: state dicts, ``exda.save``, copies and pickles keep every bit; the original's state dict loads.
-    - ``unpatch``: gives back the very module with its attributes, every value and bit.
-    - ``keywords``: arguments may be named as the module's forward names them.
+    - ``unpatch``: restores the module with its attributes and values bit for bit.
+    - ``keywords``: arguments may be passed by the names in the module's forward.
     - ``export``: ``torch.export`` with dynamic height and width.
-    - ``half``: float16, bfloat16 and autocast, against float32.
+    - ``half``: float16, bfloat16 and autocast, compared with float32.
 
     Args:
-        family: to check; registered for the length of the call where it is not.
-        make_module: returns a module that the family is to recognise: small (8 channels), any weights.
-        sorts: whether the attention sorts pixels by their values. Rounding then changes which pixel is which: the start
-            has to be the module's function to the last bit, and half types are compared with the reference in theirs.
-        only: names of the checks to do; by default all.
+        family: the family to check; registered during the call if it is not yet.
+        make_module: returns a small module (8 channels) with any weights that the family should recognise.
+        sorts: whether the attention sorts pixels by their values. Rounding may then reorder them: ``identity``
+            requires bit-equal outputs, and ``half`` compares with the reference in the same dtype.
+        only: names of the checks to run; by default all.
 
     Raises:
-        AssertionError: from the first check that fails, with its name and the cause.
+        AssertionError: if a check fails; the first failure is raised, with the check's name and the cause.
         RegistrationError: for a family that cannot be registered.
 
     Example:
@@ -149,7 +150,8 @@ def _gradients(case: Case) -> None:
         model = case.patched(config)
         names, leaves, loss = _differentiable(model, case.call())
         found, expected = (torch.autograd.grad(loss(name), leaves) for name in ("torch", "reference"))
-        # A gradient that is small beside the others is a difference of large numbers, with their rounding.
+        # One bound for all, from the largest gradient: a small one may be a difference of large numbers and then
+        # carries their rounding error.
         bound = 1e-9 * max(float(each.abs().max()) for each in expected)
         for name, ours, theirs in zip(names, found, expected, strict=True):
             error = float((ours - theirs).abs().max())
@@ -157,14 +159,17 @@ def _gradients(case: Case) -> None:
         silent = {name for name, ours in zip(names, found, strict=True) if not ours.any()}
         silent &= {f"attention.{name}" for name in model.ours.new_parameters()}
         assert not silent, f"{config}: no gradient reaches {', '.join(sorted(silent))}"
-        # Few pixels: none of what sorts them may change places.
+        # Few pixels, so that the step of the finite differences does not reorder any in an attention that sorts them.
         small = (1, 3, 4) if len(case.sizes) > 2 else case.sizes[-1]
         _, leaves, loss = _differentiable(model, case.call(small))
         _check_slope(leaves, loss)
 
 
 def _differentiable(model: Holder, call: Call) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
-    """Maps and parameters, by name, and a random functional of the output, by backend."""
+    """Returns what gradients are taken of and by: names and tensors of maps and parameters, and a loss.
+
+    The loss, a function of the backend's name, is the sum of the output times fixed random weights.
+    """
     inputs = [x.requires_grad_() for x in call[: model.family.inputs] if x is not None]
     generator = torch.Generator().manual_seed(3)
     weights = torch.randn(inputs[0].shape, generator=generator, dtype=torch.float64)
@@ -173,19 +178,23 @@ def _differentiable(model: Holder, call: Call) -> tuple[list[str], list[Tensor],
 
 
 def _check_slope(leaves: Sequence[Tensor], loss: Callable[[str], Tensor]) -> None:
-    """Central differences along one direction of all leaves."""
+    """Compares the gradients with a central difference along one random direction d of all leaves.
+
+    (loss(x + h d) - loss(x - h d)) / 2h has to be the sum of gradient * d.
+    """
     generator, step = torch.Generator().manual_seed(4), 1e-7
     directions = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype) for leaf in leaves]
     gradients = torch.autograd.grad(loss("torch"), leaves)
     products = [float((gradient * move).sum()) for gradient, move in zip(gradients, directions, strict=True)]
     values = []
+    # In place, from x to x + h d, then to x - h d.
     for length in (step, -2 * step):
         with torch.no_grad():
             for leaf, direction in zip(leaves, directions, strict=True):
                 leaf.add_(direction, alpha=length)
             values.append(float(loss("torch")))
     slope, expected = (values[0] - values[1]) / (2 * step), sum(products)
-    # The sum's terms are of both signs.
+    # Relative to the largest term, because terms of both signs may cancel in the sum.
     assert abs(slope - expected) < 1e-5 * max(map(abs, products)), (
         f"a loss has the slope {slope:.6g} by differences, {expected:.6g} by gradients"
     )
@@ -226,6 +235,7 @@ def _keywords(case: Case) -> None:
     names = list(signature(seeded(case.make_module).forward).parameters)
     model, call, maps = case.patched(PLAIN), case.call(), case.family.inputs
     inputs = [*case.family.arguments([x for x in call[:maps] if x is not None]), *call[maps:]]
+    # In reverse order, so that only the names can tell the arguments apart.
     named = dict(reversed([*zip(names, inputs, strict=False)]))
     assert_equal(model.ours(**named), model.ours(*inputs), f"called by {', '.join(named)}")
 
@@ -256,7 +266,8 @@ def _half(case: Case) -> None:
             assert output.dtype is dtype, f"{output.dtype}, {what}"
             output.float().square().sum().backward()
             assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), f"gradients, {what}"
-            # The same rounded weights and maps; of what sorts, in the same type, in which the order is the same.
+            # The reference gets the same rounded weights and maps, in float32. If the attention sorts, it computes in
+            # the half type instead, because values that are equal there would be sorted differently in float32.
             wide = model if case.sorts else copy.deepcopy(model).float()
             like = next(wide.parameters()).dtype
             with torch.no_grad():
@@ -281,4 +292,4 @@ FAMILY_CHECKS: dict[str, Callable[[Case], None]] = {
     "export": _export,
     "half": _half,
 }
-"""By name; see ``check_family``."""
+"""The checks by name; see ``check_family``."""

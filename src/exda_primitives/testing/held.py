@@ -1,4 +1,4 @@
-"""What the checks share: a network around one attention, values as after a training, comparisons."""
+"""Shared by the checks: a network around one attention, parameters changed as by training, comparisons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..surgery.randomness import OwnRandomNumbers
 
 
 class Holder(nn.Module):
-    """A network on maps whose one part, ``attention``, is a module of the family.
+    """A network of one module, ``attention``, that converts maps to the family's layout and back.
 
     Shape:
         As many maps (B, C, H, W) as the family takes, and what its attention takes after them -> (B, C, H, W).
@@ -32,42 +32,43 @@ class Holder(nn.Module):
         self.attention, self.family = attention, family
 
     def forward(self, x: Tensor, *others: Any) -> Tensor:
-        """(B, C, H, W), as many as the family takes, and further arguments -> (B, C, H, W)."""
+        """Calls the attention with maps (B, C, H, W) and returns its output as such a map."""
         size, maps = (x.shape[2], x.shape[3]), self.family.inputs - 1
         inputs = self.family.arguments([x, *others[:maps]])
         return self.family.to_map(self.attention(*inputs, *others[maps:]), size)
 
     @property
     def ours(self) -> ExDAModule:
-        """The attention, once it is patched."""
+        """The ExDA attention, after ``patched``."""
         assert isinstance(self.attention, ExDAModule)
         return self.attention
 
     def patched(self, config: ExDAConfig) -> ExDAModule:
-        """The attention that ``patch`` puts in the place of the family's module."""
+        """Patches the network in place and returns the ExDA attention."""
         patch(self, config, families=self.family.name)
         return self.ours
 
 
 @torch.no_grad()
 def trained(model: nn.Module) -> None:
-    """Moves every parameter as a training does: none keeps a value (0, 1, all equal) that hides a path."""
+    """Adds noise to every parameter, so that none keeps an initial value (0, 1, all equal) that would hide a path."""
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
+        # Scaled by 1 / sqrt(fan-in), so that layers of any width keep the scale of their outputs.
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3 * fan_in**-0.5
         parameter.add_(noise.to(parameter))
 
 
 def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """What ``make`` returns, the same at every call, in eval mode; nobody else's random numbers change."""
+    """Returns ``make()`` in eval mode, with the same weights at every call; the global random state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make().eval()
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Fails where ``found`` is further away than ``tolerance`` times the largest element of ``expected``."""
+    """Fails if an element of ``found`` is off by more than ``tolerance`` times the largest element of ``expected``."""
     bound = tolerance * float(expected.detach().abs().max())
     torch.testing.assert_close(
         found.to(expected.dtype), expected, rtol=0, atol=bound, msg=lambda text: f"{what}: {text}"
@@ -75,12 +76,12 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float, what: str) -
 
 
 def assert_equal(found: Tensor, expected: Tensor, what: str) -> None:
-    """Fails where one bit differs."""
+    """Fails if any element differs; NaN equals NaN."""
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{what}: {text}")
 
 
 def output_of(model: nn.Module, called: Sequence[Tensor | None]) -> Tensor:
-    """What a model computes of copies of these, by the same random numbers at every call (MoCE-IR draws some)."""
+    """Returns the model's output for copies of the inputs, with the same random numbers at every call (for MoCE-IR)."""
     with OwnRandomNumbers():
         found: Tensor = model(*(x.clone() if isinstance(x, Tensor) else x for x in called))
     return found
@@ -88,12 +89,12 @@ def output_of(model: nn.Module, called: Sequence[Tensor | None]) -> Tensor:
 
 @torch.no_grad()
 def assert_given_back(model: nn.Module, change: Callable[[], object], called: Sequence[Tensor | None]) -> None:
-    """Fails unless ``unpatch`` undoes ``change``: objects, names, attributes, values and outputs are as they were.
+    """Fails unless ``unpatch`` undoes ``change``: objects, names, attributes, values and outputs are as before.
 
     Args:
-        model: to be patched.
+        model: the model to patch.
         change: patches it.
-        called: with this.
+        called: inputs of the model.
     """
     modules = dict(model.named_modules())
     attributes = {name: set(vars(module)) for name, module in modules.items()}
@@ -113,12 +114,12 @@ def assert_given_back(model: nn.Module, change: Callable[[], object], called: Se
 
 @torch.no_grad()
 def assert_saved(model: nn.Module, fresh: nn.Module, called: Sequence[Tensor | None]) -> None:
-    """Fails unless ``fresh``, such a model unpatched, has all values and computes the same when it loads what is saved.
+    """Fails unless ``fresh`` equals ``model``, in values and output, after it has loaded the file saved from it.
 
     Args:
-        model: patched.
-        fresh: not patched, with other values.
-        called: with this.
+        model: a patched model.
+        fresh: the same network, unpatched, with other weights.
+        called: inputs of the models.
     """
     expected = output_of(model, called)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +133,7 @@ def assert_saved(model: nn.Module, fresh: nn.Module, called: Sequence[Tensor | N
 
 @contextmanager
 def registered(registry: Registry[Any], adapter: Family | Backbone) -> Iterator[None]:
-    """Makes an adapter known for the length of the block; what is known of this name before, is so afterwards.
+    """Registers an adapter during the block, then restores the one that had its name before, if any.
 
     Raises:
         RegistrationError: see ``register_adapter``.
@@ -152,7 +153,7 @@ def registered(registry: Registry[Any], adapter: Family | Backbone) -> Iterator[
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings: what an original state dict lacks is what is asked for."""
+    """Suppresses the warning that a host's state dict lacks the new parameters, where that is what is tested."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -162,14 +163,14 @@ def run(what: str, checks: Mapping[str, Callable[..., None]], only: Sequence[str
     """Calls the checks one after the other.
 
     Args:
-        what: is checked, for messages.
-        checks: by name.
-        only: names of those to call; None for all.
-        given: to each.
+        what: what is checked, for messages.
+        checks: name -> check.
+        only: names of the checks to call; None for all.
+        given: arguments of each check.
 
     Raises:
-        ValueError: for a name that no check has.
-        AssertionError: from the first check that fails, with what, the name of the check and the cause.
+        ValueError: for an unknown name in ``only``.
+        AssertionError: if a check fails: what is checked, the check's name and the cause.
     """
     if unknown := [name for name in only or () if name not in checks]:
         raise ValueError(f"there is no check {unknown[0]!r}; known are {', '.join(checks)}")
