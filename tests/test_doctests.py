@@ -8,14 +8,8 @@ import pytest
 import torch
 
 import exda_primitives
-from exda_primitives import adapters
 
-# An editable install finds the adapters in a folder of their own, which a walk over the package does not enter.
-ROOTS = (exda_primitives, adapters)
-NAMES = sorted(
-    {root.__name__ for root in ROOTS}
-    | {found.name for root in ROOTS for found in walk_packages(root.__path__, f"{root.__name__}.")}
-)
+NAMES = ["exda_primitives", *(found.name for found in walk_packages(exda_primitives.__path__, "exda_primitives."))]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -76,7 +76,6 @@ def test_a_name_that_is_none():
 
 def test_every_package_is_in_the_distributions() -> None:
     root = Path(__file__).parents[1]
-    folders = {path.parent for place in ("src/exda_primitives", "adapters") for path in (root / place).rglob("*.py")}
-    names = {".".join(path.relative_to(root).parts).removeprefix("src.") for path in folders}
-    expected = {f"exda_primitives.{name}" if name.startswith("adapters") else name for name in names}
+    folders = {path.parent for path in (root / "src/exda_primitives").rglob("*.py")}
+    expected = {".".join(path.relative_to(root / "src").parts) for path in folders}
     assert set(re.findall(r'^    "(exda_primitives[\w.]*)",$', (root / "pyproject.toml").read_text(), re.M)) == expected

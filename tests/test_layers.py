@@ -12,10 +12,9 @@ from typing import NamedTuple
 import pytest
 
 import exda_primitives
-from exda_primitives import adapters
 
 ROOT = "exda_primitives"
-FOLDERS = {ROOT: Path(exda_primitives.__file__).parent, f"{ROOT}.adapters": Path(adapters.__file__).parent}
+FOLDER = Path(exda_primitives.__file__).parent
 
 LIBRARY = (
     "errors",
@@ -140,10 +139,9 @@ def fault_of(found: Import) -> str | None:
 
 def all_modules() -> dict[str, Path]:
     found = {}
-    for name, folder in FOLDERS.items():
-        for path in folder.rglob("*.py"):
-            parts = path.relative_to(folder).with_suffix("").parts
-            found[".".join([name, *(part for part in parts if part != "__init__")])] = path
+    for path in FOLDER.rglob("*.py"):
+        parts = path.relative_to(FOLDER).with_suffix("").parts
+        found[".".join([ROOT, *(part for part in parts if part != "__init__")])] = path
     return found
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import tempfile
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,25 +21,12 @@ NEEDED = ("einops", "safetensors")
 
 _COMMIT = PACKED / "commit"
 _PACKAGE = "exda_primitives"
-_ADAPTERS = f"{_PACKAGE}.adapters"
-
-
-class _Adapters:
-    """Finds the sub-package that lies in another folder: ``package-dir`` of pyproject.toml, which nobody has read."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != _ADAPTERS:
-            return None
-        folder = ROOT / "adapters"
-        return spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
 
 
 def find_packages() -> None:
     """Makes the project importable where it is not installed, and what was packed where it is missing."""
     if find_spec(_PACKAGE) is None:
         sys.path.insert(0, str(ROOT / "src"))
-        sys.meta_path.insert(0, _Adapters)
     if SITE.is_dir():
         # Behind what the machine has.
         sys.path.append(str(SITE))
@@ -51,7 +35,7 @@ def find_packages() -> None:
 def fingerprint() -> str:
     """Of the project's code, shared by all files of it: a machine that got a copy knows no commit."""
     total = hashlib.sha256()
-    for path in sorted(path for folder in ("src", "adapters") for path in (ROOT / folder).rglob("*.py")):
+    for path in sorted((ROOT / "src").rglob("*.py")):
         total.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return total.hexdigest()[:16]
 

@@ -75,6 +75,21 @@ def test_a_single_channel(subtract_mean: bool) -> None:
     assert compared(*inputs(1, 1, 3, 5, dtype=torch.float64), subtract_mean=subtract_mean) < 1e-12
 
 
+@pytest.mark.parametrize("whole", [512, 8])
+@pytest.mark.parametrize("subtract_mean", [True, False])
+def test_without_eps(subtract_mean: bool, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels beyond the map, whose deviation is 0, are nowhere in the sums."""
+    monkeypatch.setattr(norm, "WHOLE", whole)
+
+    def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        deviation = x - x.mean(1, keepdim=True)
+        z = (deviation if subtract_mean else x) / deviation.square().mean(1, keepdim=True).sqrt()
+        return z * weight[:, None, None] + bias[:, None, None]
+
+    tensors = inputs(2, 12, 5, 7, dtype=torch.float64)
+    assert disagreement(lambda *given: layer_norm(*given, subtract_mean, 0.0), exact, *tensors) < 1e-12
+
+
 @pytest.mark.parametrize(("weight", "bias"), [(True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("subtract_mean", [True, False])
 def test_without_some_parameters(weight: bool, bias: bool, subtract_mean: bool) -> None:

@@ -81,6 +81,19 @@ def test_channels_and_outputs_at_the_edges_of_blocks(channels: int, outputs: int
     assert compared(*inputs((1, channels, 5, 7), outputs, torch.float64)) < 1e-12
 
 
+def test_without_eps(path: None) -> None:
+    """Pixels beyond the map, whose deviation is 0, are nowhere in the sums."""
+
+    def exact(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        z = x / x.var(1, keepdim=True, unbiased=False).sqrt()
+        return F.conv2d(z * norm_weight[:, None, None] + norm_bias[:, None, None], weight[..., None, None], bias)
+
+    def found(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return norm_pointwise(x, norm_weight, norm_bias, False, 0.0, weight, bias)
+
+    assert disagreement(found, exact, *inputs((2, 12, 5, 7), 9, torch.float64)) < 1e-12
+
+
 @pytest.mark.parametrize("absent", [(1,), (2,), (4,), (1, 2, 4)])
 @pytest.mark.parametrize("mean", [True, False])
 def test_without_some_parameters(absent: tuple[int, ...], mean: bool, path: None) -> None:

@@ -77,6 +77,16 @@ def streamed_moments(
 
 
 @triton.jit
+def inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS: tl.constexpr):
+    """1 / std (N,) of pixels, given their sums of squared deviations."""
+    variance = squares / CHANNELS + EPS
+    if EPS == 0:
+        # Pixels outside the map have variance 0: their infinity times a gradient of 0 would be NaN in the sums.
+        variance = tl.where(pixel < PIXELS, variance, 1.0)
+    return 1 / tl.sqrt(variance)
+
+
+@triton.jit
 def normalised(x, mean, inverse, SUBTRACT_MEAN: tl.constexpr):
     """Z of a (C, N) tile; its mean, and ``inverse`` = 1 / std, are (N,)."""
     if SUBTRACT_MEAN:
@@ -128,7 +138,7 @@ def store_gradients(
     ``x`` and ``upstream``, the gradient of y, are (C, N) tiles.
     """
     mean, squares = moments(x, channel < CHANNELS, CHANNELS)
-    inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
+    inverse = inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS)
     z = normalised(x, mean, inverse, SUBTRACT_MEAN)
     # dz = dy * weight
     dz = upstream * load_channels(weight, channel, CHANNELS, 1.0, TYPE)
@@ -147,10 +157,22 @@ def affine(z, weight, bias, channel, CHANNELS, TYPE: tl.constexpr):
 
 
 @triton.jit
-def whole_norm(x, weight, bias, channel, CHANNELS, EPS: tl.constexpr, SUBTRACT_MEAN: tl.constexpr, TYPE: tl.constexpr):
+def whole_norm(
+    x,
+    weight,
+    bias,
+    channel,
+    pixel,
+    CHANNELS,
+    PIXELS,
+    EPS: tl.constexpr,
+    SUBTRACT_MEAN: tl.constexpr,
+    TYPE: tl.constexpr,
+):
     """Y of a tile (C, N) that holds all channels of its pixels."""
     mean, squares = moments(x, channel < CHANNELS, CHANNELS)
-    z = normalised(x, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN)
+    inverse = inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS)
+    z = normalised(x, mean, inverse, SUBTRACT_MEAN)
     return affine(z, weight, bias, channel, CHANNELS, TYPE)
 
 
@@ -183,7 +205,7 @@ def layer_norm_kernel(
     if STREAMED:
         # First read of x: the moments of all channels. Second: y, block by block.
         mean, squares = streamed_moments(x, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE, BC)
-        inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
+        inverse = inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS)
         for first in range(0, CHANNELS, BC):
             channel = first + tl.arange(0, BC)
             tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
@@ -193,7 +215,7 @@ def layer_norm_kernel(
     else:
         channel = tl.arange(0, BC)
         tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
-        y = whole_norm(tile, weight, bias, channel, CHANNELS, EPS, SUBTRACT_MEAN, TYPE)
+        y = whole_norm(tile, weight, bias, channel, pixel, CHANNELS, PIXELS, EPS, SUBTRACT_MEAN, TYPE)
         store_tile(out, y, channel, pixel, CHANNELS, PIXELS)
 
 
@@ -229,7 +251,7 @@ def layer_norm_backward_kernel(
     dx += image * CHANNELS * PIXELS
     if STREAMED:
         mean, squares = streamed_moments(x, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE, BC)
-        inverse = 1 / tl.sqrt(squares / CHANNELS + EPS)
+        inverse = inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS)
         # Second read of x, first of dy: the means of dz z and dz over all channels, which every element of dx takes.
         along = tl.zeros([BN], TYPE)
         level = tl.zeros([BN], TYPE)

@@ -10,7 +10,16 @@ import triton
 import triton.language as tl
 
 from .kernel import autotuned
-from .norm_kernels import load_channels, load_tile, moments, normalised, store_gradients, store_tile, whole_norm
+from .norm_kernels import (
+    inverse_deviation,
+    load_channels,
+    load_tile,
+    moments,
+    normalised,
+    store_gradients,
+    store_tile,
+    whole_norm,
+)
 from .tiles import dot
 
 
@@ -53,7 +62,7 @@ def norm_pointwise_kernel(
     x += image * x_image
     out += image * OUTPUTS * PIXELS
     tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
-    n = whole_norm(tile, norm_weight, norm_bias, channel, CHANNELS, EPS, SUBTRACT_MEAN, TYPE)
+    n = whole_norm(tile, norm_weight, norm_bias, channel, pixel, CHANNELS, PIXELS, EPS, SUBTRACT_MEAN, TYPE)
     # Rows beyond the channels may hold -mean / std: made 0, as the columns of W are there.
     n = tl.where((channel < CHANNELS)[:, None], n, 0.0).to(x.dtype.element_ty)
     for first in range(0, OUTPUTS, BO):
@@ -162,7 +171,8 @@ def weight_gradient_kernel(
         tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
         upstream = load_tile(dy, output, pixel, OUTPUTS, PIXELS, dy_output, dy_pixel, dy.dtype.element_ty)
         mean, squares = moments(tile, channel < CHANNELS, CHANNELS)
-        n = normalised(tile, mean, 1 / tl.sqrt(squares / CHANNELS + EPS), SUBTRACT_MEAN) * gain + shift
+        inverse = inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS)
+        n = normalised(tile, mean, inverse, SUBTRACT_MEAN) * gain + shift
         # dW += dy n^T, db += sum dy; pixels and outputs outside have dy = 0.
         dw = dot(upstream, tl.trans(n.to(dy.dtype.element_ty)), dw, PRECISION)
         db += tl.sum(upstream.to(TYPE), 1)
