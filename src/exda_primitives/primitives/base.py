@@ -312,7 +312,7 @@ class ExDAModule(ReplacementModule):
         self.init_attributes()
 
     def _check_names(self, host: nn.Module) -> None:
-        """Raises ConfigError if a host's public attribute has the name of one of our methods: one would hide the other."""
+        """Raises ConfigError if a public attribute of the host has a method's name: one would hide the other."""
         ours = {*dir(type(self))} - {*dir(nn.Module)}
         taken = [name for name in (*vars(host), *host._parameters, *host._modules) if name in ours and name[:1] != "_"]
         if taken:
