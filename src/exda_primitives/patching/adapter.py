@@ -117,7 +117,7 @@ class Family(ABC):
 
 
 class Stage(NamedTuple):
-    """Modules whose name begins with ``prefix`` (a pattern) are in ``stage``, at 1/``downscale`` of the image's size."""
+    """Modules whose name begins with ``prefix`` (a pattern) are in ``stage``, at 1/``downscale`` of the image size."""
 
     prefix: str
     stage: str
