@@ -13,7 +13,7 @@ from ..surgery.copies import detached, isolated_global_state, random_maps
 from ..surgery.randomness import OwnRandomNumbers
 from .shapes import Conv, core
 
-# (H, W) of two maps. Windows of 8 pixels fit into both, and what depends on the number of pixels differs.
+# (H, W) of two maps. Windows of 8 pixels fit into both; heights and numbers of pixels differ, widths do not.
 _SIZES = ((8, 24), (16, 24))
 # A module with more parts is a network, not an attention.
 _MOST_MODULES = 32
