@@ -54,7 +54,7 @@ def unregister_adapter(name: str) -> None:
     if any(forgotten):
         return
     if any(name in registry.own for registry in _REGISTRIES):
-        raise RegistrationError(f"unregister_adapter: {name!r} is exda_primitives' own, which stays.")
+        raise RegistrationError(f"unregister_adapter: {name!r} is exda_primitives' own and cannot be removed.")
     others = {each for registry in _REGISTRIES for each in registry.known.keys() - registry.own.keys()}
     raise RegistrationError(
         f"unregister_adapter: there is no adapter {name!r}; registered beside exda_primitives' own are "

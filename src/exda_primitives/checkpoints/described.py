@@ -78,8 +78,8 @@ def described(
     if silent and config is None:
         raise CheckpointError(
             f"{source}: holds parameters that ExDA added to {some_of(silent)} and does not say with which "
-            f"configuration: it was written before attentions said so in their state dict. Give the configuration that "
-            f"it was trained with, config=ExDAConfig(...)."
+            f"configuration: it was written before state dicts held it. Give the configuration that it was trained "
+            f"with, config=ExDAConfig(...)."
         )
     attentions |= {name: Description(config, built_in=False) for name in silent if config is not None}
     for name, description in attentions.items():

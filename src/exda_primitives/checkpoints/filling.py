@@ -36,7 +36,7 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
         ):
             raise AlreadyPatchedError(
                 f"{source}: {name} was saved with {description.config}, in this model it has {there[name].config}. "
-                f"exda.unpatch(model) first: then it is patched as the file says."
+                f"Call exda.unpatch(model) first; loading then patches it as the file says."
             )
     # A file holds canonical names; in the model, wrappers of parts (checkpoint_wrapper) add to them.
     names_there = {canonical(name): name for name, _ in model.named_modules(remove_duplicate=False)}

@@ -248,5 +248,5 @@ def _no_match(resolved: ResolvedPlan) -> str:
     else:
         lines = [f"{report.model}: no attention of a known family was recognised."]
     lines += [f"  near miss: {near_miss}" for near_miss in report.near_misses]
-    lines.append("  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing.")
+    lines.append("  exda.plan(model) lists this as data; exda.register_adapter adds a family that is missing.")
     return "\n".join(lines)

@@ -129,10 +129,11 @@ def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | N
     others = [name for name, module in selected.items() if module.config != config.resolved(module.channels_per_head)]
     if not others:
         return None
-    more = f", and {len(others) - 1} more with another configuration than asked for" if len(others) > 1 else ""
+    more = f", and {len(others) - 1} more have another configuration, too" if len(others) > 1 else ""
     return (
-        f"{others[0]}: is patched already with {selected[others[0]].config}; asked for was {config}{more}. Select only "
-        f"what is not patched with include= or exclude=, or first put hosts back with exda.unpatch(model, include=...)."
+        f"{others[0]}: is patched already with {selected[others[0]].config}, this call asks for {config}{more}. Select "
+        f"only unpatched attentions with include= or exclude=, or first put hosts back with "
+        f"exda.unpatch(model, include=...)."
     )
 
 

@@ -243,8 +243,8 @@ class ExDAModule(ReplacementModule):
         theirs = decoded(held, owner).config
         if not theirs.computes_as(self.config):
             raise CheckpointError(
-                f"{owner}: the state is of an attention with {theirs}, this one has {self.config}. Patch the model "
-                f"with the state's configuration: exda.load and exda.load_checkpoint do so by themselves."
+                f"{owner}: the state dict is from an attention with {theirs}, this one has {self.config}. Patch the "
+                f"model with the state dict's configuration: exda.load and exda.load_checkpoint do so by themselves."
             )
 
     def _warn_of_absence(self, prefix: str, load: list[str]) -> None:
@@ -252,9 +252,9 @@ class ExDAModule(ReplacementModule):
             return
         _last_load.errors = load
         warnings.warn(
-            f"{prefix.removesuffix('.') or self.own_name()}: the state dict holds nothing of what ExDA added here; it "
-            f"stays as it is, as in every attention of which the state dict holds nothing (an original checkpoint in a "
-            f"patched model).",
+            f"{prefix.removesuffix('.') or self.own_name()}: the state dict holds nothing of what ExDA added here. Its "
+            f"parameters keep their values, here and in every other attention for which the state dict holds nothing. "
+            f"This is so when an original checkpoint is loaded into a patched model.",
             stacklevel=2,
         )
 
@@ -317,8 +317,8 @@ class ExDAModule(ReplacementModule):
         taken = [name for name in (*vars(host), *host._parameters, *host._modules) if name in ours and name[:1] != "_"]
         if taken:
             raise ConfigError(
-                f"{self.own_name()}: the host has an attribute {taken[0]!r}, which is a method's name of the "
-                f"replacement; rename it."
+                f"{self.own_name()}: the host has an attribute {taken[0]!r}, which is a method's name in the "
+                f"replacement; rename the host's attribute."
             )
 
     def _add_primitives(self) -> None:

@@ -45,6 +45,7 @@ class ReplacementModule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # The host, if there is one, and the names of the attributes that this module had when it adopted it.
         self._host: tuple[nn.Module, ...] = ()
         self._adopted: frozenset[str] = frozenset()
 
@@ -66,7 +67,7 @@ class ReplacementModule(nn.Module):
             WrappedModelError: if the forward was replaced, or a parameter of the host parametrised, in the meantime.
         """
         if not self.replaces_host:
-            raise NotPatchedError(f"{self.own_name()}: was constructed as such and stands in for no other module.")
+            raise NotPatchedError(f"{self.own_name()}: was constructed from scratch and replaces no other module.")
         if problem := self.release_problem():
             raise WrappedModelError(f"{self.own_name()}: {problem}")
         (host,) = self._host
@@ -89,6 +90,7 @@ class ReplacementModule(nn.Module):
         # What was set on us meanwhile, such as a wrapped forward, moves to the host.
         for name in self._added():
             vars(host)[name] = self._rebound(vars(self)[name], host)
+        # A flag that registering a backward hook sets, besides the dictionaries of hooks, which both modules share.
         host._is_full_backward_hook = self._is_full_backward_hook
         host.training = self.training
         return host
@@ -193,8 +195,8 @@ class ReplacementModule(nn.Module):
         ours = self.__dict__[name]
         if theirs != ours:
             raise ConfigError(
-                f"{self.own_name()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
-                f"{ours!r}; rename it."
+                f"{self.own_name()}: the host has an attribute {name!r} = {theirs!r}, but the replacement needs "
+                f"{ours!r} under this name; rename the host's attribute."
             )
 
     def own_name(self) -> str:
