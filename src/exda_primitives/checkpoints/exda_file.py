@@ -101,9 +101,9 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
         any_host: also load parameters that were trained on a host with other weights.
 
     Raises:
-        CheckpointError: if the file is damaged, was not written by ``save`` or by a newer version of it, does not fit
-            the model, or holds parameters that were trained on a host with other weights. On this and any other error
-            the model is unchanged.
+        CheckpointError: if the file is damaged, was not written by ``save``, was written by a newer version of it, does
+            not fit the model, or holds parameters that were trained on a host with other weights. On this and any other
+            error the model is unchanged.
         AlreadyPatchedError: if an attention of the model is patched with another configuration.
         NoMatchError, PatternError, WrappedModelError: as for ``exda_primitives.patch``, if the model cannot be patched
             as the file says.

@@ -31,7 +31,7 @@ def configured(
         if name not in known:
             close = get_close_matches(name, [*known, *keywords], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            beside = f"; beside them {', '.join(keywords)}" if keywords else ""
+            beside = f"; the other keywords are {', '.join(keywords)}" if keywords else ""
             raise ConfigError(
                 f"{function}({name}={value!r}): there is no such keyword.{hint} The options are "
                 f"{', '.join(known)}{beside}."

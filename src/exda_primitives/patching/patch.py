@@ -240,7 +240,7 @@ def _no_match(resolved: ResolvedPlan) -> str:
     report = resolved.report
     if resolved.choices:
         line = f"{report.model}: include and exclude leave none of the {resolved.choices} attentions recognised."
-        return f"{line} It has ExDA attentions built in beside them." if report.built_in else line
+        return f"{line} It also has ExDA attentions built in." if report.built_in else line
     if report.present:
         how = "built in" if report.built_in else "patched"
         names = condensed([each.name or "(the model itself)" for each in report.present])

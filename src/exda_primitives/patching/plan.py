@@ -102,6 +102,7 @@ def resolve(
     # ``families`` restricts the attentions that are there already as well, by the class that replaces each family.
     replacements = {family.replacement for family in wanted}
     alike = {names: module for names, module in present.items() if families is None or type(module) in replacements}
+    # Patterns may also name built-in attentions, but only patched ones can be in conflict with this call.
     ours = {names: module for names, module in alike.items() if module.replaces_host}
     attentions = [*[each.names for each in seen.found], *alike]
     places = {names: place_of(backbones, names[0]) for names in attentions}

@@ -83,6 +83,7 @@ class ConvLayout:
         return [{**temperature, **first, **second} for temperature, first, second in product(*found)]
 
     def _pointwise_factors(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> dict[str, int]:
+        """Returns name -> f of the 1x1 convolutions C -> f * C; raises Mismatch if they are not those wanted."""
         solid = [name for name, conv in convs.items() if not isinstance(conv, nn.Conv2d)]
         if solid:
             kind = type(convs[solid[0]]).__name__
@@ -94,6 +95,7 @@ class ConvLayout:
         return {name: conv.out_channels // channels for name, conv in convs.items()}
 
     def _depthwise_factors(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
+        """Returns name -> f of the depthwise convolutions of f * C channels; raises Mismatch for any other child."""
         found = {name: _depthwise_channels(child) for name, child in others.items()}
         bad = [name for name, width in found.items() if width is None or width % channels]
         factors = Counter(width // channels for name, width in found.items() if width is not None and name not in bad)
@@ -132,11 +134,13 @@ def _inputs(convs: Mapping[str, Conv]) -> list[int]:
 
 
 def _factors(convs: Mapping[str, Conv], channels: int) -> Counter[int]:
+    """Returns f of every convolution ``channels`` -> f * ``channels``, with multiplicity."""
     sizes = [c.out_channels for c in convs.values() if c.in_channels == channels]
     return Counter(size // channels for size in sizes if size % channels == 0)
 
 
 def _depthwise_channels(child: nn.Module) -> int | None:
+    """Returns the channels of a depthwise convolution of any kernel size; None for another child."""
     conv = core(child)
     if not isinstance(conv, Conv):
         return None
