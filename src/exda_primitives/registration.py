@@ -57,6 +57,6 @@ def unregister_adapter(name: str) -> None:
         raise RegistrationError(f"unregister_adapter: {name!r} is exda_primitives' own and cannot be removed.")
     others = {each for registry in _REGISTRIES for each in registry.known.keys() - registry.own.keys()}
     raise RegistrationError(
-        f"unregister_adapter: there is no adapter {name!r}; besides exda_primitives' own, these are registered: "
+        f"unregister_adapter: there is no adapter {name!r}; registered besides exda_primitives' own are "
         f"{some_of(sorted(others)) or 'none'}."
     )

@@ -69,7 +69,7 @@ class FusedBlock(ReplacementModule):
         return host.forward(x)
 
     def _bring_up_to_date(self, host: nn.Module) -> None:
-        # Settings and mode of this module may have been set since; children and parameters are shared anyway.
+        # Settings and mode may have been changed on this module since; the children are shared anyway.
         host.__dict__.update({name: self.__dict__[name] for name, _ in self._seen.settings if name in self.__dict__})
         host.training = self.training
 

@@ -71,7 +71,7 @@ class GST(nn.Module):
         check_map(self, "x", x, self.dim)
         if is_pointwise(self.phi):
             check_dtypes(self, "x", x, {"phi.weight": self.phi.weight})
-        # X~ = AvgPool_s(x); softmax over space of Phi(X~), in float32.
+        # X~ = AvgPool_s(x); softmax over space of Phi(X~), for half types in float32.
         return compact_maps(x, self.phi, self.stride).unflatten(1, (self.num_heads, self.tokens))
 
     def forward(self, x: Tensor) -> Tensor:
