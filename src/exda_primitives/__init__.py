@@ -1,4 +1,4 @@
-"""Attention primitives for image restoration that anyone can put into a model they already have.
+"""Attention primitives for image restoration, for new models and for models that exist already.
 
 Example:
     >>> import exda_primitives as exda
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Of the workbench; ``exda.data`` is ``exda.workbench.data``.
+# Packages of the workbench that users reach by a short name: ``exda.data`` is ``exda.workbench.data``.
 _TOOLS = (
     "bench",
     "data",
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Imports what is asked for: PyTorch, which all of it needs, takes longer than ``exda --help`` may."""
+        """Imports a name on first use: everything needs PyTorch, whose import would slow down ``exda --help``."""
         if name in _TOOLS:
             return import_module(f"{__name__}.workbench.{name}")
-        # Before these: a module of the package may be asked for while the public names are being imported.
+        # Submodules before public names: one may be asked for while ``public`` is still being imported.
         if not name.startswith("__") and find_spec(f"{__name__}.{name}"):
             return import_module(f"{__name__}.{name}")
         if name == "__all__" or not name.startswith("__"):

@@ -1,4 +1,4 @@
-"""Every error of the library: what was found, what was expected, what to do."""
+"""The library's errors. Every message says what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class ExDAError(Exception):
 
 
 class ConfigError(ExDAError, ValueError):
-    """An option, or a combination of options, that does not exist or does not fit the module."""
+    """An option does not exist, does not fit the module, or contradicts another option."""
 
 
 class MixedConfigError(ConfigError):
-    """The model has several configurations, where one was asked for; the message says which is where."""
+    """The model has several configurations where a single one was asked for; the message lists them."""
 
 
 class InputError(ExDAError, ValueError):
-    """An attention was given a tensor that it cannot take."""
+    """An attention got a tensor of a shape or dtype that it cannot take."""
 
 
 class NoMatchError(ExDAError, LookupError):
@@ -38,7 +38,7 @@ class RootModuleError(ExDAError, TypeError):
 
 
 class AlreadyPatchedError(ExDAError, RuntimeError):
-    """An attention that is to be patched carries another configuration already."""
+    """A selected attention is patched already, with another configuration."""
 
 
 class NotPatchedError(ExDAError, RuntimeError):
@@ -58,30 +58,32 @@ class RegistrationError(ExDAError, ValueError):
 
 
 class CheckpointError(ExDAError, ValueError):
-    """A file that is no checkpoint, is damaged, or does not fit the model; nothing was changed."""
+    """A file is not a checkpoint, is damaged, or does not fit the model; nothing was changed."""
 
 
 class DivergedError(ExDAError, ArithmeticError):
-    """Training, or what it trained, gave NaN or infinity."""
+    """Training, or a network that it produced, gave NaN or infinity."""
 
 
 class WriteError(ExDAError, OSError):
-    """A file could not be written; what was there is still there."""
+    """A file could not be written; an existing file is unchanged."""
 
 
 class ProcessError(ExDAError, RuntimeError):
-    """A process that was needed has ended, or memory did."""
+    """A worker process ended early, or memory ran out."""
 
 
 class HubError(ExDAError, OSError):
-    """A repository or revision that is not there, or a Hub that refuses or cannot be reached."""
+    """A repository or revision does not exist, or the Hub refuses access or cannot be reached."""
 
 
 class StoppedError(KeyboardInterrupt):
-    """A signal has ended the work in good order. Not an ``ExDAError``: whoever goes on after errors must stop too.
+    """A signal ended the work in good order.
+
+    Not an ``ExDAError``: code that catches those and continues has to stop as well.
 
     Attributes:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -93,24 +95,25 @@ class StoppedError(KeyboardInterrupt):
 
 
 class ImageError(ExDAError, ValueError):
-    """An image that cannot be read, restored or written as asked; no file was changed."""
+    """An image cannot be read, restored or written as asked; no file was changed."""
 
 
 class DataError(ExDAError, ValueError):
-    """A data set that is not as its layout asks: files are missing, left over, or another number than published."""
+    """A data set does not follow its layout: files are missing, left over, or not as many as published."""
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first five names, and how many there are if more, for a message."""
+    """Returns the first five names for a message and, if there are more, their number."""
     return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
 
 
 def condensed(names: Sequence[str]) -> str:
-    """All names, for a message: those that differ in their last number as one.
+    """Returns all names for a message; names that differ only in their last number become one entry.
 
     >>> condensed(["down.0.attn", "down.1.attn", "down.2.attn", "up.0.attn", "up.2.attn", "last"])
     'down.{0..2}.attn, up.{0,2}.attn, last'
     """
+    # (text before the last number, text after it) -> the numbers found there.
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
         parts = name.split(".")

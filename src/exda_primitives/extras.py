@@ -1,4 +1,4 @@
-"""Packages of the extras, imported when they are needed."""
+"""Optional packages (pip extras), imported only where they are needed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from .errors import ExDAError
 
 
 def require_extra(module: str, extra: str) -> Any:
-    """Imports a module of a package that an extra brings, or of one that no extra brings and is named itself.
+    """Imports and returns a module of an optional package.
+
+    Args:
+        module: the module to import.
+        extra: the extra that installs it, or the package's own name if no extra does.
 
     Raises:
-        ExDAError: where it cannot be imported, with the line that installs it.
+        ExDAError: if it cannot be imported; the message holds the line that installs it.
     """
     try:
         return import_module(module)
-    # pyvips raises OSError where it is installed but the library behind it is not.
+    # pyvips raises OSError if it is installed but libvips is not.
     except (ImportError, OSError) as error:
         raise ExDAError(f"{module} cannot be imported ({error}); run: {install_line(extra)}") from error
 
 
 def install_line(extra: str) -> str:
-    """What to type to get the packages of an extra, wherever this one came from: its own name is on no index."""
+    """Returns the command that installs an extra's packages.
+
+    It names the packages themselves: ``exda_primitives`` is on no package index, so that its extras cannot be installed
+    by its name from there.
+    """
     try:
         known = requires("exda_primitives") or []
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a file beside ``path`` to write to, which takes its place when the block ends without an error.
+    """Yields a temporary file in the folder of ``path``, which replaces ``path`` when the block ends without an error.
 
-    Until then, and after an error, ``path`` is what it was.
+    Until then, and after an error, ``path`` is unchanged.
 
     Raises:
-        OSError: when the file cannot be made or put in its place.
+        OSError: when the file cannot be created or moved into place.
     """
-    # Its own name may be as long as the file system takes.
+    # A hash and at most 20 characters of the name: a name of the file system's maximum length leaves no room for more.
     told_apart = f"{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}"
     partial = path.with_name(f".{path.name[:20]}.{told_apart}.partial")
     try:
-        # Some writers, safetensors among them, make files that only their owner may read.
+        # Some writers, safetensors among them, create files that only the owner may read: restore the usual mode.
         partial.touch()
         mode = partial.stat().st_mode
         yield partial
         partial.chmod(mode)
         partial.replace(path)
     except OSError as error:
-        # Of the name that was given, not of one that is gone.
+        # Report the caller's path, not the temporary file, which is deleted below.
         if error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
@@ -38,20 +38,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Puts ``data`` into a file, whole or not at all.
+    """Writes ``data`` to a file, whole or not at all.
 
     Raises:
-        OSError: when it cannot be written; what was there is still there.
+        OSError: when it cannot be written; an existing file is unchanged.
     """
     with atomic_write(path) as partial:
         partial.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8, whole or not at all; what is no text in it, as in names of files that are none, is escaped.
+    """Writes ``text`` as UTF-8, whole or not at all.
+
+    Characters that UTF-8 cannot encode (file names that are not valid text have some) are escaped with a backslash.
 
     Raises:
-        OSError: when it cannot be written; what was there is still there.
+        OSError: when it cannot be written; an existing file is unchanged.
     """
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")

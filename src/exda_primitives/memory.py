@@ -1,8 +1,8 @@
-"""Memory of the process that is used again, instead of being given back to the system after every layer.
+"""Keeps freed memory in the process for reuse, instead of returning it to the system after every layer.
 
-glibc's ``malloc`` maps each large block by itself and unmaps it when it is freed; the next layer's map is then made of
-fresh pages, which the kernel clears one by one. On a CPU that is up to half of the time that a restoration network
-takes on large images.
+glibc's ``malloc`` maps each large block separately and unmaps it when it is freed; the next layer's map then gets fresh
+pages, which the kernel clears one by one. On a CPU this takes up to half of a restoration network's time on large
+images.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-# mallopt(3)
+# Parameter numbers of mallopt(3): M_TRIM_THRESHOLD and M_MMAP_MAX in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
 
 
 @cache
 def keep() -> bool:
-    """Lets this process keep the memory that it frees, for the maps of the next layer.
+    """Makes this process keep the memory that it frees, for the maps of the next layer.
 
-    It is for networks on a CPU, anyone's, and holds for the whole process, all threads, until it ends. Call it first,
-    before large tensors are made. Between images of different sizes call ``release``, or what the process holds
-    grows with every size. The commands of ``exda`` do both. Without code the environment does the same::
+    It speeds up any network on a CPU, and holds for the whole process, all threads, until it ends. Call it before large
+    tensors are created. Between images of different sizes call ``release``, or the memory held grows with every new
+    size. The commands of ``exda`` do both. The environment variable does the same without code::
 
         GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647 python ...
 
     Returns:
-        Whether it can be done here: with glibc (Linux, but for Alpine and other musl systems). Where not, nothing
+        Whether it is in effect: it needs glibc (Linux, except Alpine and other musl systems). Elsewhere nothing
         happens.
 
     Example:
@@ -38,20 +38,21 @@ def keep() -> bool:
     libc = _glibc()
     if libc is None:
         return False
-    # Both return 1 when they are done. Without the first, blocks of 32 MiB and more are always mapped by themselves.
+    # mallopt returns 1 on success. Without the first call, blocks of 32 MiB and more are always mapped separately.
     return libc.mallopt(_MMAP_MAX, 0) == 1 and libc.mallopt(_TRIM_THRESHOLD, _NEVER) == 1
 
 
 def kept() -> bool:
-    """Whether ``keep`` has been called here, and could do its work."""
+    """Whether ``keep`` has been called in this process and took effect."""
+    # ``keep`` is cached: its cache is empty until the first call, and calling it again only reads the result.
     return bool(keep.cache_info().currsize) and keep()
 
 
 def release() -> bool:
-    """Gives the memory that is kept and not in use back to the system; what is next needed is made anew, once.
+    """Returns memory that is kept but unused to the system; later allocations take fresh pages once.
 
     Returns:
-        ``kept``; if not, nothing is done.
+        ``kept()``; if False, nothing is done.
     """
     libc = _glibc()
     if libc is None or not kept():
@@ -64,10 +65,10 @@ def release() -> bool:
 def _glibc() -> ctypes.CDLL | None:
     try:
         libc = ctypes.CDLL(None)
-        # musl has none of them; a malloc that was preloaded may take the first call and do nothing.
+        # musl lacks these functions. (A preloaded malloc may accept ``mallopt`` and do nothing.)
         _ = libc.gnu_get_libc_version, libc.mallopt, libc.malloc_trim
     except (AttributeError, OSError, TypeError):
-        # TypeError: Windows loads no library without a name.
+        # TypeError: on Windows CDLL needs a name.
         return None
     libc.malloc_trim.argtypes = [ctypes.c_size_t]
     return libc

@@ -1,4 +1,4 @@
-"""The names that ``exda_primitives`` offers."""
+"""The public API: every name that ``exda_primitives`` exports."""
 
 from . import memory, models
 from .checkpoints import load, load_checkpoint, save
@@ -66,7 +66,7 @@ from .primitives import (
 from .registration import register_adapter, unregister_adapter
 
 Unlike = ArchitectureMismatch
-"""The earlier name."""
+"""Earlier name of ``ArchitectureMismatch``, kept for existing code."""
 
 __all__ = [
     "GST",

@@ -1,4 +1,4 @@
-"""Files: ours, with the configuration inside, and those of other people's trainers."""
+"""Reads and writes files: this library's own, with the configuration inside, and checkpoints of other trainers."""
 
 from .exda_file import load, save
 from .third_party import load_checkpoint

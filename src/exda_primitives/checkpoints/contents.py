@@ -1,4 +1,4 @@
-"""What a checkpoint of any trainer holds: the weights, and how they were wrapped."""
+"""Reads the weights of a checkpoint of any trainer, and how they were wrapped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .described import undescribed
 from .io import looks_like_safetensors, read_pickle, read_safetensors
 
 FORMAT = "exda_primitives"
-# Where trainers put the weights, the likelier first: BasicSR and timm (with and without averaging), Lightning, and what
-# people write by hand.
+# Entries under which trainers put the weights, the likeliest first: BasicSR and timm (averaged and not), Lightning, and
+# what people write by hand.
 WRAPPINGS = (
     "params_ema",
     "params",
@@ -30,10 +30,10 @@ WRAPPINGS = (
     "net",
     "generator",
 )
-# What wrappers put before every name: Lightning modules, DataParallel and DDP, torch.compile, and what people call a
-# network inside of another module.
+# Prefixes that wrappers add to every name: Lightning modules, DataParallel and DDP, torch.compile, and attributes by
+# which people hold a network in another module.
 PREFIXES = ("net.", "module.", "_orig_mod.", "model.", "generator.")
-# Entries of which one is the moving average of the other.
+# Pairs of entries: the trained weights, and their moving average.
 _AVERAGES = (("params", "params_ema"), ("state_dict", "state_dict_ema"))
 
 Patterns = str | Sequence[str] | None
@@ -45,9 +45,9 @@ class Contents:
 
     Attributes:
         path: the file.
-        tensors: by name, on the CPU, finite and dense.
-        wrapping: the entry that they were under, None for a bare state dict and for safetensors.
-        metadata: of a safetensors file.
+        tensors: name -> tensor, on the CPU, finite and dense.
+        wrapping: the entry that held them; None for a bare state dict and for safetensors.
+        metadata: header of a safetensors file; empty for other files.
     """
 
     path: Path
@@ -59,10 +59,10 @@ class Contents:
     def checked(
         cls, path: Path, tensors: Mapping[str, Tensor], wrapping: str | None, metadata: Mapping[str, str]
     ) -> Contents:
-        """The same, of tensors that nobody has looked at.
+        """Returns the contents after a check of every tensor.
 
         Raises:
-            CheckpointError: for one that no network has.
+            CheckpointError: for a tensor that is sparse, quantised, not on the CPU, incomplete, or not finite.
         """
         for name, tensor in tensors.items():
             if problem := _problem(tensor):
@@ -75,10 +75,10 @@ class Contents:
         return self.metadata.get("format") == FORMAT
 
     def unprefixed(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-        """The prefix that may be a wrapper's, and the weights without it; the file's own names first.
+        """Yields the prefix removed and the weights under the remaining names; the file's own names come first.
 
-        A Lightning module may hold more than the network (a loss network, metrics): what stands beside ``net.`` is not
-        part of the network.
+        Each step removes one more prefix that all names share. A Lightning module may hold more than the network (a
+        loss network, metrics): if only some names begin with ``net.``, the others are dropped.
         """
         prefix, tensors = "", self.tensors
         while True:
@@ -92,7 +92,7 @@ class Contents:
             tensors = {n.removeprefix(common): tensor for n, tensor in tensors.items() if n.startswith(common)}
 
     def without(self, ignore: Patterns) -> Contents:
-        """Without the weights whose names, or leading parts of them, one of the patterns matches.
+        """Returns the contents without weights whose name, or a leading part of it, matches one of the patterns.
 
         Raises:
             CheckpointError: for a pattern that matches nothing.
@@ -118,16 +118,16 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> Contents:
         param_key: the entry that holds the weights, for a file with several; by default the likeliest.
 
     Raises:
-        CheckpointError: for a file that is missing, damaged, holds more than tensors and plain containers, or holds
-            tensors that no network has (sparse, quantized, on the meta device, or not finite); for one without an entry
-            ``param_key``; and for one whose weights are patched and their moving average is not, or the reverse, unless
-            ``param_key`` says which to take.
+        CheckpointError: if the file is missing or damaged; if it holds more than tensors and plain containers, or
+            tensors that no network has (sparse, quantized, on the meta device, or not finite); if it has no entry
+            ``param_key``; and, without ``param_key``, if either the weights or their moving average are patched, but
+            not both.
     """
     if path.suffix.lower() == ".safetensors" or looks_like_safetensors(path):
         tensors, metadata = read_safetensors(path)
         wrapping = None
         if param_key is not None:
-            raise CheckpointError(f"{path}: a safetensors file has no entries, param_key={param_key!r} is none of it.")
+            raise CheckpointError(f"{path}: a safetensors file has no entries; param_key={param_key!r} is of no use.")
     else:
         metadata = {}
         wrapping, tensors = _unwrapped(read_pickle(path), path, param_key)
@@ -156,7 +156,10 @@ def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None
 
 
 def _check_average(held: Mapping[Any, Any], taken: str, path: Path) -> None:
-    """A trainer keeps two networks, and patched is what the line of code was written for: perhaps one of them alone."""
+    """Refuses a file in which only one of the trainer's two networks, trained and averaged, is patched.
+
+    Then ``exda.patch`` was called on one of them alone, and which one is meant cannot be told.
+    """
     for pair in _AVERAGES:
         if taken not in pair or not all(isinstance(held.get(key), Mapping) and held[key] for key in pair):
             continue
@@ -183,7 +186,7 @@ def _matches(name: str, pattern: str) -> bool:
 def _problem(tensor: Tensor) -> str | None:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return f"is no dense tensor ({tensor.layout}, {tensor.dtype}, on {tensor.device})"
-    # An expanded tensor claims a size that the file does not hold.
+    # A tensor that was expanded claims more numbers than its storage in the file holds.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return f"has shape {tuple(tensor.shape)}, for which the file holds too few numbers"
     if tensor.is_floating_point() and not tensor.isfinite().all():

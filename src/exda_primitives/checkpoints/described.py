@@ -1,4 +1,4 @@
-"""The weights of a file, told apart: what is the host's, what ExDA added, and with which configuration."""
+"""Divides a state dict into the host's weights, those that ExDA added, and the attentions' configurations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ..primitives.base import DESCRIPTION, is_new
 from ..primitives.description import Description, decoded
 
 _SIGNS = (".token.phi.weight", ".token_gate", ".value.conv_in.weight", ".value.conv_out.weight")
-"""An attention has at least one of these, unless its value has no parameters and it has no tokens."""
+"""Ends of names by which a patched attention is found; it has one, unless it has no tokens and no value parameters."""
 
+# PyTorch's pooling takes strides as int32: a larger one would fail only at the first call.
 _LARGEST_STRIDE = 2**31 - 1
 
 
 class Described(NamedTuple):
-    """A state dict, told apart.
+    """The parts of a state dict; all names are full names in the network.
 
     Attributes:
         host: weights that the network has without ExDA.
-        added: weights that ExDA added, by their names in the network, without the configurations.
-        attentions: name -> configuration.
+        added: weights that ExDA added, without the configurations.
+        attentions: name of each ExDA attention -> its configuration.
     """
 
     host: Mapping[str, Tensor]
@@ -33,16 +34,16 @@ class Described(NamedTuple):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """All of them."""
+        """All weights, the host's and ExDA's."""
         return {**self.host, **self.added}
 
     def by_config(self) -> dict[ExDAConfig, list[str]]:
-        """The attentions with each configuration, by name."""
+        """Returns configuration -> names of the attentions that have it."""
         return by_config(self.attentions)
 
 
 def by_config(attentions: Mapping[str, Description]) -> dict[ExDAConfig, list[str]]:
-    """The names of each configuration, in the order in which they come."""
+    """Returns configuration -> names of the attentions that have it, in the order of ``attentions``."""
     found: dict[ExDAConfig, list[str]] = {}
     for name, description in attentions.items():
         found.setdefault(description.config, []).append(name)
@@ -55,17 +56,17 @@ def described(
     config: ExDAConfig | None = None,
     known: Mapping[str, Description] | None = None,
 ) -> Described:
-    """Tells the weights of a state dict apart.
+    """Divides a state dict into the host's weights, added weights and configurations.
 
     Args:
         tensors: the state dict, without any wrapper's prefix.
-        source: of it, for messages.
-        config: with which attentions were patched whose configuration is not in the state dict.
-        known: configurations that are known from elsewhere, by the attention's name.
+        source: where it is from, for messages.
+        config: configuration of the attentions for which the state dict holds none.
+        known: name of an attention -> its configuration, where known from elsewhere (a file's header).
 
     Raises:
         CheckpointError: for an attention without a configuration, unless ``config`` is given; for a configuration that
-            is damaged, or that the weights beside it do not fit.
+            is damaged or does not fit the attention's weights.
     """
     attentions = dict(known or {})
     own_key = f".{DESCRIPTION}"
@@ -77,8 +78,8 @@ def described(
     if silent and config is None:
         raise CheckpointError(
             f"{source}: holds parameters that ExDA added to {some_of(silent)} and does not say with which "
-            f"configuration: it was written before attentions said so in their state dict. Give the configuration that "
-            f"it was trained with, config=ExDAConfig(...)."
+            f"configuration: it was written before state dicts held it. Give the configuration that it was trained "
+            f"with, config=ExDAConfig(...)."
         )
     attentions |= {name: Description(config, built_in=False) for name in silent if config is not None}
     for name, description in attentions.items():
@@ -88,14 +89,14 @@ def described(
 
 
 def told_apart(tensors: Mapping[str, Tensor], attentions: Mapping[str, Description]) -> Described:
-    """A state dict of which the attentions are known."""
+    """Divides a state dict whose attentions are known."""
     added = {key: tensors[key] for name in attentions for key in _below(tensors, name) if is_new(_inside(key, name))}
     left_out = added.keys() | {f"{name}.{DESCRIPTION}".removeprefix(".") for name in attentions}
     return Described({key: tensor for key, tensor in tensors.items() if key not in left_out}, added, attentions)
 
 
 def undescribed(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The attentions with parameters that ExDA added and no configuration, by name."""
+    """Returns the names of attentions with parameters that ExDA added, but without a configuration."""
     found = dict.fromkeys(
         f".{key}".removesuffix(sign) for key in tensors for sign in _SIGNS if f".{key}".endswith(sign)
     )
@@ -103,7 +104,10 @@ def undescribed(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _is_ours(tensors: Mapping[str, Tensor], name: str, tensor: Tensor, source: object) -> bool:
-    """PyTorch lets any module have such an entry: ours is one that can be read, or stands beside what ExDA added."""
+    """Whether an extra state is an ExDA attention's: it can be decoded, or ExDA's parameters have the same prefix.
+
+    Any module may have an extra state. One with ExDA's parameters that cannot be decoded is damaged: an error later.
+    """
     try:
         decoded(tensor, _at(source, name))
     except CheckpointError:
@@ -112,7 +116,8 @@ def _is_ours(tensors: Mapping[str, Tensor], name: str, tensor: Tensor, source: o
 
 
 def _check_plausible(config: ExDAConfig, added: Mapping[str, Tensor], owner: str) -> None:
-    """Before anything of that size is made."""
+    """Refuses a configuration that does not fit its weights, before a model of that size is built."""
+    # Phi (h*K, C, 1, 1): h*K maps, a multiple of K, or C of them for ``tokens="channels"``; none without tokens.
     maps, channels = [*added["token.phi.weight"].shape[:2], 0, 0][:2] if "token.phi.weight" in added else (0, 0)
     if isinstance(config.tokens, int):
         fits = maps % config.tokens == 0 < maps if config.tokens else not maps
@@ -120,15 +125,17 @@ def _check_plausible(config: ExDAConfig, added: Mapping[str, Tensor], owner: str
         fits = maps == channels > 0
     if added and (not fits or config.stride > _LARGEST_STRIDE):
         raise CheckpointError(
-            f"{owner}: its configuration, {config}, does not fit its weights, which are of {maps} token maps in all."
+            f"{owner}: its configuration, {config}, does not fit its weights, which have {maps} token maps in all."
         )
 
 
 def _below(keys: Iterable[str], name: str) -> list[str]:
+    """Returns the keys inside the module ``name``; all for the root, whose name is empty."""
     return [key for key in keys if key.startswith(f"{name}.")] if name else list(keys)
 
 
 def _inside(key: str, name: str) -> str:
+    """Returns a key relative to the module ``name``."""
     return key.removeprefix(f"{name}.") if name else key
 
 

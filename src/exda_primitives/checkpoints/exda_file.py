@@ -1,4 +1,4 @@
-"""Our own files: safetensors whose tensors say how their attentions are configured, and a header for people."""
+"""This library's own files: safetensors with each attention's configuration as a tensor, and a readable header."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ VERSION = 2
 
 
 class Header(NamedTuple):
-    """Whether the file holds the host's weights too, what tells them from others, and what version 1 said besides."""
+    """What the header of a file says.
+
+    Attributes:
+        whole: whether the file holds the host's weights, too.
+        host: fingerprint of the host's weights, see ``host.fingerprint``; None if there is none.
+        attentions: name -> configuration in a file of version 1, which keeps them here; empty for later versions.
+    """
 
     whole: bool
     host: Any
@@ -35,17 +41,17 @@ class Header(NamedTuple):
 
 
 def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) -> None:
-    """Writes the parameters that ExDA added, or everything, with the configurations, as one safetensors file.
+    """Writes the parameters that ExDA added, or all weights, with the configurations to one safetensors file.
 
-    The parameters alone are of use on the host that they were trained on. The file holds a fingerprint of its weights,
-    and ``load`` compares. A host that was trained as well needs ``whole=True``.
+    The new parameters alone are useful only on the host that they were trained on: the file holds a fingerprint of the
+    host's weights, which ``load`` compares. If the host was trained as well, use ``whole=True``.
 
     Args:
-        model: a network with ExDA attentions, patched in or built in, bare or in DataParallel, DDP, an averaged model,
-            a compiled one or a LightningModule; the names in the file are those of the bare network. Of a network in
-            FSDP, of either kind, all processes call this, and the first one writes.
-        path: the file; replaced whole or not at all.
-        whole: the entire state dict instead of the new parameters alone.
+        model: a network with ExDA attentions, patched in or built in; bare, or in DataParallel, DDP, an averaged model,
+            a compiled one or a LightningModule. The names in the file are those of the bare network. For a network in
+            FSDP, of either kind, all processes have to call this; the first one writes.
+        path: the file; an existing one is replaced whole or not at all.
+        whole: save the entire state dict instead of the new parameters alone.
 
     Raises:
         NotPatchedError: for a model without ExDA attentions.
@@ -73,7 +79,7 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
     if not attentions:
         raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: exda.patch(model) first.")
     if state is None:
-        # Another process has the weights, and writes.
+        # FSDP: the first process has the weights, and writes.
         return
     header = {
         "format": FORMAT,
@@ -86,20 +92,21 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
 
 
 def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False) -> None:
-    """Loads what ``save`` wrote; what is not patched is first patched as the file says.
+    """Loads a file that ``save`` wrote; attentions of the file that are not patched yet are patched first.
 
     Args:
-        model: without ExDA attentions, or with the file's, configured as there; wrapped as for ``save``, but for
-            FSDP.
+        model: a model without ExDA attentions, or with the file's, in the same configurations; it may be wrapped as for
+            ``save``, except in FSDP.
         path: the file.
-        any_host: load parameters that were trained on a host with other weights, too.
+        any_host: also load parameters that were trained on a host with other weights.
 
     Raises:
-        CheckpointError: for a file that is damaged, not ours, of a newer version, or does not fit, or whose parameters
-            were trained on a host with other weights. On this and any other error the model is as it was.
-        AlreadyPatchedError: for a model that is patched with another configuration.
-        NoMatchError, PatternError, WrappedModelError: as for ``exda_primitives.patch``, when the model cannot be
-            patched so.
+        CheckpointError: if the file is damaged, was not written by ``save``, was written by a newer version of it, does
+            not fit the model, or holds parameters that were trained on a host with other weights. On this and any other
+            error the model is unchanged.
+        AlreadyPatchedError: if an attention of the model is patched with another configuration.
+        NoMatchError, PatternError, WrappedModelError: as for ``exda_primitives.patch``, if the model cannot be patched
+            as the file says.
     """
     path = Path(path)
     contents = read_checkpoint(path)
@@ -109,7 +116,8 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
 
 
 def load_file(model: nn.Module, header: Header, held: Described, path: Path, any_host: bool) -> None:
-    """``load`` for a file that is read already and a network without wrappers."""
+    """Loads a file that has been read already into a network without wrappers, see ``load``."""
+    # A shared attention has several names; the file may hold any of them.
     same = {id(module) for name, module in attentions_of(model, aliases=True).items() if name in held.attentions}
     more = [name for name, module in attentions_of(model).items() if id(module) not in same]
     if more:
@@ -119,6 +127,7 @@ def load_file(model: nn.Module, header: Header, held: Described, path: Path, any
         )
     with patched_as(model, held.attentions, path):
         own = parts_of(model)
+        # ``save`` writes a shared attention's parameters under its first name alone.
         once = _added(own.added, attentions_of(model))
         check_fit(held.weights, own.weights if header.whole else once, path)
         if not (header.whole or any_host):
@@ -127,10 +136,10 @@ def load_file(model: nn.Module, header: Header, held: Described, path: Path, any
 
 
 def read_header(contents: Contents) -> Header:
-    """What ``save`` wrote beside the tensors.
+    """Returns the header that ``save`` wrote.
 
     Raises:
-        CheckpointError: for a file that it did not write, or of which the header is damaged or of a newer version.
+        CheckpointError: if ``save`` did not write the file, or its header is damaged or of a newer version.
     """
     path, held = contents.path, contents.metadata
     if not contents.is_ours:
@@ -145,9 +154,9 @@ def read_header(contents: Contents) -> Header:
         if version > 1:
             host = json.loads(held["host"])
             if host is not None and not isinstance(host, dict):
-                raise ValueError("the host's fingerprint is none")
+                raise ValueError("the host's fingerprint is not a dictionary")
             return Header(whole, host, {})
-        # Here the header alone said how the model was patched: everywhere alike.
+        # Version 1: only the header holds the configuration, one for all attentions.
         config = Description(ExDAConfig(**json.loads(held["config"])), built_in=False)
         return Header(whole, None, {str(name): config for name in json.loads(held["modules"])})
     except CheckpointError:
@@ -157,7 +166,7 @@ def read_header(contents: Contents) -> Header:
 
 
 def _added(state: Mapping[str, Tensor], attentions: Mapping[str, ExDAModule]) -> dict[str, Tensor]:
-    """What ExDA added to these attentions, their configurations included."""
+    """Returns the entries of ``state`` that ExDA added to these attentions, their configurations included."""
     found = {}
     for name in attentions:
         prefix = f"{name}." if name else ""

@@ -1,4 +1,4 @@
-"""A state dict that says how it was patched, into a model: patched as it says where it is not yet, then loaded."""
+"""Patches a model as a state dict says, for the time of loading; keeps the patch only if loading succeeds."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .network import attentions_of
 
 @contextmanager
 def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: object) -> Iterator[None]:
-    """Patches what is not patched yet as ``attentions`` say; after an error in the block, the model is as it was.
+    """Patches those of ``attentions`` that are not patched yet; an error within the block undoes it.
 
     Args:
-        model: to patch, in place.
+        model: the model, patched in place.
         attentions: name in the model -> configuration.
-        source: of them, for messages.
+        source: where the configurations are from, for messages.
 
     Raises:
-        AlreadyPatchedError: for an attention of the model that has another configuration.
+        AlreadyPatchedError: if an attention of the model has another configuration.
         NoMatchError, PatternError, ConfigError: as for ``exda_primitives.patch``.
     """
     there = attentions_of(model, aliases=True)
@@ -37,9 +37,9 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
         ):
             raise AlreadyPatchedError(
                 f"{source}: {name} was saved with {description.config}, in this model it has {there[name].config}. "
-                f"exda.unpatch(model) first: then it is patched as the file says."
+                f"Call exda.unpatch(model) first; loading then patches it as the file says."
             )
-    # Wrappers of parts are in the names of modules, not in those of a file.
+    # A file holds canonical names; in the model, wrappers of parts (checkpoint_wrapper) add to them.
     names_there = {canonical(name): name for name, _ in model.named_modules(remove_duplicate=False)}
     with ExitStack() as undoing:
         for config, names in by_config({n: d for n, d in attentions.items() if n not in there}).items():
@@ -48,9 +48,10 @@ def patched_as(model: nn.Module, attentions: Mapping[str, Description], source: 
             report = patch(model, config, include=include, families=[*known_families()])
             undoing.callback(undo, model, report)
         yield
+        # Success: the patches stay.
         undoing.pop_all()
 
 
 def literally(name: str) -> str:
-    """A pattern that matches ``name`` alone."""
+    """Returns a pattern that matches ``name`` literally: its wildcard characters are escaped."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)

@@ -1,4 +1,4 @@
-"""Weights into a model, all or none."""
+"""Loads weights into a model, all or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .network import state_of
 
 
 class Place(NamedTuple):
-    """Where a module holds a tensor."""
+    """A tensor, the module that holds it, and its name there."""
 
     module: nn.Module
     name: str
@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
 
 def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], source: object) -> None:
-    """Raises CheckpointError unless both hold the same names with the same shapes, all floating point where it is."""
+    """Raises CheckpointError unless both have equal names and shapes, and floating-point dtypes at the same names."""
     missing, foreign = sorted(into.keys() - tensors.keys()), sorted(tensors.keys() - into.keys())
     if missing or foreign:
         raise CheckpointError(
@@ -40,18 +40,18 @@ def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], source:
 
 @torch.no_grad()
 def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Copies values into the model's own tensors, which keep object, dtype and device; checked by ``check_fit`` before.
+    """Copies values into the model's own tensors, which keep object, dtype and device.
 
-    On the meta device, where there is nothing to copy into, new ones take the place of the model's: in the model's
-    dtype, shared by the modules that share it.
+    Names and shapes have passed ``check_fit``. Tensors on the meta device, which have no memory, are replaced by new
+    ones of the same dtype, and modules that share one share the new one. On any error, of whatever kind, all tensors
+    are restored.
 
     Raises:
         CheckpointError: for a tensor of the model that cannot be written to.
-
-    On any error, of whatever kind, all tensors are as they were.
     """
     state = state_of(model)
     solid = {name: tensor for name, tensor in tensors.items() if not state[name].is_meta}
+    # For the way back: copies of the values, and the places whose tensors were replaced.
     kept: dict[str, Tensor] = {}
     places: list[Place] = []
     try:
@@ -76,7 +76,7 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], source: object) -
 
 
 def _new_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Place, Tensor]]:
-    """Every place of a tensor of the model that is to be replaced, and by what; what is shared stays shared."""
+    """Yields every place of a tensor to replace, and its replacement; places of a shared tensor get the same one."""
     made: dict[int, Tensor] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         held: list[Mapping[str, Tensor | None]] = [module._parameters, module._buffers]
@@ -102,7 +102,7 @@ def _restore(tensor: Tensor, before: Tensor) -> None:
     try:
         tensor.copy_(before)
     except (RuntimeError, NotImplementedError, TypeError):
-        # It could not be written to before either, and is as it was.
+        # It could not be written to in the first place, so that it is unchanged.
         return
 
 

@@ -1,4 +1,4 @@
-"""What tells one host from another: a patch that was trained on one is of no use on the other."""
+"""Fingerprints of a host's weights: parameters that were trained on one host are of no use on another."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 _COARSENESS = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-"""The order in which casting loses digits. A cast from float16 to bfloat16 rounds twice, which nothing compares."""
+"""Order in which casts lose digits. (float16 cast to bfloat16 rounds twice; digests of that are never compared.)"""
 
 
 def fingerprint(host: Mapping[str, Tensor]) -> dict[str, str] | None:
-    """Of the weights of a network without what ExDA added, by name; None where they are not all plain and there.
+    """Returns the fingerprint of a network's weights without those that ExDA added.
+
+    Args:
+        host: name -> weight.
 
     Returns:
-        dtype -> digest of all names, shapes and values, in that dtype: the weights' own (the coarsest of several), and
-        each in which the same weights may be met again.
+        Name of a dtype -> digest of all names, shapes and values in that dtype: for the weights' own dtype (the
+        coarsest if they have several) and for each coarser one, to which the weights may have been cast when they are
+        loaded. None if a weight is on the meta device or is not a plain tensor.
     """
     if not host or any(type(each) is not Tensor or each.is_meta or each.is_quantized for each in host.values()):
         return None
@@ -30,9 +34,10 @@ def fingerprint(host: Mapping[str, Tensor]) -> dict[str, str] | None:
 
 
 def check_host(held: Any, host: Mapping[str, Tensor], source: object) -> None:
-    """Raises CheckpointError unless ``host`` are the weights of which ``held`` is the fingerprint.
+    """Raises CheckpointError unless the weights ``host`` have the fingerprint ``held``.
 
-    Of weights that were saved or are loaded in a half type, what is compared is what that type can hold.
+    They are compared in the finest dtype that both fingerprints have, so in half precision if either side is in it.
+    Without a fingerprint or without weights nothing is compared.
     """
     if held is None or not host or any(each.is_meta for each in host.values()):
         return
@@ -57,7 +62,7 @@ def _digest(host: Mapping[str, Tensor], kind: torch.dtype) -> str:
         tensor = host[name].detach()
         found.update(f"{name}\0{tuple(tensor.shape)}\0".encode())
         if tensor.dtype in _COARSENESS:
-            # Through float32: so a value has the same bytes whichever way it came to this precision.
+            # Rounded to ``kind``, then widened to float32: equal values have equal bytes, however they got their dtype.
             tensor = tensor.to(kind).to(torch.float64 if kind is torch.float64 else torch.float32)
         found.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Reading without running code, writing without leaving half a file."""
+"""Reads files without running code from them, and writes files without ever leaving half a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..files import atomic_write
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors on the CPU and metadata.
+    """Returns the tensors, on the CPU, and the metadata of a safetensors file.
 
     Raises:
-        CheckpointError: for anything but a whole safetensors file.
+        CheckpointError: for anything but a complete safetensors file.
     """
     _check_is_file(path)
     try:
@@ -35,7 +35,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def looks_like_safetensors(path: Path) -> bool:
-    """Whether a file begins as one does, with the length of a header and its first brace.
+    """Whether a file begins as safetensors does: with the header's length (8 bytes, little-endian) and a brace.
 
     Raises:
         CheckpointError: when it cannot be read.
@@ -50,14 +50,14 @@ def looks_like_safetensors(path: Path) -> bool:
 
 
 class Unread:
-    """In the place of what trainers keep beside the weights and nothing here asks for; no argument is looked at."""
+    """Stands for an object that a trainer saved with the weights and that is not needed; it ignores all arguments."""
 
     def __new__(cls, *_: object, **__: object) -> Unread:
-        """As a pickle calls a class."""
+        """Called by a pickle to create the object."""
         return super().__new__(cls)
 
     def __setstate__(self, _: object) -> None:
-        """As a pickle fills an object."""
+        """Called by a pickle to fill the object."""
 
 
 _BESIDE = (
@@ -72,17 +72,17 @@ _BESIDE = (
     "_codecs.encode",
     *(f"builtins.{name}" for name in ("slice", "range", "frozenset")),
 )
-"""The classes and functions of which trainers leave objects beside the weights, by the names in a pickle."""
+"""Names, as in a pickle, of classes and functions that make objects which trainers save with the weights."""
 
 _allowing = threading.Lock()
-"""PyTorch's list of what may be read is one for all threads."""
+"""Held while PyTorch's list of allowed names, which all threads share, is extended."""
 
 
 def read_pickle(path: Path) -> Any:
-    """What ``torch.load(weights_only=True)`` returns, on the CPU: tensors and plain containers, never code.
+    """Returns what ``torch.load(weights_only=True)`` returns, on the CPU: tensors and plain containers, never code.
 
-    Command-line arguments, paths, and numbers and arrays of NumPy, which trainers keep beside the weights, come as
-    ``Unread``: neither they nor anything that such a name in a damaged file may stand for is made.
+    Command-line arguments, paths, and NumPy numbers and arrays, which trainers save with the weights, come as
+    ``Unread``: the objects behind these names are never created, so that a malicious file cannot misuse them.
 
     Raises:
         CheckpointError: for a file that is damaged, or holds anything else.
@@ -90,32 +90,33 @@ def read_pickle(path: Path) -> Any:
     _check_is_file(path)
     try:
         with warnings.catch_warnings():
-            # Of a pickle protocol that PyTorch does not write: the file is refused below, or it is whole.
+            # The warning about an unusual pickle protocol says nothing: the file is read completely, or refused below.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except UnpicklingError:
+                # Most files need no further names: only the others take the lock and are read twice.
                 with _allowing, torch.serialization.safe_globals([(Unread, name) for name in _BESIDE]):
                     return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        # Of PyTorch's advice, which is to run the code after all, only the finding is passed on.
+        # PyTorch's message goes on to advise loading with weights_only=False; only its finding is passed on.
         finding = re.search(r"WeightsUnpickler error: *(\S.*)", str(error))
         raise CheckpointError(
             f"{path}: not read, because it is damaged or holds more than tensors and plain containers, which could run "
             f"code{f' ({finding[1].strip()})' if finding else ''}."
         ) from None
     except Exception as error:
-        # A damaged pickle is a wrong program: there is no error that running it cannot raise.
+        # Unpickling damaged data can raise any exception.
         raise CheckpointError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error}).") from error
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Writes a file; an existing one is replaced whole or not at all.
+    """Writes a safetensors file; an existing file is replaced whole or not at all.
 
     Raises:
-        OSError: when it cannot be written; what was there is still there.
+        OSError: when it cannot be written; an existing file is unchanged.
     """
-    # Copies: two names may share one storage, which the format refuses.
+    # Copies, since the format refuses two names that share one storage.
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         with atomic_write(path) as partial:
@@ -125,7 +126,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str], p
 
 
 def _check_is_file(path: Path) -> None:
-    # os.path, which takes any name that cannot be one for a file that is not there.
+    # os.path returns False for an impossible name (one that is too long), where Path raises.
     if not os.path.isfile(path):
         what = "is a folder, not a file" if os.path.isdir(path) else "is not a file that can be read"
         raise CheckpointError(f"{path}: {what if os.path.exists(path) else 'does not exist'}.")

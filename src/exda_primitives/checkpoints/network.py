@@ -1,4 +1,4 @@
-"""The network inside of what it is wrapped in, its weights under the names that it has without."""
+"""Finds the network inside its wrappers, and its weights and attentions by the names that they have without these."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..surgery.wrappers import canonical, is_compiled, unwrap
 from .described import Described, told_apart
 
 _AROUND = {"DataParallel": "module", "DistributedDataParallel": "module", "AveragedModel": "module"}
-"""Class of PyTorch -> the attribute with the network."""
+"""Name of a PyTorch class -> attribute that holds the network."""
 
 _OF_LIGHTNING = ("net", "model", "module", "generator")
-"""Under which attribute a LightningModule holds its network, the likelier first."""
+"""Attributes under which a LightningModule may hold its network, the likeliest first."""
 
 
 def inside(model: nn.Module, verb: str) -> nn.Module:
-    """The network inside of DataParallel, DDP, an averaged model, a compiled one and a LightningModule.
+    """Returns the network inside DataParallel, DDP, an averaged model, a compiled one or a LightningModule.
 
     Args:
-        model: the network, however it is wrapped.
+        model: the network, bare or in any nesting of these.
         verb: what is done with it, for messages.
 
     Raises:
@@ -39,7 +39,7 @@ def _inner(model: nn.Module) -> nn.Module | None:
     if is_compiled(model):
         return model.get_submodule("_orig_mod")
     for kind in type(model).__mro__:
-        # By name: what nothing uses stays unloaded.
+        # By class name, so that torch.distributed and Lightning need not be imported.
         if kind.__module__.startswith("torch.") and kind.__name__ in _AROUND:
             return model.get_submodule(_AROUND[kind.__name__])
         if kind.__name__ == "LightningModule" and kind.__module__.partition(".")[0] in (
@@ -51,17 +51,17 @@ def _inner(model: nn.Module) -> nn.Module | None:
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model's state dict by their canonical names; they share the model's memory."""
+    """Returns the tensors of a model's state dict by their canonical names; they share the model's memory."""
     return {canonical(name): each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
 
 
 def attentions_of(model: nn.Module, *, aliases: bool = False) -> Mapping[str, ExDAModule]:
-    """Every ExDA attention of a model by its canonical name, or with ``aliases`` by all its names there."""
+    """Returns every ExDA attention of a model by its canonical name; with ``aliases``, by all of its names."""
     return {canonical(name): module for name, module in attentions(model, aliases=aliases).items()}
 
 
 def parts_of(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> Described:
-    """The weights of a model, told apart; ``state`` where they are gathered already."""
+    """Divides a model's weights into the host's and ExDA's; ``state`` is its state dict, if already at hand."""
     attentions = {
         name: Description(module.config, built_in=not module.replaces_host)
         for name, module in attentions_of(model, aliases=True).items()

@@ -1,4 +1,4 @@
-"""Networks in FSDP, whose processes hold a part of each weight."""
+"""Networks in FSDP, where each process holds a part of every weight."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _KINDS = ("FSDPModule", "FullyShardedDataParallel")
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the model, or a part of it, is in FSDP of either kind."""
-    # By name: torch.distributed stays unloaded where nothing uses it.
+    # By class name, so that torch.distributed need not be imported.
     return any(kind.__name__ in _KINDS for module in model.modules() for kind in type(module).__mro__)
 
 
 def gathered_state(model: nn.Module) -> dict[str, Tensor] | None:
-    """The whole weights on the CPU by their canonical names in the first process, None in the others.
+    """Returns the full weights, on the CPU and by canonical names, in the first process; None in the others.
 
     All processes have to call it.
     """

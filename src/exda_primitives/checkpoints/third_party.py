@@ -1,4 +1,4 @@
-"""Checkpoints as other people's trainers write them, into patched and unpatched models."""
+"""Loads checkpoints of other trainers into patched and unpatched models."""
 
 from __future__ import annotations
 
@@ -27,35 +27,37 @@ def load_checkpoint(
 ) -> None:
     """Loads a trainer's checkpoint strictly: every weight of the host has to be there, and nothing else.
 
-    Of an original checkpoint in a patched model, the parameters that ExDA added stay as they are. A patched model's
-    checkpoint says with which configuration each attention was patched: where the model is not patched yet, it is
-    patched so.
+    If an original checkpoint is loaded into a patched model, the parameters that ExDA added keep their values. The
+    checkpoint of a patched model holds the configuration of each attention; attentions of ``into`` that are not patched
+    yet are patched accordingly.
 
     Args:
-        path: ``.safetensors``, or anything that ``torch.save`` wrote (``.pth``, ``.pt``, ``.ckpt``); weights bare or
-            under ``params_ema``, ``params``, ``state_dict`` and the like, their names bare or behind ``net.``,
-            ``module.``, ``_orig_mod.``, ``model.`` or ``generator.``, in any order. Of a Lightning checkpoint only what
-            is behind ``net.`` is taken, if anything is.
-        into: the model, on any device and in any dtype, which it keeps; wrapped as for ``exda_primitives.load``.
+        path: ``.safetensors``, or anything that ``torch.save`` wrote (``.pth``, ``.pt``, ``.ckpt``). The weights may be
+            bare or under ``params_ema``, ``params``, ``state_dict`` and the like; their names may have the prefixes
+            ``net.``, ``module.``, ``_orig_mod.``, ``model.`` and ``generator.``, in any order. If names in a Lightning
+            checkpoint begin with ``net.``, only these are loaded.
+        into: the model; keeps its devices and dtypes. It may be wrapped as for ``exda_primitives.load``.
         param_key: the entry that holds the weights, for a file with several.
-        config: with which a patched model was trained, for a checkpoint that does not say it (from before attentions
-            said so in their state dict).
-        ignore: pattern or patterns of names in the file, or of leading parts of them, that are left out: leftovers that
-            the network does not use.
+        config: the configuration of a patched model's attentions, for a checkpoint that does not hold it (written
+            before state dicts held it).
+        ignore: pattern or patterns of names in the file, or of leading parts of names, to leave out: leftovers that the
+            network does not use.
 
     Raises:
-        CheckpointError: for a file that is missing, damaged, holds more than tensors and plain containers (no code is
-            ever run), holds NaN, does not say how its attentions were patched, or does not fit the model. On this and
-            any other error the model is as it was.
+        CheckpointError: if the file is missing or damaged; if it holds more than tensors and plain containers (no code
+            is ever run) or NaN; if it does not say how its attentions were patched; and if it does not fit the model.
+            On this and any other error the model is unchanged.
 
     """
     model = inside(into, "load_checkpoint")
     contents = read_checkpoint(Path(path), param_key).without(ignore)
     names = state_of(model).keys()
+    # Prefixes are removed until names of the model appear.
     tensors = next((held for _, held in contents.unprefixed() if held.keys() & names), contents.tensors)
     held = _told_apart(model, tensors, contents.path, config)
     with patched_as(model, held.attentions, contents.path):
         own = parts_of(model)
+        # ExDA attentions of which the file holds nothing keep the parameters that ExDA added.
         silent = {name for name in attentions_of(model, aliases=True) if name not in held.attentions}
         expected = {
             name: tensor for name, tensor in own.weights.items() if not any(_added_to(name, each) for each in silent)
@@ -65,7 +67,11 @@ def load_checkpoint(
 
 
 def _told_apart(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, config: ExDAConfig | None) -> Described:
-    """A network of one's own may hold a ``NonlinearValue`` or a ``GST`` outside of any attention of ours."""
+    """Divides the file's tensors as ``described`` does, with the model's help.
+
+    A model may hold a ``NonlinearValue`` or a ``GST`` outside of any ExDA attention. Tensors with such names count as
+    the host's, not as those of an attention without a configuration.
+    """
     there = attentions_of(model, aliases=True)
     names = state_of(model).keys()
     alone = {
@@ -79,7 +85,7 @@ def _told_apart(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, con
 
 
 def _added_to(name: str, attention: str) -> bool:
-    """Whether an entry of that name is one that ExDA added to the attention."""
+    """Whether the entry ``name`` of a state dict is one that ExDA added to ``attention``."""
     prefix = f"{attention}." if attention else ""
     inner = name.removeprefix(prefix)
     return name.startswith(prefix) and (is_new(inner) or inner == DESCRIPTION)

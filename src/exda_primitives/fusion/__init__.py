@@ -1,4 +1,4 @@
-"""Transformer blocks computed in few passes: found in a model, put in place, taken out, and reported on."""
+"""Fuses transformer blocks: finds them in a model, replaces them by few passes over the maps, and puts them back."""
 
 from .backends import BackendReport, Computed, backend_report
 from .fuse import fuse, unfuse

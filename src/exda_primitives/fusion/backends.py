@@ -1,4 +1,4 @@
-"""Which implementation computes which part of a model, and why not a fused one."""
+"""Reports which implementation computes which part of a model, and why not a fused one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Computed:
     """A part of a model and what computes it.
 
     Attributes:
-        name: of the attention, or of the fused block and the function of its step, in the model.
+        name: full name in the model of the attention, or of the function of a fused block's step.
         what: class of the attention, or kind of the step.
-        backend: of an attention ``"reference"``, ``"torch"`` or ``"triton"``; of a step of a fused block ``"triton"``
-            on a GPU, ``"cpu"`` on a CPU, and ``"modules"`` where the block calls its children.
-        reason: why it is none of the fused ones, ``"triton"`` and ``"cpu"``; None where it is.
+        backend: for an attention ``"reference"``, ``"torch"`` or ``"triton"``; for a step of a fused block
+            ``"triton"`` on a GPU, ``"cpu"`` on a CPU, or ``"modules"`` if the block calls its children.
+        reason: why no fused backend (``"triton"``, ``"cpu"``) computes it; None if one does.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Computed:
 
 @dataclass(frozen=True)
 class BackendReport:
-    """What ``backend_report`` found; ``print`` it for a summary, ``as_dict`` it for data.
+    """What ``backend_report`` found; ``print`` it for a summary, ``as_dict`` gives data.
 
     Attributes:
-        backend: that is set, see ``exda_primitives.backend``.
+        backend: the backend that is set, see ``exda_primitives.backend``.
         parts: attentions and steps of fused blocks, in the model's order.
     """
 
@@ -52,7 +52,7 @@ class BackendReport:
     parts: tuple[Computed, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: strings, lists and dictionaries."""
+        """Returns plain data: strings, lists and dictionaries."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -66,13 +66,13 @@ class BackendReport:
 def backend_report(model: nn.Module, height: int = 256, width: int = 256) -> BackendReport:
     """Says what would compute each ExDA attention and each step of a fused block, here and now.
 
-    "Here" are the device and dtype of the model's parameters; "now" are ``exda_primitives.backend`` and autocast.
-    Nothing is computed.
+    "Here" means the device and dtype of the model's parameters; "now" means the current ``exda_primitives.backend`` and
+    autocast. Nothing is computed.
 
     Args:
-        model: patched, fused, both, or built from ExDA modules; others have no parts.
-        height: of the maps to ask about, in pixels.
-        width: likewise.
+        model: patched, fused, both, or built from ExDA modules; any other model has no parts.
+        height: H in pixels of the maps to ask about.
+        width: W in pixels of the maps to ask about.
 
     Raises:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
@@ -91,6 +91,7 @@ def backend_report(model: nn.Module, height: int = 256, width: int = 256) -> Bac
 
 
 def _parts(model: nn.Module, height: int, width: int) -> Iterator[Computed]:
+    # Attentions whose fused step computes them; ``named_modules`` yields a block before its attention.
     in_steps: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, FusedBlock):

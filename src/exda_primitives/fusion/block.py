@@ -1,4 +1,4 @@
-"""What stands in for a transformer block."""
+"""The module that replaces a transformer block."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class FusedBlock(ReplacementModule):
     """A transformer block that computes each of its steps in few passes, where it can.
 
     It has the block's children under their names, so that state dicts, ``patch`` and ``unpatch`` see no difference.
-    Under the backends ``"reference"`` and ``"torch"`` it calls the children, as the block itself does; where something
-    beside its steps has been exchanged, hooked or set since, and under torch.fx, the block itself computes.
+    Under the backends ``"reference"`` and ``"torch"`` it calls the children, as the block itself does. The block itself
+    computes under torch.fx, and if anything outside of its steps has been exchanged, hooked or set since.
 
     Args:
         host: the block.
-        channels: of its maps.
-        steps: that it consists of.
+        channels: C, channels of its maps.
+        steps: the steps that the block consists of, in order.
     """
 
     def __init__(self, host: nn.Module, channels: int, steps: tuple[Step, ...]) -> None:
         super().__init__()
-        # The very dictionary: the block sees what is exchanged in it.
+        # The same dictionary, not a copy: a child that is exchanged here is exchanged in the block.
         self._modules = host._modules
         self._channels, self._steps = channels, steps
         self._seen = portrait(host, {name for step in steps for name in (step.norm, step.function)})
@@ -43,23 +43,24 @@ class FusedBlock(ReplacementModule):
         return in_layout(out, x)
 
     def call_when_traced(self, x: Any) -> Any:
-        """The calls of the block itself."""
+        """Records the calls that the block itself makes."""
         return self._by_host(x)
 
     def release(self) -> nn.Module:
-        """The block, as ``ReplacementModule.release`` gives it back."""
+        """Returns the block, see ``ReplacementModule.release``, with the settings as they are now."""
         host = super().release()
         self._bring_up_to_date(host)
         return host
 
     def unsupported_reasons(self, height: int, width: int) -> list[tuple[Step, str | None]]:
-        """Each step, and why kernels cannot compute it for maps of this size; None where they can."""
+        """Returns each step, and why kernels cannot compute it for maps of this size; None if they can."""
         changed = self._difference()
-        # A convolution: norms are often kept in float32. Expanded, it takes next to no memory.
+        # In the dtype of the largest parameter, a convolution's: norms are often kept in float32. Expanded: no memory.
         x = max(self.parameters(), key=Tensor.numel).new_empty(()).expand(1, self._channels, height, width)
         return [(step, changed or step.unsupported_reason(self, x)) for step in self._steps]
 
     def _difference(self) -> str | None:
+        """Returns what has changed outside of the steps since the block was recognised; None for nothing."""
         return difference(self, self._seen, "", FusedBlock)
 
     def _by_host(self, x: Any) -> Any:
@@ -68,11 +69,13 @@ class FusedBlock(ReplacementModule):
         return host.forward(x)
 
     def _bring_up_to_date(self, host: nn.Module) -> None:
+        # Settings and mode may have been changed on this module since; the children are shared anyway.
         host.__dict__.update({name: self.__dict__[name] for name, _ in self._seen.settings if name in self.__dict__})
         host.training = self.training
 
     def _replicate_for_data_parallel(self) -> FusedBlock:
         replica = super()._replicate_for_data_parallel()
+        # ``_by_host`` needs a host with the replica's own children, which lie on its GPU.
         (host,) = self._host
         of_host = host._replicate_for_data_parallel()
         of_host._modules = replica._modules

@@ -1,4 +1,4 @@
-"""When a module computes what a formula says."""
+"""Compares what a module computes with a formula."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from ..ops.terms import TensorFn
 from ..surgery.randomness import OwnRandomNumbers
 
-# In float64. Seen: below 1e-14 for true matches, 1e-7 for norms that go by float32, 2e-5 for GELU by tanh, not erf.
+# Relative to the maximum, in float64. Observed: below 1e-14 for true matches, 1e-7 for norms that compute in float32,
+# 2e-5 for GELU approximated by tanh.
 _TOLERANCE = 1e-6
 
 
 def is_close(found: object, expected: Tensor) -> bool:
-    """Whether both are maps that differ by rounding in float64 (or by what is computed in float32 inside)."""
+    """Whether both are maps that differ at most by rounding in float64, or in float32 where a part computes in that."""
     if not isinstance(found, Tensor) or found.shape != expected.shape:
         return False
     # Written so that a NaN fails.
@@ -20,15 +21,16 @@ def is_close(found: object, expected: Tensor) -> bool:
 
 
 def observed(module: nn.Module, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, object]] | None:
-    """What a module makes of maps, in training and then in eval mode (in which it is left); None where it draws.
+    """Returns each map with the module's output, in training and then in eval mode; None if it draws random numbers.
 
-    What is dropped rarely might not be dropped here: that numbers are drawn shows.
+    The module is left in eval mode. Rare dropout may not fire here, but a changed state of the generator reveals it.
     """
     found = []
     for training in (True, False):
         module.train(training)
         for x in maps:
             with OwnRandomNumbers() as numbers:
+                # A copy: the module may write into its input.
                 found.append((x, module(x.clone())))
             if not numbers.drew_as(OwnRandomNumbers()):
                 return None
@@ -36,5 +38,5 @@ def observed(module: nn.Module, maps: tuple[Tensor, ...]) -> list[tuple[Tensor, 
 
 
 def computes(pairs: list[tuple[Tensor, object]], formula: TensorFn) -> bool:
-    """Whether this function of a map makes what was observed."""
+    """Whether ``formula`` gives every output of ``pairs`` (map, output) from its map."""
     return all(is_close(found, formula(x)) for x, found in pairs)

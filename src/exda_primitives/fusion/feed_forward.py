@@ -1,4 +1,4 @@
-"""Restormer's gated feed-forward, recognised by its shapes and by what it computes."""
+"""Recognises Restormer's gated feed-forward by its shapes and by what it computes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from .close import computes, observed
 
 
 def gated_convolutions(module: nn.Module, maps: tuple[Tensor, ...]) -> tuple[str, str, str] | None:
-    """Names of the children C -> 2M, depthwise, M -> C of a gated feed-forward; None for anything else.
+    """Returns names of the convolutions C -> 2M, depthwise, M -> C of a gated feed-forward; None for anything else.
+
+    ``a, b = chunk(DWConv3x3(Conv1x1(x)), 2)``, output ``Conv1x1(GELU(a) * b)``.
 
     Args:
-        module: with random parameters, in float64.
-        maps: (B, C, H, W) to try it on.
+        module: the module, with random parameters in float64.
+        maps: maps (B, C, H, W) to try it on.
     """
     held = {name: child for name, child in module.named_children() if [*child.parameters()]}
     convolutions = {name: child for name, child in held.items() if type(child) is nn.Conv2d}
     if len(held) != 3 or len(convolutions) != 3 or [*module.parameters(recurse=False), *module.buffers()]:
         return None
+    # Which convolution plays which part is told by shapes and result, not by names.
     found = [(names, GatedTerms(*(convolutions[name] for name in names))) for names in permutations(convolutions, 3)]
     fitting = [(names, terms) for names, terms in found if _fits(terms, maps[0].shape[1])]
     seen = observed(module, maps) if fitting else None

@@ -1,4 +1,4 @@
-"""Puts fused blocks into a model in place, and takes them out again."""
+"""Puts fused blocks into a model in place and takes them out again."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from .report import FusedMatch, FusedStep, FusionReport
 
 
 def fuse(model: nn.Module) -> FusionReport:
-    """Computes every recognised transformer block of ``model`` in few passes over its maps, in place.
+    """Replaces every recognised transformer block of ``model`` by one that takes few passes over its maps, in place.
 
     A block is any module, whatever its class, that holds a known attention (the host's or ExDA's) and computes
-    ``x = x + function(norm(x))`` once or several times and nothing else, by layer normalisations over the channels.
-    That is found by the order in which it calls its children, and proven on a randomised copy in float64. Of each
-    step, norm, function and sum become few passes where the function is Restormer's attention or its gated
-    feed-forward; of any other function (Histoformer's, whose sorts make it what it is) the norm alone.
+    ``x = x + function(norm(x))`` once or several times and nothing else, with layer normalisations over the channels.
+    The order in which it calls its children suggests these steps; a randomised copy in float64 proves them. If the
+    function is Restormer's attention or its gated feed-forward, norm, function and sum of the step become few passes;
+    of a step with any other function (Histoformer's attention with its sorts), only the norm does.
 
-    On CUDA GPUs of compute capability 8.0 and newer, Triton kernels do that. On a CPU, PyTorch's own operators do, in
-    float32 and float64: pixel by pixel (``channels_last``), a strip of rows at a time, so that no map between a step's
-    input and output exists as a whole; in training as a whole, with the same algebra. Elsewhere, for parts with hooks,
-    and on the CPU in half precision, under autocast and while the model is compiled, traced or exported, the block's
-    own modules compute, see ``backend_report``. The output lies as the input does, contiguous or ``channels_last``;
-    an input that is ``channels_last`` saves copies on the CPU. All parameters keep their objects and names; patching,
-    unpatching, loading and training go on as before. For inference, fuse last and compile or capture the fused model.
+    On CUDA GPUs of compute capability 8.0 and newer, Triton kernels compute them. On a CPU, PyTorch's own operators do,
+    in float32 and float64: with channels last, a strip of rows at a time, so that no map between a step's input and
+    output exists as a whole; in training on whole maps, with the same algebra. Everywhere else the block's own modules
+    compute: on other devices, for parts with hooks, and on the CPU in half precision, under autocast and while the
+    model is compiled, traced or exported; see ``backend_report``. The output has the memory format of the input,
+    contiguous or ``channels_last``; a ``channels_last`` input saves copies on the CPU. All parameters keep their
+    objects and names; patching, unpatching, loading and training work as before. For inference, fuse last and compile
+    or capture the fused model.
 
     Args:
         model: any module, patched or not; not wrapped in DataParallel, DDP or FSDP.
 
     Returns:
-        The report. A second call fuses what is not fused yet, and says what was.
+        The report. A second call fuses what is not fused yet, and lists what was.
 
     Raises:
-        NoMatchError: when no block is recognised, with those that were left alone and why.
+        NoMatchError: when no block is recognised; the message lists the modules left alone, with reasons.
         RootModuleError: when the model itself is the block.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
 
@@ -64,7 +65,7 @@ def fuse(model: nn.Module) -> FusionReport:
 
 
 def unfuse(model: nn.Module) -> tuple[str, ...]:
-    """Puts the very blocks back that ``fuse`` replaced, with their contents, mode and hooks as they are now.
+    """Puts the original blocks back that ``fuse`` replaced, with their contents, mode and hooks as they are now.
 
     Args:
         model: a model that ``fuse`` changed.

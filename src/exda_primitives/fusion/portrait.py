@@ -1,6 +1,7 @@
-"""What a module looked like when a step was recognised in it, to be compared with what is there at a call.
+"""Records a module when a step is recognised in it, and tells at a call what has changed since.
 
-Kernels compute what was proven of a module then; whatever has been exchanged, wrapped, hooked or set since is called.
+Kernels compute what was proven then. A module in which anything was exchanged, wrapped, hooked or set since is called
+instead.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from torch import nn
 
 from ..ops.bare import does_more
 
-# Compared by value, or functions, which there is one of: so that copies of a module look the same.
+# Types of settings that are recorded: plain values, and functions, which deepcopy shares, so that copies compare equal.
 _PLAIN = (bool, int, float, str, tuple, torch.dtype, FunctionType, BuiltinFunctionType, type(None))
 _NOT_SETTINGS = vars(nn.Module()).keys()
 
 
 class Portrait(NamedTuple):
-    """A module: its class, its settings, the names of its own tensors, and what it holds; None where that may be any.
+    """A record of a module, without the values of its tensors, which are read at every call.
 
-    Its tensors themselves are read at every call.
+    Attributes:
+        kind: its class.
+        settings: name and value of each plain attribute.
+        tensors: names of its own parameters and buffers.
+        children: name and portrait of each child; None for a child that may be exchanged.
     """
 
     kind: type
@@ -32,12 +37,12 @@ class Portrait(NamedTuple):
 
 
 def portrait(module: nn.Module, free: Collection[str] = (), prefix: str = "") -> Portrait:
-    """Of a module as it is.
+    """Returns the portrait of a module in its present state.
 
     Args:
-        module: any.
-        free: names of parts that may be exchanged.
-        prefix: of the module's name there.
+        module: the module.
+        free: full names of parts that may be exchanged.
+        prefix: the module's own name with a dot, as it begins the names in ``free``.
     """
     held = {name: child for name, child in module._modules.items() if child is not None}
     return Portrait(
@@ -56,13 +61,13 @@ def portrait(module: nn.Module, free: Collection[str] = (), prefix: str = "") ->
 
 
 def difference(module: nn.Module, seen: Portrait, name: str, kind: type | None = None) -> str | None:
-    """How a module looks otherwise than it did, or None.
+    """Returns how a module differs from its portrait, or None.
 
     Args:
-        module: what is there now.
-        seen: what was.
-        name: of the module, for the answer.
-        kind: that it is to be of, where it stands in for the one that was seen; its own hooks do not matter then.
+        module: the module that is there now.
+        seen: the portrait taken before.
+        name: the module's name, for the result.
+        kind: class to expect if ``module`` replaces the one in the portrait; its own hooks do not matter then.
     """
     if type(module) is not (kind or seen.kind):
         return f"{name} is {type(module).__name__} now"
@@ -82,6 +87,7 @@ def difference(module: nn.Module, seen: Portrait, name: str, kind: type | None =
 
 
 def _tensors(module: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the module's own parameters and buffers; those that are None do not count."""
     found = [name for name, tensor in module._parameters.items() if tensor is not None]
     if module._buffers:
         found += [name for name, tensor in module._buffers.items() if tensor is not None]

@@ -1,4 +1,4 @@
-"""Finds transformer blocks: residual steps in the order in which a block calls its children, then a numerical probe."""
+"""Finds transformer blocks: reads residual steps off the order of calls to children, then proves them numerically."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from .portrait import portrait
 from .report import LeftAlone
 from .steps import AttentionStep, GatedStep, Step, part_of
 
-# Odd sizes first, then what the usual windows divide, for blocks whose parts have some; the second map's variance is
-# near the eps of the usual norms, so that eps shows; the third is longer than the windows in use (up to 64).
+# (B, H, W) of three maps. Odd sizes are tried first, then sizes that the usual windows divide, for blocks with windows.
+# The second map is scaled to a variance near the eps of the usual norms, so that eps shows; the third is longer than
+# windows in use (up to 64).
 _SIZES = (((2, 7, 13), (1, 9, 6), (1, 3, 80)), ((2, 16, 32), (1, 32, 16), (1, 16, 80)))
 _SCALES = (1.0, 3e-3, 1.0)
 
@@ -36,7 +37,7 @@ Sizes = tuple[tuple[int, int, int], ...]
 
 
 class Block(NamedTuple):
-    """A block of the model, under all the names it has there, and the steps that it consists of."""
+    """A block of the model: all its names there, C, and the steps that it consists of."""
 
     names: tuple[str, ...]
     module: nn.Module
@@ -45,14 +46,14 @@ class Block(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """What makes a module a candidate: C, and the parts of Restormer's attention, or None for another one's."""
+    """A known attention, which makes its parent a candidate: C, and its parts if it is Restormer's, else None."""
 
     channels: int
     parts: tuple[tuple[str, str], ...] | None
 
 
 class BlockSurvey(NamedTuple):
-    """What a walk found: blocks to fuse, look-alikes, and the names of those that are fused already."""
+    """What a walk found: blocks to fuse, modules left alone, and the names of blocks that are fused already."""
 
     blocks: tuple[Block, ...]
     left_alone: tuple[LeftAlone, ...]
@@ -60,7 +61,7 @@ class BlockSurvey(NamedTuple):
 
 
 def survey_blocks(model: nn.Module) -> BlockSurvey:
-    """Recognises every block around a known attention; blocks that look the same are probed once."""
+    """Recognises every block around a known attention; blocks with equal structural keys are probed once."""
     attentions = _attentions_in(model)
     outcomes: dict[Hashable, tuple[Step, ...] | str] = {}
     keys: dict[int, Hashable] = {}
@@ -86,7 +87,7 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
 
 
 def _attentions_in(model: nn.Module) -> dict[int, Attention]:
-    """By their ids."""
+    """Returns id -> attention for every known attention in the model, the host's and ExDA's."""
     seen = survey(model, choose_families(known_families(), None))
     attentions = {}
     for found in seen.found:
@@ -103,7 +104,7 @@ def _parts(kind: type[ExDAModule], parts: Mapping[str, str]) -> tuple[tuple[str,
 
 
 def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] | str:
-    """Of a block, or why it is none."""
+    """Returns the steps of a block, or why the module is no block."""
     own = [name for name, _ in (*block.named_parameters(recurse=False), *block.named_buffers(recurse=False))]
     if own:
         return f"it has parameters or buffers of its own ({', '.join(own)})"
@@ -111,6 +112,7 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
         return problem
     failures = []
     with isolated_global_state():
+        # Odd sizes break windows: after an error, the sizes that windows divide are tried.
         for sizes in _SIZES:
             try:
                 return _probed(block, held, sizes)
@@ -130,6 +132,7 @@ def _probed(block: nn.Module, held: Mapping[str, Attention], sizes: Sizes) -> tu
         for (batch, height, width), scale in zip(sizes, _SCALES, strict=True)
     )
     calls = _calls(copy, maps[0])
+    # A block that calls norm, function, norm, function, ... once each, and leaves out no part with parameters.
     pairs = list(zip(calls[::2], calls[1::2], strict=False))
     silent = {name for name, part in _parts_of(copy) if [*part.parameters()]} - {*calls}
     if len(calls) % 2 or len(set(calls)) < len(calls) or silent:
@@ -147,8 +150,9 @@ def _randomise(copy: nn.Module, generator: torch.Generator) -> None:
 
 
 def _calls(block: nn.Module, x: Tensor) -> list[str]:
-    """Names of the parts, in the order in which the block calls them."""
+    """Returns the names of the parts in the order in which the block calls them."""
     called: list[str] = []
+    # Hooks would not run: calls in a detached copy go to ``_compiled_call_impl``, see ``unheard``. So that is wrapped.
     parts = [(name, part, part._compiled_call_impl or part._call_impl) for name, part in _parts_of(block)]
     for name, part, call in parts:
         vars(part)["_compiled_call_impl"] = partial(_noted, called, name, call)
@@ -167,20 +171,21 @@ def _noted(called: list[str], name: str, call: Callable[..., Any], *arguments: A
 
 
 def _parts_of(block: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Children that do something, by name; instead of a list of modules, which nobody can call, what it holds."""
+    """Yields callable children by dotted name: without Identity, and with lists of modules replaced by their items."""
     for name, child in block.named_children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _parts_of(child, f"{prefix}{name}.")
-        # Some norms have no parameters: Histoformer's.
+        # Children without parameters count: Histoformer's norms have none.
         elif not isinstance(child, nn.Identity):
             yield f"{prefix}{name}", child
 
 
 def _difference(block: nn.Module, pairs: list[tuple[str, str]], maps: tuple[Tensor, ...]) -> str | None:
+    """Returns how the block differs from ``x = x + function(norm(x))`` for each pair in turn; None if it does not."""
     for training in (True, False):
         block.train(training)
         for x in maps:
-            # The same numbers for what is drawn at random: a drop path is no part of any child with parameters.
+            # Both draw the same random numbers. The generators' states reveal what only the block draws (drop path).
             with OwnRandomNumbers() as theirs:
                 expected = block(x.clone())
             with OwnRandomNumbers() as ours:
@@ -200,6 +205,7 @@ def _kinds(
     held: Mapping[str, Attention],
     maps: tuple[Tensor, ...],
 ) -> tuple[Step, ...] | str:
+    """Returns the kind of each step; recognised in ``copy``, with portraits of the parts of ``block``."""
     steps: list[Step] = []
     for norm, function in pairs:
         form = norm_form(part_of(copy, norm), maps)
@@ -209,6 +215,7 @@ def _kinds(
         convolutions = gated_convolutions(part_of(copy, function), maps)
         seen, ours = portrait(part_of(block, norm)), part_of(block, function)
         if attention is not None and attention.parts is not None:
+            # ``patch`` and ``unpatch`` may exchange the attention later: the portrait is the host's.
             host = ours.host if isinstance(ours, ExDAModule) else ours
             free = [name for _, name in attention.parts]
             known = None if host is None else portrait(host, free)

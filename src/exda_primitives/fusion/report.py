@@ -1,4 +1,4 @@
-"""What fuse says: plain data first, a readable table second."""
+"""The report of ``fuse``: plain data, and a readable summary of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class FusedStep:
 
     Attributes:
         norm: name of the norm in its block.
-        function: name of what follows it.
-        kind: ``attention``, ``gated feed-forward`` (each one with norm and sum), or ``any function`` (the norm alone).
+        function: name of the function in its block.
+        kind: ``attention`` or ``gated feed-forward`` (fused with norm and sum), or ``any function`` (only the norm is).
     """
 
     norm: str
@@ -24,12 +24,12 @@ class FusedStep:
 
 @dataclass(frozen=True)
 class FusedMatch:
-    """A block that is fused.
+    """A block that was fused.
 
     Attributes:
         name: its full name in the model.
         aliases: further names of the same shared block.
-        steps: in the order in which they are computed.
+        steps: its steps, in the order in which they are computed.
     """
 
     name: str
@@ -39,7 +39,7 @@ class FusedMatch:
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """A module around a known attention that is no block as described at ``fuse``, and why."""
+    """A module around a known attention that is no block in the sense of ``fuse``, and the reason."""
 
     name: str
     type: str
@@ -51,14 +51,14 @@ class LeftAlone:
 
 @dataclass(frozen=True)
 class FusionReport:
-    """What ``fuse`` did; ``print`` it for a summary, ``as_dict`` it for data.
+    """What ``fuse`` did; ``print`` it for a summary, ``as_dict`` gives data.
 
     Attributes:
-        model: class of the model.
-        blocks: that were fused now.
+        model: class name of the model.
+        blocks: blocks that this call fused.
         left_alone: modules around an attention that are no such block.
         already_fused: names of blocks that were fused before.
-        notes: what else is worth knowing.
+        notes: further remarks for the reader.
     """
 
     model: str
@@ -68,7 +68,7 @@ class FusionReport:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: numbers, strings, lists and dictionaries."""
+        """Returns plain data: numbers, strings, lists and dictionaries."""
         return asdict(self)
 
     def __str__(self) -> str:

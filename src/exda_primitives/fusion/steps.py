@@ -1,4 +1,4 @@
-"""What a transformer block is made of: steps ``x + function(norm(x))``, by the names of its parts."""
+"""The steps ``x + function(norm(x))`` of a transformer block; each knows its parts by their names in the block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .portrait import Portrait, difference
 
 
 def part_of(block: nn.Module, name: str) -> nn.Module:
-    """The module that has this name in the block."""
+    """Returns the module of this dotted name in the block."""
     part = block
     for key in name.split("."):
         child = part._modules[key]
@@ -27,20 +27,20 @@ def part_of(block: nn.Module, name: str) -> nn.Module:
 
 
 def _tensor(module: nn.Module, path: str) -> Tensor | None:
-    """A tensor of the module or of a part of it."""
+    """Returns a tensor of the module, or of a part of it, by its dotted path."""
     part, _, name = path.rpartition(".")
     return held(part_of(module, part) if part else module, name)
 
 
 @dataclass(frozen=True)
 class NormForm:
-    """A layer normalisation over channels: where its parameters are in the module, and what it does with them.
+    """A layer normalisation over channels: the paths of its parameters in the module, and its formula.
 
     Attributes:
-        weight: attribute path of (C,), None for none.
-        bias: likewise.
-        subtract_mean: whether it subtracts the mean.
-        eps: that it adds to the variance.
+        weight: attribute path of the weight (C,); None if it has none.
+        bias: attribute path of the bias (C,); None if it has none.
+        subtract_mean: whether it subtracts the mean; if not, it only divides by the standard deviation.
+        eps: number added to the variance.
     """
 
     weight: str | None
@@ -49,21 +49,22 @@ class NormForm:
     eps: float
 
     def terms(self, module: nn.Module) -> NormTerms:
-        """Of the norm that has this form."""
+        """Returns the parameters and settings of a norm of this form, as kernels take them."""
         weight, bias = [None if path is None else _tensor(module, path) for path in (self.weight, self.bias)]
         return NormTerms(weight, bias, self.subtract_mean, self.eps)
 
 
 @dataclass(frozen=True)
 class Step:
-    """``x + function(norm(x))`` where kernels compute the norm, and a module all else.
+    """``x + function(norm(x))``; kernels compute the norm, the function's module is called.
 
     Attributes:
-        norm: name of the block's child, or of a part of it (``norms.0``).
-        function: likewise.
-        form: of the norm.
-        norm_seen: what the norm was recognised in.
-        function_seen: likewise; None where nothing is known of it, or where it is ExDA's attention by itself.
+        norm: name of the norm in the block, dotted for a part of a child (``norms.0``).
+        function: name of the function in the block, likewise.
+        form: form of the norm.
+        norm_seen: portrait of the norm when it was recognised.
+        function_seen: portrait of the function; None if its formula is unknown, or if it is an ExDA attention that
+            replaces no host.
     """
 
     norm: str
@@ -74,15 +75,15 @@ class Step:
 
     kind: ClassVar[str] = "any function"
     covers_function: ClassVar[bool] = False
-    """Whether kernels compute the function as well."""
+    """Whether kernels compute the function, too."""
 
     def __call__(self, block: nn.Module, x: Tensor, given: Tensor, last: bool = True) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W).
 
         Args:
-            block: of which this is a step.
+            block: the block that this is a step of.
             x: output of the step before.
-            given: to the block; modules, and whoever calls the block, get maps in its layout.
+            given: the block's input; modules, and the block's caller, get maps in its memory format.
             last: whether it is the block's last step.
         """
         norm, function = part_of(block, self.norm), part_of(block, self.function)
@@ -93,25 +94,25 @@ class Step:
         return self._on_kernels(x, *found, function, given if last else None)
 
     def unsupported_reason(self, block: nn.Module, x: Tensor) -> str | None:
-        """Why kernels cannot compute this step; None if they can."""
+        """Returns why kernels cannot compute this step; None if they can."""
         found = self._found(x, part_of(block, self.norm), part_of(block, self.function))
         return found if isinstance(found, str) else None
 
     def _found(
         self, x: Tensor, norm: nn.Module, function: nn.Module
     ) -> str | tuple[NormTerms, PackedQKVTerms | GatedTerms | None]:
-        """What kernels take of the two modules; or why they cannot compute them."""
+        """Returns the parameters of norm and function, as kernels take them, or why kernels cannot compute the step."""
         if changed := difference(norm, self.norm_seen, self.norm) or self._changed(function):
             return changed
         found = self.form.terms(norm), self._terms(function)
         return triton_or_torch.step_unsupported_reason(x, *found) or found
 
     def _changed(self, function: nn.Module) -> str | None:
-        """What is not as it was when the step was recognised."""
+        """Returns how the function differs from what was recognised; None if it does not."""
         return None
 
     def _terms(self, function: nn.Module) -> PackedQKVTerms | GatedTerms | None:
-        """What kernels take of the function; None where it is called."""
+        """Returns the function's layers and primitives as kernels take them; None if its module is called."""
         return None
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
@@ -120,10 +121,10 @@ class Step:
 
 @dataclass(frozen=True)
 class AttentionStep(Step):
-    """``x + mdta(norm(x))``, whether its attention is the host's or ExDA's at the time.
+    """``x + mdta(norm(x))``, with the host's attention or ExDA's, whichever is in place at the call.
 
     Attributes:
-        parts: of the host's attention, as its family finds them.
+        parts: pairs (name in ``PARTS``, attribute) of the host's attention, as its family finds them.
     """
 
     parts: tuple[tuple[str, str], ...]
@@ -136,7 +137,7 @@ class AttentionStep(Step):
             return f"{self.function} has hooks" if does_more(function) else None
         if self.function_seen is None:
             return f"{self.function} is {type(function).__name__} now"
-        # Of its convolutions, what is hooked or exchanged is called; a dropout or a softmax would not be.
+        # Convolutions may be exchanged or hooked: they are called then. A new dropout or softmax would be passed over.
         return difference(function, self.function_seen, self.function)
 
     def _on_kernels(self, x: Tensor, norm: NormTerms, terms: Any, function: nn.Module, like: Tensor | None) -> Tensor:
@@ -151,7 +152,7 @@ class GatedStep(Step):
     """``x + feed_forward(norm(x))`` with Restormer's gated feed-forward.
 
     Attributes:
-        convolutions: names of its three children, in order.
+        convolutions: names of its convolutions C -> 2M, depthwise, M -> C.
     """
 
     convolutions: tuple[str, str, str]

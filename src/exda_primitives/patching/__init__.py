@@ -1,4 +1,4 @@
-"""Plan, validate, build, verify, swap; and back."""
+"""Puts ExDA into a model (plan, validate, build, verify, swap) and takes it out again."""
 
 from ..surgery.parents import ParentHook
 from .adapter import Backbone, Family, Mismatch, Stage, TokenFamily

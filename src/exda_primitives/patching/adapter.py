@@ -1,4 +1,4 @@
-"""What an adapter is: a family (an attention and what replaces it) or a backbone (where its attentions sit)."""
+"""The two kinds of adapters: a family (an attention and its replacement) and a backbone (a network and its stages)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from ..surgery.parents import ParentHook
 
 
 class Mismatch(Exception):  # noqa: N818
-    """A module looks like a family's attention but is not; ``rules`` counts how many rules it passed before."""
+    """A module looks like a family's attention but is not one.
+
+    Attributes:
+        reason: the rule that it breaks, for the user.
+        rules: how many rules it passed before that; of several families, the one with the most names the near miss.
+    """
 
     def __init__(self, reason: str, rules: int) -> None:
         super().__init__(reason)
@@ -26,55 +31,57 @@ class Mismatch(Exception):  # noqa: N818
 
 
 class Family(ABC):
-    """One kind of attention: how its parts are found, and the ExDA module that computes it.
+    """One kind of attention: how its parts are found in a module, and the ExDA module that replaces it.
 
     A module that passes ``candidates`` is then probed: with random weights, it has to return what
-    ``replacement`` without primitives returns. So a rule here may be generous; the probe is not.
+    ``replacement`` without primitives returns. So these rules may be generous; the probe is strict.
     """
 
     name: ClassVar[str]
-    """Unique, lower case; what ``families=`` takes."""
+    """Unique name in lower case; the argument ``families`` takes it."""
     replacement: ClassVar[type[ExDAModule]]
-    """The ExDA attention; its ``PARTS`` are what ``candidates`` finds, but for ``OPTIONAL`` ones that are not there."""
+    """The ExDA attention. ``candidates`` finds its ``PARTS``, except ``OPTIONAL`` ones that the host lacks."""
     inputs: ClassVar[int] = 1
-    """How many maps (B, C, H, W) its forward takes, or what ``arguments`` makes of so many."""
+    """Number of maps that its forward takes, as (B, C, H, W) or in the layout that ``arguments`` gives them."""
     further_inputs: ClassVar[int] = 0
-    """How many arguments its forward takes after the maps: those that ``further`` makes."""
+    """Number of arguments that its forward takes after the maps; ``further`` makes them."""
     source: ClassVar[int] = -1
-    """Which of these maps k, v and the tokens come from: an index."""
+    """Index of the map that k, v and the tokens come from."""
     extension: ClassVar[bool] = False
-    """Whether it is looked for only where ``families=`` names it: an attention that the paper does not speak of."""
+    """Whether it is looked for only where ``families=`` names it: an attention that the paper does not cover."""
     parent_hook: ClassVar[type[ParentHook] | None] = None
-    """For a replacement that needs to know what only its parent's call says: ``patch`` puts such a hook on every module
-    that holds one, ``unpatch`` takes it off."""
+    """Hook for a replacement that needs what only its parent's call knows, None if it needs nothing: ``patch`` puts one
+    on every module that holds such a replacement, ``unpatch`` removes it."""
 
     @abstractmethod
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """Assignments of ``replacement.PARTS`` to attributes of ``module``, the likelier first; none if nothing alike.
+        """Returns assignments of ``replacement.PARTS`` to attributes of ``module``, the likeliest first.
+
+        Empty if the module does not even look like this attention.
 
         Raises:
-            Mismatch: for a module that looks like this attention but breaks a rule: the user is told why.
+            Mismatch: for a module that looks like this attention but breaks a rule; the user is told which.
         """
 
     def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the attention's forward takes in place of ``inputs`` maps (B, C, H, W); what it returns lies as these.
+        """Converts ``inputs`` maps (B, C, H, W) to the layout that the attention's forward takes and returns.
 
-        A family that changes it says in ``to_map`` how to undo it.
+        By default they stay as they are. A family that overrides this has to undo it in ``to_map``.
         """
         return maps
 
     def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """The map that an input or the output of the attention is: undoes ``arguments``.
+        """Converts an input or the output of the attention to a map: undoes ``arguments``.
 
         Args:
-            x: what the attention takes or returns; by default a map already.
-            size: (H, W), where it is known. Without, a layout that does not say it, such as tokens, gives one column.
+            x: an input or the output of the attention; by default a map already.
+            size: (H, W), if known. Without it, a layout that does not tell it, such as tokens, becomes one column.
 
         Returns:
-            (B, C, H, W), or (B, C, H*W, 1) where nothing says the size.
+            (B, C, H, W), or (B, C, H*W, 1) if the size is unknown.
 
         Raises:
-            InputError: for another number of dimensions than the attention's inputs have.
+            InputError: if ``x`` has not as many dimensions as the attention's inputs.
         """
         if x.ndim != 4:
             raise InputError(f"the family {self.name!r}: expected a map (B, C, H, W), got {tuple(x.shape)}.")
@@ -91,10 +98,10 @@ class Family(ABC):
 
     @property
     def passes(self) -> int:
-        """How many maps (B, C, H, W) an attention reads and writes at least, whatever is fused: for the bench's floor.
+        """Number of maps (B, C, H, W) that an attention must read and write, however it is fused: the bench's floor.
 
-        By default each input once, that of the values once more (only when all pixels were seen the weights are known),
-        and the output.
+        By default each input once, the values' input once more (the weights are known only after all pixels have been
+        read), and the output.
         """
         return self.inputs + 2
 
@@ -105,18 +112,23 @@ class Family(ABC):
     def further(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
-        """What the attention's forward takes after the maps, once for every way to call it: for probe and verification.
+        """Returns the arguments after the maps, once for each way to call the attention; for probe and verification.
 
         Args:
-            attention: the host, with these ``parts``.
-            parts: of ``candidates``.
+            attention: the host.
+            parts: its parts, as ``candidates`` found them.
             x: the first map (B, C, H, W).
-            generator: of the random numbers.
+            generator: source of random numbers.
         """
         return [()]
 
     def known_of(self, height: int, width: int) -> Mapping[str, Any]:
-        """Keywords of the replacement's forward that say what a parent would have said of maps of that size."""
+        """Returns keywords for the replacement's forward in place of what a parent's call would hand down.
+
+        Args:
+            height: H of the maps.
+            width: W of the maps.
+        """
         return {}
 
 
@@ -135,7 +147,7 @@ class TokenFamily(Family):
 
 
 class Stage(NamedTuple):
-    """Modules whose name begins with ``prefix`` (a pattern) work in ``stage``, at 1/``downscale`` of the image."""
+    """Modules whose name begins with ``prefix`` (a pattern) are in ``stage``, at 1/``downscale`` of the image size."""
 
     prefix: str
     stage: str
@@ -144,18 +156,17 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that is known by the names of its children.
+    """A network that is recognised by the names of its children.
 
     Attributes:
-        name: unique, lower case.
-        children: names that it must have, of direct children or, where these are another network's as well, of parts
-            further inside (``latent.0.spatial_attn``, ``stages.*.xca``); of several backbones that fit, the one that
-            asks for most is taken.
-        stages: of its attentions, the first that fits counts.
-        multiple_of: what height and width of an image must be divisible by.
-        sorts: whether it sorts pixels by their values, so that rounding, and what of an image it is shown, change its
-            output more than that of others.
-        without: names of direct children that it must not have: with one of them it is part of another network.
+        name: unique name in lower case.
+        children: names of parts that it must have: direct children or, if another network has the same, parts further
+            inside (``latent.0.spatial_attn``, ``stages.*.xca``). If several backbones fit, the one with the most
+            required names is taken.
+        stages: stages of its attentions; the first that fits a name counts.
+        multiple_of: what an image's height and width must be divisible by.
+        sorts: whether it sorts pixels by value, so that rounding and cropping change its output more than others'.
+        without: names of direct children that it must not have; with one of them it is part of another network.
     """
 
     name: str
@@ -166,8 +177,8 @@ class Backbone:
     without: frozenset[str] = frozenset()
 
     def fits(self, module: nn.Module) -> bool:
-        """Whether ``module`` has all the children, and none that it must be without."""
-        # The direct children first: that is quick, and leaves next to nothing to look into.
+        """Whether ``module`` has all of ``children`` and none of ``without``."""
+        # Direct children first: a quick look-up that rules out nearly all modules before the walk in ``_has``.
         direct = module._modules
         if any(name in direct for name in self.without):
             return False
@@ -176,7 +187,7 @@ class Backbone:
         )
 
     def stage_of(self, name: str) -> Stage | None:
-        """The stage of the module called ``name`` relative to the backbone."""
+        """Returns the stage of the module ``name``, a name relative to the backbone; None if it is in none."""
         return next((stage for stage in self.stages if fnmatchcase(name, f"{stage.prefix}.*")), None)
 
 
@@ -186,6 +197,6 @@ def _has(module: nn.Module, name: str) -> bool:
     try:
         module.get_submodule(name)
     except (AttributeError, RuntimeError):
-        # A scripted module raises the latter.
+        # A scripted module raises RuntimeError.
         return False
     return True

@@ -1,4 +1,4 @@
-"""What is known of the networks that a model is, or holds."""
+"""Finds known backbones in a model, and the stage of each attention."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .adapter import Backbone, Stage
 from .registry import known_backbones
 
 MULTIPLE = 8
-"""For a model that is no known backbone: three halvings, as most U-nets have; harmless to others."""
+"""Multiple of image sides for a model without a known backbone: most U-nets halve three times; harmless to others."""
 
 
 def backbones_in(model: nn.Module) -> dict[str, Backbone]:
-    """Prefix -> backbone, for the model and every module in it that is a known network.
+    """Returns prefix -> backbone for the model and every module in it that is a known network.
 
-    Where several fit a module, it is the one that asks for most children. A prefix ends in a dot, that of the model
-    itself is empty.
+    If several backbones fit a module, the one with the most required children is taken. A prefix is the module's name
+    and a dot; the model's own is empty.
     """
     known = sorted(known_backbones().values(), key=lambda backbone: -len(backbone.children))
     fitting = {}
@@ -31,24 +31,24 @@ def backbones_in(model: nn.Module) -> dict[str, Backbone]:
 
 
 def multiple_of(backbones: Mapping[str, Backbone]) -> int | None:
-    """What height and width have to be divisible by for all of ``backbones_in``; None where there is none."""
+    """Returns what height and width must be divisible by for all of ``backbones_in``; None if there are none."""
     return max((each.multiple_of for each in backbones.values()), default=None)
 
 
 def known_multiple(model: nn.Module) -> int | None:
-    """What height and width have to be divisible by, where the model is, or holds, a backbone that is known."""
+    """Returns what height and width must be divisible by, if the model is or holds a known backbone; else None."""
     return multiple_of(backbones_in(model))
 
 
 class Place(NamedTuple):
-    """The backbone that a module is in, and its stage there; None for what is not known."""
+    """The backbone that a module is in, and its stage there; None for what is unknown."""
 
     backbone: Backbone | None
     stage: Stage | None
 
 
 def place_of(backbones: Mapping[str, Backbone], name: str) -> Place:
-    """Where the module called ``name`` is, in a model with these ``backbones_in``."""
+    """Returns the place of the module ``name`` in a model with these ``backbones_in``."""
     for prefix, backbone in backbones.items():
         if name.startswith(prefix):
             return Place(backbone, backbone.stage_of(name.removeprefix(prefix)))
@@ -56,18 +56,18 @@ def place_of(backbones: Mapping[str, Backbone], name: str) -> Place:
 
 
 def stages_in(model: nn.Module, attentions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
-    """The stage of each of these attentions, by all of its names; None where it is not known."""
+    """Returns names of each attention -> its stage in ``model``; None if it is unknown."""
     backbones = backbones_in(model)
     return stages_of({names: place_of(backbones, names[0]) for names in attentions})
 
 
 def stages_of(places: Mapping[tuple[str, ...], Place]) -> dict[tuple[str, ...], str | None]:
-    """Names of each attention -> the stage that it is in; None where it is not known."""
+    """Returns names of each attention -> the stage of its place; None if it is unknown."""
     return {names: place.stage.stage if place.stage else None for names, place in places.items()}
 
 
 def idle_stages(model: nn.Module, backbones: Mapping[str, Backbone]) -> Iterator[str]:
-    """Of every backbone, the stages that nothing can be in: misspelt, or behind one that takes all that they fit."""
+    """Yields a note for each stage that no module is in: its prefix is misspelt, or earlier stages take all it fits."""
     names = [name for name, _ in model.named_modules()]
     for prefix, backbone in backbones.items():
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

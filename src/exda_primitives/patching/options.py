@@ -1,4 +1,4 @@
-"""The configuration that a call means, given as an object, by keyword, or both."""
+"""Combines a configuration object and options by keyword into one configuration."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..primitives import ExDAConfig, ExDAOptions
 def configured(
     function: str, config: ExDAConfig | None, options: ExDAOptions, keywords: Sequence[str] = ()
 ) -> ExDAConfig:
-    """``config``, or the default, with ``options`` on top.
+    """Returns ``config``, or the default, with ``options`` on top.
 
     Args:
-        function: that was called, for messages.
-        config: as it was given.
-        options: every keyword that is none of the function's own.
-        keywords: the function's own.
+        function: name of the called function, for messages.
+        config: the configuration that the caller gave, or None.
+        options: the caller's keywords, except the function's own.
+        keywords: names of the function's own keywords, for messages.
 
     Raises:
-        ConfigError: for a keyword that does not exist, options that do not, and a ``config`` that is none.
+        ConfigError: for an unknown keyword, an unknown option, and a ``config`` that is not an ``ExDAConfig``.
     """
     given: dict[str, Any] = dict(options)
     known = [each.name for each in fields(ExDAConfig)]
@@ -31,7 +31,7 @@ def configured(
         if name not in known:
             close = get_close_matches(name, [*known, *keywords], n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            beside = f"; beside them {', '.join(keywords)}" if keywords else ""
+            beside = f"; the other keywords are {', '.join(keywords)}" if keywords else ""
             raise ConfigError(
                 f"{function}({name}={value!r}): there is no such keyword.{hint} The options are "
                 f"{', '.join(known)}{beside}."

@@ -1,4 +1,4 @@
-"""Puts ExDA into a model in place, and takes it out again."""
+"""Puts ExDA into a model in place and takes it out again."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ def patch(
 ) -> Report:
     """Replaces every recognised attention of ``model`` by its ExDA form, in place.
 
-    The host's parameters keep their objects, names, dtype, device, mode and hooks; with ``init="identity"``, the
-    default, the model's outputs are unchanged until the new parameters are trained. Either everything is replaced or,
-    on any error, nothing. What is patched already stays as it is: another configuration for another selection is a
-    second call.
+    The host's parameters keep their objects, names, dtype, device, mode and hooks. With ``init="identity"``, the
+    default, the model's outputs are unchanged until the new parameters are trained. Either every selected attention is
+    replaced or, on any error, none. Attentions that are patched already stay as they are; to use another configuration
+    elsewhere in the model, call ``patch`` again with another selection.
 
     Args:
-        model: any module, trained or not; not yet wrapped in DataParallel, DDP or FSDP. A compiled one is patched
+        model: any module, trained or not; not yet wrapped in DataParallel, DDP or FSDP. A compiled model is patched
             inside.
         config: what to add; ``ExDAConfig()`` by default.
         include: pattern or patterns of names or stages (``"decoder"``, ``"encoder_level1.*"``); default: all.
-        exclude: pattern or patterns of those to leave alone; wins over ``include``.
+        exclude: pattern or patterns of attentions to leave alone; wins over ``include``.
         families: names of the families to look for; default: all that are registered.
-        verify: compare each host and its replacement, with the model's own weights, before anything is replaced.
-        options: those of ``ExDAConfig`` by keyword, on top of ``config``.
+        verify: compare each host with its replacement, with the model's own weights, before anything is replaced.
+        options: options of ``ExDAConfig`` by keyword, on top of ``config``.
 
     Returns:
         The report of what was replaced. A second call with the same configuration changes nothing and says so.
 
     Raises:
-        NoMatchError: when nothing is recognised, with the near misses, or nothing of it is selected.
+        NoMatchError: when no attention is recognised (the message lists near misses), or none of them is selected.
         PatternError: for a pattern or a family that selects nothing.
-        AlreadyPatchedError: when one of the selected attentions is patched with another configuration.
+        AlreadyPatchedError: when a selected attention is patched already with another configuration.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
         RootModuleError: when the model itself is the attention.
         ConfigError: for options that do not exist or do not fit one of the attentions.
@@ -97,6 +97,8 @@ def patch(
             f"{report.model} is itself the attention: it has no parent in which it could be replaced. Build the "
             f"replacement with exda.from_host(attention) and put it where the attention was."
         )
+    # All replacements are built and verified before the first one is put in place: an error changes nothing. A module
+    # with several names gets one replacement under all of them, so that it stays shared.
     replacements = [(found, _build(found, report.config, verify)) for found in resolved.found]
     swap(
         resolved.target,
@@ -109,20 +111,21 @@ def patch(
 
 
 def unpatch(model: nn.Module, *, include: Patterns = None, exclude: Patterns = None) -> tuple[str, ...]:
-    """Puts the very host modules back, with their weights, mode and hooks as they are now.
+    """Puts the original host modules back, with their weights, mode and hooks as they are now.
 
     Args:
         model: a model that ``patch`` changed.
-        include: pattern or patterns of those to put back, as for ``patch``; default: all.
-        exclude: pattern or patterns of those to leave patched; wins over ``include``.
+        include: pattern or patterns of attentions to put back, as for ``patch``; default: all.
+        exclude: pattern or patterns of attentions to leave patched; wins over ``include``.
 
     Returns:
-        The names of the modules that were put back. The new parameters are gone with their modules; save them before.
+        The names of the modules that were put back. The new parameters are gone with their modules: save them first.
 
     Raises:
         NotPatchedError: when there is nothing to put back.
-        WrappedModelError: for DataParallel, DDP, FSDP and script modules, and for an attention whose forward somebody
-            replaced since; what ``torch.compile`` or ``checkpoint_wrapper`` wrapped since holds the host then.
+        WrappedModelError: for DataParallel, DDP, FSDP and script modules, and for an attention whose forward was
+            replaced since. An attention that ``torch.compile`` or ``checkpoint_wrapper`` wrapped since is no error: the
+            wrapper then holds the host.
         PatternError: for a pattern that selects nothing of what is patched.
     """
     target, _ = unwrap(model, "unpatch")
@@ -162,7 +165,7 @@ def patched(
     verify: bool = True,
     **options: Unpack[ExDAOptions],
 ) -> Iterator[Report]:
-    """``patch`` for the length of a ``with`` block; puts back at its end what it replaced, and nothing else."""
+    """Patches for the length of a ``with`` block; at its end it puts back what it replaced, and nothing else."""
     asked = configured("patched", config, options, _KEYWORDS)
     report = patch(model, asked, include=include, exclude=exclude, families=families, verify=verify)
     try:
@@ -174,7 +177,7 @@ def patched(
 def undo(model: nn.Module, report: Report) -> None:
     """Puts back what the call of ``patch`` that returned ``report`` replaced, and nothing else."""
     names = {name for match in report.matches for name in (match.name, *match.aliases)} if report.applied else set()
-    # What was wrapped since has other names.
+    # A wrapper that was put on since adds its attribute to names: compare them without it.
     names = {canonical(name) for name in names}
     target, _ = unwrap(model, "unpatch")
     ours = {name: module for name, module in patched_attentions(target).items() if canonical(name) in names}
@@ -189,20 +192,20 @@ def from_host(
     verify: bool = True,
     **options: Unpack[ExDAOptions],
 ) -> ExDAModule:
-    """An ExDA attention around the layers of a single host attention, for those who put it into place themselves.
+    """Returns an ExDA attention around the layers of a single host attention, for you to put in place yourself.
 
-    No parent tells it anything: an ``ExDAXCAttention`` has to be told the size of its map, by its attribute
-    ``grid`` or by ``grid=`` of every call, unless neither tokens nor a value with a convolution are asked for.
+    It gets no hook on a parent: an ``ExDAXCAttention`` with tokens or a value with a convolution needs the size of its
+    map from its attribute ``grid``, or from ``grid=`` in every call.
 
     Args:
-        attention: the attention itself; it shares its layers with what is returned.
+        attention: the attention itself; it shares its layers with the result.
         config: what to add; ``ExDAConfig()`` by default.
         families: names of the families to look for; default: all that are registered.
         verify: as for ``patch``.
-        options: those of ``ExDAConfig`` by keyword, on top of ``config``.
+        options: options of ``ExDAConfig`` by keyword, on top of ``config``.
 
     Raises:
-        NoMatchError: when ``attention`` itself is not recognised (what it contains is not looked at).
+        NoMatchError: when ``attention`` itself is not recognised; attentions inside it do not count.
         ConfigError, VerificationError, WrappedModelError: as for ``patch``.
     """
     asked = configured("from_host", config, options, ("families", "verify"))
@@ -211,12 +214,13 @@ def from_host(
     if found is None:
         inside = condensed([each.names[0] for each in resolved.found])
         hint = f"\n  It holds attentions, {inside}: from_host takes one, exda.patch all of them." if inside else ""
+        # ``choices=0``: the message about include and exclude, which from_host does not have, would be wrong.
         raise NoMatchError(_no_match(resolved._replace(choices=0)) + hint)
     return _build(found, asked, verify)
 
 
 def _build(found: Found, config: ExDAConfig, verify: bool) -> ExDAModule:
-    # Parameters made in inference mode could never be trained.
+    # Parameters that are created in inference mode can never be trained.
     with torch.inference_mode(False):
         replacement = found.family.replacement.adopt(found.module, found.parts, config, found.names[0])
     wanted = replacement.host_parameter().device
@@ -236,7 +240,7 @@ def _no_match(resolved: ResolvedPlan) -> str:
     report = resolved.report
     if resolved.choices:
         line = f"{report.model}: include and exclude leave none of the {resolved.choices} attentions recognised."
-        return f"{line} It has ExDA attentions built in beside them." if report.built_in else line
+        return f"{line} It also has ExDA attentions built in." if report.built_in else line
     if report.present:
         how = "built in" if report.built_in else "patched"
         names = condensed([each.name or "(the model itself)" for each in report.present])
@@ -244,5 +248,5 @@ def _no_match(resolved: ResolvedPlan) -> str:
     else:
         lines = [f"{report.model}: no attention of a known family was recognised."]
     lines += [f"  near miss: {near_miss}" for near_miss in report.near_misses]
-    lines.append("  exda.plan(model) lists this as data; exda.register_adapter teaches a family that is missing.")
+    lines.append("  exda.plan(model) lists this as data; exda.register_adapter adds a family that is missing.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The dry run: everything that patch would do, up to the point where it would change something."""
+"""The dry run: everything that ``patch`` does before it changes the model."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .select import Patterns, choose_families, select
 
 
 class ResolvedPlan(NamedTuple):
-    """What a call of patch means.
+    """What a call of ``patch`` will do.
 
     Attributes:
-        target: the module to change inside of.
-        report: of the plan.
-        found: the modules that ``report.matches`` speaks of.
-        selected: the attentions patched before that the call selects as well, by name.
-        conflict: why they cannot be, where one of them has another configuration.
-        choices: how many there were to select from, patched or to be patched.
+        target: the module inside of which attentions are replaced: the model, or what a compiled model holds.
+        report: the plan's report.
+        found: the modules of ``report.matches``, in the same order.
+        selected: by name, attentions that the call selects and that were patched before.
+        conflict: the error's message if one of ``selected`` has another configuration, else None.
+        choices: number of attentions to select from, patched or not.
     """
 
     target: nn.Module
@@ -59,13 +59,14 @@ def plan(
         model: any module.
         config: what to add; ``ExDAConfig()`` by default.
         include: pattern or patterns of names or stages; by default every attention that is recognised.
-        exclude: pattern or patterns of those to leave alone; wins over ``include``.
+        exclude: pattern or patterns of attentions to leave alone; wins over ``include``.
         families: names of the families to look for; by default all that are registered.
-        options: those of ``ExDAConfig`` by keyword, on top of ``config``.
+        options: options of ``ExDAConfig`` by keyword, on top of ``config``.
 
     Returns:
-        Matches with their extra cost, near misses with the reason, and the ExDA attentions that are there already. No
-        match is no error here, and that ``patch`` would raise AlreadyPatchedError is a note.
+        Matches with their extra cost, near misses with the reason, and the ExDA attentions that the model has already.
+        Where ``patch`` would raise NoMatchError, the report has no matches; where it would raise AlreadyPatchedError,
+        the report has a note.
 
     Raises:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
@@ -92,14 +93,16 @@ def resolve(
     exclude: Patterns,
     families: Sequence[str] | str | None,
 ) -> ResolvedPlan:
-    """``plan``, with the modules."""
+    """Works out what ``patch`` with these arguments would do; raises the errors of ``plan``."""
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
     seen = survey(target, wanted, unknown=families is None)
     backbones = backbones_in(target)
     present = by_module(seen.present)
+    # ``families`` restricts the attentions that are there already as well, by the class that replaces each family.
     replacements = {family.replacement for family in wanted}
     alike = {names: module for names, module in present.items() if families is None or type(module) in replacements}
+    # Patterns may also name built-in attentions, but only patched ones can be in conflict with this call.
     ours = {names: module for names, module in alike.items() if module.replaces_host}
     attentions = [*[each.names for each in seen.found], *alike]
     places = {names: place_of(backbones, names[0]) for names in attentions}
@@ -132,10 +135,11 @@ def _conflict(selected: Mapping[str, ExDAModule], config: ExDAConfig) -> str | N
     others = [name for name, module in selected.items() if module.config != config.resolved(module.channels_per_head)]
     if not others:
         return None
-    more = f", and {len(others) - 1} more with another configuration than asked for" if len(others) > 1 else ""
+    more = f", and {len(others) - 1} more have another configuration, too" if len(others) > 1 else ""
     return (
-        f"{others[0]}: is patched already with {selected[others[0]].config}; asked for was {config}{more}. Select only "
-        f"what is not patched with include= or exclude=, or first put hosts back with exda.unpatch(model, include=...)."
+        f"{others[0]}: is patched already with {selected[others[0]].config}, this call asks for {config}{more}. Select "
+        f"only unpatched attentions with include= or exclude=, or first put hosts back with "
+        f"exda.unpatch(model, include=...)."
     )
 
 
@@ -157,6 +161,7 @@ def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     new = meta_module.new_parameters()
+    # Large, so that pooled sides, which are rounded up, hardly change the figure per pixel.
     side = 1024
     return Match(
         name=name,
@@ -175,6 +180,6 @@ def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
 
 
 def _sizes(found: Found) -> tuple[int, int]:
-    """C and h."""
+    """Returns C and h."""
     kind = found.family.replacement
     return width_of(getattr(found.module, found.parts[kind.PARTS[-1]])), kind.heads_of(found.module, found.parts)

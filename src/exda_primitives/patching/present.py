@@ -1,4 +1,4 @@
-"""What of ExDA is in a model: attentions, their configurations, the parameters that were added."""
+"""Finds what a model has of ExDA: attentions, their configurations, new parameters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ..surgery.wrappers import is_compiled, unwrap
 
 
 def attentions(model: nn.Module, *, aliases: bool = False) -> dict[str, ExDAModule]:
-    """Every ExDA attention, patched in or built in, by its full name; with ``aliases`` a shared one by all of them.
+    """Returns every ExDA attention, patched in or built in, by its full name.
 
-    The names are those in the network itself where ``model`` is what ``torch.compile`` made of it.
+    Args:
+        model: any module; the names in a compiled one are those of the network inside.
+        aliases: list a shared attention under each of its names, instead of the first alone.
     """
     inside = model.get_submodule("_orig_mod") if is_compiled(model) else model
     named = inside.named_modules(remove_duplicate=not aliases)
@@ -23,13 +25,13 @@ def attentions(model: nn.Module, *, aliases: bool = False) -> dict[str, ExDAModu
 
 
 def patched_attentions(model: nn.Module, *, aliases: bool = True) -> dict[str, ExDAModule]:
-    """Those of ``attentions`` that ``patch`` put there."""
+    """Returns those of ``attentions`` that ``patch`` put there."""
     found = attentions(model, aliases=aliases)
     return {name: module for name, module in found.items() if module.replaces_host}
 
 
 def by_module(named: Mapping[str, ExDAModule]) -> dict[tuple[str, ...], ExDAModule]:
-    """Every module once, under all of its names."""
+    """Returns all names of a module -> the module, each module once."""
     names: dict[ExDAModule, list[str]] = {}
     for name, module in named.items():
         names.setdefault(module, []).append(name)
@@ -42,14 +44,14 @@ def is_patched(model: nn.Module) -> bool:
 
 
 def configs_of(model: nn.Module) -> dict[str, ExDAConfig]:
-    """The configuration of every ExDA attention, patched in or built in.
+    """Returns the configuration of every ExDA attention, patched in or built in.
 
     Args:
-        model: any module; of a compiled one, what is inside.
+        model: any module; the names in a compiled one are those of the network inside.
 
     Returns:
-        Full name -> configuration, in the model's order; ``tokens`` is a number. A module that has several names is
-        there once, and a model without ExDA gives an empty dictionary.
+        Full name -> configuration, in the model's order; ``tokens`` is a number. A shared module is listed once. Empty
+        for a model without ExDA.
 
     Example:
         >>> import exda_primitives as exda
@@ -63,17 +65,17 @@ def configs_of(model: nn.Module) -> dict[str, ExDAConfig]:
 
 
 def config_of(model: nn.Module) -> ExDAConfig:
-    """The one configuration of all patched attentions; without any, of those that the network was written with.
+    """Returns the one configuration of all patched attentions or, if there are none, of all built-in ones.
 
     Args:
-        model: any module; of a compiled one, what is inside.
+        model: any module, compiled or not.
 
     Returns:
-        The configuration, with ``tokens="channels"`` where the attentions have that many and differ in it.
+        The configuration; ``tokens`` is ``"channels"`` if each attention has C / h tokens and these numbers differ.
 
     Raises:
         NotPatchedError: for a model without ExDA.
-        MixedConfigError: for a model with several configurations, saying which is where; see ``configs_of``.
+        MixedConfigError: for a model with several configurations; the message lists them. See ``configs_of``.
 
     Example:
         >>> import exda_primitives as exda
@@ -101,10 +103,10 @@ def config_of(model: nn.Module) -> ExDAConfig:
 
 
 def new_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that ExDA added, patched in or built in, each once, however many modules share it.
+    """Returns the parameters that ExDA added, patched in or built in; a shared one is listed once.
 
-    For an optimizer group of their own. The others go on collecting gradients, which ``clip_grad_norm_`` over all
-    parameters counts, see ``train_only_new``.
+    Give them to the optimizer as a group. All other parameters still collect gradients, which ``clip_grad_norm_`` over
+    all parameters counts; ``train_only_new`` freezes them.
 
     Example:
         >>> import exda_primitives as exda
@@ -113,19 +115,19 @@ def new_parameters(model: nn.Module) -> list[nn.Parameter]:
         >>> sum(p.numel() for p in exda.new_parameters(model)) == report.extra_parameters
         True
     """
-    # Parameters are compared as tensors are: by their identity they are told apart.
+    # By id: tensors compare elementwise, so that a parameter cannot be looked up by ``==``.
     return list({id(p): p for module in attentions(model).values() for p in module.new_parameters().values()}.values())
 
 
 def train_only_new(model: nn.Module) -> list[nn.Parameter]:
-    """Freezes every parameter but those that ExDA added, and returns these, for the optimizer.
+    """Freezes every parameter except those that ExDA added, and returns these, for the optimizer.
 
-    Frozen are ``requires_grad`` and the gradients collected so far, which are dropped; all that ExDA added is made
-    trainable. So ``torch.nn.utils.clip_grad_norm_`` over all of ``model.parameters()`` clips what is trained and
-    nothing else. ``model.requires_grad_(True)`` undoes it.
+    Frozen parameters get ``requires_grad=False`` and lose the gradients collected so far; all parameters that ExDA
+    added become trainable. So ``torch.nn.utils.clip_grad_norm_`` over all of ``model.parameters()`` clips only what is
+    trained. ``model.requires_grad_(True)`` undoes it.
 
-    Buffers are not frozen: in train mode, BatchNorm layers of the host go on updating their running statistics; put
-    those into eval mode (after every ``model.train()``) where they are to stay.
+    Buffers are not frozen: in train mode, BatchNorm layers of the host still update their running statistics. To keep
+    these, put such layers into eval mode after every ``model.train()``.
 
     Args:
         model: a model with ExDA attentions, patched in or built in.
@@ -134,7 +136,7 @@ def train_only_new(model: nn.Module) -> list[nn.Parameter]:
         The new parameters, each once.
 
     Raises:
-        NotPatchedError: where there are no new parameters, so that nothing would be left to train; nothing was frozen.
+        NotPatchedError: if there are no new parameters, so that nothing would be left to train; nothing is frozen then.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules: freeze before wrapping.
 
     Example:
@@ -147,7 +149,7 @@ def train_only_new(model: nn.Module) -> list[nn.Parameter]:
         ...     name.split(".attn.")[1] for name in report.new_parameters}
         True
     """
-    # DDP's and FSDP's gradient buckets are those of what was trainable when they were made.
+    # Refuses DDP and FSDP: their gradient buckets hold what was trainable when the model was wrapped.
     model, _ = unwrap(model, "train_only_new")
     new = new_parameters(model)
     if not new:

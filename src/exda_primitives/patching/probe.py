@@ -1,7 +1,7 @@
-"""The numerical probe: does a module compute what a family says it computes?
+"""The numerical probe: does a module compute what its family claims?
 
-Names and shapes do not tell: attentions with the very parameters of Restormer's that use ReLU for softmax, windows,
-rows or columns are in public use.
+Names and shapes cannot tell: attentions with exactly Restormer's parameters, but with ReLU in place of the softmax, or
+on windows, rows or columns, are in public use.
 """
 
 from __future__ import annotations
@@ -19,24 +19,31 @@ from ..surgery.randomness import OwnRandomNumbers
 from ..surgery.signatures import signature_problem
 from .adapter import Family
 
+# The family's attention without any primitive.
 PLAIN = ExDAConfig(tokens=0, value="none")
-# A test-time window is 1.5 times as wide as the images of training: 384, 576.
+# Longer than test-time windows, which are 1.5 times as wide as training images: up to 1.5 * 384 = 576.
 LONG = 580
-# (batch, height, width): a batch that is not 1, odd sizes, and strips that are longer than windows, either way.
+# (batch, height, width): a batch above 1, odd sizes, and strips longer than windows in both directions.
 SIZES = ((1, 16, 32), (2, 7, 13), (1, 4, LONG), (1, LONG, 4))
-# Seen: at most 2e-6 for true matches in float32, 0.14 to 1 for false ones.
+# Relative to the maximum. Observed in float32: at most 2e-6 for true matches, 0.14 to 1 for false ones.
 TOLERANCE = 1e-4
-# Seen: at most 5e-5 for true matches, in sums over pixels that nearly cancel.
+# Observed: at most 5e-5 for true matches, in sums over pixels that nearly cancel.
 GRADIENT_TOLERANCE = 1e-3
-# Beyond, it is no side of a map.
+# A larger number in a module's settings is not taken for a window's side.
 _LONGEST = 2048
 
 
 def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | None:
-    """Why ``module`` is not the family's attention, or None where it is.
+    """Returns why ``module`` is not the family's attention, or None if it is.
 
-    A copy gets random weights (a zero projection would pass anything) and is run beside the family's plain attention
-    around the same layers: outputs in eval mode at several sizes, outputs and gradients in training mode at one.
+    A copy gets random weights (with a zero projection anything would pass) and is compared with the family's plain
+    attention around the same layers: outputs in eval mode at several sizes, outputs and gradients in training mode at
+    one.
+
+    Args:
+        module: the candidate; not changed.
+        family: the family that claims it.
+        parts: name in the replacement's ``PARTS`` -> attribute of ``module``.
     """
     # Inside of the softmax: the temperature, mostly.
     name = next(parts[part] for part in family.replacement.PARTS if part in parts)
@@ -47,8 +54,9 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
             (host,) = detached((module,), torch.float32)
             generator = torch.Generator().manual_seed(0)
             _randomise(host, name, generator)
-            # Frozen in the user's model, perhaps.
+            # The user's model may be frozen; the probe needs gradients.
             host.requires_grad_(True)
+            # What the family claims, computed by the same layers: any difference is the module's own doing.
             claim = unheard(family.replacement.adopt(host, parts, PLAIN))
         except Exception as error:
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
@@ -58,7 +66,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
         for training, sizes in ((False, every), (True, every[1:2])):
             host.train(training)
             for part in parts.values():
-                # Both call the very layers: what is random in them, an adapter's dropout, tells nothing.
+                # Both sides call these layers: randomness inside one, such as an adapter's dropout, tells nothing.
                 if isinstance(layer := getattr(host, part), nn.Module):
                     layer.eval()
             for batch, height, width in sizes:
@@ -71,23 +79,25 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
                     if found := _difference(host, informed, inputs, more, learnt):
                         mode = "training" if training else "eval"
                         problems.append(_Problem(f"{found.said} on {shape} in {mode} mode", found.failed))
+                # A wrong result settles it. After an error, another size may still show what the module computes.
                 if not all(problem.failed for problem in problems):
                     break
             if problems:
-                # Of a module that raises at one size, another one may tell what it computes.
+                # A wrong result says more than an error: False sorts before True.
                 return min(problems, key=lambda problem: problem.failed).said
     return None
 
 
 class _Problem(NamedTuple):
-    """What is not as it should be, and whether that is an error that the module raised."""
+    """What is wrong, for the near miss's reason, and whether the module raised an error."""
 
     said: str
     failed: bool
 
 
 def _sizes(module: nn.Module, channels: int) -> list[tuple[int, int, int]]:
-    """``SIZES``, their strips longer than any window that the module names."""
+    """Returns ``SIZES``, with strips longer than any window that the module's attributes name."""
+    # Integers among the attributes that may be a window's side; the number of channels is not one.
     named: list[int] = []
     for setting in vars(module).values():
         several = setting if isinstance(setting, tuple | list) else [setting]
@@ -99,9 +109,10 @@ def _sizes(module: nn.Module, channels: int) -> list[tuple[int, int, int]]:
 def _randomise(host: nn.Module, temperature: str, generator: torch.Generator) -> None:
     for name, parameter in host.named_parameters():
         if name == temperature:
-            # Large enough for the softmax to be far from uniform.
+            # Logits are temperature * cosine: large enough for a softmax that is far from uniform.
             parameter.uniform_(2, 6, generator=generator)
         else:
+            # Keeps maps at about unit variance through every layer.
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
             parameter.normal_(std=fan_in**-0.5, generator=generator)
 
@@ -113,7 +124,7 @@ def _difference(
     more: Sequence[Tensor | None],
     learnt: Sequence[nn.Parameter],
 ) -> _Problem | None:
-    """Between the outputs and, where parameters are given, their gradients and those of the inputs."""
+    """Compares outputs and, if ``learnt`` is not empty, the gradients of ``learnt`` and of the inputs."""
     with torch.set_grad_enabled(bool(learnt)):
         inputs = [x.detach().requires_grad_() for x in inputs] if learnt else inputs
         try:
@@ -137,6 +148,7 @@ def _difference(
 def _gradient_difference(expected: Tensor, got: Tensor, leaves: Sequence[Tensor]) -> _Problem | None:
     if not expected.requires_grad:
         return _Problem("no gradient passes it", False)
+    # The gradient at the output: another number for every entry.
     weights = torch.linspace(-1, 1, got.numel()).view_as(got)
     theirs: tuple[Tensor | None, ...] = torch.autograd.grad((expected * weights).sum(), leaves, allow_unused=True)
     ours = torch.autograd.grad((got * weights).sum(), leaves)
@@ -144,7 +156,7 @@ def _gradient_difference(expected: Tensor, got: Tensor, leaves: Sequence[Tensor]
         of = "temperature" if i == 0 else "input"
         if their is None:
             return _Problem(f"no gradient reaches its {of}", False)
-        # Of a softmax of one number it is zero.
+        # Both are zero if a softmax has one entry (c = 1): the relative error would be 0 / 0.
         error = 0.0 if torch.equal(our, their) else _relative(our, their)
         if not error <= GRADIENT_TOLERANCE:
             return _Problem(f"the gradient of its {of} differs by {error:.2g} relative to its maximum", False)

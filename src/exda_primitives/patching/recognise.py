@@ -1,4 +1,4 @@
-"""Walks a model and says of every module which family's attention it is, or why it only looks like one."""
+"""Walks a model and finds, for every module, the family whose attention it is, or why it only looks like one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .unfamiliar import unfamiliar
 
 
 class Found(NamedTuple):
-    """An attention of the model, under all the names it has there, and which attribute plays which part."""
+    """An attention of the model: all its names there, its family, and name in ``PARTS`` -> attribute."""
 
     names: tuple[str, ...]
     module: nn.Module
@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What a walk found: attentions to replace, look-alikes, and ExDA attentions that are there already."""
+    """What a walk found: attentions to replace, near misses, and by name the ExDA attentions that are there already."""
 
     found: tuple[Found, ...]
     near_misses: tuple[NearMiss, ...]
@@ -36,9 +36,12 @@ class Survey(NamedTuple):
 
 
 def survey(model: nn.Module, families: Iterable[Family], *, unknown: bool = False) -> Survey:
-    """Recognises every attention of ``model`` by shape and by probe; modules that look the same are probed once.
+    """Recognises every attention of ``model`` by shapes and by probe.
 
-    With ``unknown``, channel attention that is of none of the families is a near miss as well.
+    Args:
+        model: any module.
+        families: the families to look for.
+        unknown: also report channel attention of no known family as a near miss.
     """
     families = tuple(families)
     outcomes: dict[Hashable, _Outcome] = {}
@@ -49,6 +52,7 @@ def survey(model: nn.Module, families: Iterable[Family], *, unknown: bool = Fals
         if isinstance(module, ExDAModule):
             present.update(dict.fromkeys(names, module))
             continue
+        # Modules with equal keys share one probe result: a network repeats its blocks.
         key = structural_key(module, keys)
         if key not in outcomes:
             outcomes[key] = _recognise(module, families, unknown)
@@ -57,6 +61,7 @@ def survey(model: nn.Module, families: Iterable[Family], *, unknown: bool = Fals
             near_misses.append(replace(outcome, name=names[0]))
         elif outcome is not None:
             family, parts = outcome
+            # An attention that was compiled by itself has the compiled wrapper as its parent.
             if any(is_compiled(model.get_submodule(name.rpartition(".")[0])) for name in names if name):
                 reason = "it is compiled by itself, which binds it to its wrapper; patch before compiling it"
                 near_misses.append(NearMiss(names[0], type(module).__name__, family.name, reason))
@@ -98,3 +103,4 @@ def _recognise(module: nn.Module, families: tuple[Family, ...], unknown: bool) -
 
 
 _ALL_RULES = 100
+"""Rank of a module that passed all of a family's rules and failed the probe: above any count in a ``Mismatch``."""

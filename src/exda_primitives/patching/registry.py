@@ -1,4 +1,4 @@
-"""The families and backbones that are known: ours, those of installed packages, and those registered by hand."""
+"""Registries of families and backbones: this library's, those of installed packages, and those registered by hand."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ENTRY_POINT_GROUP = "exda_primitives.adapters"
 
 
 class Named(Protocol):
-    """What can be registered."""
+    """Anything that can be registered: it has a name."""
 
     @property
     def name(self) -> str:
-        """Unique among those of its kind."""
+        """Unique among adapters of its kind."""
 
 
 Adapter = TypeVar("Adapter", bound=Named)
@@ -34,11 +34,11 @@ class Registry(Generic[Adapter]):
     """Adapters of one kind.
 
     Args:
-        same: whether two adapters of one name are of one definition, which may have been run twice.
+        same: whether two adapters of one name come from the same definition, which may have run twice.
 
     Attributes:
-        known: by name, in order of registration.
-        own: those of them that are this library's, whatever replaced them since.
+        known: name -> adapter, in order of registration.
+        own: name -> this library's own adapter, even if another one has replaced it in ``known``.
     """
 
     def __init__(self, same: Callable[[Adapter, Adapter], bool]) -> None:
@@ -47,14 +47,14 @@ class Registry(Generic[Adapter]):
         self._same = same
 
     def add(self, adapter: Adapter, *, replace: bool = False) -> None:
-        """Makes an adapter known.
+        """Registers an adapter.
 
         Args:
-            adapter: of this registry's kind.
-            replace: put it in the place of another one that has its name.
+            adapter: an adapter of this registry's kind.
+            replace: replace another adapter of the same name.
 
         Raises:
-            RegistrationError: without ``replace``, for a name that another adapter has.
+            RegistrationError: without ``replace``, if another adapter has this name.
         """
         holder = self.known.get(adapter.name)
         if holder is not None and not replace and not self._same(holder, adapter):
@@ -66,13 +66,13 @@ class Registry(Generic[Adapter]):
         self.known[adapter.name] = adapter
 
     def add_own(self, *adapters: Adapter) -> None:
-        """Makes adapters known as this library's own."""
+        """Registers adapters as this library's own."""
         for adapter in adapters:
             self.add(adapter)
             self.own[adapter.name] = adapter
 
     def forget(self, name: str) -> bool:
-        """Forgets the adapter of that name, or puts the own one back; whether there was one to forget."""
+        """Removes the adapter of that name, or puts this library's own back; returns whether anything was removed."""
         if self.known.get(name) is self.own.get(name):
             return False
         if name in self.own:
@@ -83,7 +83,7 @@ class Registry(Generic[Adapter]):
 
 
 def definition(made: Callable[..., object]) -> object:
-    """Where it was written, or itself where that is not known."""
+    """Returns the module and qualified name of a class or function, or the object itself if it has none."""
     name = getattr(made, "__qualname__", None)
     return made if name is None else (made.__module__, name)
 
@@ -101,7 +101,7 @@ def register(adapter: Family | Backbone, *, replace: bool = False) -> None:
     Raises:
         RegistrationError: see ``exda_primitives.register_adapter``.
     """
-    # First: a name of ours that is taken before we were asked for it would make every later look-up fail.
+    # Ours first: if this adapter took one of our names before ours are loaded, loading them would fail ever after.
     load_adapters()
     if isinstance(adapter, Family):
         _check_family(adapter)
@@ -111,7 +111,7 @@ def register(adapter: Family | Backbone, *, replace: bool = False) -> None:
 
 
 def register_own(adapter: Family | Backbone) -> None:
-    """The same for this library's own, while they are loaded."""
+    """Registers a family or a backbone of this library; called while its adapters are being loaded."""
     if isinstance(adapter, Family):
         FAMILIES.add_own(adapter)
     else:
@@ -119,13 +119,13 @@ def register_own(adapter: Family | Backbone) -> None:
 
 
 def known_families() -> dict[str, Family]:
-    """Every family by name, in order of registration."""
+    """Returns every family by name, in order of registration."""
     load_adapters()
     return FAMILIES.known
 
 
 def known_backbones() -> dict[str, Backbone]:
-    """Every backbone by name, in order of registration."""
+    """Returns every backbone by name, in order of registration."""
     load_adapters()
     return BACKBONES.known
 
@@ -140,6 +140,7 @@ def _check_family(family: Family) -> None:
             f"register_adapter: {kind} has no replacement; set the class attribute to a subclass of ExDAModule, "
             f"not {replacement!r}."
         )
+    # ``to_map`` has to undo ``arguments``: tried on a map of distinct numbers, not square.
     size = 16, 24
     x = torch.arange(8 * 16 * 24.0).view(1, 8, *size)
     if not torch.equal(family.to_map(family.arguments([x] * family.inputs)[family.source], size), x):
@@ -150,12 +151,15 @@ def _check_family(family: Family) -> None:
 
 
 def load_adapters() -> None:
-    """Registers ours, then those of installed packages; of a thread that is doing so already it asks nothing."""
+    """Loads this library's adapters and then those of installed packages, once.
+
+    Does nothing in a thread that is already loading them.
+    """
     global _loaded  # noqa: PLW0603
     if _loaded or _loads_here():
         return
     with _loading():
-        # By name: the adapters import this package, never the other way round.
+        # By name, so that this package has no import of the adapters: they import it.
         import_module("exda_primitives.adapters")
         for entry_point in entry_points(group=ENTRY_POINT_GROUP):
             try:
@@ -166,13 +170,13 @@ def load_adapters() -> None:
                     f"is ignored: {type(error).__name__}: {error}",
                     stacklevel=2,
                 )
-    # Last: another thread that asks meanwhile waits for the imports.
+    # Set last: another thread that asks meanwhile waits in the imports until they are done.
     _loaded = True
 
 
 @contextmanager
 def _loading() -> Iterator[None]:
-    """What is loaded in here calls register, which would load it again."""
+    """Marks this thread as loading: the adapters call ``register``, which must not start to load them again."""
     outer, _this_thread.loads = _loads_here(), True
     try:
         yield

@@ -1,4 +1,4 @@
-"""What plan and patch say: plain data first, a readable table second."""
+"""The report of ``plan`` and ``patch``: plain data, and a readable table of it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Match:
         dim: C.
         heads: h.
         config: what was or would be added here; ``tokens`` is a number.
-        backbone: the known network that it is part of, if any.
-        stage: ``encoder``, ``latent``, ``decoder`` or ``refinement`` where the backbone is known.
-        downscale: image side / map side where the backbone is known.
-        new_parameters: their names in the model.
-        extra_parameters: how many numbers they hold.
-        extra_macs_per_pixel: multiply-accumulates that the printed formulas add, per pixel of this map.
+        backbone: name of the known network that it is part of, None if there is none.
+        stage: ``encoder``, ``latent``, ``decoder`` or ``refinement``; None if the backbone is unknown.
+        downscale: image side / map side; None if the backbone is unknown.
+        new_parameters: names of the new parameters in the model.
+        extra_parameters: total size of the new parameters.
+        extra_macs_per_pixel: multiply-accumulates that the paper's formulas add, per pixel of this map.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Match:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A module that looks like an attention of ``family``, and why it is left alone."""
+    """A module that looks like an attention of ``family``, and the reason why it is left alone."""
 
     name: str
     type: str
@@ -68,9 +68,9 @@ class Present:
     """An ExDA attention that the model had before.
 
     Attributes:
-        name: its full name in the model, the first of several.
+        name: its full name in the model, the first if it has several.
         config: its options; ``tokens`` is a number.
-        built_in: whether the network was written with it, rather than patched.
+        built_in: whether it is part of the network's own code; False if ``patch`` put it there.
     """
 
     name: str
@@ -80,17 +80,17 @@ class Present:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``plan`` found or ``patch`` did; ``print`` it for a table, ``as_dict`` it for data.
+    """What ``plan`` found or ``patch`` did; ``print`` it for a table, ``as_dict`` gives data.
 
     Attributes:
-        model: class of the model.
+        model: class name of the model.
         applied: whether the matches are replaced now (a plan, and a patch with nothing left to do, replace nothing).
-        config: what was asked for.
+        config: the configuration that was asked for.
         matches: attentions that are or would be replaced.
         near_misses: modules that only look like one.
         present: ExDA attentions that the model had before, selected or not, with this or another configuration.
-        multiple_of: what an image's height and width must be divisible by, where the backbone is known.
-        notes: what else is worth knowing.
+        multiple_of: what an image's height and width must be divisible by; None if no backbone is known.
+        notes: further remarks for the reader.
     """
 
     model: str
@@ -109,33 +109,33 @@ class Report:
 
     @property
     def built_in(self) -> tuple[str, ...]:
-        """Names of the ExDA attentions that the network was written with."""
+        """Names of the ExDA attentions that are part of the network's own code."""
         return tuple(each.name for each in self.present if each.built_in)
 
     @property
     def configs(self) -> dict[str, ExDAConfig]:
-        """Name -> configuration of all that is there and all that is, or would be, put there."""
+        """Name -> configuration of every ExDA attention, those that are or would be added included."""
         present = {each.name: each.config for each in self.present}
         return present | {match.name: match.config for match in self.matches}
 
     @property
     def extra_parameters(self) -> int:
-        """Over all matches."""
+        """Total size of the new parameters of all matches."""
         return sum(match.extra_parameters for match in self.matches)
 
     @property
     def new_parameters(self) -> tuple[str, ...]:
-        """Names in the model, over all matches."""
+        """Names in the model of the new parameters of all matches."""
         return tuple(name for match in self.matches for name in match.new_parameters)
 
     def extra_macs(self, height: int, width: int) -> int | None:
-        """Multiply-accumulates added for one image, by the printed formulas; None unless every map's size is known."""
+        """Multiply-accumulates that the paper's formulas add for one image; None unless every map's size is known."""
         if any(match.downscale is None for match in self.matches):
             return None
         return round(sum(m.extra_macs_per_pixel * height * width / m.downscale**2 for m in self.matches if m.downscale))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: numbers, strings, lists and dictionaries."""
+        """Returns plain data: numbers, strings, lists and dictionaries."""
         return asdict(self) | {
             "already_patched": self.already_patched,
             "built_in": self.built_in,
@@ -144,7 +144,7 @@ class Report:
         }
 
     def print(self, console: Console) -> None:
-        """Prints heading, table of the matches, totals, near misses and notes."""
+        """Prints a heading, the table of matches, totals, near misses and notes."""
         from .table import print_on  # noqa: PLC0415  (rich is for printing alone)
 
         print_on(console, self._said())
@@ -182,7 +182,7 @@ class Report:
         return total
 
     def grouped(self) -> Iterator[tuple[Match, ...]]:
-        """Matches of one kind that follow each other."""
+        """Yields groups of consecutive matches of one kind: equal stage, family, sizes, and name but for numbers."""
         for _, group in groupby(self.matches, lambda m: (m.stage, m.family, m.dim, m.heads, _parent(m.name))):
             yield tuple(group)
 
@@ -204,11 +204,11 @@ def _row(group: tuple[Match, ...]) -> Row:
 
 
 def _span(group: tuple[Match, ...]) -> str:
-    """``encoder_level1.0.attn`` to ``encoder_level1.3.attn`` -> ``encoder_level1.{0..3}.attn``."""
+    """Returns one name for a group: ``encoder_level1.0.attn`` to ``....3.attn`` -> ``encoder_level1.{0..3}.attn``."""
     first, last = group[0].name.split("."), group[-1].name.split(".")
     return ".".join(a if a == b else f"{{{a}..{b}}}" for a, b in zip(first, last, strict=True))
 
 
 def _parent(name: str) -> str:
-    """The name without its numbers: ``encoder_level1.3.attn`` -> ``encoder_level1.*.attn``."""
+    """Returns the name without its numbers: ``encoder_level1.3.attn`` -> ``encoder_level1.*.attn``."""
     return ".".join("*" if part.isdigit() else part for part in name.split("."))

@@ -1,4 +1,4 @@
-"""Which of the recognised attentions a call means."""
+"""Selects attentions by the patterns of ``include`` and ``exclude``."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Patterns = str | Sequence[str] | None
 def select(
     attentions: Mapping[tuple[str, ...], str | None], include: Patterns, exclude: Patterns, kind: str = "recognised"
 ) -> set[tuple[str, ...]]:
-    """The attentions that ``include`` (all, if None) selects and ``exclude`` leaves.
+    """Returns the attentions that ``include`` (all, if None) selects and ``exclude`` does not.
 
-    A pattern selects an attention whose stage it equals, or whose name, or any leading part of its name, it matches:
+    A pattern selects an attention if it equals the stage, or matches the name or any leading part of the name:
     ``"decoder"``, ``"decoder_level1"``, ``"decoder_level[12].*.attn"``, ``"*.0.attn"``.
 
     Args:
-        attentions: names of each (several for a shared module) -> its stage, if known.
+        attentions: all names of each attention (several if it is shared) -> its stage, None if unknown.
         include: pattern or patterns.
-        exclude: pattern or patterns; wins.
-        kind: of the attentions, for the error.
+        exclude: pattern or patterns; wins over ``include``.
+        kind: what the attentions are ("recognised", "patched"), for the error.
 
     Raises:
-        PatternError: for a pattern that selects nothing, listing what there is.
+        PatternError: for a pattern that selects nothing; the message lists stages and names.
     """
     chosen = set(attentions) if include is None else _matching(attentions, include, "include", kind)
     return chosen - (_matching(attentions, exclude, "exclude", kind) if exclude is not None else set())
 
 
 def choose_families(known: Mapping[str, Family], names: Sequence[str] | str | None) -> Iterable[Family]:
-    """The families called ``names``; if None, all but extensions.
+    """Returns the families called ``names``; if None, all but extensions.
 
     Raises:
         PatternError: for a name that no family has.
@@ -65,6 +65,7 @@ def _hits(pattern: str, names: tuple[str, ...], stage: str | None) -> bool:
 
 
 def _leading(name: str) -> list[str]:
+    """``a.b.c`` -> ``a``, ``a.b``, ``a.b.c``."""
     parts = name.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 

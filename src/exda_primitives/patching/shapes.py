@@ -1,4 +1,4 @@
-"""Shape rules: an attention's parts found by what they are, never by what they are called."""
+"""Shape rules: find an attention's parts by what they are, never by their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .adapter import Family, Mismatch
 
 TEMPERATURE = "temperature"
 PARAMETRISED = "parametrizations"
-"""Where PyTorch keeps a module's own tensors that are computed from others."""
+"""Child in which PyTorch keeps a module's parametrised tensors."""
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -24,33 +24,36 @@ Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 class ConvLayout:
     """Channel attention made of 1x1 and depthwise convolutions of C channels.
 
+    The rules look at each child's ``core``; the replacement uses the child itself, with whatever is around its core.
+
     Attributes:
         pointwise: part -> factor f of a direct child whose core is a 1x1 convolution C -> f * C.
         depthwise: part -> factor f of a direct child whose core is a depthwise convolution of f * C channels.
-
-    A child that is more than its ``core`` is used as it is.
     """
 
     pointwise: Mapping[str, int]
     depthwise: Mapping[str, int]
 
     def find(self, module: nn.Module, beside: Collection[str] = ()) -> list[dict[str, str]]:
-        """All assignments of the parts and ``temperature`` to attributes of ``module``; empty if nothing is alike.
+        """Returns all assignments of the parts and ``temperature`` to attributes of ``module``; empty if none is alike.
 
-        The children ``beside`` are somebody else's to look at.
+        A module is looked at if it has 1x1 convolutions of all the sizes in ``pointwise``. There are three rules: its
+        1x1 convolutions are two-dimensional and exactly those of ``pointwise``; every other child with parameters is
+        one of ``depthwise``; it has one own parameter (..., h, 1, 1) with C divisible by h, no other parameter and no
+        buffer. A module that breaks more than one rule is a different module, not a near miss.
 
-        The rules are, for a module with 1x1 convolutions of all the sizes in ``pointwise``: these convolutions are
-        two-dimensional and no others of their sizes stand beside them; every other child with parameters is one of
-        ``depthwise``; one own parameter (..., h, 1, 1) with C divisible by h, no other parameter and no buffer. A
-        module that breaks more than one of the three is not alike.
+        Args:
+            module: the module.
+            beside: names of children to ignore: the caller checks them.
 
         Raises:
-            Mismatch: for a module that breaks one, and for weights that cannot be probed.
+            Mismatch: for a module that breaks one rule, and for weights that cannot be probed.
         """
         children = {name: child for name, child in module.named_children() if name not in beside}
         cores = {name: core(child) for name, child in children.items()}
         convs = {name: conv for name, conv in cores.items() if _is_pointwise(conv)}
         wanted = Counter(self.pointwise.values())
+        # C: the smallest number of input channels at which convolutions of all the factors exist.
         channels = next((c for c in _inputs(convs) if _factors(convs, c) >= wanted), None)
         if channels is None:
             return []
@@ -61,6 +64,7 @@ class ConvLayout:
         }
         found: list[list[dict[str, str]]] = []
         broken: list[Mismatch] = []
+        # All three are tried, to count how many are broken.
         rules: tuple[Callable[[], list[dict[str, str]]], ...] = (
             lambda: [{TEMPERATURE: find_temperature(module, channels)}],
             lambda: _assignments(self.pointwise, self._pointwise_factors(convs, channels, wanted)),
@@ -79,6 +83,7 @@ class ConvLayout:
         return [{**temperature, **first, **second} for temperature, first, second in product(*found)]
 
     def _pointwise_factors(self, convs: Mapping[str, Conv], channels: int, wanted: Counter[int]) -> dict[str, int]:
+        """Returns name -> f of the 1x1 convolutions C -> f * C; raises Mismatch if they are not those wanted."""
         solid = [name for name, conv in convs.items() if not isinstance(conv, nn.Conv2d)]
         if solid:
             kind = type(convs[solid[0]]).__name__
@@ -90,6 +95,7 @@ class ConvLayout:
         return {name: conv.out_channels // channels for name, conv in convs.items()}
 
     def _depthwise_factors(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
+        """Returns name -> f of the depthwise convolutions of f * C channels; raises Mismatch for any other child."""
         found = {name: _depthwise_channels(child) for name, child in others.items()}
         bad = [name for name, width in found.items() if width is None or width % channels]
         factors = Counter(width // channels for name, width in found.items() if width is not None and name not in bad)
@@ -102,12 +108,12 @@ class ConvLayout:
 
 
 class ConvFamily(Family):
-    """A family whose attention is made of 1x1 and depthwise convolutions as ``layout`` says."""
+    """A family whose attention is made of 1x1 and depthwise convolutions, described by ``layout``."""
 
     layout: ClassVar[ConvLayout]
 
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
-        """By shape; see ``ConvLayout``."""
+        """Finds the parts by shape; see ``ConvLayout.find``."""
         return self.layout.find(module)
 
 
@@ -117,7 +123,7 @@ def _is_pointwise(module: nn.Module) -> TypeGuard[Conv]:
         and set(module.kernel_size) == {1}
         and set(module.stride) == {1}
         and module.groups == 1
-        # A lazy one has 0 until its first call.
+        # A lazy convolution has 0 channels until its first call.
         and module.in_channels > 0
         and module.padding in ((0,), (0, 0), (0, 0, 0), "valid", "same")
     )
@@ -128,11 +134,13 @@ def _inputs(convs: Mapping[str, Conv]) -> list[int]:
 
 
 def _factors(convs: Mapping[str, Conv], channels: int) -> Counter[int]:
+    """Returns f of every convolution ``channels`` -> f * ``channels``, with multiplicity."""
     sizes = [c.out_channels for c in convs.values() if c.in_channels == channels]
     return Counter(size // channels for size in sizes if size % channels == 0)
 
 
 def _depthwise_channels(child: nn.Module) -> int | None:
+    """Returns the channels of a depthwise convolution of any kernel size; None for another child."""
     conv = core(child)
     if not isinstance(conv, Conv):
         return None
@@ -140,9 +148,9 @@ def _depthwise_channels(child: nn.Module) -> int | None:
 
 
 def core(child: nn.Module) -> nn.Module:
-    """The layer that says which channels a child takes and gives: itself, or what it wraps.
+    """Returns the layer that sets a child's input and output channels: the child itself or the layer that it wraps.
 
-    That is what an adapter lies around (LoRA's and its kin's ``base_layer``), or the only layer inside.
+    That is the ``base_layer`` of an adapter (LoRA and its kin), or the only layer inside the child.
     """
     inner = getattr(child, "base_layer", None)
     if isinstance(inner, nn.Module):
@@ -152,7 +160,7 @@ def core(child: nn.Module) -> nn.Module:
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules that are convolutions, linear layers, or have parameters of their own."""
+    """Yields the outermost modules that are convolutions or linear layers, or have parameters of their own."""
     if isinstance(module, Conv | nn.Linear) or any(True for _ in module.parameters(recurse=False)):
         yield module
         return
@@ -190,22 +198,23 @@ def check_no_dropout(module: nn.Module, layers: Collection[str]) -> None:
 
 
 def check_plain(module: nn.Module) -> None:
-    """Refuses weights that no random numbers can be put into, without which nothing can be proven.
+    """Refuses weights that cannot be filled with random numbers, which the probe has to do.
 
     Raises:
-        Mismatch: for those that are quantised or sharded.
+        Mismatch: for quantised or sharded weights.
     """
     for name, parameter in module.named_parameters():
-        # By this PyTorch takes apart what wraps other tensors.
+        # The method by which PyTorch takes tensor subclasses that wrap other tensors apart.
         if hasattr(type(parameter), "__tensor_flatten__"):
             raise Mismatch(f"{name} is quantised or sharded ({type(parameter).__name__}); patch before that is done", 6)
 
 
 def find_temperature(module: nn.Module, channels: int) -> str:
-    """The name of the one own parameter of ``module``, (..., h, 1, 1) with ``channels`` divisible by h.
+    """Returns the name of the module's only own parameter, (..., h, 1, 1) with ``channels`` divisible by h.
 
     Raises:
-        Mismatch: for none, another or several; and for a module with buffers outside of its layers.
+        Mismatch: if it has none, several, or one of another shape; if it has buffers outside of its layers; and if it
+            is parametrised.
     """
     if parametrize.is_parametrized(module):
         names = ", ".join(name for name, _ in module.get_submodule(PARAMETRISED).named_children())
@@ -222,7 +231,7 @@ def find_temperature(module: nn.Module, channels: int) -> str:
             f"expected a temperature (heads, 1, 1) with {channels} channels divisible by heads, found {name} {shape}",
             3,
         )
-    # What lies in a layer is called with it: the vectors of a spectral norm, the mask of a pruned weight.
+    # Buffers inside a layer are used by its call: the vectors of a spectral norm, the mask of a pruned weight.
     layers = {key for key, child in module.named_children() if isinstance(core(child), Conv | nn.Linear)}
     buffers = [key for key, _ in module.named_buffers() if key.partition(".")[0] not in layers]
     if buffers:
@@ -231,7 +240,7 @@ def find_temperature(module: nn.Module, channels: int) -> str:
 
 
 def _assignments(parts: Mapping[str, int], found: Mapping[str, int]) -> list[dict[str, str]]:
-    """Every way of giving the parts to found names of equal factor, in the order of the names first."""
+    """Returns every way to assign the parts to found names of equal factor; the one in the names' order comes first."""
     return [
         dict(zip(parts, names, strict=True))
         for names in permutations(found)

@@ -1,4 +1,4 @@
-"""What a report says, on a terminal or as text: a heading, a table, and lines below."""
+"""Prints a report on a terminal or as text: a heading, a table, and lines below it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 class Row(NamedTuple):
-    """Attentions of one kind that follow each other, as text."""
+    """One row of the table, as text: consecutive attentions of one kind."""
 
     module: str
     n: str
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Printed(NamedTuple):
-    """All that is printed of a report."""
+    """Everything that is printed of a report."""
 
     heading: str
     rows: Sequence[Row]
@@ -33,7 +33,7 @@ class Printed(NamedTuple):
 
 
 def as_text(said: Printed, width: int = 110) -> str:
-    """Text of at most ``width`` columns, without colour."""
+    """Returns text of at most ``width`` columns, without colour."""
     console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
     print_on(console, said)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
@@ -50,7 +50,7 @@ def print_on(console: Console, said: Printed) -> None:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    # Narrow enough for 80 columns and the names of the usual backbones.
+    # No frame and little padding: the names of the usual backbones fit into 80 columns.
     table = Table(
         *("module", "n", "family", "dim", "heads", "stage", "parameters", "MACs/px"), box=None, padding=(0, 1, 0, 0)
     )

@@ -1,4 +1,4 @@
-"""Channel attention that no family knows: named, with the reason, so that silence means that there is none."""
+"""Finds channel attention that no family knows and reports it with a reason: no report means that there is none."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ..surgery.copies import detached, isolated_global_state, random_maps
 from ..surgery.randomness import OwnRandomNumbers
 from .shapes import Conv, core
 
-# Heights and widths: of windows of 8 and less a whole number, and nothing that depends on pixels is equal in both.
+# (H, W) of two maps. Windows of 8 pixels fit into both; heights and numbers of pixels differ, widths do not.
 _SIZES = ((8, 24), (16, 24))
-# More of them are a network, not an attention.
+# A module with more parts is a network, not an attention.
 _MOST_MODULES = 32
 _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mdta": lambda x: x,
     "xca": lambda x: x.flatten(2).mT.contiguous(),
     "smsa": lambda x: x.movedim(1, -1).contiguous(),
 }
-"""Family whose attention takes such input -> that input, of a map (B, C, H, W)."""
+"""Family -> function that turns a map (B, C, H, W) into the input of the family's attention."""
 
 
 class _Seen(NamedTuple):
-    """What was seen of a module's softmax: by whose input, over how many channels."""
+    """A softmax over channels: the family in whose layout the input was, and the softmax's size."""
 
     family: str
     channels: int
 
 
 def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
-    """The family that comes closest to a module with channel attention, and the reason why it is not that; or None.
+    """Returns the closest family for a module with channel attention, and the reason why it is not that; else None.
 
-    Channel attention is what takes a softmax of a square matrix whose size divides the channels and does not depend
-    on that of the map. Counted in is what has a temperature and either four layers of equal size, or a softmax that
-    cannot be seen, since the module takes neither a map nor tokens.
+    Channel attention takes a softmax of a square matrix whose size divides the channels and does not depend on the
+    map's size. A module with a temperature counts as well if it has four layers of equal size, or a softmax that cannot
+    be observed because the module takes neither a map nor tokens.
     """
     layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
     if not layers:
@@ -72,7 +72,7 @@ def _held(module: nn.Module, layers: Mapping[str, Any]) -> str:
 
 
 def _projection(child: nn.Module) -> nn.Module | None:
-    """What of a child is a linear layer or a 1x1 convolution."""
+    """Returns the linear layer or 1x1 convolution at a child's core; None if there is none."""
     layer = core(child)
     pointwise = isinstance(layer, Conv) and set(layer.kernel_size) == {1}
     return layer if pointwise or isinstance(layer, nn.Linear) else None
@@ -98,7 +98,7 @@ def _four_equal(layers: Mapping[str, Any]) -> bool:
 
 
 def _names_softmax(module: nn.Module) -> bool:
-    """Whether its own code, or a function that this calls, names a softmax, or it holds one."""
+    """Whether the module holds a softmax, or its code, or a function that its code calls, names one."""
     if any(isinstance(child, nn.Softmax | nn.Softmax2d) for child in module.children()):
         return True
     methods = [
@@ -129,7 +129,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_Seen | None, bool]:
-    """The softmax over channels that is seen, if any; and whether there was a call to see it in."""
+    """Runs a copy; returns the softmax over channels that it takes, if any, and whether any of its calls returned."""
     if sum(1 for _ in module.modules()) > _MOST_MODULES:
         return None, True
     widths = [_widths(layer) for layer in layers.values()]
@@ -155,7 +155,7 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
 
 
 class _Call(NamedTuple):
-    """The shapes of what a call took a softmax of, until it raised or returned."""
+    """The shapes of which a call took a softmax, and whether it returned; it may have raised later."""
 
     shapes: list[tuple[int, ...]]
     returned: bool
@@ -167,7 +167,7 @@ def _softmaxes(module: nn.Module, x: Tensor) -> _Call:
         with mode:
             module(x)
     except Exception:
-        # Another layout, another number of arguments: what was seen until then counts.
+        # It takes another layout or another number of arguments: the shapes until then count.
         return _Call(mode.shapes, False)
     return _Call(mode.shapes, True)
 

@@ -1,4 +1,4 @@
-"""The last look before anything is replaced: host and replacement, with the model's own weights, on random input."""
+"""The last check before a swap: compares host and replacement on random input, with the model's own weights."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from ..surgery.copies import detached, isolated_global_state, random_maps
 from ..surgery.randomness import OwnRandomNumbers
 from .adapter import Family
 
+# (B, H, W).
 SIZE = (2, 9, 7)
-# In float64, relative to the maximum; hosts with a float32 constant inside are 1e-7 away.
+# In float64, relative to the maximum; a host with a float32 constant inside differs by 1e-7.
 TOLERANCE = 1e-5
 
 
 def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
-    """Compares both at identity init, on copies in float64; not for weights on the meta device.
+    """Compares host and replacement at identity init, on copies in float64; not for weights on the meta device.
 
     Raises:
-        VerificationError: naming the module, for a difference above 1e-5 of the maximum.
+        VerificationError: for a difference above 1e-5 of the maximum; the message names the module.
     """
     with isolated_global_state():
         host, replacement = detached((host, replacement), torch.float64)
         if replacement.config.value in REPLACING:
-            # These values have no identity start: what is left to compare is all the rest.
+            # Such a value cannot start at identity: compare everything else.
             replacement.value = None
         replacement.start_at_identity()
         generator = torch.Generator().manual_seed(0)
@@ -39,7 +40,7 @@ def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
             expected = host(*(x.clone() for x in inputs), *more)
         got = replacement(*inputs, *more, **family.known_of(height, width))
     largest = expected.nan_to_num().abs().max()
-    # NaN weights are the user's business: both outputs are NaN then.
+    # NaN weights are no error here: both outputs are NaN then.
     if not torch.isclose(got, expected, rtol=0, atol=float(TOLERANCE * largest), equal_nan=True).all():
         error = float((got - expected).abs().max() / largest)
         raise VerificationError(

@@ -1,4 +1,4 @@
-"""The primitives as modules: for people who write their own model."""
+"""The primitives as modules, for authors of models."""
 
 from .base import ExDAModule
 from .conditioned import ExDAMaskedAttention, ExDAPriorAttention

@@ -1,4 +1,4 @@
-"""What the ExDA attentions of all families share: options, new parameters, and the host they may stand in for."""
+"""Base class of the ExDA attentions of all families: options, new parameters, and the host that one may replace."""
 
 from __future__ import annotations
 
@@ -30,73 +30,79 @@ Self = TypeVar("Self", bound="ExDAModule")
 Layout = Literal["BCHW", "BHWC", "BNC"]
 
 NEW_NAMES = ("value", "token", "alpha", "token_gate")
-# PyTorch's parametrisations keep a tensor elsewhere, its pruning and weight norms by hooks under other names.
+# PyTorch renames tensors: parametrisations to ``parametrizations.NAME``, pruning to ``NAME_orig`` and ``NAME_mask``,
+# weight norm to ``NAME_g`` and ``NAME_v``, spectral norm to ``NAME_orig``, ``NAME_u`` and ``NAME_v``.
 _NEW = re.compile(rf"(parametrizations\.)?({'|'.join(NEW_NAMES)})(_orig|_mask|_g|_v|_u)?(\.|$)")
 DESCRIPTION = "_extra_state"
-"""PyTorch's name for what ``ExDAModule.get_extra_state`` gives, behind the module's own in a state dict."""
+"""PyTorch's key for the result of ``get_extra_state``; in a state dict it follows the module's own prefix."""
 
 _last_load = threading.local()
-"""Of each thread: the list of errors of the load that was warned of last, which stands for that load."""
+"""Per thread, the ``error_msgs`` list of the load that was last warned about.
+
+PyTorch hands the same list to every module of one load, so that it identifies the load: one warning for each.
+"""
 
 
 def is_new(name: str) -> bool:
-    """Whether a parameter or buffer of an attention, by its name there, is one that ExDA added."""
+    """Whether ExDA added the parameter or buffer that has this name in its attention."""
     return _NEW.match(name) is not None
 
 
 class ExDAModule(ReplacementModule):
     """Base of every ExDA attention.
 
-    A subclass has ``PARTS``, ``host_layers`` and ``forward``, which takes its layers by ``part`` and what ``value`` and
-    ``token`` are by ``value_terms`` and ``token_terms``; the rest it may override. Under torch.fx it is one call in the
-    graph (``call_when_traced``), and where it replaces a host, its arguments may be named as the host's are.
+    A subclass defines ``PARTS``, ``host_layers`` and ``forward``, and may override the rest. Its ``forward`` gets the
+    host's layers from ``part``, and the primitives from ``value_terms`` and ``token_terms``. Under torch.fx the module
+    is one call in the graph (``call_when_traced``). Where it replaces a host, callers may name the arguments as the
+    host's forward does.
 
-    A family's module names the host layers that it works with (``PARTS``, under the names that the official code
-    uses), builds them when it is constructed from scratch, and finds them under whatever names a host gave them when
-    it adopts one. All layers are called as modules, with two exceptions where nobody can tell. The output projection,
-    if it is a bare convolution or linear layer, is folded into what comes before it; and of ``value`` and ``token``, if
-    their convolutions are bare, the weights are read. Bare is a layer without hooks, parametrisation, wrapper or
-    replaced forward, with plain tensors for parameters; ``value`` and ``token`` themselves have no hooks then either.
-    Anything else is called, at the cost of the unfolded formula: ``value`` with V (B, C, H, W) -> V', ``token`` with
-    the map (B, C, H, W) -> G (B, h, K, H, W), so that modules of one's own may take their place.
+    ``PARTS`` names the host's layers as the official code does. A module that is constructed from scratch builds them;
+    one that adopts a host finds them under whatever names the host gave them. All layers are called as modules, with
+    two exceptions that leave the result as it is: a bare output projection is folded into the matrices before it, and
+    of ``value`` and ``token`` the weights are read if all their convolutions are bare and they have no hooks
+    themselves. A layer is bare if it is a convolution or linear layer with plain tensors as parameters and without
+    hooks, parametrisation, wrapper or replaced forward. Anything else is called, at the cost of the unfolded formula:
+    ``value`` as V (B, C, H, W) -> V', ``token`` as the map (B, C, H, W) -> G (B, h, K, H, W). So modules of your own
+    may take their places.
 
     Args:
         dim: C, channels.
         num_heads: h.
-        bias: of the host's own layers.
-        tokens: K, global spatial tokens a head; 0 for none, ``"channels"`` for C / h.
-        stride: of the average pooling before the tokens' projection.
-        scale: of a token as a value, ``"sum"`` or ``"mean"``, see ``GST``.
-        reinject: ``"mean"`` or ``"channelwise"`` (for which K = C / h).
+        bias: whether the host's own layers have a bias.
+        tokens: K, global spatial tokens per head; 0 for none, ``"channels"`` for C / h.
+        stride: kernel and stride of the average pooling before the tokens' projection.
+        scale: scale of a token as a value, ``"sum"`` or ``"mean"``, see ``GST``.
+        reinject: ``"mean"`` or ``"channelwise"`` (which needs K = C / h).
         value: form of the non-linear value, see ``NonlinearValue``.
         value_position: ``"before"`` or ``"after"`` the aggregation.
-        init: ``"paper"`` (alpha 0.1, token gate 1) or ``"identity"`` (the plain host's function at the start).
-        device: of the parameters.
-        dtype: of the parameters.
+        init: ``"paper"`` (alpha 0.1, token gate 1) or ``"identity"`` (starts as the plain host's function).
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
         ConfigError: for options that do not exist or do not fit, and for C not divisible by h.
     """
 
     PARTS: ClassVar[tuple[str, ...]]
-    """Host parts, ``temperature`` first; the last one is the output projection."""
+    """Names of the host's parts: ``temperature`` first, the output projection last."""
     OFFICIAL: ClassVar[Mapping[str, str]] = {}
-    """Parts that the official code calls otherwise: name in ``PARTS`` -> attribute there."""
+    """Parts that the official code names differently: name in ``PARTS`` -> attribute there."""
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
-    """Names in ``PARTS`` of what a host may be without."""
+    """Names in ``PARTS`` of the parts that a host may lack."""
     TAKES_TOKENS: ClassVar[bool] = True
-    """Whether global tokens have a meaning here."""
+    """Whether the attention can have global tokens."""
 
     temperature: nn.Parameter
 
     linear_value: Callable[..., Tensor] | None = None
-    """A method that returns V (B, C, H, W), as the host's layers project it, of what ``forward`` takes; for those who
-    look into a model. None where nobody can tell V. A subclass with a ``forward`` of its own has none but its own."""
+    """Method that takes the arguments of ``forward`` and returns the host's linear V (B, C, H, W); for inspection.
+
+    None if V cannot be told. A subclass that defines ``forward`` does not inherit it and has to define its own."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "forward" in vars(cls) and "linear_value" not in vars(cls):
-            # That of the base is of what the base's forward takes.
+            # The inherited method takes the arguments of the inherited forward.
             cls.linear_value = None
 
     def __init__(
@@ -131,12 +137,12 @@ class ExDAModule(ReplacementModule):
 
     @abstractmethod
     def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
-        """The host's layers of a module that is made from scratch.
+        """Returns the host's layers for a module that is constructed from scratch.
 
         Args:
             dim: C.
-            bias: of the constructor.
-            factory: keywords ``device`` and ``dtype`` of every layer.
+            bias: the constructor's ``bias``.
+            factory: keywords ``device`` and ``dtype`` for every layer.
 
         Returns:
             Name in ``PARTS`` -> layer, all but the temperature, in the order in which the official code makes them.
@@ -161,38 +167,43 @@ class ExDAModule(ReplacementModule):
         return temperature.shape[-3]
 
     def init_attributes(self) -> None:
-        """Sets attributes that only this kind has; called once, however the module is made. By default there are none.
+        """Sets attributes that only this subclass has; by default there are none.
 
-        The configuration, ``dim`` and ``num_heads`` are set, layers and parameters are not there yet.
+        Called once, whether the module is constructed or adopts a host: after the configuration, ``dim`` and
+        ``num_heads`` are set, before layers and parameters exist.
         """
 
     def token_macs(self, height: int, width: int) -> int:
-        """Multiply-accumulates that K more rows a head add to ``Q K^T`` and ``A V``, for one (C, height, width)."""
+        """Multiply-accumulates that K more rows per head add to ``Q K^T`` and ``A V``, for one (C, height, width)."""
         c = self.channels_per_head
+        # Two products per head, each c x c x N for the host and (c+K) x (c+K) x N with tokens.
         return 2 * self.num_heads * ((c + self._num_tokens) ** 2 - c**2) * height * width
 
     @classmethod
     def adopt(
         cls: type[Self], host: nn.Module, parts: Mapping[str, str], config: ExDAConfig, full_name: str = ""
     ) -> Self:
-        """An ExDA attention around the layers of ``host``, which keep their objects, names, mode and hooks.
+        """Returns an ExDA attention around the layers of ``host``, which keep their objects, names, mode and hooks.
 
         Args:
-            host: the attention to stand in for; not changed.
+            host: the attention to replace; not changed.
             parts: for every name in ``PARTS``, the host's attribute.
             config: what to add, on the device and in the dtype of the host's output projection.
-            full_name: of the host in its model, for error messages.
+            full_name: the host's name in its model, for error messages.
 
         Raises:
             ConfigError: when the options do not fit this host; the message holds ``full_name``.
         """
+        # Not ``cls(...)``: the constructor would build host layers of its own.
         self = cls.__new__(cls)
         ReplacementModule.__init__(self)
         self._share_parameters_and_children(host)
+        # C is the output projection's width.
         project = getattr(host, parts[cls.PARTS[-1]])
         self._describe(width_of(project), cls.heads_of(host, parts), config, dict(parts), full_name)
         self._check_names(host)
         self._add_primitives()
+        # New modules start in train mode; the host may be in eval mode.
         for name in NEW_NAMES:
             new = getattr(self, name)
             if isinstance(new, nn.Module):
@@ -206,15 +217,15 @@ class ExDAModule(ReplacementModule):
         return self.dim // self.num_heads
 
     def new_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that the host does not have, by their names in this module."""
+        """Returns the parameters that ExDA added, by their names in this module."""
         return {name: parameter for name, parameter in self.named_parameters() if is_new(name)}
 
     def get_extra_state(self) -> Tensor:
-        """The configuration, for the state dict: see ``description``."""
+        """Returns the configuration as an entry of the state dict, see ``description.encoded``."""
         return encoded(Description(self.config, built_in=not self.replaces_host))
 
     def set_extra_state(self, state: object) -> None:
-        """Nothing: what a state dict says is compared before anything of it is loaded."""
+        """Does nothing: ``_load_from_state_dict`` compares the configuration before it loads anything."""
 
     def _load_from_state_dict(
         self,
@@ -226,16 +237,19 @@ class ExDAModule(ReplacementModule):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """As PyTorch calls it; an original state dict lacks what ExDA added, which then stays as it is.
+        """Loads as ``nn.Module`` does, after a check of the configuration.
+
+        An original state dict has no entries for what ExDA added; these parameters then keep their values.
 
         Raises:
-            CheckpointError: for the state of an attention with another configuration.
+            CheckpointError: if the state dict is from an attention with another configuration.
         """
         own = {prefix + name: tensor for name, tensor in self._new_entries()}
         if prefix + DESCRIPTION in state_dict:
             self._check_description(state_dict[prefix + DESCRIPTION], prefix)
         elif own.keys().isdisjoint(state_dict):
-            # The dictionary is PyTorch's own copy, and what the children load is taken from it after this.
+            # Our own values fill the gaps, so that a strict load succeeds. The dictionary is a copy that
+            # ``load_state_dict`` made; it takes the children's entries from it after this call.
             state_dict.update(own)
             state_dict[prefix + DESCRIPTION] = self.get_extra_state()
             self._warn_of_absence(prefix, error_msgs)
@@ -253,8 +267,8 @@ class ExDAModule(ReplacementModule):
         theirs = decoded(held, owner).config
         if not theirs.computes_as(self.config):
             raise CheckpointError(
-                f"{owner}: the state is of an attention with {theirs}, this one has {self.config}. Patch the model "
-                f"with the state's configuration: exda.load and exda.load_checkpoint do so by themselves."
+                f"{owner}: the state dict is from an attention with {theirs}, this one has {self.config}. Patch the "
+                f"model with the state dict's configuration: exda.load and exda.load_checkpoint do so by themselves."
             )
 
     def _warn_of_absence(self, prefix: str, load: list[str]) -> None:
@@ -262,32 +276,34 @@ class ExDAModule(ReplacementModule):
             return
         _last_load.errors = load
         warnings.warn(
-            f"{prefix.removesuffix('.') or self.own_name()}: the state dict holds nothing of what ExDA added here; it "
-            f"stays as it is, as in every attention of which the state dict holds nothing (an original checkpoint in a "
-            f"patched model).",
+            f"{prefix.removesuffix('.') or self.own_name()}: the state dict holds nothing of what ExDA added here. Its "
+            f"parameters keep their values, here and in every other attention for which the state dict holds nothing. "
+            f"This is so when an original checkpoint is loaded into a patched model.",
             stacklevel=2,
         )
 
     def extra_macs(self, height: int, width: int) -> int:
-        """Multiply-accumulates that the printed formulas add to the host's for one (C, height, width) map."""
+        """Multiply-accumulates that the paper's formulas add to the host's for one (C, height, width) map."""
         macs = 0
         if self.config.value in ("residual", "replace"):
+            # g: two 1x1 convolutions of C^2 and a depthwise 3x3 one of 9 C, per pixel.
             macs += (2 * self.dim**2 + 9 * self.dim) * height * width
         if self.token is not None:
+            # Phi: C -> h*K on the pooled map, whose sides are rounded up (ceil mode).
             pooled = -(-height // self.config.stride) * -(-width // self.config.stride)
             macs += self.dim * self.num_heads * self._num_tokens * pooled + self.token_macs(height, width)
         return macs
 
     def kernel_unsupported_reason(self, height: int, width: int) -> str | None:
-        """Why the Triton kernels cannot compute maps of this size where the module lies; None if they can."""
+        """Returns why the Triton kernels cannot compute maps of this size on the module's device; None if they can."""
         return f"there are no kernels for {type(self).__name__}"
 
     def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid | None:
-        """(H, W) of the map that an input ``x`` is, where something beside its shape says it; else None.
+        """Returns (H, W) of the input ``x`` where its shape alone does not tell but something else does; else None.
 
         Args:
-            x: as ``forward`` takes it.
-            grid: (H, W), where the call says it.
+            x: an input of ``forward``.
+            grid: (H, W), if the call gives it.
         """
         return None
 
@@ -296,6 +312,8 @@ class ExDAModule(ReplacementModule):
         if self.value is not None:
             self.value.start_at_identity()
         if self.token is not None:
+            # alpha = 0: no token row is added to the output. lam = 0: local rows give no softmax mass to tokens. Zero
+            # token logits instead would still take mass from the channels.
             nn.init.zeros_(self.alpha)
             nn.init.zeros_(self.token_gate)
 
@@ -313,6 +331,7 @@ class ExDAModule(ReplacementModule):
                 f"{self.own_name()}: global tokens are channels of attention across channels, and have no counterpart "
                 f"in attention between pixels; use tokens=0."
             )
+        # O[:c] + alpha * O[c:] row by row: both need the same number of rows, K = c.
         if config.reinject == "channelwise" and self._num_tokens not in (0, self.channels_per_head):
             raise ConfigError(
                 f"{self.own_name()}: reinject='channelwise' adds token rows to channels one by one, so that tokens has "
@@ -322,19 +341,20 @@ class ExDAModule(ReplacementModule):
         self.init_attributes()
 
     def _check_names(self, host: nn.Module) -> None:
-        """Refuses a host whose attribute would take the place of a method, or be taken for one."""
+        """Raises ConfigError if a public attribute of the host has a method's name: one would hide the other."""
         ours = {*dir(type(self))} - {*dir(nn.Module)}
         taken = [name for name in (*vars(host), *host._parameters, *host._modules) if name in ours and name[:1] != "_"]
         if taken:
             raise ConfigError(
-                f"{self.own_name()}: the host has an attribute {taken[0]!r}, which is a method's name of the "
-                f"replacement; rename it."
+                f"{self.own_name()}: the host has an attribute {taken[0]!r}, which is a method's name in the "
+                f"replacement; rename the host's attribute."
             )
 
     def _add_primitives(self) -> None:
         config = self.config
         like = self.host_parameter()
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        # Absent primitives are None, so that the four attributes always exist.
         self.value: NonlinearValue | None = None
         self.token: GST | None = None
         self.register_parameter("alpha", None)
@@ -343,6 +363,7 @@ class ExDAModule(ReplacementModule):
             self.value = NonlinearValue(self.dim, config.value, init=config.init, **factory)
         if self._num_tokens:
             self.token = GST(self.dim, self.num_heads, self._num_tokens, config.stride, config.scale, **factory)
+            # The paper's start: alpha = 0.1, and lam = 1, which gives its softmax over channels and tokens.
             self.alpha = nn.Parameter(torch.full((self.num_heads, 1, 1), 0.1, **factory))
             self.token_gate = nn.Parameter(torch.ones(self.num_heads, 1, 1, **factory))
         if config.init == "identity":
@@ -350,57 +371,62 @@ class ExDAModule(ReplacementModule):
 
     @property
     def _num_tokens(self) -> int:
+        """K."""
         return self.config.tokens_of(self.channels_per_head)
 
     def part(self, name: str) -> Any:
-        """The host layer (or the temperature) that plays the part ``name`` of ``PARTS``."""
+        """Returns the host's layer (or the temperature) for the name ``name`` in ``PARTS``."""
         return getattr(self, self._parts[name])
 
     def optional_part(self, name: str) -> nn.Module | None:
-        """The host layer that plays the part ``name`` of ``OPTIONAL``; None where there is none."""
+        """Returns the host's layer for the name ``name`` in ``OPTIONAL``; None if the host has none."""
         return self._modules.get(self._parts.get(name, ""))
 
     def structural_settings(self) -> Hashable:
-        """Its configuration and sizes, and which attribute plays which part."""
+        """Returns what tells it from others of its class: configuration, sizes, and the attribute of each part."""
         return repr(self), tuple(self.host_parts.items())
 
     @property
     def host_parts(self) -> dict[str, str]:
-        """For every name in ``PARTS``, the attribute that plays this part."""
+        """Name in ``PARTS`` -> name of the attribute that holds this part; a copy."""
         return dict(self._parts)
 
     def value_terms(self) -> ValueTerms | None:
-        """What an operation of ``ops`` takes of ``value``; None where there is none."""
+        """Returns ``value`` in the form that the operations of ``ops`` take; None if there is none."""
         return None if self.value is None else value_terms(self.value, self.config.value_position)
 
     def token_terms(self) -> TokenTerms | None:
-        """What an operation of ``ops`` takes of ``token``, ``alpha`` and ``token_gate``; None where there are none."""
+        """Returns ``token``, ``alpha`` and ``token_gate`` in the form that ``ops`` takes; None without tokens."""
         if self.token is None:
             return None
         config, weight = self.config, phi_weight(self.token)
+        # Either Phi's weight is read, or the module is called.
         whole = self.token if weight is None else None
         return TokenTerms(weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate, whole)
 
     def example_map(self, height: int, width: int) -> Tensor:
-        """A map (1, C, height, width) to ask about, of the module's device and dtype; takes next to no memory."""
+        """Returns a map (1, C, height, width) in the module's dtype and on its device, for questions about maps.
+
+        It is a single number, expanded, and takes next to no memory.
+        """
         like = self.host_parameter()
         return torch.empty((), device=like.device, dtype=like.dtype).expand(1, self.dim, height, width)
 
     def host_parameter(self) -> Tensor:
-        """A parameter that has the device and dtype of the maps: of the output projection, where that has any."""
+        """Returns a parameter with the device and dtype of the maps: the output projection's, if that has any."""
         parameters = chain(self.part(self.PARTS[-1]).parameters(), self.parameters())
         return next(parameter for parameter in parameters if parameter.is_floating_point())
 
     def check_input(self, name: str, x: Tensor, layout: Layout = "BCHW") -> None:
-        """Checks an input of the call.
+        """Checks one input of a call.
 
         Args:
-            name: of the argument, for messages.
+            name: the argument's name, for messages.
             x: the input.
-            layout: maps (B, C, H, W), maps with their channels last (B, H, W, C), or tokens (B, H*W, C).
+            layout: maps (B, C, H, W), maps with channels last (B, H, W, C), or tokens (B, H*W, C).
 
         Raises:
-            InputError: for anything but a non-empty floating-point tensor of C channels that lie so.
+            InputError: for anything but a non-empty floating-point tensor with C channels in this layout.
         """
         if layout == "BNC":
             problem = tokens_problem(name, x, self.dim)
@@ -410,7 +436,7 @@ class ExDAModule(ReplacementModule):
             raise InputError(f"{self.own_name()}: {problem}")
 
     def check_equal_shapes(self, **inputs: Tensor) -> None:
-        """Checks two inputs of the call, by their names.
+        """Checks that the inputs of a call, given by their names, have equal shapes.
 
         Raises:
             InputError: for different shapes.
@@ -421,13 +447,13 @@ class ExDAModule(ReplacementModule):
             raise InputError(f"{self.own_name()}: expected {' and '.join(inputs)} of equal shape, got {shapes}.")
 
     def check_dtypes(self, x: Tensor, to_v: TensorFn, value: ValueTerms | None, tokens: TokenTerms | None) -> None:
-        """Checks that value and tokens can meet the input, before PyTorch fails inside of them.
+        """Checks the dtypes of the value's and the tokens' parameters against the input, before PyTorch fails on them.
 
         Args:
-            x: the input that V is made of.
+            x: the input that V is made from.
             to_v: the host's layer that returns V.
-            value: of ``value_terms``.
-            tokens: of ``token_terms``.
+            value: the result of ``value_terms``.
+            tokens: the result of ``token_terms``.
 
         Raises:
             InputError: for parameters of another dtype than ``x``, outside of autocast.
@@ -438,18 +464,18 @@ class ExDAModule(ReplacementModule):
         if all(parameter.dtype is x.dtype for parameter in met):
             return
         found = {} if phi is None else {"token.phi.weight": phi}
-        # Anything but a bare layer may return V in another dtype than it is given.
+        # A layer that is not bare may return V in another dtype than its input: then nothing is known of V's.
         if branch is not None and is_bare(to_v):
             found |= {f"value.{name}": parameter for name, parameter in zip(BRANCH_NAMES, branch, strict=True)}
         if problem := dtype_problem("the map", x, found):
             raise InputError(f"{self.own_name()}: {problem}")
 
     def has_bias(self) -> bool:
-        """The constructor's argument ``bias``, as the layers have it: by default, whether the output projection has."""
+        """The constructor's ``bias``, read from the layers: by default, whether the output projection has one."""
         return any(name.endswith("bias") for name, _ in self.part(self.PARTS[-1]).named_parameters())
 
     def own_name(self) -> str:
-        """How messages call it: by its full name in its model, where that is known, its class and its sizes."""
+        """Returns its name for messages: its full name in the model, if known, its class and its sizes."""
         kind = f"{type(self).__name__}(dim={self.dim}, num_heads={self.num_heads})"
         return f"{self.full_name}: {kind}" if self.full_name else kind
 

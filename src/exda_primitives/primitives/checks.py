@@ -1,4 +1,4 @@
-"""Checks that every primitive makes of its arguments and its input."""
+"""Checks of arguments and inputs that all primitives share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def check_heads(owner: str, dim: int, num_heads: int) -> None:
 
 
 def map_problem(name: str, x: Tensor, dim: int, *, channels_last: bool = False) -> str | None:
-    """Why ``x`` is no non-empty floating-point map (B, dim, H, W), or (B, H, W, dim); None where it is one."""
+    """Returns why ``x`` is not a non-empty floating-point map (B, dim, H, W), or (B, H, W, dim); None if it is."""
     advice = "add the batch axis with x[None]" if x.ndim == 3 else "fold the extra axes into the batch"
     layout, axis = (f"map (B, H, W, {dim})", 3) if channels_last else (f"map (B, {dim}, H, W)", 1)
     return _problem(name, x, layout, 4, advice, axis, dim)
 
 
 def tokens_problem(name: str, x: Tensor, dim: int) -> str | None:
-    """Why ``x`` is not a non-empty floating-point sequence (B, N, dim), or None where it is one."""
+    """Returns why ``x`` is not a non-empty floating-point sequence (B, N, dim); None if it is."""
     advice = "add the batch axis with x[None]" if x.ndim == 2 else "make tokens of a map with x.flatten(2).mT"
     return _problem(name, x, f"sequence (B, N, {dim})", 3, advice, 2, dim)
 
@@ -47,7 +47,10 @@ def _problem(name: str, x: Tensor, layout: str, ndim: int, advice: str, axis: in
 
 
 def dtype_problem(name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> str | None:
-    """Why ``x`` cannot meet ``parameters`` in one product, or None where it can, as mostly under autocast."""
+    """Returns why ``x`` and ``parameters`` cannot be multiplied for their dtypes; None if they can.
+
+    Under autocast they mostly can, since it casts both.
+    """
     wanted = product_dtype(x)
     found = [f"{key} is {each.dtype}" for key, each in parameters.items() if product_dtype(each) is not wanted]
     if not found:
@@ -59,12 +62,12 @@ def dtype_problem(name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> str
 
 
 def check_map(owner: object, name: str, x: Tensor, dim: int) -> None:
-    """Raises InputError, in the name of ``owner``, where ``map_problem`` finds one."""
+    """Raises InputError, in the name of ``owner``, if ``map_problem`` finds a problem."""
     if problem := map_problem(name, x, dim):
         raise InputError(f"{owner}: {problem}")
 
 
 def check_dtypes(owner: object, name: str, x: Tensor, parameters: Mapping[str, Tensor]) -> None:
-    """Raises InputError, in the name of ``owner``, where ``dtype_problem`` finds one."""
+    """Raises InputError, in the name of ``owner``, if ``dtype_problem`` finds a problem."""
     if problem := dtype_problem(name, x, parameters):
         raise InputError(f"{owner}: {problem}")

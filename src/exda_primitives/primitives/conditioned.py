@@ -1,4 +1,4 @@
-"""ExDA on MDTA with a second argument: a prior that scales and shifts the input, a mask of q, k and v."""
+"""ExDA on MDTA with a second argument: a prior that scales and shifts the input, or a mask of q, k and v."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from .packed_qkv import PackedQKVAttention
 
 
 class ExDAPriorAttention(ExDAAttention):
-    """ExDA attention on MDTA whose input a vector scales and shifts: ``x * scale + shift`` in place of x.
+    """ExDA attention on MDTA whose input is scaled and shifted by a vector, the prior: ``x * scale + shift``.
 
-    A host has a linear layer of the vector for both (DiffIR: P -> 2C, scale first), for the scale alone (Reti-Diff:
-    P -> C, and x itself for the shift), or one each (HI-Diff). Constructed, or around a host without any, it is
-    ``ExDAAttention`` with a second argument that has to be None. All arguments are described at ``ExDAModule``. The
-    tokens look at the input as it was scaled and shifted. Sources: DiffIR (ICCV 2023), DIRformer; ExDA (2026).
+    Linear layers compute scale and shift from the prior (B, P). A host has one layer for both (DiffIR: P -> 2C, scale
+    first), one for the scale alone (Reti-Diff: P -> C, with x itself as the shift), or one each (HI-Diff). Constructed
+    from scratch, or around a host without such a layer, the module is ``ExDAAttention`` with a second argument that has
+    to be None. The tokens see the scaled and shifted input. All arguments are described at ``ExDAModule``. Sources:
+    DiffIR (ICCV 2023), DIRformer; ExDA (2026).
 
     Shape:
         x (B, C, H, W) and, if given, prior (B, P) -> (B, C, H, W), any H, W >= 1.
 
     Raises:
         ConfigError: for arguments that do not exist or do not fit each other.
-        InputError: for anything but a non-empty floating-point (B, C, H, W), for a prior that is no (B, P), and for
-            one where there is no layer for it.
+        InputError: for anything but a non-empty floating-point (B, C, H, W), for a prior that is not (B, P), and for
+            any prior if there is no layer for it.
 
     Example:
         >>> import torch
@@ -35,7 +36,7 @@ class ExDAPriorAttention(ExDAAttention):
     """
 
     PARTS = ("temperature", "scale", "shift", "qkv", "qkv_dwconv", "project_out")
-    """A layer for both plays ``scale`` and ``shift``."""
+    """One layer for both is named as ``scale`` and as ``shift``."""
     OPTIONAL = frozenset({"scale", "shift"})
 
     def forward(self, x: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -48,7 +49,7 @@ class ExDAPriorAttention(ExDAAttention):
         return super().linear_value(x if prior is None else self.modulated(x, prior))
 
     def modulated(self, x: Tensor, prior: Tensor) -> Tensor:
-        """What the prior (B, P) makes of x (B, C, H, W)."""
+        """Returns x (B, C, H, W) scaled and shifted by the prior (B, P)."""
         scale, shift = (self.optional_part(name) for name in ("scale", "shift"))
         if scale is None or shift is None:
             raise InputError(f"{self.own_name()}: got a prior, and has no layer for one; expected None.")
@@ -56,19 +57,21 @@ class ExDAPriorAttention(ExDAAttention):
             raise InputError(
                 f"{self.own_name()}: expected a prior (B, P) for B = {x.shape[0]} maps, got {tuple(prior.shape)}."
             )
+        # (B, C, 1, 1), or (B, 2C, 1, 1) from a layer for both.
         factors: Tensor = scale(prior)[:, :, None, None]
         if shift is not scale:
             shifted: Tensor = x * factors + shift(prior)[:, :, None, None]
             return shifted
         factor, *offset = factors.split(self.dim, dim=1)
+        # Without a shift of its own the layer is Reti-Diff's: x * scale + x.
         return x * factor + (offset[0] if offset else x)
 
 
 class ExDAMaskedAttention(PackedQKVAttention):
     """ExDA attention on MDTA whose q, k and v are multiplied by a mask, for masked pre-training (MaskDCPT).
 
-    V' is made of the masked V, and the tokens look at the input as it is. All arguments are described at
-    ``ExDAModule``. Sources: MaskDCPT (2025); ExDA (2026).
+    V' is computed from the masked V; the tokens see the unmasked input. All arguments are described at ``ExDAModule``.
+    Sources: MaskDCPT (2025); ExDA (2026).
 
     Shape:
         x (B, C, H, W) and, if given, mask (B or 1, 1, H/m, W/n), each entry for m x n pixels -> (B, C, H, W).
@@ -99,12 +102,13 @@ class ExDAMaskedAttention(PackedQKVAttention):
         return projected(x, qkv if mask is None else self._masked(qkv, mask, x))[:, -self.dim :]
 
     def _masked(self, qkv: Projection, mask: Tensor, x: Tensor) -> Projection:
+        # q, k, v = mask * DWConv3x3(Conv1x1(x)): the mask comes after both convolutions.
         pointwise, depthwise = qkv
         whole = self._of_every_pixel(mask, x)
         return Projection(pointwise, lambda u: depthwise(u) * whole)
 
     def _of_every_pixel(self, mask: Tensor, x: Tensor) -> Tensor:
-        """(B or 1, 1, H/m, W/n) -> (B or 1, 1, H, W)."""
+        """Repeats each entry for its m x n pixels: (B or 1, 1, H/m, W/n) -> (B or 1, 1, H, W)."""
         shape, (height, width) = tuple(mask.shape), x.shape[2:]
         fits = len(shape) == 4 and shape[0] in (1, x.shape[0]) and shape[1] == 1 and 0 not in shape
         if not fits or height % shape[2] or width % shape[3]:

@@ -13,27 +13,27 @@ Init = Literal["paper", "identity"]
 Tokens = int | Literal["channels"]
 
 REPLACING = ("replace", "gelu", "sigmoid")
-"""Values that take the place of V: there is no start at which they compute it."""
+"""Forms of the value that replace V: no choice of their parameters gives V' = V, so they cannot start at identity."""
+# Default of ``init``, which then depends on ``value``.
 _BY_VALUE: Any = None
 
 
 @dataclass(frozen=True)
 class ExDAConfig:
-    """What is put into every attention.
+    """The options of ExDA for an attention.
 
     Attributes:
-        tokens: K, global spatial tokens a head; 0 for none, ``"channels"`` for as many as each attention has channels
-            a head.
-        stride: of the average pooling before the tokens' projection.
+        tokens: K, global spatial tokens per head; 0 for none, ``"channels"`` for C / h of each attention.
+        stride: kernel and stride of the average pooling before the tokens' projection.
         scale: a token as a value sums to 1 over its compact map (``"sum"``, the paper's: it shrinks as 1/pixels) or
             has mean 1 (``"mean"``: independent of the resolution).
-        reinject: ``"mean"`` adds alpha * the mean of the tokens' own output rows to every channel of the head;
-            ``"channelwise"`` adds them row by row, for which K has to be the channels a head (``tokens="channels"``).
+        reinject: ``"mean"`` adds alpha * the mean of the tokens' output rows to every channel of the head;
+            ``"channelwise"`` adds them row by row, which needs K = C / h (``tokens="channels"``).
         value: ``"residual"`` V + g(V), ``"replace"`` g(V), ``"gelu"`` GELU(V), ``"sigmoid"`` sigmoid(V), ``"none"`` V.
         value_position: ``"before"`` or ``"after"`` the aggregation.
         init: ``"identity"`` starts as the host's own function (g's last convolution, alpha and the token gate are 0);
-            ``"paper"`` starts at the paper's formula (alpha 0.1, gate 1, g as PyTorch initialises it). By default
-            ``"identity"`` where the value has such a start (``"residual"``, ``"none"``), otherwise ``"paper"``.
+            ``"paper"`` starts at the paper's formula (alpha 0.1, gate 1, g as PyTorch initialises it). The default is
+            ``"identity"`` if the value allows it (``"residual"``, ``"none"``), otherwise ``"paper"``.
 
     Raises:
         ConfigError: for an unknown option, or an ``"identity"`` start that the chosen value cannot have.
@@ -54,6 +54,7 @@ init='identity')
 
     def __post_init__(self) -> None:
         if self.init is _BY_VALUE:
+            # The dataclass is frozen.
             object.__setattr__(self, "init", "paper" if self.value in REPLACING else "identity")
         if self.tokens != "channels":
             check_integer("ExDAConfig", "tokens", self.tokens, 0, " or 'channels'")
@@ -64,27 +65,27 @@ init='identity')
         check_value("ExDAConfig", "value", self.value, self.init)
 
     def computes_as(self, other: ExDAConfig) -> bool:
-        """Whether both give the same function of the same parameters: all but ``init``, which says how they begin."""
+        """Whether both compute the same from equal parameters: all options but ``init`` are equal."""
         return replace(self, init="paper") == replace(other, init="paper")
 
     def as_dict(self) -> dict[str, Any]:
-        """The options as plain data, ``ExDAConfig(**config.as_dict()) == config``."""
+        """Returns the options as plain data; ``ExDAConfig(**config.as_dict()) == config``."""
         return asdict(self)
 
     def tokens_of(self, channels: int) -> int:
-        """K in an attention that has so many channels a head."""
+        """Returns K in an attention with ``channels`` channels per head."""
         return self.tokens if isinstance(self.tokens, int) else channels
 
     def resolved(self, channels: int) -> ExDAConfig:
-        """The same for an attention that has so many channels a head: ``tokens`` is a number."""
+        """Returns this configuration with ``tokens`` as a number, for an attention with ``channels`` per head."""
         return replace(self, tokens=self.tokens_of(channels))
 
 
 def common(carried: Sequence[tuple[ExDAConfig, int]]) -> ExDAConfig | None:
-    """The configuration of which all of these are the resolved forms; None where there is none.
+    """Returns the one configuration that resolves to all of these; None if there is none.
 
     Args:
-        carried: the configuration of each attention, at least one, and its channels a head.
+        carried: resolved configuration and channels per head of each attention; at least one.
     """
     first, _ = carried[0]
     for config in (first, replace(first, tokens="channels")):
@@ -94,7 +95,7 @@ def common(carried: Sequence[tuple[ExDAConfig, int]]) -> ExDAConfig | None:
 
 
 class ExDAOptions(TypedDict, total=False):
-    """The options of ``ExDAConfig`` by keyword."""
+    """The options of ``ExDAConfig`` as keyword arguments."""
 
     tokens: Tokens
     stride: int
@@ -106,7 +107,7 @@ class ExDAOptions(TypedDict, total=False):
 
 
 def whereabouts(configs: Mapping[str, ExDAConfig]) -> list[str]:
-    """A line for each of several configurations: the options in which they differ, and the modules that have it."""
+    """Returns one line per distinct configuration: the options in which they differ, and the modules that have it."""
     held: dict[ExDAConfig, list[str]] = {}
     for name, config in configs.items():
         held.setdefault(config, []).append(name)
@@ -126,13 +127,13 @@ def check_choice(owner: str, name: str, given: object, choices: Any) -> None:
 
 
 def check_integer(owner: str, name: str, given: object, least: int, otherwise: str = "") -> None:
-    """Raises ConfigError, with what is allowed otherwise, unless ``given`` is an integer of at least ``least``."""
+    """Raises ConfigError unless ``given`` is an integer of at least ``least``; ``otherwise`` ends the message."""
     if not isinstance(given, int) or isinstance(given, bool) or given < least:
         raise ConfigError(f"{owner}({name}={given!r}): expected an integer of at least {least}{otherwise}.")
 
 
 def check_value(owner: str, name: str, form: object, init: object) -> None:
-    """Raises ConfigError for a value form (the argument ``name``) or an init that does not exist, or does not fit."""
+    """Raises ConfigError if the value form (argument ``name``) or the init is unknown, or both do not go together."""
     check_choice(owner, name, form, ValueForm)
     check_choice(owner, "init", init, Init)
     if init == "identity" and form in REPLACING:

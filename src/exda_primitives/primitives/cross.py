@@ -14,7 +14,7 @@ from .layers import depthwise, pointwise
 
 
 class ExDACrossAttention(ExDAModule):
-    """ExDA attention on the cross form of MDTA (AdaIR, MoCE-IR): tokens and V' come from the second map.
+    """ExDA attention on the cross form of MDTA (AdaIR, MoCE-IR): k, V' and the tokens come from the second map.
 
     All arguments are described at ``ExDAModule``. Source: AdaIR (ICLR 2025), channel cross attention; ExDA (2026).
 
@@ -55,7 +55,7 @@ class ExDACrossAttention(ExDAModule):
         return ops.cross(x, y, terms)
 
     def terms(self) -> CrossTerms:
-        """What the functions of ``ops`` read."""
+        """Returns layers and primitives in the form that ``ops.cross`` takes."""
         return CrossTerms(
             self.part("temperature"),
             Projection(self.part("q"), self.part("q_dwconv")),
@@ -67,6 +67,7 @@ class ExDACrossAttention(ExDAModule):
 
     def linear_value(self, x: Tensor, y: Tensor) -> Tensor:
         """See ``ExDAModule.linear_value``."""
+        # k, v = chunk(kv, 2): V is the second half.
         return projected(y, self.terms().kv)[:, -self.dim :]
 
     def kernel_unsupported_reason(self, height: int, width: int) -> str | None:

@@ -1,8 +1,8 @@
-"""What an attention says of itself in its state dict: its configuration, as a tensor that survives what is done to one.
+"""An attention's configuration as an entry of its state dict: a tensor that survives what trainers do to tensors.
 
-Trainers average every entry of a state dict, cast it, move it, and call ``.cpu()``, ``.size()`` and ``.dtype`` of it.
-So it is a tensor of floats, each one of 0 to 15, and read by rounding: exact in float16 and bfloat16, unchanged by an
-average of equal ones, and told by a checksum from anything else.
+Trainers average every entry of a state dict, cast it, move it, and use its ``.cpu()``, ``.size()`` and ``.dtype``. So
+the entry is a tensor of floats, each an integer from 0 to 15 (half a byte), and is rounded when it is read. It is exact
+in float16 and bfloat16, an average of equal entries does not change it, and a checksum detects anything else.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _CHECKSUM_BYTES = 4
 
 
 class Description(NamedTuple):
-    """What a state dict says of one attention.
+    """What a state dict says about one attention.
 
     Attributes:
         config: its options.
-        built_in: whether the network was written with it, rather than patched.
+        built_in: whether it was part of the network's own code; False if ``patch`` put it there.
     """
 
     config: ExDAConfig
@@ -34,7 +34,7 @@ class Description(NamedTuple):
 
 
 def encoded(description: Description) -> Tensor:
-    """As a one-dimensional float32 tensor on the CPU: JSON and its CRC-32, four bits an entry, the high ones first."""
+    """Returns a one-dimensional float32 CPU tensor: JSON and its CRC-32, four bits per entry, the high ones first."""
     held = {"version": VERSION, "built_in": description.built_in, **description.config.as_dict()}
     text = json.dumps(held, separators=(",", ":")).encode()
     data = text + zlib.crc32(text).to_bytes(_CHECKSUM_BYTES, "big")
@@ -42,14 +42,14 @@ def encoded(description: Description) -> Tensor:
 
 
 def decoded(tensor: object, owner: str) -> Description:
-    """What ``encoded`` made a tensor of, in whatever dtype and on whatever device it is by now.
+    """Reads a tensor that ``encoded`` made, whatever its dtype and device are by now.
 
     Args:
-        tensor: to read.
-        owner: begins the error's message: the attention, and the file.
+        tensor: the tensor.
+        owner: the attention, and the file if there is one; begins the error's message.
 
     Raises:
-        CheckpointError: for anything else, and for what a newer version of this library wrote.
+        CheckpointError: for any other tensor, and for a description that a newer version of this library wrote.
     """
     try:
         text = _text(tensor)
@@ -71,9 +71,10 @@ def decoded(tensor: object, owner: str) -> Description:
 
 def _text(tensor: object) -> bytes:
     if not isinstance(tensor, Tensor) or tensor.ndim != 1:
-        raise ValueError("it is no tensor of one dimension")
+        raise ValueError("it is not a one-dimensional tensor")
     halves = [round(each) for each in tensor.detach().to("cpu", torch.float64).tolist()]
     if any(not 0 <= each < 16 for each in halves) or len(halves) % 2:
+        # Two entries per byte, each 0 to 15.
         raise ValueError("its entries are not whole bytes")
     data = bytes(16 * high + low for high, low in zip(halves[::2], halves[1::2], strict=True))
     text, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]

@@ -1,4 +1,4 @@
-"""ExDA on MDTA without its depthwise convolutions, or with q, k and v by layers of their own."""
+"""ExDA on MDTA without depthwise convolutions, or with separate layers for q, k and v."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .layers import pointwise
 class ExDAPointwiseAttention(ExDAModule):
     """ExDA attention on channel attention whose q, k and v come from 1x1 convolutions: one for all, or one each.
 
-    Constructed, it has the layers of SST's global spectral attention: one convolution ``qkv`` and no depthwise one. A
-    host may also have ``q``, ``k`` and ``v``, and a depthwise convolution after each. All arguments are described at
-    ``ExDAModule``. Source: SST (AAAI 2023), global spectral attention; ExDA (2026).
+    Constructed from scratch, it has the layers of SST's global spectral attention: one convolution ``qkv`` and no
+    depthwise one. A host may instead have ``q``, ``k`` and ``v``, and a depthwise convolution after each. All arguments
+    are described at ``ExDAModule``. Source: SST (AAAI 2023), global spectral attention; ExDA (2026).
 
     Shape:
         x (B, C, H, W) -> (B, C, H, W), any H, W >= 1.
@@ -35,7 +35,7 @@ class ExDAPointwiseAttention(ExDAModule):
     """
 
     PARTS = ("temperature", "q", "k", "v", "q_dwconv", "k_dwconv", "v_dwconv", "project_out")
-    """One convolution for all three plays ``q``, ``k`` and ``v``."""
+    """One convolution for all three is named as ``q``, as ``k`` and as ``v``."""
     OPTIONAL = frozenset({"q_dwconv", "k_dwconv", "v_dwconv"})
     OFFICIAL = {"q": "qkv", "k": "qkv", "v": "qkv"}  # noqa: RUF012
 
@@ -48,6 +48,7 @@ class ExDAPointwiseAttention(ExDAModule):
         self.check_input("x", x)
         value, tokens = self.value_terms(), self.token_terms()
         self.check_dtypes(x, self.part("v"), value, tokens)
+        # The depthwise convolutions, if any, are inside ``_packed``.
         projection = Projection(self._packed, _as_it_is)
         return ops.mdta(
             x, PackedQKVTerms(self.part("temperature"), projection, self.part("project_out"), value, tokens)
@@ -58,8 +59,9 @@ class ExDAPointwiseAttention(ExDAModule):
         return self._packed(x)[:, -self.dim :]
 
     def _packed(self, x: Tensor) -> Tensor:
-        """q, k and v of (B, C, H, W), as (B, 3C, H, W)."""
+        """Returns q, k and v, stacked on the channel axis: (B, C, H, W) -> (B, 3C, H, W)."""
         if self.host_parts["q"] == self.host_parts["k"]:
+            # One convolution C -> 3C returns all three.
             packed: Tensor = self.part("q")(x)
             return packed
         return torch.cat([self._projected(x, name) for name in ("q", "k", "v")], dim=1)

@@ -1,4 +1,4 @@
-"""The layers that these attentions are made of."""
+"""Constructors of the layers that the attentions are made of."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..errors import ConfigError
 
 
 def pointwise(in_channels: int, out_channels: int, bias: bool, factory: dict[str, Any]) -> nn.Conv2d:
-    """A 1x1 convolution; ``factory`` as ``ExDAModule.host_layers`` gets it."""
+    """Returns a 1x1 convolution; ``factory`` as in ``ExDAModule.host_layers``."""
     return nn.Conv2d(in_channels, out_channels, 1, bias=bias, **factory)
 
 
 def depthwise(channels: int, bias: bool, factory: dict[str, Any]) -> nn.Conv2d:
-    """A 3x3 convolution of every channel by itself; ``factory`` as ``ExDAModule.host_layers`` gets it."""
+    """Returns a depthwise 3x3 convolution that keeps the map's size; ``factory`` as in ``ExDAModule.host_layers``."""
     return nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias, **factory)
 
 
 def width_of(layer: nn.Module) -> int:
-    """Output channels of a convolution or linear layer, or of the first one inside what wraps it.
+    """Returns the output channels of a convolution or linear layer, or of the first such layer inside a wrapper.
 
     Raises:
-        ConfigError: for a module without any.
+        ConfigError: for a module that holds none.
     """
     for part in layer.modules():
         for name in ("out_channels", "out_features"):

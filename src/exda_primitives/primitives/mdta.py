@@ -36,6 +36,10 @@ class ExDAAttention(PackedQKVAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        # Per head, with Q* = [q; G], K* = [k; G] (rows L2-normalised over the pixels) and V* = [V'; G]:
+        # A* = softmax(temperature * Q* K*^T), O = A* V*, out = Conv1x1(O[:c] + alpha * mean_k O[c:]).
+        # The gate lam scales the mass p that local rows (the first c of A*) give to tokens: these rows are
+        # [(1 - lam * p) * softmax(local logits), lam * A*[:c, c:]]. ``ops/reference/channel.py`` is this, literally.
         self.check_input("x", x)
         terms = self.terms()
         self.check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
@@ -43,6 +47,7 @@ class ExDAAttention(PackedQKVAttention):
 
     def linear_value(self, x: Tensor) -> Tensor:
         """See ``ExDAModule.linear_value``."""
+        # q, k, v = chunk(qkv, 3): V is the last third.
         return projected(x, self.terms().qkv)[:, -self.dim :]
 
     def kernel_unsupported_reason(self, height: int, width: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What the attentions on one map share: all their projections come from one pair of convolutions."""
+"""Base of the attentions on one map that get all projections from one pair of convolutions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .layers import depthwise, pointwise
 
 
 class PackedQKVAttention(ExDAModule):
-    """Base of the attentions whose 1x1 convolution C -> f * C gives q, k, v (and whatever else) at once."""
+    """Base of the attentions whose projections come at once: ``q, k, v, ... = chunk(DWConv3x3(Conv1x1(x)), f)``."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("temperature", "qkv", "qkv_dwconv", "project_out")
     PROJECTIONS: ClassVar[int]
-    """f."""
+    """f: how many maps of C channels the convolutions C -> f * C return."""
 
     def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
         """See ``ExDAModule.host_layers``."""
@@ -28,13 +28,20 @@ class PackedQKVAttention(ExDAModule):
         }
 
     def terms(self) -> PackedQKVTerms:
-        """What the functions of ``ops`` read."""
+        """Returns layers and primitives in the form that ``ops`` takes."""
         return packed_terms(self, self.host_parts, self.value_terms(), self.token_terms())
 
 
 def packed_terms(
     module: nn.Module, parts: Mapping[str, str], value: ValueTerms | None = None, tokens: TokenTerms | None = None
 ) -> PackedQKVTerms:
-    """Those of an attention whose ``parts`` have these attributes, a host's own for one."""
+    """Returns the terms of an attention ``module``, ExDA's or a host's own.
+
+    Args:
+        module: the attention.
+        parts: name in ``PackedQKVAttention.PARTS`` -> attribute of ``module``.
+        value: its non-linear value, None for none.
+        tokens: its tokens, None for none.
+    """
     temperature, qkv, qkv_dwconv, project = [getattr(module, parts[part]) for part in PackedQKVAttention.PARTS]
     return PackedQKVTerms(temperature, Projection(qkv, qkv_dwconv), project, value, tokens)

@@ -1,4 +1,4 @@
-"""ExDA on spectral-wise multi-head self-attention: maps with their channels last; q, k and v by layers of their own."""
+"""ExDA on spectral-wise multi-head self-attention: maps with channels last, separate layers for q, k and v."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from .layers import depthwise
 class ExDASpectralAttention(ExDAModule):
     """ExDA attention on S-MSA (MST, MST++) and, with a second map, on IG-MSA (Retinexformer), which scales V by it.
 
-    S-MSA's rows are those of k: its attention is ``softmax(temperature k q^T)``. Beside the attention, a position
-    embedding of the linear V is added to the output. All arguments are described at ``ExDAModule``; ``bias`` is
-    that of ``to_q``, ``to_k`` and ``to_v``. Sources: MST++ (CVPR Workshops 2022), section 3.3; Retinexformer (ICCV
-    2023), section 3.3; ExDA (2026).
+    The rows of S-MSA's attention belong to k: ``softmax(temperature * k q^T)``. A position embedding of the linear V is
+    added to the output. All arguments are described at ``ExDAModule``; ``bias`` applies to ``to_q``, ``to_k`` and
+    ``to_v``. Sources: MST++ (CVPR Workshops 2022), section 3.3; Retinexformer (ICCV 2023), section 3.3; ExDA (2026).
 
     Shape:
         x (B, H, W, C) -> (B, H, W, C), channels last, any H, W >= 1; ``illu_fea_trans``, if given, as x.
@@ -47,18 +46,20 @@ class ExDASpectralAttention(ExDAModule):
         }
 
     def forward(self, x: Tensor, illu_fea_trans: Tensor | None = None) -> Tensor:
-        """(B, H, W, C), once or twice -> (B, H, W, C); the second has the name by which Retinexformer calls it."""
+        """(B, H, W, C), once or twice -> (B, H, W, C); the second argument is named as in Retinexformer."""
         self.check_input("x", x, "BHWC")
         if illu_fea_trans is not None:
             self.check_input("illu_fea_trans", illu_fea_trans, "BHWC")
             self.check_equal_shapes(x=x, illu_fea_trans=illu_fea_trans)
         size, to_v = (x.shape[1], x.shape[2]), self.part("to_v")
+        # Pixels as tokens (B, N, C): the attention is then XCA's.
         tokens = x.flatten(1, 2)
         linear = to_v(tokens)
+        # IG-MSA: V times the illumination features; the position embedding below gets V without them.
         v = linear if illu_fea_trans is None else linear * illu_fea_trans.flatten(1, 2)
 
         def packed(tokens: Tensor) -> Tensor:
-            # k first: its channels are the rows of the attention.
+            # k takes q's place: ``ops.xca`` computes softmax(temperature * q k^T), S-MSA's rows belong to k.
             return torch.cat([self.part("to_k")(tokens), self.part("to_q")(tokens), v], dim=-1)
 
         terms = LinearTerms(self.part("temperature"), packed, self.part("proj"), self.value_terms(), self.token_terms())

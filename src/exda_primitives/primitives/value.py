@@ -16,16 +16,16 @@ from .checks import check_dtypes, check_heads, check_map
 from .config import Init, check_value
 
 WITH_BRANCH = ("residual", "replace")
-"""The forms with parameters."""
+"""The forms that use g, and so have parameters."""
 BRANCH_NAMES = tuple(f"{conv}.{kind}" for conv in ("conv_in", "dwconv", "conv_out") for kind in ("weight", "bias"))
-"""Of the parameters, in the order of ``Branch``."""
+"""Names of g's parameters in a ``NonlinearValue``, in the order of ``Branch``."""
 
 
 class NonlinearValue(nn.Module):
     """``V' = V + g(V)``, ``g = Conv1x1 -> DWConv3x3 -> GELU -> Conv1x1``, channels kept (ExDA, non-linear value).
 
-    Channel attention mixes value channels with weights that are non-negative and sum to 1, so that each output channel
-    stays in the convex hull of the value channels; a non-linear value leaves it.
+    Channel attention mixes value channels with weights that are non-negative and sum to 1: each output channel stays in
+    the convex hull of the value channels. With a non-linear value it can leave the hull.
 
     Args:
         dim: C, channels of the value.
@@ -33,8 +33,8 @@ class NonlinearValue(nn.Module):
             parameters; ``"none"`` V.
         init: ``"paper"`` leaves g as PyTorch initialises it; ``"identity"`` zeroes its last convolution, so that
             V' = V (``form="residual"`` or ``"none"`` only).
-        device: of the parameters.
-        dtype: of the parameters.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Shape:
         (B, C, H, W) -> (B, C, H, W), any H, W >= 1, any floating-point dtype.
@@ -67,6 +67,7 @@ class NonlinearValue(nn.Module):
         check_heads("NonlinearValue", dim, 1)
         self.dim, self.form, self.init = dim, form, init
         if form in WITH_BRANCH:
+            # g = Conv1x1 -> DWConv3x3 -> GELU -> Conv1x1, all C -> C.
             factory: dict[str, Any] = {"device": device, "dtype": dtype}
             self.conv_in = nn.Conv2d(dim, dim, 1, **factory)
             self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **factory)
@@ -77,11 +78,12 @@ class NonlinearValue(nn.Module):
     def start_at_identity(self) -> None:
         """Zeroes g's last convolution in place, so that V + g(V) = V."""
         if self.form == "residual":
+            # Only the last: t = GELU(DWConv(Conv1x1(V))) stays non-zero, so that this convolution gets a gradient.
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(cast(Tensor, self.conv_out.bias))
 
     def branch(self) -> Branch | None:
-        """The parameters of g, where they say all of it; None where its layers have to be called."""
+        """Returns g's parameters if they describe it completely; None if its layers have to be called as modules."""
         first, second, last = [self._modules.get(name) for name in ("conv_in", "dwconv", "conv_out")]
         if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
             return None
@@ -90,7 +92,7 @@ class NonlinearValue(nn.Module):
         return Branch(*given) if len(given) == len(parameters) else None
 
     def forward(self, v: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """Returns V', (B, C, H, W) -> (B, C, H, W)."""
         if is_symbolic(v):
             return as_one_call(self, v)
         check_map(self, "v", v, self.dim)
@@ -99,6 +101,7 @@ class NonlinearValue(nn.Module):
         return formed(v, self.form, self._g if self.form in WITH_BRANCH else None)
 
     def _g(self, v: Tensor) -> Tensor:
+        # g(V) = W2 GELU(DWConv(W1 V)); the layers are called, so that their hooks run.
         g: Tensor = self.conv_out(F.gelu(self.dwconv(self.conv_in(v))))
         return g
 
@@ -107,10 +110,11 @@ class NonlinearValue(nn.Module):
 
 
 def value_terms(value: nn.Module, position: ValuePosition) -> ValueTerms:
-    """What ``ops`` takes of a module that makes V' of V: its parameters where they say all of it, else itself."""
+    """Returns a module V -> V' in the form that ``ops`` takes: its parameters if they describe it, else the module."""
     if type(value) is NonlinearValue and not does_more(value):
         if value.form not in WITH_BRANCH:
             return ValueTerms(value.form, position, None)
         if branch := value.branch():
             return ValueTerms(value.form, position, branch)
+    # ``whole`` is called; form and branch are then not looked at.
     return ValueTerms("none", position, None, value)

@@ -21,18 +21,19 @@ class ExDAXCAttention(ExDAModule):
     """ExDA attention on cross-covariance attention (XCA): channel attention on tokens, with linear projections.
 
     A drop-in for timm's XCiT ``XCA(dim, num_heads, qkv_bias)`` and EdgeNeXt's ``CrossCovarianceAttn``: the same first
-    arguments (``bias`` is that of ``qkv``; ``proj`` always has one, as there), and their state dicts load with only
+    arguments (``bias`` applies to ``qkv``; ``proj`` always has one, as there), and their state dicts load with only
     ``value.*``, ``token.*``, ``alpha`` and ``token_gate`` missing. All arguments are described at ``ExDAModule``.
     Source: XCiT (NeurIPS 2021), section 3.2; ExDA (2026).
 
-    The primitives work on maps, and tokens do not say whether 12 of them are 2 x 6 or 3 x 4 pixels. Wherever global
-    tokens or a value with a convolution are asked for, the size has to be known, from the first of these that is there:
-    ``grid`` of the call, for those who write the model; what the parent's call says, in a model changed by ``patch``;
-    the attribute ``grid``, set by hand. The parent's is known while its call lasts, in the thread that makes it;
-    checkpointed by itself, the attention runs again with the size that its input had.
+    The primitives work on maps, but 12 tokens may be 2 x 6 or 3 x 4 pixels. Global tokens, and a value with a
+    convolution, therefore need the size (H, W). It is taken from the first of these that gives it: ``grid`` of the call
+    (for authors of the model); the parent's call (in a model changed by ``patch``); the attribute ``grid``, set by
+    hand. The parent's size is valid during the parent's call, in the thread that makes it. An attention that is
+    checkpointed by itself runs again with the size that its input had.
 
     Attributes:
-        grid: (H, W) of the map where no call says it; None at first. Kept by pickle and deepcopy, not in state dicts.
+        grid: (H, W) of the map, used if no call gives it; None at first. Kept by pickle and deepcopy, not in state
+            dicts.
 
     Shape:
         x (B, H*W, C) -> (B, H*W, C), pixels row by row, any H, W >= 1 and no class token, any floating-point dtype;
@@ -40,8 +41,8 @@ class ExDAXCAttention(ExDAModule):
 
     Raises:
         ConfigError: for arguments that do not exist or do not fit each other.
-        InputError: for anything but a non-empty floating-point (B, N, C), and for a size that is needed and not known,
-            or whose H * W is not N.
+        InputError: for anything but a non-empty floating-point (B, N, C); if the size is needed and unknown; and if
+            H * W is not N.
 
     Example:
         >>> import torch
@@ -59,15 +60,16 @@ class ExDAXCAttention(ExDAModule):
     def init_attributes(self) -> None:
         """See ``ExDAModule.init_attributes``."""
         self.grid: Grid | None = None
-        # ``grids``: of the parents' calls that this thread is in. torch.compile follows it.
+        # ``_told.grids``: a stack of sizes, one for each parent's call that this thread is in; several threads may call
+        # one model at once. torch.compile can trace a ``threading.local``.
         self._told = threading.local()
 
     def hand_down(self, grid: Grid | None) -> None:
-        """Says what the parent's call knows of the map's size (H, W), until ``take_back``; None for nothing."""
+        """Sets the map's size (H, W) that the parent's call gives, until ``take_back``; None if it gives none."""
         self._told.grids = (*self._grids_told(), grid)
 
     def take_back(self) -> None:
-        """Ends what the last ``hand_down`` in this thread began."""
+        """Undoes the last ``hand_down`` in this thread."""
         self._told.grids = self._grids_told()[:-1]
 
     def _grids_told(self) -> tuple[Grid | None, ...]:
@@ -81,17 +83,18 @@ class ExDAXCAttention(ExDAModule):
             self.part("temperature"), self.part("qkv"), self.part("proj"), self.value_terms(), self.token_terms()
         )
         self.check_dtypes(x, terms.qkv, terms.value, terms.tokens)
-        # Where nothing looks at a pixel's neighbours, any arrangement gives the same.
+        # If nothing looks at a pixel's neighbours, every arrangement of the N pixels gives the same: take N x 1.
         size = self._needed_size(x, grid) if self._looks_at_neighbours() else (x.shape[1], 1)
         return ops.xca(x, size, terms)
 
     def call_when_traced(self, x: Any, grid: Any = None) -> Any:
-        """As one call in the graph that the size goes with: no parent is called when the graph is."""
+        """Records the module as one call in the graph, with the size: a graph calls no parent that could give it."""
         told = [known for known in (grid, *self._grids_told()[-1:], self.grid) if known is not None]
         return as_one_call(self, x, grid=told[0] if told else None)
 
     def linear_value(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         """See ``ExDAModule.linear_value``."""
+        # q, k, v = chunk(qkv, 3): V is the last third.
         return to_map(self.part("qkv")(x)[..., -self.dim :], self._needed_size(x, grid))
 
     def _looks_at_neighbours(self) -> bool:
@@ -100,13 +103,14 @@ class ExDAXCAttention(ExDAModule):
         return self.token is not None or not pixelwise
 
     def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid | None:
-        """(H, W) of the map whose pixels ``x`` (B, N, C) are, by ``grid``, the parent's call or the attribute.
+        """Returns (H, W) of the map with the pixels ``x`` (B, N, C): from ``grid``, the parent's call or the attribute.
 
-        None where none of these says it.
+        None if none of these gives it.
 
         Raises:
-            InputError: for one that does not have N pixels.
+            InputError: if H * W is not N.
         """
+        # ``grid_before``: in a backward pass, the size of the first run; the parent's call is over by then.
         for known in (grid, grid_before(x), *self._grids_told()[-1:], self.grid):
             if known is not None:
                 height, width = known
@@ -130,7 +134,7 @@ class ExDAXCAttention(ExDAModule):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is called anew.
+        # A ``threading.local`` cannot be pickled, and a copy is inside no parent's call.
         return {key: held for key, held in self.__dict__.items() if key != "_told"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Modules put in the place of others inside a model, and given back: what patching and fusing both do."""
+"""Replaces modules inside a model and gives them back: what patching and fusing share."""

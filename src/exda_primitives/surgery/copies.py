@@ -1,4 +1,4 @@
-"""Copies to experiment on: detached from the user's model, its hooks, its device and its random numbers."""
+"""Copies of modules to experiment on, separated from the user's model, its hooks, its device and its random numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def detached(modules: Modules, dtype: torch.dtype) -> Modules:
-    """Deep copies on the CPU in ``dtype``, eval mode, without hooks; what the originals share, the copies share.
+    """Returns deep copies on the CPU in ``dtype``, in eval mode and without hooks; what originals share, copies share.
 
-    They are called as ``unheard`` modules, and nothing of theirs is kept in ``parametrize.cached()``.
+    Calls of the copies are ``unheard``, and their parametrised tensors stay out of ``parametrize.cached()``.
     """
     hooks = [
         vars(part)[name]
@@ -33,7 +33,7 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
         for name in HOOK_NAMES & vars(part).keys()
         if isinstance(vars(part)[name], dict)
     ]
-    # Left by such hooks as normalise or prune a weight: no parameters, so that they follow neither dtype nor device.
+    # Tensors that hooks left as plain attributes (weight norm, pruning): ``module.to`` does not convert these.
     computed = [
         held
         for module in modules
@@ -41,12 +41,13 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
         for held in (vars(part).values() if part._forward_pre_hooks else ())
         if isinstance(held, Tensor) and held.is_floating_point()
     ]
-    # Given to deepcopy as copied already: what a hook belongs to, a trainer or the whole model, stays out of this.
+    # Pre-seeds deepcopy's memo, so that hooks are not copied: one may hold a trainer, or the whole model.
     known: dict[int, Any] = {id(each): OrderedDict() for each in hooks}
     known |= {id(each): each.detach().clone().to("cpu", dtype) for each in computed}
     copies = copy.deepcopy(modules, known)
     for module in copies:
         if not has_weights(module):
+            # Meta tensors hold nothing that could be moved: the copy gets memory, not yet filled.
             module.to_empty(device="cpu")
         module.to(device="cpu", dtype=dtype).eval()
         unheard(module)
@@ -54,15 +55,17 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
 
 
 def unheard(module: Module) -> Module:
-    """The module, its parts called past hooks on all modules and past torch.compile; for copies without hooks.
+    """Makes calls of a module and its parts bypass global module hooks and torch.compile, and returns the module.
 
-    Such hooks are the process's, and other threads' modules run meanwhile; what is compiled for a copy would count
-    towards the limit of the function that the user compiled.
+    For copies without hooks of their own. Global hooks belong to the process and cannot be removed for a while: modules
+    of other threads run at the same time. Compiling a copy would count towards the recompile limit of the function that
+    the user compiled.
     """
     for part in module.modules():
         if not isinstance(part, torch.jit.ScriptModule):
             _uncompile_methods(part)
-            # Past __setattr__, which would register a module.
+            # ``Module.__call__`` calls this attribute, if it is set, in place of ``_call_impl``, which runs the hooks.
+            # Through ``vars``: ``__setattr__`` would register a module as a child.
             vars(part)["_compiled_call_impl"] = (
                 part.get_submodule("_orig_mod") if is_compiled(part) else _uncompiled_forward(part)
             )
@@ -72,6 +75,7 @@ def unheard(module: Module) -> Module:
 
 
 def _uncompile_methods(part: nn.Module) -> None:
+    """Puts onto the instance an uncompiled form of each method that is, or calls, a compiled function."""
     for kind in type(part).__mro__:
         for name, method in vars(kind).items() if not kind.__module__.startswith("torch.") else ():
             function = _uncompiled(method)
@@ -80,13 +84,14 @@ def _uncompile_methods(part: nn.Module) -> None:
 
 
 def _uncompiled_forward(part: nn.Module) -> Callable[..., Any]:
+    # A forward that was replaced on the instance stays as it is.
     forward = type(part).forward
     function = forward if "forward" in vars(part) else _uncompiled(forward)
     return part.forward if function is forward else function.__get__(part)
 
 
 def _uncompiled(function: Any) -> Any:
-    """A function as torch.compile was given it, and the global functions that it calls likewise; or as it is."""
+    """Returns a function without torch.compile's wrapper, and without those of the global functions that it calls."""
     function = _given_to_compile(function)
     if not isinstance(function, FunctionType):
         return function
@@ -94,6 +99,7 @@ def _uncompiled(function: Any) -> Any:
     given = {name: _given_to_compile(held[name]) for name in function.__code__.co_names if name in held}
     if all(given[name] is held[name] for name in given):
         return function
+    # The same code with globals of its own, in which the compiled functions are replaced; the module's stay.
     return FunctionType(
         function.__code__, {**held, **given}, function.__name__, function.__defaults__, function.__closure__
     )
@@ -106,8 +112,12 @@ def _given_to_compile(function: Any) -> Any:
 
 
 def _read_uncached(part: nn.Module) -> None:
-    """Computes parametrised tensors anew at each access: cached, a copy's would be taken for the original's."""
+    """Makes a copy compute its parametrised tensors at each access, bypassing the cache of ``parametrize.cached()``.
+
+    In that cache, which the process shares, a copy's tensor could be taken for the original's.
+    """
     names = [name for name, _ in part.get_submodule("parametrizations").named_children()]
+    # Properties live in the class: a subclass for this instance alone.
     part.__class__ = type(
         type(part).__name__, (type(part),), {name: property(partial(_computed, name)) for name in names}
     )
@@ -125,21 +135,22 @@ def has_weights(module: nn.Module) -> bool:
 def random_maps(
     count: int, shape: tuple[int, int, int, int], dtype: torch.dtype, generator: torch.Generator
 ) -> list[Tensor]:
-    """Normal maps of (B, C, H, W)."""
+    """Returns ``count`` maps (B, C, H, W) of standard normal numbers."""
     return [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(count)]
 
 
 @contextmanager
 def isolated_global_state() -> Iterator[None]:
-    """Computes on the CPU without gradients, autocast and inference mode.
+    """Within the block, computes on the CPU, without gradients, autocast or inference mode.
 
-    In this thread alone: nothing is set that another one sees. What may draw random numbers is called within
+    Only this thread is affected. The random generator is not isolated: call what may draw random numbers within
     ``OwnRandomNumbers``.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast("cpu", enabled=False))
+        # The user's default device may be another one.
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield

@@ -1,4 +1,4 @@
-"""What only the parent's call knows, handed down to an attention by a hook on the parent, and taken back with it."""
+"""Hooks on a parent that hand down to an attention what only the parent's call knows, such as (H, W) of its tokens."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from .replacement import ReplacementModule
 
 
 class ParentHook(ABC):
-    """Hooks around every call of a module that directly holds a replacement: see ``Family.parent_hook``.
+    """Hooks around every call of a module that holds a replacement, see ``Family.parent_hook``.
 
-    It finds the attention by its name in the module that it is called with, wrapped or not, so that copies of a model
-    have hooks of their own and replicas speak to their own attention. A subclass has to be importable by its name, for
-    pickle, and is traced by ``torch.compile``: plain statements.
+    The hook finds the attention, wrapped or not, by its name in the module that it is called with. So it refers to no
+    module: in copies of a model and in DataParallel's replicas it talks to their own attention. A subclass has to be
+    importable by name, for pickle, and simple enough for ``torch.compile`` to trace.
 
     Args:
         parent: the module that holds the replacement.
-        attention: under which attribute.
+        attention: the attribute that holds it.
     """
 
     def __init__(self, parent: nn.Module, attention: str) -> None:
         self.attention = attention
+        # Names of the arguments of the parent's forward, in order.
         self._order = tuple(signature(parent.forward).parameters)
 
     def __call__(self, parent: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-        """As ``register_forward_pre_hook(..., with_kwargs=True)`` calls it; changes none of the arguments."""
-        # A call may name its keywords in any order.
+        """Forward pre-hook (``with_kwargs=True``): hands down the arguments, and changes none of them."""
+        # The keywords of a call may be in any order: sort them as the signature has them.
         ordered = (*arguments, *[keywords[name] for name in self._order if name in keywords])
         for attention in self._attentions(parent):
             self.tell(attention, ordered)
 
     def after(self, parent: nn.Module, *_: Any) -> None:
-        """As ``register_forward_hook(..., always_call=True)`` calls it."""
+        """Forward hook (``always_call=True``): takes back, also if the parent's call raised."""
         for attention in self._attentions(parent):
             self.untell(attention)
 
     @abstractmethod
     def tell(self, attention: Any, arguments: tuple[Any, ...]) -> None:
-        """Hands down to ``attention`` what the parent's ``arguments``, in the order of its signature, say."""
+        """Hands down to ``attention`` what it needs from the parent's ``arguments``, in the order of its signature."""
 
     @abstractmethod
     def untell(self, attention: Any) -> None:
-        """Takes back what ``tell`` handed down: the parent's call is over, by an error perhaps.
+        """Takes back what ``tell`` handed down: the parent's call has returned or raised.
 
-        Also where ``tell`` was not called, since a hook before it raised.
+        Also called without ``tell``, if an earlier pre-hook raised.
         """
 
     def _attentions(self, parent: nn.Module) -> list[ReplacementModule]:
+        # A wrapper that was put on since (torch.compile, checkpoint_wrapper) holds the attention inside.
         held = getattr(parent, self.attention, None)
         if isinstance(held, ReplacementModule):
             return [held]
@@ -60,9 +62,10 @@ class ParentHook(ABC):
 
 
 def set_hook(parent: nn.Module, attention: str, kind: type[ParentHook] | None) -> None:
-    """Gives ``parent`` hooks of ``kind`` for this attention, or none, in place of those that it has."""
+    """Replaces the hooks of ``parent`` for this attention by hooks of ``kind``, or by none."""
     for name in HOOKS:
         for key, hook in list(vars(parent)[name].items()):
+            # The pre-hook is the object itself, the forward hook its bound method ``after``.
             owner = getattr(hook, "__self__", hook)
             if isinstance(owner, ParentHook) and owner.attention == attention:
                 for held in HOOKS:
@@ -79,4 +82,4 @@ HOOKS = (
     "_forward_hooks",
     "_forward_hooks_always_called",
 )
-"""The dictionaries that hold them; every key is one registration's, in whichever it is."""
+"""The module's dictionaries that hold such hooks; a key belongs to one registration, in all of them."""

@@ -1,4 +1,4 @@
-"""Random numbers of one's own, for code that draws from the generator that everybody shares."""
+"""A private random generator for code that draws from the global one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _aten = torch.ops.aten
 
 
 class OwnRandomNumbers(TorchDispatchMode):
-    """What draws random numbers on the CPU inside the block, in this thread, draws them from ``generator``.
+    """Within the block and in this thread, operations on the CPU draw random numbers from ``generator``.
 
-    Two blocks give the same numbers, and nobody else's are touched: seeding and restoring the global generator repeats
-    numbers in other threads. What is given a generator keeps it.
+    Every block draws the same numbers, and the global generator is not touched. (Seeding and restoring that one instead
+    would repeat numbers in other threads.) An operation that is called with a generator keeps it.
 
     Raises (where it draws):
         NotImplementedError: for an operation that cannot be given a generator.
     """
 
+    # These take no generator: the tensor is created, then filled in place.
     _LIKE: ClassVar[Mapping[Any, Any]] = {
         _aten.rand_like.default: Tensor.uniform_,
         _aten.randn_like.default: Tensor.normal_,
@@ -32,7 +33,7 @@ class OwnRandomNumbers(TorchDispatchMode):
         self.generator = torch.Generator().manual_seed(0)
 
     def __enter__(self) -> OwnRandomNumbers:
-        # Not the base's, which tells torch.compile in all threads that there is a mode.
+        # Not the base class's method, which announces a mode to torch.compile in all threads.
         _push_mode(self)
         return self
 
@@ -40,24 +41,25 @@ class OwnRandomNumbers(TorchDispatchMode):
         _pop_mode()
 
     def drew_as(self, other: OwnRandomNumbers) -> bool:
-        """Whether the same numbers were drawn in the other's block."""
+        """Whether both blocks drew as many numbers: their generators are in the same state."""
         return torch.equal(self.generator.get_state(), other.generator.get_state())
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Calls the operation, with the generator where it draws."""
+        """Calls the operation, with ``generator`` if it draws random numbers."""
         kwargs = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded not in func._tags or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         if func in self._LIKE:
             return self._LIKE[func](torch.empty_like(*args, **kwargs), generator=self.generator)
+        # The overload that takes a generator: ``generator`` for ``default``, ``X_generator`` for ``X``.
         name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
         func = getattr(func.overloadpacket, name, func)
         arguments = {argument.name: position for position, argument in enumerate(func._schema.arguments)}
         if "generator" in arguments:
             return func(*args, **kwargs, generator=self.generator)
-        # Attention, whose dropout is off where it is not named.
+        # Scaled dot-product attention takes no generator, and draws only with dropout, which is off by default.
         position = arguments.get("dropout_p", -1)
         if position < 0 or kwargs.get("dropout_p") or args[position : position + 1] > (0.0,):
             raise NotImplementedError(f"{func} draws random numbers, and not from a generator that it could be given")

@@ -1,4 +1,4 @@
-"""A module in place of another one: with its children, parameters, attributes and hooks, and able to give it back."""
+"""A module that replaces another: it shares children, parameters, attributes and hooks, and can give the host back."""
 
 from __future__ import annotations
 
@@ -16,59 +16,62 @@ from ..ops.chosen import BackendName
 from ..ops.dispatch import backend, current_backend
 from .tracing import as_one_call, is_symbolic
 
+# The attributes in which ``nn.Module`` keeps its hooks, of all kinds.
 HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
 
 Self = TypeVar("Self", bound="ReplacementModule")
 
 
 class ReplacementModule(nn.Module):
-    """Base of what stands in for a host module in its parent.
+    """Base of the modules that replace a host module in its parent.
 
     A subclass builds itself around a host: first ``_share_parameters_and_children``, then what it adds, and last
-    ``_share_hooks_and_attributes``. Whoever calls it may name the arguments as the host's forward names them: a
-    subclass's forward gets these by their places.
+    ``_share_hooks_and_attributes``. Callers may name the arguments as the host's forward does; the subclass's forward
+    then gets these by position.
     """
 
     _host_arguments: tuple[str, ...] = ()
     """Names of the arguments of the host's forward, in order."""
 
     _forward_of: ClassVar[str]
-    """Names the class whose forward a call of the module is."""
+    """Identifies the class whose ``forward`` a call of the module runs first."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "forward" in vars(cls):
-            # A name, not the function itself, which torch.compile of PyTorch 2.6 cannot compare.
+            # A string instead of the function: torch.compile of PyTorch 2.6 cannot compare functions.
             cls._forward_of = f"{cls.__module__}.{cls.__qualname__} of {len(cls.__mro__)}"
             cls.forward = _called_as_the_host_is(cls.forward, cls._forward_of)
 
     def __init__(self) -> None:
         super().__init__()
+        # The host, if there is one, and the names of the attributes that this module had when it adopted it.
         self._host: tuple[nn.Module, ...] = ()
         self._adopted: frozenset[str] = frozenset()
 
     @property
     def replaces_host(self) -> bool:
-        """Whether this module stands in for one that it adopted."""
+        """Whether this module replaces a host, rather than being constructed from scratch."""
         return bool(self._host)
 
     @property
     def host(self) -> nn.Module | None:
-        """What it stands in for, as that was; None for a module that was constructed from scratch."""
+        """The replaced module, as it was when it was replaced; None for a module that was constructed from scratch."""
         return self._host[0] if self._host else None
 
     def release(self) -> nn.Module:
-        """The host that was adopted, the same object, with the weights, mode and hooks as they are now.
+        """Returns the host, the same object, with the weights, mode and hooks as they are now.
 
         Raises:
             NotPatchedError: for a module that was constructed from scratch.
-            WrappedModelError: for one whose forward was replaced, or whose parameters were parametrised, meanwhile.
+            WrappedModelError: if the forward was replaced, or a parameter of the host parametrised, in the meantime.
         """
         if not self.replaces_host:
-            raise NotPatchedError(f"{self.own_name()}: was constructed as such and stands in for no other module.")
+            raise NotPatchedError(f"{self.own_name()}: was constructed from scratch and replaces no other module.")
         if problem := self.release_problem():
             raise WrappedModelError(f"{self.own_name()}: {problem}")
         (host,) = self._host
+        # Parameters and children may have been exchanged since; what we added is left behind.
         for name in host._parameters:
             host._parameters[name] = self._parameters[name]
         for name in host._buffers:
@@ -76,24 +79,28 @@ class ReplacementModule(nn.Module):
         for name in host._modules:
             host._modules[name] = self._modules[name]
         for key, hook in list(host._forward_pre_hooks.items()):
-            # Of torch.nn.utils, whose hooks compute the tensor of this name before each call.
+            # Hooks of torch.nn.utils (pruning, weight norm, spectral norm) compute the tensor of this name before each
+            # call. Such a hook on a parameter that we added would fail on the host, which shares our hooks.
             computed = getattr(hook, "name", getattr(hook, "_tensor_name", ""))
             if type(hook).__module__.startswith("torch.nn.utils.") and self._is_new(computed):
                 del host._forward_pre_hooks[key]
         hooks: Iterable[Any] = host._load_state_dict_pre_hooks.values()
         for hook in hooks:
-            # PyTorch binds these to the module that they were registered on.
+            # PyTorch binds these hooks to the module that they were registered on.
             if getattr(hook, "with_module", False) and hook.module() is self:
                 hook.module = ref(host)
+        # What was set on us meanwhile, such as a wrapped forward, moves to the host.
         for name in self._added():
             vars(host)[name] = self._rebound(vars(self)[name], host)
+        # A flag that registering a backward hook sets, besides the dictionaries of hooks, which both modules share.
         host._is_full_backward_hook = self._is_full_backward_hook
         host.training = self.training
         return host
 
     def release_problem(self) -> str | None:
-        """Why ``release`` cannot give the host back as it should be now; None where it can."""
+        """Returns why ``release`` cannot give the host back in its present state; None if it can."""
         (host,) = self._host
+        # A new forward can move to the host if it refers to this module in a way that ``_rebound`` finds.
         forward = vars(self).get("forward")
         if forward is not None and self._rebound(forward, host) is forward:
             return "its forward was replaced on the instance since it was put in place; undo that first"
@@ -103,20 +110,21 @@ class ReplacementModule(nn.Module):
         return None
 
     def structural_settings(self) -> Hashable:
-        """Equal for modules of one class that compute the same from equal parameters; here, for none but itself."""
+        """Returns a key, equal for modules of one class that compute the same from equal parameters; here, unique."""
         return id(self)
 
     def arguments_in_order(
         self, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of a call, those that the host's forward has names for by their places.
+        """Converts keywords that are named as the host's arguments to positional arguments.
 
         Args:
-            arguments: by their places already.
-            keywords: by the names of the host's arguments, or of this module's where the host has none of that name.
+            arguments: the positional arguments of a call.
+            keywords: its keywords, named as the host's arguments or, if the host has none of that name, as this
+                module's.
 
         Returns:
-            All arguments that the host has, and the other keywords.
+            The positional arguments, up to the first of the host's that the call does not give, and the other keywords.
         """
         others, ordered = dict(keywords), list(arguments)
         for name in self._host_arguments[len(arguments) :]:
@@ -126,49 +134,54 @@ class ReplacementModule(nn.Module):
         return tuple(ordered), others
 
     def call_when_traced(self, *arguments: Any, **keywords: Any) -> Any:
-        """What a call under torch.fx returns, whose arguments stand for tensors: itself, as one call in the graph."""
+        """Returns the result of a call under torch.fx: by default, records this module as one call in the graph."""
         return as_one_call(self, *arguments, **keywords)
 
     def _replicate_for_data_parallel(self: Self) -> Self:
         replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         if (chosen := current_backend()) != "auto":
-            # It will be called in a thread of its own.
+            # A replica is called in another thread, which does not have this thread's choice of backend.
             replica._compiled_call_impl = partial(_call_with, chosen, replica._call_impl)
         return replica
 
     def _share_parameters_and_children(self, host: nn.Module) -> None:
-        """Its parameters, buffers and children, the same objects under the same names."""
-        # Nothing is registered that was not before: what listens to that, or replaces it, has no part in this.
+        """Takes over the host's parameters, buffers and children, the same objects under the same names."""
+        # Past ``register_parameter`` and ``add_module``: whatever hooks or replaces these would see a registration,
+        # though nothing new is registered.
         self._parameters.update(host._parameters)
         self._buffers.update(host._buffers)
         self._non_persistent_buffers_set.update(host._non_persistent_buffers_set)
         self._modules.update(host._modules)
 
     def _is_new(self, name: str) -> bool:
-        """Whether a parameter, buffer or child is one that the host does not have."""
+        """Whether the host lacks the parameter, buffer or child of this name; by default it lacks none."""
         return False
 
     def _share_hooks_and_attributes(self, host: nn.Module) -> None:
-        """Its mode, hooks and other attributes, and itself for ``release``."""
+        """Takes over the host's mode, hooks and other attributes, and keeps the host for ``release``."""
         self.training = host.training
-        # The very dictionaries, so that a handle from before removes its hook from either of the two.
+        # The same dictionaries, not copies: the handle of a hook from before removes it from both modules.
         shared = {name: held for name, held in vars(host).items() if name in HOOK_NAMES}
         self.__dict__.update(shared)
+        # An attribute that we set ourselves (``dim``, ``num_heads``) has to be equal to the host's.
         for name, attribute in vars(host).items():
             if not name.startswith("_") and self.__dict__.setdefault(name, attribute) is not attribute:
                 self._check_same(name, attribute)
         self.__dict__["_host_arguments"] = tuple(signature(host.forward).parameters)
-        # In a tuple, so that its parameters are not registered a second time.
+        # In a tuple, so that the host is not registered as a child and its parameters are not listed twice.
         self.__dict__["_host"] = (host,)
         self.__dict__["_adopted"] = frozenset((*vars(self), "_adopted"))
 
     def _added(self) -> list[str]:
-        """Attributes that somebody gave it since it was put in place: a wrapped forward, whatever belongs to that."""
-        # What compile() leaves is made for this module.
+        """Returns names of attributes that were set since it was put in place, such as a wrapped forward's."""
+        # ``compile()`` leaves ``_compiled_call_impl``, which is of use to this module alone.
         return [name for name in vars(self) if name not in {*self._adopted, *HOOK_NAMES, "_compiled_call_impl"}]
 
     def _rebound(self, held: Any, host: nn.Module) -> Any:
-        """The same with ``host`` in the place of this module; ``held`` itself where that is not in it."""
+        """Returns ``held`` with this module replaced by ``host``; ``held`` itself if it does not refer to this module.
+
+        It looks into bound methods and partials, which is how libraries (accelerate for one) wrap a forward.
+        """
         if held is self:
             return host
         if isinstance(held, MethodType) and held.__self__ is self:
@@ -186,19 +199,21 @@ class ReplacementModule(nn.Module):
         ours = self.__dict__[name]
         if theirs != ours:
             raise ConfigError(
-                f"{self.own_name()}: the host has an attribute {name!r} = {theirs!r} where the replacement needs "
-                f"{ours!r}; rename it."
+                f"{self.own_name()}: the host has an attribute {name!r} = {theirs!r}, but the replacement needs "
+                f"{ours!r} under this name; rename the host's attribute."
             )
 
     def own_name(self) -> str:
-        """Itself, for messages."""
+        """Returns its name for messages."""
         return type(self).__name__
 
 
 def _called_as_the_host_is(forward: Callable[..., Any], owner: str) -> Callable[..., Any]:
+    """Wraps a subclass's ``forward``: sorts the host's keywords into positions, and records calls under torch.fx."""
+
     @wraps(forward)
     def called(self: ReplacementModule, *arguments: Any, **keywords: Any) -> Any:
-        # What a subclass calls by super() has its own names, and its tensors are there.
+        # Only for the outermost forward: one that is called by super() gets its own names and real tensors.
         if self._forward_of == owner:
             if keywords:
                 arguments, keywords = self.arguments_in_order(arguments, keywords)

@@ -1,4 +1,4 @@
-"""How a module is called."""
+"""Checks how a module's forward is called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from torch import nn
 
 
 def signature_problem(module: nn.Module, inputs: int, kind: str, further: int = 0) -> str | None:
-    """Why a module is not called with so many maps, so many further arguments and nothing else, as ``kind`` is."""
+    """Returns why a module's forward does not take exactly these arguments; None if it does.
+
+    Args:
+        module: the module.
+        inputs: number of maps.
+        kind: what takes such arguments ("this attention"), for the message.
+        further: number of arguments after the maps.
+    """
     if "forward" in vars(module):
         return "its forward was replaced on the instance, by another patching library perhaps; undo that first"
     required = [Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD]

@@ -1,4 +1,4 @@
-"""Walks over the modules of a model, and what tells one module from another."""
+"""Walks over the modules of a model, and keys that are equal for modules that compute the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .replacement import ReplacementModule
 
 
 def modules_with_names(model: nn.Module, leaves: type[nn.Module]) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Every module once, with all the names that it has in the model; of ``leaves`` not what they hold."""
+    """Returns every module once, with all its names in the model; does not go into modules of the class ``leaves``."""
     names: dict[int, list[str]] = {}
     modules: dict[int, nn.Module] = {}
     inside: tuple[str, ...] = ()
@@ -26,11 +26,12 @@ def modules_with_names(model: nn.Module, leaves: type[nn.Module]) -> Iterator[tu
 
 
 def structural_key(module: nn.Module, known: dict[int, Hashable]) -> Hashable:
-    """Equal for modules that one probe can speak for: class, settings, and shapes of all parts.
+    """Returns a key of class, settings and shapes of all parts; modules with equal keys can share one probe result.
 
     Args:
-        module: one of a model.
-        known: what is known of the model's modules by their ids: empty for the first one, filled by each call.
+        module: a module of a model.
+        known: cache, id of a part -> its own key; pass the same dictionary for all modules of one model, empty at
+            first.
     """
     found = []
     for name, part in module.named_modules():
@@ -68,4 +69,5 @@ def _plain(held: object) -> Hashable:
         return held
     if isinstance(held, tuple):
         return tuple(map(_plain, held))
+    # Anything else counts as equal only to itself.
     return id(held)

@@ -1,4 +1,4 @@
-"""Modules exchanged in their parents, all or none."""
+"""Exchanges modules in their parents, all or none."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ from .wrappers import calls_its_only_part, is_compiled
 
 
 class Replacement(NamedTuple):
-    """What a parent is to hold under a name, and the kind of hook that tells it what the parent knows."""
+    """The module to put under a name, and the class of the parent's hook that it needs, None for none."""
 
     module: nn.Module
     hook: type[ParentHook] | None
 
 
 class _Place(NamedTuple):
-    """Where a module is held, and which module's call tells it something: not that of a wrapper around it."""
+    """A place in a model to put a module.
+
+    Attributes:
+        parent: the module that holds it.
+        key: its name in ``parent._modules``.
+        caller: the nearest module above that is not a mere wrapper: its call knows what the hook hands down.
+        attribute: name of the module, or of the outermost wrapper around it, in ``caller``.
+        holding: what to put there.
+    """
 
     parent: nn.Module
     key: str
@@ -32,11 +40,12 @@ class _Place(NamedTuple):
 
 
 def swap(target: nn.Module, wanted: Mapping[str, Replacement]) -> None:
-    """Puts modules under their full names in ``target``; on any error everything is as it was before.
+    """Puts modules under their full names in ``target``; on any error everything is restored.
 
-    What ``torch.compile`` wrapped compiles the new module from then on.
+    A wrapper of ``torch.compile`` compiles the new module from then on.
     """
     places = [_place(target, name, holding) for name, holding in wanted.items()]
+    # For the way back: the old modules, and copies of the callers' dictionaries of hooks.
     before = [
         (place.parent._modules[place.key], {held: dict(vars(place.caller)[held]) for held in HOOKS}) for place in places
     ]
@@ -45,6 +54,7 @@ def swap(target: nn.Module, wanted: Mapping[str, Replacement]) -> None:
             _put(place.parent, place.key, place.holding.module)
             set_hook(place.caller, place.attribute, place.holding.hook)
     except BaseException:
+        # KeyboardInterrupt, too, must not leave half a swap.
         for place, (module, hooks) in zip(places, before, strict=True):
             _put(place.parent, place.key, module)
             for held, earlier in hooks.items():
@@ -53,17 +63,24 @@ def swap(target: nn.Module, wanted: Mapping[str, Replacement]) -> None:
 
 
 def give_back(target: nn.Module, ours: Mapping[str, ReplacementModule], verb: str) -> None:
-    """Puts the hosts back for which modules stand in, all or none, by their full names in ``target``.
+    """Puts the hosts of replacement modules back, all or none.
+
+    Args:
+        target: the model.
+        ours: full name in ``target`` -> replacement module.
+        verb: what is done, for messages.
 
     Raises:
-        WrappedModelError: where one cannot give its host back, or is part of what was scripted or traced.
+        WrappedModelError: if one cannot give its host back, or was scripted or traced.
     """
+    # A scripted copy of a replacement is no ``ReplacementModule`` any more: its original class name tells.
     for name, module in target.named_modules():
         if isinstance(module, torch.jit.ScriptModule) and module.original_name in _names(ReplacementModule):
             raise WrappedModelError(
                 f"{name}: {module.original_name} is scripted or traced, and cannot be changed. Nothing was changed. "
                 f"{verb.capitalize()} the Python module that it was made from."
             )
+    # All are checked before the first is released, since ``release`` changes its host.
     for name, module in ours.items():
         if problem := module.release_problem():
             raise WrappedModelError(f"{name}: {problem}. Nothing was changed.")
@@ -87,11 +104,11 @@ def _place(target: nn.Module, name: str, holding: Replacement) -> _Place:
 def _put(parent: Any, key: str, module: nn.Module | None) -> None:
     held, parent._modules[key] = parent._modules[key], module
     if held is not module and is_compiled(parent):
-        # It holds on to a compiled form of what it was made for.
+        # The compiled wrapper keeps a compiled call of the old module.
         parent._initialize()
 
 
 def _refill(held: dict[int, Any], earlier: Mapping[int, Any]) -> None:
-    # The very dictionary: handles of hooks hold on to it.
+    # In place: handles of hooks refer to this dictionary.
     held.clear()
     held.update(earlier)

@@ -1,4 +1,4 @@
-"""Under torch.fx, a primitive is one call in the graph: what it computes depends on its input's size and dtype."""
+"""torch.fx: a primitive is recorded as one call in the graph, since its code depends on the input's size and dtype."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import nn
 
 
 def is_symbolic(x: object) -> bool:
-    """Whether torch.fx traces: ``x`` stands for a tensor that is not there."""
+    """Whether ``x`` is a proxy, which stands for a tensor while torch.fx traces."""
     return isinstance(x, torch.fx.Proxy)
 
 
 def as_one_call(module: nn.Module, *arguments: Any, **keywords: Any) -> Any:
-    """The call of ``module`` in the graph of whoever traces these arguments.
+    """Records a call of ``module`` in the graph of the tracer that these arguments belong to, and returns its proxy.
 
     Raises:
-        torch.fx.proxy.TraceError: where ``module`` is itself what is traced.
+        torch.fx.proxy.TraceError: if ``module`` itself is what is traced.
     """
     tracer = next(each.tracer for each in (*arguments, *keywords.values()) if is_symbolic(each))
     if tracer.root is module:

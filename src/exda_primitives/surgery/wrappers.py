@@ -1,4 +1,4 @@
-"""Wrappers: what can be patched through them, and what has to be patched before they are put on."""
+"""Wrappers of models: those that can be patched through, and those that must be put on after patching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from ..errors import WrappedModelError
 
+# Class name -> the line that wraps a model, for the message.
 _REFUSED = {
     "DataParallel": "model = torch.nn.DataParallel({inner})",
     "DistributedDataParallel": "model = torch.nn.parallel.DistributedDataParallel({inner})",
@@ -15,15 +16,15 @@ _REFUSED = {
 }
 
 _IN_NAMES = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
-"""What torch.compile, activation checkpointing and FSDP put into the names of what is inside of them."""
+"""Parts of names that torch.compile, activation checkpointing and FSDP add to the names of what they wrap."""
 
 
 def unwrap(model: nn.Module, verb: str = "patch") -> tuple[nn.Module, tuple[str, ...]]:
-    """The module to patch (or whatever ``verb``) inside of, and notes for the report.
+    """Returns the module inside of which to patch (or do ``verb``), and notes for the report.
 
     Raises:
-        WrappedModelError: for a scripted model, and for DataParallel, DDP and FSDP anywhere in it (their replicas and
-            gradient buckets would miss the new parameters without a word), with the line to write instead.
+        WrappedModelError: for a scripted model, and for DataParallel, DDP and FSDP anywhere in it, whose replicas and
+            gradient buckets would silently miss the new parameters; the message holds the line to write instead.
         TypeError: for anything but a module.
     """
     if not isinstance(model, nn.Module):
@@ -56,12 +57,12 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def canonical(name: str) -> str:
-    """A name in a model without what wrappers of its parts put into it."""
+    """Returns a module's or tensor's name without the parts that wrappers added to it."""
     return ".".join(part for part in name.split(".") if part not in _IN_NAMES)
 
 
 def calls_its_only_part(module: nn.Module) -> bool:
-    """Whether ``module`` only passes on what it is called with: ``torch.compile``'s, ``checkpoint_wrapper``'s."""
+    """Whether ``module`` is a wrapper that passes its arguments on: torch.compile's or ``checkpoint_wrapper``'s."""
     return is_compiled(module) or _descends(module, "ActivationWrapper")
 
 
@@ -70,5 +71,5 @@ def _wrapper(module: nn.Module) -> str | None:
 
 
 def _descends(module: nn.Module, name: str) -> bool:
-    # By name: torch.distributed and torch._dynamo stay unloaded where nothing uses them.
+    # By class name, so that torch.distributed and torch._dynamo need not be imported.
     return any(c.__name__ == name and c.__module__.startswith("torch.") for c in type(module).__mro__)
