@@ -1,4 +1,4 @@
-"""What a comparison comes to, in words, from its records alone."""
+"""Sums up a comparison in a sentence, from its records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAMES = {
 
 
 def sentence(records: Sequence[Record]) -> str:
-    """One line: the first that was timed at length, the others by their ratios, and where the time goes.
+    """Returns one line: the first timed case in detail, the others as ratios, then where the original's time goes.
 
     Args:
-        records: of one comparison, not all of them timed.
+        records: the records of one comparison, timed or not; at least one.
     """
     found = {(record.case.variant, record.case.mode): record for record in records}
     base, size = found.get((ORIGINAL, EAGER)), records[0].case.comparison.size
