@@ -12,7 +12,7 @@ from ..shared.live_bytes import LiveBytes
 
 
 class Peak:
-    """Measures a step's peak memory in bytes, above what is held when this object is made: weights, image, other models.
+    """Measures a step's peak memory in bytes, above what is held when this object is made (weights, image, networks).
 
     The output counts; in training the gradients and the optimizer's state count as well. On CUDA the peak covers all
     that PyTorch's allocator handed out, workspaces of libraries included; on the CPU, the tensors that operations make.
