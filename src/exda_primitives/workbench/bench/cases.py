@@ -154,10 +154,10 @@ def skip_reason(case: Case, device: torch.device) -> str | None:
     format_ = PRECISIONS[case.comparison.precision]
     reasons = {
         f"{case.variant}: no CUDA device": case.variant == TRITON and not cuda,
-        f"{AUTO}: computes as torch does on CUDA and in training": case.variant == AUTO and (cuda or training),
+        f"{AUTO}: the same as torch on CUDA and in training": case.variant == AUTO and (cuda or training),
         "captured: no CUDA device": case.mode == CAPTURED and not cuda,
-        f"{case.mode}: the forward pass alone": case.mode in (CAPTURED, ONNX) and training,
-        f"onnxruntime: of {case.variant} there is no export": case.mode == ONNX and case.variant in (TRITON, *FUSING),
+        f"{case.mode}: only for the forward pass": case.mode in (CAPTURED, ONNX) and training,
+        f"onnxruntime: cannot run {case.variant} (no export)": case.mode == ONNX and case.variant in (TRITON, *FUSING),
         f"onnxruntime: not installed; run: {install_line('onnx')}": case.mode == ONNX and not _has_onnxruntime(),
         "tf32: no CUDA device": format_.tf32 and not cuda,
     }

@@ -178,7 +178,7 @@ class Judge:
             problem = f"error {apart.relative:.2g}, allowed {allowed:.2g}: {margin:g} times the original's own"
         elif patched and not self._identity_error(variant, precision) <= allowed:
             start = self._identity_error(variant, precision)
-            problem = f"at the identity start error {start:.2g} to the original, allowed {allowed:.2g}"
+            problem = f"at identity init error {start:.2g} against the original, allowed {allowed:.2g}"
         elif patched and not self.effect >= TELLING * allowed:
             against += f"; float64, a crop of at most {CROP}x{CROP}"
             if not self._crop_error(variant) <= CROP_TOLERANCE:

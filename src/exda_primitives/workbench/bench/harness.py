@@ -143,7 +143,7 @@ class Harness:
                 bench = Bench.of(self.device, comparison.task, *shape)
                 self._judge = key, Judge(networks, bench, patched=patched)
         except Exception as error:
-            return _Failure.of(error, "no reference, so that nothing can be checked: ")
+            return _Failure.of(error, "there is no reference to check against: ")
         judge = self._judge[1]
         try:
             own = judge.own(precision).relative
@@ -179,7 +179,7 @@ class Harness:
             need = self._need(case, judge.networks, a_pass, len(steps) + 1)
             # The first case, the original, always runs: the others' ratios are relative to it.
             if steps and need > self.budget.left():
-                yield Record(case, LEFT, self.origin, f"{case.mode}: about {need:.0f} s, more than there are left")
+                yield Record(case, LEFT, self.origin, f"{case.mode}: takes about {need:.0f} s, more than is left")
                 continue
             try:
                 step, found = self._prepare(case, judge, precision, pool)

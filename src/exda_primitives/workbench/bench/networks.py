@@ -72,7 +72,7 @@ class Networks:
     def patched(self) -> Patched | str:
         """The patched networks, or the reason why there are none."""
         if is_patched(self.original):
-            return f"it has the primitives already: {FUSED_ORIGINAL} is the same, fused"
+            return f"the network is patched already; {FUSED_ORIGINAL} runs it fused"
         identity = _sharing(self.original)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)

@@ -28,7 +28,7 @@ def sentence(records: Sequence[Record]) -> str:
     base, size = found.get((ORIGINAL, EAGER)), records[0].case.comparison.size
     if base is None or base.percentiles is None:
         why = "it was not measured" if base is None else f"{base.status}, {base.reason}"
-        return f"At {size} there is nothing to compare with: of the network as it is, {why}."
+        return f"At {size} there is nothing to compare with; the network as it is: {why}."
     before = base.percentiles.p50
     said = []
     for key, name in _NAMES.items():
@@ -58,8 +58,8 @@ def _where(base: Record) -> str:
     if cost is None or cost.share_in_blocks is None:
         return ""
     return (
-        f" Of the time as it is, {cost.share_in_blocks:.0%} lies in blocks that fuse takes, {cost.share_fused:.0%} in "
-        "what it computes of them."
+        f" Of the time as it is, {cost.share_in_blocks:.0%} is in blocks that fuse takes, {cost.share_fused:.0%} in the "
+        "parts that it computes."
     )
 
 

@@ -84,7 +84,7 @@ class _Seeded(Dataset[Pair], ABC):
         if degraded is not None and degraded.shape != clean.shape:
             raise ImageError(
                 f"{name} ({degradation}): the degraded image has shape {tuple(degraded.shape)}, the clean one "
-                f"{tuple(clean.shape)}: they are no pair"
+                f"{tuple(clean.shape)}; the two must be equal"
             )
         if self.patch is not None:
             if min(clean.shape[-2:]) < self.patch:

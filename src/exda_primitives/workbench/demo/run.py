@@ -23,7 +23,7 @@ from .sheet import sheet
 STEPS = 7
 """Number of steps that ``run`` announces."""
 
-# The decoder's last stage has the highest resolution: a token's map is easiest to read there.
+# The refinement stage has the highest resolution: a token's map is easiest to read there.
 SHOWN_TOKEN = "refinement.0.attn"
 
 
@@ -115,7 +115,7 @@ def _restore_and_look(model: nn.Module, degraded: Tensor) -> tuple[Tensor, Tenso
     def look(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(attention, ExDAModule)
         assert attention.token is not None
-        # maps: (B, heads, K, H, W); image 0, head 0, token 0.
+        # The compact map of the only image, the first head and the first token.
         seen.append(attention.token.maps(inputs[0])[0, 0, 0])
 
     handle = model.get_submodule(SHOWN_TOKEN).register_forward_pre_hook(look)
