@@ -2,8 +2,8 @@
 
 A case's signals (its output, or the gradients of a training step) are compared with those of the printed formulas in
 float64, at the size and on the image that are timed. The allowed error comes from the number format: it is `MARGIN`
-times the error that the unpatched original has in this format. Each patched case is checked twice: at identity init
-against the original, and with random ("as if trained") new parameters against the formulas.
+times the error that the unpatched original has in this format. A patched case is checked with random ("as if trained")
+new parameters against the formulas, and its variant also at identity init against the original.
 
 This check means something only if the primitives change the signals by much more than the allowed error. Where they do
 not (Histoformer's sorts turn any rounding into a different image), the variant also has to agree with the formulas in
@@ -129,7 +129,7 @@ class Judge:
 
     def __init__(self, networks: Networks, bench: Bench, *, patched: bool) -> None:
         self.networks, self.bench = networks, bench
-        # The references are made first, while nothing else takes memory: in float64 they need the most.
+        # Made first, before anything else takes memory.
         self.original = self._fitting(networks.original)
         self.trained = self._fitting(networks.of(REFERENCE)) if patched else self.original
         self.effect = distance(self.trained.signals, self.original.signals).relative

@@ -143,7 +143,7 @@ class Harness:
                 bench = Bench.of(self.device, comparison.task, *shape)
                 self._judge = key, Judge(networks, bench, patched=patched)
         except Exception as error:
-            return _Failure.of(error, "there is no reference to check against: ")
+            return _Failure.of(error, "nothing can be checked without a reference: ")
         judge = self._judge[1]
         try:
             own = judge.own(precision).relative
@@ -168,6 +168,7 @@ class Harness:
         def record(case: Case, status: str, **found: Any) -> Record:
             return Record(case, status, self.origin, cost=costs[case.patched], **found)
 
+        # Units of progress: one per prepared case, one per turn.
         parts = len(cases) + self.effort.turns
         pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         steps: dict[Case, Step] = {}

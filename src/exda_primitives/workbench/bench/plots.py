@@ -99,6 +99,7 @@ def _value(record: Record, what: str) -> float | None:
 
 def _guide(axes: Any) -> None:
     if axes.lines:
+        # y = y_last * pixels / pixels_last
         pixels, values = axes.lines[0].get_data()
         axes.plot(pixels, [values[-1] * x / pixels[-1] for x in pixels], color="grey", linestyle=":", label="linear")
 

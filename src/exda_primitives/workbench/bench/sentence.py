@@ -58,8 +58,8 @@ def _where(base: Record) -> str:
     if cost is None or cost.share_in_blocks is None:
         return ""
     return (
-        f" Of the time as it is, {cost.share_in_blocks:.0%} is in blocks that fuse takes, {cost.share_fused:.0%} in the "
-        "parts that it computes."
+        f" Of the time as it is, {cost.share_in_blocks:.0%} is in blocks that fuse takes, {cost.share_fused:.0%} in "
+        "the parts that it computes."
     )
 
 

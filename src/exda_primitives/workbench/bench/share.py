@@ -14,7 +14,7 @@ from ...fusion.report import FusedMatch, FusionReport
 from ...fusion.steps import Step
 
 _PASSES = 3
-"""The shortest counts: the first pass also fills caches, and other processes may slow any of them down."""
+"""The shortest counts: the first pass makes what later ones reuse, and other processes may slow any of them down."""
 
 
 @dataclass(frozen=True)

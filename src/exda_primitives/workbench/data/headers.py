@@ -88,6 +88,7 @@ def header_of(file: IO[bytes], name: str, stamp: int, *, whole: bool) -> Header:
             raise ImageError(f"{name} holds floats, whose range is unknown; 8 or 16 bits are read")
         # Image.Image.getexif, since that of PNG images reads the pixels. Newer Pillow gives a TIFF's size upright.
         turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION) in _ON_ITS_SIDE
+        # Pillow opens 16-bit colour as 8-bit RGB; only the tiles' raw mode tells.
         bits = 16 if image.mode in GREY16 or any(";16" in str(tile) for tile in getattr(image, "tile", ())) else 8
         height, width = (image.width, image.height) if turned else (image.height, image.width)
         channels = 1 if image.mode in _GREY else 3

@@ -99,6 +99,7 @@ class Experiment(ABC):
         Raises:
             ExDAError: the loss is not a finite number.
         """
+        # A run leaves the caller's random numbers as they are.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             network = self.network(run.condition, run.variant)

@@ -132,7 +132,7 @@ def target(task: str, x: Tensor) -> Tensor:
     """Returns the targets for images ``x``: (n, 6, 8, 8) -> (n, 6, 4, 8)."""
     # A = softmax(5 c), with c the cosines between channels over all pixels.
     directions = F.normalize(x.flatten(2), dim=-1)
-    logits = TEMPERATURE * directions @ directions.transpose(-2, -1)
+    logits = TEMPERATURE * directions @ directions.transpose(-2, -1)  # (n, 6, 6)
     if task.startswith(FIXED):
         logits = 2 * torch.randn(CHANNELS, CHANNELS, generator=torch.Generator().manual_seed(2))
     weights, mixed = logits.softmax(-1), LowerHalf()(x).flatten(2)

@@ -115,6 +115,7 @@ def check(
     for number, case in enumerate(cases, 1):
         images = _read(case, protocol) if case.degradation in wanted else ()
         sizes = [None if image is None else tuple(image.shape) for image in images]
+        # File names need not be valid UTF-8.
         found.update(f"{case}\0{sizes}\n".encode("utf-8", "surrogateescape"))
         for image in images:
             if image is not None:

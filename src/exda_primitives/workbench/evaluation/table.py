@@ -70,7 +70,7 @@ def remarks(result: Result) -> list[str]:
         )
         if published["protocol"] != protocol["name"]:
             lines.append(
-                f"They are not directly comparable: measured here by protocol {protocol['name']}, published by "
+                f"The protocols differ, so they are not comparable: measured here is {protocol['name']}, published "
                 f"{published['protocol']}."
             )
     if tiled := sum(image["tile"] is not None for image in result["pictures"]):

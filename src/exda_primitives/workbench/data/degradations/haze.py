@@ -45,7 +45,7 @@ def haze(
         generator: draws the made-up depth, and each strength that is None.
         beta: scattering coefficient, usually in ``BETA``; 0 means clear air.
         airlight: brightness of the haze, on all channels, usually in ``AIRLIGHT``.
-        depth: (B, 1, H, W), or (1, H, W) for one image, not negative, in a unit such that beta * depth has none.
+        depth: (B, 1, H, W), or (1, H, W) for one image, not negative, in units of 1 / beta.
 
     Returns:
         The hazy images, same shape and dtype as ``clean``, in [0, 1].
