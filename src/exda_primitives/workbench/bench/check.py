@@ -30,7 +30,7 @@ patched network is not the same network. Measured: the concat-free form's error 
 
 MARGINS = {ONNX: 20.0}
 """Replaces `MARGIN` in these modes. onnxruntime approximates functions and orders sums in its own way: in float32 its
-error was 6.5 times the original's 9e-7 (the demo's network at 256 x 256, onnxruntime 1.32, CPU)."""
+error was 9e-7, 6.5 times the original's (the demo's network at 256 x 256, onnxruntime 1.32, CPU)."""
 
 TELLING = 5.0
 """The check means something if the primitives change the signals by this many times the allowed error."""
