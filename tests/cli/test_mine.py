@@ -79,7 +79,7 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert re.fullmatch(
         rf"fused: {number} of the time as it is \(.* for .* at 16x16\), {number} of the memory; "
         rf"patched and fused {number}; torch.compile {number}; onnxruntime {number}\. "
-        r"Of the time as it is, \d+% lies in blocks that fuse takes, \d+% in what it computes of them\.",
+        r"Of the time as it is, \d+% is in blocks that fuse takes, \d+% in the parts that it computes\.",
         result.output.splitlines()[-1],
     )
 

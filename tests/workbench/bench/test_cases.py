@@ -76,7 +76,7 @@ def test_a_capture_needs_cuda_and_no_gradients() -> None:
     assert skip_reason(Case(COMPARISON, "original", "captured"), CPU) == "captured: no CUDA device"
     assert skip_reason(Case(COMPARISON, "original", "captured"), CUDA) is None
     training = replace(COMPARISON, task="training")
-    assert skip_reason(Case(training, "original", "captured"), CUDA) == "captured: the forward pass alone"
+    assert skip_reason(Case(training, "original", "captured"), CUDA) == "captured: only for the forward pass"
 
 
 @pytest.mark.parametrize("variant", ["triton", "fused", "fused-original"])
@@ -94,9 +94,9 @@ def test_what_onnxruntime_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(COMPARISON, "original", "onnxruntime")
     assert skip_reason(case, CPU) is None
     assert skip_reason(replace(case, variant="torch"), CPU) is None
-    assert skip_reason(replace(case, variant="fused"), CPU) == "onnxruntime: of fused there is no export"
+    assert skip_reason(replace(case, variant="fused"), CPU) == "onnxruntime: cannot run fused (no export)"
     training = replace(case, comparison=replace(COMPARISON, task="training"))
-    assert skip_reason(training, CPU) == "onnxruntime: the forward pass alone"
+    assert skip_reason(training, CPU) == "onnxruntime: only for the forward pass"
     monkeypatch.setattr(cases, "find_spec", lambda package: None)
     assert (skip_reason(case, CPU) or "").startswith("onnxruntime: not installed; run: pip install")
 
@@ -117,4 +117,4 @@ def test_auto_is_timed_where_it_is_something_of_its_own() -> None:
     assert skip_reason(Case(COMPARISON, "auto", "eager"), CPU) is None
     training = replace(COMPARISON, task="training")
     for case, device in ((Case(COMPARISON, "auto", "eager"), CUDA), (Case(training, "auto", "eager"), CPU)):
-        assert "computes as torch does" in str(skip_reason(case, device))
+        assert "the same as torch" in str(skip_reason(case, device))

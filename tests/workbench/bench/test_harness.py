@@ -103,7 +103,7 @@ def test_wrong_at_the_identity_start_alone(monkeypatch: pytest.MonkeyPatch) -> N
     broken(monkeypatch, lambda out, terms: out if terms.tokens.alpha.any() else 1.01 * out)
     records = run()
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": "wrong"}
-    assert "at the identity start" in (records["torch"].reason or "")
+    assert "at identity init" in (records["torch"].reason or "")
 
 
 def test_where_rounding_hides_an_error_float64_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_a_kernel_that_is_wrong_once_fused_is_not_timed(monkeypatch: pytest.Monk
 def test_a_network_that_is_patched_already() -> None:
     records = run(variants=("torch", "fused-original"), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
     assert statuses(records) == {"original": "timed", "torch": "skipped", "fused-original": "timed"}
-    assert records["torch"].reason == ("torch: it has the primitives already: fused-original is the same, fused")
+    assert records["torch"].reason == ("torch: the network is patched already; fused-original runs it fused")
 
 
 def test_a_patched_network_that_is_computed_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def test_what_there_is_no_time_for_is_left() -> None:
     # The fewest, whatever they take.
     assert len(records["eager"].seconds) == 1
     assert records["compiled"].status == "left"
-    assert "more than there are left" in (records["compiled"].reason or "")
+    assert "more than is left" in (records["compiled"].reason or "")
 
 
 def test_number_formats_share_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_a_patched_network_is_the_original_itself() -> None:
     networks = Networks(model)
     assert networks.of("original") is model
     assert isinstance(networks.patched, str)
-    with pytest.raises(ExDAError, match="it has the primitives already: fused-original is the same, fused"):
+    with pytest.raises(ExDAError, match="the network is patched already; fused-original runs it fused"):
         networks.of("fused")
     assert exda.is_patched(networks.of("fused-original"))
     assert networks.report.matches == ()

@@ -22,8 +22,8 @@ def test_everything() -> None:
     ]
     assert sentence(records) == (
         "fused: 0.62 of the time as it is (1.21 s for 1.95 s at 24x16), 0.55 of the memory; patched and fused 0.70; "
-        "torch.compile 1.04; onnxruntime 0.91. Of the time as it is, 97% lies in blocks that fuse takes, 90% in what "
-        "it computes of them."
+        "torch.compile 1.04; onnxruntime 0.91. Of the time as it is, 97% is in blocks that fuse takes, 90% in the "
+        "parts that it computes."
     )
 
 
@@ -50,6 +50,6 @@ def test_alone() -> None:
 def test_nothing_to_compare_with() -> None:
     wrong = Record(ORIGINAL.case, "out of memory", ORIGIN, "none left")
     assert sentence([FUSED, wrong]) == (
-        "At 24x16 there is nothing to compare with: of the network as it is, out of memory, none left."
+        "At 24x16 there is nothing to compare with; the network as it is: out of memory, none left."
     )
     assert "it was not measured" in sentence([FUSED])

@@ -251,7 +251,7 @@ def test_what_cannot_be_evaluated(tmp_path: Path, folders: tuple[Path, Path]) ->
         chosen(cases, ["haze"])
     with pytest.raises(ConfigError, match="adds no noise"):
         check(clean_cases(images, ["noise25"], 0), PROTOCOLS["weatherbench"])
-    with pytest.raises(ConfigError, match="for PET, CT, MRI alone, not for 'pairs'"):
+    with pytest.raises(ConfigError, match="only for PET, CT, MRI, not for 'pairs'"):
         check(cases, PROTOCOLS["amir"])
     with pytest.raises(ConfigError, match="no degradation is named"):
         clean_cases(images, [], 0)

@@ -1,1 +1,1 @@
-"""Time and memory of a patched model beside the original it came from, in one run."""
+"""Measures time and memory of a patched model and of its original, in one run."""

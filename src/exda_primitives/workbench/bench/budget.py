@@ -1,4 +1,4 @@
-"""How long a command may take, what is left of it, and what is going to be too long."""
+"""A command's time limit, and estimates of what will not fit into it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from .steps import Bench
 from .timing import clock
 
 _ENOUGH = 0.2
-"""Seconds of a pass that is long enough to tell from it how long a larger one takes."""
+"""Seconds. A pass that takes longer than this predicts a larger one well enough."""
 
 _PARTS = (8, 4, 2, 1)
+"""Divisors of both sides of the image, smallest image first: 1/64, 1/16, 1/4 and all of its pixels."""
+
 _TRIES = 3
-"""Of which the shortest counts: others may want the machine."""
+"""Timings of each size. The shortest counts: other processes may slow the others down."""
 
 
 class Budget:
-    """Seconds from now on.
+    """A time limit that starts now, with estimates of how long further work takes.
 
     Args:
-        seconds: by default without end.
+        seconds: the limit; unlimited by default.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
@@ -35,17 +37,18 @@ class Budget:
         self._spent: dict[float, float] = {}
 
     def left(self) -> float:
-        """Seconds, below 0 when there are none."""
+        """Returns the seconds that are left, negative once the limit has passed."""
         return self._end - time.monotonic()
 
     def spent(self, work: float, seconds: float) -> None:
-        """Keeps what some work took, in whatever unit it grows by."""
+        """Records how many seconds an amount of work took; the unit of ``work`` is the caller's choice."""
         self._spent[work] = seconds
 
     def estimate(self, work: float) -> float | None:
-        """Seconds that some work is going to take, by the nearest that was done; None before there is any.
+        """Returns the seconds that ``work`` will probably take, from the recorded work nearest in size.
 
-        As long as that, or longer by as much as it is larger: a smaller one begins with the same.
+        The estimate grows in proportion to the work but never shrinks, since smaller work has the same fixed costs.
+        None before anything was recorded.
         """
         if not self._spent:
             return None
@@ -54,13 +57,13 @@ class Budget:
 
 
 def seconds_of_a_pass(networks: Networks, comparison: Comparison, device: torch.device, multiple: int) -> float:
-    """About how long a forward pass of the original takes as it is, found by small ones.
+    """Estimates the seconds of an eager forward pass of the original, from passes on smaller images.
 
     Args:
-        networks: of the comparison.
-        comparison: with the size.
-        device: where.
-        multiple: what the sides have to be divisible by.
+        networks: the networks to compare.
+        comparison: sets size, batch and number format.
+        device: where the passes run.
+        multiple: number that the sides of an image have to be divisible by.
     """
     precision = PRECISIONS[comparison.precision]
     seconds, pixels = 0.0, 1
@@ -68,9 +71,10 @@ def seconds_of_a_pass(networks: Networks, comparison: Comparison, device: torch.
         height, width = (padded_side(side // parts, multiple) for side in (comparison.height, comparison.width))
         bench = Bench.of(device, FORWARD, comparison.batch, height, width, networks.channels)
         step = bench.step(bench.place(networks.original, ORIGINAL, precision), ORIGINAL, precision)
-        # The first call of a shape chooses how to compute it.
+        # Not timed: on the first call with a shape, PyTorch chooses how to compute it.
         step()
         seconds, pixels = min(clock(device)(step) for _ in range(_TRIES)), comparison.batch * height * width
         if seconds > _ENOUGH:
             break
+    # Scaled by the number of pixels, in which convolutions and channel attention are linear.
     return seconds * comparison.pixels / pixels

@@ -1,4 +1,4 @@
-"""What is timed: network, variant, mode, number format and size; and why some of it cannot run here."""
+"""Describes what is timed (network, variant, mode, number format, size), and why a case cannot run here."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ FUSED = "fused"
 FUSED_ORIGINAL = "fused-original"
 AUTO = "auto"
 VARIANTS = (ORIGINAL, REFERENCE, "torch", TRITON, AUTO, FUSED, FUSED_ORIGINAL)
-"""The unpatched network; patched, computed by one of the backends; patched, each block as fused kernels; the unpatched
-network, each block as fused kernels."""
+"""``original``: the unpatched network. ``reference``, ``torch``, ``triton``, ``auto``: patched, computed by this
+backend. ``fused``: patched, its blocks fused. ``fused-original``: unpatched, its blocks fused."""
 
 FUSING = (FUSED, FUSED_ORIGINAL)
 UNPATCHED = (ORIGINAL, FUSED_ORIGINAL)
 
 EAGER, COMPILED, CAPTURED, ONNX = MODES = ("eager", "compiled", "captured", "onnxruntime")
-"""As it is; by ``torch.compile``; as the replay of a CUDA graph; by onnxruntime, exported by ``torch.onnx``."""
+"""Eager PyTorch; ``torch.compile``; the replay of a CUDA graph; exported by ``torch.onnx`` and run by onnxruntime."""
 
 FORWARD, TRAINING = TASKS = ("forward", "training")
 
 MULTIPLE_OF = 8
-"""What the sides of an image have to be divisible by, in all networks here."""
+"""The sides of an image have to be divisible by this number in all networks here."""
 
 LARGE = 2048 * 2048
-"""Pixels of an image from which on a comparison waits until all smaller ones are done."""
+"""Pixels. Comparisons on images of this size or larger run after all smaller ones."""
 
 _AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is equal for all cases that take turns in one loop.
+    """The settings shared by all cases that are timed in turn.
 
     Attributes:
-        backbone: a name in ``networks.BACKBONES``, or what a network of somebody's own is called.
+        backbone: a name in ``networks.BACKBONES``, or the user's name for a network of their own.
         task: ``"forward"`` or ``"training"``.
         precision: a name in ``precision.PRECISIONS``.
-        batch: images at a time.
-        height: in pixels.
-        width: in pixels.
+        batch: images per pass.
+        height: height of an image in pixels.
+        width: width of an image in pixels.
     """
 
     backbone: str
@@ -62,12 +62,12 @@ class Comparison:
 
     @property
     def pixels(self) -> int:
-        """Of all images of a batch."""
+        """The number of pixels in the whole batch."""
         return self.batch * self.height * self.width
 
     @property
     def size(self) -> str:
-        """Width x height."""
+        """The image size as text, width x height."""
         return size_text((self.height, self.width))
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Case:
-    """One of the things that are compared."""
+    """One variant in one mode: what is checked and timed."""
 
     comparison: Comparison
     variant: str
@@ -84,7 +84,7 @@ class Case:
 
     @property
     def patched(self) -> bool:
-        """Whether it has the primitives."""
+        """Whether the network has the primitives."""
         return self.variant not in UNPATCHED
 
     def __str__(self) -> str:
@@ -98,36 +98,37 @@ def comparisons(
     batch: int,
     sizes: Iterable[tuple[int, int]],
 ) -> list[Comparison]:
-    """All combinations, the most telling first; those that share a reference follow each other.
+    """Returns all combinations, the most informative first.
 
-    The first network forward at the sizes as they are given, then the other networks, then training, and at last, in
-    the same order, whatever has `LARGE` pixels or more.
+    Sorted by task, then network, then size, each in the order given; images of `LARGE` pixels or more come last, in
+    the same order. Comparisons that differ only in number format are neighbours, as they share a float64 reference.
 
     Args:
-        backbones: names.
-        tasks: names.
-        precisions: names.
-        batch: images at a time.
-        sizes: (height, width), the most telling first.
+        backbones: names of networks.
+        tasks: ``"forward"``, ``"training"`` or both.
+        precisions: names of number formats.
+        batch: images per pass.
+        sizes: (height, width) in pixels, the most informative first.
     """
     every = [
         Comparison(backbone, task, precision, batch, height, width)
         for task, backbone, (height, width), precision in product(tasks, backbones, sizes, precisions)
     ]
+    # The sort is stable, so it only moves the large images to the end.
     return sorted(every, key=lambda each: each.height * each.width >= LARGE)
 
 
 def cases_of(comparison: Comparison, variants: Iterable[str], modes: Iterable[str]) -> list[Case]:
-    """The cases of a comparison, the original first."""
+    """Returns the cases of a comparison; the original is always included, and comes first."""
     wanted = {ORIGINAL, *variants}
     return [Case(comparison, variant, mode) for variant in VARIANTS if variant in wanted for mode in modes]
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``"256"`` or ``"3840x2160"`` (width x height) as (height, width).
+    """Reads ``"256"`` or ``"3840x2160"`` (width x height) and returns (height, width).
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: the text has another form.
     """
     width, times, height = text.partition("x")
     sides = (height if times else width, width)
@@ -137,30 +138,30 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def padded(size: tuple[int, int], multiple: int = MULTIPLE_OF) -> tuple[int, int]:
-    """The smallest size that a network takes and an image of this one fits into: (height, width)."""
+    """Rounds both sides up to the next multiple, the smallest size that a network accepts: (height, width)."""
     height, width = (-(-side // multiple) * multiple for side in size)
     return height, width
 
 
 def size_text(size: tuple[int, int]) -> str:
-    """(height, width) as width x height."""
+    """Returns a (height, width) as the text ``WIDTHxHEIGHT``."""
     return f"{size[1]}x{size[0]}"
 
 
 def skip_reason(case: Case, device: torch.device) -> str | None:
-    """Why a case cannot run on this device, or None where it should."""
+    """Returns why a case cannot run on this device, or None if it can."""
     training, cuda = case.comparison.task == TRAINING, device.type == "cuda"
     format_ = PRECISIONS[case.comparison.precision]
     reasons = {
         f"{case.variant}: no CUDA device": case.variant == TRITON and not cuda,
-        f"{AUTO}: computes as torch does on CUDA and in training": case.variant == AUTO and (cuda or training),
+        f"{AUTO}: the same as torch on CUDA and in training": case.variant == AUTO and (cuda or training),
         "captured: no CUDA device": case.mode == CAPTURED and not cuda,
-        f"{case.mode}: the forward pass alone": case.mode in (CAPTURED, ONNX) and training,
-        f"onnxruntime: of {case.variant} there is no export": case.mode == ONNX and case.variant in (TRITON, *FUSING),
+        f"{case.mode}: only for the forward pass": case.mode in (CAPTURED, ONNX) and training,
+        f"onnxruntime: cannot run {case.variant} (no export)": case.mode == ONNX and case.variant in (TRITON, *FUSING),
         f"onnxruntime: not installed; run: {install_line('onnx')}": case.mode == ONNX and not _has_onnxruntime(),
         "tf32: no CUDA device": format_.tf32 and not cuda,
     }
-    # The kernels would hand over to PyTorch's without a word.
+    # Below this capability the Triton kernels silently fall back to PyTorch's: the figures would be of other code.
     modern = {
         case.variant: case.variant in (TRITON, *FUSING),
         format_.name: format_.tf32 or format_.dtype == torch.bfloat16,

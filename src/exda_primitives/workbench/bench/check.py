@@ -1,13 +1,13 @@
-"""Whether a case computes what it should: a case that does not is not timed.
+"""Checks that a case computes the right result. A case that fails is not timed.
 
-All signals (outputs, or gradients of a training step) are compared with those of the printed formulas in float64, at
-the size and on the image that are timed. A number format has an error of its own: that of the unpatched original,
-computed as it is in the format. No case may have more than `MARGIN` times that one, neither at the identity start
-(against the original) nor with new parameters as if trained (against the formulas).
+A case's signals (its output, or the gradients of a training step) are compared with those of the printed formulas in
+float64, at the size and on the image that are timed. The allowed error comes from the number format: it is `MARGIN`
+times the error that the unpatched original has in this format. A patched case is checked with random ("as if trained")
+new parameters against the formulas, and its variant also at identity init against the original.
 
-Such a check says something only where the primitives change the signals by much more than it allows. Where they do not
-(Histoformer's sorts turn any rounding into another image), the variant has to agree with the formulas in float64 on a
-small crop as well.
+This check means something only if the primitives change the signals by much more than the allowed error. Where they do
+not (Histoformer's sorts turn any rounding into a different image), the variant also has to agree with the formulas in
+float64 on a small crop.
 """
 
 from __future__ import annotations
@@ -24,32 +24,35 @@ from .precision import FLOAT32, FLOAT64, Precision
 from .steps import Bench, Signals
 
 MARGIN = 2.0
-"""Another order of the same roundings gives another error, and the patched network is another network. Of Restormer and
-PromptIR at 32 x 32, the concat-free form's error was 0.92 to 1.13 times the original's (output and gradients; float32,
-bf16, fp16; CPU, torch 2.14)."""
+"""Allowed error over the original's own. Above 1, since a different order of operations rounds differently, and the
+patched network is not the same network. Measured: the concat-free form's error was 0.92 to 1.13 times the original's
+(Restormer and PromptIR at 32 x 32; output and gradients; float32, bf16, fp16; CPU, torch 2.14)."""
 
 MARGINS = {ONNX: 20.0}
-"""By mode, where it is not `MARGIN`: onnxruntime approximates functions and sums in its own ways. In float32 its error
-was 6.5 times the original's, 9e-7, of the demo's network at 256 x 256 (onnxruntime 1.32, CPU)."""
+"""Replaces `MARGIN` in these modes. onnxruntime approximates functions and orders sums in its own way: in float32 its
+error was 9e-7, 6.5 times the original's (the demo's network at 256 x 256, onnxruntime 1.32, CPU)."""
 
 TELLING = 5.0
-"""How many times larger than the allowed error the primitives' effect has to be for the check to say something."""
+"""The check means something if the primitives change the signals by this many times the allowed error."""
 
 CROP = 64
+"""Sides of the crop in pixels, at most."""
+
 CROP_TOLERANCE = 1e-6
-"""In float64, relative; a kernel may hold constants in float32."""
+"""Allowed relative error on the crop, in float64. Far above float64's rounding, as a kernel may hold constants in
+float32."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a case was compared with, and how it did.
+    """The result of checking a case.
 
     Attributes:
-        against: the reference.
-        error: root mean square of the difference over that of the reference.
-        max_error: largest difference.
-        own_error: of the original in the same number format.
-        allowed: error.
+        against: in words, what the case was compared with.
+        error: relative error: root mean square of the difference over that of the reference.
+        max_error: largest absolute difference.
+        own_error: relative error of the original in the same number format.
+        allowed: largest relative error allowed.
         problem: why the case is wrong, or None.
     """
 
@@ -63,11 +66,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is compared with.
+    """The signals that cases are compared with.
 
     Attributes:
-        format: float64, or float32 where that does not fit into memory.
-        signals: in it.
+        format: float64, or float32 where float64 does not fit into memory.
+        signals: what the network computes in this format.
     """
 
     format: Precision
@@ -76,14 +79,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Distance:
-    """Between what was found and what was expected."""
+    """The difference between found and expected signals.
+
+    Attributes:
+        relative: root mean square of the difference over that of the expected signals, all tensors taken together.
+        largest: largest absolute difference.
+    """
 
     relative: float
     largest: float
 
 
 def distance(found: Signals, expected: Signals) -> Distance:
-    """Over the tensors that are expected; a missing one is NaN away.
+    """Compares all expected tensors; a missing one makes the distance NaN, an extra one is ignored.
 
     Example:
         >>> import torch
@@ -103,25 +111,25 @@ def distance(found: Signals, expected: Signals) -> Distance:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """``distance`` of a tensor from another, relatively."""
+    """Returns the relative ``distance`` of one tensor from another."""
     return distance({"": found}, {"": expected}).relative
 
 
 class Judge:
-    """The references of one network on one image: what the printed formulas give in float64.
+    """Checks cases against the references of one network on one image: what the printed formulas give in float64.
 
     Args:
-        networks: whose references.
-        bench: where, and on what.
-        patched: whether patched networks are judged as well.
+        networks: the networks to check.
+        bench: device, task and image of the check.
+        patched: whether patched networks are checked as well.
 
     Raises:
-        RuntimeError: PyTorch's own, where there is too little memory for a reference in float32 as well.
+        RuntimeError: PyTorch's own, if even a float32 reference does not fit into memory.
     """
 
     def __init__(self, networks: Networks, bench: Bench, *, patched: bool) -> None:
         self.networks, self.bench = networks, bench
-        # Before anything else takes memory.
+        # Made first, before anything else takes memory.
         self.original = self._fitting(networks.original)
         self.trained = self._fitting(networks.of(REFERENCE)) if patched else self.original
         self.effect = distance(self.trained.signals, self.original.signals).relative
@@ -130,7 +138,7 @@ class Judge:
         self._own: dict[str, Distance] = {}
 
     def _fitting(self, model: nn.Module) -> Reference:
-        # To be left before the next attempt: as long as the error is there, so is all that did not fit.
+        # The second attempt is outside the except block: while the error lives, its traceback keeps the tensors alive.
         try:
             return self._reference(model, FLOAT64)
         except RuntimeError as error:
@@ -143,14 +151,21 @@ class Judge:
         return Reference(precision, self.bench.signals(model, REFERENCE, precision))
 
     def own(self, precision: Precision) -> Distance:
-        """The error of the original in a number format, computed as it is printed."""
+        """Returns the original's own error in a number format, by the printed formulas."""
         if precision.name not in self._own:
             found = self.bench.signals(self.networks.original, REFERENCE, precision)
             self._own[precision.name] = distance(found, self.original.signals)
         return self._own[precision.name]
 
     def judge(self, variant: str, mode: str, precision: Precision, found: Signals) -> Check:
-        """Compares what a case computes with the reference of its weights, and its variant's identity start."""
+        """Checks the signals of a case, and for a patched variant its identity init and, if needed, the crop.
+
+        Args:
+            variant: a name in ``cases.VARIANTS``.
+            mode: a name in ``cases.MODES``.
+            precision: the case's number format.
+            found: the signals that the case computed.
+        """
         own, margin = self.own(precision).relative, MARGINS.get(mode, MARGIN)
         allowed = margin * own
         patched = variant not in UNPATCHED
@@ -158,12 +173,12 @@ class Judge:
         apart = distance(found, reference.signals)
         against = f"{reference.format.name}, {'gradients' if self.bench.task == TRAINING else 'output'}"
         problem = None
-        # "Not smaller" rather than "larger": NaN is wrong.
+        # `not a <= b` instead of `a > b`, so that NaN counts as wrong.
         if not apart.relative <= allowed:
             problem = f"error {apart.relative:.2g}, allowed {allowed:.2g}: {margin:g} times the original's own"
         elif patched and not self._identity_error(variant, precision) <= allowed:
             start = self._identity_error(variant, precision)
-            problem = f"at the identity start error {start:.2g} to the original, allowed {allowed:.2g}"
+            problem = f"at identity init error {start:.2g} against the original, allowed {allowed:.2g}"
         elif patched and not self.effect >= TELLING * allowed:
             against += f"; float64, a crop of at most {CROP}x{CROP}"
             if not self._crop_error(variant) <= CROP_TOLERANCE:

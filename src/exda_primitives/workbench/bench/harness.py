@@ -1,4 +1,4 @@
-"""Runs comparisons: builds, checks, measures memory, times in turns, and hands out a record a case."""
+"""Runs comparisons: builds and checks the cases, measures memory, times them in turns, and yields a record per case."""
 
 from __future__ import annotations
 
@@ -24,31 +24,33 @@ from .steps import Bench, Captured, Step
 from .timing import FEWEST_TURNS, clock, ratio, turns
 
 _LENGTH = 300
-"""Characters of an error that a record holds."""
+"""Characters. A record keeps no more of an error message."""
 
 _LAYER = {ONNX: 0.05, COMPILED: 0.2}
-"""Seconds that exporting and compiling take for each module with parameters of its own: 17 and 64 s of a Restormer, on
-one core of a Xeon, torch 2.14."""
+"""Seconds that exporting or compiling takes per module with parameters of its own. Measured: 17 s and 64 s for a
+Restormer, on one core of a Xeon, torch 2.14."""
 
 _CHECKING = 4
-"""Passes that a case takes before its turns: a check with either new parameters, and two that are watched."""
+"""Passes that a case takes before its turns: one check at identity init, one with other new parameters, and two to
+measure memory."""
 
 _WORTH = 3
-"""Turns that there has to be time for, or a further case is left."""
+"""A further case is started only if there is time for this many turns."""
 
 _LEAST = 10
-"""Passes before the turns of the original and another: two references in float64, three times as long, and checks."""
+"""Passes before the turns when the original is compared with one other case: two float64 references, each worth three
+passes, and the checks."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How long to measure. In a turn, each case of a comparison runs once.
 
     Attributes:
-        turns: of a comparison.
-        warm_up: turns before.
-        limit: seconds after which no further turn is begun, but for the fewest.
-        fewest: turns, however long they take.
+        turns: turns of a comparison that count.
+        warm_up: turns before these.
+        limit: seconds after which no further turn starts, once there are ``fewest``.
+        fewest: turns that are done however long they take.
     """
 
     turns: int
@@ -57,27 +59,27 @@ class Effort:
     fewest: int = FEWEST_TURNS
 
     def least(self, seconds: float) -> float:
-        """Seconds that a comparison of the original with another takes at least, if a pass takes ``seconds``."""
+        """Estimates the fewest seconds for comparing the original with one other case, if a pass takes ``seconds``."""
         return seconds * (_LEAST + 2 * (self.warm_up + self.fewest))
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is known of a case that may be timed."""
+    """A checked case that may be timed: its check, and its peak memory in bytes (None if not measurable)."""
 
     check: Check
     peak: int | None
 
 
 class Harness:
-    """Runs one comparison after the other on a device.
+    """Runs comparisons on a device, one after the other.
 
     Args:
-        device: where.
-        effort: how long.
-        origin: what is written into every record.
-        build: makes the networks of a backbone.
-        budget: what is not going to fit into it is left.
+        device: where all networks run.
+        effort: how long to measure.
+        origin: command and machine, written into every record.
+        build: makes the networks of a backbone from its name.
+        budget: time limit; cases that would exceed it are left out. Unlimited by default.
     """
 
     def __init__(
@@ -95,14 +97,14 @@ class Harness:
     def run(
         self, comparison: Comparison, cases: Sequence[Case], progress: Callable[[float], None] = lambda _: None
     ) -> Iterator[Record]:
-        """A record a case, in the order in which their fates are known; none is missing.
+        """Yields one record per case as it finishes; no case is missing.
 
-        What the budget has no time for is a record with the status ``LEFT``.
+        A case that the budget has no time for gets the status ``LEFT``.
 
         Args:
-            comparison: what all cases have in common.
-            cases: of it.
-            progress: told what share of the comparison is done.
+            comparison: the settings that all cases share.
+            cases: the cases of this comparison.
+            progress: called with the share of the comparison that is done, from 0 to 1.
         """
         runnable = []
         for case in cases:
@@ -120,34 +122,36 @@ class Harness:
         else:
             with precision.settings():
                 yield from self._compare(judge, precision, runnable, progress)
-            # Each shape would count towards the number of recompilations after which PyTorch gives up.
+            # Otherwise each shape counts towards the limit of recompilations, after which PyTorch stops compiling.
             torch.compiler.reset()
         tidy(self.device)
 
     def _unpatched(self, case: Case) -> str | None:
-        """Why there is no patched network for a case that needs one."""
+        """Returns why there is no patched network for a case that needs one, or None."""
         patched = self._networks(case.comparison.backbone).patched if case.patched else None
         return f"{case.variant}: {patched}" if isinstance(patched, str) else None
 
     def _judge_of(self, comparison: Comparison, precision: Precision, *, patched: bool) -> Judge | _Failure:
-        # The number formats of one shape and task follow each other: they share their references.
+        # Comparisons that differ only in number format follow each other and share one judge, with its references.
         key = replace(comparison, precision=""), patched
         try:
             if self._judge is None or self._judge[0] != key:
+                # Frees the old references before new ones are made.
                 self._judge = None
                 networks = self._networks(comparison.backbone)
                 shape = (comparison.batch, comparison.height, comparison.width, networks.channels)
                 bench = Bench.of(self.device, comparison.task, *shape)
                 self._judge = key, Judge(networks, bench, patched=patched)
         except Exception as error:
-            return _Failure.of(error, "no reference, so that nothing can be checked: ")
+            return _Failure.of(error, "nothing can be checked without a reference: ")
         judge = self._judge[1]
         try:
             own = judge.own(precision).relative
         except Exception as error:
             failure = _Failure.of(error, f"the original cannot run in {precision.name}: ")
-            # A network that does not know a number format is no fault of what is measured here.
+            # That the original does not support a number format is not an error of what is measured here.
             return replace(failure, status=SKIPPED) if failure.status == ERROR else failure
+        # `not <`, so that NaN is refused as well as infinity.
         if not own < math.inf:
             return _Failure(SKIPPED, f"the original gives no finite numbers in {precision.name}")
         return judge
@@ -164,6 +168,7 @@ class Harness:
         def record(case: Case, status: str, **found: Any) -> Record:
             return Record(case, status, self.origin, cost=costs[case.patched], **found)
 
+        # Units of progress: one per prepared case, one per turn.
         parts = len(cases) + self.effort.turns
         pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         steps: dict[Case, Step] = {}
@@ -173,8 +178,9 @@ class Harness:
         for done, case in enumerate(cases):
             progress(done / parts)
             need = self._need(case, judge.networks, a_pass, len(steps) + 1)
+            # The first case, the original, always runs: the others' ratios are relative to it.
             if steps and need > self.budget.left():
-                yield Record(case, LEFT, self.origin, f"{case.mode}: about {need:.0f} s, more than there are left")
+                yield Record(case, LEFT, self.origin, f"{case.mode}: takes about {need:.0f} s, more than is left")
                 continue
             try:
                 step, found = self._prepare(case, judge, precision, pool)
@@ -188,6 +194,7 @@ class Harness:
                 steps[case], ready[case] = step, found
                 if self.budget.seconds < math.inf and case.mode == EAGER and case.variant == ORIGINAL:
                     a_pass = clock(self.device)(step)
+            # A wrong case must not hold its memory while the next one is prepared.
             del step
 
         def failed(case: Case, error: Exception) -> None:
@@ -221,21 +228,31 @@ class Harness:
         if case.mode == CAPTURED:
             step = Captured(step, pool)
             most = peak.so_far()
-        # Before any training step changes the weights.
+        # The check comes before the memory is measured, as a training step changes the weights.
         check = judge.judge(case.variant, case.mode, precision, step.signals())
-        # On the CPU the operations of compiled code cannot be watched.
+        # On the CPU memory is counted per operation, and the operations of compiled code cannot be seen.
         if case.mode == EAGER or (case.mode == COMPILED and self.device.type == "cuda"):
             most = peak.of(step)
         return step, _Ready(check, most)
 
     def _need(self, case: Case, networks: Networks, a_pass: float, number: int) -> float:
-        """Seconds until enough turns of so many cases are done, this one included, if a pass takes ``a_pass``."""
+        """Estimates the seconds to prepare a case and then time ``number`` cases for `_WORTH` turns.
+
+        Args:
+            case: the next case.
+            networks: the networks of the comparison.
+            a_pass: seconds of a pass.
+            number: cases to time, this one included.
+        """
         layers = sum(bool(module._parameters) for module in networks.original.modules())
         passes = _CHECKING + (self.effort.warm_up + min(_WORTH, self.effort.turns)) * number
         return _LAYER.get(case.mode, 0.0) * layers + passes * a_pass
 
     def _share(self, judge: Judge, precision: Precision, cases: Sequence[Case]) -> Share | None:
-        """Of the original as it is; None where nobody asks, or ``fuse`` takes nothing of it."""
+        """Measures the share of the eager original's time in blocks that ``fuse`` takes.
+
+        None if no fused forward pass is asked for, or if ``fuse`` finds no block.
+        """
         if judge.bench.task != FORWARD or not any(case.variant in FUSING for case in cases):
             return None
         try:
@@ -260,7 +277,7 @@ class Harness:
 
 @dataclass(frozen=True)
 class _Failure:
-    """What an error comes to: in words, for with the error would be kept whatever it was raised amidst."""
+    """Status and text of an error. The exception itself is not kept: its traceback would keep tensors alive."""
 
     status: str
     reason: str
@@ -268,13 +285,16 @@ class _Failure:
     @classmethod
     def of(cls, error: Exception, before: str = "") -> _Failure:
         text = f"{before}{type(error).__name__}: {' '.join(str(error).split())}"
-        # What the library refuses on purpose cannot run here.
+        # An ExDAError is a deliberate refusal: the case cannot run here, but nothing is broken.
         status = OUT_OF_MEMORY if out_of_memory(error) else SKIPPED if isinstance(error, ExDAError) else ERROR
         return cls(status, text if len(text) <= _LENGTH else text[:_LENGTH] + "...")
 
     @classmethod
     def in_case(cls, case: Case, error: Exception) -> _Failure:
-        """Of a case; what another compiler makes of a network as it is, is no fault of what is measured here."""
+        """Classifies the error of a case.
+
+        An original that ``torch.compile`` or onnxruntime cannot handle is skipped: the fault is not this library's.
+        """
         failure = cls.of(error)
         others = case.mode in (COMPILED, ONNX) and case.variant == ORIGINAL
         return replace(failure, status=SKIPPED) if others and failure.status == ERROR else failure

@@ -1,4 +1,4 @@
-"""The most memory that a step holds at a time above the weights, and errors that mean there is not enough of it."""
+"""Measures the peak memory of a step, above its weights, and recognises out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..shared.live_bytes import LiveBytes
 
 
 class Peak:
-    """Measures a step's peak, in bytes above what is held when the object is made: weights, image, other models.
+    """Measures a step's peak memory in bytes, above what is held when this object is made (weights, image, networks).
 
-    The output counts, as do in training the gradients and the optimizer's state. On CUDA it is what PyTorch's allocator
-    has handed out, work spaces of libraries included; on the CPU the tensors that operations make.
+    The output counts; in training the gradients and the optimizer's state count as well. On CUDA the peak covers all
+    that PyTorch's allocator handed out, workspaces of libraries included; on the CPU, the tensors that operations make.
 
     Args:
-        device: of the step.
-        held: on the CPU, what the step works on and does not make: weights, buffers, image.
+        device: where the step runs.
+        held: tensors that the step uses but does not make, such as weights and buffers. Used only on the CPU.
     """
 
     def __init__(self, device: torch.device, held: Sequence[Tensor]) -> None:
@@ -27,7 +27,10 @@ class Peak:
         self.before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
     def of(self, step: Callable[[], object]) -> int:
-        """Of the second of two calls; on the CPU of both, for what the first makes and keeps counts as well."""
+        """Runs the step twice and returns the peak of the second call in bytes.
+
+        On the CPU it is the peak of both calls, since what the first call makes and keeps has to count.
+        """
         if self.device.type != "cuda":
             return self._counted(step)
         step()
@@ -37,14 +40,14 @@ class Peak:
         return self.so_far()
 
     def so_far(self) -> int:
-        """On CUDA, since the statistics were last reset."""
+        """Returns the peak in bytes since the statistics were last reset. CUDA only."""
         torch.cuda.synchronize(self.device)
         return torch.cuda.max_memory_allocated(self.device) - self.before
 
     def _counted(self, step: Callable[[], object]) -> int:
         with LiveBytes() as live:
             for tensor in self.held:
-                # A view: the first sight of a storage counts it, and these are not to be taken for the step's own.
+                # LiveBytes counts a storage when it first sees it; this view makes it do so before the step runs.
                 tensor.detach()
             before = live.now
             step()
@@ -53,15 +56,15 @@ class Peak:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is not enough memory."""
-    # On the CPU, PyTorch raises a plain RuntimeError.
+    """Returns whether an error means that there is too little memory."""
+    # On the CPU, PyTorch raises a plain RuntimeError, told apart only by its text.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 def tidy(device: torch.device) -> None:
-    """Gives back what nothing refers to any more."""
+    """Frees memory that nothing refers to any more, and PyTorch's CUDA cache."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The networks: original and patched with the same weights, at the identity start and as if trained."""
+"""The networks to compare: original and patched with the same weights, at identity init and as if trained."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ...patching import Report, is_patched, new_parameters, patch, plan
 from .cases import FUSED_ORIGINAL, FUSING, UNPATCHED, Comparison
 
 NAMED = ("restormer", "promptir", "adair", "histoformer")
-"""In their published configurations."""
+"""Networks in their published configurations."""
 
 BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
     **{name: partial(create, name) for name in NAMED},
-    # Runs anywhere within seconds; its figures say nothing about a network that anybody uses.
+    # For trying the command: runs anywhere within seconds, but its figures say nothing about a real network.
     "restormer-tiny": partial(Restormer, dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1),
 }
 
@@ -34,12 +34,12 @@ _SEED = 0
 
 
 class Patched(NamedTuple):
-    """A network with the primitives in its attentions, twice.
+    """Two copies of a network that has the primitives in its attentions.
 
     Attributes:
-        identity: computes what it did before.
-        trained: with new parameters as far from their start as training might bring them.
-        report: of the patch.
+        identity: at identity init, so it computes what the original computes.
+        trained: with new parameters as far from their start as training might bring them; see ``move_away``.
+        report: what ``patch`` returned.
     """
 
     identity: nn.Module
@@ -48,13 +48,13 @@ class Patched(NamedTuple):
 
 
 class Networks:
-    """One network, unpatched and patched, as it is and fused, on the CPU; each is made when it is first asked for.
+    """One network on the CPU: unpatched and patched, each unfused and fused, made when first asked for.
 
-    Where the network given is patched already, it is itself what is called the original here.
+    A network that is given patched already counts as the original.
 
     Args:
-        original: the network; all others share its tensors.
-        channels: of its images.
+        original: the network, set to eval mode here; all others share its tensors.
+        channels: channels of its images.
     """
 
     def __init__(self, original: nn.Module, channels: int = 3) -> None:
@@ -63,16 +63,16 @@ class Networks:
 
     @classmethod
     def build(cls, backbone: str) -> Networks:
-        """One of `BACKBONES`, in float32: the same weights at every call."""
+        """Builds one of `BACKBONES` in float32, with the same random weights at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             return cls(BACKBONES[backbone]())
 
     @cached_property
     def patched(self) -> Patched | str:
-        """The network patched, or why it cannot be."""
+        """The patched networks, or the reason why there are none."""
         if is_patched(self.original):
-            return f"it has the primitives already: {FUSED_ORIGINAL} is the same, fused"
+            return f"the network is patched already; {FUSED_ORIGINAL} runs it fused"
         identity = _sharing(self.original)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
@@ -86,18 +86,18 @@ class Networks:
 
     @cached_property
     def report(self) -> Report:
-        """What a patch adds to the original, whether it has been patched or not."""
+        """The report of the patch; a dry run's if the original cannot be patched, or is patched already."""
         return self.patched.report if isinstance(self.patched, Patched) else plan(self.original)
 
     def of(self, variant: str, *, identity: bool = False) -> nn.Module:
-        """The network that a variant computes with; to be copied, not changed.
+        """Returns the network that a variant runs. It is shared: copy it, do not change it.
 
         Args:
             variant: a name in ``cases.VARIANTS``.
-            identity: of a patched one, that at the identity start.
+            identity: for a patched variant, return the network at identity init, not the one as if trained.
 
         Raises:
-            ExDAError: for one that cannot be made of this network.
+            ExDAError: this network has no such variant.
         """
         model = self.original
         if variant not in UNPATCHED:
@@ -109,30 +109,30 @@ class Networks:
         return self._fused_of(model)[0]
 
     def fusion(self) -> FusionReport:
-        """What ``fuse`` takes of the original.
+        """Returns the report of fusing the original.
 
         Raises:
-            NoMatchError: where that is nothing.
+            NoMatchError: ``fuse`` finds no block in it.
         """
         return self._fused_of(self.original)[1]
 
     def _fused_of(self, model: nn.Module) -> tuple[nn.Module, FusionReport]:
         if id(model) not in self._fused:
-            # Recognising the blocks takes longer than most measurements.
+            # Kept, since recognising the blocks takes longer than most measurements.
             fused = _sharing(model)
             self._fused[id(model)] = fused, exda.fuse(fused)
         return self._fused[id(model)]
 
     @property
     def parameters(self) -> int:
-        """Of the original."""
+        """The number of parameters of the original."""
         return sum(parameter.numel() for parameter in self.original.parameters())
 
     def macs(self, comparison: Comparison) -> int | None:
-        """Multiply-accumulates of one forward pass of the original.
+        """Counts the multiply-accumulates of one forward pass of the original.
 
-        Those of convolutions and matrix products, as PyTorch's own counter has them; not Fourier transforms and sorts.
-        None where the network cannot be run without numbers, for what it computes depends on them.
+        These are what PyTorch's counter knows: convolutions and matrix products, not Fourier transforms and sorts.
+        None if the network cannot run on the meta device because its computation depends on values.
         """
         original = copy.deepcopy(self.original).to("meta")
         image = torch.empty(comparison.batch, self.channels, comparison.height, comparison.width, device="meta")
@@ -142,17 +142,17 @@ class Networks:
                 original(image)
         except Exception:
             return None
-        # The counter has two operations for each of them.
+        # The counter counts two operations per multiply-accumulate.
         return counter.get_total_flops() // 2
 
     def extra_macs(self, comparison: Comparison) -> int | None:
-        """Multiply-accumulates that the primitives add to it, by the printed formulas."""
+        """Returns the multiply-accumulates that the primitives add by the printed formulas; None if not known."""
         of_one = self.report.extra_macs(comparison.height, comparison.width)
         return None if of_one is None else comparison.batch * of_one
 
 
 def ready(model: nn.Module, variant: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A copy of ``model`` on the device, as the variant has it; one that is fused already is taken as it is."""
+    """Returns a copy of ``model`` on the device in eval mode, fused if the variant is and ``model`` is not yet."""
     model = copy.deepcopy(model).to(device, dtype).eval()
     if variant in FUSING and not any(isinstance(module, FusedBlock) for module in model.modules()):
         exda.fuse(model)
@@ -160,23 +160,23 @@ def ready(model: nn.Module, variant: str, device: torch.device, dtype: torch.dty
 
 
 def computing(variant: str) -> AbstractContextManager[None]:
-    """The backend that a variant computes with."""
+    """Selects, within a ``with`` block, the backend that a variant computes with."""
     return exda.backend(cast(Any, "auto" if variant in (*UNPATCHED, *FUSING) else variant))
 
 
 def _sharing(model: nn.Module) -> nn.Module:
-    """Another network with the very tensors of this one."""
+    """Returns a copy of a network that shares its parameters and buffers."""
     return copy.deepcopy(model, _themselves(model))
 
 
 def _themselves(model: nn.Module) -> dict[int, Any]:
-    """For ``deepcopy``: tensors that are copied as themselves."""
+    """Returns a memo for ``deepcopy`` that keeps it from copying the tensors of ``model``."""
     return {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
 
 
 @torch.no_grad()
 def move_away(model: nn.Module) -> None:
-    """Gives all new parameters random values, none of which hides a term of the formulas (0, 1, all equal)."""
+    """Gives all new parameters random values that hide no term of the formulas, as 0, 1 or all equal would."""
     new = {id(parameter) for parameter in new_parameters(model)}
     for name, parameter in model.named_parameters():
         if id(parameter) in new:
@@ -184,10 +184,12 @@ def move_away(model: nn.Module) -> None:
 
 
 def _random(name: str, parameter: Tensor) -> Tensor:
+    # alpha = 0 removes the token output; a gate lam = 0 is the host's attention, lam = 1 the paper's.
     if name == "alpha":
         return torch.empty_like(parameter).uniform_(-1, 1)
     if name == "token_gate":
         return torch.empty_like(parameter).uniform_(0.2, 0.9)
     if parameter.ndim == 1:
         return torch.empty_like(parameter).uniform_(-0.1, 0.1)
+    # A weight (out, in, ...) with variance 1 / fan-in keeps the scale of its input.
     return torch.randn_like(parameter) / parameter[0].numel() ** 0.5

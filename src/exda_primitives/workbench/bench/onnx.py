@@ -1,4 +1,4 @@
-"""A network run by onnxruntime."""
+"""Runs a network by onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..export.onnx_file import session, write_captured
 from .memory import out_of_memory
 
 _ELEMENTS = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
-"""As ONNX numbers its types, ``onnx.TensorProto``."""
+"""ONNX's numbers for element types, from ``onnx.TensorProto``."""
 
 
 def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
-    """The network as ``torch.onnx`` exports it, run by onnxruntime on the image's device, with PyTorch's own threads.
+    """Exports a network by ``torch.onnx``, to run it by onnxruntime with as many threads as PyTorch has.
 
     Args:
-        model: on the device of the image.
-        image: whose shape and dtype the exported network takes; that very tensor is read at every call.
+        model: the network, on the device of ``image``.
+        image: (B, C, H, W). Fixes the input's shape, dtype and device; this very tensor is read at every call.
 
     Returns:
-        What gives the output for ``image``, each time in the same tensor.
+        A function of ``image`` that computes the output; each call overwrites the same tensor.
 
     Raises:
-        ExDAError: where the network cannot be exported, or onnxruntime cannot run it there.
+        ExDAError: the network cannot be exported, or onnxruntime cannot run it on this device.
     """
     kind = image.device.type
     try:
@@ -37,6 +37,7 @@ def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
             file = Path(folder) / "network.onnx"
             write_captured(model, image, file)
             running = session(file, kind)
+        # onnxruntime reads and writes PyTorch's memory directly, so no copies are timed.
         binding = running.io_binding()
         for bind, (named, *_), held in (
             (binding.bind_input, running.get_inputs(), image),
@@ -52,7 +53,7 @@ def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
         raise ExDAError(f"onnxruntime cannot run this network: {type(error).__name__}: {error}") from None
 
     def forward(given: Tensor) -> Tensor:
-        # The session knows both tensors by their addresses alone.
+        # The session knows both tensors only by their addresses: any other input would be ignored.
         assert given is image
         running.run_with_iobinding(binding)
         return output

@@ -1,4 +1,4 @@
-"""Figures of results: time, memory and ratio against pixels."""
+"""Plots results: time, memory and ratio against pixels."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _GIB = 2**30
 
 
 def plot(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Writes an image for each network, task, number format and batch.
+    """Writes a PNG image for each network, task, number format and batch size.
 
     Args:
-        records: of one machine or of several; those that were not timed are left out.
-        folder: is made if need be.
+        records: from one machine or several; those that were not timed are left out.
+        folder: where the images go; created if missing.
 
     Returns:
-        The images written.
+        The paths of the images written.
 
     Raises:
-        ExDAError: where Matplotlib is missing.
+        ExDAError: Matplotlib is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups: dict[str, list[Record]] = {}
@@ -46,10 +46,10 @@ def plot(records: Sequence[Record], folder: Path) -> list[Path]:
 
 
 def figure(records: Sequence[Record]) -> Any:
-    """A Matplotlib figure of three panels, for timed records of one network, task, number format and batch.
+    """Draws a Matplotlib figure of three panels, from timed records of one network, task, number format and batch size.
 
-    Time and memory have a dotted guide that grows as the pixels do, through the largest image of the first line; time
-    has the bandwidth floor of ``floor`` as well.
+    The panels of time and memory have a dotted guide that is linear in pixels, through the last point of the first
+    line; the panel of time also has the bandwidth floor (see ``floor``).
     """
     made = matplotlib_figure("bench").Figure(figsize=(15, 5), layout="constrained")
     time, memory, ratios = made.subplots(1, 3)
@@ -99,6 +99,7 @@ def _value(record: Record, what: str) -> float | None:
 
 def _guide(axes: Any) -> None:
     if axes.lines:
+        # y = y_last * pixels / pixels_last
         pixels, values = axes.lines[0].get_data()
         axes.plot(pixels, [values[-1] * x / pixels[-1] for x in pixels], color="grey", linestyle=":", label="linear")
 

@@ -1,4 +1,4 @@
-"""Number formats that a case computes in."""
+"""The number formats that a case can compute in."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Precision:
     """A number format.
 
     Attributes:
-        name: as on the command line and in results.
-        dtype: of weights and images; of a training step in 16 bits, that of autocast.
-        tf32: whether matrix products and convolutions of float32 may round their factors to TF32.
+        name: its name on the command line and in results.
+        dtype: dtype of weights and images; in a 16-bit training step, dtype of autocast.
+        tf32: whether float32 matrix products and convolutions may round their inputs to TF32.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Precision:
 
     @contextmanager
     def settings(self) -> Iterator[None]:
-        """Allows or forbids TF32 for the length of the block."""
-        # PyTorch's own defaults differ: forbidden in matrix products, allowed in convolutions.
+        """Allows or forbids TF32 within the ``with`` block."""
+        # PyTorch's defaults differ: TF32 is off for matrix products, on for convolutions.
         before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
         try:

@@ -1,4 +1,4 @@
-"""Results on disk: a line of JSON a case, appended as they come; CSV for spreadsheets."""
+"""Results on disk: one line of JSON per case, appended as it finishes; CSV for spreadsheets."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .check import Check
 from .timing import Percentiles
 
 SCHEMA = 1
-"""Version of a row; a change of what a field means or is called is another version."""
+"""Version of a row. It changes when a field's name or meaning does."""
 
 TIMED, SKIPPED, WRONG, OUT_OF_MEMORY, ERROR = "timed", "skipped", "wrong", "out of memory", "error"
-"""Skipped: cannot run here. Wrong: does not compute what it should. Error: raised something else."""
+"""Statuses. Skipped: cannot run here. Wrong: failed its check. Error: raised any other error."""
 
 LEFT = "left"
-"""Of a record that is never written: there was no time for the case in this call."""
+"""Status of a case that this call had no time for. Such a record is never written to a file."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a case was measured with.
+    """The command and the machine that a case was measured with.
 
     Attributes:
-        command: that was run.
-        machine: see ``machine.machine``.
-        copy_bandwidth: bytes a second of a plain copy, reading and writing counted.
+        command: the command line.
+        machine: what ``machine.machine`` returned.
+        copy_bandwidth: bytes per second, read plus written, of a plain copy.
     """
 
     command: str
@@ -43,17 +43,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a case costs beside time, however it is computed.
+    """The costs of a case that do not depend on how it is computed.
 
     Attributes:
-        parameters: of the original.
-        extra_parameters: that the primitives add; 0 for the original.
-        macs: multiply-accumulates of one forward pass of the original; None where that is not known.
-        extra_macs: that the primitives add by the printed formulas; None where that is not known.
-        floor_seconds: of a forward pass, see ``floor``; None where that is not known.
-        share_in_blocks: of the original's time as it is, in the blocks that ``fuse`` takes; None where it was not
-            measured, see ``share``.
-        share_fused: likewise, in what of these blocks kernels compute.
+        parameters: number of parameters of the original.
+        extra_parameters: parameters that the primitives add; 0 for the original.
+        macs: multiply-accumulates of one forward pass of the original; None if not known.
+        extra_macs: multiply-accumulates that the primitives add by the printed formulas; None if not known.
+        floor_seconds: bandwidth floor of a forward pass, see ``floor``; None if not known.
+        share_in_blocks: share of the eager original's time spent in blocks that ``fuse`` takes; None if not measured,
+            see ``share``.
+        share_fused: share of the eager original's time spent in the parts of these blocks that kernels then compute;
+            None if not measured.
     """
 
     parameters: int
@@ -67,19 +68,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Record:
-    """A case and what became of it.
+    """The result of a case.
 
     Attributes:
         case: what was to be timed.
         status: ``TIMED``, ``SKIPPED``, ``WRONG``, ``OUT_OF_MEMORY``, ``ERROR``, or ``LEFT``.
-        origin: what with.
-        reason: why it was not timed, or None.
-        check: where it came to that.
-        cost: where the network could be built.
-        seconds: of each turn; empty unless timed.
-        ratio: to the unpatched original in the same mode, median over turns of the ratio within a turn.
-        ratio_to_eager: to the unpatched original in eager mode.
-        peak_bytes: above the weights; None where it cannot be measured.
+        origin: command and machine.
+        reason: why the case was not timed; None if it was.
+        check: result of the check; None if the case did not get that far.
+        cost: costs besides time; None if the network could not be built.
+        seconds: time of each turn; empty unless timed.
+        ratio: time over that of the unpatched original in the same mode: median over turns of the ratio within a turn.
+        ratio_to_eager: the same ratio, to the unpatched original in eager mode.
+        peak_bytes: peak memory above the weights; None if it cannot be measured.
     """
 
     case: Case
@@ -95,16 +96,16 @@ class Record:
 
     @property
     def percentiles(self) -> Percentiles | None:
-        """Of the times."""
+        """The 20th, 50th and 80th percentile of the times; None unless timed."""
         return Percentiles.of(self.seconds) if self.seconds else None
 
     @property
     def megapixels_per_second(self) -> float | None:
-        """By the median."""
+        """Throughput at the median time; None unless timed."""
         return self.case.comparison.pixels / 1e6 / self.percentiles.p50 if self.percentiles else None
 
     def as_row(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns the record as plain data, ready for JSON."""
         return {
             "schema": SCHEMA,
             **asdict(self.case.comparison),
@@ -126,7 +127,7 @@ class Record:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Record:
-        """What ``as_row`` gave."""
+        """Restores a record from what ``as_row`` returned."""
         comparison = Comparison(**{field.name: row[field.name] for field in fields(Comparison)})
         return cls(
             Case(comparison, row["variant"], row["mode"]),
@@ -147,22 +148,23 @@ def _prefixed(prefix: str, of: Any, kind: type) -> dict[str, Any]:
 
 
 def _collected(prefix: str, row: dict[str, Any], kind: type) -> Any:
-    # What was written before a field was there has none.
+    # Files written before a field existed lack it.
     held = {field.name: row[name] for field in fields(kind) if (name := f"{prefix}_{field.name}") in row}
     return kind(**held) if any(each is not None for each in held.values()) else None
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds a line to a file, so that what was measured outlasts an interruption, of this writing as well."""
+    """Adds a record to a file. An interruption, even while writing, loses no earlier record."""
+    # The whole file is written anew, since `write_text` replaces it in one step.
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     write_text(path, before + json.dumps(record.as_row()) + "\n")
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a file.
+    """Reads the records of a file.
 
     Raises:
-        ConfigError: for a file that is not there, is none of ours, or is of another version.
+        ConfigError: the file is missing, is no result of ``exda bench``, or has another version.
     """
     records = []
     try:
@@ -185,7 +187,7 @@ def read(path: Path) -> list[Record]:
 
 
 def write_csv(path: Path, records: Sequence[Record]) -> None:
-    """A row a case: all that is one value, with the machine as the commit and the GPU's or processor's name."""
+    """Writes one row per case: all fields of a single value, and of the machine its device, PyTorch and commit."""
     rows = [_flat(record) for record in records]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -202,10 +204,10 @@ def _flat(record: Record) -> dict[str, Any]:
 
 
 def same_machine(records: Iterable[Record], machine: dict[str, Any], path: Path) -> None:
-    """Refuses to add to results that were measured elsewhere: in a table they would stand side by side.
+    """Checks that records come from this machine, since all records of a file are compared in one table.
 
     Raises:
-        ConfigError: naming what differs.
+        ConfigError: a record comes from another machine or version; the message names what differs.
     """
     for record in records:
         found = record.origin.machine
@@ -219,5 +221,5 @@ def same_machine(records: Iterable[Record], machine: dict[str, Any], path: Path)
 
 
 def finished(records: Iterable[Record]) -> set[Case]:
-    """What need not be run again."""
+    """Returns the cases that need not run again."""
     return {record.case for record in records}

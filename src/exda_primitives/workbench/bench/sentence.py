@@ -1,4 +1,4 @@
-"""What a comparison comes to, in words, from its records alone."""
+"""Sums up a comparison in a sentence, from its records."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NAMES = {
 
 
 def sentence(records: Sequence[Record]) -> str:
-    """One line: the first that was timed at length, the others by their ratios, and where the time goes.
+    """Returns one line: the first timed case in detail, the others as ratios, then where the original's time goes.
 
     Args:
-        records: of one comparison, not all of them timed.
+        records: the records of one comparison, timed or not; at least one.
     """
     found = {(record.case.variant, record.case.mode): record for record in records}
     base, size = found.get((ORIGINAL, EAGER)), records[0].case.comparison.size
     if base is None or base.percentiles is None:
         why = "it was not measured" if base is None else f"{base.status}, {base.reason}"
-        return f"At {size} there is nothing to compare with: of the network as it is, {why}."
+        return f"At {size} there is nothing to compare with; the network as it is: {why}."
     before = base.percentiles.p50
     said = []
     for key, name in _NAMES.items():
@@ -58,8 +58,8 @@ def _where(base: Record) -> str:
     if cost is None or cost.share_in_blocks is None:
         return ""
     return (
-        f" Of the time as it is, {cost.share_in_blocks:.0%} lies in blocks that fuse takes, {cost.share_fused:.0%} in "
-        "what it computes of them."
+        f" Of the time as it is, {cost.share_in_blocks:.0%} is in blocks that fuse takes, {cost.share_fused:.0%} in "
+        "the parts that it computes."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which share of a network's time lies in the blocks that ``fuse`` takes."""
+"""Measures the share of a network's time spent in the blocks that ``fuse`` takes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ...fusion.report import FusedMatch, FusionReport
 from ...fusion.steps import Step
 
 _PASSES = 3
-"""The shortest counts: the first makes what later ones find made, and others may want the machine."""
+"""The shortest counts: the first pass makes what later ones reuse, and other processes may slow any of them down."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of the time of a forward pass as it is, from 0 to 1.
+    """Shares of the time of an unfused forward pass, from 0 to 1.
 
     Attributes:
-        blocks: in the blocks that ``fuse`` takes, sums and all.
-        fused: in what of them it computes by kernels: the norms, and the functions that it knows.
+        blocks: share of the blocks that ``fuse`` takes, residual sums included.
+        fused: share of those parts of the blocks that ``fuse`` computes by kernels: norms, and the functions it knows.
     """
 
     blocks: float
@@ -31,12 +31,12 @@ class Share:
 
 
 def share(model: nn.Module, step: Callable[[], object], report: FusionReport) -> Share:
-    """Measured in passes of their own, for the hooks that watch the blocks take time.
+    """Measures the shares by hooks, in separate passes, since hooks take time.
 
     Args:
-        model: not fused; hooks are left on it.
+        model: the unfused network, to be discarded afterwards: the hooks stay on it.
         step: runs the model once.
-        report: of fusing it.
+        report: report of fusing the same network.
     """
     device = next(model.parameters()).device
     whole, blocks, parts = (_Watch(device) for _ in range(3))
@@ -56,13 +56,14 @@ def share(model: nn.Module, step: Callable[[], object], report: FusionReport) ->
 def _fused_parts(block: FusedMatch) -> Iterator[str]:
     for step in block.steps:
         yield step.norm
+        # A step of the base class's kind fuses only its norm and runs the host's function as it is.
         if step.kind != Step.kind:
             yield step.function
 
 
 @dataclass
 class _Watch:
-    """What some modules take together; none may hold another."""
+    """Sums the time that some modules take; no module may contain another of them."""
 
     device: torch.device
     spans: list[tuple[Any, Any]] = field(default_factory=list)
@@ -73,7 +74,7 @@ class _Watch:
         module.register_forward_hook(self._stop)
 
     def seconds(self) -> float:
-        """Since it was last asked."""
+        """Returns the seconds since the last call."""
         spans, self.spans = self.spans, []
         if self.device.type != "cuda":
             return sum(end - begun for begun, end in spans)

@@ -1,4 +1,4 @@
-"""What is done again and again: a forward pass or a training step, as it is, compiled or captured."""
+"""The steps that are timed: a forward pass (eager, compiled, captured or by onnxruntime) or a training step."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .precision import Precision
 from .training import TrainingStep
 
 Signals = dict[str, Tensor]
-"""What a case is judged by, on the CPU: its output, or the gradient of every parameter."""
+"""The tensors that a case is checked by, on the CPU: its output, or the gradient of every parameter by name."""
 
 _WARM_UPS = 3
-"""Passes before a capture, as PyTorch's documentation of CUDA graphs has them."""
+"""Passes before a capture, as many as in PyTorch's documentation of CUDA graphs."""
 
 
 class Step(Protocol):
-    """What is timed."""
+    """A step that can be timed and checked."""
 
     def __call__(self) -> object:
-        """Once."""
+        """Runs the step once."""
 
     def signals(self) -> Signals:
-        """What it computes."""
+        """Runs the step and returns what it computes, on the CPU."""
 
 
 class Forward:
@@ -40,25 +40,25 @@ class Forward:
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
-        """The restored image."""
+        """Returns the restored image."""
         return self.forward(self.image)
 
     def signals(self) -> Signals:
-        """The restored image, by the name ``output``."""
+        """Returns the restored image under the name ``output``, on the CPU."""
         return {"output": self().cpu()}
 
 
 class Captured:
-    """The replay of a CUDA graph of a forward pass.
+    """Captures a forward pass as a CUDA graph and replays it.
 
     Args:
-        step: of static shape, input and weights.
-        pool: memory that all graphs of a comparison share: they are replayed one at a time, each makes all of its
-            intermediate maps again, and its output is read right after its own replay.
+        step: the forward pass; its shape, input and weights stay in place.
+        pool: memory pool for the graph. All graphs of a comparison may share one, because they are replayed one at a
+            time, each recomputes all of its intermediate maps, and its output is read right after its own replay.
     """
 
     def __init__(self, step: Step, pool: Any) -> None:
-        # The graph reads the memory of weights and image, and does not keep it.
+        # The graph reads weights and image by address and does not keep them alive; this reference does.
         self.step = step
         side, current = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(current)
@@ -67,6 +67,7 @@ class Captured:
                 step()
         current.wait_stream(side)
         torch.cuda.synchronize()
+        # `Peak.so_far` then returns the peak of the capture, where the graph's memory is allocated.
         torch.cuda.reset_peak_memory_stats()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, pool=pool):
@@ -75,17 +76,17 @@ class Captured:
         self.output = output
 
     def __call__(self) -> None:
-        """All kernels at once."""
+        """Replays the graph."""
         self.graph.replay()
 
     def signals(self) -> Signals:
-        """The restored image, by the name ``output``."""
+        """Returns the restored image under the name ``output``, on the CPU."""
         self()
         return {"output": self.output.cpu()}
 
 
 class _Computing:
-    """A step under the backend of its variant."""
+    """Runs a step with the backend of its variant."""
 
     def __init__(self, step: Step, variant: str) -> None:
         self.step, self.variant = step, variant
@@ -101,13 +102,13 @@ class _Computing:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and on what all cases of a comparison run.
+    """The device, task and images that all cases of a comparison share.
 
     Attributes:
-        device: for all.
+        device: where the steps run.
         task: ``"forward"`` or ``"training"``.
-        image: (B, C, H, W) in [0, 1], on the CPU in float64.
-        target: likewise.
+        image: input, (B, C, H, W) float64 in [0, 1], on the CPU.
+        target: target of a training step, in the same form.
     """
 
     device: torch.device
@@ -117,26 +118,26 @@ class Bench:
 
     @classmethod
     def of(cls, device: torch.device, task: str, batch: int, height: int, width: int, channels: int = 3) -> Bench:
-        """With noise, the same at every call."""
+        """Makes a bench whose image and target are uniform noise, the same at every call."""
         generator = torch.Generator().manual_seed(0)
         image, target = torch.rand(2, batch, channels, height, width, generator=generator, dtype=torch.float64)
         return cls(device, task, image, target)
 
     def place(self, model: nn.Module, variant: str, precision: Precision) -> nn.Module:
-        """A copy of ``model`` as ``step`` needs it."""
+        """Returns a copy of ``model`` that ``step`` can run: on the device, in the weights' dtype, fused if need be."""
         return ready(model, variant, self.device, self._weights(precision))
 
     def step(self, placed: nn.Module, variant: str, precision: Precision, mode: str = EAGER) -> Step:
-        """The step of what ``place`` gave.
+        """Returns the step of a placed network.
 
         Args:
-            placed: the network.
-            variant: that it is.
-            precision: of the step.
+            placed: what ``place`` returned.
+            variant: its variant, a name in ``cases.VARIANTS``.
+            precision: number format of the step.
             mode: eager, compiled or onnxruntime.
 
         Raises:
-            ExDAError: where onnxruntime cannot run it.
+            ExDAError: onnxruntime cannot run the network.
         """
         image, target = (x.to(self.device, self._weights(precision)) for x in (self.image, self.target))
         forward: Callable[[Tensor], Tensor] = placed
@@ -150,9 +151,10 @@ class Bench:
         return _Computing(Forward(forward, image), variant)
 
     def signals(self, model: nn.Module, variant: str, precision: Precision) -> Signals:
-        """What a copy of ``model`` computes, as it is."""
+        """Returns what a copy of ``model`` computes in eager mode."""
         with precision.settings():
             return self.step(self.place(model, variant, precision), variant, precision).signals()
 
     def _weights(self, precision: Precision) -> torch.dtype:
+        # 16-bit training is mixed precision: float32 weights under autocast.
         return torch.float32 if self.task == TRAINING and precision.half else precision.dtype

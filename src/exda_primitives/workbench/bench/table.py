@@ -1,4 +1,4 @@
-"""Results as Markdown and on the terminal."""
+"""Tables of results, as Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOTES = (
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """Everything, for a file."""
+    """Returns a Markdown page with all results."""
     parts = ["# Speed and memory", "", _NOTES, ""]
     for title, group in _groups(records):
         parts += [f"## {title}", "", *markdown_table(*_comparison(group)), ""]
@@ -51,12 +51,12 @@ def markdown(records: Sequence[Record]) -> str:
 
 
 def printed(records: Sequence[Record]) -> list[Table]:
-    """For the terminal: what was timed, narrow enough for it, and what was not."""
+    """Returns tables for the terminal: a narrow one of what was timed, and one of what was not."""
     return [terminal_table(head, rows, title) for title, (head, rows) in _for_terminal(records) if rows]
 
 
 def left_out(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Why cases were not timed: the head and the rows of a table, those with the same reason together."""
+    """Returns head and rows of a table that says why cases were not timed, one row per status and reason."""
     cases: dict[tuple[str, str], list[str]] = {}
     for record in records:
         if record.status != TIMED:
@@ -68,7 +68,7 @@ def left_out(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 def _for_terminal(records: Sequence[Record]) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
     for title, group in _groups(records):
         timed = [record for record in group if record.status == TIMED]
-        # Of eager cases both ratios are the same.
+        # For eager cases both ratios are the same, so that one column is enough.
         two = any(record.case.mode != EAGER for record in timed)
         head = ["network", "size", "mode", "variant", "ms", "ratio", *(["to eager"] if two else []), "GiB"]
         yield title, (head, [_row(record, two) for record in timed])

@@ -1,4 +1,4 @@
-"""Times of several steps that take turns, and what is made of them."""
+"""Times several steps in turns, and computes percentiles and ratios of the times."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Step = TypeVar("Step", bound=Callable[[], object])
 Clock = Callable[[Callable[[], object]], float]
 
 FEWEST_TURNS = 5
-"""What percentiles are taken of, however long the turns take."""
+"""Turns that are done however long they take, so that percentiles mean something."""
 
 
 def clock(device: torch.device) -> Clock:
-    """What measures one call, in seconds, from an idle device until its work is done.
+    """Returns a function that measures the seconds of one call, from an idle device until the work is done.
 
-    On CUDA by events, so that what starting kernels costs counts only where the device waits for it.
+    On CUDA it uses events, so that the time to launch kernels counts only if the device waits for it.
     """
     return _cuda_seconds if device.type == "cuda" else _seconds
 
@@ -40,7 +40,7 @@ def _cuda_seconds(step: Callable[[], object]) -> float:
     step()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1000
+    return start.elapsed_time(end) / 1000  # milliseconds to seconds
 
 
 def turns(
@@ -52,19 +52,19 @@ def turns(
     failed: Callable[[Key, Exception], None],
     fewest: int = FEWEST_TURNS,
 ) -> Iterator[dict[Key, float]]:
-    """Times every step once a turn, so that a machine that gets slower does so for all of them.
+    """Times every step once per turn, so that a machine that slows down does so for all of them.
 
     Args:
-        steps: what takes turns; one that raises is taken out.
+        steps: the steps by key; one that raises is removed.
         clock: measures a call in seconds.
-        count: of turns.
-        warm_up: turns before the first that counts.
-        limit: seconds after which no further turn is begun, once there are ``fewest`` of them.
-        failed: told of a step that raised.
-        fewest: turns, however long they take.
+        count: number of turns that count.
+        warm_up: turns before these, not yielded.
+        limit: seconds after which no further turn starts, once there are ``fewest``.
+        failed: called with key and exception when a step raises.
+        fewest: turns that are done however long they take.
 
     Yields:
-        The seconds of a turn.
+        The seconds of each step in one turn, by key.
     """
     begun = 0.0
     for turn in range(-warm_up, count):
@@ -84,14 +84,14 @@ def turns(
 
 
 def _rotated(keys: list[Key], turn: int) -> list[Key]:
-    # Each comes first as often as the others: the first one meets a colder cache, or a cooler chip.
+    # Each step comes first equally often, as the first may find a colder cache or a cooler chip.
     start = turn % len(keys) if keys else 0
     return keys[start:] + keys[:start]
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Of times, in seconds."""
+    """The 20th, 50th and 80th percentile of times, in seconds."""
 
     p20: float
     p50: float
@@ -99,12 +99,12 @@ class Percentiles:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Percentiles:
-        """With linear interpolation between the two nearest times."""
+        """Computes them with linear interpolation between the two nearest times."""
         return cls(*(float(each) for each in np.percentile(seconds, (20, 50, 80))))
 
 
 def ratio(seconds: Sequence[float], base: Sequence[float] | None) -> float | None:
-    """Median over turns of the ratio within a turn; None without a base.
+    """Returns the median over turns of the ratio within a turn; None without a base.
 
     Example:
         >>> ratio([2.0, 6.0, 5.0], [1.0, 2.0, 5.0])

@@ -1,4 +1,4 @@
-"""A training step: L1 loss, backward, AdamW on all parameters."""
+"""A training step: L1 loss, backward pass, AdamW on all parameters."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 from .precision import Precision
 
 _RATE = 1e-6
-"""Of learning: so many steps are timed that the weights should stay what they are."""
+"""Learning rate. Tiny, as many steps are timed and should leave the weights nearly as they are."""
 
 _SCALES = 16
-"""Gradient scales that are tried, each half the last, until none of the gradients overflows."""
+"""Loss scales to try, each half the previous one, until no gradient overflows."""
 
 
 class TrainingStep:
-    """One step of mixed-precision training: weights in float32 (or float64), in 16 bits under autocast.
+    """One training step. In 16-bit formats it is mixed precision: float32 weights under autocast.
 
     Args:
-        model: whose parameters are trained; set to train mode.
-        forward: what is called: the model itself, or compiled.
-        image: (B, 3, H, W), in the dtype of the weights.
-        target: likewise.
-        precision: of the step; with float16 the loss is scaled.
+        model: network to train; set to train mode, with gradients for all parameters.
+        forward: what is called: the model itself, or its compiled form.
+        image: input, (B, C, H, W), in the dtype of the weights.
+        target: target, of the same shape and dtype.
+        precision: number format of the step; with float16 the loss is scaled.
     """
 
     def __init__(
@@ -37,18 +37,20 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(image.device.type, enabled=precision.dtype == torch.float16)
 
     def __call__(self) -> None:
-        """Forward, backward, update."""
+        """Runs forward pass, backward pass and update."""
         self._backward(F.l1_loss)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def signals(self) -> dict[str, Tensor]:
-        """The gradients that the model passes on, of every parameter that has one, on the CPU; nothing is updated.
+        """Returns the gradient of every parameter that has one, on the CPU, without an update.
 
-        Not those of the L1 loss, which jump where the output meets the target: they would be told apart by luck.
+        The loss is linear in the output, not L1: the gradient of L1 jumps where the output meets the target, so that
+        rounding could change it at random.
         """
         for _ in range(_SCALES):
             self._backward(_functional)
+            # Divides by the loss scale; after an overflow, `update` below halves the scale.
             self.scaler.unscale_(self.optimizer)
             gradients = {
                 name: parameter.grad.cpu()
@@ -70,4 +72,5 @@ class TrainingStep:
 
 
 def _functional(restored: Tensor, target: Tensor) -> Tensor:
+    # The target, uniform noise, serves as fixed weights of mean 0.
     return (restored * (target - 0.5)).mean()

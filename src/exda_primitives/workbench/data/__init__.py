@@ -1,4 +1,4 @@
-"""Images to train and test with: degradations, clean images made into pairs, and the public benchmarks."""
+"""Images for training and testing: synthetic degradations, pairs made from clean images, public benchmarks."""
 
 from .benchmarks import PairedFiles
 from .check import Checked, check

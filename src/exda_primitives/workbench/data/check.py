@@ -1,4 +1,4 @@
-"""Every image of a set looked at before the work, by its header where that tells enough."""
+"""Checks every image of a set before work starts, by its header alone where that is enough."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .headers import Header
 from .paired import PairedFileSet, PairedSet
 
 SHOWN = 10
-"""Images that a message names before it only counts them."""
+"""Images that a message names; it only counts any further ones."""
 
 
 class Checked(NamedTuple):
-    """What was found.
+    """A summary of the images that were checked.
 
     Attributes:
-        images: how many there are, both of each pair.
-        smallest: shortest side among them, in pixels.
-        largest: longest side.
-        grey: how many of them hold no colours.
-        deep: how many hold colours of 16 bits, of which the upper 8 are read.
-        stamp: hexadecimal; images of other sizes or contents have another one.
+        images: number of images; a pair of files counts as two.
+        smallest: shortest side of any image, in pixels.
+        largest: longest side of any image, in pixels.
+        grey: number of grey images.
+        deep: number of 16-bit colour images, of which only the upper 8 bits are read.
+        stamp: hexadecimal SHA-256 of all sizes and stamps; it changes with the images.
     """
 
     images: int
@@ -35,10 +35,10 @@ class Checked(NamedTuple):
 
 
 def check(pairs: PairedSet | PairedFileSet) -> Checked:
-    """Looks at all images: whether they can be read, are large enough for the patches, and as large as their partner.
+    """Checks that all images can be read, are large enough for the patches, and have the same size as their partner.
 
     Raises:
-        ImageError: for those that are not, of which the first ten are named with the reason.
+        ImageError: some do not pass; the message names the first ten with the reason.
     """
     found: list[Header] = []
     problems: list[str] = []
@@ -58,7 +58,7 @@ def check(pairs: PairedSet | PairedFileSet) -> Checked:
 
 
 def _problems(name: str, headers: Sequence[Header], patch: int | None) -> list[str]:
-    """Of a source: at most one."""
+    """Returns the problem of one source image or pair, as a list of at most one text."""
     clean, *degraded = headers
     if any(each.size != clean.size for each in degraded):
         sizes = " and ".join(f"{each.height} x {each.width}" for each in (*degraded, clean))

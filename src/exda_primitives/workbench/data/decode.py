@@ -1,4 +1,4 @@
-"""One image, from a file or an array, as a tensor."""
+"""Reads one image, from a file or an array, as a tensor."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ GREY16 = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name is taken for an image: by its ending, unless it or a folder on its way is hidden."""
+    """Returns whether a name is that of an image file, by its ending; hidden files and folders do not count."""
     path = Path(name)
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def read_image(path: Path, channels: Channels = 3) -> Tensor:
-    """Reads an image file, upright, 8 bits per channel (grey up to 16); transparency is dropped.
+    """Reads an image file and turns it upright, with 8 bits per channel (grey up to 16); transparency is dropped.
 
     Args:
-        path: of a file.
-        channels: 3 for RGB, 1 for grey.
+        path: the image file.
+        channels: 3 for RGB, 1 for grey; the image is converted.
 
     Returns:
         (channels, H, W) float32 in [0, 1].
 
     Raises:
-        ImageError: for a file that is missing, damaged, no image or too large.
+        ImageError: the file is missing, damaged, no image, or too large.
     """
     if is_something_else(path):
         raise ImageError(f"{path} is no regular file")
@@ -55,7 +55,7 @@ def read_image(path: Path, channels: Channels = 3) -> Tensor:
 
 
 def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
-    """Decodes an open file; ``name`` is for the messages.
+    """Decodes an open file; ``name`` is used in messages only.
 
     Raises:
         ImageError: as ``read_image``.
@@ -66,7 +66,7 @@ def decode(file: IO[bytes], name: str, channels: Channels) -> Tensor:
 
 @contextmanager
 def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
-    """An image of which no more than the header is read yet; what goes wrong in the block is the image's damage.
+    """Opens an image and reads only its header; errors within the ``with`` block are raised as ImageError.
 
     Raises:
         ImageError: as ``read_image``.
@@ -78,7 +78,7 @@ def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
             yield image
     except ImageError:
         raise
-    # What Pillow raises on damaged files.
+    # All that Pillow may raise on damaged files.
     except (
         OSError,
         SyntaxError,
@@ -96,7 +96,7 @@ def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
 
 
 def from_array(array: NDArray[Any], channels: Channels) -> Tensor:
-    """An image (H, W) or (H, W, 1, 3 or 4) of bytes, as ``read_image`` gives it."""
+    """Converts a uint8 array (H, W) or (H, W, C), with C 1, 3 or 4, into what ``read_image`` returns."""
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     return _as_tensor(Image.fromarray(np.ascontiguousarray(array)), "", channels)
@@ -117,12 +117,13 @@ def _as_tensor(image: Image.Image, name: str, channels: Channels) -> Tensor:
 
 
 def _orientation(image: Image.Image) -> int:
-    """What is left to do once the pixels are loaded: of some formats, Pillow turns them itself then."""
+    """Loads the pixels and returns the EXIF orientation still to apply, 1 for none."""
     before = image.getexif().get(ExifTags.Base.Orientation)
     image.load()
     after = image.getexif().get(ExifTags.Base.Orientation)
+    # For some formats Pillow turns the image itself on loading, and then removes the tag.
     if before and not after:
         return 1
-    # Pillow has known the first name of XMP since version 11.
+    # Pillow uses the key "xmp" since version 11.
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     return after or orientation_of_xmp(xmp.encode() if isinstance(xmp, str) else xmp) or 1

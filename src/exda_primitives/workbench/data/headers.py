@@ -1,4 +1,4 @@
-"""What image files say of themselves, before their pixels are read."""
+"""Reads the headers of image files without their pixels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from ...errors import ImageError
 from .decode import GREY16, opened
 
 _ORIENTATION = 0x0112
+"""The EXIF tag of the orientation."""
+
 _ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+
 _GREY = (*GREY16, "1", "L", "LA")
+"""Pillow's modes of grey images."""
 
 _ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
-"""How files begin -> what whole ones end with: PNG and JPEG."""
+"""First bytes of a PNG or JPEG file -> last bytes of a complete one."""
+
 _TAIL = 64
-"""Bytes in which to look for it: some programs put a little behind it."""
+"""Bytes at the end of a file in which to look for these: some programs write a little after them."""
 
 
 class Header(NamedTuple):
-    """Of one image.
+    """Size and format of one image.
 
     Attributes:
-        height: in pixels, upright.
-        width: likewise.
+        height: height in pixels, once upright.
+        width: width in pixels, once upright.
         channels: 1 for grey, 3 for colour.
-        bits: of a channel, 8 or 16.
-        stamp: a number that another image hardly has: a checksum of the file's size and end, where PNG keeps one of
-            all pixels; of a zip's or an npz's, the checksum that is kept there.
+        bits: bits per channel, 8 or 16.
+        stamp: a checksum to recognise the image by. For a file, of its size and last bytes, where a PNG keeps a
+            checksum of all pixels; in a zip or an npz, the checksum that is stored there.
     """
 
     height: int
@@ -43,15 +49,15 @@ class Header(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width in pixels."""
         return self.height, self.width
 
 
 def read_header(path: Path) -> Header:
-    """Of an image file; where its end does not show that it is whole, all of it is read.
+    """Reads the header of an image file; the whole file if its end does not prove that it is complete.
 
     Raises:
-        ImageError: for a file that is missing, damaged, cut short, no image or too large.
+        ImageError: the file is missing, damaged, cut short, no image, or too large.
     """
     try:
         with path.open("rb") as file:
@@ -66,7 +72,13 @@ def read_header(path: Path) -> Header:
 
 
 def header_of(file: IO[bytes], name: str, stamp: int, *, whole: bool) -> Header:
-    """Of an open file; ``name`` is for the messages, and what is not known to be ``whole`` is read to its end.
+    """Reads the header of an open file, and all of its pixels unless it is known to be ``whole``.
+
+    Args:
+        file: the file, at its start.
+        name: name for messages.
+        stamp: stamp of the header.
+        whole: whether the file is known to be complete.
 
     Raises:
         ImageError: as ``read_header``.
@@ -74,8 +86,9 @@ def header_of(file: IO[bytes], name: str, stamp: int, *, whole: bool) -> Header:
     with opened(file, name) as image:
         if image.mode == "F":
             raise ImageError(f"{name} holds floats, whose range is unknown; 8 or 16 bits are read")
-        # Of PNG, its own getexif reads the pixels; of TIFF, Pillow's newer versions give the size upright.
+        # Image.Image.getexif, since that of PNG images reads the pixels. Newer Pillow gives a TIFF's size upright.
         turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION) in _ON_ITS_SIDE
+        # Pillow opens 16-bit colour as 8-bit RGB; only the tiles' raw mode tells.
         bits = 16 if image.mode in GREY16 or any(";16" in str(tile) for tile in getattr(image, "tile", ())) else 8
         height, width = (image.width, image.height) if turned else (image.height, image.width)
         channels = 1 if image.mode in _GREY else 3
@@ -85,13 +98,14 @@ def header_of(file: IO[bytes], name: str, stamp: int, *, whole: bool) -> Header:
 
 
 def header_of_tensor(image: Tensor, stamp: int) -> Header:
-    """Of an image (C, H, W) that had to be read for it."""
+    """Returns the header of an image (C, H, W) that is read already."""
     channels, height, width = image.shape
     return Header(height, width, channels, 8, stamp)
 
 
 def _is_whole(start: bytes, tail: bytes, size: int) -> bool:
-    """Whether a file ends as a whole one of its kind; False where that cannot be told."""
+    """Returns whether a file's end shows that it is complete; False if that cannot be told."""
+    # WebP's header holds the size of what follows its first 8 bytes.
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return int.from_bytes(start[4:8], "little") + 8 <= size
     return any(start.startswith(begin) and end in tail for begin, end in _ENDS.items())

@@ -1,4 +1,4 @@
-"""Clean images from a folder, a zip or an npz, each opened when it is asked for."""
+"""Clean images from a folder, a zip or an npz, each read when it is asked for."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .decode import Channels, decode, from_array, is_image, read_image
 from .headers import Header, header_of, read_header
 
 MAX_BYTES = 2**30
-"""Of one file in a zip, unpacked: one that claims more is refused before anything is unpacked."""
+"""Largest unpacked size of a file in a zip; one that claims more is refused before anything is unpacked."""
 
 
 class Images(ABC, Sequence[Tensor]):
-    """Images (C, H, W) float32 in [0, 1], in the order of their names; see ``open_images``.
+    """A sequence of images (C, H, W) float32 in [0, 1], sorted by name; see ``open_images``.
 
     It may be copied and sent to other processes, each of which opens its own files.
 
     Attributes:
-        path: where they are.
-        names: of the images, relative to it.
-        left_out: names of what else there is and is not taken for an image.
-        channels: 3 or 1.
+        path: folder or file that holds the images.
+        names: names of the images, relative to it.
+        left_out: names of the other files or arrays there, which are not images.
+        channels: 3 for RGB, 1 for grey.
     """
 
     def __init__(self, path: Path, names: Sequence[str], left_out: Sequence[str], channels: Channels) -> None:
@@ -61,11 +61,10 @@ class Images(ABC, Sequence[Tensor]):
 
     @abstractmethod
     def header(self, index: int) -> Header:
-        """What is known of an image without its pixels.
+        """Returns the header of an image.
 
         Raises:
-            ImageError: for one that is missing or no image; of a zip's or an npz's, damage behind the header is not
-                seen.
+            ImageError: it is missing or no image. In a zip or an npz, damage after the header goes unnoticed.
         """
 
     def __repr__(self) -> str:
@@ -73,7 +72,7 @@ class Images(ABC, Sequence[Tensor]):
 
 
 class FolderImages(Images):
-    """All images below a folder, those behind links too."""
+    """All images below a folder; links are followed."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
         files = sorted(file.relative_to(path).as_posix() for file in files_below(path, _refuse))
@@ -83,7 +82,7 @@ class FolderImages(Images):
         return read_image(self.path / self.names[index], self.channels)
 
     def header(self, index: int) -> Header:
-        """See above."""
+        """Returns the header of an image file."""
         return read_header(self.path / self.names[index])
 
 
@@ -94,7 +93,7 @@ class ZipImages(Images):
         self._archive: zipfile.ZipFile | None = None
         self._process = 0
         with _opened_zip(path) as archive:
-            # ZipInfo.is_dir fails on a name without a letter.
+            # Not ZipInfo.is_dir, which fails on an empty name.
             members = sorted(name for name in archive.namelist() if not name.endswith("/"))
         outside = [name for name in members if _leaves(name)]
         if outside:
@@ -109,13 +108,13 @@ class ZipImages(Images):
             return decode(file, name, self.channels)
 
     def header(self, index: int) -> Header:
-        """See above."""
+        """Returns the header of an image, with the checksum that the zip stores as its stamp."""
         with self._opened(index) as (file, name, checksum):
             return header_of(file, name, checksum, whole=True)
 
     @contextmanager
     def _opened(self, index: int) -> Iterator[tuple[IO[bytes], str, int]]:
-        """The image, its name for messages, and its checksum."""
+        """Opens an image; yields the file, its name for messages, and its checksum."""
         name = f"{self.path}:{self.names[index]}"
         try:
             member = self._own_archive().getinfo(self.names[index])
@@ -123,12 +122,12 @@ class ZipImages(Images):
                 raise ImageError(f"{name} has {member.file_size} bytes unpacked, at most {MAX_BYTES} are read")
             with self._own_archive().open(member) as file:
                 yield file, name, member.CRC
-        # RuntimeError: encrypted. NotImplementedError: packed in a way that Python does not know.
+        # RuntimeError: encrypted; its subclass NotImplementedError: a compression that Python does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError) as error:
             raise ImageError(f"{name} cannot be read ({error})") from error
 
     def _own_archive(self) -> zipfile.ZipFile:
-        # A process that was forked must not move the file position of its parent.
+        # A forked process shares the file position with its parent and must not move it.
         if self._archive is None or self._process != os.getpid():
             self._archive, self._process = _opened_zip(self.path), os.getpid()
         return self._archive
@@ -138,7 +137,7 @@ class ZipImages(Images):
 
 
 class ArrayImages(Images):
-    """All arrays of bytes in an npz: (N, H, W), (N, H, W, C) or (H, W, C), where C is 1, 3 or 4."""
+    """All images in an npz: uint8 arrays (N, H, W), (N, H, W, C) or (H, W, C), with C 1, 3 or 4."""
 
     def __init__(self, path: Path, channels: Channels) -> None:
         self._places: list[tuple[str, int | None]] = []
@@ -150,6 +149,7 @@ class ArrayImages(Images):
             if len(shape) < 2 and not dtype.hasobject:
                 left_out.append(key)
                 continue
+            # A last axis of 1, 3 or 4 is taken for channels: (H, W, C) is one image, else (N, H, W) is a stack.
             single = len(shape) == 3 and shape[-1] in (1, 3, 4)
             stack = (len(shape) == 3 and not single) or (len(shape) == 4 and shape[-1] in (1, 3, 4))
             if dtype != np.uint8 or not (single or stack):
@@ -160,6 +160,7 @@ class ArrayImages(Images):
             if 0 in shape[0 if single else 1 :]:
                 raise ImageError(f"{key} in {path} has shape {shape}: images without pixels")
             places: list[tuple[str, int | None]] = [(key, None)] if single else [(key, i) for i in range(shape[0])]
+            # Indices padded with zeros, so that names sort as the images do.
             digits = len(str(shape[0] - 1))
             names += [key if index is None else f"{key}/{index:0{digits}d}" for _, index in places]
             self._places += places
@@ -179,7 +180,7 @@ class ArrayImages(Images):
         return from_array(array if place is None else array[place], self.channels)
 
     def header(self, index: int) -> Header:
-        """See above."""
+        """Returns the header of an image, from its array's shape and checksum."""
         return self._headers[index]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,16 +188,16 @@ class ArrayImages(Images):
 
 
 def open_images(path: str | Path, channels: Channels = 3) -> Images:
-    """The images of a folder and all folders below, of a zip, or of the arrays of an npz, sorted by name.
+    """Opens the images of a folder and its subfolders, of a zip, or of the arrays of an npz, sorted by name.
 
     Args:
-        path: of a folder, in which links are followed, or of a file. Images in files are told by their ending: PNG,
-            JPEG, BMP, TIFF, WebP, PGM, PPM.
-        channels: 3 for RGB or 1 for grey, into which all images are converted.
+        path: a folder, in which links are followed, or a .zip or .npz file. Image files are recognised by their
+            ending: PNG, JPEG, BMP, TIFF, WebP, PGM, PPM.
+        channels: 3 for RGB or 1 for grey; all images are converted.
 
     Raises:
-        ImageError: if it is none of these, cannot be read, or holds no image. An image that cannot be read is named
-            when it is asked for.
+        ImageError: the path is none of these, cannot be read, or holds no image. A single image that cannot be read
+            raises it only when it is asked for.
 
     Example:
         >>> import numpy as np, tempfile
@@ -224,11 +225,12 @@ def _refuse(folder: Path, error: OSError) -> NoReturn:
 
 
 def _sorted_out(files: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Images, and what is none."""
+    """Splits file names into images and other files."""
     return [name for name in files if is_image(name)], [name for name in files if not is_image(name)]
 
 
 def _leaves(name: str) -> bool:
+    """Returns whether a zip member's name points outside of the zip: absolute, with a drive, or with ``..``."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) is not None
 
@@ -247,7 +249,7 @@ class _ArrayHeader(NamedTuple):
 
 
 def _npz_headers(path: Path) -> dict[str, _ArrayHeader]:
-    """Shape, type and checksum of every array, without reading it."""
+    """Returns shape, dtype and checksum of every array by name, without reading the arrays."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     headers = {}
     with _opened_zip(path) as archive:

@@ -1,4 +1,4 @@
-"""Pairs of images for training and testing, each of which depends on the seed, the epoch and its index alone."""
+"""Data sets of image pairs for training and testing. A pair depends only on the seed, the epoch and its index."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .images import Images
 
 
 class Pair(NamedTuple):
-    """One item; a DataLoader makes batches of it.
+    """One item of a data set; a DataLoader makes batches of such items.
 
     Attributes:
-        degraded: (C, H, W) float32 in [0, 1].
-        clean: as ``degraded``.
-        name: of the image.
+        degraded: degraded image, (C, H, W) float32 in [0, 1].
+        clean: clean image, of the same shape, dtype and range.
+        name: name of the image.
         degradation: ``"rain"``, ``"noise25"``, ...
-        index: of the item in its data set.
+        index: index of the item in its data set.
     """
 
     degraded: Tensor
@@ -37,10 +37,10 @@ class Pair(NamedTuple):
 
 
 class _Seeded(Dataset[Pair], ABC):
-    """What both kinds of sets share: repeats, seeds, epochs and patches.
+    """Base class of both data sets: repeats, seeds, epochs and patches.
 
     Attributes:
-        patch: side of the square that is cut out, in pixels; None for whole images.
+        patch: side in pixels of the square cut from each image; None for whole images.
     """
 
     def __init__(
@@ -58,23 +58,24 @@ class _Seeded(Dataset[Pair], ABC):
             (name, item) for name, numbers in items.items() for _ in range(repeats.get(name, 1)) for item in numbers
         ]
         self._seed, self.patch = seed, patch
-        # Shared, so that workers that outlive an epoch see the next one.
+        # In shared memory, so that DataLoader workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self._items)
 
     def set_epoch(self, epoch: int) -> None:
-        """Gives other degradations and patches; to be called before each epoch.
+        """Selects the epoch's degradations and patches; call it before each epoch.
 
         Raises:
-            ConfigError: if it is negative.
+            ConfigError: the epoch is negative.
         """
         if epoch < 0:
             raise ConfigError(f"an epoch must not be negative, got {epoch}")
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Pair:
+        # Turns a negative index into a positive one, so that both have the same seed; raises IndexError.
         index = range(len(self))[index]
         degradation, item = self._items[index]
         mixed = np.random.SeedSequence([self._seed, int(self._epoch), index]).generate_state(1, np.uint64)
@@ -83,7 +84,7 @@ class _Seeded(Dataset[Pair], ABC):
         if degraded is not None and degraded.shape != clean.shape:
             raise ImageError(
                 f"{name} ({degradation}): the degraded image has shape {tuple(degraded.shape)}, the clean one "
-                f"{tuple(clean.shape)}: they are no pair"
+                f"{tuple(clean.shape)}; the two must be equal"
             )
         if self.patch is not None:
             if min(clean.shape[-2:]) < self.patch:
@@ -91,11 +92,13 @@ class _Seeded(Dataset[Pair], ABC):
                     f"{name} has {clean.shape[-2]} x {clean.shape[-1]} pixels, too few for patches of {self.patch}; "
                     f"make the patches smaller, or take it out of the set"
                 )
+            # Turned before it is degraded, so that rain falls from above.
             turn = _below(8, generator)
             clean = _turned(clean, turn)
             degraded = degraded if degraded is None else _turned(degraded, turn)
         if degraded is None:
             degraded = degradation_named(degradation)(clean, generator)
+        # Cut after it is degraded, so that haze varies as slowly over a patch as over an image.
         if self.patch is not None:
             top, left = (_below(size - self.patch + 1, generator) for size in clean.shape[-2:])
             window = (..., slice(top, top + self.patch), slice(left, left + self.patch))
@@ -104,38 +107,38 @@ class _Seeded(Dataset[Pair], ABC):
 
     @abstractmethod
     def _read(self, degradation: str, item: int) -> tuple[str, Tensor, Tensor | None]:
-        """Name, clean image, and the degraded one unless it is to be made."""
+        """Reads an item: name, clean image, and degraded image, or None if that has to be made."""
 
     @property
     @abstractmethod
     def sources(self) -> Sequence[str]:
-        """Names of the images, or pairs of files, each once, whatever is made of them."""
+        """Names of the images, or pairs of files, each once, regardless of degradations and repeats."""
 
     @abstractmethod
     def headers(self, source: int) -> tuple[Header, ...]:
-        """What is known without the pixels: of the clean image, and of the degraded one if there is a file of it.
+        """Returns the header of the clean image, and that of the degraded one if it has a file.
 
         Raises:
-            ImageError: for a file that cannot be read.
+            ImageError: a file cannot be read.
         """
 
 
 class PairedSet(_Seeded):
-    """Clean images, each with every degradation: an all-in-one set for training or testing.
+    """An all-in-one data set for training or testing: each clean image with every degradation.
 
-    Each pair is made anew whenever it is asked for. An image is degraded whole, then cut, so that haze varies as
-    slowly over a patch as over an image; it is turned before that, so that rain falls from above.
+    A pair is made whenever it is asked for: the image is turned, then degraded as a whole, then cut. So rain falls
+    from above, and haze varies as slowly over a patch as over an image.
 
     Args:
-        images: see ``open_images``.
-        degradations: names, see ``degrade``.
-        seed: not negative; of all degradations and patches.
-        patch: for training, side of a random square that is cut from each image, which is mirrored and turned by one
-            of the eight ways that a square allows. None for testing: whole images as they are.
-        repeats: degradation -> how often each image comes with it in an epoch; once if it is not named.
+        images: the clean images, see ``open_images``.
+        degradations: names of degradations, see ``degrade``.
+        seed: seed of all degradations and patches, not negative.
+        patch: for training, side in pixels of a random square that is cut from each image, after one of the eight
+            rotations and reflections of a square. None for testing: whole images, not turned.
+        repeats: degradation -> how often an epoch has each image with it; 1 for those not named.
 
     Raises:
-        ConfigError: for an unknown degradation, or a number that makes no sense.
+        ConfigError: a degradation is unknown, or a number is out of range.
 
     Example:
         >>> import numpy as np, tempfile
@@ -169,28 +172,27 @@ class PairedSet(_Seeded):
 
     @property
     def sources(self) -> Sequence[str]:
-        """See above."""
+        """The names of the clean images."""
         return self.images.names
 
     def headers(self, source: int) -> tuple[Header, ...]:
-        """See above."""
+        """Returns the header of a clean image."""
         return (self.images.header(source),)
 
 
 class PairedFileSet(_Seeded):
-    """The pairs of a benchmark, for training or testing; noise is added to images that come only clean.
+    """A data set of a benchmark's pairs, for training or testing; images that come only clean get noise.
 
-    That noise is ``degrade``'s, good for training. To reproduce a published figure, noise must follow the rule of
-    its protocol.
+    The noise is that of ``degrade``, meant for training. To reproduce a published figure, use its protocol's noise.
 
     Args:
-        files: of one of the functions in ``exda_primitives.workbench.data.benchmarks``.
-        seed: as in ``PairedSet``, as are all below.
-        patch: side of a random square, or None.
-        repeats: for training on three or five degradations, ``REPEATS[3]`` or ``REPEATS[5]``.
+        files: what a function in ``exda_primitives.workbench.data.benchmarks`` returned.
+        seed: as in ``PairedSet``.
+        patch: as in ``PairedSet``.
+        repeats: as in ``PairedSet``; for training on three or five degradations, ``REPEATS[3]`` or ``REPEATS[5]``.
 
     Raises:
-        ConfigError: for a number that makes no sense.
+        ConfigError: a number is out of range.
     """
 
     def __init__(
@@ -214,16 +216,16 @@ class PairedFileSet(_Seeded):
 
     @property
     def sources(self) -> Sequence[str]:
-        """See above."""
+        """The names of the pairs, each with its degradation."""
         return [f"{pair.name} ({pair.degradation})" for pair in self.files.pairs]
 
     def headers(self, source: int) -> tuple[Header, ...]:
-        """See above."""
+        """Returns the headers of a pair's files, the clean one first; pixels are read only if the sizes differ."""
         clean, degraded, degradation = self.files.pairs[source]
         paths = [clean] if degraded is None else [clean, degraded]
         headers = [self.files.header(path, degradation) for path in paths]
         if len({each.size for each in headers}) > 1:
-            # Of some files, only what comes behind the pixels says which way up they are.
+            # Some files state their orientation only after the pixels, so that the header may swap height and width.
             read = [self.files.read(path, degradation) for path in paths]
             headers = [header_of_tensor(each, header.stamp) for each, header in zip(read, headers, strict=True)]
         return tuple(headers)
@@ -234,6 +236,6 @@ def _below(bound: int, generator: torch.Generator) -> int:
 
 
 def _turned(image: Tensor, turn: int) -> Tensor:
-    """One of the eight symmetries of a square."""
+    """Applies one of the eight symmetries of a square: a rotation, for ``turn`` from 4 on also a reflection."""
     turned = torch.rot90(image, turn % 4, (-2, -1))
     return turned.flip(-1) if turn >= 4 else turned

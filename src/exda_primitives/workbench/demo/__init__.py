@@ -1,1 +1,1 @@
-"""What the demonstration needs: a photograph, ways to spoil it, and a small network to restore it."""
+"""The parts of ``exda demo``: a photograph, synthetic degradations, and a small network to restore it."""

@@ -1,7 +1,7 @@
-"""The demo's weather: haze, rain in front of it, and the sensor's noise, each of a random strength per image.
+"""The demo's degradation: haze, rain in front of it, and sensor noise, each with a random strength per image.
 
-Haze is that of the data sets, behind a depth of its own; the rain is thinner than theirs. The network that the demo
-ships learned from exactly these numbers: they stay as they are, whatever becomes of ``data.degradations``.
+Compared with ``data.degradations``, haze follows the same law with another depth map, and rain is thinner. The demo's
+network was trained with exactly these numbers, so they must not follow changes to ``data.degradations``.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from ..data.degradations.haze import behind_haze
 from ..data.degradations.tensors import as_batch, rand, randn, strength
 
 _STREAK_MARGIN = 12
-"""Half the longest streak, in pixels: how far outside the image a streak may start and still be seen."""
+"""Half the longest streak in pixels: a streak is visible if its middle is at most this far outside the image."""
 
 _STREAK_HALF_WIDTH = 0.9
-"""Distance from a streak's axis, in pixels, at which it has faded to nothing."""
+"""Distance in pixels from a streak's axis at which it has faded to 0."""
 
 _DEPTH_CELLS = 3
-"""Cells along each side of the coarse random map that makes the depth of a scene uneven."""
+"""Cells along each side of the coarse random map that makes the depth uneven."""
 
 
 def mixed(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Haze, then rain in front of it, then the sensor's noise, clipped to [0, 1] after each.
+    """Adds haze, then rain in front of it, then sensor noise; clips to [0, 1] after each.
 
     Args:
         clean: (B, C, H, W) or (C, H, W) in [0, 1].
-        generator: of all strengths and of everything else; one on the CPU gives the same weather on every device.
+        generator: draws all random numbers; one on the CPU gives the same numbers for every device of ``clean``.
 
     Returns:
-        As ``clean``, in [0, 1].
+        The degraded images, same shape and dtype as ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float images.
+        ImageError: ``clean`` is not a float tensor of images.
     """
     images = as_batch(clean)
 
@@ -52,16 +52,16 @@ def mixed(clean: Tensor, generator: torch.Generator) -> Tensor:
     sigma = drawn(5 / 255, 25 / 255)
     noise = sigma * randn(images.shape, generator, images)
     noisy = (rainy + noise.to(images.dtype)).clamp(0, 1)
-    # Not by reshape: a batch of one would lose its channels-last strides, and convolutions then round otherwise.
+    # Not by reshape: a batch of one would lose its channels-last strides, and then convolutions round differently.
     return noisy if clean.ndim == 4 else noisy[0]
 
 
 def made_up_depth(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A ramp from 0.3 at the bottom (near) to 1 at the top (far), and a smooth random map of up to 0.3 either way.
+    """Makes up a depth: a ramp from 0.3 at the bottom (near) to 1 at the top (far), plus a smooth random map of ±0.3.
 
     Args:
-        images: (B, C, H, W); they themselves say nothing of depth.
-        generator: of the uneven part.
+        images: (B, C, H, W); only their shape and device are used.
+        generator: draws the random map.
 
     Returns:
         (B, 1, H, W) float32, not negative.
@@ -74,30 +74,31 @@ def made_up_depth(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def thin_rain(images: Tensor, generator: torch.Generator, *, density: Tensor, length: Tensor, angle: Tensor) -> Tensor:
-    """Sparse random drops of random brightness, motion-blurred along one direction per image.
+    """Draws sparse drops of random brightness, motion-blurred along one direction per image.
 
-    Source: noise followed by a directional blur is how the usual synthetic sets were drawn, e.g. X. Fu et al.,
-    "Removing Rain from Single Images via a Deep Detail Network", CVPR 2017.
+    Source: the usual synthetic data sets were drawn by noise and a directional blur, e.g. X. Fu et al., "Removing Rain
+    from Single Images via a Deep Detail Network", CVPR 2017.
 
     Args:
-        images: (B, C, H, W), for their size.
-        generator: of the drops.
-        density: (B, 1, 1, 1) drops per pixel.
-        length: (B, 1, 1, 1) of the streaks in pixels, at most 24; longer ones are cut there.
-        angle: (B, 1, 1, 1) radians from the vertical.
+        images: (B, C, H, W); only their shape and device are used.
+        generator: draws the drops.
+        density: (B, 1, 1, 1), drops per pixel.
+        length: (B, 1, 1, 1), length of the streaks in pixels; above 24 they are cut off.
+        angle: (B, 1, 1, 1), radians from the vertical.
 
     Returns:
-        (B, 1, H, W) float32, 1 in the middle of the brightest streak, more where streaks cross.
+        (B, 1, H, W) float32: 1 in the middle of the brightest streak, more where streaks cross.
     """
     batch, _, height, width = images.shape
     size = (2, batch, 1, height + 2 * _STREAK_MARGIN, width + 2 * _STREAK_MARGIN)
     chance, brightness = rand(size, generator, images)
     drops = (chance < density) * (0.4 + 0.6 * brightness)
+    # One grouped convolution, images as channels: each image has its own kernel. No padding: it removes the margin.
     return F.conv2d(drops.transpose(0, 1), _streak_kernels(angle, length), groups=batch).transpose(0, 1)
 
 
 def _streak_kernels(angle: Tensor, length: Tensor) -> Tensor:
-    """Line segments through the middle of a square, (B, 1, K, K), peak 1, fading across within a pixel or so."""
+    """Draws a line segment through the middle of a square, (B, 1, K, K): peak 1, fading to 0 within a pixel across."""
     offsets = torch.arange(-_STREAK_MARGIN, _STREAK_MARGIN + 1, device=angle.device, dtype=angle.dtype)
     down, right = torch.meshgrid(offsets, offsets, indexing="ij")
     along = down * torch.cos(angle) + right * torch.sin(angle)

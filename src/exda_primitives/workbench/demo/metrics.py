@@ -1,4 +1,4 @@
-"""How close a restored image is to the clean one."""
+"""Metrics that compare a restored image with the clean one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..shared.metrics import psnr
 
 
 class Score(NamedTuple):
-    """PSNR in dB and SSIM (Gaussian window of 11, sigma 1.5), both on RGB in [0, 1]."""
+    """PSNR in dB and SSIM (11 x 11 Gaussian window, sigma 1.5), both on RGB in [0, 1]."""
 
     psnr: float
     ssim: float
@@ -19,7 +19,7 @@ class Score(NamedTuple):
 
 def score(restored: Tensor, clean: Tensor) -> Score:
     """Compares one image (1, 3, H, W), clipped to [0, 1], with the clean one."""
-    # Late: torchmetrics takes as long to import as all the rest.
+    # Imported here, as torchmetrics takes as long to import as everything else together.
     from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: PLC0415
 
     restored = restored.clamp(0, 1)
@@ -29,5 +29,5 @@ def score(restored: Tensor, clean: Tensor) -> Score:
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    """The largest |a - b|."""
+    """Returns the largest |a - b|."""
     return float(torch.max(torch.abs(a - b)))

@@ -12,7 +12,7 @@ from ...models import Restormer
 
 
 def tiny_restormer() -> Restormer:
-    """A Restormer of 420,911 parameters: small enough to ship, and to train on a CPU within an hour."""
+    """Builds a Restormer of 420,911 parameters: small enough to ship, and to train on a CPU within an hour."""
     return Restormer(
         dim=12,
         num_blocks=(1, 1, 1, 1),
@@ -25,10 +25,10 @@ def tiny_restormer() -> Restormer:
 
 
 def weights_file(of: Literal["host", "exda"]) -> bytes:
-    """The safetensors file of ``tiny_restormer``, or of the same patched."""
+    """Returns the content of the safetensors file for ``tiny_restormer`` ("host"), or for its patched form ("exda")."""
     return (resources.files(__package__) / "data" / f"{of}.safetensors").read_bytes()
 
 
 def weights(of: Literal["host", "exda"]) -> dict[str, Tensor]:
-    """What is in ``weights_file``."""
+    """Returns the state dict in ``weights_file``."""
     return load(weights_file(of))

@@ -1,4 +1,4 @@
-"""The whole story on one photograph: degrade, restore, patch, restore again with trained ExDA weights, unpatch."""
+"""Runs the demo on one photograph: degrade, restore, patch, restore again with trained ExDA weights, unpatch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ from .photograph import photograph
 from .sheet import sheet
 
 STEPS = 7
-# The widest maps of the decoder: there a token's map is easiest to read.
+"""Number of steps that ``run`` announces."""
+
+# The refinement stage has the highest resolution: a token's map is easiest to read there.
 SHOWN_TOKEN = "refinement.0.attn"
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demonstration found.
+    """The results of the demo.
 
     Attributes:
         scores: row title -> PSNR and SSIM against the clean photograph.
-        report: of the patch.
+        report: what ``patch`` returned.
         unchanged: max |difference| between the host's output and the patched model's at identity init.
-        given_back: whether unpatching gave the very same modules back and, with the host's weights, its very output.
-        image: where the image was written.
+        given_back: whether ``unpatch`` brought back the very same modules and, with the host's weights, exactly the
+            host's output.
+        image: path of the written image.
     """
 
     scores: dict[str, Score]
@@ -45,15 +48,15 @@ class Demo:
 
 
 def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: None) -> Demo:
-    """Runs the demonstration on the CPU, about ten seconds.
+    """Runs the demo on the CPU, which takes about ten seconds.
 
     Args:
-        out: the image to write; its ending decides the format.
-        seed: of the degradation.
+        out: path of the image to write; its ending decides the format.
+        seed: seed of the degradation.
         on_step: called with a title before each of the ``STEPS`` steps.
 
     Returns:
-        The figures.
+        Scores, checks and the patch report.
     """
     on_step("degrading the photograph: haze, rain, noise")
     clean = photograph()
@@ -94,7 +97,7 @@ def run(out: Path, seed: int = 0, on_step: Callable[[str], None] = lambda _: Non
     captions = {f"{title}: {scores[title].psnr:.2f} dB": image for title, image in images.items()}
     page = sheet({**captions, "clean": clean, "where a token looks": over_grey(token_map, clean)})
     with atomic_write(out) as partial:
-        # The quality is of no meaning to PNG; JPEG's default shows.
+        # PNG ignores the quality; JPEG's default quality has visible artefacts.
         page.save(partial, format=Image.registered_extensions()[out.suffix.lower()], quality=90)
     same = same_modules and torch.equal(given_back, by_host) and not is_patched(model)
     return Demo(scores, report, largest_difference(as_it_starts, by_host), same, out)
@@ -112,6 +115,7 @@ def _restore_and_look(model: nn.Module, degraded: Tensor) -> tuple[Tensor, Tenso
     def look(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(attention, ExDAModule)
         assert attention.token is not None
+        # The compact map of the only image, the first head and the first token.
         seen.append(attention.token.maps(inputs[0])[0, 0, 0])
 
     handle = model.get_submodule(SHOWN_TOKEN).register_forward_pre_hook(look)

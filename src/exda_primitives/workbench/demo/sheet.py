@@ -1,4 +1,4 @@
-"""The demo's images side by side, each under its caption."""
+"""Arranges the demo's images side by side, each under its caption."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 CAPTION_HEIGHT = 34
+"""Height of the captions' strip in pixels."""
+
 GAP = 8
+"""Pixels between two images."""
 
 
 def sheet(images: Mapping[str, Tensor]) -> Image.Image:
-    """One row of equally large images.
+    """Arranges images of equal size in one row.
 
     Args:
-        images: caption -> (1, 3, H, W) in [0, 1], clipped.
+        images: caption -> image (1, 3, H, W), clipped to [0, 1].
 
     Returns:
-        An RGB image with a white ground.
+        An RGB image with a white background.
     """
     height, width = next(iter(images.values())).shape[-2:]
     total = (width + GAP) * len(images) - GAP
@@ -35,6 +38,6 @@ def sheet(images: Mapping[str, Tensor]) -> Image.Image:
 
 
 def to_image(image: Tensor) -> Image.Image:
-    """(1, 3, H, W) in [0, 1] -> RGB, rounded to 8 bits."""
+    """Converts (1, 3, H, W) in [0, 1] into an RGB image, rounded to 8 bits."""
     levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(np.asarray(levels.permute(1, 2, 0).contiguous()))

@@ -1,1 +1,1 @@
-"""Small, fully specified CPU experiments that isolate what a non-linear value, its position and a token do."""
+"""Small, fully specified CPU experiments that isolate the effect of a non-linear value, of its position, of tokens."""

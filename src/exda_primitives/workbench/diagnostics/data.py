@@ -1,4 +1,4 @@
-"""Where the digits come from."""
+"""Loads the digits that one of the experiments restores."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ...extras import require_extra
 from ..shared.files import is_something_else
 
 DEFAULT_FOLDER = Path("data")
-"""Where torchvision's MNIST is looked for when no place is given: the folder of torchvision's own examples."""
+"""Default folder of torchvision's MNIST, the same as in torchvision's own examples."""
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Grey images.
+    """Grey images of digits.
 
     Attributes:
         images: (n, 1, H, W) float32 in [0, 1].
-        source: where they come from, for the result.
-        sha256: of their bytes.
+        source: where they come from, in words; kept in the result.
+        sha256: hexadecimal SHA-256 of the images' bytes.
     """
 
     images: Tensor
@@ -37,17 +37,17 @@ class Digits:
 
 
 def load_digits(data: Path | None = None, *, download: bool = False) -> Digits:
-    """Digits from a file, from torchvision's MNIST, or the small ones that scikit-learn carries.
+    """Loads digits from a file, from torchvision's MNIST, or from scikit-learn, which ships small ones.
 
     Args:
-        data: an .npz with ``images``, (n, H, W), bytes or floats in [0, 1]; or a folder with torchvision's MNIST (its
-            argument ``root``). By default ``data`` in the working directory if it holds MNIST, else the 1,797 digits
-            of 8x8 pixels of scikit-learn.
-        download: let torchvision fetch MNIST where the folder does not hold it; with a file, nothing is fetched.
+        data: an .npz with an array ``images``, (n, H, W), uint8 or floats in [0, 1]; or a folder with torchvision's
+            MNIST (torchvision's argument ``root``). By default ``data`` in the working directory if it holds MNIST,
+            else scikit-learn's 1,797 digits of 8 x 8 pixels.
+        download: let torchvision download MNIST if the folder lacks it; ignored if ``data`` is a file.
 
     Raises:
-        ConfigError: for a path that holds no digits.
-        ExDAError: where the package that is needed is missing.
+        ConfigError: the path holds no digits.
+        ExDAError: a required package is missing.
     """
     if data is not None and not data.is_dir() and (data.exists() or not download):
         return _from_npz(data)
@@ -63,7 +63,7 @@ def _from_npz(path: Path) -> Digits:
     try:
         with np.load(path, allow_pickle=False) as held:
             images = held["images"]
-    # RuntimeError: encrypted, or packed in a way that Python does not know.
+    # RuntimeError: encrypted, or a compression that Python does not know.
     except (
         OSError,
         ValueError,
@@ -93,7 +93,7 @@ def _from_torchvision(folder: Path, download: bool) -> Digits:
 
 def _from_sklearn() -> Digits:
     held = require_extra("sklearn.datasets", "diagnose").load_digits()
-    # 17 grey levels.
+    # scikit-learn's digits have 17 grey levels, 0 to 16.
     return _digits(held.images.astype(np.float32) / 16, "8x8 digits of scikit-learn")
 
 

@@ -16,19 +16,22 @@ from .experiment import Experiment, Metric
 from .variants import VARIANTS, Layout, channel_network
 
 USED = 10_000
-"""Digits that are used at most, four fifths of them for training."""
+"""Digits used at most, four fifths of them for training."""
+
 BLUR, GAIN, NOISE = 0.7, 0.6, 0.15
+"""The degradation: standard deviation of the blur in pixels, smallest gain, standard deviation of the noise."""
+
 LAYOUT = Layout(in_channels=1, out_channels=1, kernel=3, width=16, heads=2, residual=True)
 
 
 class DigitsExperiment(Experiment):
-    """Restoration of digits by residual channel attentions, as the paper's second diagnostic.
+    """Restores digits by residual channel attentions, after the paper's second diagnostic.
 
     The paper (19.2 dB with linear, 25.1 dB with non-linear values) gives neither architecture nor degradation. These
     are ours:
 
-    - *Data.* Grey images in [0, 1]: a permutation with seed 0, the first 10,000 of it; the first four fifths are for
-      training, the rest is held out.
+    - *Data.* Grey images in [0, 1], permuted with seed 0. The first 10,000 are used: four fifths for training, the
+      rest held out.
     - *Degradation* (``degrade``), drawn once with seed 1, so that every network sees the same images: Gaussian
       blur, sigma 0.7 pixels; an illumination ramp in a random direction, gain 0.6 to 1.0; noise, sigma 0.15; clipped
       to [0, 1].
@@ -39,16 +42,16 @@ class DigitsExperiment(Experiment):
     - *Metric.* PSNR of every held-out image, clipped to [0, 1], averaged over images.
 
     Args:
-        digits: what to restore.
-        depths: how many attentions one after the other; each is a condition.
-        steps: of training.
-        variants: names of those to train.
-        batch: images a step.
-        rate: of learning, at the first step.
-        used: at most so many digits, training and held-out together.
+        digits: the clean images.
+        depths: numbers of attentions in a row; each number is a condition.
+        steps: training steps.
+        variants: names of the variants to train.
+        batch: images per step.
+        rate: learning rate at the first step.
+        used: number of digits to use at most, training and held-out together.
 
     Raises:
-        ConfigError: for fewer than five digits or a depth below 1.
+        ConfigError: there are fewer than five digits, or a depth is below 1.
     """
 
     kind: ClassVar[str] = "digits"
@@ -80,7 +83,7 @@ class DigitsExperiment(Experiment):
         self.degraded, self.held_out_degraded = degraded[:training], degraded[training:]
 
     def config(self) -> dict[str, Any]:
-        """See the base class."""
+        """Returns data, degradation and training settings."""
         return {
             "data": self.digits.source,
             "sha256": self.digits.sha256,
@@ -97,12 +100,12 @@ class DigitsExperiment(Experiment):
         }
 
     def network(self, condition: str, variant: str) -> nn.Module:
-        """See the base class."""
+        """Builds the network of a variant, with as many attentions as the condition says."""
         layout = Layout(**{**vars(LAYOUT), "depth": _depth(condition)})
         return channel_network(layout, variant)
 
     def batches(self, condition: str, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        """See the base class."""
+        """Returns a function that draws degraded and clean images with replacement."""
         generator = torch.Generator().manual_seed(seed)
 
         def draw() -> tuple[Tensor, Tensor]:
@@ -112,33 +115,34 @@ class DigitsExperiment(Experiment):
         return draw
 
     def measure(self, condition: str, network: nn.Module) -> float:
-        """See the base class."""
+        """Returns the mean PSNR on the held-out digits in dB."""
         restored = torch.cat([network(images) for images in self.held_out_degraded.split(100)])
         return psnr(restored.clamp(0, 1), self.held_out_clean)
 
     def cost(self, condition: str) -> float:
-        """See the base class."""
+        """Returns the depth: a run's time grows with the number of attentions."""
         return _depth(condition)
 
 
 def quick_options() -> dict[str, Any]:
-    """Of the experiment's form that takes about a minute."""
+    """Returns the arguments of a reduced experiment that takes about a minute."""
     variants = ("linear", "widened", "residual", "replace", "gelu", "after")
     return {"steps": 400, "batch": 8, "rate": 8e-3, "used": 1000, "variants": variants}
 
 
 def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, uneven light, noise.
+    """Degrades digits by blur, uneven illumination and noise.
+
+    In this order: a separable Gaussian of 5 taps with zero padding; a gain that is linear along a direction drawn
+    uniformly from the circle, ``0.8 + 0.2 (u cos + v sin) / (|cos| + |sin|)`` with u, v from -1 to 1 across the image,
+    so that it runs from 0.6 to 1.0 between opposite corners; white noise; clipping.
 
     Args:
         clean: (n, 1, H, W) in [0, 1].
-        generator: where directions and noise come from.
+        generator: draws directions and noise.
 
     Returns:
-        (n, 1, H, W) in [0, 1]: a separable Gaussian of 5 taps (zero padding); then times a ramp that is linear along
-        a direction drawn uniformly from the circle, 0.6 and 1.0 at the corners that lie farthest along it for the
-        direction's diagonal, i.e. ``0.8 + 0.2 (u cos + v sin) / (|cos| + |sin|)`` with u, v from -1 to 1; then plus
-        white noise, clipped.
+        (n, 1, H, W) in [0, 1].
     """
     n, _, height, width = clean.shape
     taps = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / (2 * BLUR**2))
@@ -154,8 +158,9 @@ def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def psnr(restored: Tensor, clean: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 1, of every image, averaged over images."""
+    """Returns the mean over images of each image's PSNR in dB, for a peak of 1."""
     errors = (restored - clean).square().flatten(1).mean(1)
+    # PSNR = -10 log10(MSE), limited to 120 dB.
     return float((-10 * errors.clamp_min(1e-12).log10()).mean())
 
 

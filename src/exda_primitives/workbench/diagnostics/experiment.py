@@ -1,4 +1,4 @@
-"""What the experiments have in common: a grid of conditions, variants and seeds, and how a network is trained."""
+"""Base class of the experiments: a grid of conditions, variants and seeds, and the training of a network."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ OnStep = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured on held-out data.
+    """The metric that an experiment measures on held-out data.
 
     Attributes:
-        name: key in a run.
-        title: for tables, with the unit.
-        error: smaller is better, and ratios are compared; else larger is better, and differences are.
+        name: key of its value in a run.
+        title: title in tables, with the unit.
+        error: True if smaller is better and variants are compared by ratio; False if larger is better and they are
+            compared by difference.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Run:
-    """One network to train: under which condition, with which form of the value, from which seed."""
+    """One network to train: its condition, the variant of its value path, and its seed."""
 
     condition: str
     variant: str
@@ -43,57 +44,62 @@ class Run:
 
 
 class Experiment(ABC):
-    """One of the diagnostics."""
+    """Base class of the diagnostic experiments."""
 
     kind: ClassVar[str]
-    """Of the result file."""
+    """Kind of the result file."""
     title: ClassVar[str]
     metric: ClassVar[Metric]
 
     steps: int
+    """Training steps."""
     batch: int
+    """Items per step."""
     rate: float
+    """Learning rate at the first step."""
     conditions: Sequence[str]
-    """Under which every variant is trained."""
+    """Names of the conditions; every variant is trained under each."""
     variants: Sequence[str]
+    """Names of the variants to train, keys of ``VARIANTS``."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """All that the runs of a file share, plain data."""
+        """Returns the configuration that all runs of a file share, as plain data."""
 
     @abstractmethod
     def network(self, condition: str, variant: str) -> nn.Module:
-        """A fresh network, initialised from PyTorch's global generator."""
+        """Builds a network, initialised from PyTorch's global generator."""
 
     @abstractmethod
     def batches(self, condition: str, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        """A function that draws the next batch of inputs and targets; the same ones for every variant."""
+        """Returns a function that draws the next batch of inputs and targets; every variant gets the same batches."""
 
     @abstractmethod
     def measure(self, condition: str, network: nn.Module) -> float:
-        """The metric on the held-out data, which is the same for every variant and seed."""
+        """Returns the metric on the held-out data, which is the same for every variant and seed."""
 
     def has(self, condition: str, variant: str) -> bool:
-        """Whether there is such a variant under the condition."""
+        """Returns whether the variant exists under the condition."""
         return True
 
     def cost(self, condition: str) -> float:
-        """How long a run takes, relative to others, for the time that remains."""
+        """Returns the relative time of a run, for the progress bar."""
         return 1
 
     def train(self, run: Run, on_step: OnStep = lambda _: None) -> dict[str, Any]:
-        """Trains one network: Adam, cosine from ``rate`` to 0 over ``steps``, mean squared error.
+        """Trains one network: Adam, cosine schedule from ``rate`` to 0 over ``steps``, mean squared error.
 
         Args:
-            run: what to train. The seed decides the network's start and the order of the batches.
+            run: what to train. Its seed decides the initial weights and the batches.
             on_step: called with the number of each step when it is done.
 
         Returns:
             The run's row in the result file.
 
         Raises:
-            ExDAError: for a loss that is not a finite number.
+            ExDAError: the loss is not a finite number.
         """
+        # A run leaves the caller's random numbers as they are.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             network = self.network(run.condition, run.variant)

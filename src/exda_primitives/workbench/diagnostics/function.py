@@ -1,4 +1,4 @@
-"""A function of one number, approximated by attention alone."""
+"""Approximates a function of one number by attention alone."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ from .experiment import Experiment, Metric
 from .variants import VARIANTS, Layout, LinearBranch, Variant, channel_network, sized
 
 BOUND, POINTS, WINDOW = 2.2, 256, 9
+"""The function's domain is [-BOUND, BOUND]; points per set; positions that a window covers."""
+
 CHANNELS, POSITIONS = "channel attention", "attention over a window"
 ORDERS = (0, 2, 4)
 CONDITIONS = tuple(f"{kind}, order {order}" for kind in (CHANNELS, POSITIONS) for order in ORDERS)
 
 
 class FunctionExperiment(Experiment):
-    """Approximation of a 1-D function on [-2.2, 2.2], as the paper's first diagnostic.
+    """Approximates a 1-D function on [-2.2, 2.2], after the paper's first diagnostic.
 
     The paper (linear values 50.4% worse than non-linear ones) gives neither function nor architecture. These are ours:
 
     - *Function* (``wanted``): ``sin 5x + x^2 / 5 + 0.4 tanh(5 (x - 0.7))``, which oscillates, bends and has an
       edge.
-    - *Input.* 256 points, drawn uniformly; of each the features x / 2.2 and ``sin(k pi x / 2.2), cos(k pi x / 2.2)``
-      for k = 1 .. order. Order 0 is x alone.
-    - *Network.* ``Conv1x1(attention(Conv1x1(features)))``, 17 channels, nothing added to the attention's output, no
-      other non-linearity than its softmax. ``channel attention``: Restormer's with 1 head and biases, on the points as
-      a 16 x 16 map, unsorted, so that neighbours tell nothing. ``attention over a window``: the usual one over
-      positions, see ``WindowNetwork``, on the points in ascending order. Variants with tokens exist for the first
-      alone. The widened control has more channels.
+    - *Input.* 256 points, drawn uniformly. Each has the features x / 2.2 and ``sin(k pi x / 2.2), cos(k pi x / 2.2)``
+      for k = 1 .. order; order 0 is x alone.
+    - *Network.* ``Conv1x1(attention(Conv1x1(features)))``, 17 channels, no residual connection, no non-linearity but
+      the attention's softmax. ``channel attention``: Restormer's with 1 head and biases, on the points as an unsorted
+      16 x 16 map, so that neighbours carry no information. ``attention over a window``: ordinary attention over
+      positions (``WindowNetwork``), on the points in ascending order. Variants with tokens exist only for channel
+      attention. The widened control has more channels.
     - *Training.* Mean squared error, Adam 5e-3 (cosine to 0), 600 steps of 4 new sets of points.
-    - *Metric.* Mean squared error on 16 held-out sets (seed 1) over the variance of the function there: 1 is what the
-      best constant gets.
+    - *Metric.* Mean squared error on 16 held-out sets (seed 1), divided by the function's variance there: the best
+      constant scores 1.
 
     Args:
-        steps: of training.
-        variants: names of those to train.
-        conditions: kinds of attention and orders of the features.
+        steps: training steps.
+        variants: names of the variants to train.
+        conditions: names of kind of attention and order of the features, from ``CONDITIONS``.
     """
 
     kind: ClassVar[str] = "function"
@@ -55,7 +57,7 @@ class FunctionExperiment(Experiment):
         self.variants, self.conditions = variants, conditions
 
     def config(self) -> dict[str, Any]:
-        """See the base class."""
+        """Returns function, points and training settings."""
         return {
             "function": "sin 5x + x^2 / 5 + 0.4 tanh(5 (x - 0.7))",
             "bound": BOUND,
@@ -67,19 +69,19 @@ class FunctionExperiment(Experiment):
         }
 
     def has(self, condition: str, variant: str) -> bool:
-        """Tokens are rows of channel attention alone."""
+        """Returns whether the variant exists: tokens are rows of channel attention, so a window has none."""
         return condition.startswith(CHANNELS) or not VARIANTS[variant].tokens
 
     def network(self, condition: str, variant: str) -> nn.Module:
-        """See the base class."""
+        """Builds the network of a variant for the condition's attention and features."""
         layout = Layout(1 + 2 * _order(condition), 1, kernel=1, width=17, heads=1)
         if condition.startswith(CHANNELS):
             return channel_network(layout, variant)
         return sized(lambda form, width, lean: WindowNetwork(layout, form, width, lean), layout, variant)
 
     def batches(self, condition: str, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:
-        """See the base class."""
-        # None of the training's generators is that of the held-out points.
+        """Returns a function that draws new sets of points: features and function values."""
+        # Offset, so that no training seed is that of the held-out points.
         generator = torch.Generator().manual_seed(1000 + seed)
 
         def draw() -> tuple[Tensor, Tensor]:
@@ -89,7 +91,7 @@ class FunctionExperiment(Experiment):
         return draw
 
     def measure(self, condition: str, network: nn.Module) -> float:
-        """See the base class."""
+        """Returns the mean squared error on held-out points over the function's variance there."""
         x = points(condition, 16, torch.Generator().manual_seed(1))
         return float((network(features(x, _order(condition))) - wanted(x)).square().mean() / wanted(x).var())
 
@@ -97,21 +99,21 @@ class FunctionExperiment(Experiment):
 class WindowNetwork(nn.Module):
     """``Conv1x1 -> attention over positions -> Conv1x1`` on points in a row.
 
-    One head of softmax attention with scale 1 / sqrt(C), in which every position sees the 9 around it (fewer at the
-    ends); q, k, v and the output projection are 1x1 convolutions with biases. The value's forms are the library's,
-    with g's depthwise convolution over the row (3 x 3 on a map of height 1).
+    One head of softmax attention with scale 1 / sqrt(C); each position attends to the 9 positions around it, itself
+    included (fewer at the ends). q, k, v and the output projection are 1x1 convolutions with biases. The value path is
+    the library's, with g's depthwise convolution along the row (3 x 3 on a map of height 1).
 
     Args:
-        layout: its channels.
-        variant: of the value path, without tokens.
-        width: C.
+        layout: numbers of input and output channels.
+        variant: variant of the value path, without tokens.
+        width: C, channels of the attention.
         lean: see ``ChannelNetwork``.
 
     Shape:
         (B, in_channels, 1, N) -> (B, out_channels, 1, N).
 
     Raises:
-        ConfigError: for a variant with tokens, which are rows of channel attention.
+        ConfigError: the variant has tokens, which exist only in channel attention.
     """
 
     def __init__(self, layout: Layout, variant: Variant, width: int, lean: bool) -> None:
@@ -133,6 +135,7 @@ class WindowNetwork(nn.Module):
             v = self.value(v)
         n = torch.arange(x.shape[-1])
         far = (n - n.unsqueeze(1)).abs() > WINDOW // 2
+        # (B, C, 1, N) -> (B, N, C); logits are (B, N, N), -inf outside of the window.
         q, k, rows = (each.squeeze(2).transpose(1, 2) for each in (q, k, v))
         logits = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).masked_fill(far, -math.inf)
         out = (logits.softmax(-1) @ rows).transpose(1, 2).unsqueeze(2)
@@ -143,12 +146,12 @@ class WindowNetwork(nn.Module):
 
 
 def quick_options() -> dict[str, Any]:
-    """Of the experiment's form that takes about a minute."""
+    """Returns the arguments of a reduced experiment that takes about a minute."""
     return {"steps": 200, "conditions": [f"{kind}, order 2" for kind in (CHANNELS, POSITIONS)]}
 
 
 def points(condition: str, n: int, generator: torch.Generator) -> Tensor:
-    """Sets of points: (n, 1, 16, 16) for channel attention, (n, 1, 1, 256) in ascending order for a window."""
+    """Draws n sets of points: (n, 1, 16, 16) for channel attention, (n, 1, 1, 256) in ascending order for a window."""
     x = (2 * torch.rand(n, POINTS, generator=generator) - 1) * BOUND
     if condition.startswith(CHANNELS):
         side = math.isqrt(POINTS)
@@ -157,13 +160,13 @@ def points(condition: str, n: int, generator: torch.Generator) -> Tensor:
 
 
 def features(x: Tensor, order: int) -> Tensor:
-    """(n, 1, H, W) -> (n, 1 + 2 order, H, W)."""
+    """Returns the features of points, (n, 1, H, W) -> (n, 1 + 2 order, H, W)."""
     angles = [k * math.pi / BOUND * x for k in range(1, order + 1)]
     return torch.cat([x / BOUND, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
 
 
 def wanted(x: Tensor) -> Tensor:
-    """The function to approximate, of every number in ``x``."""
+    """Applies the function to approximate to every number in ``x``."""
     return (5 * x).sin() + x**2 / 5 + 0.4 * (5 * (x - 0.7)).tanh()
 
 

@@ -1,4 +1,4 @@
-"""Results as an image: a panel for each condition, a line for each form of the value."""
+"""Plots results: a panel for each condition, a line for each variant."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _COLUMNS = 3
 
 
 def figure(experiment: type[Experiment], result: Result) -> Any:
-    """A Matplotlib figure: every run a dot, the mean a bar, the linear value's mean a line from top to bottom.
+    """Draws a Matplotlib figure: a dot for each run, a bar for the mean, a vertical line for the linear value's mean.
 
     Raises:
-        ExDAError: where Matplotlib is missing.
+        ExDAError: Matplotlib is missing.
     """
     metric = experiment.metric
     found = conditions(result)

@@ -1,4 +1,4 @@
-"""Trains the whole grid of an experiment and writes each run down as soon as it is done."""
+"""Trains the whole grid of an experiment, and writes each run to the result file as soon as it is done."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def run(
     command: str,
     on_progress: Callable[[Run, float], None] = lambda run, done: None,
 ) -> Result:
-    """Trains what the file does not hold yet.
+    """Trains the runs that the file does not hold yet.
 
-    On one thread, so that a seed gives the same bits on machines of any number of cores.
+    It uses one thread, so that a seed gives the same bits whatever the number of cores.
 
     Args:
-        experiment: which one, with its conditions and variants.
-        path: of the result file; runs that are there, of the same configuration, are kept and not repeated.
-        seeds: each with every condition and variant.
-        command: what to type to get the same file.
-        on_progress: called with the run that is being trained and the share of all the work that is done, 0 to 1.
+        experiment: the experiment, with its conditions and variants.
+        path: the result file; runs in it, of the same configuration, are kept and not repeated.
+        seeds: seeds; each is trained with every condition and variant.
+        command: command line that gives the same file.
+        on_progress: called with the run in training and the share of all work that is done, from 0 to 1.
 
     Returns:
         The result as it is in the file.
 
     Raises:
-        ConfigError: for a file of another kind, version, configuration or machine, or without seeds; nothing was
+        ConfigError: there are no seeds, or the file has another kind, version, configuration or machine; nothing was
             overwritten.
-        ExDAError: for a loss that is not finite; the runs before it are in the file.
+        ExDAError: a loss is not finite; the runs before it are in the file.
     """
     if not seeds:
         raise ConfigError("no seeds: nothing to train")
@@ -46,7 +46,7 @@ def run(
         done = {Run(row["condition"], row["variant"], row["seed"]) for row in result["runs"]}
         left = [each for each in grid(experiment, seeds) if each not in done]
         if not left:
-            # As it is: neither this command nor this commit has added anything.
+            # The file stays unchanged, since neither this command nor this commit added anything.
             return read(path, experiment.kind) if path.exists() else result
         total = sum(experiment.cost(each.condition) for each in left)
         before = 0.0
@@ -63,7 +63,7 @@ def run(
 
 
 def grid(experiment: Experiment, seeds: Sequence[int]) -> list[Run]:
-    """All runs, seed by seed: of an interrupted experiment every variant has as many. None comes twice."""
+    """Returns all runs once, seed by seed: so an interrupted experiment has as many runs of each variant."""
     runs = [
         Run(condition, variant, seed)
         for seed in seeds

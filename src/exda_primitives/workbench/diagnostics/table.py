@@ -1,4 +1,4 @@
-"""Results as Markdown and on the terminal."""
+"""Tables of results, as Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 
 def conditions(result: Result) -> list[str]:
-    """Those of a result, in their order in the file."""
+    """Returns the conditions of a result, in their order in the file."""
     return list(dict.fromkeys(row["condition"] for row in result["runs"]))
 
 
 def by_variant(result: Result, condition: str) -> dict[str, list[dict[str, Any]]]:
-    """The runs under a condition, of each variant in the order of the seeds."""
+    """Returns the runs under a condition by variant, each variant's in the order of seeds."""
     rows = sorted((row for row in result["runs"] if row["condition"] == condition), key=lambda row: row["seed"])
     found = {name: [row for row in rows if row["variant"] == name] for name in VARIANTS}
     return {name: held for name, held in found.items() if held}
 
 
 def against_linear(rows: list[dict[str, Any]], linear: list[dict[str, Any]], metric: Metric) -> Interval | None:
-    """What a variant gains or loses, over the seeds that both have; None without any.
+    """Compares a variant with the linear value, over the seeds that both have.
 
     Returns:
-        The difference to the linear value; of an error the ratio (of geometric means). With a 95% bootstrap interval.
+        The mean difference, or for an error the ratio of geometric means, with a 95% bootstrap interval. None if they
+        share no seed.
     """
     theirs = {row["seed"]: row[metric.name] for row in linear}
     pairs = [(row[metric.name], theirs[row["seed"]]) for row in rows if row["seed"] in theirs]
@@ -39,13 +40,13 @@ def against_linear(rows: list[dict[str, Any]], linear: list[dict[str, Any]], met
     ours, others = zip(*pairs, strict=True)
     if not metric.error:
         return difference(ours, others)
-    # Errors are positive, and one that is half as large is as far away as one that is twice as large.
+    # In logarithms, so that half the error counts as much as twice the error.
     found = difference([math.log(value) for value in ours], [math.log(value) for value in others])
     return Interval(*(math.exp(value) for value in found))
 
 
 def markdown(experiment: type[Experiment], result: Result) -> str:
-    """Everything, for a file."""
+    """Returns a Markdown page with all results."""
     metric = experiment.metric
     compared = "ratio to linear V" if metric.error else "difference to linear V"
     head = ["value path", "parameters", metric.title, compared]
@@ -60,7 +61,7 @@ def markdown(experiment: type[Experiment], result: Result) -> str:
     for condition in conditions(result):
         rows = rows_of(experiment, result, condition)
         parts += [f"## {condition[0].upper()}{condition[1:]}", "", *markdown_table(head, rows), ""]
-    # Of an interrupted experiment not all that are planned.
+    # From the runs: an interrupted experiment has not all planned seeds.
     seeds = sorted({row["seed"] for row in result["runs"]})
     settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
     parts += [f"Configuration: {settings}. Seeds: {', '.join(map(str, seeds))}.", ""]
@@ -69,16 +70,16 @@ def markdown(experiment: type[Experiment], result: Result) -> str:
 
 
 def printed(experiment: type[Experiment], result: Result) -> list[Table]:
-    """For the terminal, a table for each condition."""
+    """Returns a table for the terminal for each condition."""
     compared = "ratio to linear" if experiment.metric.error else "difference to linear"
     head = ("value path", "parameters", experiment.metric.title, compared)
     return [terminal_table(head, rows_of(experiment, result, each), each) for each in conditions(result)]
 
 
 def rows_of(experiment: type[Experiment], result: Result, condition: str) -> list[list[str]]:
-    """A row for each variant, as text."""
+    """Returns a row of text cells for each variant."""
     metric = experiment.metric
-    # Errors span orders of magnitude.
+    # Significant digits for errors, as they span orders of magnitude.
     forms = (".3g", ".1g") if metric.error else (".2f", ".2f")
     runs = by_variant(result, condition)
     rows = []
@@ -94,7 +95,7 @@ def _interval(of: Interval | None, metric: Metric) -> str:
     if of is None:
         return "-"
     form = ".3g" if metric.error else "+.2f"
-    # Of a single pair there is no interval.
+    # A single pair has no interval.
     between = f" ({of.low:{form}} to {of.high:{form}})" if of.low < of.high else ""
     return f"{of.mean:{form}}{between}"
 

@@ -1,4 +1,4 @@
-"""The forms of the value path that are compared, and the networks around them."""
+"""The variants of the value path that are compared, and the networks around them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...ops.terms import ValueForm, ValuePosition
 from ...primitives import ExDAAttention
 
 TOLERANCE = 0.02
-"""By how much the parameters of the widened control may differ from those it is to match, relatively."""
+"""Relative amount by which the widened control's number of parameters may differ from the one it has to match."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One form of the attention.
+    """One variant of the attention.
 
     Attributes:
-        title: for tables.
+        title: title in tables.
         value: form of the value, see ``exda_primitives.NonlinearValue``.
-        position: of the value's non-linearity, ``"before"`` or ``"after"`` the aggregation.
-        tokens: K, global spatial tokens a head.
-        branch: add a linear g to the value, ``Conv1x1 -> DWConv3x3 -> Conv1x1``: every parameter of V + g(V), no GELU.
+        position: position of the value's non-linearity, ``"before"`` or ``"after"`` the aggregation.
+        tokens: K, global spatial tokens per head.
+        branch: add a linear g to the value, ``Conv1x1 -> DWConv3x3 -> Conv1x1``: all parameters of V + g(V), no GELU.
         widened: make the network wider until it has as many parameters as the one with V + g(V).
     """
 
@@ -52,11 +52,11 @@ VARIANTS = {
     "token4": Variant("linear V, 4 tokens", tokens=4),
     "both": Variant("V + g(V), 1 token (the paper's whole)", "residual", tokens=1),
 }
-"""All that are compared; the first one is what the others are compared with."""
+"""All variants by name; the others are compared with the first."""
 
 
 class LinearBranch(nn.Module):
-    """``V + g(V)`` without the GELU on the last C channels of a (B, 3C, H, W) of queries, keys and values."""
+    """Computes ``V + g(V)`` without the GELU, on the values (last C channels) of a packed q, k, v (B, 3C, H, W)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -72,15 +72,15 @@ class LinearBranch(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """A network of channel attentions and nothing else that is not linear.
+    """Sizes of a network whose only non-linear parts are its channel attentions.
 
     Attributes:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel: of the first and the last convolution, odd.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: kernel size of the first and the last convolution, odd.
         width: C, channels of the attentions.
-        heads: of every attention.
-        depth: number of attentions, one after the other.
+        heads: heads of every attention.
+        depth: number of attentions in a row.
         residual: add every attention's input to its output, and the network's input to its output.
     """
 
@@ -97,11 +97,11 @@ class ChannelNetwork(nn.Module):
     """``Conv -> attentions -> Conv``, with Restormer's attention (biases, no norm, no feed-forward), paper init.
 
     Args:
-        layout: its sizes.
-        variant: of the value path.
-        width: C, instead of the layout's.
-        lean: leave out the biases of the first convolution and of the attentions' output projections. The convolutions
-            behind them have biases of their own, so that (but for the zeros around an image) this takes nothing away.
+        layout: sizes of the network.
+        variant: variant of the value path.
+        width: C, in place of the layout's.
+        lean: omit the biases of the first convolution and of the attentions' output projections. The convolutions
+            after them have biases too, so that nothing is lost (except at zero-padded borders).
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H, W).
@@ -125,26 +125,27 @@ class ChannelNetwork(nn.Module):
 
 
 def channel_network(layout: Layout, name: str) -> nn.Module:
-    """The network of a variant, initialised from PyTorch's global generator."""
+    """Builds the network of a variant, initialised from PyTorch's global generator."""
     return sized(lambda variant, width, lean: ChannelNetwork(layout, variant, width, lean), layout, name)
 
 
 def sized(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name: str) -> nn.Module:
-    """Builds a variant at the layout's width; the widened one so wide that its parameters match V + g(V)'s.
+    """Builds a variant at the layout's width; the widened one at a width that matches the parameters of V + g(V).
 
     Args:
-        build: makes a network of a variant, a width, and lean or not, see ``ChannelNetwork``.
-        layout: width and heads.
-        name: of the variant.
+        build: makes a network from a variant, a width, and whether it is lean, see ``ChannelNetwork``.
+        layout: gives width and heads.
+        name: name of the variant.
 
     Raises:
-        ConfigError: for a variant that does not exist, or when no width matches within ``TOLERANCE``.
+        ConfigError: there is no such variant, or no width matches within ``TOLERANCE``.
     """
     if name not in VARIANTS:
         raise ConfigError(f"{name!r} is no variant; there are {', '.join(VARIANTS)}")
     variant = VARIANTS[name]
     if not variant.widened:
         return build(variant, layout.width, False)
+    # Networks built only to count their parameters must not advance the global generator.
     with torch.random.fork_rng(devices=[]):
         wanted = parameters(build(VARIANTS[RESIDUAL], layout.width, False))
         choices = [
@@ -162,7 +163,7 @@ def sized(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name
 
 
 def parameters(network: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Returns the number of parameters."""
     return sum(p.numel() for p in network.parameters())
 
 

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of networks by the named protocols of the repositories that published them."""
+"""Measures PSNR and SSIM of networks by named protocols, those of the repositories that published the networks."""
 
 from ..data import paired_folders
 from .cases import BENCHMARKS, Case, benchmark_files, clean_cases, file_cases

@@ -1,4 +1,4 @@
-"""What is evaluated: pairs of files, and clean images that are degraded here."""
+"""The cases to evaluate: pairs of files, and clean images that are degraded here."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ BENCHMARKS: Mapping[str, Callable[[Path, bool], PairedFiles]] = {
     "allweather": lambda root, whole: allweather_files(root, whole=whole),
     "amir": lambda root, whole: medical_files(root),
 }
-"""Name -> function of the folder and whether the published number of pairs must be there. WeatherBench, which states
-no layout, is two folders: see ``paired_folders``."""
+"""Name -> function of the folder, and of whether the published number of pairs is required. WeatherBench states no
+layout: use its two folders by ``paired_folders``."""
 
 
 @dataclass(frozen=True)
 class Case:
     """One degraded image to restore.
 
+    If it is neither stored nor made, it is the clean image with noise by the protocol's rule.
+
     Attributes:
-        name: of the image.
+        name: name of the image.
         degradation: ``"rain"``, ``"noise25"``, ...
         clean: reads the clean image, (C, H, W) float32 in [0, 1].
-        stored: reads the degraded image.
-        made: makes it of the clean one, before that is cropped. Without either, it is noise by the protocol's rule.
+        stored: reads the degraded image, in the same form; None if there is no file of it.
+        made: makes the degraded image from the clean one, before cropping; None if it is not made so.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Case:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the protocol makes the degraded image."""
+        """Whether the protocol makes the degraded image, by adding noise."""
         return self.stored is None and self.made is None
 
     def __str__(self) -> str:
@@ -64,16 +66,16 @@ class Case:
 
 
 def benchmark_files(name: str, root: Path, *, whole: bool = True) -> PairedFiles:
-    """The test pairs of a benchmark.
+    """Finds the test pairs of a benchmark.
 
     Args:
-        name: of ``BENCHMARKS``.
-        root: its folder.
-        whole: insist on the published number of pairs.
+        name: a key of ``BENCHMARKS``.
+        root: folder of the benchmark.
+        whole: require the published number of pairs.
 
     Raises:
-        ConfigError: for an unknown name.
-        DataError: what is missing, left over, or of another number.
+        ConfigError: there is no benchmark of that name.
+        DataError: files are missing or left over, or their number is wrong; the message lists which.
     """
     try:
         found = BENCHMARKS[name]
@@ -83,7 +85,7 @@ def benchmark_files(name: str, root: Path, *, whole: bool = True) -> PairedFiles
 
 
 def file_cases(files: PairedFiles) -> list[Case]:
-    """A case for each pair; for a clean image without a degraded one, noise by the protocol's rule."""
+    """Returns a case for each pair; a clean image without a degraded one gets noise by the protocol's rule."""
     return [
         Case(
             name=pair.name,
@@ -96,15 +98,15 @@ def file_cases(files: PairedFiles) -> list[Case]:
 
 
 def clean_cases(images: Images, degradations: Sequence[str], seed: int) -> list[Case]:
-    """Every clean image with every degradation; noise is by the protocol's rule, all else by ``degrade``.
+    """Returns a case for every clean image and degradation; noise follows the protocol's rule, the rest ``degrade``.
 
     Args:
-        images: see ``exda_primitives.workbench.data.open_images``.
+        images: the clean images, see ``exda_primitives.workbench.data.open_images``.
         degradations: names, see ``exda_primitives.workbench.data.degrade``.
-        seed: of what is degraded by ``degrade``; each image draws its own numbers of it.
+        seed: seed for ``degrade``; each image derives its own seed from it.
 
     Raises:
-        ConfigError: for no or an unknown degradation.
+        ConfigError: no degradation is given, or one is unknown.
     """
     if not degradations:
         raise ConfigError("no degradation is named")

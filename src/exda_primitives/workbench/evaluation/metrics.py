@@ -1,4 +1,4 @@
-"""PSNR and SSIM of one image by a protocol."""
+"""Measures PSNR and SSIM of one image by a protocol."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .protocols import Protocol
 from .ssim import ssim
 
 _LUMA_UNITS = 1000
-"""Weights of luma have three digits: times this, luma of bytes is a whole number, and its rounding exact."""
+"""The weights of luma have three decimals: times this, luma of 8-bit values is an integer, and its rounding exact."""
 
 
 class Score(NamedTuple):
-    """PSNR in dB, infinite for equal images as in all repositories, and SSIM."""
+    """PSNR in dB (infinite for equal images, as in all repositories) and SSIM."""
 
     psnr: float
     ssim: float
@@ -27,7 +27,7 @@ def cropped(image: Tensor, protocol: Protocol) -> Tensor:
     """Crops (C, H, W) around its centre to the protocol's multiple.
 
     Raises:
-        ImageError: if what is left is smaller than the window of SSIM.
+        ImageError: the rest is smaller than the window of SSIM.
     """
     height, width = image.shape[-2:]
     down, right = height % protocol.crop, width % protocol.crop
@@ -42,21 +42,21 @@ def cropped(image: Tensor, protocol: Protocol) -> Tensor:
 
 
 def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: str = "") -> Score:
-    """Compares an image with the clean one in float64, where they are.
+    """Compares an image with the clean one, in float64 on their own device.
 
     Args:
-        restored: (C, H, W) with C = 1 or 3, cropped as the protocol says; clipped to [0, 1] here. Luma is of colour
-            images; grey ones are compared as they are.
-        clean: likewise.
+        restored: image to compare, (C, H, W) with C = 1 or 3, cropped as the protocol says; clipped to [0, 1] here.
+            A protocol's luma applies to colour images only; grey ones are compared as they are.
+        clean: clean image, in the same form.
         protocol: see ``exda_primitives.workbench.evaluation.protocols``.
-        degradation: decides the units, where the protocol has any.
+        degradation: selects the units, if the protocol has any.
 
     Raises:
-        ImageError: for different shapes, values that are not finite, and a clean image of one value where the
-            protocol refers to its range.
+        ImageError: the shapes differ, a value is not finite, or the clean image is constant although the protocol
+            needs its range.
     """
     if restored.shape != clean.shape:
-        raise ImageError(f"an image of shape {tuple(restored.shape)} is compared with one of {tuple(clean.shape)}")
+        raise ImageError(f"cannot compare an image of shape {tuple(restored.shape)} with one of {tuple(clean.shape)}")
     for what, image in (("compared", restored), ("clean", clean)):
         if not bool(image.isfinite().all()):
             raise ImageError(f"the {what} image holds NaN or infinity")
@@ -67,9 +67,9 @@ def measure(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: st
 
 
 def _shown(image: Tensor, protocol: Protocol) -> Tensor:
-    """(C, H, W) float64 in [0, 1]: what is compared."""
+    """Returns what the protocol compares of an image: (C, H, W) float64 in [0, 1], without the border."""
     image = image.detach().clamp(0, 1)
-    # In the image's own precision, as scikit-image's img_as_ubyte; halves go to the even number there too.
+    # Rounded in the image's own precision, halves to even, as in scikit-image's img_as_ubyte.
     values = (image * 255).round().double() / 255 if protocol.as_bytes else image.double()
     if protocol.luma and len(values) == 3:
         values = _luma(values, protocol.luma, protocol.luma_as_bytes)
@@ -78,10 +78,10 @@ def _shown(image: Tensor, protocol: Protocol) -> Tensor:
 
 
 def _luma(rgb: Tensor, weights: tuple[float, float, float], as_bytes: bool) -> Tensor:
-    """(3, H, W) -> (1, H, W), 16/255 to 235/255."""
+    """Returns luma, (3, H, W) in [0, 1] -> (1, H, W) from 16/255 to 235/255."""
     if not as_bytes:
         return (torch.tensordot(rgb.new_tensor(weights), rgb, 1)[None] + 16) / 255
-    # Whole numbers throughout, so that an exact half is told from what is almost one.
+    # round(sum of w * byte / 255) with halves upwards, in integers, so that an exact half is distinct from almost one.
     whole = rgb.new_tensor([round(weight * _LUMA_UNITS) for weight in weights])
     thousandths = torch.tensordot(whole, (rgb * 255).round(), 1)[None]
     one = 255 * _LUMA_UNITS
@@ -89,7 +89,7 @@ def _luma(rgb: Tensor, weights: tuple[float, float, float], as_bytes: bool) -> T
 
 
 def _in_units(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: str) -> tuple[Tensor, Tensor]:
-    """Both in units of the clean image's range."""
+    """Converts both images to the protocol's units, and divides them by the clean image's range."""
     try:
         units = protocol.units[degradation]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Gaussian noise, number for number as the repositories draw it."""
+"""Gaussian noise with exactly the numbers that the repositories draw."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ _NOISE = re.compile(r"noise(\d+)")
 
 
 def is_noise(degradation: str) -> bool:
-    """Whether that is a name of noise, ``"noise25"``."""
+    """Returns whether a name is that of noise, such as ``"noise25"``."""
     return _NOISE.fullmatch(degradation) is not None
 
 
 def sigma_of(degradation: str) -> int:
-    """25 of ``"noise25"``, in grey levels of 255.
+    """Returns the standard deviation in a name, 25 for ``"noise25"``, on a scale where white is 255.
 
     Raises:
-        ConfigError: for another name.
+        ConfigError: the name is not one of noise.
     """
     found = _NOISE.fullmatch(degradation)
     if not found:
-        raise ConfigError(f"protocols make noise of clean images, like 'noise25', not {degradation!r}")
+        raise ConfigError(f"protocols add only noise like 'noise25' to clean images, not {degradation!r}")
     return int(found[1])
 
 
 class Noise:
-    """The noise of one run of a protocol, which must be asked for in the order of the images.
+    """The noise of one run of a protocol; ask for it in the order of the images.
 
     Args:
-        protocol: whose rule is followed.
-        seed: of NumPy's Mersenne Twister; 0 in all repositories.
+        protocol: the protocol whose rule is followed.
+        seed: seed of NumPy's Mersenne Twister; 0 in all repositories.
 
     Raises:
-        ConfigError: for a protocol that adds no noise.
+        ConfigError: the protocol adds no noise.
 
     Example:
         >>> import numpy as np, torch
@@ -58,31 +58,31 @@ class Noise:
         self._random = np.random.RandomState(seed)
 
     def skip(self, shape: Sequence[int]) -> None:
-        """Passes over an image (C, H, W) that is not wanted."""
+        """Skips an image of shape (C, H, W) that is not evaluated."""
         if self._rule.draws_all:
             self._draw(shape)
 
     def add(self, clean: Tensor, sigma: float) -> Tensor:
-        """The noisy image.
+        """Returns the noisy image.
 
         Args:
             clean: (C, H, W) float32 in [0, 1], cropped as the protocol says.
-            sigma: standard deviation in grey levels of 255.
+            sigma: standard deviation on a scale where white is 255.
 
         Returns:
-            As ``clean``; where the rule leaves it a float image, values below 0 and above 1 stay.
+            (C, H, W) float32; if the rule keeps floats, values below 0 and above 1 remain.
         """
         noise = self._draw(clean.shape)
         pixels = clean.permute(1, 2, 0).numpy()
         if self._rule.as_bytes:
-            # Twice through 8 bits, as an image file is read and the noisy array is made.
+            # To 8 bits twice, as in the repositories: the clean image is rounded, the noisy one loses its fractions.
             noisy = np.clip(np.rint(pixels * 255) + noise * sigma, 0, 255).astype(np.uint8).astype(np.float32) / 255
         else:
             noisy = (pixels + noise * (sigma / 255)).astype(np.float32)
         return torch.from_numpy(np.ascontiguousarray(noisy.transpose(2, 0, 1)))
 
     def _draw(self, shape: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        """(H, W, C)."""
+        """Draws standard normal numbers, (H, W, C), for an image of shape (C, H, W)."""
         if self._rule.seeded == "each":
             self._random.seed(self._seed)
         channels, height, width = shape

@@ -1,4 +1,4 @@
-"""Results as an image: PSNR by degradation."""
+"""Plots results: PSNR by degradation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _DEGRADED, _RESTORED, _PUBLISHED = GREY, BLUE, VERMILION
 
 
 def figure(result: Result) -> Any:
-    """A Matplotlib figure: a line for each degradation, from the degraded image's PSNR to the restored one's.
+    """Draws a Matplotlib figure: a line per degradation, from the degraded images' mean PSNR to the restored ones'.
 
-    Every image is a small dot; infinite figures are left out.
+    Every restored image is a small dot; infinite values are left out.
 
     Raises:
-        ExDAError: where Matplotlib is missing.
+        ExDAError: Matplotlib is missing.
     """
     runs = result["runs"]
     made = matplotlib_figure("evaluate").Figure(figsize=(8, 1.6 + 0.45 * len(runs)), layout="constrained")

@@ -1,7 +1,7 @@
-"""Protocols: what a repository does to its images before, between and after, down to the rounding.
+"""Protocols: all that a repository does to images from reading them to PSNR and SSIM, down to the rounding.
 
-PSNR and SSIM under two protocols are two different figures. Each protocol here says what the programs of one
-repository do, as they were read there; where they leave something to chance it says so.
+PSNR and SSIM by different protocols cannot be compared. Each protocol here follows the programs of one repository, as
+read in their source, and notes where these leave something to chance.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Literal
 from ...errors import ConfigError
 
 BT601 = (65.481, 128.553, 24.966)
-"""Weights of R, G and B in [0, 1] for a luma of 16 to 235, as MATLAB's rgb2ycbcr has them (ITU-R BT.601)."""
+"""Weights of R, G and B in [0, 1] for a luma from 16 to 235, as in MATLAB's rgb2ycbcr (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Window of SSIM (Z. Wang et al., TIP 2004), with K1 = 0.01 and K2 = 0.03, for each channel, then the mean.
+    """The window of SSIM (Z. Wang et al., TIP 2004; K1 = 0.01, K2 = 0.03); SSIM is averaged over the channels.
 
     Attributes:
-        shape: Gaussian of standard deviation 1.5, or uniform.
+        shape: Gaussian with standard deviation 1.5, or uniform.
         size: side in pixels.
-        sample_covariance: variances and the covariance are divided by n - 1 for n = size^2 pixels, as scikit-image
-            does unless told otherwise, and not by n.
-        zero_border: the image is continued by zeros and SSIM averaged over all its pixels; otherwise over those
-            alone whose window lies inside of it.
+        sample_covariance: True divides variances and covariance by n - 1 for n = size^2 pixels, scikit-image's
+            default; False divides by n.
+        zero_border: True pads the image with zeros and averages SSIM over all pixels; False averages only over pixels
+            whose window is inside the image.
     """
 
     shape: Literal["gaussian", "uniform"]
@@ -42,12 +42,12 @@ class NoiseRule:
     """How Gaussian noise is drawn, by ``numpy.random`` in the order (H, W, C), and added.
 
     Attributes:
-        seeded: once for all images of all levels, or anew for each image, which then has the same noise as all
-            others of its size.
-        draws_all: the numbers of levels that are left out are drawn too, so that those of the next are the same as if
-            they were not.
-        as_bytes: the noisy image is cut to [0, 255] and its fractions are dropped (``astype(np.uint8)``); otherwise
-            it stays a float image with values below 0 and above 1.
+        seeded: ``"once"`` seeds the generator once for all images of all levels; ``"each"`` before each image, so that
+            all images of one size have the same noise.
+        draws_all: True draws also the numbers of levels that are not evaluated, so that the following levels get the
+            same noise whether these are or not.
+        as_bytes: True clips the noisy image to [0, 255] and drops fractions (``astype(np.uint8)``); False keeps floats,
+            also below 0 and above 1.
     """
 
     seeded: Literal["once", "each"]
@@ -57,11 +57,11 @@ class NoiseRule:
 
 @dataclass(frozen=True)
 class Units:
-    """Of values that are no brightness.
+    """Physical units of an image whose values are not brightness.
 
     Attributes:
-        values: that 0 and 1 stand for.
-        shown: what is below or above is cut before the comparison.
+        values: the physical values that 0 and 1 stand for.
+        shown: lowest and highest physical value; others are clipped before the comparison.
     """
 
     values: tuple[float, float]
@@ -70,20 +70,20 @@ class Units:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One repository's way from a pair of images to two figures.
+    """One repository's procedure from a pair of images to PSNR and SSIM.
 
     Attributes:
-        name: what the command line calls it.
-        source: repository and files.
-        window: of SSIM.
-        crop: before anything else, images are cropped around their centre to multiples of this.
-        as_bytes: results are rounded to 8 bits before the comparison, as the repository saves them as files.
-        luma: weights of R, G and B for a luma of 16 to 235 that is compared in their place; None compares RGB.
-        luma_as_bytes: luma is rounded to 8 bits, half a step upwards.
+        name: name on the command line.
+        source: repository and files that it was read in.
+        window: window of SSIM.
+        crop: images are first cropped around their centre to multiples of this number of pixels.
+        as_bytes: restored images are rounded to 8 bits before the comparison, since the repository saves them as files.
+        luma: weights of R, G and B for a luma from 16 to 235 that is compared in place of RGB; None compares RGB.
+        luma_as_bytes: luma is rounded to 8 bits, halves upwards.
         border: pixels on each side that are not compared.
-        noise: None where the repository adds none.
-        units: degradation -> units, for those that have any; the range that figures refer to is then that of the clean
-            image, its maximum less its minimum. All others refer to the range of 8 bits.
+        noise: how noise is added; None if the repository adds none.
+        units: degradation -> physical units, where there are any. The data range is then the clean image's maximum
+            minus its minimum; otherwise it is that of 8 bits.
         note: what is left to chance, not computed here, or unexpected.
     """
 
@@ -112,7 +112,7 @@ _ALL = (
         window=_SKIMAGE,
         crop=16,
         noise=_FIXED_ORDER,
-        note="There, noise comes in the order of os.listdir, which is the file system's; here in that of the names.",
+        note="There, noise is drawn in the order of os.listdir, which is the file system's; here in that of the names.",
     ),
     Protocol(
         name="adair",
@@ -120,7 +120,7 @@ _ALL = (
         window=_SKIMAGE,
         crop=16,
         noise=_FIXED_ORDER,
-        note="That of promptir; noise is in the order of os.listdir there, in that of the names here.",
+        note="As promptir: noise is drawn in the order of os.listdir there, in that of the names here.",
     ),
     Protocol(
         name="moce-ir",
@@ -128,7 +128,7 @@ _ALL = (
         window=_SKIMAGE_GAUSSIAN,
         crop=16,
         noise=NoiseRule("once", draws_all=False, as_bytes=True),
-        note="Noise comes in the order of the names, and of the levels that are tested in one go.",
+        note="Noise is drawn in the order of the names, and depends on which levels are tested in one go.",
     ),
     Protocol(
         name="moce-ir-cdd11",
@@ -190,10 +190,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({each.name: each for each i
 
 
 def protocol_named(name: str) -> Protocol:
-    """The protocol of that name.
+    """Returns the protocol of that name.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: there is none.
 
     Example:
         >>> protocol_named("moce-ir").window

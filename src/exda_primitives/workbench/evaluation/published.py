@@ -1,7 +1,7 @@
-"""What the authors of published checkpoints report of them, to be put beside what is measured here.
+"""The figures that authors of published checkpoints report, to compare with what is measured here.
 
-Every figure was read in the table that its source names. A figure is of the checkpoint that the authors used; that a
-file at hand holds the very same weights cannot be told from it, only that it is of the same network.
+Every figure was read in the table that its source names. It belongs to the checkpoint that the authors used. A file can
+only be recognised as one of the same network, not as having the very same weights.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Published:
     Attributes:
         architecture: name of the network.
         trained_on: what the weights were trained on.
-        benchmarks: names of those that hold the images of this row.
+        benchmarks: names of the benchmarks that hold the images of this row.
         protocol: name of the authors' protocol.
-        source: where the row is.
+        source: repository and file that hold the table.
         scores: degradation -> PSNR and SSIM as printed.
-        arguments: of the network, that tell its variants apart.
+        arguments: constructor arguments of the network that tell its variants apart.
     """
 
     architecture: str
@@ -115,12 +115,12 @@ PUBLISHED = (
 
 
 def published_for(architecture: str, arguments: Mapping[str, Any], benchmark: str | None) -> Published | None:
-    """The authors' row for a network on a benchmark, if there is one.
+    """Returns the authors' row for a network on a benchmark, or None.
 
     Args:
         architecture: name of the network.
-        arguments: of its constructor, as found in a checkpoint.
-        benchmark: its name, None for images of one's own.
+        arguments: its constructor's arguments, as found in a checkpoint.
+        benchmark: name of the benchmark; None for the user's own images.
 
     Example:
         >>> published_for("adair", {"dim": 48, "num_blocks": [4, 6, 6, 8]}, "promptir-5").scores["rain"]

@@ -1,4 +1,4 @@
-"""Results as files: JSON with all that they came from, CSV with a line for each image, Markdown, and an image."""
+"""Results as files: JSON with their full configuration, CSV with a line per image, Markdown, and a plot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KIND = "evaluate"
 FILE = "evaluate.json"
 _BESIDE = (".csv", ".md", ".png")
 _MATTER = ("torchmetrics", "numpy", "pillow")
-"""Packages beside PyTorch that figures depend on: PSNR, noise, and the decoding of images."""
+"""Packages besides PyTorch that results depend on, for PSNR, noise, and the decoding of images."""
 
 
 def configuration(
@@ -40,17 +40,17 @@ def configuration(
     restoring: Mapping[str, Any],
     seed: int,
 ) -> dict[str, Any]:
-    """All that two results must share to replace one another, as JSON gives it back.
+    """Returns all that two results must share for one to replace the other, as JSON restores it.
 
     Args:
-        protocol: by which images are compared.
-        network: its architecture, parameters and files.
-        source: of the images.
-        degradations: that are evaluated.
+        protocol: protocol of the comparison.
+        network: architecture, parameters and files of the network.
+        source: where the images come from.
+        degradations: the degradations that are evaluated.
         restoring: device, tiles and number format.
-        seed: of noise and degradations.
+        seed: seed of noise and degradations.
     """
-    # What is only said about a protocol changes no figure.
+    # Without the note, which affects no result.
     steps = {name: value for name, value in asdict(protocol).items() if name != "note"}
     given = {
         "protocol": steps,
@@ -66,20 +66,20 @@ def configuration(
 
 
 def file_digest(path: Path) -> dict[str, str]:
-    """A file's name and the SHA-256 of what it holds."""
+    """Returns a file's name and the SHA-256 of its content."""
     return {"file": path.name, "sha256": fingerprint(path)}
 
 
 def refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes sure, before the work, that no result of anything else would be replaced.
+    """Checks, before the work starts, that no other results would be replaced.
 
     Args:
-        folder: for the results.
-        config: see ``configuration``, or what is known of it yet.
+        folder: folder for the results.
+        config: the configuration, see ``configuration``, or the part of it that is known yet.
 
     Raises:
-        ConfigError: for a folder that holds results of another configuration, kind or version, or files in the place of
-            results.
+        ConfigError: the folder holds results of another configuration, kind or version, or other files of the same
+            names.
     """
     path = folder / FILE
     if path.exists():
@@ -96,31 +96,31 @@ def refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 class Record:
-    """Results that are written as they come, and gone on with where they were broken off.
+    """Results that are saved as they come, and continued after an interruption.
 
-    In a ``with`` block, what was added is written every few seconds and at its end, however that comes about. Each file
-    is written whole or not at all.
+    Use it in a ``with`` block: new results are saved every few seconds, and at the end of the block even after an
+    error. Each file is written whole or not at all.
 
     Args:
-        folder: is made if need be.
-        config: see ``configuration``.
-        note: of the protocol.
-        total: how many images there are to evaluate.
-        published: authors' row to show beside them.
-        command: what to type to get the same.
-        device: where it is computed.
-        overwrite: replace whatever results are there.
+        folder: folder for the results; created if missing.
+        config: the configuration, see ``configuration``.
+        note: note of the protocol.
+        total: number of images to evaluate.
+        published: authors' row to show next to the results, or None.
+        command: command line that gives the same results.
+        device: device that computes.
+        overwrite: replace any results in the folder.
 
     Attributes:
-        found: results so far, those of the folder first.
+        found: results so far, those already in the folder first.
 
     Raises:
-        ConfigError: as ``refuse_others``, and for results that were computed elsewhere, unless told to overwrite;
-            nothing was changed.
+        ConfigError: as ``refuse_others``, or the results come from another machine, unless ``overwrite``; nothing was
+            changed.
     """
 
     EVERY = 5.0
-    """Seconds between two times that it is written."""
+    """Seconds between two saves."""
 
     def __init__(
         self,
@@ -150,18 +150,18 @@ class Record:
             self._write()
 
     def add(self, result: ImageResult) -> None:
-        """Adds what came of the next image."""
+        """Adds the result of the next image."""
         self.found.append(result)
         self._new = True
         if time.monotonic() >= self._written + self.EVERY:
             self._write()
 
     def finish(self) -> results.Result:
-        """Writes ``evaluate.json``, ``.csv``, ``.md`` and ``.png``, and gives what the first holds.
+        """Writes ``evaluate.json``, ``.csv``, ``.md`` and ``.png``, and returns the content of the first.
 
         Raises:
-            ExDAError: where Matplotlib is missing.
-            OSError: for what cannot be written.
+            ExDAError: Matplotlib is missing.
+            OSError: a file cannot be written.
         """
         result = self._write()
         drawn = io.BytesIO()
@@ -195,6 +195,7 @@ class Record:
             "pictures": [as_record(each) for each in self.found],
         }
         results.write(self._path, result, replace=self._overwrite)
+        # Once written, the file is this record's own: no further overwriting is needed.
         self._new, self._written, self._overwrite = False, time.monotonic(), False
         return result
 

@@ -19,10 +19,10 @@ from .protocols import Protocol
 
 
 class Progress(Callback):
-    """Is told where the work stands."""
+    """A callback that is told how far the work is."""
 
     def __call__(self, case: Case, done: float, total: int) -> None:
-        """``done`` of ``total`` cases, parts of one included, and the one at hand."""
+        """Receives the current case and the number of cases done, with fractions, out of ``total``."""
 
 
 def _silent(case: Case, done: float, total: int) -> None:
@@ -31,16 +31,16 @@ def _silent(case: Case, done: float, total: int) -> None:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What came of one case.
+    """The result of one case.
 
     Attributes:
-        name: of the image.
+        name: name of the image.
         degradation: ``"rain"``, ``"noise25"``, ...
-        height: in pixels, of what was restored.
-        width: likewise.
-        restored: the restored image beside the clean one.
-        degraded: the degraded image beside the clean one, treated as a restored one is.
-        tile: side of the tiles in pixels, None where the image went through the network whole.
+        height: height of the restored image in pixels.
+        width: width of the restored image in pixels.
+        restored: score of the restored image against the clean one.
+        degraded: score of the degraded image against the clean one, by the same procedure.
+        tile: side of the tiles in pixels; None if the image was restored in one piece.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Summary(NamedTuple):
     """Means over images, or over degradations.
 
     Attributes:
-        degradation: of the images; ``"average"`` over all of them.
-        images: how many.
-        restored: mean PSNR (infinite if an image's is) and SSIM.
-        degraded: likewise, of the degraded images.
+        degradation: name of the degradation, or ``"average"`` for the mean over all of them.
+        images: number of images.
+        restored: mean PSNR (infinite if any image's is) and mean SSIM of the restored images.
+        degraded: mean PSNR and SSIM of the degraded images.
     """
 
     degradation: str
@@ -69,10 +69,10 @@ class Summary(NamedTuple):
 
 
 def chosen(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]:
-    """Degradations to evaluate: those given, or all that there are.
+    """Returns the degradations to evaluate: those given, or all that the cases have.
 
     Raises:
-        ConfigError: for one that no case has, and without any case.
+        ConfigError: there are no cases, or none with one of the given degradations.
     """
     if not cases:
         raise ConfigError("there is nothing to evaluate: no image was given")
@@ -87,33 +87,35 @@ def chosen(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]
 def check(
     cases: Sequence[Case], protocol: Protocol, degradations: Iterable[str] = (), progress: Progress = _silent
 ) -> str:
-    """Reads every image, so that what cannot be evaluated is known before hours of work.
+    """Reads every image, so that errors show before hours of work.
 
     Args:
-        cases: all of them.
-        protocol: by which they are to be evaluated.
-        degradations: those to evaluate; by default all.
+        cases: all cases, also those that are not evaluated.
+        protocol: protocol of the evaluation.
+        degradations: degradations to evaluate; all by default.
         progress: called after each case.
 
     Returns:
-        SHA-256 of all names, and of the pixels of what is to be evaluated, in hexadecimal.
+        Hexadecimal SHA-256 of all names, and of the pixels of the images to evaluate.
 
     Raises:
-        ConfigError: if there is nothing to evaluate, or noise where the protocol has none.
-        ImageError: for an image that cannot be read, is too small, or has another size than its partner.
+        ConfigError: there is nothing to evaluate, or the protocol has no noise or no units for a degradation.
+        ImageError: an image cannot be read, is too small, or has another size than its partner.
     """
     wanted = chosen(cases, degradations)
     without_units = sorted(wanted - set(protocol.units)) if protocol.units else ()
     if without_units:
         raise ConfigError(
-            f"protocol {protocol.name!r} is for {', '.join(protocol.units)} alone, not for {without_units[0]!r}"
+            f"protocol {protocol.name!r} is only for {', '.join(protocol.units)}, not for {without_units[0]!r}"
         )
     if any(case.is_noise and case.degradation in wanted for case in cases):
+        # Raises ConfigError if the protocol adds no noise.
         Noise(protocol, seed=0)
     found = hashlib.sha256()
     for number, case in enumerate(cases, 1):
         images = _read(case, protocol) if case.degradation in wanted else ()
         sizes = [None if image is None else tuple(image.shape) for image in images]
+        # File names need not be valid UTF-8.
         found.update(f"{case}\0{sizes}\n".encode("utf-8", "surrogateescape"))
         for image in images:
             if image is not None:
@@ -132,24 +134,24 @@ def evaluate(
     done: int = 0,
     progress: Progress = _silent,
 ) -> Iterator[ImageResult]:
-    """Evaluates one case after the other.
+    """Evaluates the cases in order.
 
     Args:
-        restorer: the network.
-        cases: in the order in which the protocol draws its noise.
-        protocol: what is done to the images.
-        degradations: those to evaluate; by default all.
-        seed: of the protocol's noise.
-        done: so many of those to evaluate are passed over; the others get the noise that they would have got.
-        progress: called before and after each case, and after each tile.
+        restorer: restores an image with the network.
+        cases: all cases, in the order in which the protocol draws its noise.
+        protocol: protocol of the evaluation.
+        degradations: degradations to evaluate; all by default.
+        seed: seed of the protocol's noise.
+        done: number of cases to skip, from the first to evaluate; the others get the same noise as without skipping.
+        progress: called before each case, after each tile, and at the end.
 
     Yields:
-        A result for each other case, in their order.
+        A result for each case that is evaluated and not skipped, in order.
 
     Raises:
         ConfigError: as ``check``.
-        ImageError: as ``check``, and for a network that does not take the image or gives NaN or infinity; the
-            image is named.
+        ImageError: as ``check``, or the network does not accept the image or returns NaN or infinity; the message
+            names the image.
     """
     wanted = chosen(cases, degradations)
     noise = Noise(protocol, seed) if protocol.noise else None
@@ -161,6 +163,7 @@ def evaluate(
             continue
         if done > 0:
             done -= 1
+            # Drawn and dropped, to bring the generator to where it was.
             if noise and case.is_noise:
                 noise.add(_cropped(case, case.clean(), protocol), sigma_of(case.degradation))
             continue
@@ -181,9 +184,9 @@ def evaluate(
 
 
 def summaries(results: Sequence[ImageResult]) -> list[Summary]:
-    """A row for each degradation in the order of the results, and where there are several, their average.
+    """Returns a row for each degradation in the order of the results, and their average if there are several.
 
-    The average is that over the rows, not over the images, as the papers' tables have it.
+    The average is over the degradations, not over the images, as in the papers' tables.
     """
     groups: dict[str, list[ImageResult]] = {}
     for result in results:
@@ -199,7 +202,7 @@ def summaries(results: Sequence[ImageResult]) -> list[Summary]:
 
 
 def as_record(result: ImageResult) -> dict[str, object]:
-    """An image's figures by name; an infinite PSNR is the text ``"inf"``, which ``float`` reads and JSON holds."""
+    """Returns a result as plain data; an infinite PSNR becomes the text ``"inf"``, since JSON has no infinity."""
     return {
         "name": result.name,
         "degradation": result.degradation,
@@ -211,13 +214,13 @@ def as_record(result: ImageResult) -> dict[str, object]:
 
 
 def of_record(row: Mapping[str, Any]) -> ImageResult:
-    """What ``as_record`` made a row of."""
+    """Restores a result from what ``as_record`` returned."""
     restored, degraded = (Score(float(row[f"{of}psnr"]), row[f"{of}ssim"]) for of in ("", "degraded_"))
     return ImageResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])
 
 
 def figures(restored: Score, degraded: Score) -> Mapping[str, float | str]:
-    """Four figures by name, as plain data."""
+    """Returns both scores by name, as plain data."""
     return {
         "psnr": _plain(restored.psnr),
         "ssim": restored.ssim,
@@ -236,7 +239,7 @@ def _mean(scores: Iterable[Score]) -> Score:
 
 
 def _read(case: Case, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
-    """The clean image and the degraded one, unless it is noise, both cropped."""
+    """Reads the clean image and the degraded one (None if it is noise to be added), both cropped."""
     clean = case.clean()
     degraded = case.stored() if case.stored else case.made(clean) if case.made else None
     if degraded is not None and degraded.shape != clean.shape:

@@ -1,4 +1,4 @@
-"""Results as Markdown and on the terminal."""
+"""Tables of results, as Markdown and for the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def markdown(result: Result) -> str:
-    """Everything but the single images, for a file."""
+    """Returns a Markdown page with everything except the single images."""
     config = result["config"]
     protocol, network = config["protocol"], config["network"]
     head, rows = rows_of(result)
@@ -35,12 +35,12 @@ def markdown(result: Result) -> str:
 
 
 def printed(result: Result) -> Table:
-    """For the terminal."""
+    """Returns a table for the terminal."""
     return terminal_table(*rows_of(result), title=f"protocol {result['config']['protocol']['name']}")
 
 
 def rows_of(result: Result) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table; what the authors published is in columns of its own."""
+    """Returns head and rows of a table; the authors' published figures have their own columns."""
     published = result["published"] is not None
     head = ["degradation", "pictures", "PSNR (dB)", "SSIM", "degraded PSNR (dB)", "degraded SSIM"]
     rows = []
@@ -55,7 +55,7 @@ def rows_of(result: Result) -> tuple[list[str], list[list[str]]]:
 
 
 def remarks(result: Result) -> list[str]:
-    """What a reader has to know of these figures, a line each."""
+    """Returns what a reader has to know about these figures, one line each."""
     config, published = result["config"], result["published"]
     protocol = config["protocol"]
     lines = []
@@ -66,11 +66,11 @@ def remarks(result: Result) -> list[str]:
     if published:
         lines.append(
             f"Published: the authors' figures, for the checkpoint trained on {published['trained_on']}, by protocol "
-            f"{published['protocol']} ({published['source']}). That it is the one measured here is not known."
+            f"{published['protocol']} ({published['source']}). Whether it is the one measured here is not known."
         )
         if published["protocol"] != protocol["name"]:
             lines.append(
-                f"They are not comparable as they are: measured here is {protocol['name']}, published "
+                f"The protocols differ, so they are not comparable: measured here is {protocol['name']}, published "
                 f"{published['protocol']}."
             )
     if tiled := sum(image["tile"] is not None for image in result["pictures"]):

@@ -1,4 +1,4 @@
-"""Networks as files that other programs run: ONNX, and what ``torch.export`` saves; each checked before it is there."""
+"""Exports networks to files that other programs run, ONNX or ``torch.export``'s; each is checked before it is kept."""
 
 from .run import FORMATS, Exported, export
 

@@ -1,4 +1,4 @@
-"""ONNX files: written by PyTorch, run by onnxruntime."""
+"""Writes ONNX files by PyTorch, and runs them by onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from .program import open_sizes, quietly
 INPUT, OUTPUT = "input", "output"
 
 CAPTURED_OPSET = 18
-"""Least that ``torch.export`` has its operators in; where it fails to write an older one, it goes on with this."""
+"""The oldest opset that ``torch.export`` writes itself. If it fails to convert to an older one, it keeps this one."""
 
 _OPEN = {0: "batch", 2: "height", 3: "width"}
+"""The dynamic dimensions of an image, with their names in the file."""
+
 _NOTHING = 4
-"""Of what onnxruntime logs: its errors are raised as well."""
+"""Log level of onnxruntime that logs only fatal errors; other errors are raised anyway."""
 
 
 def write_traced(model: nn.Module, image: Tensor, file: Path, opset: int) -> None:
-    """By tracing, within seconds, in whatever opset; batch, height and width are open.
+    """Writes an ONNX file by tracing, which takes seconds and allows any opset; batch, height and width are dynamic.
 
-    Numbers that the network computes from sizes in Python become constants: it has to be checked at other sizes.
+    Numbers that the network computes from sizes in Python become constants, so the file must be checked at other sizes.
 
     Args:
-        model: in eval mode.
-        image: (B, C, H, W) to trace it with.
-        file: to write.
-        opset: of the operators.
+        model: the network, in eval mode.
+        image: (B, C, H, W) to trace the network with.
+        file: the file to write.
+        opset: version of the ONNX operators.
     """
     require_extra("onnx", "onnx")
     with quietly(), torch.no_grad():
@@ -51,14 +53,17 @@ def write_traced(model: nn.Module, image: Tensor, file: Path, opset: int) -> Non
 def write_captured(
     model: nn.Module, image: Tensor, file: Path, *, multiple: int | None = None, opset: int | None = None
 ) -> None:
-    """By ``torch.export``, which takes minutes for open sizes, knows more operators and keeps what sizes decide.
+    """Writes an ONNX file by ``torch.export``.
+
+    Compared with tracing, it takes minutes for dynamic sizes, but supports more operators and keeps computations on
+    sizes.
 
     Args:
-        model: in eval mode.
-        image: (B, C, H, W) to capture it with.
-        file: to write.
-        multiple: of height and width, which are then open, as is the batch; None for the image's shape alone.
-        opset: of the operators; None for PyTorch's own choice.
+        model: the network, in eval mode.
+        image: (B, C, H, W) to capture the network with.
+        file: the file to write.
+        multiple: makes batch, height and width dynamic, the sides multiples of this; None fixes the image's shape.
+        opset: version of the ONNX operators; None for PyTorch's default.
     """
     require_extra("onnxscript", "onnx")
     with quietly(), torch.no_grad():
@@ -77,10 +82,10 @@ def write_captured(
 
 
 def session(file: Path, device: str = "cpu") -> Any:
-    """An ``InferenceSession`` on a kind of device, with PyTorch's own number of threads.
+    """Opens an ``InferenceSession`` on a type of device, with as many threads as PyTorch has.
 
     Raises:
-        ExDAError: without onnxruntime, or where it has nothing for the device.
+        ExDAError: onnxruntime is missing, or does not support the device.
     """
     runtime = require_extra("onnxruntime", "onnx")
     provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
@@ -92,14 +97,14 @@ def session(file: Path, device: str = "cpu") -> Any:
 
 
 class OnnxNetwork(nn.Module):
-    """A file run by onnxruntime, as a network of images (B, C, H, W) in float32.
+    """A network that runs an ONNX file by onnxruntime, on images (B, C, H, W) in float32.
 
     Args:
-        file: with one input and one output.
-        device: kind of device that onnxruntime computes on.
+        file: an ONNX file with one input and one output.
+        device: type of device that onnxruntime computes on, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ExDAError: without onnxruntime, and for a file that it cannot run.
+        ExDAError: onnxruntime is missing, or cannot run the file.
     """
 
     def __init__(self, file: Path, device: str = "cpu") -> None:
@@ -115,8 +120,8 @@ class OnnxNetwork(nn.Module):
         if len(inputs) != 1 or len(outputs) != 1:
             names = ", ".join(each.name for each in (*inputs, *outputs))
             raise ExDAError(
-                f"{file}: has {len(inputs)} inputs and {len(outputs)} outputs ({names}); expected an image and what is "
-                f"made of it"
+                f"{file}: has {len(inputs)} inputs and {len(outputs)} outputs ({names}); expected an image as the only "
+                f"input and one output"
             )
         self.input, shape = inputs[0].name, inputs[0].shape
         if inputs[0].type != "tensor(float)" or len(shape) != 4:
@@ -126,13 +131,13 @@ class OnnxNetwork(nn.Module):
             )
 
     def forward(self, image: Tensor) -> Tensor:
-        """The file's output for (B, C, H, W)."""
+        """Returns the file's output for images (B, C, H, W), on their device."""
         (output,) = self.session.run(None, {self.input: image.detach().cpu().numpy()})
         return torch.from_numpy(output).to(image.device)
 
 
 def put_metadata(file: Path, metadata: Mapping[str, str]) -> None:
-    """Writes names and values into a file that is there."""
+    """Adds names and values to an existing ONNX file."""
     onnx = require_extra("onnx", "onnx")
     held = onnx.load(str(file))
     held.producer_name, held.producer_version = "exda_primitives", metadata["version"]

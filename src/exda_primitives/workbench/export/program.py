@@ -1,4 +1,4 @@
-"""``torch.export``: networks as programs, and their .pt2 files."""
+"""Writes and reads .pt2 files, networks as programs of ``torch.export``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 METADATA = "exda_primitives.json"
-"""Name of the file in a .pt2 that holds what is known of the network."""
+"""Name of the file within a .pt2 that holds the metadata."""
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what PyTorch's exporters print, warn and log: where they fail, hundreds of lines of the whole graph."""
+    """Silences PyTorch's exporters, which otherwise print, warn and log; on failure, hundreds of lines of a graph."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -33,24 +33,25 @@ def quietly() -> Iterator[None]:
 
 
 def open_sizes(multiple: int) -> tuple[dict[int, Any]]:
-    """Batch, height and width that are open, the sides multiples, as ``dynamic_shapes`` of one image."""
-    # A single 1 as factor makes no derived size.
+    """Returns ``dynamic_shapes`` of one image: batch, height and width dynamic, the sides multiples of a number."""
+    # A factor of 1 needs no derived size.
     down, right = (Dim(name) if multiple == 1 else multiple * Dim(name) for name in ("height", "width"))
     return ({0: Dim("batch"), 2: down, 3: right},)
 
 
 def write_pt2(model: nn.Module, image: Tensor, file: Path, multiple: int, metadata: Mapping[str, str]) -> None:
-    """Writes what ``torch.export.load`` reads, with the metadata beside it in the file."""
+    """Writes a file that ``torch.export.load`` reads, metadata included."""
     with quietly(), torch.no_grad():
         program = torch.export.export(model, (image,), dynamic_shapes=open_sizes(multiple), strict=False)
-        # Regions without autocast are programs of their own, whose numbers made of sizes cannot be saved: no longer.
+        # Regions that disable autocast are separate subprograms, which cannot be saved if they compute numbers from
+        # sizes; this inlines them.
         program = program.run_decompositions({})
-    # By way of memory: of names, it takes those alone that end in .pt2.
+    # Through memory, since torch.export.save accepts only file names that end in .pt2.
     held = BytesIO()
     torch.export.save(program, held, extra_files={METADATA: json.dumps(dict(metadata))})
     file.write_bytes(held.getvalue())
 
 
 def load_pt2(file: Path) -> Callable[[Tensor], Tensor]:
-    """What the file computes."""
+    """Reads a .pt2 file and returns what it computes, as a function of an image (B, C, H, W)."""
     return torch.export.load(BytesIO(file.read_bytes())).module()

@@ -1,4 +1,4 @@
-"""A network as a file: written, run, compared, and only then given its name."""
+"""Exports a network: writes a file, runs it, compares it with the network, and only then gives it its name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .program import load_pt2, write_pt2
 FORMATS = ("onnx", "pt2")
 
 OPSETS = (17, 20)
-"""Least and most. The least is what darktable takes, and the first with layer norms."""
+"""Lowest and highest opset. The lowest is what darktable accepts, and the first with layer norms."""
 
 _SORTS = (
     "it sorts pixels by their values, and where two are nearly the same, any rounding, PyTorch's own among it, may put "
@@ -38,13 +38,13 @@ _BANDS = (
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """A file that was written.
 
     Attributes:
-        path: the file.
-        metadata: names and values in it.
-        difference: to PyTorch.
-        inexact: why another program cannot compute exactly what the network does; None for most networks.
+        path: path of the file.
+        metadata: the metadata in it.
+        difference: how its output differs from PyTorch's.
+        inexact: why no other program can compute exactly what the network does; None for most networks.
     """
 
     path: Path
@@ -56,26 +56,26 @@ class Exported:
 def export(
     model: nn.Module, path: Path, *, format: str = "onnx", opset: int = OPSETS[0], half: bool = False
 ) -> Exported:
-    """Writes a network to a file that takes any batch, height and width that the network takes.
+    """Writes a network to a file that accepts any batch, height and width that the network accepts.
 
-    The file is run before it gets its name, on three sizes that it was not written at, and compared with the network.
-    Where the difference is larger than rounding explains, there is no file. Input and output are float32, also of a
-    network that computes in float16.
+    Before the file gets its name, it is run on three sizes other than the one it was traced with, and compared with the
+    network. If the difference is larger than rounding explains, no file is kept. Input and output are float32, even if
+    the file computes in float16.
 
     Args:
-        model: (B, C, H, W) -> (B, C', H', W'), patched or not, on any device; it is left as it is.
-        path: to write; what is there is replaced.
-        format: ``"onnx"``, or ``"pt2"`` for what ``torch.export.load`` reads.
-        opset: of ONNX, 17 to 20.
-        half: whether it computes in float16, its weights half as large.
+        model: the network, (B, C, H, W) -> (B, C', H', W'), patched or not, on any device; it is not changed.
+        path: path of the file; an existing one is replaced.
+        format: ``"onnx"``, or ``"pt2"`` for a file that ``torch.export.load`` reads.
+        opset: version of the ONNX operators, 17 to 20.
+        half: compute in float16, with weights of half the size.
 
     Returns:
-        What the file holds, and its difference to PyTorch.
+        The file's metadata, and how its output differs from PyTorch's.
 
     Raises:
-        ConfigError: for a format or an opset that does not exist.
-        ExDAError: for a network that cannot be exported, or whose file computes something else; with the reason.
-        OSError: where the file cannot be written.
+        ConfigError: the format or the opset is not supported.
+        ExDAError: the network cannot be exported, or the file computes something else; with the reason.
+        OSError: the file cannot be written.
 
     Example:
         >>> from pathlib import Path; import torch
@@ -113,7 +113,7 @@ def export(
                 write(partial)
                 difference = difference_of(load(partial), network, channels, multiple, dtype)
             except OSError:
-                # A full disk: no other way does better.
+                # For instance a full disk: no other way would do better.
                 raise
             except Exception as error:
                 said = str(error) if isinstance(error, ExDAError) else f"{type(error).__name__}: {_first_line(error)}"
@@ -126,11 +126,13 @@ def export(
                 f"{difference.largest:.1e}), allowed {difference.allowed:.1e}"
                 + (f"; no file can be exact, for {inexact}" if inexact else "")
             )
-        # Inside, so that nothing takes the name.
+        # Raised within the block, so that `atomic_write` discards the file.
         raise ExDAError(f"{path}: not written: {'; '.join(failures)}.")
 
 
 class _Half(nn.Module):
+    """A float16 network with float32 input and output."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
@@ -146,7 +148,7 @@ _Way = tuple[str, Callable[[Path], None], Callable[[Path], Callable[[Tensor], Te
 def _ways(
     format: str, model: nn.Module, image: Tensor, multiple: int, opset: int, metadata: dict[str, str]
 ) -> Iterator[_Way]:
-    """What to try in turn: its name, what writes the file, what reads it."""
+    """Yields the ways to try in order: a name, a function that writes the file, and one that loads it."""
     if format == "pt2":
         yield "torch.export", lambda file: write_pt2(model, image, file, multiple, metadata), load_pt2
         return
@@ -157,16 +159,17 @@ def _ways(
 
     def by_program(file: Path) -> None:
         if opset < CAPTURED_OPSET:
-            raise ExDAError(f"takes opset {CAPTURED_OPSET} or more")
+            raise ExDAError(f"needs opset {CAPTURED_OPSET} or higher")
         write_captured(model, image, file, multiple=multiple, opset=opset)
         put_metadata(file, metadata)
 
+    # Tracing first, as it takes seconds where torch.export takes minutes.
     yield "traced", traced, OnnxNetwork
     yield "by torch.export", by_program, OnnxNetwork
 
 
 def _channels(network: nn.Module, sides: list[int]) -> tuple[int, int]:
-    """How many channels the network takes and makes, found by trying."""
+    """Returns the network's numbers of input and output channels, found by trying."""
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     errors = []
     for channels in dict.fromkeys([3, 1, *([first.in_channels] if first else [])]):
@@ -184,7 +187,7 @@ def _channels(network: nn.Module, sides: list[int]) -> tuple[int, int]:
 
 
 def _patched(network: nn.Module) -> str:
-    """JSON: configuration -> the attentions that have it."""
+    """Returns JSON that maps each configuration to the attentions that have it."""
     names: dict[str, list[str]] = {}
     for name, config in configs_of(network).items():
         names.setdefault(str(config), []).append(name)

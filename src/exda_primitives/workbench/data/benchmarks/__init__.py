@@ -1,4 +1,4 @@
-"""The public benchmarks, in the folders that the official repositories use; no file is left out without a word."""
+"""Finds the pairs of public benchmarks in the folders of the official repositories; no file is skipped silently."""
 
 from .allweather import allweather_files
 from .cdd11 import cdd11_files

@@ -19,12 +19,12 @@ _TRAINING_PAIRS = 18069
 
 
 def _targets(stem: str) -> Sequence[str]:
-    """The same name, or those of the sets it was put together from: Outdoor-Rain and RainDrop."""
+    """Returns the clean image's possible names: the same name, or that of Outdoor-Rain or of RainDrop."""
     return (stem, re.sub(r"_s\d+_a\d+$", "", stem), re.sub(r"_rain$", "_clean", stem))
 
 
 def allweather_files(root: str | Path, split: Split = "test", *, whole: bool = True) -> PairedFiles:
-    """AllWeather, put together by TransWeather from Snow100K, Outdoor-Rain and RainDrop.
+    """Finds the pairs of AllWeather, which TransWeather compiled from Snow100K, Outdoor-Rain and RainDrop.
 
     Layout, as in sunshangquan/Histoformer (Allweather/Options/Allweather_Histoformer.yml)::
 
@@ -32,19 +32,20 @@ def allweather_files(root: str | Path, split: Split = "test", *, whole: bool = T
         test/Snow100K-L/, test/Snow100K-S/              synthetic/X, gt/X; 16,801 and 16,611
         test/Test1/, test/RainDrop/                     input/X, gt/X; 750 and 58
 
-    Both names of a pair are the same, or those of Outdoor-Rain (``im_0001_s80_a04``, ``im_0001``) and of RainDrop
-    (``0_rain``, ``0_clean``).
+    The two files of a pair have the same name, or names as in Outdoor-Rain (``im_0001_s80_a04``, ``im_0001``) or
+    RainDrop (``0_rain``, ``0_clean``).
 
     Args:
-        root: folder ``allweather``.
+        root: the folder ``allweather``.
         split: "train" or "test".
-        whole: insist on the published number of pairs.
+        whole: require the published number of pairs.
 
     Returns:
-        Pairs of ``weather`` for training, of ``snow-large``, ``snow-small``, ``rain-haze`` and ``raindrop`` for tests.
+        Pairs with the degradation ``weather`` for training; ``snow-large``, ``snow-small``, ``rain-haze`` and
+        ``raindrop`` for testing.
 
     Raises:
-        DataError: which file is missing where, is left over, or how many there are.
+        DataError: files are missing or left over, or their number is wrong; the message lists which.
     """
     search = Search(f"AllWeather ({split})", Path(root))
     if split == "train":

@@ -1,4 +1,4 @@
-"""CDD-11, eleven degradations of the same images."""
+"""CDD-11: eleven degradations of the same images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _IMAGES = {"train": 1183, "test": 200}
 
 
 def cdd11_files(root: str | Path, split: Split = "test", *, whole: bool = True) -> PairedFiles:
-    """CDD-11: low light, haze, rain, snow and seven compositions of them.
+    """Finds the pairs of CDD-11: low light, haze, rain, snow and seven compositions of them.
 
     Layout, as in gy65896/OneRestore (README.md) and eduardzamfir/MoCE-IR, which calls the root ``cdd11``::
 
         train/ or CDD-11_train/      clear/000001.png, low/000001.png, haze/000001.png, ...; 1,183 each
-        test/ or CDD-11_test/        likewise; 200 each
+        test/ or CDD-11_test/        the same folders; 200 each
 
     Args:
-        root: folder.
+        root: folder of the benchmark.
         split: "train" or "test".
-        whole: insist on the published number of pairs, 13,013 or 2,200.
+        whole: require the published number of pairs, 13,013 or 2,200.
 
     Returns:
-        Pairs of the eleven, named as the folders.
+        Pairs of all eleven degradations, each named as its folder.
 
     Raises:
-        DataError: which file is missing where, is left over, or how many there are.
+        DataError: files are missing or left over, or their number is wrong; the message lists which.
     """
     search = Search(f"CDD-11 ({split})", Path(root))
     folder = next((name for name in (split, f"CDD-11_{split}") if (Path(root) / name).is_dir()), split)

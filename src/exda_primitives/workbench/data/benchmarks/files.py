@@ -1,4 +1,4 @@
-"""Pairs of files, and the search for them that reports whatever has no partner."""
+"""Pairs of files, and a search for them that reports every file without a partner."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from ..decode import read_image
 from ..headers import Header, header_of_tensor, read_header
 
 SHOWN = 10
-"""Problems that a message lists before it only counts them."""
+"""Problems that a message lists; it only counts any further ones."""
 
 Reader = Callable[[Path, str], Tensor]
-"""Reads a file of a degradation as (C, H, W) in [0, 1]."""
+"""Takes a file and the name of its degradation, returns the image as (C, H, W) in [0, 1]."""
 
 
 class FilePair(NamedTuple):
-    """A clean image and its degraded one; without a file of that, the degradation is one to compute.
+    """The files of a clean image and of its degraded counterpart.
 
     Attributes:
-        clean: file.
-        degraded: file, or None for noise, which benchmarks add to the clean image by a rule of their own.
+        clean: file of the clean image.
+        degraded: file of the degraded image; None for noise, which each benchmark adds to the clean image by its own
+            rule.
         degradation: ``"rain"``, ``"noise25"``, ...
     """
 
@@ -38,28 +39,28 @@ class FilePair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the degraded file, or of the clean one if there is no other, without its ending."""
+        """The name without ending of the degraded file, or of the clean one if there is no degraded file."""
         return (self.degraded or self.clean).stem
 
 
 def read_rgb(path: Path, degradation: str) -> Tensor:
-    """Reads an ordinary image, (3, H, W)."""
+    """Reads an ordinary image file as (3, H, W)."""
     return read_image(path)
 
 
 def read_grey(path: Path, degradation: str) -> Tensor:
-    """Reads an ordinary image without its colours, (1, H, W)."""
+    """Reads an ordinary image file as grey, (1, H, W)."""
     return read_image(path, 1)
 
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """The pairs of a benchmark, all there.
+    """The complete pairs of a benchmark.
 
     Attributes:
         benchmark: its name.
-        pairs: sorted by the names of their files within each degradation.
-        read: reads one of the files.
+        pairs: within each degradation sorted by file name.
+        read: function that reads one of the files.
     """
 
     benchmark: str
@@ -71,24 +72,24 @@ class PairedFiles:
 
     @property
     def degradations(self) -> tuple[str, ...]:
-        """In the order in which they come."""
+        """The names of the degradations, in the order in which they occur."""
         return tuple(dict.fromkeys(pair.degradation for pair in self.pairs))
 
     def header(self, path: Path, degradation: str) -> Header:
-        """What is known of one of the files without its pixels, if that can be; otherwise all of it is read.
+        """Returns the header of one of the files; the whole file is read only if its format requires it.
 
         Raises:
-            ImageError: for a file that cannot be read.
+            ImageError: the file cannot be read.
         """
         if self.read in (read_rgb, read_grey):
             return read_header(path)
         return header_of_tensor(self.read(path, degradation), path.stat().st_size)
 
     def of(self, degradation: str) -> PairedFiles:
-        """The pairs of one degradation.
+        """Returns the pairs of one degradation.
 
         Raises:
-            DataError: if there are none.
+            DataError: there are none.
         """
         chosen = tuple(pair for pair in self.pairs if pair.degradation == degradation)
         if not chosen:
@@ -97,12 +98,12 @@ class PairedFiles:
 
 
 def same_stem(stem: str) -> Sequence[str]:
-    """The name of the target where it is that of the input."""
+    """Returns the name of the clean image when both images of a pair have the same one."""
     return (stem,)
 
 
 class Search:
-    """Collects the pairs of one benchmark and all that is wrong with its files, to be reported together."""
+    """Collects the pairs of one benchmark, and all problems with its files, to report them together."""
 
     def __init__(self, benchmark: str, root: Path, read: Reader = read_rgb) -> None:
         if not root.is_dir():
@@ -110,7 +111,7 @@ class Search:
         self._benchmark, self._root, self._read = benchmark, root, read
         self._pairs: list[FilePair] = []
         self._problems: list[str] = []
-        # Clean images, and what they are missing for: one may be that of many.
+        # Missing clean image -> degraded images that need it: one clean image can have many degraded ones.
         self._missing: dict[str, list[Path]] = {}
 
     def pair(
@@ -121,14 +122,14 @@ class Search:
         targets: Callable[[str], Sequence[str]] = same_stem,
         suffixes: Iterable[str] = SUFFIXES,
     ) -> None:
-        """Pairs the files of two folders.
+        """Pairs the files of two folders by name.
 
         Args:
-            degraded: folder below the root, or several like ``synthetic/*``.
+            degraded: folder below the root, or a pattern for several, like ``synthetic/*``.
             clean: folder below the root.
-            degradation: its name.
-            targets: from the name of a degraded file, without its ending, the possible names of the clean one.
-            suffixes: endings of the files, in lower case; the two of a pair may differ.
+            degradation: name that the pairs get.
+            targets: maps the name of a degraded file to possible names of its clean one, all without endings.
+            suffixes: allowed endings, in lower case; the two files of a pair may have different ones.
         """
         folders = sorted(self._root.glob(degraded)) if "*" in degraded else [self._root / degraded]
         if not folders:
@@ -152,25 +153,25 @@ class Search:
         self._problems += [f"{self._shown(file)}: no degraded image of it in {degraded}" for file in unused.values()]
 
     def clean(self, folder: str, degradations: Sequence[str]) -> None:
-        """Takes the images of a folder, clean, once for each degradation."""
+        """Adds the clean images of a folder once for each degradation, without degraded files."""
         files = self._files(self._root / folder, SUFFIXES)
         self._pairs += [FilePair(file, None, degradation) for degradation in degradations for file in files]
 
     def only(self, parent: str, known: Iterable[str]) -> None:
-        """Reports what is in a folder besides the names known."""
+        """Adds a problem for each entry of a folder that is not among the known names."""
         folder, names = self._root / parent, set(known)
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if entry.name not in names and not entry.name.startswith("."):
                 self._problems.append(f"{self._shown(entry)}: not expected")
 
     def found(self, published: Mapping[str, Sequence[int]]) -> PairedFiles:
-        """The pairs.
+        """Returns the pairs that were found.
 
         Args:
-            published: degradation -> numbers of pairs that a whole set may have.
+            published: degradation -> allowed numbers of pairs.
 
         Raises:
-            DataError: if anything is missing, left over, or of another number.
+            DataError: files are missing or left over, or their number is wrong.
         """
         counts = Counter(pair.degradation for pair in self._pairs)
         problems = [self._wanted(name, sources) for name, sources in self._missing.items()] + self._problems
@@ -210,17 +211,17 @@ class Search:
 
 
 def search_of_two(benchmark: str, degraded: Path, clean: Path, degradation: str, read: Reader = read_rgb) -> Search:
-    """The search in two folders, wherever they are, in which the images of a pair have the same name.
+    """Searches two folders, anywhere on disk, for pairs of images with the same name.
 
     Args:
-        benchmark: its name.
-        degraded: folder.
-        clean: folder.
-        degradation: of all pairs.
-        read: reads one of the files.
+        benchmark: name for messages.
+        degraded: folder of the degraded images.
+        clean: folder of the clean images.
+        degradation: name that all pairs get.
+        read: function that reads one of the files.
 
     Raises:
-        DataError: where the two have no folder in common that exists.
+        DataError: the two paths have no existing folder in common.
     """
     degraded, clean = degraded.absolute(), clean.absolute()
     root = Path(os.path.commonpath([degraded, clean]))

@@ -9,7 +9,7 @@ from .promptir import NOISE, TEST_PAIRS, TRAINING_PAIRS, Setting, Split, chosen,
 
 
 def moceir_files(root: str | Path, split: Split = "test", setting: Setting = 3, *, whole: bool = True) -> PairedFiles:
-    """The same images as ``promptir_files``, where MoCE-IR looks for them below ``data_file_dir``.
+    """Finds the images of ``promptir_files`` in MoCE-IR's folders, below its ``data_file_dir``.
 
     Layout, as in eduardzamfir/MoCE-IR (src/data/dataset_utils.py); "test"::
 
@@ -27,20 +27,20 @@ def moceir_files(root: str | Path, split: Split = "test", setting: Setting = 3, 
         deblurring/GoPro/crop/train/                            input_crops, target_crops; any number
         llie/LOLv1/Train/                                       input, target; 485
 
-    MoCE-IR pairs what comes at the same place of two sorted lists, and reads only one ending in each folder; here
-    pairs are told by their names, with any ending.
+    MoCE-IR pairs files by their positions in two sorted lists and reads only one ending per folder; here files are
+    paired by name, whatever their ending.
 
     Args:
-        root: folder.
+        root: folder of the benchmark.
         split: "train" or "test".
         setting: 3 or 5 degradations.
-        whole: insist on the published number of pairs.
+        whole: require the published number of pairs.
 
     Returns:
-        As ``promptir_files``.
+        Pairs with the same degradations as from ``promptir_files``.
 
     Raises:
-        DataError: which file is missing where, is left over, or how many there are.
+        DataError: files are missing or left over, or their number is wrong; the message lists which.
     """
     if split == "test":
         search = Search("MoCE-IR's test set", Path(root))
@@ -60,6 +60,6 @@ def moceir_files(root: str | Path, split: Split = "test", setting: Setting = 3, 
         crops = "deblurring/GoPro/crop/train"
         search.pair(f"{crops}/input_crops", f"{crops}/target_crops", "blur")
         search.pair("llie/LOLv1/Train/input", "llie/LOLv1/Train/target", "low")
-    # How many crops GoPro gives depends on how it was cut.
+    # The number of crops depends on how GoPro was cut.
     numbers = {name: counts for name, counts in TRAINING_PAIRS.items() if name != "blur"}
     return search.found(chosen(numbers, setting, whole))

@@ -1,4 +1,4 @@
-"""Arrays and tensors that were written by ``pickle.dump``, read without running code."""
+"""Reads arrays and tensors written by ``pickle.dump``, without running code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _storage(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=True)
 
 
-# What NumPy and PyTorch write for an array; numpy._core is numpy.core in version 1.
+# All that a pickled array or tensor needs. NumPy 1 calls the package numpy.core, NumPy 2 numpy._core.
 _RECONSTRUCT: Any = np.empty(1).__reduce__()[0]
 _FROM_BUFFER: Any = np.empty(1).__reduce_ex__(5)[0]
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
@@ -45,15 +45,15 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_array(path: Path) -> NDArray[Any]:
-    """The one array or tensor in a file.
+    """Reads the only array or tensor in a file.
 
     Raises:
-        ImageError: for a file that is missing, damaged, or holds anything else.
+        ImageError: the file is missing, damaged, or holds anything else.
     """
     try:
         with path.open("rb") as file:
             value = _Unpickler(file).load()
-    # A damaged pickle is a wrong program: there is no error that running it cannot raise.
+    # Unpickling damaged data can raise any exception.
     except Exception as error:
         raise ImageError(f"{path} is no pickled array that can be read ({type(error).__name__}: {error})") from error
     if isinstance(value, torch.Tensor):

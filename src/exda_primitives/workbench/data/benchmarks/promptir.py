@@ -1,4 +1,4 @@
-"""Three and five degradations, in the folders of PromptIR and AdaIR."""
+"""The benchmarks of three and five degradations, in the folders of PromptIR and AdaIR."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Split = Literal["train", "test"]
 Setting = Literal[3, 5]
 
 NOISE = ("noise15", "noise25", "noise50")
-"""AdaIR tests all three in both settings; the tables of five degradations show sigma 25."""
+"""AdaIR tests all three in both settings; tables of five degradations show only sigma 25."""
 
 _REPEATS_OF_3 = dict.fromkeys(NOISE, 3) | {"rain": 120, "haze": 1}
 REPEATS: Mapping[Setting, Mapping[str, int]] = {3: _REPEATS_OF_3, 5: _REPEATS_OF_3 | {"blur": 5, "low": 20}}
-"""Setting -> degradation -> how often a training image comes in an epoch; PromptIR, AdaIR, MoCE-IR have the same."""
+"""Setting -> degradation -> times that an epoch has each training image; the same in PromptIR, AdaIR and MoCE-IR."""
 
 TEST_PAIRS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(NOISE, (68,)),
     "rain": (100,),
-    # SOTS outdoor is spread with 500 hazy images and with 492.
+    # SOTS outdoor circulates with 500 and with 492 hazy images.
     "haze": (500, 492),
     "blur": (1111,),
     "low": (15,),
@@ -36,23 +36,23 @@ TRAINING_PAIRS: Mapping[str, Sequence[int]] = {
 
 
 def chosen(numbers: Mapping[str, Sequence[int]], setting: Setting, whole: bool) -> dict[str, Sequence[int]]:
-    """The numbers to insist on."""
+    """Returns the numbers of pairs to require: none unless ``whole``, and only those of the setting."""
     left_out = () if setting == 5 else ("blur", "low")
     return {name: counts for name, counts in numbers.items() if name not in left_out} if whole else {}
 
 
 def scene(stem: str) -> Sequence[str]:
-    """RESIDE: one clean image has hazy ones that differ in airlight and beta, ``0025_0.8_0.04`` is of ``0025``."""
+    """Returns the clean image's name in RESIDE: ``0025`` for ``0025_0.8_0.04`` (with airlight and beta)."""
     return (stem.partition("_")[0],)
 
 
 def without_rain(stem: str) -> Sequence[str]:
-    """Rain100L: ``rain-1`` is of ``norain-1``; some copies have one name for both."""
+    """Returns the clean image's possible names in Rain100L: ``norain-1`` for ``rain-1``; in some copies both agree."""
     return (f"no{stem}", stem)
 
 
 def promptir_files(root: str | Path, split: Split = "test", setting: Setting = 3, *, whole: bool = True) -> PairedFiles:
-    """The benchmark of three degradations (noise, rain, haze) or five (and blur, low light).
+    """Finds the pairs of the benchmark of three degradations (noise, rain, haze) or five (also blur and low light).
 
     Layout of "test", as in va1shn9v/PromptIR (INSTALL.md, utils/dataset_utils.py) and c-yn/AdaIR (test.py)::
 
@@ -70,19 +70,20 @@ def promptir_files(root: str | Path, split: Split = "test", setting: Setting = 3
         Deblur/                  blur/X, sharp/X; 2,103
         Enhance/                 low/X, gt/X; 485
 
-    Those programs read lists of names, and skip what has another name; here every file counts.
+    Those repositories read lists of names and skip all other files; here every file counts.
 
     Args:
-        root: folder.
+        root: folder of the benchmark.
         split: "train" or "test".
         setting: 3 or 5 degradations.
-        whole: insist on the published number of pairs.
+        whole: require the published number of pairs.
 
     Returns:
-        Pairs of ``noise15``, ``noise25``, ``noise50``, ``rain``, ``haze``, and ``blur`` and ``low`` in the setting 5.
+        Pairs with the degradations ``noise15``, ``noise25``, ``noise50``, ``rain``, ``haze``; in setting 5 also
+        ``blur`` and ``low``.
 
     Raises:
-        DataError: which file is missing where, is left over, or how many there are.
+        DataError: files are missing or left over, or their number is wrong; the message lists which.
     """
     if split == "test":
         search = Search("PromptIR's test set", Path(root))

@@ -1,4 +1,4 @@
-"""Degradations of clean images, each a function of the images and a random generator, each with its source."""
+"""Synthetic degradations, each a function of clean images and a random generator, with its source in the literature."""
 
 from .blur import motion_blur
 from .composition import CDD11, composition

@@ -1,4 +1,4 @@
-"""Several degradations one after the other, as in CDD-11."""
+"""Several degradations applied one after the other, as in CDD-11."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .snow import snow
 from .tensors import Degradation
 
 PARTS: dict[str, Degradation] = {"low": low_light, "rain": rain, "snow": snow, "haze": haze}
-"""What CDD-11 is composed of, in the order in which it is applied."""
+"""The parts of CDD-11's degradations, in the order in which they are applied."""
 
 CDD11 = (
     "low",
@@ -27,26 +27,26 @@ CDD11 = (
     "low_haze_rain",
     "low_haze_snow",
 )
-"""The eleven degradations of CDD-11, as its folders are named."""
+"""The eleven degradations of CDD-11, by the names of its folders."""
 
 
 def composition(clean: Tensor, generator: torch.Generator, *, name: str) -> Tensor:
-    """Applies what a name of CDD-11 says: first low light, then rain or snow, and haze in front of all.
+    """Applies the degradations in a name: first low light, then rain or snow, and haze in front of everything.
 
     Source: Y. Guo et al., "OneRestore: A Universal Restoration Framework for Composite Degradation", ECCV 2024. The
-    order is that of the program which made CDD-11, whatever the order of the words; here each part clips to [0, 1],
-    there rain may exceed 1 until haze has dimmed it.
+    order is that of the program that made CDD-11, whatever the order of the words. Here each part clips to [0, 1];
+    in that program rain may exceed 1 until haze dims it.
 
     Args:
         clean: (B, C, H, W) or (C, H, W) in [0, 1].
-        generator: handed to one part after the other.
+        generator: passed to each part in turn.
         name: one or several of ``PARTS``, joined by ``_``, for instance one of ``CDD11``.
 
     Returns:
-        As ``clean``, in [0, 1].
+        The degraded images, same shape and dtype as ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float images.
+        ImageError: ``clean`` is not a float tensor of images.
 
     Example:
         >>> import torch

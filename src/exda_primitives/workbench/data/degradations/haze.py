@@ -10,10 +10,13 @@ from ....errors import ImageError
 from .tensors import Strength, as_batch, rand, strength
 
 BETA = (1.0, 2.0)
+"""Usual scattering coefficient."""
+
 AIRLIGHT = (0.6, 0.9)
+"""Usual airlight, of images in [0, 1]."""
 
 _FARTHEST = 0.7
-"""OneRestore cuts distances there, so that something is left of the farthest places."""
+"""Largest depth. OneRestore limits depth to this, so that the farthest places remain visible."""
 
 _CELLS = 4
 """Cells along each side of the coarse random map that makes the distance uneven."""
@@ -27,10 +30,10 @@ def haze(
     airlight: Strength = None,
     depth: Tensor | None = None,
 ) -> Tensor:
-    """Koschmieder's law: ``clean * t + airlight * (1 - t)`` with the transmission ``t = exp(-beta * depth)``.
+    """Adds haze by Koschmieder's law: ``clean * t + airlight * (1 - t)``, with transmission ``t = exp(-beta * depth)``.
 
-    Clean images come without a depth map. Unless one is given, a smooth one is made up: it grows from the bottom of
-    the image to its top, as on open ground, and is uneven at random. It knows nothing of the objects in the image.
+    Unless a depth map is given, a smooth one is made up: it grows from the bottom of the image to the top, as on open
+    ground, with random unevenness. It ignores the objects in the image.
 
     Sources: S. G. Narasimhan and S. K. Nayar, "Vision and the Atmosphere", IJCV 2002; B. Li et al., "Benchmarking
     Single-Image Dehazing and Beyond", TIP 2019 (RESIDE; OTS and SOTS outdoor were made so, from estimated depth). The
@@ -39,16 +42,16 @@ def haze(
 
     Args:
         clean: (B, C, H, W) or (C, H, W) in [0, 1].
-        generator: of the made-up depth and of the strengths that are None.
-        beta: scattering coefficient, usually in ``BETA``; 0 is clear air.
-        airlight: of the haze, on all channels, usually in ``AIRLIGHT``.
+        generator: draws the made-up depth, and each strength that is None.
+        beta: scattering coefficient, usually in ``BETA``; 0 means clear air.
+        airlight: brightness of the haze, on all channels, usually in ``AIRLIGHT``.
         depth: (B, 1, H, W), or (1, H, W) for one image, not negative, in units of 1 / beta.
 
     Returns:
-        As ``clean``, in [0, 1].
+        The hazy images, same shape and dtype as ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float images or ``depth`` does not fit them.
+        ImageError: ``clean`` is not a float tensor of images, or ``depth`` does not fit it.
 
     Example:
         >>> import torch
@@ -67,7 +70,7 @@ def haze(
 
 
 def behind_haze(images: Tensor, optical_depth: Tensor, airlight: Tensor) -> Tensor:
-    """Koschmieder's law: ``images * t + airlight * (1 - t)`` with ``t = exp(-optical_depth)``.
+    """Applies Koschmieder's law: ``images * t + airlight * (1 - t)`` with ``t = exp(-optical_depth)``.
 
     Args:
         images: (B, C, H, W) in [0, 1].
@@ -77,14 +80,16 @@ def behind_haze(images: Tensor, optical_depth: Tensor, airlight: Tensor) -> Tens
     Returns:
         (B, C, H, W) in [0, 1].
     """
+    # exp in float32, whatever the images' dtype.
     transmission = torch.exp(-optical_depth).to(images.dtype)
     return (images * transmission + airlight.to(images.dtype) * (1 - transmission)).clamp(0, 1)
 
 
 def _made_up_depth(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 1, H, W) float32 in [0, 0.7]."""
+    """Returns a random depth map for each image, (B, 1, H, W) float32 in [0, 0.7]."""
     height, width = images.shape[-2:]
     coarse = rand((len(images), 1, _CELLS, _CELLS), generator, images)
     uneven = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+    # From 1 at the top of the image, far away, to 0 at the bottom.
     ramp = torch.linspace(1, 0, height, device=images.device)[:, None]
     return _FARTHEST * (0.55 * ramp + 0.45 * uneven).clamp(0, 1)

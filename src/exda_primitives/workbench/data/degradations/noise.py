@@ -9,22 +9,22 @@ from .tensors import as_batch, randn
 
 
 def gaussian_noise(clean: Tensor, generator: torch.Generator, *, sigma: float) -> Tensor:
-    """``clean + (sigma / 255) n`` with n standard normal for each value, clipped to [0, 1].
+    """Adds noise: ``clean + (sigma / 255) n`` with n standard normal for each value, clipped to [0, 1].
 
     Source: K. Zhang et al., "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising", TIP 2017;
-    sigma 15, 25 and 50 are the levels of PromptIR (Potlapalli et al., NeurIPS 2023) and of most benchmarks. What those
-    do besides, such as rounding to bytes, belongs to their protocols and is not done here.
+    sigma 15, 25 and 50 are the levels of PromptIR (Potlapalli et al., NeurIPS 2023) and of most benchmarks. Further
+    steps of these benchmarks, such as rounding to 8 bits, belong to their protocols and are not done here.
 
     Args:
         clean: (B, C, H, W) or (C, H, W) in [0, 1].
-        generator: of the noise.
-        sigma: standard deviation in grey levels of 255.
+        generator: draws the noise.
+        sigma: standard deviation on a scale where white is 255.
 
     Returns:
-        As ``clean``, in [0, 1].
+        The noisy images, same shape and dtype as ``clean``, in [0, 1].
 
     Raises:
-        ImageError: if ``clean`` holds no float images.
+        ImageError: ``clean`` is not a float tensor of images.
 
     Example:
         >>> import torch

@@ -11,12 +11,19 @@ from .strokes import layer, stroke
 from .tensors import Strength, as_batch, strength
 
 DENSITY = (0.005, 0.02)
+"""Usual number of streaks per pixel."""
+
 LENGTH = (10.0, 24.0)
+"""Usual length of a fine streak in pixels."""
+
 ANGLE = (-math.pi / 6, math.pi / 6)
+"""Usual angle from the vertical in radians."""
+
 BRIGHTNESS = (0.4, 0.8)
+"""Usual brightness of the brightest streaks, for images in [0, 1]."""
 
 _REACH = 14
-"""Pixels from the middle of the longest streak to its end, and two more to fade."""
+"""Half the side of a streak's kernel in pixels: half the longest streak, and two pixels to fade."""
 
 
 def rain(
@@ -30,28 +37,28 @@ def rain(
 ) -> Tensor:
     """Adds rain streaks: ``clean + brightness * S``, clipped to [0, 1], with the same grey S on all channels.
 
-    S has two layers of motion-filtered noise with one direction: fine streaks far away, and rarer ones near by that
+    S has two layers of motion-blurred noise with one common direction: fine distant streaks, and fewer near ones that
     are twice as long and wide.
 
-    Sources: the additive model is that of W. Yang et al., "Deep Joint Rain Detection and Removal from a Single Image",
-    CVPR 2017 (JORDER; Rain100L has one kind of streak per image), which OneRestore's CDD-11 adds likewise; that a
-    falling drop is a motion-blurred bright streak is K. Garg and S. K. Nayar, "Vision and Rain", IJCV 2007; filtered
-    noise in place of their rendered drops is how X. Fu et al., "Removing Rain from Single Images via a Deep Detail
-    Network", CVPR 2017, made theirs. The ranges are this library's, chosen by eye between Rain100L and CDD-11.
+    Sources: the additive model is from W. Yang et al., "Deep Joint Rain Detection and Removal from a Single Image",
+    CVPR 2017 (JORDER; Rain100L has one kind of streak per image), and OneRestore's CDD-11 uses it too. That a falling
+    drop appears as a motion-blurred bright streak is from K. Garg and S. K. Nayar, "Vision and Rain", IJCV 2007.
+    Filtered noise in place of their rendered drops is from X. Fu et al., "Removing Rain from Single Images via a Deep
+    Detail Network", CVPR 2017. The ranges are this library's, chosen by eye between Rain100L and CDD-11.
 
     Args:
         clean: (B, C, H, W) or (C, H, W) in [0, 1].
-        generator: of the streaks and of the strengths that are None.
-        density: streaks begun per pixel, usually in ``DENSITY``.
-        length: of the fine streaks in pixels, usually in ``LENGTH``, at most 24.
-        angle: radians from the vertical, usually in ``ANGLE``.
-        brightness: of the brightest streaks, usually in ``BRIGHTNESS``.
+        generator: draws the streaks, and each strength that is None.
+        density: streaks per pixel, usually in ``DENSITY``.
+        length: length of the fine streaks in pixels, usually in ``LENGTH``, at most 24.
+        angle: direction in radians from the vertical, usually in ``ANGLE``.
+        brightness: brightness of the brightest streaks, usually in ``BRIGHTNESS``.
 
     Returns:
-        As ``clean``, in [0, 1]; nowhere darker than it.
+        The rainy images, same shape and dtype as ``clean``, in [0, 1] and nowhere darker than it.
 
     Raises:
-        ImageError: if ``clean`` holds no float images.
+        ImageError: ``clean`` is not a float tensor of images.
 
     Example:
         >>> import torch

@@ -20,14 +20,14 @@ DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType(
     | {"blur": motion_blur}
     | {name: partial(composition, name=name) for name in CDD11}
 )
-"""Name -> function of clean images and a generator, which draws its strengths from their usual ranges."""
+"""Name -> function of clean images and a generator, with all strengths drawn from their usual ranges."""
 
 
 def degradation_named(name: str) -> Degradation:
-    """The function of that name.
+    """Returns the degradation of that name.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: there is none.
     """
     try:
         return DEGRADATIONS[name]
@@ -36,20 +36,20 @@ def degradation_named(name: str) -> Degradation:
 
 
 def degrade(clean: Tensor, name: str, seed: int) -> Tensor:
-    """Degrades images, computing where they are; the same seed draws the same random numbers on every device.
+    """Degrades images on their own device; the same seed draws the same random numbers on every device.
 
     Args:
         clean: (B, C, H, W) or (C, H, W) in [0, 1]; each image of a batch is degraded differently.
-        name: of ``DEGRADATIONS``: ``"noise15"``, ``"noise25"``, ``"noise50"``, ``"blur"``, and the eleven of CDD-11,
-            ``"low"``, ``"haze"``, ``"rain"``, ``"snow"``, ``"low_haze"``, ..., ``"low_haze_snow"``.
-        seed: of the random numbers; a generator on the CPU takes no more of it than the last 32 bits.
+        name: a key of ``DEGRADATIONS``: ``"noise15"``, ``"noise25"``, ``"noise50"``, ``"blur"``, or one of CDD-11's
+            eleven, ``"low"``, ``"haze"``, ``"rain"``, ``"snow"``, ``"low_haze"``, ..., ``"low_haze_snow"``.
+        seed: seed of the random numbers; only its last 32 bits count, as PyTorch's generator on the CPU takes no more.
 
     Returns:
-        As ``clean``, in [0, 1].
+        The degraded images, same shape and dtype as ``clean``, in [0, 1].
 
     Raises:
-        ConfigError: if there is no such degradation.
-        ImageError: if ``clean`` holds no float images.
+        ConfigError: there is no such degradation.
+        ImageError: ``clean`` is not a float tensor of images.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What all degradations share: the check of their input, and random numbers from the caller's generator alone."""
+"""Helpers of all degradations: a check of the input, and random numbers from the caller's generator only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from ....errors import ImageError
 
 Degradation = Callable[[Tensor, torch.Generator], Tensor]
-"""Takes clean images (B, C, H, W) or (C, H, W) in [0, 1] and a generator, and returns as many degraded ones."""
+"""Takes clean images (B, C, H, W) or (C, H, W) in [0, 1] and a generator; returns degraded images of the same shape."""
 
 Strength = float | Tensor | None
-"""A number for all images, a tensor (B, 1, 1, 1) with one for each, or None: drawn for each from the usual range."""
+"""One number for all images, a tensor (B, 1, 1, 1) with one per image, or None to draw each from the usual range."""
 
 
 def as_batch(clean: Tensor) -> Tensor:
-    """(B, C, H, W), whether there was a batch or one image.
+    """Returns images as (B, C, H, W); a single image (C, H, W) becomes a batch of one.
 
     Raises:
-        ImageError: for anything but a float tensor (B, C, H, W) or (C, H, W) with at least one pixel.
+        ImageError: the input is not a float tensor (B, C, H, W) or (C, H, W) with at least one pixel.
     """
     if clean.ndim not in (3, 4) or not clean.is_floating_point() or clean.numel() == 0:
         raise ImageError(
@@ -31,19 +31,19 @@ def as_batch(clean: Tensor) -> Tensor:
 
 
 def rand(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Uniform in [0, 1), float32, drawn where the generator is and moved to where ``like`` is."""
+    """Draws float32 numbers uniform in [0, 1) on the generator's device, and moves them to that of ``like``."""
     return torch.rand(*shape, generator=generator, device=generator.device).to(like.device)
 
 
 def randn(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal, float32, drawn where the generator is and moved to where ``like`` is."""
+    """Draws standard normal float32 numbers on the generator's device, and moves them to that of ``like``."""
     return torch.randn(*shape, generator=generator, device=generator.device).to(like.device)
 
 
 def strength(value: Strength, usual: tuple[float, float], generator: torch.Generator, like: Tensor) -> Tensor:
-    """One number for each image of ``like``, (B, 1, 1, 1) float32: the value given, or uniform in the usual range.
+    """Returns one strength per image of ``like``, (B, 1, 1, 1) float32: the given value, or uniform in the usual range.
 
-    It draws in either case, so that a strength that is given leaves all other random numbers as they were.
+    It draws in both cases, so that a given strength does not change the other random numbers.
     """
     low, high = usual
     drawn = low + (high - low) * rand((len(like), 1, 1, 1), generator, like)
