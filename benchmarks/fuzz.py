@@ -1,8 +1,8 @@
-"""Give damaged, crafted and foreign files to everything that reads one, for as long as asked; write what came out.
+"""Fuzz every reader of files with damaged and crafted inputs for a given time, and write the outcomes.
 
-Every input is made from a number, so that any of them can be made again. A file is either taken or refused with an
-error of the library's own, and a refused checkpoint leaves the model as it was; anything else is a finding, whose input
-is kept.
+Each damaged input is made from the seed and its number, so that any of them can be made again. A reader must either
+take a file or refuse it with one of the library's own errors, and a refused checkpoint must leave the model unchanged.
+Anything else is a finding, and its input is kept.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ TARGETS: dict[str, tuple[Callable[[Path], bool], dict[str, bytes], dict[str, byt
     "checkpoint": (checkpoints.attack, checkpoints.whole_files(), crafted.crafted_files()),
     "picture": (images.attack, images.whole_images(), images.crafted_images()),
 }
+"""Kind of file -> its attack, intact files to damage, crafted files."""
 
 console = Console()
 Input = tuple[str, str, bytes]
+"""Kind of damage, file name, contents."""
 
 
 def crafted_inputs(target: str) -> Iterator[Input]:
@@ -44,6 +46,7 @@ def crafted_inputs(target: str) -> Iterator[Input]:
 def damaged_inputs(target: str, seed: int) -> Iterator[Input]:
     whole = TARGETS[target][1]
     for number, mutation in enumerate(cycle(MUTATIONS)):
+        # Each input depends on its number alone, not on the inputs before it.
         random = Random(f"{seed} {target} {number}")
         name = random.choice(sorted(whole))
         yield mutation, name, MUTATIONS[mutation](whole[name], random)
@@ -90,15 +93,16 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="In all, besides the crafted files.", min=0)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the damage.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Total time, without that of the crafted files.", min=0)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the damage.")] = 0,
 ) -> None:
-    """Attack; exit with 1 if there is a finding."""
+    """Run the attacks; exit with status 1 if there is a finding."""
     torch.set_num_threads(1)
     findings: list[dict[str, Any]] = []
     rows = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Code that a pickle runs leaves its evidence in the working directory.
         os.chdir(folder)
         for target in TARGETS:
             until = time.monotonic() + 60 * minutes / len(TARGETS)

@@ -1,8 +1,8 @@
-"""Measure what tiles do to a photograph: the seam, the difference to the whole image, and 12 megapixels in 8 GB.
+"""Measure restoration in tiles: seams, the difference to restoring the whole image, and 12 megapixels in 8 GB.
 
 The demo's networks restore real photographs that were degraded as in the demo (haze, rain, noise). ``seams`` compares
-overlaps; ``large`` restores one photograph of 4000 x 3000 pixels through the command line, in a process of its own.
-Each writes its part of ``restore_seam.json`` and both tables of ``restore_seam.md``.
+overlaps; ``large`` restores one photograph of 4000 x 3000 pixels with ``exda restore``, in a process of its own.
+Each command writes its part of ``restore_seam.json`` and both tables of ``restore_seam.md``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def seams(
     every: Annotated[int, typer.Option(help="Take every n-th photograph.", min=1)] = 1,
     out: Out = RESULTS,
 ) -> None:
-    """Compare overlaps: seam, and difference to the whole image."""
+    """Compare overlaps: the seam, and the difference to the image restored whole."""
     rows = []
     paths = photographs(images)[::every]
     for path in track(paths, "restoring", console=console):
@@ -120,10 +120,10 @@ def seams(
 @app.command()
 def large(
     images: Images,
-    memory: Annotated[float, typer.Option(help="GiB, given to exda restore.")] = 8,
+    memory: Annotated[float, typer.Option(help="Memory budget for exda restore in GiB.")] = 8,
     out: Out = RESULTS,
 ) -> None:
-    """Restore 12 megapixels made from the largest photograph, by ``exda restore``."""
+    """Restore 12 megapixels, enlarged from the largest photograph, with ``exda restore``."""
     source = max(photographs(images), key=lambda path: load(path).numel())
     with tempfile.TemporaryDirectory() as folder:
         given, restored = Path(folder) / "photograph.png", Path(folder) / "restored.png"
@@ -135,10 +135,12 @@ def large(
             [sys.executable, "-c", "from exda_primitives.cli import app; app()", *command],
             stdout=subprocess.PIPE,
             text=True,
+            # Wide enough that rich wraps no line of the table that is read below.
             env=os.environ | {"COLUMNS": "200"},
         )
         assert process.stdout is not None
         printed = process.stdout.read()
+        # wait4 instead of Popen.wait: it returns the peak memory of this very process.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         found = re.search(r"4000 x 3000\D+(\d+)\D+(\d+)\D+([\d.]+)", printed)
@@ -165,12 +167,12 @@ def large(
 
 
 def unit() -> int:
-    """Bytes in which the system counts resident memory."""
+    """Returns the unit of ``ru_maxrss`` in bytes."""
     return 1 if sys.platform == "darwin" else 1024
 
 
 def degrade_enlarged(source: Path, target: Path) -> None:
-    """The middle of a photograph in 4:3, enlarged, degraded."""
+    """Crops the middle of a photograph to 4:3, enlarges it to ``LARGE``, degrades it and saves it."""
     with Image.open(source) as image:
         width = min(image.width, image.height * 4 // 3)
         left = (image.width - width) // 2
