@@ -1,4 +1,4 @@
-"""A result as tables in Markdown and as an image, beside its file."""
+"""Writes a result as Markdown tables and as a plot, next to its file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUDGETS = {"steps": "equal steps", "time": "equal time"}
 
 
 def write_report(result: Result, path: Path, console: Console) -> None:
-    """Writes ``.md`` and ``.png`` beside the result's file and prints the former."""
+    """Writes ``.md`` and ``.png`` next to the result's file and prints the Markdown."""
     text = markdown(result)
     path.with_suffix(".md").write_text(text)
     draw(groups(result), path.with_suffix(".png"))
@@ -31,7 +31,7 @@ def write_report(result: Result, path: Path, console: Console) -> None:
 
 
 def markdown(result: Result) -> str:
-    """All that is in the image and more."""
+    """Returns the report as Markdown: what was trained, and tables for each setting and budget."""
     found = groups(result)
     parts = ["# Do the primitives restore better?", "", *(f"{line}\n" for line in _how(result))]
     parts += _quietness(result, found)
@@ -48,12 +48,12 @@ def markdown(result: Result) -> str:
 
 
 def arms_of(found: Sequence[Group], like: Group) -> list[str]:
-    """Arms of the same setting and budget."""
+    """Returns the arms that were trained in the same setting and budget as a group."""
     return [group.arm for group in found if (group.setting, group.budget) == (like.setting, like.budget)]
 
 
 def shown(interval: Interval, digits: int = 3) -> str:
-    """``+0.123 [+0.011, +0.234]``."""
+    """Formats an interval as ``+0.123 [+0.011, +0.234]``."""
     low, mean, high = (f"{each:+.{digits}f}" for each in interval)
     return f"{mean} [{low}, {high}]"
 
@@ -88,7 +88,7 @@ def _how(result: Result) -> list[str]:
 
 
 def _quietness(result: Result, found: Sequence[Group]) -> list[str]:
-    """Of the form that is made for it."""
+    """Returns the tables of scatter over seeds, for the form ``QUIET`` only."""
     found = [group for group in found if len(group.runs) > 1]
     if result["config"]["form"] != QUIET.name or not found:
         return []
@@ -157,7 +157,7 @@ def _curve(there: Sequence[Group]) -> list[str]:
 def _told_apart(there: Sequence[Group]) -> list[str]:
     rows = []
     for group in there:
-        # Runs of before this was measured have none.
+        # Older runs lack this score.
         seeds = [seed for seed in group.runs if all(of[seed].get("told_apart") for of in (group.hosts, group.runs))]
         if seeds:
             both = [[runs[seed]["told_apart"] for seed in seeds] for runs in (group.hosts, group.runs)]
@@ -200,7 +200,7 @@ def _left(result: Result) -> list[str]:
 
 
 def origin(result: Result) -> list[str]:
-    """What it took, on what, and the command."""
+    """Returns lines on the number of runs, hours of training, machine and command."""
     hours = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", [])) / 3600
     again = [line for run in result["runs"] for leg in run.get("legs", []) for line in leg["not_bit_for_bit"]]
     lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training by the clock on the wall.", ""]
