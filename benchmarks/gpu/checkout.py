@@ -1,4 +1,4 @@
-"""Where the project's packages are when nothing of it is installed."""
+"""Makes the project importable from a bare checkout, and identifies its code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from types import ModuleType
 ROOT = Path(__file__).parents[2]
 
 PACKED = ROOT / "build" / "gpu"
-"""What ``pack`` writes; not in git."""
+"""The folder that ``pack`` writes; not in git."""
 
 SITE = PACKED / "site"
-"""Packages that are missing on the GPU's machine, unpacked."""
+"""Unpacked packages that the GPU's machine may lack."""
 
 NEEDED = ("einops", "safetensors")
-"""What ``import exda_primitives`` needs beside torch, and torch's own company."""
+"""Packages that ``import exda_primitives`` needs in addition to torch and torch's dependencies."""
 
 _COMMIT = PACKED / "commit"
 _PACKAGE = "exda_primitives"
@@ -28,7 +28,7 @@ _ADAPTERS = f"{_PACKAGE}.adapters"
 
 
 class _Adapters:
-    """Finds the sub-package that lies in another folder: ``package-dir`` of pyproject.toml, which nobody has read."""
+    """Finds the sub-package ``adapters`` in its folder, as ``package-dir`` in pyproject.toml does when installed."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -39,17 +39,17 @@ class _Adapters:
 
 
 def find_packages() -> None:
-    """Makes the project importable where it is not installed, and what was packed where it is missing."""
+    """Makes the project importable if it is not installed, and the packed packages if they are missing."""
     if find_spec(_PACKAGE) is None:
         sys.path.insert(0, str(ROOT / "src"))
         sys.meta_path.insert(0, _Adapters)
     if SITE.is_dir():
-        # Behind what the machine has.
+        # Last on the path: packages of the machine take precedence.
         sys.path.append(str(SITE))
 
 
 def fingerprint() -> str:
-    """Of the project's code, shared by all files of it: a machine that got a copy knows no commit."""
+    """Returns a hash over all Python files of the project: a machine with a mere copy knows no commit."""
     total = hashlib.sha256()
     for path in sorted(path for folder in ("src", "adapters") for path in (ROOT / folder).rglob("*.py")):
         total.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
@@ -57,18 +57,18 @@ def fingerprint() -> str:
 
 
 def packed_commit() -> str | None:
-    """Of the code as it is, where ``pack`` has left it: a copy of the checkout knows none."""
+    """Returns the commit that ``pack`` wrote, or None if there is none or the code has changed since."""
     lines = _COMMIT.read_text().split() if _COMMIT.exists() else []
     return lines[1] if lines[:1] == [fingerprint()] else None
 
 
 def pack_commit(commit: str) -> None:
-    """Leaves it beside what is carried along."""
+    """Writes the commit with the code's fingerprint to ``PACKED``."""
     _COMMIT.write_text(f"{fingerprint()} {commit}\n")
 
 
 def scratch() -> Path:
-    """A folder outside of the checkout for what one stage leaves to the next, a folder a version of the code."""
+    """Returns the folder for files that stages share: outside the checkout, one per version of the code."""
     folder = Path(tempfile.gettempdir()) / f"{_PACKAGE}-{fingerprint()}"
     folder.mkdir(exist_ok=True)
     return folder

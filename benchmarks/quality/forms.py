@@ -9,7 +9,7 @@ from typing import Any, Literal
 from exda_primitives.workbench.data.degradations.composition import CDD11
 
 Budget = Literal["steps", "time"]
-"""``"steps"``: as many steps as the host. ``"time"``: as many steps as fit into the time that the host takes for its steps."""
+"""``"steps"``: as many steps as the host; ``"time"``: as many steps as fit into the time of the host's steps."""
 
 HOST = "host"
 WIDENED = "widened"
