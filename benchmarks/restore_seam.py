@@ -72,8 +72,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 @app.command()
 def seams(
     images: Images,
-    tile: Annotated[int, typer.Option(help="Side of the tiles.")] = 384,
-    overlaps: Annotated[list[int], typer.Option(help="Overlaps to compare.")] = [64, 128, 192],  # noqa: B006
+    tile: Annotated[int, typer.Option(help="Side of the tiles in pixels.")] = 384,
+    overlaps: Annotated[list[int], typer.Option(help="Overlaps to compare, in pixels.")] = [64, 128, 192],  # noqa: B006
     every: Annotated[int, typer.Option(help="Take every n-th photograph.", min=1)] = 1,
     out: Out = RESULTS,
 ) -> None:
@@ -143,6 +143,7 @@ def large(
         # wait4 instead of Popen.wait: it returns the peak memory of this very process.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        # The command's table: size, tile, overlap, seam.
         found = re.search(r"4000 x 3000\D+(\d+)\D+(\d+)\D+([\d.]+)", printed)
         if status or found is None:
             raise RuntimeError(f"exda restore failed:\n{printed}")

@@ -25,7 +25,7 @@ class Unit:
     suffix: str = ""
 
     def interval(self, of: Gain) -> str:
-        """Formats a gain with its interval; a single pair has no interval, which is said."""
+        """Formats a gain with its interval, or with "(no interval)" for a single pair."""
         mean = self.number(of.mean)
         if math.isinf(of.high):
             return f"{mean} (no interval)"

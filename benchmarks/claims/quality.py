@@ -119,6 +119,7 @@ def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row
         first = next(run for run in runs if run["setting"] == setting)
         # A setting that changes only the primitives trains no host of its own: the base's host is the same network.
         home = setting if first["changes"].keys() - {"primitives"} else BASE
+        # The host of equal time is the host of equal steps; the others are given its time.
         host, wider = (measure.by_seed(runs, home, *of) for of in ((HOST, "steps"), (WIDENED, budget)))
         ours = measure.by_seed(runs, setting, arm, budget)
         over_host, over_wider = _over(ours, host), _over(ours, wider)

@@ -50,6 +50,7 @@ class Condition:
             return None
         mine, others = ([of[seed] for seed in seeds] for of in values)
         if self.metric.error:
+            # Smaller is better: theirs over ours, so that a gain is positive.
             return gain(log_ratios(others, mine))
         return gain([one - other for one, other in zip(mine, others, strict=True)])
 
@@ -142,6 +143,7 @@ def _where(experiments: Sequence[type[Experiment]], unit: Unit, notes: Sequence[
     for each in measured.found:
         before, after = each.gain(RESIDUAL, LINEAR), each.gain(AFTER, LINEAR)
         against = each.gain(RESIDUAL, AFTER)
+        # The rule needs a control of equal size: without the widened linear value there is no row.
         if before is None or after is None or against is None or WIDENED not in each.runs:
             continue
         verdict = only_before(before, each.gains(RESIDUAL, [WIDENED]), after, each.gains(AFTER, [WIDENED]))

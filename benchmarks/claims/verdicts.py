@@ -17,7 +17,7 @@ from exda_primitives.workbench.shared.results import spread
 LEAST = 3
 """Number of repeats below which a verdict is always "inconclusive"."""
 SHARE = 0.1
-"""Fraction of a gain below which another gain counts as none beside it."""
+"""Fraction of a gain below which another gain is negligible in comparison."""
 NEGLIGIBLE = 0.05
 """Fraction of the original's time below which more time counts as negligible."""
 CONFIDENCE = 0.95
@@ -154,6 +154,7 @@ def effect(over_host: Gain, over_controls: Mapping[str, Gain]) -> Verdict:
         return Verdict.INCONCLUSIVE
     if over_host.high < 0:
         return Verdict.REFUTED
+    # Not above 0; or above 0, but without enough repeats of a control that would show whether size alone explains it.
     if over_host.low <= 0 or not over_controls or min(c.repeats for c in over_controls.values()) < LEAST:
         return Verdict.INCONCLUSIVE
     if any(control.high < SHARE * over_host.mean for control in over_controls.values()):

@@ -39,6 +39,7 @@ def host_weights(
     if host.weights is not None and host.weights.exists():
         _copy(host.weights, path)
     elif not path.exists():
+        # Phase by phase, each from the weights of the one before; ``train`` resumes a phase that was interrupted.
         made: Path | None = None
         for phase in host.phases:
             kept = _kept(form, phase)
@@ -79,6 +80,7 @@ def _trained(
         {
             "model": {
                 "name": "restormer",
+                # A checkpoint determines the architecture; the first phase has none.
                 "arguments": {} if start else dict(form.model),
                 "checkpoint": start and str(start),
             },

@@ -62,6 +62,7 @@ class ContinuedSession(Session):
         self.starts = Starts(host, widened_weights(form, host))
         super().__init__(form, sources, path, work, accelerator, command, console)
         unknown = {name: each for name, each in form.host.degradations.items() if name not in DEGRADATIONS}
+        # The demo's mixed degradation is not one of the library's: the scores have to know it by name.
         self.photographs = Photographs(self.photographs.images, form.crop, unknown)
 
     def shared(self) -> dict[str, Any]:
@@ -93,6 +94,7 @@ class ContinuedSession(Session):
         if not self.result["paces"]:
             self.say("measuring what a step of each arm costs")
             jobs = {each.arm: each for each in self.form.jobs() if each.setting == job.setting}
+            # Any learning rate does: the time of a step does not depend on it.
             configs = {arm: self._configuration(each, {"learning_rate": 1e-3}) for arm, each in jobs.items()}
             self.result["paces"] = pace(configs, self.accelerator, steps=PACE_STEPS, turns=PACE_TURNS)
             self.write()

@@ -91,6 +91,7 @@ def run_once(recording: Recording, started: Started, computed: Computed | None =
     if kernels.JITTED is not JITFunction:
         raise RuntimeError("launches cannot be recorded under Triton's interpreter; unset TRITON_INTERPRET")
     precision = PRECISIONS[recording.precision]
+    # Under autocast the weights and the input are float32.
     half = recording.training and precision.half
     dtype = torch.float32 if half else precision.dtype
     model = blocks.fused(recording.block).to(dtype).requires_grad_(recording.training)

@@ -28,7 +28,7 @@ _HEAD = (
 )
 _CONSTANTS = {"depthwise": ("ACTIVATION", "WIDTH"), "depthwise_backward": ("BX",), "layer_norm": ("CHANNELS",)}
 _OTHERS = ("CHANNELS", "OUTPUTS", "ROWS", "C", "K", "C0", "C1", "C2")
-"""Constants that distinguish a kernel's launches: those of ``_CONSTANTS`` for some kernels, ``_OTHERS`` for the rest."""
+"""Constants that distinguish a kernel's launches: those in ``_CONSTANTS`` for some kernels, these for the rest."""
 
 _SMALL_MS = 0.05
 """PyTorch's operations that take less, for all blocks of a level, are summed up in one row."""

@@ -49,6 +49,7 @@ def pace(
         for turn in range(turns + 1):
             for arm, run in runs.items():
                 taken = _seconds(run, here.device) / steps
+                # Turn 0 is the warm-up.
                 if turn:
                     seconds[arm].append(taken)
     return {
@@ -72,6 +73,7 @@ def _steps(here: Any, config: TrainConfig, number: int) -> Callable[[], None]:
     assert config.recipe.steps is not None
     step = Step(here, here.setup_module(net, move_to_device=False), state, config.recipe, config.recipe.steps)
     side = config.data.patch
+    # Random pairs do: the time of a step does not depend on their contents.
     clean = torch.rand(config.recipe.batch, 3, side, side, device=here.device)
     pair = Pair((clean + 0.1 * torch.randn_like(clean)).clamp(0, 1), clean)
 

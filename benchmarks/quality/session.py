@@ -177,6 +177,7 @@ class Session:
             except TimeUpError:
                 return False
             self.result["runs"].append(run)
+            # The run is in the result before its checkpoints are deleted.
             self.write()
             shutil.rmtree(self.work / job.name)
         return True
@@ -197,6 +198,7 @@ class Session:
         try:
             trained = self.trained(plan, self.form.marks)
         except DivergedError as error:
+            # Results name no paths of this machine.
             why = str(error).replace(str(plan.folder.path), "the folder of the run")
             self.say(f"{job.name}: {why}")
             return {**record, "diverged": why, "scores": None}

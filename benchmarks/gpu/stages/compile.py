@@ -39,6 +39,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
     index, of = map(int, options.share.split("/"))
     pool = Pool()
     begun, done, failed, left, stubs = time.perf_counter(), 0, 0, 0, True
+    # Every ``of``-th job: the most important ones come first in all shares.
     for spec, kernel, config in list(jobs(specs.read()[options.call]))[index::of]:
         if run.left() < 0:
             left += 1

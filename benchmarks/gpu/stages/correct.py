@@ -73,6 +73,7 @@ def _check(run: Run, block: Block, precision: Precision) -> bool:
     plain, fused = blocks.plain(block), blocks.fused(block).to(where, dtype)
     image = blocks.image(block, precision)
     x = image.to(where, dtype)
+    # ``own``: the error of the unfused modules in the same precision, by which the kernels' error is judged.
     with exda.backend("reference"):
         exact = plain.double().to(where)(image.to(where)) - image.to(where)
         own = _error(plain.to(where, dtype), x, exact)

@@ -53,6 +53,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
             model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, torch.bfloat16)
             seconds = []
             for _ in range(_WARM_UPS + _TURNS):
+                # An idle GPU at the start; the clock stops when Python is done, not the GPU.
                 run.device.wait()
                 begun = time.perf_counter()
                 with computing(variant.computed):

@@ -112,6 +112,7 @@ def _captured(
 ) -> Callable[[], object]:
     """Returns a replay of the pass, and writes a row on how it compares with the pass on this and another image."""
     replay = run.device.captured(forward)
+    # The replay reads ``image`` in place. Another image shows a replay that only repeats the captured output.
     given, equal, apart = image.clone(), [], []
     for shown in (given, torch.rand_like(image)):
         image.copy_(shown)

@@ -48,6 +48,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
                 break
             with run.surviving(variant=name, **where):
                 steps[name, EAGER] = _prepared(run, name, bench, precision, where)
+            # The first pair is timed at once: if the stage fails later, the main ratio is known.
             if number in (2, len(_VARIANTS)):
                 timed(run, steps, options.turns, options.seconds, where)
 
