@@ -36,6 +36,7 @@ console = Console()
 
 
 def seconds(run: Callable[[], object]) -> float:
+    """Returns the wall time of a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -99,6 +100,7 @@ def main(
 
 
 def table(result: dict[str, object]) -> list[str]:
+    """Returns the result as lines of Markdown."""
     times, ratios = result["seconds"], result["median_ratio_to_original"]
     assert isinstance(times, dict)
     assert isinstance(ratios, dict)

@@ -39,11 +39,13 @@ Input = tuple[str, str, bytes]
 
 
 def crafted_inputs(target: str) -> Iterator[Input]:
+    """Yields the crafted files of a target."""
     for name, data in TARGETS[target][2].items():
         yield "crafted", name, data
 
 
 def damaged_inputs(target: str, seed: int) -> Iterator[Input]:
+    """Yields damaged copies of a target's intact files without end, all mutations in turn."""
     whole = TARGETS[target][1]
     for number, mutation in enumerate(cycle(MUTATIONS)):
         # Each input depends on its number alone, not on the inputs before it.
@@ -53,6 +55,21 @@ def damaged_inputs(target: str, seed: int) -> Iterator[Input]:
 
 
 def attack(target: str, inputs: Iterator[Input], until: float, folder: Path, findings: list[dict[str, Any]]) -> Counter:
+    """Gives inputs to all readers of a target.
+
+    Args:
+        target: kind of file, a key of ``TARGETS``.
+        inputs: the inputs; crafted ones are never cut short.
+        until: time on the monotonic clock at which to stop.
+        folder: where each input is written for the readers.
+        findings: list that findings are added to.
+
+    Returns:
+        (damage, outcome) -> number of inputs; an outcome is taken, refused or findings.
+
+    Raises:
+        SystemExit: if code in a file was run.
+    """
     counts: Counter = Counter()
     for kind, name, data in inputs:
         if kind != "crafted" and time.monotonic() > until:
@@ -77,6 +94,7 @@ COLUMNS = ("target", "damage", "inputs", "refused", "taken", "findings")
 
 
 def markdown(result: dict[str, Any]) -> str:
+    """Returns the result as a Markdown page."""
     rows = [
         " | ".join(f"{row[column]:,}" if column in COLUMNS[2:] else row[column] for column in COLUMNS)
         for row in result["rows"]

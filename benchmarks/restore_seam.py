@@ -48,6 +48,7 @@ Out = Annotated[Path, typer.Option(file_okay=False)]
 
 
 def networks() -> dict[str, torch.nn.Module]:
+    """Returns the demo's trained networks by their keys in ``NAMES``."""
     host = tiny_restormer().eval()
     patched = copy.deepcopy(host)
     exda.patch(patched)
@@ -61,11 +62,13 @@ def photographs(folders: list[Path]) -> list[Path]:
 
 
 def load(path: Path) -> torch.Tensor:
+    """Reads an image as (3, H, W) float32 in [0, 1]."""
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Returns the PSNR in dB of two images in [0, 1]."""
     return float(-10 * torch.log10((a - b).square().mean()))
 
 
@@ -185,6 +188,7 @@ def degrade_enlarged(source: Path, target: Path) -> None:
 
 
 def save(out: Path, part: str, result: dict[str, Any]) -> None:
+    """Replaces one part of ``restore_seam.json`` and writes ``restore_seam.md`` from all parts."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "restore_seam.json"
     results = json.loads(path.read_text()) if path.exists() else {}

@@ -205,7 +205,7 @@ ADAPTATION = Continued(
     search=Search(100, 200, {"all": (1e-3, 3e-3, 1e-2), "new": (3e-3, 1e-2, 3e-2), "norms": (3e-3, 1e-2, 3e-2)}),
     keeps=True,
 )
-"""The demo's host learns a degradation that it never saw."""
+"""The demo's host learns a degradation that it was not trained on."""
 
 ADAPTATION_LONG = replace(
     ADAPTATION,

@@ -16,6 +16,7 @@ SECONDS = {"A": 470.0, "B": 300.0, "C": 200.0}
 
 
 def call(name: str, options: argparse.Namespace) -> int:
+    """Runs a call and writes its report; returns the exit status."""
     # SystemExit runs the ``finally`` blocks, which end the stages' processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     out = options.out.absolute()
@@ -25,6 +26,7 @@ def call(name: str, options: argparse.Namespace) -> int:
 
 
 def report(out: Path, results: list[Path]) -> None:
+    """Writes ``report.md`` to ``out`` from the rows in all folders of results."""
     from .report import markdown  # noqa: PLC0415
     from .rows import read  # noqa: PLC0415
 
