@@ -104,8 +104,8 @@ def markdown(result: dict[str, Any]) -> str:
     return (
         f"# Under attack\n\n{total:,} inputs, each given to every reader of its kind; seed {result['seed']}.\n\n"
         f"{table}\n\n"
-        "Taken: the damage left a file that can be read, such as one changed in a single weight or pixel. A finding: "
-        "an error that is none of the library's own, a model that was changed by a file that was refused, or code that "
+        "Taken: the file could still be read, for example if only a weight or a pixel was changed. A finding: an error "
+        "that is not one of the library's own, a model that a refused file has changed, or code that "
         f"was run.\n\n{machine_line(result['machine'])}\n\nCommand: `{result['command']}`\n"
     )
 

@@ -207,9 +207,9 @@ def seams_table(result: dict[str, Any]) -> list[str]:
     rows = result["rows"]
     photographs = {row["photograph"] for row in rows}
     lines = [
-        f"{len(photographs)} photographs, degraded; tiles of {result['tile']} pixels. Seam: the largest step that "
-        f"blending adds between two neighbouring pixels, in 1/255; aimed at: below {SEAM_LIMIT}. Difference: to the "
-        "image restored whole, in 1/255. PSNR in dB, mean over photographs.",
+        f"{len(photographs)} degraded photographs in tiles of {result['tile']} pixels. Seam: the largest step that "
+        f"blending adds between two neighbouring pixels, in 1/255; the aim is below {SEAM_LIMIT}. Difference: from "
+        "the image restored whole, in 1/255. PSNR in dB, mean over photographs.",
         "",
         "| network | overlap | seam, median | seam, largest | photographs below the aim | mean difference | "
         "largest difference | PSNR to whole | PSNR to clean: tiled / whole |",

@@ -90,22 +90,22 @@ def _how(result: Result) -> list[str]:
         + (f": {made}." if made else "."),
         f"Every arm starts from its weights: {recipe['steps']:,} steps of {recipe['batch']} patches of "
         f"{config['data']['patch']} from {train['pictures']} crops, AdamW, L1, half a cosine to 0{average}; the seed "
-        "is that of the order of the data, of the degradations and of what is new. Primitives start at the identity."
+        "determines the order of the data, the degradations and the new parameters. Primitives start at the identity."
         + (
             f" The widened host has feed-forwards of factor {config['widened']['ffn_expansion_factor']} in place of "
-            f"{host['model']['ffn_expansion_factor']}, whose new channels start without an effect."
+            f"{host['model']['ffn_expansion_factor']}; their new channels have no effect at the start."
             if WIDENED in arms
             else ""
         )
         + (f" Ranks of LoRA: {lora}." if lora else ""),
-        f"Restored are {test['pictures']} photographs, {whole}, degraded by a fixed seed. "
+        f"The test set is {test['pictures']} photographs, {whole}, degraded by a fixed seed. "
         f"{config['test']['protocol']}. "
         f"Learning rates were chosen by the loss at the end of {search['steps']} steps with seed {search['seed']}, "
-        "which nothing else has.",
-        "Differences are seed by seed, of the mean over degradations and photographs, with Student's "
-        f'{CONFIDENCE:.0%} interval over seeds. "Visible" is the smallest true difference that as many seeds with '
-        f"this scatter would separate from 0 in {POWER:.0%} of cases: where it is inconclusive, anything smaller may "
-        f"be there. With fewer than {ENOUGH_SEEDS} seeds nothing is concluded.",
+        "which no other run has.",
+        "Differences are taken for each seed between means over degradations and photographs, with Student's "
+        f'{CONFIDENCE:.0%} interval over seeds. "Visible" is the smallest true difference that this many seeds with '
+        f"this scatter would separate from 0 in {POWER:.0%} of cases: an inconclusive result does not rule out smaller "
+        f"ones. With fewer than {ENOUGH_SEEDS} seeds, nothing is concluded.",
     ]
 
 

@@ -92,8 +92,8 @@ def _why(row: Row) -> str:
 
 def _configurations(rows: Sequence[Row]) -> list[str]:
     lines = [
-        f"{row['configurations']} configurations wrote into poisoned outputs, {row['disagreeing']} of them something "
-        f"else than the chosen one."
+        f"{row['configurations']} configurations wrote to poisoned outputs; {row['disagreeing']} of them disagree with "
+        f"the chosen one."
         for row in _of(rows, "correctness")
         if row["configurations"]
     ]
@@ -186,7 +186,7 @@ def _tuned(rows: Sequence[Row]) -> list[str]:
     ]
     head = ["stage", "kernel", "key", "chosen", "ms", "TB/s", "seconds of tuning"]
     total = sum(row["seconds"] for row in found)
-    more = f"{len(found)} choices took {total:.0f} s, compiling what was not compiled ahead included."
+    more = f"{len(found)} choices took {total:.0f} s, including compilation of what was not compiled ahead."
     return [*_table(head, cells), "", more] if cells else []
 
 

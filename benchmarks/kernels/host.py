@@ -86,7 +86,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         "# Python's time for a block",
         "",
-        "A transformer block of Restormer without gradients, its kernels started and not run: "
+        "A transformer block of Restormer without gradients, whose kernels are launched but do not run: "
         f"{len(result['microseconds_of_each_turn']['original'])} turns in one process, the fastest of each.",
         "",
         "| | microseconds | ratio to the original | Triton kernels started |",

@@ -40,10 +40,10 @@ def markdown(result: dict[str, Any]) -> str:
         "# What the kernels compile to",
         "",
         f"The fused blocks of a Restormer at {result['size']}x{result['size']}, compiled for compute capability "
-        f"{result['capability']} in the configuration that comes first. Bytes: each tensor of a launch once. "
-        f"Milliseconds: what the bytes of all blocks of a level take at {result['tb_per_second']:g} TB/s, and nothing "
-        "else. Spilled and shared are bytes, of a thread and of a program; loads and stores are instructions by bits "
-        "a thread.",
+        f"{result['capability']} in their first configuration. Bytes count each tensor of a launch once. "
+        f"Milliseconds are the time that the bytes of all blocks of a level take at {result['tb_per_second']:g} TB/s, "
+        "without anything else. Spilled bytes are per thread, shared bytes per program; loads and stores are "
+        "instructions by bits per thread.",
     ]
     for network in result["networks"]:
         table = markdown_table(_HEAD, rows_of(result, network))

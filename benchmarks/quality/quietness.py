@@ -40,9 +40,9 @@ def by_recipe(found: Sequence[Group]) -> list[str]:
             ]
         )
     how = (
-        f'Deviation (standard, over seeds) of the difference in PSNR between "{found[0].arm}" and the host of the same '
-        f"seed, with its {CONFIDENCE:.0%} interval; and how many seeds a true difference of {EFFECT} dB needs to be "
-        f"seen in {POWER:.0%} of cases, with the hours that both arms take for them."
+        f'Standard deviation over seeds of the difference in PSNR between "{found[0].arm}" and the host of the same '
+        f"seed, with its {CONFIDENCE:.0%} interval; and the number of seeds that detect a true difference of {EFFECT} "
+        f"dB in {POWER:.0%} of cases, with the hours that both arms take for them."
     )
     head = ["recipe", "seeds", "PSNR (dB)", "host, deviation", "difference, deviation", "seeds needed", "hours"]
     return [how, "", *markdown_table(head, rows), ""]

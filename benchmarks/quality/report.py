@@ -68,21 +68,22 @@ def _how(result: Result) -> list[str]:
     model = ", ".join(f"{name} {value}" for name, value in config["model"].items() if name != "name")
     return [
         f"Form {config['form']}: Restormer ({model}); the widened host has feed-forwards of factor {widened} in place "
-        f"of {config['model']['ffn_expansion_factor']}, and with that as many parameters as the host with both "
+        f"of {config['model']['ffn_expansion_factor']} and therefore as many parameters as the host with both "
         f"primitives.",
         f"Trained on {train['pictures']} crops with {', '.join(data['degradations'])}: {recipe['steps']:,} steps of "
-        f"{recipe['batch']} patches of {data['patch']}, AdamW, learning rate {recipe['learning_rate']:g}, L1; that is "
-        f"{epochs:.3g} times each crop with each degradation. Restored are "
+        f"{recipe['batch']} patches of {data['patch']}, AdamW, learning rate {recipe['learning_rate']:g}, L1; each "
+        f"crop is seen {epochs:.3g} times with each degradation. The test set is "
         f"{photographs['pictures']} photographs, {whole}, degraded by a fixed seed. {test['protocol']}.",
-        "Differences are to the host of the same seed, with a 95 % bootstrap interval in which seeds are drawn and "
-        f"then photographs, the same ones for all seeds. With fewer than {ENOUGH_SEEDS} seeds nothing is concluded "
-        "from it. Of three it is still too narrow: without any effect, three seeds come out on one side of 0 in one of "
-        'four cases, and several arms are compared. "Better" and "worse" say that the interval leaves out 0, no more.',
+        "Differences are to the host of the same seed, with a 95 % bootstrap interval that draws seeds and then "
+        f"photographs, the same ones for all seeds. Nothing is concluded from fewer than {ENOUGH_SEEDS} seeds. "
+        "With three, the interval is still too narrow: without any effect, all three seeds are on the same side of 0 "
+        'in one of four cases, and several arms are compared. "Better" and "worse" only mean that the interval does '
+        "not contain 0.",
     ] + [
         f"Equal time ({name}): a step of the host takes {pace['host_seconds']:.3g} s ({pace['clock']}; arms in turns, "
         f"median of the ratios within a turn); the others take "
         + ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in pace["ratio"].items() if arm != HOST)
-        + " times as long and make so many steps fewer. What prepares the pairs is not counted."
+        + " times as long and make fewer steps accordingly. Preparing the training pairs is not counted."
         for name, pace in result["paces"].items()
     ]
 
@@ -166,8 +167,8 @@ def _told_apart(there: Sequence[Group]) -> list[str]:
     if not rows:
         return []
     how = (
-        "Agreement of k-means on the outputs of all attentions with the degradation, host -> arm: mean over seeds and "
-        "runs of k-means."
+        "How well k-means clusters of the outputs of all attentions agree with the degradations, host -> arm: mean "
+        "over seeds and runs of k-means."
     )
     return [how, "", *markdown_table(["arm", "seeds", "NMI", "ARI"], rows), ""]
 
@@ -203,7 +204,7 @@ def origin(result: Result) -> list[str]:
     """Returns lines on the number of runs, hours of training, machine and command."""
     hours = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", [])) / 3600
     again = [line for run in result["runs"] for leg in run.get("legs", []) for line in leg["not_bit_for_bit"]]
-    lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training by the clock on the wall.", ""]
+    lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training in wall-clock time.", ""]
     if again:
         lines += [f"Taken up again, but not bit for bit: {'; '.join(dict.fromkeys(again))}.", ""]
     return [*lines, machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
