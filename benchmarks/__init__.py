@@ -1,1 +1,1 @@
-"""Benchmarks. A package and no mere folder: some distributions install a package of this name, which would win."""
+"""Benchmarks. A regular package: a namespace package would lose to other distributions' packages of this name."""

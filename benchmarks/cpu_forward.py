@@ -1,7 +1,8 @@
-"""Time a Restormer's forward pass on the CPU: unpatched, patched concat-free, patched as the formulas are printed.
+"""Time a Restormer's forward pass on the CPU: unpatched, patched concat-free, and patched as the paper prints it.
 
-The three take turns in one run, so that a machine that gets slower does so for all of them; what is reported is the
-median of the ratios within a turn. A path that does not compute what the reference does is not timed.
+The three take turns in one run, so that a machine that slows down does so for all of them; the ratio to the original is
+taken within each turn, and the median over turns is reported. Nothing is timed unless the concat-free path agrees with
+the reference.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import exda_primitives as exda
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-4
+"""Largest allowed absolute difference between the outputs of the concat-free path and the reference."""
 TITLES = {
     "original": "original",
     "concat_free": "patched, concat-free (the default)",
@@ -34,6 +36,7 @@ console = Console()
 
 
 def seconds(run: Callable[[], object]) -> float:
+    """Returns the wall time of a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -45,11 +48,11 @@ def main(
     turns: Annotated[int, typer.Option(min=1)] = 9,
     out: Annotated[Path, typer.Option(file_okay=False)] = RESULTS,
 ) -> None:
-    """Write ``cpu_forward.json`` and ``cpu_forward.md``."""
+    """Time the forward passes and write ``cpu_forward.json`` and ``cpu_forward.md``."""
     torch.manual_seed(0)
     original = exda.models.Restormer().eval()
     patched = copy.deepcopy(original)
-    # Paper init: at identity init zeros would hide a wrong term.
+    # Paper init: at identity init, zero gates would hide a wrong term from the comparison below.
     report = exda.patch(patched, exda.ExDAConfig(init="paper"))
     image = torch.rand(1, 3, size, size)
 
@@ -67,7 +70,7 @@ def main(
         "reference": reference,
     }
     for run in runs.values():
-        run()
+        run()  # warm-up
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in track(range(turns), "timing", console=console):
         for name, run in runs.items():
@@ -97,6 +100,7 @@ def main(
 
 
 def table(result: dict[str, object]) -> list[str]:
+    """Returns the result as lines of Markdown."""
     times, ratios = result["seconds"], result["median_ratio_to_original"]
     assert isinstance(times, dict)
     assert isinstance(ratios, dict)

@@ -41,7 +41,7 @@ console = Console()
 
 
 class Phase(str, Enum):
-    """What is run, in this order."""
+    """The phases of a run, in their order."""
 
     PRETRAIN = "pretrain"
     HOST = "host"
@@ -50,7 +50,7 @@ class Phase(str, Enum):
 
 
 class Stream(int, Enum):
-    """Which random numbers: the two arms share FURTHER, and nothing else is shared."""
+    """Streams of random numbers. Both arms draw from FURTHER, so that they train on the same patches."""
 
     WEIGHTS = 0
     PRETRAIN = 1
@@ -60,19 +60,19 @@ class Stream(int, Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """How a checkpoint came about.
+    """How a checkpoint was made.
 
     Attributes:
-        phase: its name.
+        phase: name of the phase.
         steps: optimiser steps.
         seed: the run's seed.
-        data_sha256: of the zip of images.
-        start_sha256: of the checkpoint the phase started from; empty for the first.
+        data_sha256: SHA-256 of the zip of images.
+        start_sha256: SHA-256 of the checkpoint that the phase started from; empty for the first phase.
         parameters: number of parameters.
         seconds: wall time of the training alone.
         last_loss: mean L1 loss over the last logged steps.
         device: torch device.
-        machine: what it was trained on, as it was at the start.
+        machine: the machine and versions at the start of the training.
     """
 
     phase: str
@@ -89,7 +89,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """What every phase needs to know."""
+    """What every phase needs.
+
+    Attributes:
+        out: folder of the checkpoints and records.
+        seed: seed of all random numbers.
+        device: where the networks are trained and measured.
+        data_sha256: SHA-256 of the zip of images.
+        train: training crops (N, 3, H, W) uint8.
+    """
 
     out: Path
     seed: int
@@ -98,8 +106,8 @@ class Run:
     train: Tensor
 
     def generator(self, stream: Stream, step: int) -> torch.Generator:
-        """A fresh generator for one step, so that no step depends on what was drawn before it."""
-        # Mixed: PyTorch's generator on the CPU looks at the low 32 bits of a seed alone.
+        """Returns a fresh generator for one step, so that no step depends on what was drawn before it."""
+        # Hashed to 32 bits: PyTorch's CPU generator uses only the low 32 bits of a seed.
         words = np.random.SeedSequence([self.seed, stream, step]).generate_state(1, np.uint32)
         return torch.Generator().manual_seed(int(words[0]))
 
@@ -115,15 +123,15 @@ def sha256(path: Path) -> str:
 
 
 def photo_of(name: str) -> str:
-    """The photograph that a crop comes from: ``0014_world_hedgehog.jpg`` gives ``world_hedgehog``."""
+    """Returns the photograph that a crop comes from: ``0014_world_hedgehog.jpg`` gives ``world_hedgehog``."""
     return Path(name).stem.partition("_")[2]
 
 
 def read_images(path: Path) -> tuple[Tensor, list[str], Tensor, list[str]]:
-    """Split a zip of equally large crops by photograph, every eighth in alphabetical order being held out.
+    """Reads a zip of crops of one size and splits it by photograph: every eighth, by name, is held out.
 
     Args:
-        path: a zip of ``<number>_<photograph>.jpg`` files.
+        path: a zip of ``<number>_<photograph>.jpg`` or ``.png`` files.
 
     Returns:
         Training crops (N, 3, H, W) uint8, their names, held-out crops, their names.
@@ -147,11 +155,13 @@ def read_images(path: Path) -> tuple[Tensor, list[str], Tensor, list[str]]:
 
 
 def draw_batch(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pick, flip, degrade and then crop, so that haze varies as slowly over a patch as over a whole image.
+    """Picks, flips, degrades and crops images.
+
+    Crops come last, so that haze varies over a patch as slowly as over a whole image.
 
     Args:
         images: (N, 3, H, W) uint8.
-        generator: decides everything.
+        generator: source of all random choices.
 
     Returns:
         Degraded and clean patches, both (BATCH, 3, PATCH, PATCH) in [0, 1].
@@ -179,17 +189,17 @@ def draw_batch(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Fraction of the peak: a linear warm-up times a half cosine down to zero."""
+    """Returns the fraction of the peak rate at a step: a linear warm-up times half a cosine down to zero."""
     return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def train(model: nn.Module, run: Run, stream: Stream, steps: int, label: str) -> tuple[float, float]:
-    """Train all parameters in place.
+    """Trains all parameters in place.
 
     Returns:
         Seconds of wall time, and the mean loss since it was last logged.
     """
-    # Depthwise convolutions, most of the work, are faster in this layout on CPU and GPU alike.
+    # Depthwise convolutions are most of the work and are faster in this layout, on CPU and GPU alike.
     model.to(run.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps))
@@ -225,7 +235,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def load_model(run: Run, phase: Phase) -> nn.Module:
-    """The model as the phase left it, patched if it was, on the run's device."""
+    """Returns the model that a phase trained, patched if that phase patched it, on the run's device."""
     model: nn.Module = tiny_restormer()
     if phase is Phase.EXDA:
         exda.patch(model)
@@ -234,7 +244,7 @@ def load_model(run: Run, phase: Phase) -> nn.Module:
 
 
 def run_phase(run: Run, phase: Phase, steps: int) -> None:
-    """Train one phase and write its checkpoint and record, or check that what is there is what was asked for.
+    """Trains one phase and writes its checkpoint and record; a phase that is done already is only checked.
 
     Raises:
         typer.BadParameter: if the phase was run before with other settings.
@@ -246,8 +256,8 @@ def run_phase(run: Run, phase: Phase, steps: int) -> None:
         asked = (steps, run.seed, run.data_sha256, start_sha256)
         if (found.steps, found.seed, found.data_sha256, found.start_sha256) != asked:
             raise typer.BadParameter(
-                f"{path} was made with other steps, seed, images or starting weights than asked for now; "
-                "choose another --out or delete it"
+                f"{path} was made with other steps, seed, images or starting weights than those given now; "
+                "choose another --out or delete the file"
             )
         console.print(f"{phase.value}: done before, {path}")
         return
@@ -276,7 +286,7 @@ def run_phase(run: Run, phase: Phase, steps: int) -> None:
         machine=trained_on,
     )
     path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=2) + "\n")
-    # The checkpoint goes last and gets its name when it is whole: where there is one, the phase is done.
+    # The checkpoint is written last and renamed when complete: if it exists, the phase is done.
     partial = path.with_suffix(".partial")
     if exda.is_patched(model):
         exda.save(model, partial, whole=True)

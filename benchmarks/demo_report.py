@@ -1,4 +1,4 @@
-"""What the demo's weights are worth: measured on unseen photographs, written as JSON and Markdown."""
+"""Measures the demo's weights on unseen photographs and writes the results as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ RESULTS = Path(__file__).parent / "results"
 
 @torch.no_grad()
 def evaluate(run: Run, testing: Tensor, phases: Sequence[Phase]) -> dict[str, Any]:
-    """Measure the degraded input and the models on the held-out crops (mean) and on the demo's photograph.
+    """Measures the degraded input and the models on the held-out crops and on the demo's photograph.
 
     Args:
-        run: for the seed, the device and the checkpoints.
-        testing: (N, 3, H, W) uint8.
-        phases: whose checkpoints to measure.
+        run: gives the seed, the device and the checkpoints.
+        testing: held-out crops (N, 3, H, W) uint8.
+        phases: the phases whose checkpoints are measured.
 
     Returns:
-        ``held_out`` and ``photograph``: {who: {"psnr": dB, "ssim": ...}}; ``held_out_psnr``: {who: one per crop}.
+        ``held_out`` (mean over crops) and ``photograph``: {"degraded" or phase: {"psnr": dB, "ssim": ...}};
+        ``held_out_psnr``: {"degraded" or phase: dB of each crop}.
     """
     models = {phase.value: load_model(run, phase).eval() for phase in phases}
     images = [*(crop[None].float() / 255 for crop in testing), photograph()]
@@ -67,7 +68,7 @@ def evaluate(run: Run, testing: Tensor, phases: Sequence[Phase]) -> dict[str, An
 
 
 def table(measured: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Lines of a Markdown table with one row for each of degraded, pretrain, host, exda."""
+    """Returns the lines of a Markdown table with one row each for degraded, pretrain, host and exda."""
     titles = {
         "degraded": "degraded input",
         Phase.PRETRAIN.value: "host, pre-trained",
@@ -86,7 +87,7 @@ def table(measured: dict[str, dict[str, dict[str, float]]]) -> list[str]:
 
 
 def report(run: Run, testing: Tensor, testing_names: Sequence[str], command: str) -> None:
-    """Evaluate all three models and write the JSON and the Markdown of the results."""
+    """Evaluates all three models and writes ``demo_weights.json`` and ``demo_weights.md``."""
     trained = (Phase.PRETRAIN, Phase.HOST, Phase.EXDA)
     records = {phase.value: run.record(phase) for phase in trained}
     host, ours = records[Phase.HOST.value], records[Phase.EXDA.value]

@@ -1,12 +1,12 @@
 """Train the demo's weights, and compare equal further training with and without ExDA.
 
-A tiny Restormer is trained to remove haze, rain and noise. From those weights two arms then train equally long, on
-the same patches with the same degradations and the same optimiser settings: the host as it is, and the host after
-`exda.patch`. Both are measured on photographs that neither has seen.
+A tiny Restormer is trained to remove haze, rain and noise. From its weights two arms are then trained for equally many
+steps, on the same patches with the same degradations and optimiser settings: the host as it is, and the host after
+`exda.patch`. Both are measured on photographs that neither was trained on.
 
-Phases run in the order of `Phase`. Each leaves a checkpoint and a record in ``--out``; a phase whose checkpoint is
-already there is not run again, so an interrupted run is continued by repeating its command. On a CPU that is busy
-with other work, ``OMP_NUM_THREADS=1`` is often the fastest.
+Phases run in the order of `Phase`. Each leaves a checkpoint and a record in ``--out``; a phase whose checkpoint exists
+is not run again, so repeating the command resumes an interrupted run. On a CPU that is busy with other work,
+``OMP_NUM_THREADS=1`` is often fastest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     stop_after: Annotated[Phase, typer.Option(help="Last phase to run.")] = Phase.REPORT,
 ) -> None:
-    """Train the demo's weights and report how the host and the ExDA-patched host compare."""
+    """Train the demo's weights and compare the host with the patched host."""
     out.mkdir(parents=True, exist_ok=True)
     training, training_names, testing, testing_names = read_images(data)
     console.print(
@@ -41,7 +41,7 @@ def main(
     order = list(Phase)
     for phase in order[: order.index(stop_after) + 1]:
         if phase is Phase.REPORT:
-            # Paths are reduced to names: the folders of whoever ran this are nobody else's business.
+            # File names only: the result is published, and full paths would show the user's folders.
             command = (
                 f"python benchmarks/demo_weights.py --data {data.name} --out {out.name} "
                 f"--pretrain-steps {pretrain_steps} --further-steps {further_steps} --seed {seed} "

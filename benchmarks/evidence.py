@@ -1,4 +1,4 @@
-"""Write what became of the paper's claims: ``docs/evidence.md`` and its plots, from the files of results."""
+"""Write ``docs/evidence.md`` and its plots: the paper's claims and their verdicts, from the result files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ console = Console()
 
 
 def rendered(results: Path) -> dict[str, str]:
-    """What is to be written: paths, from the folder of documents, and texts.
+    """Returns the files to write: path relative to the docs folder -> text.
 
     Args:
-        results: folder of the files of results.
+        results: folder of the result files.
 
     Raises:
         ConfigError: for a file that is damaged or of another version.
@@ -45,7 +45,7 @@ def main(
     results: Annotated[Path, typer.Option(file_okay=False, exists=True)] = RESULTS,
     docs: Annotated[Path, typer.Option(file_okay=False)] = DOCS,
 ) -> None:
-    """Write ``evidence.md`` and its plots; plots of claims that are measured no longer are removed."""
+    """Write ``evidence.md`` and its plots, and remove plots of claims that are no longer measured."""
     with plainly():
         files = rendered(results)
     (docs / PLOTS).mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Give damaged, crafted and foreign files to everything that reads one, for as long as asked; write what came out.
+"""Fuzz every reader of files with damaged and crafted inputs for a given time, and write the outcomes.
 
-Every input is made from a number, so that any of them can be made again. A file is either taken or refused with an
-error of the library's own, and a refused checkpoint leaves the model as it was; anything else is a finding, whose input
-is kept.
+Each damaged input is made from the seed and its number, so that any of them can be made again. A reader must either
+take a file or refuse it with one of the library's own errors, and a refused checkpoint must leave the model unchanged.
+Anything else is a finding, and its input is kept.
 """
 
 from __future__ import annotations
@@ -31,25 +31,45 @@ TARGETS: dict[str, tuple[Callable[[Path], bool], dict[str, bytes], dict[str, byt
     "checkpoint": (checkpoints.attack, checkpoints.whole_files(), crafted.crafted_files()),
     "picture": (images.attack, images.whole_images(), images.crafted_images()),
 }
+"""Kind of file -> its attack, intact files to damage, crafted files."""
 
 console = Console()
 Input = tuple[str, str, bytes]
+"""Kind of damage, file name, contents."""
 
 
 def crafted_inputs(target: str) -> Iterator[Input]:
+    """Yields the crafted files of a target."""
     for name, data in TARGETS[target][2].items():
         yield "crafted", name, data
 
 
 def damaged_inputs(target: str, seed: int) -> Iterator[Input]:
+    """Yields damaged copies of a target's intact files without end, all mutations in turn."""
     whole = TARGETS[target][1]
     for number, mutation in enumerate(cycle(MUTATIONS)):
+        # Each input depends on its number alone, not on the inputs before it.
         random = Random(f"{seed} {target} {number}")
         name = random.choice(sorted(whole))
         yield mutation, name, MUTATIONS[mutation](whole[name], random)
 
 
 def attack(target: str, inputs: Iterator[Input], until: float, folder: Path, findings: list[dict[str, Any]]) -> Counter:
+    """Gives inputs to all readers of a target.
+
+    Args:
+        target: kind of file, a key of ``TARGETS``.
+        inputs: the inputs; crafted ones are never cut short.
+        until: time on the monotonic clock at which to stop.
+        folder: where each input is written for the readers.
+        findings: list that findings are added to.
+
+    Returns:
+        (damage, outcome) -> number of inputs; an outcome is taken, refused or findings.
+
+    Raises:
+        SystemExit: if code in a file was run.
+    """
     counts: Counter = Counter()
     for kind, name, data in inputs:
         if kind != "crafted" and time.monotonic() > until:
@@ -74,6 +94,7 @@ COLUMNS = ("target", "damage", "inputs", "refused", "taken", "findings")
 
 
 def markdown(result: dict[str, Any]) -> str:
+    """Returns the result as a Markdown page."""
     rows = [
         " | ".join(f"{row[column]:,}" if column in COLUMNS[2:] else row[column] for column in COLUMNS)
         for row in result["rows"]
@@ -83,22 +104,23 @@ def markdown(result: dict[str, Any]) -> str:
     return (
         f"# Under attack\n\n{total:,} inputs, each given to every reader of its kind; seed {result['seed']}.\n\n"
         f"{table}\n\n"
-        "Taken: the damage left a file that can be read, such as one changed in a single weight or pixel. A finding: "
-        "an error that is none of the library's own, a model that was changed by a file that was refused, or code that "
+        "Taken: the file could still be read, for example if only a weight or a pixel was changed. A finding: an error "
+        "that is not one of the library's own, a model that a refused file has changed, or code that "
         f"was run.\n\n{machine_line(result['machine'])}\n\nCommand: `{result['command']}`\n"
     )
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="In all, besides the crafted files.", min=0)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the damage.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Total time, without that of the crafted files.", min=0)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the damage.")] = 0,
 ) -> None:
-    """Attack; exit with 1 if there is a finding."""
+    """Run the attacks; exit with status 1 if there is a finding."""
     torch.set_num_threads(1)
     findings: list[dict[str, Any]] = []
     rows = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Code that a pickle runs leaves its evidence in the working directory.
         os.chdir(folder)
         for target in TARGETS:
             until = time.monotonic() + 60 * minutes / len(TARGETS)

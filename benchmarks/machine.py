@@ -1,4 +1,4 @@
-"""What a figure was measured on, for the scripts beside this file."""
+"""Describes the machine that a figure was measured on, for the scripts in this folder."""
 
 from exda_primitives.workbench.shared.machine import cpu_model, git_commit, machine, machine_line
 

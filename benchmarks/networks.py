@@ -1,10 +1,10 @@
-"""Whole networks at the sizes that their authors published, with random weights, each to be measured by its name.
+"""Whole networks at the sizes that their authors published, with random weights, to be measured by name.
 
 ::
 
     exda bench mine benchmarks/networks.py:restormer --size 256 --out benchmarks/results/cpu_networks/restormer
 
-Weights have no say in how long a forward pass takes.
+The time of a forward pass does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def histoformer() -> nn.Module:
 
 
 def kbnet() -> nn.Module:
-    """KBNet_l, as spandrel has it."""
+    """Returns KBNet_l in spandrel's implementation."""
     from spandrel.architectures import KBNet  # noqa: PLC0415
 
     network: Any = KBNet.KBNet_l

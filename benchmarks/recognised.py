@@ -1,7 +1,7 @@
-"""Ask ``exda.plan`` about every network of spandrel, spandrel_extra_arches, timm and this package; write what it says.
+"""Run ``exda.plan`` on every network of spandrel, spandrel_extra_arches, timm and this package; write its findings.
 
-Networks are built with the default arguments of their classes, or the few in `ARGUMENTS`, without their weights. Those
-that cannot be built are listed with the reason.
+Networks are built with the default arguments of their classes, or with those in `ARGUMENTS`, without trained weights.
+Networks that cannot be built are listed with the reason.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 PACKAGES = ("exda_primitives", "spandrel", "spandrel_extra_arches", "timm")
-# Asked where they are installed; nothing else of this repository needs them.
+# Package -> its module of networks. Included only if installed: nothing else in this repository needs them.
 OPTIONAL = {"deepinv": "deepinv.models", "monai": "monai.networks.nets"}
 UNKNOWN = "unknown"
 STAGES = ("encoder", "latent", "decoder", "refinement", UNKNOWN)
 REASON = 200
-# For classes that do not build without; otherwise the smallest that their packages read from a checkpoint.
+"""Longest reason that is written, in characters."""
+# For classes that cannot be built with their defaults: the smallest configuration that their package reads from a
+# checkpoint.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "AuraSR": {
         "dim": 64,
@@ -65,7 +67,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Network:
-    """Something to build: ``group`` is the module of ``package`` that it comes from."""
+    """A network to build.
+
+    Attributes:
+        package: the package that it comes from.
+        group: its module in that package.
+        name: its class, or timm's name for it.
+        make: builds it.
+    """
 
     package: str
     group: str
@@ -74,7 +83,7 @@ class Network:
 
 
 def networks(package: str) -> Iterator[Network]:
-    """Every network of one of `PACKAGES`, and what of one of `OPTIONAL` can be built without arguments."""
+    """Yields every network of one of `PACKAGES`, or those of one of `OPTIONAL` that need no arguments."""
     if package == "exda_primitives":
         for name, make in _classes(exda.models):
             yield Network(package, name, name, make)
@@ -100,7 +109,7 @@ def _without_arguments(package: str) -> Iterator[Network]:
             own = isinstance(kind, type) and (kind.__module__, kind.__name__) == (module.__name__, name)
             if own and name[0] != "_" and issubclass(kind, nn.Module):
                 arguments = inspect.signature(kind).parameters
-                # Downloaded by default.
+                # Some download pretrained weights by default.
                 given = {"pretrained": None} if "pretrained" in arguments else {}
                 needed = [each for each in arguments.values() if each.default is each.empty and each.kind not in _MANY]
                 if not needed:
@@ -118,7 +127,7 @@ def _classes(module: Any) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
 
 
 def look(network: Network) -> Row:
-    """What ``exda.plan`` says of one network; ``error`` instead where it could not be built or planned."""
+    """Returns the findings of ``exda.plan`` on a network; ``error`` instead if it could not be built or planned."""
     row: Row = {"package": network.package, "group": network.group, "model": network.name}
     try:
         model = _build(network.make)
@@ -143,16 +152,16 @@ def look(network: Network) -> Row:
 
 def _build(make: Callable[[], nn.Module]) -> nn.Module:
     try:
-        # Nothing is computed or allocated there.
+        # On the meta device nothing is computed or allocated.
         with torch.device("meta"):
             return make()
     except Exception:
-        # Some constructors read the values of tensors that they make.
+        # Some constructors read values of tensors that they make, which meta tensors do not have.
         return make()
 
 
 def _kinds(near_misses: Iterable[NearMiss]) -> list[Row]:
-    """Near misses that differ in sizes alone as one, with the first one's reason."""
+    """Merges near misses that differ only in sizes; each kind has the first one's reason and their number."""
     kinds: dict[tuple[str, ...], Row] = {}
     for miss in near_misses:
         key = (miss.type, miss.family, _sizeless(miss.reason))
@@ -170,7 +179,7 @@ def main(
     out: Annotated[Path, typer.Option(file_okay=False)] = RESULTS,
     docs: Annotated[Path, typer.Option(file_okay=False)] = DOCS,
 ) -> None:
-    """Write ``recognised.json`` and ``recognised.md``."""
+    """Plan every network and write ``recognised.json`` and ``recognised.md``."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
@@ -191,24 +200,24 @@ def main(
 
 
 def dumps(result: Row) -> str:
-    """JSON with one line a network."""
+    """Returns the result as JSON with one line per network."""
     head = json.dumps({key: value for key, value in result.items() if key != "models"}, indent=2).rstrip("\n}")
     rows = ",\n".join(f"    {json.dumps(row)}" for row in result["models"])
     return f'{head},\n  "models": [\n{rows}\n  ]\n}}\n'
 
 
 def render(result: Row) -> str:
-    """The page, from what ``main`` wrote."""
+    """Returns the page, from the result that ``main`` writes."""
     versions = ", ".join(f"{package} {number}" for package, number in result["versions"].items())
     lines = [
         "# What is recognised in the networks that PyPI offers",
         "",
         summary(result),
         "",
-        "Networks are built with the default arguments of their classes and without weights: recognition asks for "
-        "structure and for what a randomised copy computes. Where a module of a package has several networks with the "
-        "same finding, the smallest stands for them. New parameters: both primitives in every attention, by the "
-        "default configuration.",
+        "Networks are built with the default arguments of their classes and without trained weights: recognition "
+        "checks their structure and what a copy with random weights computes. Where several networks of one module "
+        "have the same finding, only the smallest is listed. New parameters: those of both primitives in every "
+        "attention, with the default configuration.",
         "",
         f"Written by `{result['command']}` for {versions}; run it again to bring this page up to date. "
         f"{machine_line(result['machine'])}",
@@ -232,7 +241,7 @@ def render(result: Row) -> str:
 
 
 def summary(result: Row) -> str:
-    """How many of all networks have what."""
+    """Returns how many networks were built, recognised, and have look-alikes, as a paragraph."""
     rows = result["models"]
     built = [row for row in rows if "error" not in row]
     recognised = [row for row in built if "recognised" in row]
@@ -243,13 +252,13 @@ def summary(result: Row) -> str:
     return (
         f"`exda.plan` was asked about {len(rows)} networks, {len(built)} of which could be built. It recognises "
         f"attentions in {len(recognised)} of them ({held}), knows the stages of "
-        f"{sum(row['backbone'] is not None for row in recognised)}, and finds modules that look alike but are not in "
+        f"{sum(row['backbone'] is not None for row in recognised)}, and refuses look-alikes in "
         f"{sum('near_misses' in row for row in built)}."
     )
 
 
 def _groups(rows: Iterable[Row]) -> list[list[Row]]:
-    """Networks by package and module, the smallest first."""
+    """Groups networks by package and module, each group with the smallest network first."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["package"], row["group"]), []).append(row)
@@ -257,7 +266,7 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def _findings(rows: Iterable[Row], of: Callable[[Row], dict[str, Row]]) -> Iterator[tuple[Row, Row, str]]:
-    """For each kind of finding in a module: smallest network, its finding, the module and how many have it there."""
+    """Yields for each kind of finding in a module: its smallest network, the finding, the module with their number."""
     for group in _groups(rows):
         first: dict[str, tuple[Row, Row]] = {}
         counts = Counter[str]()
@@ -280,7 +289,7 @@ def _look_alikes(row: Row) -> dict[str, Row]:
 
 
 def _sizeless(reason: str) -> str:
-    # The end as well is left out: where a reason was cut depends on its sizes.
+    # Only the first half is compared: where a long reason was cut off depends on its sizes.
     return re.sub(r"\d[\d.]*", "#", reason)[: REASON // 2]
 
 

@@ -1,8 +1,8 @@
-"""Measure what tiles do to a photograph: the seam, the difference to the whole image, and 12 megapixels in 8 GB.
+"""Measure restoration in tiles: seams, the difference to restoring the whole image, and 12 megapixels in 8 GB.
 
 The demo's networks restore real photographs that were degraded as in the demo (haze, rain, noise). ``seams`` compares
-overlaps; ``large`` restores one photograph of 4000 x 3000 pixels through the command line, in a process of its own.
-Each writes its part of ``restore_seam.json`` and both tables of ``restore_seam.md``.
+overlaps; ``large`` restores one photograph of 4000 x 3000 pixels with ``exda restore``, in a process of its own.
+Each command writes its part of ``restore_seam.json`` and both tables of ``restore_seam.md``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ Out = Annotated[Path, typer.Option(file_okay=False)]
 
 
 def networks() -> dict[str, torch.nn.Module]:
+    """Returns the demo's trained networks by their keys in ``NAMES``."""
     host = tiny_restormer().eval()
     patched = copy.deepcopy(host)
     exda.patch(patched)
@@ -61,23 +62,25 @@ def photographs(folders: list[Path]) -> list[Path]:
 
 
 def load(path: Path) -> torch.Tensor:
+    """Reads an image as (3, H, W) float32 in [0, 1]."""
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Returns the PSNR in dB of two images in [0, 1]."""
     return float(-10 * torch.log10((a - b).square().mean()))
 
 
 @app.command()
 def seams(
     images: Images,
-    tile: Annotated[int, typer.Option(help="Side of the tiles.")] = 384,
-    overlaps: Annotated[list[int], typer.Option(help="Overlaps to compare.")] = [64, 128, 192],  # noqa: B006
+    tile: Annotated[int, typer.Option(help="Side of the tiles in pixels.")] = 384,
+    overlaps: Annotated[list[int], typer.Option(help="Overlaps to compare, in pixels.")] = [64, 128, 192],  # noqa: B006
     every: Annotated[int, typer.Option(help="Take every n-th photograph.", min=1)] = 1,
     out: Out = RESULTS,
 ) -> None:
-    """Compare overlaps: seam, and difference to the whole image."""
+    """Compare overlaps: the seam, and the difference to the image restored whole."""
     rows = []
     paths = photographs(images)[::every]
     for path in track(paths, "restoring", console=console):
@@ -120,10 +123,10 @@ def seams(
 @app.command()
 def large(
     images: Images,
-    memory: Annotated[float, typer.Option(help="GiB, given to exda restore.")] = 8,
+    memory: Annotated[float, typer.Option(help="Memory budget for exda restore in GiB.")] = 8,
     out: Out = RESULTS,
 ) -> None:
-    """Restore 12 megapixels made from the largest photograph, by ``exda restore``."""
+    """Restore 12 megapixels, enlarged from the largest photograph, with ``exda restore``."""
     source = max(photographs(images), key=lambda path: load(path).numel())
     with tempfile.TemporaryDirectory() as folder:
         given, restored = Path(folder) / "photograph.png", Path(folder) / "restored.png"
@@ -135,12 +138,15 @@ def large(
             [sys.executable, "-c", "from exda_primitives.cli import app; app()", *command],
             stdout=subprocess.PIPE,
             text=True,
+            # Wide enough that rich wraps no line of the table that is read below.
             env=os.environ | {"COLUMNS": "200"},
         )
         assert process.stdout is not None
         printed = process.stdout.read()
+        # wait4 instead of Popen.wait: it returns the peak memory of this very process.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
+        # The command's table: size, tile, overlap, seam.
         found = re.search(r"4000 x 3000\D+(\d+)\D+(\d+)\D+([\d.]+)", printed)
         if status or found is None:
             raise RuntimeError(f"exda restore failed:\n{printed}")
@@ -165,12 +171,12 @@ def large(
 
 
 def unit() -> int:
-    """Bytes in which the system counts resident memory."""
+    """Returns the unit of ``ru_maxrss`` in bytes."""
     return 1 if sys.platform == "darwin" else 1024
 
 
 def degrade_enlarged(source: Path, target: Path) -> None:
-    """The middle of a photograph in 4:3, enlarged, degraded."""
+    """Crops the middle of a photograph to 4:3, enlarges it to ``LARGE``, degrades it and saves it."""
     with Image.open(source) as image:
         width = min(image.width, image.height * 4 // 3)
         left = (image.width - width) // 2
@@ -182,6 +188,7 @@ def degrade_enlarged(source: Path, target: Path) -> None:
 
 
 def save(out: Path, part: str, result: dict[str, Any]) -> None:
+    """Replaces one part of ``restore_seam.json`` and writes ``restore_seam.md`` from all parts."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "restore_seam.json"
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -200,9 +207,9 @@ def seams_table(result: dict[str, Any]) -> list[str]:
     rows = result["rows"]
     photographs = {row["photograph"] for row in rows}
     lines = [
-        f"{len(photographs)} photographs, degraded; tiles of {result['tile']} pixels. Seam: the largest step that "
-        f"blending adds between two neighbouring pixels, in 1/255; aimed at: below {SEAM_LIMIT}. Difference: to the "
-        "image restored whole, in 1/255. PSNR in dB, mean over photographs.",
+        f"{len(photographs)} degraded photographs in tiles of {result['tile']} pixels. Seam: the largest step that "
+        f"blending adds between two neighbouring pixels, in 1/255; the aim is below {SEAM_LIMIT}. Difference: from "
+        "the image restored whole, in 1/255. PSNR in dB, mean over photographs.",
         "",
         "| network | overlap | seam, median | seam, largest | photographs below the aim | mean difference | "
         "largest difference | PSNR to whole | PSNR to clean: tiled / whole |",

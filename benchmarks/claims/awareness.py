@@ -1,4 +1,4 @@
-"""The claim that tokens make features tell degradations apart, from quality benchmark and ``exda inspect``."""
+"""The claim that tokens separate degradations in feature space: from the quality benchmark and ``exda inspect``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .quality import CONTROL, Measure, Run, budget_of, rows_of
 from .verdicts import EFFECT, effect, gain, size
 
 ARMS = ("tokens", "both, identity", "both, paper")
-"""Of the quality benchmark, those with tokens."""
+"""The arms of the quality benchmark that have tokens."""
 
 SHARED = ("images_sha256", "pictures", "labels", "labels_from", "size", "degradation_seed", "blocks")
 """What two inspections must have in common to be compared."""
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Result, Path, Result]]:
-    """Inspections without and with tokens, of the same images."""
+    """Yields pairs of inspections of the same images: path and result without tokens, path and result with tokens."""
     paths = sorted([*folder.glob("inspect*.json"), *folder.glob("*/inspect*.json")])
     found = [(path, read(path, "inspect")) for path in paths]
     hosts = [each for each in found if each[1]["config"]["exda"] is None]
@@ -37,7 +37,7 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Result, Path, Result]]:
 
 
 def _scores(path: Path, result: Result, score: str) -> dict[int, float]:
-    """Of all blocks' outputs together, for each seed of k-means."""
+    """Returns the score of clustering all blocks' outputs together, by k-means seed."""
     runs: list[dict[str, Any]] = [row for row in result["runs"] if row["measure"] == "clusters"]
     found = {row["seed"]: row[score] for row in runs if (row["of"], row["block"]) == ("outputs", ALL)}
     if not found:
@@ -62,7 +62,7 @@ def _aware(score: str, figure: float, folder: Path) -> Finding | None:
 
 
 def _trained(score: str, figure: float, folder: Path) -> Finding:
-    """Of the networks of the quality benchmark, a pair for each seed of their training."""
+    """Compares networks of the quality benchmark, with one pair per training seed."""
 
     def mean(run: Run) -> float | None:
         found = run.get("told_apart")
@@ -82,14 +82,15 @@ def _trained(score: str, figure: float, folder: Path) -> Finding:
             sources.append(source(path, folder, result))
             budgets.append(budget_of(result))
     note = (
-        "Agreement of k-means on the outputs of all attentions with the true degradation. Of the quality benchmark's "
-        "networks, a pair is one seed of their training, and its figure the mean over runs of k-means. " + CONTROL
+        "The score says how well k-means clusters of the outputs of all attentions agree with the true degradations. "
+        "For the quality benchmark's networks, each pair is one training seed, and its score is the mean over runs of "
+        "k-means. " + CONTROL
     )
     return Finding((), rows, "; ".join(budgets), sources, (note,))
 
 
 def _inspected(score: str, figure: float, folder: Path) -> Finding:
-    """Of the networks of ``exda inspect``, a pair for each seed of k-means."""
+    """Compares networks that ``exda inspect`` inspected, with one pair per k-means seed."""
     rows: list[Row] = []
     sources: dict[Path, Source] = {}
     budget = ""
@@ -98,7 +99,7 @@ def _inspected(score: str, figure: float, folder: Path) -> Finding:
         seeds = sorted(without.keys() & with_tokens.keys())
         if not seeds:
             continue
-        # However often k-means is run, it is one network with and one without.
+        # All runs of k-means compare the same two networks: one repeat.
         more = gain([with_tokens[seed] - without[seed] for seed in seeds], repeats=1)
         verdict = effect(more, {})
         cells = [_spread(without), _spread(with_tokens), POINTS.interval(more), "-"]
@@ -111,9 +112,9 @@ def _inspected(score: str, figure: float, folder: Path) -> Finding:
             "k-means"
         )
     notes = (
-        "Of two networks that were inspected, the interval is over runs of k-means alone: it says nothing about how "
-        "much another training would differ, so that by the rule it is one repeat. The one with tokens has the "
-        "non-linear value as well.",
+        "For a pair of inspected networks, the interval covers runs of k-means only: it says nothing about how much "
+        "another training would differ, so the rule counts it as one repeat. The network with tokens also has the "
+        "non-linear value.",
     )
     return Finding((), rows, budget, list(sources.values()), notes)
 

@@ -1,4 +1,4 @@
-"""A claim of the paper, and what is known of it here."""
+"""The data model of the evidence page: a claim of the paper, and what was measured about it here."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Unit:
     """How gains are printed.
 
     Attributes:
-        title: of a column of gains.
-        number: a gain as text.
-        suffix: to the number, where no title says what it is.
+        title: heading of a column of gains.
+        number: formats a gain.
+        suffix: follows the number where no heading names the unit.
     """
 
     title: str
@@ -25,7 +25,7 @@ class Unit:
     suffix: str = ""
 
     def interval(self, of: Gain) -> str:
-        """A gain with its interval; of a single pair there is none."""
+        """Formats a gain with its interval, or with "(no interval)" for a single pair."""
         mean = self.number(of.mean)
         if math.isinf(of.high):
             return f"{mean} (no interval)"
@@ -38,7 +38,7 @@ POINTS = Unit("gain", lambda value: f"{value:+.3f}")
 
 
 def times(title: str) -> Unit:
-    """Of gains that are logarithms of ratios."""
+    """Returns the unit of gains that are natural logarithms of error ratios, printed as ratios."""
     return Unit(title, lambda value: f"{_plainly(math.exp(value))}x", " the error")
 
 
@@ -48,14 +48,14 @@ def _plainly(value: float) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found under one condition.
+    """What was measured under one condition.
 
     Attributes:
-        condition: in words.
-        cells: figures as text, under the finding's ``head``.
-        gain: what the plot and the summary show.
-        effect: verdict on the direction.
-        size: verdict on the paper's figure; None where there is no figure.
+        condition: its description.
+        cells: formatted figures, in the order of the finding's ``head``.
+        gain: what the plot and the summary show, in the claim's unit.
+        effect: verdict on the direction of the effect.
+        size: verdict on whether it is as large as the paper's figure; None where the paper gives none.
     """
 
     condition: str
@@ -70,10 +70,10 @@ class Source:
     """Where figures come from.
 
     Attributes:
-        file: relative to the folder of results.
-        seeds: in words.
-        machine: and commit, a sentence.
-        command: that wrote the file.
+        file: path relative to the results folder.
+        seeds: the seeds measured, as text.
+        machine: machine, versions and commit, as one sentence.
+        command: the command that wrote the file.
     """
 
     file: str
@@ -84,14 +84,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the files say of a claim.
+    """What the result files say about a claim.
 
     Attributes:
-        head: titles of the rows' cells.
+        head: headings of the rows' cells.
         rows: one for each condition.
-        budget: what was spent, in words.
-        sources: files.
-        notes: what a reader has to know of the figures, paragraphs.
+        budget: how much was trained or timed, as text.
+        sources: the files that the figures come from.
+        notes: paragraphs that explain the figures to the reader.
     """
 
     head: Sequence[str]
@@ -102,35 +102,35 @@ class Finding:
 
     @property
     def counted(self) -> Sequence[Row]:
-        """The rows that decide."""
+        """The rows that decide the verdict: those with enough repeats, or all if none has enough."""
         return [row for row in self.rows if row.gain.repeats >= LEAST] or self.rows
 
     @property
     def effect(self) -> Verdict:
-        """Of all conditions together."""
+        """The verdict on the direction of the effect, over all counted conditions."""
         return together(row.effect for row in self.counted)
 
     @property
     def size(self) -> Verdict | None:
-        """Likewise; None where the paper gives no figure."""
+        """The verdict on the paper's figure, over all counted conditions; None where the paper gives no figure."""
         sizes = [row.size for row in self.counted if row.size is not None]
         return together(sizes) if sizes else None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, and how to find out.
+    """A claim of the paper, and how it is checked.
 
     Attributes:
-        name: of the plot.
-        title: in words.
-        paper: what the paper says, with its figure.
-        figure: the same as a gain, None where there is none that could be compared.
-        unit: of the gains.
-        rule: by which a condition gets its verdict.
-        missing: what to run where nothing was measured.
-        measure: reads the folder of results; None where it holds nothing on the claim. Raises ConfigError for a file
-            that is damaged or of another version.
+        name: unique key, and file name of the plot.
+        title: the claim as a sentence.
+        paper: what the paper says, with its figure; completes "The paper: ...".
+        figure: the paper's figure as a gain in ``unit``; None where it gives none that can be compared.
+        unit: how gains are printed.
+        rule: the rule by which a condition gets its verdict, as text.
+        missing: the command to run where nothing was measured.
+        measure: returns what a results folder says about the claim, or None if it holds nothing on it. Raises
+            ConfigError for a file that is damaged or of another version.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Files of results."""
+"""Reads result files of either form: with the envelope of ``workbench.shared.results``, or plain JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .claim import Source
 
 
 def source(path: Path, folder: Path, result: Result) -> Source:
-    """Of a result, see ``workbench.shared.results``; of one that is not finished, the seeds that there are."""
+    """Returns the source of a result (see ``workbench.shared.results``), with the seeds measured so far."""
     asked, found = (set(result["seeds"]), {run["seed"] for run in result["runs"] if "seed" in run})
     seeds = ", ".join(map(str, sorted(found)))
     if asked > found:
@@ -23,10 +23,14 @@ def source(path: Path, folder: Path, result: Result) -> Source:
 
 
 def plain(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    """A result without an envelope, of the scripts that are older than that; None where there is none.
+    """Reads a plain JSON result without the envelope, or returns None if the file does not exist.
+
+    Args:
+        path: the file.
+        keys: top-level keys that it must have.
 
     Raises:
-        ConfigError: for a file that is damaged or lacks something.
+        ConfigError: for a file that is damaged or lacks a key.
     """
     if not path.exists():
         return None

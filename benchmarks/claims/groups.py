@@ -1,4 +1,4 @@
-"""Claims of one kind together: each group is said in a sentence, by rule, and drawn in a panel of the overview."""
+"""Groups of related claims: each group gets one generated sentence and one panel of the overview plot."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ GROUPS = {
         "cost-gpu": "negligible on a GPU, concat-free",
     },
 }
-"""By title, the names of claims and how a sentence says them; the gains of a group have one kind of number."""
+"""Group title -> claim name -> its wording in the summary. The claims of a group share one axis in the overview."""
 
 _GAP, _LABELS, _NUMBERS = 44, 330, 190
 
 
 def grouped(found: Sequence[Found]) -> list[tuple[str, list[Found]]]:
-    """The groups of which there are claims, in order.
+    """Returns the groups that have claims, in the order of ``GROUPS``.
 
     Raises:
         KeyError: for a claim without a group.
@@ -58,7 +58,7 @@ def grouped(found: Sequence[Found]) -> list[tuple[str, list[Found]]]:
 
 
 def sentence(title: str, claims: Sequence[Found]) -> str:
-    """What became of a group's claims: verdict by verdict, each claim with the range of what was found."""
+    """Returns a sentence with the group's claims by verdict, each with the range of its measured gains."""
     by_verdict: dict[Verdict, list[str]] = {}
     for claim, finding in claims:
         verdict = Verdict.NOT_MEASURED if finding is None else finding.effect
@@ -69,14 +69,14 @@ def sentence(title: str, claims: Sequence[Found]) -> str:
 
 
 def spread_of(claim: Claim, rows: Sequence[Row]) -> str:
-    """The least and the most that was found, without intervals."""
+    """Formats the smallest and the largest mean gain, without intervals."""
     means = sorted(row.gain.mean for row in rows)
     ends = dict.fromkeys(claim.unit.number(mean) for mean in (means[0], means[-1]))
     return " to ".join(ends)
 
 
 def visible_of(claim: Claim, rows: Sequence[Row]) -> str:
-    """The smallest effects that the repeats would have seen, by condition; a dash where they decide nothing."""
+    """Formats the range over conditions of the smallest detectable effect; a dash where repeats are too few."""
     smallest = sorted(effect for row in rows if math.isfinite(effect := seen(row.gain)))
     if not smallest:
         return "-"
@@ -84,9 +84,9 @@ def visible_of(claim: Claim, rows: Sequence[Row]) -> str:
 
 
 def overview(found: Sequence[Found]) -> str:
-    """An SVG: a panel for each group, in it a line for each claim, from the lowest end of its intervals to the highest.
+    """Draws the overview SVG: one panel per group, with one line per claim and one dot per condition.
 
-    Each panel has a scale of its own; each dot is a condition, coloured by its verdict.
+    A line spans all of a claim's intervals; a dot's colour is the condition's verdict. Each panel has its own scale.
     """
     marks, top = list[str](), 0
     for title, claims in grouped(found):

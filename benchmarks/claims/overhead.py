@@ -1,4 +1,4 @@
-"""Claims about what the primitives cost."""
+"""Claims about the overhead of the primitives in time."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def _cpu(name: str, folder: Path) -> Finding | None:
     budget = f"{result['model']}, {size}, {result['dtype']}, {turns} turns"
     more = result["extra_parameters"] / result["parameters"]
     notes = (
-        "Times are medians; the time more is the geometric mean over turns, in each of which both ran once.",
-        f"The network has {more:.1%} more parameters: {result['extra_parameters']:,} on {result['parameters']:,}.",
+        "Times are medians over turns, in each of which both networks ran once; “more time” is the geometric mean of "
+        "the turns' ratios.",
+        f"The primitives add {more:.1%} to the network's parameters: {result['extra_parameters']:,} on "
+        f"{result['parameters']:,}.",
     )
     source = Source(path.name, "0 (weights and input)", machine_line(result["machine"]), result["command"])
     rows = [_row(f"CPU, forward, {size}", times["original"], times[name])]
@@ -73,7 +75,7 @@ def _bench_source(path: Path, folder: Path, record: Record) -> Source:
     return Source(str(path.relative_to(folder)), "0", machine_line(origin.machine), origin.command)
 
 
-_NEGLIGIBLE = "the overhead is negligible, on a GPU that is not named"
+_NEGLIGIBLE = "the overhead is negligible, on a GPU that it does not name"
 _BENCH = "exda bench run --out benchmarks/results/GPU"
 _CPU = "python benchmarks/cpu_forward.py"
 

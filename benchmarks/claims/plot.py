@@ -1,4 +1,4 @@
-"""Gains with their intervals as an image: an SVG that is the same to the byte wherever it is drawn."""
+"""Draws gains with their intervals as an SVG that has the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS = {
 
 
 def svg(claim: Claim, finding: Finding) -> str:
-    """A line for each condition: the gain as a dot on its interval, 0 and the paper's figure as upright lines."""
+    """Draws one line per condition: the gain as a dot on its interval; vertical lines mark 0 and the paper's figure."""
     x = placed([*ends_of(finding.rows), claim.figure or 0], LABELS)
     bottom = TOP + LINE * len(finding.rows)
     marks = [line(x(0), TOP - 10, x(0), bottom, "#000000"), text(x(0), TOP - 16, "no difference", "middle")]
@@ -45,19 +45,25 @@ def svg(claim: Claim, finding: Finding) -> str:
 
 
 def ends_of(rows: Sequence[Row]) -> list[float]:
-    """Means and ends of intervals, but for those that are endless."""
+    """Returns the finite means and interval ends of rows, which the scale has to hold."""
     return [value for row in rows for value in row.gain[:3] if math.isfinite(value)]
 
 
 def placed(values: Sequence[float], left: int) -> Callable[[float], str]:
-    """Where a value is drawn, as text: 0 and all of ``values`` on a scale that begins at ``left``."""
+    """Returns a function from a value to its x coordinate as text, on a scale that holds 0 and all of ``values``.
+
+    Args:
+        values: gains to place.
+        left: x coordinate at which the scale begins, in pixels.
+    """
     low, high = min(0.0, *values), max(0.0, *values)
     reach = (high - low) or 1.0
+    # A margin of 5 % on each side; one decimal, so that rounding of the last bits does not change the file.
     return lambda value: f"{left + SCALE * (0.05 + 0.9 * (value - low) / reach):.1f}"
 
 
 def drawing(width: int, height: int, marks: Iterable[str]) -> str:
-    """The SVG of marks on white."""
+    """Returns an SVG document with the marks on a white background; sizes in pixels."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">'
@@ -67,11 +73,11 @@ def drawing(width: int, height: int, marks: Iterable[str]) -> str:
 
 
 def line(x1: str, y1: int, x2: str, y2: int, colour: str, *, dashed: bool = False) -> str:
-    """From one point to another; places are numbers as text."""
+    """Returns an SVG line from (x1, y1) to (x2, y2); x coordinates come as text from ``placed``."""
     dashes = ' stroke-dasharray="5 4"' if dashed else ""
     return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="2"{dashes}/>'
 
 
 def text(x: str, y: int, text: str, anchor: str = "start") -> str:
-    """A line of text; ``anchor`` as SVG's."""
+    """Returns an SVG text element; ``anchor`` is its ``text-anchor``."""
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -1,4 +1,4 @@
-"""Claims about the quality of restoration."""
+"""Claims about the quality of restoration, from the quality benchmark and the demo's training."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from .verdicts import EFFECT, Gain, effect, gain, size
 BASE, HOST, WIDENED = "base", "host", "widened"
 
 CLOSE = 0.01
-"""How far, as a part, the parameters of a control of equal size may be from those of what it is a control of."""
+"""Largest relative difference in parameters between a network and its control of equal size."""
 
 CONTROL = (
-    "The wider host has as many parameters as that with both primitives in every block. A control of equal size has "
-    f"within {CLOSE:.0%} as many parameters as what it is compared with: the wider host, or, of tokens alone, the host "
-    "itself; where neither has, there is none."
+    "The wider host has as many parameters as the host with both primitives in every block. A control is of equal size "
+    f"if its number of parameters is within {CLOSE:.0%} of the patched network's: the wider host can be one and, for "
+    "tokens alone, the host itself. Where neither is that close, there is no control."
 )
 
-TIME = "The host has the time that its steps take, and the others as many steps as fit into that. "
+TIME = "The host trains for its full number of steps; the others train for as many steps as fit into the same time. "
 
 Run = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a trained network.
+    """A score of trained networks, and how it is printed.
 
     Attributes:
-        of: it; None of a run that has none.
-        unit: of differences.
-        digits: to print.
-        figure: the paper's difference, if it gives one.
+        of: returns a run's score, or None if the run has none.
+        unit: how differences are printed.
+        digits: decimals that are printed.
+        figure: the paper's difference in this score; None where it gives none.
     """
 
     of: Callable[[Run], float | None]
@@ -49,19 +49,19 @@ class Measure:
     figure: float | None = None
 
     def by_seed(self, runs: Sequence[Run], setting: str, arm: str, budget: str) -> dict[int, float]:
-        """Of the runs of an arm that have one."""
+        """Returns the scores of an arm's runs by seed, without runs that have no score."""
         wanted = (setting, arm, budget)
         mine = [run for run in runs if (run["setting"], run["arm"], run["budget"]) == wanted]
         return {run["seed"]: value for run in mine if (value := self.of(run)) is not None}
 
     def mean(self, values: Collection[float]) -> str:
-        """Mean ± standard deviation (their number)."""
+        """Formats values as mean ± standard deviation (number of values)."""
         mean, deviation, n = spread(list(values))
         return f"{mean:.{self.digits}f}" + ("" if deviation is None else f" ± {deviation:.{self.digits}f}") + f" ({n})"
 
 
 def _psnr(run: Run) -> float | None:
-    """Mean over degradations of the mean over photographs."""
+    """Returns the PSNR in dB: mean over photographs, then over degradations; None for a diverged run."""
     return spread([spread(each["psnr"]).mean for each in run["scores"].values()]).mean if run["scores"] else None
 
 
@@ -69,7 +69,7 @@ PSNR = Measure(_psnr, DECIBEL, 2)
 
 
 def _over(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Gain | None:
-    """Over the seeds that both have; None without any."""
+    """Returns the gain of ``ours`` over ``theirs`` over their common seeds; None if they have none in common."""
     seeds = sorted(ours.keys() & theirs.keys())
     return gain([ours[seed] - theirs[seed] for seed in seeds]) if seeds else None
 
@@ -91,7 +91,7 @@ def _trained(arms: Sequence[str], budget: str, folder: Path) -> Finding | None:
             mine = [run for run in result["runs"] if run["arm"] in arms and run["budget"] == budget]
             diverged += sum(run["scores"] is None for run in mine)
     notes = [
-        "PSNR in dB: mean over photographs, then over degradations, ± standard deviation over seeds (their number). "
+        "PSNR in dB: mean over photographs, then over degradations, ± standard deviation over seeds (number of seeds). "
         + (TIME if budget == "time" else "")
         + CONTROL,
     ]
@@ -102,17 +102,24 @@ def _trained(arms: Sequence[str], budget: str, folder: Path) -> Finding | None:
 
 
 def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row]:
-    """A row for each condition under which an arm and its host were trained with such a budget.
+    """Returns a row for each condition under which both an arm and its host were trained with a budget.
 
-    Its cells: host, arm, gain over the host, gain over the wider host.
+    A row's cells are: host, arm, gain over the host, gain over the wider host.
+
+    Args:
+        arm: name of the arm.
+        budget: "steps" or "time", what the arm and the host have in common.
+        result: a result of the quality benchmark.
+        measure: the score to compare.
     """
     runs = result["runs"]
     settings = dict.fromkeys(run["setting"] for run in runs if (run["arm"], run["budget"]) == (arm, budget))
     rows = []
     for setting in settings:
         first = next(run for run in runs if run["setting"] == setting)
-        # Of a setting that changes the primitives alone, the host is the base's.
+        # A setting that changes only the primitives trains no host of its own: the base's host is the same network.
         home = setting if first["changes"].keys() - {"primitives"} else BASE
+        # The host of equal time is the host of equal steps; the others are given its time.
         host, wider = (measure.by_seed(runs, home, *of) for of in ((HOST, "steps"), (WIDENED, budget)))
         ours = measure.by_seed(runs, setting, arm, budget)
         over_host, over_wider = _over(ours, host), _over(ours, wider)
@@ -135,14 +142,14 @@ def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row
 
 
 def budget_of(result: Result) -> str:
-    """What was trained, in words."""
+    """Describes what was trained: network sizes, steps, crops and photographs."""
     config = result["config"]
     recipe, images = config["recipe"], config["pictures"]
     trained = [run for run in result["runs"] if run["scores"]]
     parameters = " to ".join(dict.fromkeys(f"{of(run['parameters'] for run in trained):,}" for of in (min, max)))
     return (
-        f"{config['form']}: Restormers of {parameters} parameters, {recipe['steps']:,} steps of {recipe['batch']}, "
-        f"patches of {config['data']['patch']}, {images['train']['pictures']} training crops, "
+        f"{config['form']}: Restormers of {parameters} parameters, {recipe['steps']:,} steps of batch "
+        f"{recipe['batch']}, patches of {config['data']['patch']}, {images['train']['pictures']} training crops, "
         f"{images['test']['pictures']} test photographs"
     )
 
@@ -155,26 +162,26 @@ def _demo(folder: Path) -> Finding | None:
     psnr, phases = result["held_out_psnr"], result["phases"]
     if not {"host", "exda"} <= psnr.keys() & phases.keys():
         raise ConfigError(f"{path}: lacks 'host' or 'exda'; it is of another version, measure again")
-    # However many crops are measured, it is one training with and one without.
+    # All crops measure the same two trainings: one repeat.
     more = gain([ours - theirs for ours, theirs in zip(psnr["exda"], psnr["host"], strict=True)], repeats=1)
     cells = [*(f"{spread(psnr[name]).mean:.2f}" for name in ("host", "exda")), DECIBEL.interval(more)]
     host, ours = phases["host"], phases["exda"]
     budget = (
-        f"1 training of {ours['steps']:,} steps of {result['settings']['batch']} for each, from the same weights; "
-        f"{result['training_crops']} training crops"
+        f"1 training of {ours['steps']:,} steps of batch {result['settings']['batch']} for each, from the same "
+        f"weights; {result['training_crops']} training crops"
     )
     notes = (
-        f"PSNR in dB, mean over {len(psnr['exda'])} held-out crops. The interval is over these alone: it says nothing "
-        "about how much another training would differ, so that by the rule it is one repeat.",
-        f"The network with ExDA has {ours['parameters'] - host['parameters']:,} parameters more than the host's "
-        f"{host['parameters']:,}; no host of equal size was trained.",
+        f"PSNR in dB, mean over {len(psnr['exda'])} held-out crops. The interval covers these crops only: it says "
+        "nothing about how much another training would differ, so the rule counts it as one repeat.",
+        f"The network with ExDA has {ours['parameters'] - host['parameters']:,} parameters more than the host, which "
+        f"has {host['parameters']:,}; no host of equal size was trained.",
     )
     about = Source(path.name, str(result["seed"]), machine_line(ours["machine"]), result["command"])
     rows = [Row("haze, rain and noise, equal further training", cells, more, effect(more, {}))]
     return Finding(("host", "host + ExDA", DECIBEL.title), rows, budget, [about], notes)
 
 
-_HIGHER = "better restoration; no figure that could be compared with that of these networks"
+_HIGHER = "better restoration; none of its figures can be compared with those of our networks"
 _RUN = "python -m benchmarks.quality run --form cpu --train CROPS --test PHOTOGRAPHS --minutes 30"
 
 
@@ -190,7 +197,7 @@ CLAIMS = (
     Claim(
         "quality-time",
         "The primitives restore better in equal training time, too",
-        "compares at equal length of training; of equal time it says nothing",
+        "compares trainings of equal length and says nothing about equal time",
         None,
         DECIBEL,
         EFFECT,

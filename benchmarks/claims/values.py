@@ -1,4 +1,4 @@
-"""Claims about the value's form and place, from the files of ``exda diagnose``."""
+"""Claims about the form and the position of the non-linear value, from the result files of ``exda diagnose``."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Condition:
     """The runs of one condition in one file.
 
     Attributes:
-        title: in words.
-        metric: that was measured.
-        runs: of each variant, in the order of the seeds.
+        title: its description.
+        metric: what was measured.
+        runs: variant -> its runs, in the order of the seeds.
     """
 
     title: str
@@ -43,23 +43,24 @@ class Condition:
     runs: Runs
 
     def gain(self, ours: str, theirs: str) -> Gain | None:
-        """Of one variant over another, over the seeds that both have; None without any."""
+        """Returns the gain of variant ``ours`` over ``theirs`` over their common seeds; None if they have none."""
         values = [{row["seed"]: row[self.metric.name] for row in self.runs.get(name, ())} for name in (ours, theirs)]
         seeds = sorted(values[0].keys() & values[1].keys())
         if not seeds:
             return None
         mine, others = ([of[seed] for seed in seeds] for of in values)
         if self.metric.error:
+            # Smaller is better: theirs over ours, so that a gain is positive.
             return gain(log_ratios(others, mine))
         return gain([one - other for one, other in zip(mine, others, strict=True)])
 
     def gains(self, ours: str, theirs: Sequence[str]) -> dict[str, Gain]:
-        """Likewise over several, those that there are."""
+        """Returns the gain of ``ours`` over each of several variants, without those that share no seed with it."""
         found = {other: self.gain(ours, other) for other in theirs}
         return {other: each for other, each in found.items() if each is not None}
 
     def mean(self, name: str) -> str:
-        """A variant's figure as text."""
+        """Formats a variant's metric as mean ± standard deviation (number of seeds)."""
         mean, deviation, n = spread([row[self.metric.name] for row in self.runs[name]])
         form = ".3g" if self.metric.error else ".2f"
         more = "" if deviation is None else f" ± {deviation:{'.1g' if self.metric.error else form}}"
@@ -68,7 +69,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Measured:
-    """All files of some experiments."""
+    """What the result files of some experiments hold.
+
+    Attributes:
+        found: conditions of all files.
+        budget: how much was trained, as text.
+        sources: the files.
+    """
 
     found: Sequence[Condition]
     budget: str
@@ -76,7 +83,7 @@ class Measured:
 
 
 def read_all(folder: Path, experiments: Sequence[type[Experiment]]) -> Measured:
-    """Every result of the experiments in a folder and the folders in it.
+    """Reads every result of the experiments in a folder and its direct subfolders.
 
     Raises:
         ConfigError: for a file that is damaged, of another kind or of another version.
@@ -95,7 +102,7 @@ def read_all(folder: Path, experiments: Sequence[type[Experiment]]) -> Measured:
 
 
 def _conditions(experiment: type[Experiment], result: Result) -> Iterator[Condition]:
-    spent = f"{result['config']['steps']:,} steps of {result['config']['batch']}"
+    spent = f"{result['config']['steps']:,} steps of batch {result['config']['batch']}"
     for name in conditions(result):
         yield Condition(f"{experiment.kind}, {spent}: {name}", experiment.metric, by_variant(result, name))
 
@@ -107,14 +114,14 @@ def _budget(experiment: type[Experiment], result: Result) -> str:
     data = f", {config['training_images']:,} training images" if "training_images" in config else ""
     return (
         f"{experiment.kind}: {len(runs)} networks of {parameters} parameters, each {config['steps']:,} steps of "
-        f"{config['batch']}{data}, {len({row['seed'] for row in runs})} seeds"
+        f"batch {config['batch']}{data}, {len({row['seed'] for row in runs})} seeds"
     )
 
 
 def _better(
     experiment: type[Experiment], unit: Unit, figure: float, notes: Sequence[str], folder: Path
 ) -> Finding | None:
-    """Whether V + g(V) is better than the linear value and its controls."""
+    """Checks whether V + g(V) is better than the linear value and the controls of equal size."""
     measured = read_all(folder, [experiment])
     rows = []
     for each in measured.found:
@@ -130,12 +137,13 @@ def _better(
 
 
 def _where(experiments: Sequence[type[Experiment]], unit: Unit, notes: Sequence[str], folder: Path) -> Finding | None:
-    """Whether the non-linearity has to be before the aggregation."""
+    """Checks whether only a non-linearity before the aggregation helps."""
     measured = read_all(folder, experiments)
     rows = []
     for each in measured.found:
         before, after = each.gain(RESIDUAL, LINEAR), each.gain(AFTER, LINEAR)
         against = each.gain(RESIDUAL, AFTER)
+        # The rule needs a control of equal size: without the widened linear value there is no row.
         if before is None or after is None or against is None or WIDENED not in each.runs:
             continue
         verdict = only_before(before, each.gains(RESIDUAL, [WIDENED]), after, each.gains(AFTER, [WIDENED]))
@@ -148,7 +156,7 @@ def _where(experiments: Sequence[type[Experiment]], unit: Unit, notes: Sequence[
 
 
 def _best(experiments: Sequence[type[Experiment]], unit: Unit, notes: Sequence[str], folder: Path) -> Finding | None:
-    """Whether V + g(V) is better than the other forms of the value."""
+    """Checks whether V + g(V) is better than the other forms of the value."""
     measured = read_all(folder, experiments)
     rows = []
     for each in measured.found:
@@ -165,11 +173,11 @@ def _finding(head: Sequence[str], rows: Sequence[Row], measured: Measured, notes
     return Finding(head, rows, measured.budget, measured.sources, notes) if rows else None
 
 
-_ERROR = "Errors are relative to the target's variance: mean ± standard deviation over seeds (their number)."
-_DECIBELS = "PSNR in dB on held-out digits: mean ± standard deviation over seeds (their number)."
+_ERROR = "Errors are relative to the target's variance: mean ± standard deviation over seeds (number of seeds)."
+_DECIBELS = "PSNR in dB on held-out digits: mean ± standard deviation over seeds (number of seeds)."
 _OURS = "The paper gives neither architecture nor data; ours are in `src/exda_primitives/workbench/diagnostics/{}.py`."
-_REPLACED = "The gain in the plot and in the summary is that over g(V); the verdict is on all other forms."
-_RATIOS = "One over another is the ratio of the other's error to its own."
+_REPLACED = "The plot and the summary show the gain over g(V); the verdict takes all other forms into account."
+_RATIOS = "A column “A over B” is the error of B divided by the error of A: above 1x, A is better."
 _WORSE, _HIGHER = math.log(1.504), 5.92
 _BY_LINEAR = times("error of linear V / of V + g(V)")
 _BY_AFTER = times("error of O + g(O) / of V + g(V)")

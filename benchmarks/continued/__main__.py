@@ -39,23 +39,25 @@ class FormName(str, Enum):
 def run(
     form: Annotated[FormName, typer.Option(help="What is trained, and from which host.")],
     train: Annotated[Path, typer.Option(help="Training crops: a folder, zip or npz.", exists=True)],
-    test: Annotated[Path, typer.Option(help="Test photographs: likewise.", exists=True)],
+    test: Annotated[Path, typer.Option(help="Test photographs: a folder, zip or npz.", exists=True)],
     minutes: Annotated[
-        float, typer.Option(help="When to stop, at the next checkpoint; by default when all is done.", min=0)
+        float, typer.Option(help="Stop at the next checkpoint after this time; by default when all is done.", min=0)
     ] = math.inf,
     out: Annotated[
-        Path | None, typer.Option(help="Result, by default the form's; what is in it is not done again.")
+        Path | None, typer.Option(help="Result file, by default the form's; runs that it holds are not repeated.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder of the run at hand, and of the host.")] = Path("build/continued"),
+    work: Annotated[Path, typer.Option(help="Folder for the run in progress and the host's weights.")] = Path(
+        "build/continued"
+    ),
 ) -> None:
-    """Train and score what is missing; the same command goes on where this one stops."""
+    """Train and score what is missing; the same command resumes where this one stops."""
     end = time.monotonic() + 60 * minutes
     told, out = FORMS[form.value], out or RESULTS / f"{form.value}.json"
     if told.accelerator == "cpu":
-        # Its clock is the process's, which counts all threads.
+        # Trainings on the CPU are timed in process time, which adds up all threads.
         torch.set_num_threads(1)
     elif not torch.cuda.is_available():
-        console.print(f"Error: the form {told.name} needs a GPU, PyTorch finds none.", highlight=False)
+        console.print(f"Error: the form {told.name} needs a GPU, but PyTorch finds none.", highlight=False)
         raise typer.Exit(1)
     command = f"python -m benchmarks.continued run --form {form.value} --train {train.name} --test {test.name}"
     with plainly():
@@ -73,7 +75,7 @@ def run(
 
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)]) -> None:
-    """Write the table and the plot of a result again."""
+    """Write a result's tables and plot again."""
     with plainly():
         write_report(results.read(out, KIND), out, console)
 

@@ -1,4 +1,4 @@
-"""From a job to a training configuration; ranks of LoRA."""
+"""Training configurations of jobs, and the LoRA ranks that make arms comparable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .forms import ARMS, Arm, Continued
 
 
 class Starts(NamedTuple):
-    """Files of weights: the host's, and those of the widened host."""
+    """Weight files of the host and of the widened host."""
 
     host: Path
     widened: Path
@@ -26,14 +26,14 @@ class Starts(NamedTuple):
 def configuration(
     form: Continued, job: Job, source: str, starts: Starts, changes: Mapping[str, Any] | None = None
 ) -> TrainConfig:
-    """What ``exda_primitives.workbench.training.prepare`` is told.
+    """Returns a job's training configuration, for ``exda_primitives.workbench.training.prepare``.
 
     Args:
-        form: of the benchmark.
-        job: which network.
-        source: of the training crops.
-        starts: where it begins.
-        changes: over the recipe, its learning rate for one.
+        form: the benchmark's form.
+        job: which network is trained.
+        source: folder, zip or npz of the training crops.
+        starts: weights to start from.
+        changes: entries that override the recipe, such as the learning rate.
     """
     arm, training = ARMS[job.arm], job.setting.training
     return TrainConfig.decoded(
@@ -54,12 +54,13 @@ def configuration(
 
 
 def rank(model: Mapping[str, Any], arm: Arm) -> int:
-    """Of the arm's LoRA: with it, as many parameters are new as with both primitives, or nearly so."""
+    """Returns the LoRA rank with which an arm has nearly as many new parameters as the arm with both primitives."""
     assert arm.lora is not None
     host = counted(model)
     wanted = counted(model, PRIMITIVES[COMPARED]) - host
     if arm.primitives is not None:
         wanted -= counted(model, arm.primitives) - host
+    # LoRA's parameters grow linearly with the rank: those of rank 1 are the unit.
     net = exda.models.create("restormer", **model)
     add_lora(net, LoraConfig(1, arm.lora))
     return max(round(wanted / sum(each.numel() for each in lora_parameters(net).values())), 1)

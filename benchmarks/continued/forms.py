@@ -1,4 +1,4 @@
-"""What is trained from which host: the forms of the benchmark."""
+"""The forms of the benchmark: which hosts, arms, degradations and recipes each one trains."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 @dataclass(frozen=True)
 class Arm:
-    """What becomes of the host before it is trained.
+    """How the host is changed before it is trained, and which parameters are trained.
 
     Attributes:
-        primitives: that are patched in; None for none.
-        lora: layers that get LoRA, of a rank with which as many parameters are new as of both primitives; None for
-            none.
-        train: as in a recipe.
-        widened: by new channels in the feed-forwards, with which it has as many parameters as with both primitives.
+        primitives: options of ``patch``; None for an unpatched host.
+        lora: layers that get LoRA, of a rank that makes as many new parameters as both primitives have; None for no
+            LoRA.
+        train: which parameters are trained, as in a recipe.
+        widened: whether the feed-forwards get new channels, as many parameters as both primitives have.
     """
 
     primitives: Mapping[str, Any] | None = None
@@ -37,7 +37,7 @@ class Arm:
 
 
 _HALF = {**PRIMITIVES[COMPARED], "exclude": ("latent",)}
-"""Of the new parameters, those of the latent level are about half."""
+"""Both primitives except in the latent level, which has about half of the new parameters."""
 
 EVERYTHING: Mapping[str, Arm] = {
     HOST: Arm(),
@@ -47,10 +47,10 @@ EVERYTHING: Mapping[str, Arm] = {
     "tokens": Arm(PRIMITIVES["tokens"]),
     "host, LoRA": Arm(lora="attention"),
 }
-"""Arms in which every parameter is trained."""
+"""The arms in which every parameter is trained."""
 
 LORA = "frozen, LoRA"
-"""What those arms are compared with in which the host is frozen."""
+"""The arm that the other arms with a frozen host are compared with."""
 
 FROZEN: Mapping[str, Arm] = {
     "frozen, both": Arm(PRIMITIVES[COMPARED], train="new"),
@@ -61,19 +61,19 @@ FROZEN: Mapping[str, Arm] = {
     "frozen, value": Arm(PRIMITIVES["value"], train="new"),
     "frozen, tokens": Arm(PRIMITIVES["tokens"], train="new"),
 }
-"""Arms in which the host's own parameters stay, but for those of its norms in the arm of that name."""
+"""The arms in which the host's own parameters are frozen; "frozen, norms" trains those of its norms."""
 
 ARMS: Mapping[str, Arm] = {**EVERYTHING, **FROZEN}
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A training that makes a host: the first from random weights, each further one from the weights before.
+    """One training of a host: the first starts from random weights, each later one from the previous weights.
 
     Attributes:
-        name: of its folder.
-        patch: side, in pixels.
-        recipe: of the training configuration.
+        name: name of its folder.
+        patch: side of the training patches in pixels.
+        recipe: recipe of the training configuration.
     """
 
     name: str
@@ -86,12 +86,12 @@ class Host:
     """A trained network.
 
     Attributes:
-        name: in the result.
-        file: of the weights in the folder of the runs, without its ending.
-        weights: a file that holds them; where it is not there, they are trained. None for those that are trained in
-            the folder of the runs, and stay there.
-        degradations: that it was trained on, by name.
-        phases: that make it; none for one that is made elsewhere.
+        name: its name in the result.
+        file: stem of its weight file in the working folder.
+        weights: the file that keeps its weights; if it is missing, they are trained and written there. None if they
+            are trained and kept in the working folder only.
+        degradations: the degradations that it was trained on, by name.
+        phases: the trainings that make it; empty if it is made elsewhere.
     """
 
     name: str
@@ -103,15 +103,15 @@ class Host:
 
 @dataclass(frozen=True)
 class Search:
-    """How learning rates are chosen: short runs on a seed of their own, and the lowest loss at their end.
+    """How learning rates are chosen: by the lowest loss at the end of short runs with a seed of their own.
 
-    The loss is the mean of the last ``log_every`` steps, of the same patches at each rate.
+    The loss is the mean over the last ``log_every`` steps, on the same patches at each rate.
 
     Attributes:
-        seed: that nothing else has.
-        steps: of a run.
-        rates: to try, for what is trained.
-        together: arms whose losses are added and decide for all; none where each arm decides for itself.
+        seed: a seed that no other run has.
+        steps: length of a run.
+        rates: the rates to try, by which parameters are trained.
+        together: arms whose summed losses choose one rate for all arms; empty if each arm has its own rate.
     """
 
     seed: int
@@ -125,9 +125,10 @@ class Continued(BenchmarkConfig):
     """A form that starts from a trained host.
 
     Attributes:
-        host: it; ``model`` has its arguments.
-        search: of the learning rate, in the setting of the first study.
-        keeps: whether is measured what is left of the host's own degradations, and of the host.
+        host: the host; ``model`` holds its arguments.
+        search: how learning rates are chosen, in the setting of the first study.
+        keeps: whether to measure also how the trained network restores the host's own degradations, whether the host
+            comes back when primitives and LoRA are removed, and how large the file of the trained parameters is.
     """
 
     host: Host = field(kw_only=True)
@@ -136,12 +137,12 @@ class Continued(BenchmarkConfig):
 
     @property
     def accelerator(self) -> str:
-        """Where it runs."""
+        """``"cpu"`` or ``"gpu"``, where the form runs."""
         return "gpu" if self.name.endswith("gpu") else "cpu"
 
 
 _MODEL = {"dim": 12, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2.0}
-"""The demo's, too."""
+"""The arguments of the demo's Restormer."""
 
 _SHARED = {"batch": 4, "clip": 1.0, "weight_decay": 1e-4}
 _PHASE = {**_SHARED, "ema": 0.999, "save_every": 500, "log_every": 250, "seed": 0}
@@ -167,7 +168,7 @@ CONTINUED = Continued(
     search=Search(100, 400, {"all": (3e-4, 1e-3)}, together=(HOST, COMPARED)),
     marks=(1000, 2500),
 )
-"""One host, and every arm goes on from it."""
+"""Further training: every arm continues from one host, on the host's own degradations."""
 
 _FIRST = ("frozen, both", LORA, HOST, COMPARED)
 _ADAPTED = (*_FIRST, *(arm for arm in ARMS if arm not in (*_FIRST, WIDENED)))
@@ -204,7 +205,7 @@ ADAPTATION = Continued(
     search=Search(100, 200, {"all": (1e-3, 3e-3, 1e-2), "new": (3e-3, 1e-2, 3e-2), "norms": (3e-3, 1e-2, 3e-2)}),
     keeps=True,
 )
-"""The demo's host learns a degradation that it never saw."""
+"""The demo's host learns a degradation that it was not trained on."""
 
 ADAPTATION_LONG = replace(
     ADAPTATION,
@@ -215,10 +216,10 @@ ADAPTATION_LONG = replace(
     ),
     host=LONG,
 )
-"""The host of ``CONTINUED`` learns what is none of CDD-11's degradations."""
+"""The host of ``CONTINUED`` learns degradations that CDD-11 does not have."""
 
 _LARGE = {**_MODEL, "dim": 32}
-"""With one block a level its checkpoint has some 50 MB, which travel from piece to piece."""
+"""A larger network; one block per level keeps its checkpoint, which travels from piece to piece, at about 50 MB."""
 
 _ON_GPU = {**_SHARED, "batch": 16, "precision": "bf16-mixed", "save_every": 250, "log_every": 250}
 _LARGE_HOST = Host(
@@ -245,7 +246,7 @@ CONTINUED_GPU = replace(
     crop=None,
     host=_LARGE_HOST,
 )
-"""Larger, for pieces of 4 to 10 minutes on a data-centre GPU that add up."""
+"""``CONTINUED`` with a larger network, in pieces of 4 to 10 minutes on a data-centre GPU."""
 
 ADAPTATION_GPU = replace(
     ADAPTATION,
@@ -257,7 +258,7 @@ ADAPTATION_GPU = replace(
     studies=ADAPTATION_LONG.studies,
     host=_LARGE_HOST,
 )
-"""The host of ``CONTINUED_GPU`` learns the same as in ``ADAPTATION_LONG``."""
+"""The host of ``CONTINUED_GPU`` learns the degradations of ``ADAPTATION_LONG``."""
 
 FORMS: Mapping[str, Continued] = {
     form.name: form for form in (CONTINUED, ADAPTATION, ADAPTATION_LONG, CONTINUED_GPU, ADAPTATION_GPU)

@@ -1,4 +1,4 @@
-"""The host's weights: found, or trained."""
+"""Finds the host's weights, or trains them."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from .widen import widened
 def host_weights(
     form: Continued, source: str, work: Path, accelerator: str, is_over: Callable[[], bool], command: str
 ) -> Path | None:
-    """A file in the folder of the runs at hand, trained if need be; None where the time was up before it was done.
+    """Returns the host's weight file in the working folder, trained if need be; None if the time ran out before.
 
-    Where the form's own file was not there, it is written, too.
+    If the host's own weight file is missing, it is written as well.
 
     Args:
-        form: of the benchmark.
-        source: of the training crops.
-        work: folder.
+        form: the benchmark's form.
+        source: folder, zip or npz of the training crops.
+        work: working folder.
         accelerator: ``"cpu"`` or ``"gpu"``.
-        is_over: whether to stop at the next checkpoint.
-        command: for the results of the trainings.
+        is_over: says whether to stop at the next checkpoint.
+        command: the command that the trainings' results name.
     """
     host, path = form.host, work / f"{form.host.file}.safetensors"
     if host.weights is not None and host.weights.exists():
         _copy(host.weights, path)
     elif not path.exists():
+        # Phase by phase, each from the weights of the one before; ``train`` resumes a phase that was interrupted.
         made: Path | None = None
         for phase in host.phases:
             kept = _kept(form, phase)
@@ -58,7 +59,7 @@ def host_weights(
 
 
 def _kept(form: Continued, phase: Phase) -> Path | None:
-    """Where a phase before the last one is kept beside the form's own file, for sessions on other machines."""
+    """Returns where an earlier phase's weights are kept next to the host's file, so that other machines can go on."""
     weights = form.host.weights
     if weights is None or phase is form.host.phases[-1]:
         return None
@@ -79,6 +80,7 @@ def _trained(
         {
             "model": {
                 "name": "restormer",
+                # A checkpoint determines the architecture; the first phase has none.
                 "arguments": {} if start else dict(form.model),
                 "checkpoint": start and str(start),
             },
@@ -105,7 +107,7 @@ def _trained(
 
 
 def widened_weights(form: Continued, host: Path) -> Path:
-    """The file of the widened host, beside the host's; the same numbers each time."""
+    """Writes the widened host's weights next to the host's file; the same numbers each time."""
     path = host.with_stem(f"{host.stem}-widened")
     arguments: dict[str, Any] = model_arguments(form, WIDENED)
     net = widened(exda.models.create("restormer", host), form.model, arguments["ffn_expansion_factor"])

@@ -1,4 +1,4 @@
-"""A result as tables in Markdown and as an image, beside its file."""
+"""Writes a result as Markdown tables and as a plot, next to its file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .forms import ARMS, EVERYTHING, FORMS, FROZEN, LORA
 
 Run = Mapping[str, Any]
 QUESTIONS = (("Everything is trained", HOST, EVERYTHING), ("The host is frozen", LORA, FROZEN))
-"""Title, the arm that the others are compared with, and the arms."""
+"""For each question: its title, the arm that the others are compared with, and the arms."""
 
 
 def write_report(result: Result, path: Path, console: Console) -> None:
-    """Writes ``.md`` and ``.png`` beside the result's file and prints the former."""
+    """Writes ``.md`` and ``.png`` next to the result's file and prints the Markdown."""
     text = markdown(result)
     path.with_suffix(".md").write_text(text)
     interval = "mean and Student's 95 % interval over seeds"
@@ -35,7 +35,7 @@ def write_report(result: Result, path: Path, console: Console) -> None:
 
 
 def markdown(result: Result) -> str:
-    """All that is in the image and more."""
+    """Returns the report as Markdown: what was trained, learning rates, and tables for each setting."""
     config = result["config"]
     title = "What trained hosts gain" if config["form"] == "continued" else "What a trained host learns"
     parts = [f"# {title}", "", *(f"{line}\n" for line in _how(result)), *_rates(result)]
@@ -63,7 +63,7 @@ def _student(group: Group) -> Interval:
 
 
 def verdict(differences: Sequence[float]) -> str:
-    """What may be said of the mean difference of so many seeds."""
+    """Returns what the seeds' differences allow to conclude: better, worse, inconclusive or too few seeds."""
     if len(differences) < ENOUGH_SEEDS:
         return f"too few seeds ({len(differences)})"
     found = student(differences)
@@ -90,22 +90,22 @@ def _how(result: Result) -> list[str]:
         + (f": {made}." if made else "."),
         f"Every arm starts from its weights: {recipe['steps']:,} steps of {recipe['batch']} patches of "
         f"{config['data']['patch']} from {train['pictures']} crops, AdamW, L1, half a cosine to 0{average}; the seed "
-        "is that of the order of the data, of the degradations and of what is new. Primitives start at the identity."
+        "determines the order of the data, the degradations and the new parameters. Primitives start at the identity."
         + (
             f" The widened host has feed-forwards of factor {config['widened']['ffn_expansion_factor']} in place of "
-            f"{host['model']['ffn_expansion_factor']}, whose new channels start without an effect."
+            f"{host['model']['ffn_expansion_factor']}; their new channels have no effect at the start."
             if WIDENED in arms
             else ""
         )
         + (f" Ranks of LoRA: {lora}." if lora else ""),
-        f"Restored are {test['pictures']} photographs, {whole}, degraded by a fixed seed. "
+        f"The test set is {test['pictures']} photographs, {whole}, degraded by a fixed seed. "
         f"{config['test']['protocol']}. "
         f"Learning rates were chosen by the loss at the end of {search['steps']} steps with seed {search['seed']}, "
-        "which nothing else has.",
-        "Differences are seed by seed, of the mean over degradations and photographs, with Student's "
-        f'{CONFIDENCE:.0%} interval over seeds. "Visible" is the smallest true difference that as many seeds with '
-        f"this scatter would separate from 0 in {POWER:.0%} of cases: where it is inconclusive, anything smaller may "
-        f"be there. With fewer than {ENOUGH_SEEDS} seeds nothing is concluded.",
+        "which no other run has.",
+        "Differences are taken for each seed between means over degradations and photographs, with Student's "
+        f'{CONFIDENCE:.0%} interval over seeds. "Visible" is the smallest true difference that this many seeds with '
+        f"this scatter would separate from 0 in {POWER:.0%} of cases: an inconclusive result does not rule out smaller "
+        f"ones. With fewer than {ENOUGH_SEEDS} seeds, nothing is concluded.",
     ]
 
 
@@ -124,7 +124,7 @@ def _rates(result: Result) -> list[str]:
 
 
 def _taken(result: Result, arm: str) -> str:
-    """The rate of the arm's runs; it may be the last one that was tried, and a better one beyond."""
+    """Formats the rate of the arm's runs; at an edge of those tried, that is said: a better one may be beyond it."""
     rates = {run["learning_rate"] for run in result["runs"] if run["arm"] == arm and run["scores"]}
     tried = [float(rate) for rate in result["searched"][arm]]
     at_edge = {min(tried): ", the smallest", max(tried): ", the largest"}
@@ -183,7 +183,7 @@ def _overview(result: Result, runs: Sequence[Run], there: Sequence[Group], first
 
 
 def _control(result: Result, setting: str) -> list[str]:
-    """Both primitives against the host with as many parameters."""
+    """Returns a line that compares both primitives with the widened host, which has as many parameters."""
     over = [group for group in groups(result, WIDENED) if (group.setting, group.arm) == (setting, COMPARED)]
     if not over or not over[0].runs:
         return []

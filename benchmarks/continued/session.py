@@ -1,4 +1,4 @@
-"""A session: chooses learning rates, and trains what is missing until the time is up."""
+"""A session chooses learning rates and trains what is missing until the time is up."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ PACE_STEPS, PACE_TURNS = 2, 5
 
 
 class ContinuedSession(Session):
-    """A ``benchmarks.quality.session.Session`` whose networks start from a trained one.
+    """A ``benchmarks.quality.session.Session`` whose networks start from a trained host.
 
     Args:
-        form: of the benchmark.
-        host: file of its weights, in the folder ``work``.
-        sources, path, work, accelerator, command, console: as there.
+        form: the benchmark's form.
+        host: the host's weight file, in the folder ``work``.
+        sources, path, work, accelerator, command, console: as in ``Session``.
 
     Raises:
-        ConfigError, ImageError: as there.
+        ConfigError, ImageError: as ``Session`` does.
     """
 
     kind: ClassVar[str] = KIND
@@ -62,10 +62,11 @@ class ContinuedSession(Session):
         self.starts = Starts(host, widened_weights(form, host))
         super().__init__(form, sources, path, work, accelerator, command, console)
         unknown = {name: each for name, each in form.host.degradations.items() if name not in DEGRADATIONS}
+        # The demo's mixed degradation is not one of the library's: the scores have to know it by name.
         self.photographs = Photographs(self.photographs.images, form.crop, unknown)
 
     def shared(self) -> dict[str, Any]:
-        """What all runs of a result share, plain data."""
+        """Returns the configuration that all runs of a result share, as plain data."""
         form = self.form
         arms = [ARMS[name] for name in dict.fromkeys(job.arm for job in form.jobs())]
         return {
@@ -89,17 +90,18 @@ class ContinuedSession(Session):
         }
 
     def told(self, job: Job) -> TrainConfig:
-        """What is trained; the pace, and the learning rate of the arm, are measured first."""
+        """Returns a job's training configuration, after measuring the arms' pace and choosing the learning rate."""
         if not self.result["paces"]:
             self.say("measuring what a step of each arm costs")
             jobs = {each.arm: each for each in self.form.jobs() if each.setting == job.setting}
+            # Any learning rate does: the time of a step does not depend on it.
             configs = {arm: self._configuration(each, {"learning_rate": 1e-3}) for arm, each in jobs.items()}
             self.result["paces"] = pace(configs, self.accelerator, steps=PACE_STEPS, turns=PACE_TURNS)
             self.write()
         return self._configuration(job, {"learning_rate": self.rate(job.arm)})
 
     def measured(self, job: Job, plan: Plan) -> dict[str, Any]:
-        """Of the network that was trained, plain data; ``scores`` among it, by degradation."""
+        """Returns what is measured on a trained network, as plain data; ``scores`` holds its scores by degradation."""
         own, degradations = list(self.form.host.degradations), plan.config.data.degradations
         host = exda.models.create("restormer", self.starts.host)
         host.to("cuda" if self.accelerator == "gpu" else "cpu")
@@ -121,14 +123,14 @@ class ContinuedSession(Session):
         }
 
     def rate(self, arm: str) -> float:
-        """The learning rate of an arm, by the form's search."""
+        """Returns an arm's learning rate by the form's search, with the short runs that are still missing."""
         search = self.form.search
         arms = search.together or (arm,)
         losses = {rate: sum(self._searched(each, rate) for each in arms) for rate in search.rates[ARMS[arm].train]}
         return min(losses, key=lambda rate: losses[rate])
 
     def _searched(self, arm: str, rate: float) -> float:
-        """Loss at the end of a short run; infinite where it diverged."""
+        """Returns the loss at the end of a short run, from the result if it is there; infinite if it diverged."""
         held = self.result["searched"].setdefault(arm, {})
         if f"{rate:g}" not in held:
             search = self.form.search

@@ -1,4 +1,4 @@
-"""What was trained as a file, and whether the host is there without it."""
+"""Checks that primitives and LoRA come out of a trained network again, and measures their size as a file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from exda_primitives.workbench.training.lora import without_lora
 
 
 def gives_back(net: nn.Module, host: nn.Module, images: Sequence[Tensor]) -> bool:
-    """Whether, without primitives and LoRA, the network is the host bit for bit: its weights and what it computes.
+    """Returns whether the network without primitives and LoRA equals the host bit for bit, in weights and outputs.
 
     Args:
-        net: trained.
-        host: as it was before.
-        images: (C, H, W) in [0, 1].
+        net: the trained network; it stays as it is.
+        host: the host before the training.
+        images: inputs (C, H, W) in [0, 1] on which outputs are compared.
     """
-    # LoRA first: it may stand beside the layers of an attention that is given back.
+    # LoRA first: it may be on layers inside an attention that ``unpatch`` puts back.
     bare = deepcopy(without_lora(net, merge=False)).eval()
     if exda.is_patched(bare):
         exda.unpatch(bare)
@@ -35,7 +35,7 @@ def gives_back(net: nn.Module, host: nn.Module, images: Sequence[Tensor]) -> boo
 
 
 def bytes_of(net: nn.Module) -> int:
-    """Size of a safetensors file of the parameters that are trained."""
+    """Returns the size in bytes of a safetensors file of the parameters that were trained."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trained.safetensors"
         trained = {name: each.detach() for name, each in net.named_parameters() if each.requires_grad}

@@ -1,4 +1,4 @@
-"""A wider network that computes what the host does."""
+"""Builds a wider network that computes the same as the host."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import nn
 import exda_primitives as exda
 
 SEED = 0
-"""Of what goes into the new channels."""
+"""Seed of the weights that make the new channels."""
 
 
 def widened(host: nn.Module, model: Mapping[str, Any], factor: float) -> nn.Module:
-    """A Restormer with wider feed-forwards, whose new channels start without an effect.
+    """Returns a Restormer with wider feed-forwards, whose new channels have no effect at first.
 
-    What reads the new channels (the columns of ``project_out``) is zero; what makes them is random, or they would get
-    no gradient. Of the channels, the first half are gates and the second what they gate: the new ones stand at the end
-    of each half.
+    The weights that read the new channels (columns of ``project_out``) are zero; those that make them are random,
+    because with both zero neither would get a gradient. The first half of the hidden channels are gates, the second
+    half what they gate; the new channels come at the end of each half.
 
     Args:
         host: a Restormer.
         model: its arguments.
-        factor: ``ffn_expansion_factor`` of the wider one.
+        factor: ``ffn_expansion_factor`` of the wider network.
 
     Returns:
-        Computes what the host does, but for the order of sums.
+        A network that computes the same as the host, up to the order of sums.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -42,6 +42,7 @@ def widened(host: nn.Module, model: Mapping[str, Any], factor: float) -> nn.Modu
             elif into.shape == held.shape:
                 into.copy_(held)
             else:
+                # project_in and the depthwise convolution: output channels in two halves, new ones at each one's end.
                 for theirs, ours in zip(held.chunk(2), into.chunk(2), strict=True):
                     ours[: len(theirs)] = theirs
     return wide

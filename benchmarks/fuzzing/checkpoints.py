@@ -1,4 +1,4 @@
-"""Damaged checkpoints against everything that reads one."""
+"""Gives damaged checkpoints to every reader of checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = exda.ExDAConfig(tokens=2)
 
 
 class Small(nn.Module):
-    """The smallest host."""
+    """The smallest host: one attention and one convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class Small(nn.Module):
 
 @cache
 def network() -> exda.models.Restormer:
-    """The smallest network that the library knows by name."""
+    """Returns a very small network of an architecture that the library identifies from its checkpoint."""
     return exda.models.Restormer(dim=4, num_blocks=[1, 0, 0, 0], num_refinement_blocks=0, heads=[1, 1, 1, 1])
 
 
 def whole_files() -> dict[str, bytes]:
-    """Files as trainers and this library write them, by a name that ends as the file's name should."""
+    """Returns intact files as trainers and this library write them: file name, with its ending -> contents."""
     state = dict(network().state_dict())
     lightning = {
         "state_dict": {f"net.{name}": tensor for name, tensor in state.items()},
@@ -54,11 +54,11 @@ def whole_files() -> dict[str, bytes]:
 
 
 def attack(path: Path) -> bool:
-    """Gives the file to every reader; whether at least one of them took it.
+    """Gives the file to every reader and returns whether at least one of them took it.
 
     Raises:
         AssertionError: if a reader changed a model and then refused the file.
-        Exception: whatever a reader raises that is no error of the library's own.
+        Exception: whatever a reader raises other than an ``ExDAError``.
     """
     taken = False
     for read in (_load, _load_checkpoint, exda.models.identify, lambda p: exda.models.create(checkpoint=p)):
@@ -72,7 +72,7 @@ def attack(path: Path) -> bool:
 
 @contextmanager
 def unchanged_if_refused(model: nn.Module) -> Iterator[None]:
-    """Raises AssertionError if the block raises and leaves the model another than it was."""
+    """Raises AssertionError if the block raises and leaves modules, keys or weights of the model changed."""
     modules = dict(model.named_modules())
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
@@ -88,12 +88,12 @@ def unchanged_if_refused(model: nn.Module) -> Iterator[None]:
 def _load(path: Path) -> None:
     model = Small()
     with unchanged_if_refused(model):
-        # Each has other weights.
+        # The host's weights are random: the file was saved from another host.
         exda.load(model, path, any_host=True)
 
 
 def _load_checkpoint(path: Path) -> None:
-    # The same for every input: what it holds, it may hold.
+    # One cached network for all inputs: its current weights do not matter, only that a refused file leaves them alone.
     model = network()
     with unchanged_if_refused(model):
         exda.load_checkpoint(path, into=model)

@@ -1,4 +1,4 @@
-"""Checkpoints that somebody made wrong on purpose: whole as files, wrong in what they say."""
+"""Checkpoints that are crafted to be wrong: most are intact files with wrong or malicious contents."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from torch import Tensor
 from .checkpoints import network
 
 EVIDENCE = "code-was-run"
-"""The file that code in a pickle would leave in the working directory."""
+"""Name of the file that code in a pickle leaves in the working directory if it is run."""
 
 
 class Touches:
-    """Unpickled by Python's own means, it leaves the evidence."""
+    """Leaves the evidence when unpickled, by a call of ``Path.touch``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(EVIDENCE),)
 
 
 class Evaluates:
-    """Likewise, by way of the interpreter."""
+    """Leaves the evidence when unpickled, by a call of ``eval``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return eval, (f"open({EVIDENCE!r}, 'w').close()",)
 
 
 def crafted_files() -> dict[str, bytes]:
-    """The files, by a name that ends as the file's name should."""
+    """Returns the crafted files: file name, with its ending -> contents."""
     return (
         {f"{name}.pth": _torch_saved(held) for name, held in _odd_objects().items()}
         | {f"{name}.pkl": pickle.dumps(held) for name, held in {"touches": Touches(), "evaluates": Evaluates()}.items()}
+        # 100,000 nested lists: protocol 2, EMPTY_LIST opcodes, APPEND opcodes, STOP.
         | {"deep.pkl": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."}
         | {f"{name}.safetensors": data for name, data in _odd_safetensors().items()}
         | {f"ours_{name}.safetensors": _with_header(**change) for name, change in _ODD_HEADERS.items()}
@@ -68,6 +69,7 @@ def _odd_objects() -> dict[str, Any]:
         "infinite": {**state, "output.weight": torch.full_like(state["output.weight"], torch.inf)},
         "sparse": {**state, "output.weight": state["output.weight"].to_sparse()},
         "meta": {**state, "output.weight": state["output.weight"].to("meta")},
+        # Tiny in the file, huge once materialised.
         "expanded": {**state, "output.weight": torch.zeros(1).expand(1 << 30, 1 << 30)},
         "wide": {**state, "patch_embed.proj.weight": torch.zeros(1).expand(1 << 20, 3, 3, 3)},
         "no_heads": {**state, "encoder_level1.0.attn.temperature": torch.zeros(0, 1, 1)},
@@ -78,6 +80,7 @@ def _odd_objects() -> dict[str, Any]:
 def _odd_safetensors() -> dict[str, bytes]:
     tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
+    # A safetensors file: length of the header as a 64-bit little-endian integer, header in JSON, tensors' bytes.
     def file(header: object, body: bytes = bytes(8)) -> bytes:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
         return struct.pack("<Q", len(text)) + text + body

@@ -1,4 +1,4 @@
-"""Damaged images against the reader of image files."""
+"""Gives damaged images to the reader of image files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _SIZE = (19, 23)
 
 
 def whole_images() -> dict[str, bytes]:
-    """Small images of every format and kind that is read, by a name that ends as the file's name should."""
+    """Returns small intact images of every format and kind that is read: file name, with its ending -> contents."""
     noise = np.random.default_rng(0).integers(0, 256, (*_SIZE, 4), dtype=np.uint8)
     exif = Image.Exif()
+    # Tags: orientation (6: rotated by 90 degrees) and image description.
     exif[0x0112], exif[0x010E] = 6, "a description"
     held = {"exif": exif.tobytes(), "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     colour, alpha, grey = (Image.fromarray(noise[..., :3]), Image.fromarray(noise), Image.fromarray(noise[..., 0]))
@@ -40,7 +41,7 @@ def whole_images() -> dict[str, bytes]:
 
 
 def crafted_images() -> dict[str, bytes]:
-    """Images whose headers claim what is not so."""
+    """Returns images with false or impossible headers: file name, with its ending -> contents."""
     return {
         "huge.png": _png(1 << 30, 1 << 30),
         "wide.png": _png((1 << 31) - 1, 1),
@@ -53,17 +54,18 @@ def crafted_images() -> dict[str, bytes]:
         "signature.jpg": b"\xff\xd8\xff",
         "script.png": b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>",
         "bomb.png": _png(16, 16, pixels=bytes(50_000_000)),
+        # A directory without entries whose next directory is itself.
         "loop.tif": b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 0) + struct.pack("<I", 8),
         "far.tif": b"II*\0" + struct.pack("<I", 0xFFFFFFFF),
     }
 
 
 def attack(path: Path) -> bool:
-    """Gives the file to the reader; whether it took it.
+    """Gives the file to the reader and returns whether it took it.
 
     Raises:
-        AssertionError: if what it took is no image.
-        Exception: whatever the reader raises that is no ``ImageError``.
+        AssertionError: if what was read is not a valid image.
+        Exception: whatever the reader raises other than an ``ImageError``.
     """
     try:
         image = read(path)

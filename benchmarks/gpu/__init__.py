@@ -1,6 +1,6 @@
-"""The first minutes on a GPU: correctness, times and memory of the kernels, the most valuable first.
+"""The first minutes on a GPU: correctness, times and memory of the kernels, the most valuable measurements first.
 
-``python -m benchmarks.gpu A --seconds 470 --out FOLDER``, in the root of a checkout of which nothing is installed.
+Run ``python -m benchmarks.gpu A --seconds 470 --out FOLDER`` in the root of a checkout; nothing has to be installed.
 """
 
 from .checkout import find_packages

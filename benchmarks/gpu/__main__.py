@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu``: a call, one of its stages, and what is made beforehand and afterwards."""
+"""``python -m benchmarks.gpu``: run a call or one of its stages, prepare a machine, write reports."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from .rows import FILE
 from .sitting import Sitting
 
 SECONDS = {"A": 470.0, "B": 300.0, "C": 200.0}
-"""Of a call, by default."""
+"""Default time of each call in seconds."""
 
 
 def call(name: str, options: argparse.Namespace) -> int:
-    # So that what runs is ended when this is.
+    """Runs a call and writes its report; returns the exit status."""
+    # SystemExit runs the ``finally`` blocks, which end the stages' processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     out = options.out.absolute()
     done = Sitting(CALLS[name], options.seconds or SECONDS[name], out, MODULE).run()
@@ -25,6 +26,7 @@ def call(name: str, options: argparse.Namespace) -> int:
 
 
 def report(out: Path, results: list[Path]) -> None:
+    """Writes ``report.md`` to ``out`` from the rows in all folders of results."""
     from .report import markdown  # noqa: PLC0415
     from .rows import read  # noqa: PLC0415
 
@@ -40,15 +42,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in CALLS:
-        each = commands.add_parser(name, help="a call")
-        each.add_argument("--seconds", type=float, help=f"in which it has to be done, by default {SECONDS[name]:.0f}")
-        each.add_argument("--out", type=Path, required=True, help="folder of the results; they are added to it")
-    commands.add_parser("stage", help="one process of a call")
-    commands.add_parser("specs", help="record anew which launches are compiled ahead")
-    packing = commands.add_parser("pack", help="put what may be missing there into build/gpu")
-    packing.add_argument("--kernels", action="store_true", help="compile those of call A as well")
+        each = commands.add_parser(name, help="run the stages of this call")
+        each.add_argument("--seconds", type=float, help=f"time for all stages, by default {SECONDS[name]:.0f}")
+        each.add_argument("--out", type=Path, required=True, help="folder that the results are added to")
+    commands.add_parser("stage", help="run one process of a call")
+    commands.add_parser("specs", help="record again which launches are compiled ahead")
+    packing = commands.add_parser("pack", help="put what the GPU's machine may lack into build/gpu")
+    packing.add_argument("--kernels", action="store_true", help="also compile the kernels of call A")
     reporting = commands.add_parser("report", help="write results as tables")
-    reporting.add_argument("results", type=Path, nargs="+", help="folders; the report goes into the first")
+    reporting.add_argument("results", type=Path, nargs="+", help="folders of results; the report goes into the first")
     options = parser.parse_args(arguments)
     if options.command in CALLS:
         return call(options.command, options)

@@ -1,4 +1,4 @@
-"""Restormer's transformer blocks, one by one: plain and fused, patched and as they are."""
+"""Single transformer blocks of Restormer: plain or fused, patched or unpatched."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Block:
-    """A block and the map that it is given.
+    """A block and the size of its input map.
 
     Attributes:
-        name: in results.
-        channels: of the map.
-        heads: of the attention.
-        height: of the map, in pixels.
-        width: likewise.
-        batch: maps at a time.
+        name: its name in results.
+        channels: channels of the map.
+        heads: heads of the attention.
+        height: height of the map in pixels.
+        width: width of the map in pixels.
+        batch: batch size.
         patched: whether its attention has the primitives.
-        bias: whether its convolutions have one.
+        bias: whether its convolutions have a bias.
         norm: type of its norms.
     """
 
@@ -47,7 +47,7 @@ class Block:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(B, C, H, W)."""
+        """Shape (B, C, H, W) of the map."""
         return self.batch, self.channels, self.height, self.width
 
 
@@ -56,12 +56,12 @@ class Level:
     """Blocks of one width in Restormer's default configuration.
 
     Attributes:
-        name: of encoder and decoder by depth; ``R`` are the last ones, refinement included, which have two maps'
-            channels.
-        channels: of their maps.
-        heads: of their attentions.
-        scale: by which their maps are smaller than the image.
-        blocks: how many there are.
+        name: ``L1`` to ``L4`` by depth; ``R`` are the blocks of the last decoder level and the refinement, whose maps
+            have twice the channels of ``L1``.
+        channels: channels of their maps.
+        heads: heads of their attentions.
+        scale: factor by which their maps are smaller than the image.
+        blocks: number of blocks.
     """
 
     name: str
@@ -81,14 +81,14 @@ LAST = Level("R", 96, 1, 1, 8)
 
 
 def of_network(height: int, width: int, *, batch: int = 1, patched: bool = True) -> Iterator[Block]:
-    """The blocks of a Restormer that is given an image of this size, one of each level."""
+    """Yields one block of each level, with its map for an image of this size in pixels."""
     for level in (*LEVELS, LAST):
         size = height // level.scale, width // level.scale
         yield Block(level.name, level.channels, level.heads, *size, batch=batch, patched=patched)
 
 
 def strips() -> list[Block]:
-    """A block of each level on a strip as wide as an image of 1024 pixels, and what is odd about sizes."""
+    """Returns the blocks to check: each level on a strip of 64 rows of an image 1024 pixels wide, and odd sizes."""
     widest = {level.name: 1024 // level.scale for level in (*LEVELS, LAST)}
     blocks = [Block(level.name, level.channels, level.heads, 64, widest[level.name]) for level in (*LEVELS, LAST)]
     as_they_are = [
@@ -104,13 +104,13 @@ def strips() -> list[Block]:
 
 
 def plain(block: Block) -> nn.Module:
-    """The block by itself, on the CPU in float32, in eval mode; the same weights at every call."""
-    # Patching and fusing take seconds, and maps of all sizes have the same block.
+    """Returns the unfused block on the CPU in float32 and eval mode; the same weights at every call."""
+    # Copies of cached blocks: patching and fusing take seconds, and the block does not depend on the map's size.
     return copy.deepcopy(_plain(block.channels, block.heads, block.patched, block.bias, block.norm))
 
 
 def fused(block: Block) -> nn.Module:
-    """``plain``, as fused kernels."""
+    """Returns the block of ``plain``, fused."""
     return copy.deepcopy(_fused(block.channels, block.heads, block.patched, block.bias, block.norm))
 
 
@@ -133,6 +133,6 @@ def _fused(channels: int, heads: int, patched: bool, bias: bool, norm: NormType)
 
 
 def image(block: Block, precision: Precision) -> Tensor:
-    """A map for the block: normal numbers that the number format has, in float64 on the CPU."""
+    """Returns the block's input map: normal numbers rounded to the precision's format, in float64 on the CPU."""
     generator = torch.Generator().manual_seed(_SEED + 1)
     return torch.randn(block.shape, generator=generator, dtype=torch.float64).to(precision.dtype).double()

@@ -1,4 +1,4 @@
-"""Where the project's packages are when nothing of it is installed."""
+"""Makes the project importable from a bare checkout, and identifies its code."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 PACKED = ROOT / "build" / "gpu"
-"""What ``pack`` writes; not in git."""
+"""The folder that ``pack`` writes; not in git."""
 
 SITE = PACKED / "site"
-"""Packages that are missing on the GPU's machine, unpacked."""
+"""Unpacked packages that the GPU's machine may lack."""
 
 NEEDED = ("einops", "safetensors")
-"""What ``import exda_primitives`` needs beside torch, and torch's own company."""
+"""Packages that ``import exda_primitives`` needs in addition to torch and torch's dependencies."""
 
 _COMMIT = PACKED / "commit"
 _PACKAGE = "exda_primitives"
 
 
 def find_packages() -> None:
-    """Makes the project importable where it is not installed, and what was packed where it is missing."""
+    """Makes the project importable if it is not installed, and the packed packages if they are missing."""
     if find_spec(_PACKAGE) is None:
         sys.path.insert(0, str(ROOT / "src"))
     if SITE.is_dir():
-        # Behind what the machine has.
+        # Last on the path: packages of the machine take precedence.
         sys.path.append(str(SITE))
 
 
 def fingerprint() -> str:
-    """Of the project's code, shared by all files of it: a machine that got a copy knows no commit."""
+    """Returns a hash over all Python files of the project: a machine with a mere copy knows no commit."""
     total = hashlib.sha256()
     for path in sorted((ROOT / "src").rglob("*.py")):
         total.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
@@ -41,18 +41,18 @@ def fingerprint() -> str:
 
 
 def packed_commit() -> str | None:
-    """Of the code as it is, where ``pack`` has left it: a copy of the checkout knows none."""
+    """Returns the commit that ``pack`` wrote, or None if there is none or the code has changed since."""
     lines = _COMMIT.read_text().split() if _COMMIT.exists() else []
     return lines[1] if lines[:1] == [fingerprint()] else None
 
 
 def pack_commit(commit: str) -> None:
-    """Leaves it beside what is carried along."""
+    """Writes the commit with the code's fingerprint to ``PACKED``."""
     _COMMIT.write_text(f"{fingerprint()} {commit}\n")
 
 
 def scratch() -> Path:
-    """A folder outside of the checkout for what one stage leaves to the next, a folder a version of the code."""
+    """Returns the folder for files that stages share: outside the checkout, one per version of the code."""
     folder = Path(tempfile.gettempdir()) / f"{_PACKAGE}-{fingerprint()}"
     folder.mkdir(exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""What a CUDA GPU alone can do, behind one name, so that the stages can be tried without one."""
+"""What only a CUDA GPU can do, behind one protocol, so that tests can run the stages without one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Ran:
     """A kernel that ran once.
 
     Attributes:
-        name: of the kernel.
-        seconds: on the GPU.
+        name: name of the kernel.
+        seconds: its time on the GPU.
     """
 
     name: str
@@ -28,27 +28,27 @@ class Ran:
 
 
 class Replay(Protocol):
-    """A captured forward pass."""
+    """A captured forward pass; ``output`` is the tensor that a call fills."""
 
     output: Tensor
 
     def __call__(self) -> object:
-        """Fills ``output`` anew."""
+        """Runs the pass again, which refills ``output``."""
 
 
 class Device(Protocol):
-    """Where all stages run."""
+    """The device that the stages measure."""
 
     torch: torch.device
 
     def wait(self) -> None:
-        """Until all work is done."""
+        """Waits until all work on the device is done."""
 
     def captured(self, forward: Forward) -> Replay:
-        """A forward pass without Python."""
+        """Captures a forward pass, to be replayed without Python."""
 
     def kernels(self, forward: Forward) -> list[Ran]:
-        """All kernels of one pass, in the order in which they started."""
+        """Runs a pass and returns its kernels in the order in which they started."""
 
 
 class Gpu:
@@ -60,7 +60,7 @@ class Gpu:
         torch.cuda.synchronize()
 
     def captured(self, forward: Forward) -> Replay:
-        # It is called, and asked for nothing else.
+        # ``Captured`` only calls its step here, so that a plain function does.
         return Captured(cast(Step, forward), None)
 
     def kernels(self, forward: Forward) -> list[Ran]:
@@ -74,10 +74,10 @@ class Gpu:
 
 
 def find() -> Device:
-    """The GPU.
+    """Returns the GPU.
 
     Raises:
-        RuntimeError: where PyTorch finds none.
+        RuntimeError: if PyTorch finds none.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("PyTorch finds no CUDA device; run this on a machine with a GPU")

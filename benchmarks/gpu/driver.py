@@ -1,4 +1,4 @@
-"""What Triton asks a driver for while it compiles, for a GPU that need not be there."""
+"""A driver for Triton to compile with on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from triton.backends.compiler import GPUTarget
 
 CAPABILITY = 90
+"""Compute capability times 10: 9.0, the H100's and H200's."""
 
 
 class Driver:
-    """Stands in for CUDA's."""
+    """Answers what Triton asks CUDA's driver for while it compiles."""
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", CAPABILITY, 32)

@@ -1,4 +1,4 @@
-"""The library's Triton kernels: all of them, those that are tuned, and what a launch reads and writes."""
+"""The library's Triton kernels: all or only the tuned ones, and the bytes that a launch reads and writes."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ def _nothing() -> None:
 
 
 JITTED: type[Any] = type(triton.jit(_nothing))
-"""What ``triton.jit`` makes of a function: compiled, or under Triton's interpreter another one."""
+"""The class that ``triton.jit`` returns: ``JITFunction``, or another one under Triton's interpreter."""
 
 
 def modules() -> list[ModuleType]:
-    """All modules of the package, imported."""
+    """Imports and returns all modules of ``exda_primitives.ops.triton``."""
     return [
         importlib.import_module(f"{package.__name__}.{each.name}") for each in pkgutil.iter_modules(package.__path__)
     ]
 
 
 def all_of_them() -> Iterator[Kernel]:
-    """The kernels."""
-    # Imported elsewhere as well.
+    """Yields all kernels, each once."""
+    # By id, since a module may import another one's kernels.
     found = {id(value): value for module in modules() for value in vars(module).values() if isinstance(value, Kernel)}
     yield from found.values()
 
 
 def tuned() -> Iterator[Kernel]:
-    """Those of which several configurations are timed; under the interpreter none."""
+    """Yields the kernels that are tuned over several configurations; none under the interpreter."""
     return (kernel for kernel in all_of_them() if kernel.tunes)
 
 
 def tensors(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Those of a launch's arguments."""
+    """Returns the tensors among a launch's arguments."""
     return {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
 
 
 def moved_bytes(arguments: Mapping[str, Any]) -> int:
-    """Of all tensors of a launch, each once: what it reads and writes at least."""
+    """Returns the bytes that a launch reads and writes at least: those of all its tensors, each once."""
     return bytes_of(tensors(arguments).values())
 
 
 def bytes_of(given: Iterable[torch.Tensor]) -> int:
-    """Of tensors, each once."""
-    # Where nothing is needed a pointer to something else is handed over.
+    """Returns the bytes of tensors, each counted once."""
+    # An unused pointer argument is given another argument's tensor, which must not count twice.
     found = {(each.data_ptr(), each.shape): each for each in given}
     return sum(each.numel() * each.element_size() for each in found.values())

@@ -1,4 +1,4 @@
-"""Which kernels a block starts on which arguments: recorded on a CPU, without computing anything."""
+"""Records which kernels a block launches with which arguments: on a CPU, without computing anything."""
 
 from __future__ import annotations
 
@@ -25,38 +25,39 @@ from . import blocks, kernels
 from .blocks import Block
 
 MULTIPROCESSORS = 132
-"""Of an H100 and an H200: into how many parts sums are cut depends on it."""
+"""Number of multiprocessors of an H100 and an H200. The number of parts that sums are split into depends on it."""
 
 _ALIGNED, _UNALIGNED = 16, 3
 _LONG = 2**33
+"""Representatives of integer arguments: a multiple of 16, one that is not, and a summand that makes them 64-bit."""
 
 Spec = dict[str, Any]
-"""A launch, of which so much is kept as Triton compiles for: plain data.
+"""A launch, reduced to what Triton's compilation depends on, as plain data.
 
     {"module": "...gram", "kernel": "_gram_kernel", "arguments": {...}, "options": {"num_warps": 4}, "all": true}
 
-An argument is ``{"dtype": "bfloat16", "aligned": true}`` (a tensor), ``{"type": "fp32"}`` (a type of Triton's) or the
-value itself, of an integer that is no constant one of the same kind. ``all``: compile each configuration of a kernel
-that is tuned, and not the first one alone.
+An argument is ``{"dtype": "bfloat16", "aligned": true}`` (a tensor), ``{"type": "fp32"}`` (a Triton type) or a value;
+an integer that is not a constant is replaced by one that Triton compiles the same kernel for. ``all``: compile every
+configuration of a tuned kernel, not only the first.
 """
 
 
 Started = Callable[[Kernel, tuple[Any, ...], dict[str, Any]], None]
-"""Told of a kernel, its arguments, and those given by name."""
+"""Is called with a kernel, its positional arguments and its keyword arguments."""
 
 Computed = Callable[[str, list[Tensor]], None]
-"""Told of an operation's name, and of all tensors that it reads or writes."""
+"""Is called with an operation's name and all tensors that it reads or writes."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A block that is run once.
+    """One run of a block whose launches are recorded.
 
     Attributes:
-        block: with its map.
+        block: the block and its map.
         precision: a name in ``bench.precision.PRECISIONS``.
-        training: with a backward pass, in 16 bits under autocast.
-        every: whether all configurations of its kernels are needed, and not the first one alone.
+        training: whether it has a backward pass; 16-bit formats then run under autocast.
+        every: whether all configurations of its kernels are needed, not only the first.
     """
 
     block: Block
@@ -66,7 +67,7 @@ class Recording:
 
 
 def record(recording: Recording) -> Iterator[Spec]:
-    """All launches of Triton kernels in the order in which they start; see ``run_once``."""
+    """Yields all launches of Triton kernels in the order in which they start; see ``run_once``."""
     specs: list[Spec] = []
 
     def started(kernel: Kernel, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -80,16 +81,17 @@ def run_once(recording: Recording, started: Started, computed: Computed | None =
     """Runs the block without computing anything, for a GPU of ``MULTIPROCESSORS``.
 
     Args:
-        recording: the block.
-        started: told of every launch of a Triton kernel.
-        computed: told of each of PyTorch's own operations.
+        recording: the block and how it is run.
+        started: is called for every launch of a Triton kernel.
+        computed: is called for each of PyTorch's own operations.
 
     Raises:
-        RuntimeError: under Triton's interpreter, which keeps nothing of what a kernel is compiled for.
+        RuntimeError: under Triton's interpreter, whose kernels do not know what they would be compiled for.
     """
     if kernels.JITTED is not JITFunction:
         raise RuntimeError("launches cannot be recorded under Triton's interpreter; unset TRITON_INTERPRET")
     precision = PRECISIONS[recording.precision]
+    # Under autocast the weights and the input are float32.
     half = recording.training and precision.half
     dtype = torch.float32 if half else precision.dtype
     model = blocks.fused(recording.block).to(dtype).requires_grad_(recording.training)
@@ -115,7 +117,7 @@ def _told(started: Started) -> Iterator[None]:
 
 
 def spec(kernel: Kernel, args: tuple[Any, ...], options: Mapping[str, Any]) -> Spec:
-    """Of a launch; whether all configurations are needed is not said."""
+    """Returns the spec of a launch, without ``all``."""
     given = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
     constants = {parameter.name for parameter in kernel.fn.params if parameter.is_constexpr}
     return {
@@ -131,18 +133,18 @@ def _plain(value: Any, constant: bool) -> Any:
         return {"dtype": str(value.dtype).removeprefix("torch."), "aligned": value.data_ptr() % _ALIGNED == 0}
     if isinstance(value, triton.language.dtype):
         return {"type": str(value)}
-    # One is a constant to Triton; of the others it looks at the size and the factor 16.
+    # Triton specialises an integer argument on being 1, on divisibility by 16 and on needing 64 bits.
     if constant or isinstance(value, bool) or not isinstance(value, int) or value == 1:
         return value
     return (_LONG if value >= 2**31 else 0) + (_UNALIGNED if value % _ALIGNED else _ALIGNED)
 
 
 def argument(plain: Any, tensor: Callable[[torch.dtype, bool], Tensor]) -> Any:
-    """What the kernel is given, of an argument in a spec.
+    """Returns the argument for the kernel that an argument in a spec describes.
 
     Args:
-        plain: the argument.
-        tensor: makes one of a dtype, whose address is a multiple of 16 bytes or not.
+        plain: the argument in the spec.
+        tensor: makes a tensor of a dtype whose address is a multiple of 16 bytes, or is not.
     """
     if isinstance(plain, dict) and "dtype" in plain:
         return tensor(getattr(torch, plain["dtype"]), plain["aligned"])
@@ -154,7 +156,7 @@ _TYPES = {"fp32": "float32", "fp64": "float64"}
 
 @contextmanager
 def as_on_a_gpu(tf32: bool) -> Iterator[None]:
-    """Where the library asks for the device, it is told of one."""
+    """A region in which the library takes CPU tensors for tensors on a GPU of ``MULTIPROCESSORS``."""
     answers: dict[str, Callable[..., Any]] = {
         "device_unsupported_reason": lambda x: None,
         "dot_precision": lambda x: "tf32" if tf32 else "ieee",
@@ -166,7 +168,8 @@ def as_on_a_gpu(tf32: bool) -> Iterator[None]:
             asking = [module for module in kernels.modules() if hasattr(module, name)]
             if not asking:
                 raise RuntimeError(
-                    f"no module of the kernels has {name} any more; tell {__name__} who knows the device"
+                    f"no module of exda_primitives.ops.triton has {name} any more; replace it in {__name__} by the "
+                    "function that now asks for the device"
                 )
             for module in asking:
                 stack.enter_context(mock.patch.object(module, name, answer))
@@ -174,7 +177,7 @@ def as_on_a_gpu(tf32: bool) -> Iterator[None]:
 
 
 class _Nothing(TorchDispatchMode):
-    """Large products are not computed: their outputs are as they were found. The rest is copies and sums."""
+    """Skips large matrix products, whose outputs stay uninitialised; all else is copies and sums and runs."""
 
     def __init__(self, computed: Computed | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -185,7 +188,7 @@ class _Nothing(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "exda":
-            # To see what the library's own operators call.
+            # The mode stays on inside the library's own operators, to see what they call.
             with self:
                 return func.redispatch(DispatchKeySet(DispatchKey.CPU), *args, **kwargs)
         name = func._schema.name.partition("::")[2]
@@ -193,6 +196,7 @@ class _Nothing(TorchDispatchMode):
             a, b = (args[index] for index in _FACTORS[name])
             out = torch.empty(a.shape[0], a.shape[1], b.shape[2], dtype=a.dtype)
         else:
+            # Composite operations are decomposed, so that the operations they are made of are seen.
             with self, torch._C.DisableTorchFunction():
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -205,4 +209,4 @@ class _Nothing(TorchDispatchMode):
 
 
 _FACTORS = {"bmm": (0, 1), "baddbmm": (1, 2)}
-"""Where the factors stand."""
+"""Operation -> positions of the two factors among its arguments."""

@@ -1,6 +1,6 @@
-"""Restormer, original and patched, each as it is and fused: made once, and left on disk for all stages.
+"""Restormer, original or patched, plain or fused: made once and kept on disk for all stages.
 
-Recognising 44 blocks takes longer than most measurements.
+They are kept because recognising 44 blocks takes longer than most measurements.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .checkout import scratch
 
 @dataclass(frozen=True)
 class Variant:
-    """What is compared.
+    """A network and the way in which it is computed.
 
     Attributes:
-        patched: with both primitives in every attention, new parameters as if trained.
-        computed: as ``bench.networks`` has it: ``"original"``, ``"fused"`` or a backend.
+        patched: whether it has both primitives in every attention, with new parameters as if trained.
+        computed: ``"original"``, ``"fused"`` or a backend, as in ``bench.networks``.
     """
 
     patched: bool
@@ -45,14 +45,14 @@ _VARIANTS = {
     (True, False): REFERENCE,
     (True, True): FUSED,
 }
-"""By whether patched and fused, those of the library that have the network."""
+"""(patched, fused) -> the variant of ``exda bench`` that has this network."""
 
 _THREADS = 4
-"""Others compile meanwhile."""
+"""Threads for making the networks; other processes compile at the same time."""
 
 
 def prepare(network: str) -> None:
-    """Writes all four networks, unless they are there."""
+    """Writes all four networks to the scratch folder unless they exist."""
     names = {(patched, fused): _path(network, patched, fused) for patched in (False, True) for fused in (False, True)}
     if all(path.exists() for path in names.values()):
         return
@@ -63,14 +63,14 @@ def prepare(network: str) -> None:
 
 
 def network(name: str, variant: Variant) -> nn.Module:
-    """A variant's network on the CPU in float32; where it is fused, fusing it again does nothing."""
+    """Returns a variant's network on the CPU in float32; a fused variant's is fused already."""
     prepare(name)
     model: nn.Module = torch.load(_path(name, variant.patched, variant.computed == "fused"), weights_only=False)
     return model
 
 
 def reference(name: str, bench: Bench, patched: bool) -> Signals:
-    """What the formulas give in float64, at this size and on this image."""
+    """Returns the float64 result of the formulas as printed, for the bench's task and image; kept on disk."""
     from exda_primitives.workbench.bench.precision import FLOAT64  # noqa: PLC0415
 
     shape = "x".join(map(str, bench.image.shape))
@@ -87,7 +87,7 @@ def _path(network: str, patched: bool, fused: bool) -> Path:
 
 
 def _save(value: object, path: Path) -> None:
-    # Whole or not at all: a stage may be ended at any time.
+    # Written aside and renamed: a stage may be killed at any time, and a file must be whole or absent.
     partial = path.with_suffix(".part")
     torch.save(value, partial)
     partial.rename(path)

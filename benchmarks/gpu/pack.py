@@ -1,4 +1,4 @@
-"""What is made beforehand and carried along: packages that are missing there, and compiled kernels."""
+"""Packs what the GPU's machine may lack: the commit, packages, and compiled kernels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .plan import compiling
 from .sitting import Sitting
 
 PYTHON = "3.12"
-"""Of the GPU's machine, an x86-64 Linux."""
+"""Python version of the GPU's machine, an x86-64 Linux."""
 
 _PLATFORMS = ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64")
 _SECONDS = 3600.0
@@ -24,12 +24,12 @@ def pack(kernels: bool, module: Sequence[str]) -> bool:
     """Fills ``build/gpu``.
 
     Args:
-        kernels: also compile those of call A, with this Python's torch and Triton; the archive is of use where these
-            are the same.
-        module: what compiles.
+        kernels: whether to compile the kernels of call A as well, with this Python's torch and Triton; the archive is
+            useful only with the same versions.
+        module: command that the arguments of a compiling process follow.
 
     Returns:
-        Whether all is there.
+        Whether everything was packed.
     """
     PACKED.mkdir(parents=True, exist_ok=True)
     pack_commit(git_commit())

@@ -1,4 +1,4 @@
-"""What each call does, the most valuable first: the stages, each a process with a limit of its own."""
+"""The stages of each call, the most valuable first; each runs in processes of its own with a time limit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MODULE = (sys.executable, "-m", "benchmarks.gpu")
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage, of one process or of several at a time.
+    """A stage: one process, or several that run at the same time.
 
     Attributes:
-        name: in the results.
-        least: seconds under which it is not worth starting.
+        name: its name in the results.
+        least: seconds that must be left for it to be started.
         most: seconds after which it is ended.
-        processes: what follows ``python -m benchmarks.gpu stage``, for each process.
-        under: a program that runs it, with its options.
-        environment: added to that of the call.
+        processes: for each process, the arguments after ``python -m benchmarks.gpu stage``.
+        under: a program with its options that runs the process, such as a sanitizer; empty for none.
+        environment: variables that are added to the environment of the call.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Stage:
 
 
 def compiling(call: str, most: float, *beside: str) -> Stage:
-    """The kernels of a call, on all cores but two, and other processes beside it."""
+    """Returns the stage that compiles a call's kernels on all cores but two, alongside other processes."""
     jobs = max((os.cpu_count() or 1) - 2, 1)
     return Stage("compile", 5, most, (*beside, *(f"compile --call {call} --share {i}/{jobs}" for i in range(jobs))))
 
@@ -46,7 +46,7 @@ _ALL = "--variants original fused fused-unpatched"
 _PAIR = "--variants original fused --turns 8 --seconds 8"
 
 CALLS: Mapping[str, tuple[Stage, ...]] = {
-    # Does it run, is it right, how fast is it: in the first minutes. Then all the rest.
+    # The first minutes show whether it runs, is correct, and how fast it is; all else follows.
     "A": (
         compiling("A", 110, "about", "networks"),
         _one("right", 10, 60, "correct --precisions bf16 --cases L1 R L3"),

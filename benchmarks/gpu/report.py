@@ -1,4 +1,4 @@
-"""Results as tables in Markdown."""
+"""Renders results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .rows import Row
 
 _GIB = 2**30
 _TUNED = 30
-"""Choices that are shown, the longest first."""
+"""Number of tuning choices that are shown, the slowest kernels first."""
 
 _ERRORS = ("error", "failed", "does not compile", "does not fit", "unreadable")
 _WRONG = "wrong"
 _STALE = 0.05
-"""Relative difference of a replay to the pass: more than any rounding, less than another image's."""
+"""Relative difference between a replay and the pass above which the replay is wrong: more than any rounding, and less
+than the difference between two images."""
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """All that was found: what is not right first, then what was measured."""
+    """Returns all results as a page: machine, errors and correctness first, then measurements."""
     parts = ["# The kernels on a GPU", ""]
     for title, section in _SECTIONS.items():
         lines = section(rows)
@@ -63,7 +64,7 @@ def _errors(rows: Sequence[Row]) -> list[str]:
             where = f" ({', '.join(named)})" if named else ""
             lines.append(f"- {row['stage'] or '?'}, {row['kind']}{where}: {row.get('error', row.get('line'))}")
         elif row["kind"] == "stage" and "exit_status" in row:
-            # Of one that could not tell itself: what its log ends with.
+            # The process could not report its own error: the end of its log tells.
             said = " / ".join(row["said"].splitlines()[-2:])
             lines.append(f"- {row['stage']}, exit status {', '.join(map(str, row['exit_status']))}: {said}")
     return lines
@@ -91,8 +92,8 @@ def _why(row: Row) -> str:
 
 def _configurations(rows: Sequence[Row]) -> list[str]:
     lines = [
-        f"{row['configurations']} configurations wrote into poisoned outputs, {row['disagreeing']} of them something "
-        f"else than the chosen one."
+        f"{row['configurations']} configurations wrote to poisoned outputs; {row['disagreeing']} of them disagree with "
+        f"the chosen one."
         for row in _of(rows, "correctness")
         if row["configurations"]
     ]
@@ -118,7 +119,7 @@ def _gradients(rows: Sequence[Row]) -> list[str]:
 
 
 def _times(rows: Sequence[Row]) -> list[str]:
-    # Of a case that was timed twice, the later turns have more company.
+    # A later row of the same case replaces an earlier one: its turns include more variants.
     timed = {(_where(row), row["variant"], row["mode"]): row for row in _of(rows, "time")}
     lines = []
     for where in dict.fromkeys(key[0] for key in timed):
@@ -139,7 +140,7 @@ def _time(rows: Sequence[Row], row: Row) -> list[str]:
     error = own("training", variant).get("gradient_error", error)
     allowed = own("training", ORIGINAL).get("gradient_error", allowed)
     apart = own("captured", variant).get("differences", []) if row["mode"] == CAPTURED else []
-    # "Not smaller" rather than "larger": NaN is wrong.
+    # ``not <=`` instead of ``>``, so that NaN counts as wrong.
     wrong = error is not None and allowed is not None and not error <= MARGIN * allowed
     stale = not all(each <= _STALE for each in apart)
     times = f"{row['p50_ms']:.1f} ({row['p20_ms']:.1f} to {row['p80_ms']:.1f})"
@@ -185,7 +186,7 @@ def _tuned(rows: Sequence[Row]) -> list[str]:
     ]
     head = ["stage", "kernel", "key", "chosen", "ms", "TB/s", "seconds of tuning"]
     total = sum(row["seconds"] for row in found)
-    more = f"{len(found)} choices took {total:.0f} s, compiling what was not compiled ahead included."
+    more = f"{len(found)} choices took {total:.0f} s, including compilation of what was not compiled ahead."
     return [*_table(head, cells), "", more] if cells else []
 
 
@@ -213,7 +214,7 @@ def _of(rows: Iterable[Row], kind: str) -> list[Row]:
 
 
 def _where(row: Row) -> tuple[str, str, str]:
-    """A stage is a process: what it timed took turns, and other stages may have been on another GPU."""
+    """Returns the key of rows that may be compared: those of one stage took turns; others may be from another GPU."""
     return row["stage"], row["size"], row["precision"]
 
 

@@ -1,4 +1,4 @@
-"""Results: a line of JSON each, on disk as soon as it is known."""
+"""Result rows: one line of JSON each, written to disk at once."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """Adds rows to a folder's file; several processes may do so at a time.
+    """Appends rows to a folder's file; several processes may do so at the same time.
 
     Args:
-        folder: of the results.
-        stage: named in each row.
+        folder: folder of the results.
+        stage: stage that each row names.
     """
 
     def __init__(self, folder: Path, stage: str) -> None:
         self.path, self.stage, self._begun = folder / FILE, stage, time.monotonic()
 
     def write(self, kind: str, **data: Any) -> None:
-        """One row.
+        """Appends a row.
 
         Args:
-            kind: of row.
-            data: plain, or text is made of it.
+            kind: kind of the row.
+            data: its entries; values that JSON does not have become text.
         """
         seconds = round(time.monotonic() - self._begun, 1)
         row = {"stage": self.stage, "kind": kind, **data, "at": seconds}
-        # Begins a line: whoever died while writing has not ended his.
+        # A newline first: a process that died while writing has left its line unfinished.
         line = f"\n{json.dumps(row, default=str)}\n".encode()
+        # O_APPEND and a single write keep rows of several processes apart.
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, line)
@@ -44,7 +45,7 @@ class Rows:
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a file; of a line that was not finished, a row of kind ``"unreadable"``."""
+    """Reads all rows of a file; an unfinished line becomes a row of kind ``"unreadable"``."""
     if not path.exists():
         return []
     return [_row(line) for line in path.read_text(errors="replace").splitlines() if line.strip()]
@@ -65,7 +66,7 @@ _LONG = frozenset({"at", "kind", "seconds", "stage", "trace"})
 
 
 def brief(row: Row) -> str:
-    """A row as a line to look at."""
+    """Formats a row as one short line for the terminal."""
     values = " ".join(f"{name} {_short(value)}" for name, value in row.items() if name not in _LONG)
     text = f"{row['stage']}: {row['kind']} {values}"
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."

@@ -1,4 +1,4 @@
-"""A call: its stages one after the other, each in processes of its own that cannot stop the others."""
+"""Runs the stages of a call one after another, each in processes of its own that cannot stop the others."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .rows import FILE, Rows, brief, read
 LOG = "log.txt"
 
 _GRACE = 5.0
-"""Seconds between the end that a process is to make of itself, being asked to, and being killed."""
+"""Seconds that a process has to end itself after its limit, and again after SIGTERM, before it is killed."""
 _TAIL = 800
-"""Characters of what a process said last that a row holds."""
+"""Number of last characters of a failed process's output that a row holds."""
 
 _QUIET = frozenset({"compiled", "no launchers", "prepared", "tuned"})
 """Kinds of rows that are not printed."""
 
 
 class Sitting:
-    """Runs a call.
+    """A call with a time limit.
 
     Args:
-        stages: in their order.
-        seconds: in which all of them have to be done.
-        folder: for the results; made if need be.
-        module: what the arguments of a process follow.
+        stages: the stages, in their order.
+        seconds: time for all stages together.
+        folder: folder of the results; made if need be.
+        module: command that the arguments of a process follow.
     """
 
     def __init__(self, stages: Sequence[Stage], seconds: float, folder: Path, module: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ class Sitting:
         self._seconds = seconds
 
     def run(self) -> bool:
-        """Whether all stages ran and none failed."""
+        """Runs all stages and returns whether each of them ran and succeeded."""
         self.folder.mkdir(parents=True, exist_ok=True)
         unpack_kernels()
         fates = [self._run(stage) for stage in self.stages]
@@ -75,8 +75,8 @@ class Sitting:
         return self._told(known, fate)
 
     def _processes(self, stage: Stage, limit: float, log: BinaryIO) -> list[int | str]:
-        """The exit status of each, or what became of it instead."""
-        # This clock is the same in all processes of a machine.
+        """Runs a stage's processes and returns each one's exit status, or why it has none."""
+        # The monotonic clock is the same in all processes of a machine, so that each can be told its end.
         end = time.monotonic() + limit
         started: list[subprocess.Popen[bytes] | str] = []
         for process in stage.processes:
@@ -89,7 +89,7 @@ class Sitting:
         try:
             _wait(running, end + _GRACE)
         finally:
-            # And whatever they started themselves.
+            # The whole process groups: includes what the processes started themselves.
             _kill(running, signal.SIGKILL)
         return [each if isinstance(each, str) else _status(each) for each in started]
 
@@ -105,14 +105,14 @@ def _environment() -> Mapping[str, str]:
         **os.environ,
         "PYTHONUNBUFFERED": "1",
         "TRITON_CACHE_DIR": str(KERNELS),
-        # Neither sources nor intermediate code, which nobody reads.
+        # Saves the writing of sources and intermediate code, which nobody reads.
         "TRITON_STORE_BINARY_ONLY": "1",
     }
 
 
 def _started(command: Sequence[str], environment: Mapping[str, str], log: BinaryIO) -> subprocess.Popen[bytes] | str:
     try:
-        # In a session of its own: what it starts itself ends with it.
+        # In a session of its own, so that ``_kill`` also reaches what it starts itself.
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -127,7 +127,7 @@ def _started(command: Sequence[str], environment: Mapping[str, str], log: Binary
 
 
 def _wait(running: Sequence[subprocess.Popen[bytes]], end: float) -> None:
-    """Until all have ended, asked to by then, and at last made to."""
+    """Waits for all processes until ``end``; those still running get SIGTERM, then SIGKILL, each with a grace time."""
     for sent in (signal.SIGTERM, signal.SIGKILL, None):
         for process in running:
             with suppress(subprocess.TimeoutExpired):
@@ -141,7 +141,7 @@ def _wait(running: Sequence[subprocess.Popen[bytes]], end: float) -> None:
 
 def _status(process: subprocess.Popen[bytes]) -> int | str:
     status = process.poll()
-    # Where a driver hangs nothing ends a process.
+    # A process that hangs in the driver cannot be killed.
     return "could not be killed" if status is None else status
 
 

@@ -1,4 +1,4 @@
-"""The launches that are compiled ahead: ``python -m benchmarks.gpu specs`` records them anew."""
+"""The launches that are compiled ahead; ``python -m benchmarks.gpu specs`` records them again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = Path(__file__).parent / "specs.json.gz"
 
 
 def recorded() -> dict[str, list[Spec]]:
-    """By call: what its stages start, each launch once, the most important first."""
+    """Returns for each call the launches of its stages, each once, in the order of the stages."""
     seen: dict[str, Spec] = {}
     calls: dict[str, list[Spec]] = {}
     for call, stages in CALLS.items():
@@ -35,7 +35,7 @@ def _add(spec: Spec, seen: dict[str, Spec], call: list[Spec]) -> None:
         call.append(spec)
         seen[key] = spec
     elif spec["all"] and not known["all"]:
-        # So far the first configuration was asked for; an earlier call has no need of the others.
+        # So far only the first configuration was needed. An earlier call keeps to that; this call needs all.
         if any(each is known for each in call):
             known["all"] = True
         else:
@@ -44,11 +44,11 @@ def _add(spec: Spec, seen: dict[str, Spec], call: list[Spec]) -> None:
 
 
 def write(calls: dict[str, list[Spec]], path: Path = FILE) -> None:
-    """Without the time of day, so that the same launches are the same file."""
+    """Writes the launches; without a time stamp, so that equal launches give equal files."""
     path.write_bytes(gzip.compress(json.dumps(calls).encode(), mtime=0))
 
 
 def read(path: Path = FILE) -> dict[str, list[Spec]]:
-    """What ``write`` wrote."""
+    """Reads the launches that ``write`` wrote, by call."""
     calls: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
     return calls

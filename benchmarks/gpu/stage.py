@@ -1,4 +1,4 @@
-"""One stage in this process: what it is given, and what becomes of its errors."""
+"""Runs one stage in this process and turns its errors into rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STAGES = ("about", "compile", "correct", "gradients", "harness", "host", "networ
 
 _LENGTH = 400
 _TRACE = 1200
-"""Characters of an error and of where it happened that a row holds."""
+"""Largest number of characters of an error's text (``_LENGTH``) and trace (``_TRACE``) in a row."""
 _SHARE = 0.85
-"""Of a stage's time in which it begins something new."""
+"""Fraction of a stage's time after which it begins nothing new."""
 _STDERR = 2
-"""What is written into the log, whoever has taken ``sys.stderr``."""
+"""File descriptor of the log; ``sys.stderr`` may have been replaced."""
 _SECONDS = 600.0
-"""Of one that is run by hand."""
+"""Time limit of a stage that is run by hand."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Run:
 
     Attributes:
         rows: where its results go.
-        folder: for what is no row.
-        end: when nothing new is begun, on the monotonic clock.
+        folder: folder for other files.
+        end: time on the monotonic clock after which nothing new is begun.
     """
 
     rows: Rows
@@ -49,24 +49,24 @@ class Run:
 
     @cached_property
     def device(self) -> Device:
-        """The GPU, when it is first asked for: not every stage needs one."""
+        """The GPU, found on first use: not every stage needs one."""
         return find()
 
     def left(self) -> float:
-        """Seconds in which something new may begin."""
+        """Returns the seconds in which something new may still be begun; negative when it is too late."""
         return self.end - time.monotonic()
 
     @contextmanager
     def surviving(self, **where: Any) -> Iterator[None]:
-        """Makes a row of an error in the region.
+        """A region whose errors become rows, so that the stage goes on.
 
         Args:
-            where: what was tried, for the row.
+            where: entries of the row that say what was tried.
 
         Raises:
-            RuntimeError: PyTorch's own, where no kernel can run in this process any more.
+            RuntimeError: PyTorch's own, if no kernel can run in this process any more.
         """
-        # Without a GPU nothing that follows can be done.
+        # Outside of the region: without a GPU, the stage as a whole fails.
         device = self.device
         try:
             yield
@@ -74,31 +74,31 @@ class Run:
             self.rows.write("error", **where, **described(error))
         else:
             return
-        # Outside of the clause above: the error holds on to all that it was raised amidst.
+        # Outside of the except clause: the error's traceback would keep tensors alive, and no memory would be freed.
         device.wait()
         tidy(device.torch)
 
 
 class Stage(Protocol):
-    """What a module of ``stages`` has."""
+    """The interface of a module in ``stages``."""
 
     def options(self, parser: argparse.ArgumentParser) -> None:
-        """Adds its options."""
+        """Adds the stage's options to a parser."""
 
     def run(self, run: Run, options: argparse.Namespace) -> None:
-        """Measures."""
+        """Runs the stage's measurements."""
 
     def recordings(self, options: argparse.Namespace) -> Iterable[Recording]:
-        """What it starts kernels for, in order to compile them ahead."""
+        """Returns the blocks that the stage will run, so that their kernels can be compiled ahead."""
 
 
 def module(name: str) -> Stage:
-    """Of a name in ``STAGES``."""
+    """Returns the stage of a name in ``STAGES``."""
     return cast(Stage, importlib.import_module(f".stages.{name}", __package__))
 
 
 def parsed(arguments: Sequence[str]) -> tuple[Stage, argparse.Namespace]:
-    """A stage and its options, of the arguments that a process is started with: its name first."""
+    """Returns a stage and its options from a process's arguments, the first of which is its name."""
     name, *rest = arguments
     if name not in STAGES:
         raise SystemExit(f"{name!r} is no stage; there are {', '.join(STAGES)}")
@@ -106,13 +106,13 @@ def parsed(arguments: Sequence[str]) -> tuple[Stage, argparse.Namespace]:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.gpu stage {name}")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the results")
     parser.add_argument("--named", default=name, help="the stage's name in the results")
-    parser.add_argument("--end", type=float, help="when it ends itself, on the system's monotonic clock")
+    parser.add_argument("--end", type=float, help="time on the monotonic clock at which it ends itself")
     stage.options(parser)
     return stage, parser.parse_args(rest)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a stage; whatever it raises becomes a row.
+    """Runs a stage; an error that it raises becomes a row.
 
     Returns:
         The exit status.
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
     stage, options = parsed(arguments)
     rows = Rows(options.out, options.named)
     seconds = _SECONDS if options.end is None else max(options.end - time.monotonic(), 1.0)
-    # From another thread, with a trace of where it hung.
+    # A watchdog thread ends a hanging process and prints where it hung.
     faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
     try:
         stage.run(Run(rows, options.out, time.monotonic() + _SHARE * seconds), options)
@@ -133,6 +133,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def described(error: BaseException) -> dict[str, str]:
-    """In words."""
+    """Returns an error's text and trace, shortened, as a row's entries."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return {"error": text[:_LENGTH], "trace": "".join(traceback.format_exception(error))[-_TRACE:]}

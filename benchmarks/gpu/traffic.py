@@ -1,4 +1,4 @@
-"""Which kernels a pass starts, how long each takes and how many bytes it moves."""
+"""Profiles a forward pass: its kernels, the time of each and the bytes that it moves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import kernels
 from .device import Device, Forward
 
 _LONGEST = 25
-"""Kernels that are named; the others are summed up."""
+"""Number of kernels that are listed; the others are summed up."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Pass:
     """All launches of one kernel in a forward pass.
 
     Attributes:
-        kernel: its name.
-        launches: how many.
-        ms: of all.
-        megabytes: that they move at least, see ``kernels.moved_bytes``; None of a kernel that is not the library's.
-        terabytes_per_second: by these.
+        kernel: name of the kernel.
+        launches: number of launches.
+        ms: time of all launches.
+        megabytes: what all launches move at least, see ``kernels.moved_bytes``; None for a kernel of PyTorch's.
+        terabytes_per_second: ``megabytes`` over ``ms``; None where ``megabytes`` is.
     """
 
     kernel: str
@@ -41,7 +41,8 @@ class Pass:
 
 
 def passes(device: Device, forward: Forward) -> list[Pass]:
-    """One entry a kernel, the longest first."""
+    """Runs a forward pass twice and returns one entry per kernel, the slowest first."""
+    # Once beforehand, so that tuning and compilation are not counted.
     forward()
     device.wait()
     with _bytes_of_launches() as moved:
@@ -55,7 +56,7 @@ def passes(device: Device, forward: Forward) -> list[Pass]:
 
 
 def shortened(found: list[Pass]) -> list[Pass]:
-    """The longest, and what all the others come to."""
+    """Returns the slowest kernels, and one entry for the sum of all others."""
     rest = found[_LONGEST:]
     launches, ms = sum(each.launches for each in rest), sum(each.ms for each in rest)
     return [*found[:_LONGEST], *([Pass("all others", launches, ms, None, None)] if rest else [])]
@@ -74,7 +75,7 @@ def _pass(name: str, times: list[float], moved: int | None) -> Pass:
 
 @contextmanager
 def _bytes_of_launches() -> Iterator[dict[str, int]]:
-    """Bytes by kernel, of all launches in the region."""
+    """Yields a dict that collects the moved bytes of all launches in the region, by kernel."""
     moved: dict[str, int] = defaultdict(int)
 
     def counted(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What tuning finds out, whether all configurations of a kernel agree, and how to spend less time on it."""
+"""Reports or shortens the tuning of kernels, and checks that all configurations of a kernel agree."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from . import kernels
 from .rows import Rows
 
 Original = Callable[..., None]
-"""How a kernel is started otherwise."""
+"""The unpatched ``Kernel.run``."""
 
 OUTPUTS = frozenset({"dg", "dk", "dq", "dx", "dx0", "dx1", "dx2", "out", "partial", "partials"})
-"""Arguments that a tuned kernel fills."""
+"""Names of the arguments that tuned kernels write to."""
 
 TOLERANCE = {2: 2.0, 4: 2e-3}
-"""By bytes of a number: largest difference over the largest number. Of 16 bits in units of the format's last place,
-two roundings of the same sum being one apart; of 32, products may be rounded to TF32."""
+"""Bytes per number -> allowed ``difference``. For 16 bits it is in units of the format's epsilon: two roundings of the
+same sum may be one apart. For 32 bits, products may be rounded to TF32."""
 
 _WARM_UP, _REPEAT = 5, 25
-"""Milliseconds a configuration, a fifth of Triton's own: each stage tunes anew."""
+"""Milliseconds per configuration; Triton's defaults, 25 and 100, would take more of a stage's time."""
 
 
 def first_configuration() -> None:
-    """From here on, every kernel of this process takes the first of its configurations, which should suit everybody."""
+    """Makes every kernel of this process use its first configuration, which should suit every case, without tuning."""
     for kernel in kernels.tuned():
         kernel.configs = kernel.configs[:1]
 
 
 def briefly() -> None:
-    """From here on, configurations are timed for a shorter time."""
+    """Makes tuning in this process time each configuration for a shorter time."""
     _time_by(lambda call, quantiles: triton.testing.do_bench(call, _WARM_UP, _REPEAT, quantiles=quantiles))
 
 
 def untimed() -> None:
-    """From here on, each configuration is run once and none is faster than the others."""
+    """Makes tuning in this process run each configuration once and take all for equally fast."""
 
     def once(call: Callable[[], object], quantiles: Sequence[float]) -> list[float]:
         call()
@@ -61,11 +61,12 @@ def _time_by(timer: Callable[[Callable[[], object], Sequence[float]], Any]) -> N
 
 @contextmanager
 def reported(rows: Rows) -> Iterator[None]:
-    """Writes a row whenever the configuration of a kernel is chosen, with the times and bytes of all."""
+    """A region in which each choice of a kernel's configuration becomes a row, with the times of all configurations."""
 
     def run(kernel: Kernel, original: Original, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         known, begun = kernel.timings, time.perf_counter()
         original(kernel, grid, *args, **options)
+        # A new dict of timings: this launch has tuned the kernel.
         if kernel.timings is not known:
             seconds = time.perf_counter() - begun
             _report(rows, kernel, kernel.kind(args, options), _named(kernel, args, options), seconds)
@@ -95,8 +96,8 @@ class Agreement:
     """Runs all configurations of a kernel on poisoned outputs and compares them with what the chosen one wrote.
 
     Attributes:
-        compared: configurations.
-        disagreeing: those of them that wrote something else, or could not run.
+        compared: number of configurations that were run.
+        disagreeing: number of those whose output differs from the chosen one's, or is not known.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -105,7 +106,7 @@ class Agreement:
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Every launch in the region whose like was not seen before."""
+        """A region in which each new kind of launch (kernel, options, shapes and dtypes) is checked."""
         with _around(self._run):
             yield
 
@@ -132,13 +133,14 @@ class Agreement:
         chosen = {name: each.clone() for name, each in outputs.items()}
         for config in kernel.configs:
             self.compared += 1
+            # Poisoned, so that an element that is not written shows.
             for each in outputs.values():
                 each.fill_(math.nan)
             try:
                 kernel.start(config, grid, args, options)
                 apart = {name: difference(each, chosen[name]) for name, each in outputs.items()}
             except triton.runtime.errors.OutOfResources as error:
-                # Tuning leaves such a configuration out as well.
+                # Not an error: tuning leaves such a configuration out as well.
                 self.rows.write("does not fit", kernel=kernel.__name__, config=str(config), error=str(error))
                 continue
             wrong = {name: each for name, each in apart.items() if not each <= tolerance(outputs[name])}
@@ -152,12 +154,13 @@ class Agreement:
                     unwritten={name: int(outputs[name].isnan().sum()) for name in wrong},
                     shapes={name: list(each.shape) for name, each in tensors.items()},
                 )
+        # The pass goes on with what the chosen configuration wrote.
         for name, each in outputs.items():
             each.copy_(chosen[name])
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest over the largest number; NaN where anything is not finite."""
+    """Returns the largest difference over the largest expected magnitude; NaN if anything found is not finite."""
     if not (found.numel() and bool(found.isfinite().all())):
         return math.nan if found.numel() else 0.0
     largest = float(expected.double().abs().max())
@@ -165,7 +168,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 def tolerance(output: Tensor) -> float:
-    """Of ``difference``."""
+    """Returns the ``difference`` that is allowed for an output of this dtype."""
     half = output.element_size() == 2
     return TOLERANCE[output.element_size()] * (torch.finfo(output.dtype).eps if half else 1.0)
 

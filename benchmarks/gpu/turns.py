@@ -1,4 +1,4 @@
-"""Steps that take turns, and a row of each."""
+"""Times steps that take turns, and writes a row for each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Key = tuple[str, str]
 def timed(
     run: Run, steps: Mapping[Key, Callable[[], object]], count: int, limit: float, where: Mapping[str, str]
 ) -> None:
-    """Times all steps, and writes a row each, with the ratios to the original in both modes.
+    """Times all steps and writes a row for each, with its ratios to the original, eager and captured.
 
     Args:
-        run: of the stage.
-        steps: what takes turns; one that raises is left out.
-        count: of turns.
+        run: the stage's run.
+        steps: the steps that take turns; one that raises is left out.
+        count: number of turns.
         limit: seconds after which no further turn is begun, once there are enough.
-        where: for the rows.
+        where: entries of the rows that say what was timed.
     """
 
     def failed(key: Key, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What can be said of the kernels without a GPU: ``python -m benchmarks.kernels``."""
+"""Measurements of the kernels that need no GPU: ``python -m benchmarks.kernels``."""
 
-# Which finds the project's packages where they are not installed.
+# Imported for its effect: it makes the project importable where it is not installed.
 import benchmarks.gpu  # noqa: F401

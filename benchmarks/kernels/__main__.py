@@ -1,4 +1,4 @@
-"""``python -m benchmarks.kernels``: what can be measured of the kernels without a GPU."""
+"""``python -m benchmarks.kernels``: measure the kernels without a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exda_primitives.workbench.bench.precision import PRECISIONS
 from . import host, report, tables
 
 _WIDTH = 180
-"""Of what is not a terminal."""
+"""Width in characters of output that does not go to a terminal."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,11 +23,11 @@ def main(arguments: list[str] | None = None) -> None:
     of_host.add_argument("--turns", type=int, default=100)
     of_host.add_argument("--out", type=Path, default=host.RESULTS, help="folder of the results")
     of_report = commands.add_parser("report", help=report.__doc__)
-    of_report.add_argument("--size", type=int, default=1024, help="of the square image, in pixels")
+    of_report.add_argument("--size", type=int, default=1024, help="side of the square image, in pixels")
     of_report.add_argument("--dtype", nargs="+", default=["bf16"], choices=PRECISIONS)
-    of_report.add_argument("--tb-per-second", type=float, default=3.0, help="of the GPU's memory")
-    of_report.add_argument("--training", action="store_true", help="also a training step's passes")
-    of_report.add_argument("--every", action="store_true", help="compile all configurations, and not the first alone")
+    of_report.add_argument("--tb-per-second", type=float, default=3.0, help="bandwidth of the GPU's memory")
+    of_report.add_argument("--training", action="store_true", help="include a training step's passes")
+    of_report.add_argument("--every", action="store_true", help="compile all configurations, not only the first")
     of_report.add_argument("--out", type=Path, default=host.RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     if options.command == "host":
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _show(result: dict[str, Any]) -> None:
     if find_spec("rich") is None:
-        # A machine with a GPU may have PyTorch alone.
+        # A machine with a GPU may lack Rich.
         print(tables.markdown(result))
         return
     from rich.console import Console  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Python's time for a transformer block, beside the original's: the kernels are started and do not run.
+"""Measure Python's time for a transformer block relative to the original's; kernels are launched but do not run.
 
-PyTorch's own operations do run, on maps of so few pixels that arithmetic counts for little. All variants take turns in
-one process. What is reported is each one's fastest turn: whatever else the machine does makes one slower.
+PyTorch's own operations do run, on maps so small that their arithmetic hardly counts. All variants take turns in one
+process. The fastest turn of each is reported: other load on the machine only ever makes a turn slower.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ COMMAND = "python -m benchmarks.kernels host"
 RESULTS = Path(__file__).parents[1] / "results"
 
 BLOCK = Block("host", 16, 1, 4, 4)
-"""Restormer's, with few channels: Python does not count them."""
+"""A block of Restormer with few channels, whose number does not change Python's time."""
 
 VARIANTS = ("original", "patched", "fused", "fused, patched")
 _WARM_UPS, _CALLS = 20, 2
 
 
 def models() -> dict[str, nn.Module]:
-    """A block as it is, patched, fused, and both; in float32, since 16 bits take detours on CPUs."""
+    """Returns a block as it is, patched, fused, and both; in float32, since 16-bit formats take detours on CPUs."""
     plain = dataclasses.replace(BLOCK, patched=False)
     made = blocks.plain(plain), blocks.plain(BLOCK), blocks.fused(plain), blocks.fused(BLOCK)
     return dict(zip(VARIANTS, made, strict=True))
@@ -41,12 +41,12 @@ def models() -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def measured(turns: int) -> dict[str, Any]:
-    """Microseconds a call, of each turn and of the fastest, its ratio to the original's, kernels started."""
+    """Times all variants and returns for each: microseconds per call, ratio to the original, kernels started."""
     x = torch.zeros(BLOCK.shape)
     models_ = models()
     times: dict[str, list[float]] = {name: [] for name in models_}
     started = {}
-    # With TF32, what is fused is what it is in 16 bits.
+    # With TF32, float32 is fused in the same way as 16-bit formats are.
     with mocked.launches(tf32=True) as counter:
         for name, model in models_.items():
             _seconds(model, x, _WARM_UPS)
@@ -66,7 +66,7 @@ def measured(turns: int) -> dict[str, Any]:
 
 
 def run(turns: int, out: Path = RESULTS) -> str:
-    """Writes ``kernels_host.json`` and ``kernels_host.md``; returns the latter."""
+    """Measures, writes ``kernels_host.json`` and ``kernels_host.md``, and returns the latter's text."""
     torch.set_num_threads(1)
     result = {
         "command": COMMAND,
@@ -82,11 +82,11 @@ def run(turns: int, out: Path = RESULTS) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The result as a table."""
+    """Returns the result as a Markdown page."""
     lines = [
         "# Python's time for a block",
         "",
-        "A transformer block of Restormer without gradients, its kernels started and not run: "
+        "A transformer block of Restormer without gradients, whose kernels are launched but do not run: "
         f"{len(result['microseconds_of_each_turn']['original'])} turns in one process, the fastest of each.",
         "",
         "| | microseconds | ratio to the original | Triton kernels started |",

@@ -1,4 +1,4 @@
-"""What a kernel is compiled to: read from the machine code, which no GPU has to load."""
+"""Reads from a kernel's machine code what it uses; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.gpu.stages import compile as compiling
 
 _TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
-# `/*0a30*/  @!P0 LDG.E.128 R4, ...`: its address, perhaps a condition, what it does.
+# `/*0a30*/  @!P0 LDG.E.128 R4, ...`: address, optional predicate, operation.
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
 _BITS = {"8": 8, "16": 16, "64": 64, "128": 128}
 _LOADS, _STORES = ("LDG", "LDGSTS"), ("STG",)
@@ -28,16 +28,16 @@ _LOADS, _STORES = ("LDG", "LDGSTS"), ("STG",)
 
 @dataclass(frozen=True)
 class MachineCode:
-    """Of one kernel in one configuration.
+    """What the machine code of a kernel in one configuration uses.
 
     Attributes:
-        registers: of a thread; 255 is the most.
-        spilled: bytes of a thread that lie in local memory for want of registers.
-        shared: bytes of a program's shared memory.
-        barriers: instructions at which a program's threads wait for each other.
-        loads: instructions that read global memory, by bits a thread.
-        stores: likewise, that write it.
-        instructions: all of them, but for what fills up the last line.
+        registers: registers per thread, 255 at most.
+        spilled: bytes per thread in local memory, for values that found no register.
+        shared: bytes of shared memory per program (thread block).
+        barriers: number of instructions at which a program's threads wait for each other.
+        loads: bits per thread -> number of instructions that read global memory.
+        stores: bits per thread -> number of instructions that write global memory.
+        instructions: number of instructions, without padding (NOP).
     """
 
     registers: int
@@ -50,7 +50,7 @@ class MachineCode:
 
 
 def of(launch: Spec, index: int) -> MachineCode | str:
-    """Of a launch in the configuration of this index; an error's text where it does not compile."""
+    """Compiles a launch in its configuration ``index`` and reads the code; returns the error's text if that fails."""
     driver.set_active(Driver())
     try:
         return read(compiling.compiled(*configurations(launch)[index], _pool()))
@@ -59,12 +59,12 @@ def of(launch: Spec, index: int) -> MachineCode | str:
 
 
 def configurations(launch: Spec) -> list[compiling.Job]:
-    """A job for each that the launch may take, the first of them first."""
+    """Returns a job for each configuration of a launch's kernel, in their order."""
     return list(compiling.jobs([launch | {"all": True}]))
 
 
 def read(made: CompiledKernel) -> MachineCode:
-    """Of what Triton compiled."""
+    """Disassembles a kernel that Triton compiled."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
@@ -74,15 +74,19 @@ def read(made: CompiledKernel) -> MachineCode:
 
 
 def parsed(text: str, shared: int) -> MachineCode:
-    """Of what ``cuobjdump -sass -res-usage`` prints.
+    """Parses the output of ``cuobjdump -sass -res-usage``.
+
+    Args:
+        text: the output.
+        shared: bytes of shared memory, which the output does not tell.
 
     Raises:
-        ValueError: for a text of another form.
+        ValueError: for text of another form.
     """
     usage = _USAGE.search(text)
     instructions = [found.split(".") for found in _INSTRUCTION.findall(text)]
     if usage is None or not instructions:
-        raise ValueError(f"{_TOOL.name} printed no code, or no use of registers: {text[:200]!r}")
+        raise ValueError(f"{_TOOL.name} printed no code or no register usage: {text[:200]!r}")
     counts = Counter(name for name, *_ in instructions)
     return MachineCode(
         registers=int(usage[1]),
@@ -101,7 +105,7 @@ def _widths(instructions: list[list[str]], names: tuple[str, ...]) -> dict[int, 
 
 
 def _bits(parts: list[str]) -> int:
-    """32, unless said otherwise: `.U16`, `.128`."""
+    """Returns the width of a memory instruction: 32 bits unless a modifier says otherwise, such as `.U16` or `.128`."""
     return next((_BITS[part.lstrip("US")] for part in parts if part.lstrip("US") in _BITS), 32)
 
 

@@ -1,4 +1,4 @@
-"""A GPU that computes nothing: all that Python does before a kernel starts is done, and nothing is compiled."""
+"""Mocks a GPU: Python does all its work up to a kernel's start, but nothing is compiled or computed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from exda_primitives.ops.triton.kernel import Kernel
 
 @contextmanager
 def launches(tf32: bool = False) -> Iterator[Counter[str]]:
-    """A region in which the library's kernels start on CPU tensors, and how often each did; outputs are anything.
+    """A region in which the library's kernels are started on CPU tensors; their outputs stay uninitialised.
+
+    Args:
+        tf32: whether float32 products may be rounded to TF32.
+
+    Yields:
+        The number of starts of each kernel, by name.
 
     Raises:
-        RuntimeError: under Triton's interpreter, which does other things before a kernel starts.
+        RuntimeError: under Triton's interpreter, which does other work before a kernel starts.
     """
     if kernels.JITTED is not JITFunction:
-        raise RuntimeError("starts cannot be mocked under Triton's interpreter; unset TRITON_INTERPRET")
+        raise RuntimeError("kernel starts cannot be mocked under Triton's interpreter; unset TRITON_INTERPRET")
     started: Counter[str] = Counter()
 
     def compiled(source: Any, *_: Any, **__: Any) -> CompiledKernel:
@@ -38,6 +44,7 @@ def launches(tf32: bool = False) -> Iterator[Counter[str]]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(driver, "_active" if hasattr(driver, "_active") else "active", Driver()))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # An empty folder: choices of the mocked tuning must not get into the real cache.
         stack.enter_context(mock.patch.object(choices, "folder", return_value=folder))
         stack.enter_context(mock.patch.object(compiler, "compile", compiled))
         for kernel in kernels.all_of_them():
@@ -54,6 +61,7 @@ def _equal(call: Callable[[], object], quantiles: Sequence[float]) -> list[float
 
 def _forget(kernel: Kernel) -> None:
     kernel.forget()
+    # Triton's own cache of compiled kernels; its name depends on the version.
     if hasattr(kernel.fn, "device_caches"):
         kernel.fn.device_caches.clear()
     else:
@@ -62,23 +70,23 @@ def _forget(kernel: Kernel) -> None:
 
 
 class Compiled(CompiledKernel):  # type: ignore[misc]
-    """What a compiler would have made."""
+    """Stands in for a compiled kernel and counts its starts."""
 
     def __init__(self, name: str, started: Counter[str]) -> None:
         self.module, self.function, self.packed_metadata = None, 0, ()
         self.name, self.started = name, started
 
     def start(self, *values: Any) -> None:
-        """Told what the driver would be given."""
+        """Counts a start; takes what the driver would be given."""
         self.started[self.name] += 1
 
     @property
     def run(self) -> Any:
-        """What starts it."""
+        """The function that starts the kernel."""
         return self.start
 
     def _init_handles(self) -> None:
         pass
 
     def launch_metadata(self, grid: object, stream: object, *args: object) -> None:
-        """For profilers: nothing."""
+        """Returns no metadata for profilers."""

@@ -1,4 +1,4 @@
-"""What the fused blocks of a Restormer start, level by level, and the bytes that each start has to move."""
+"""Lists what the fused blocks of a Restormer start, level by level, and the bytes that each start has to move."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Network:
     Attributes:
         dtype: a name in ``bench.precision.PRECISIONS``.
         patched: whether the blocks have the primitives.
-        training: whether it makes a training step, in 16 bits under autocast.
+        training: whether it makes a training step; 16-bit formats then run under autocast.
     """
 
     dtype: str
@@ -37,13 +37,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Pass:
-    """A start of a kernel, or one of PyTorch's own operations.
+    """A start of a kernel or of one of PyTorch's own operations in a block.
 
     Attributes:
-        level: of the network.
-        blocks: of this level.
-        name: of the kernel, without its last word, or of the operation.
-        launch: what the kernel is compiled for; None of an operation.
+        level: level of the network.
+        blocks: number of blocks in this level.
+        name: name of the operation, or of the kernel without ``_kernel``.
+        launch: what the kernel is compiled for; None for an operation.
         moved: bytes that it has to read and write in one block, each tensor once.
     """
 
@@ -55,11 +55,11 @@ class Pass:
 
 
 def passes(size: int, network: Network) -> Iterator[Pass]:
-    """Of one block a level, in the order in which they start.
+    """Yields the passes of one block per level, in the order in which they start.
 
     Args:
-        size: of the square image, in pixels.
-        network: whose blocks.
+        size: side of the square image in pixels.
+        network: the network whose blocks are run.
 
     Raises:
         RuntimeError: under Triton's interpreter.
@@ -86,6 +86,6 @@ def _of_block(level: Level, recording: Recording) -> list[Pass]:
 
 
 def floor(size: int, dtype: str) -> int:
-    """Bytes that the attentions of all blocks have to move, whatever is fused: see ``bench.floor``."""
+    """Returns the bytes that the attentions of all blocks have to move however they are fused, see ``bench.floor``."""
     maps = sum(level.blocks * level.channels * (size // level.scale) ** 2 for level in _LEVELS)
     return known_families()["mdta"].passes * maps * PRECISIONS[dtype].dtype.itemsize

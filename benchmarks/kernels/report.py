@@ -1,7 +1,7 @@
-"""What the kernels of a Restormer's fused blocks compile to for compute capability 9.0, and the bytes that they move.
+"""Report what the kernels of a Restormer's fused blocks compile to for compute capability 9.0, and the bytes they move.
 
-Compiled as the launch would, at each level, in the configuration that comes first; no GPU is needed. The milliseconds
-are those that the bytes take at the given bandwidth: no start, no arithmetic and no cache is in them.
+They are compiled as a launch would, at each level and in their first configuration; no GPU is needed. The milliseconds
+are the bytes over the given bandwidth: they include no launch, no arithmetic and no cache.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Job = tuple[str, int]
 def run(
     size: int, dtypes: Sequence[str], tb_per_second: float, training: bool, every: bool, out: Path = RESULTS
 ) -> dict[str, Any]:
-    """Writes ``kernels_report.json`` and ``kernels_report.md``; returns the former.
+    """Writes ``kernels_report.json`` and ``kernels_report.md`` and returns what the former holds.
 
     Args:
-        size: of the square image, in pixels.
+        size: side of the square image in pixels.
         dtypes: names in ``bench.precision.PRECISIONS``.
-        tb_per_second: that the GPU's memory is taken to read and write.
-        training: also a training step's passes, in 16 bits under autocast.
-        every: compile all configurations, and not the first alone.
+        tb_per_second: assumed bandwidth of the GPU's memory in TB/s.
+        training: whether to include a training step's passes; 16-bit formats then run under autocast.
+        every: whether to compile all configurations, not only the first.
         out: folder of the results.
     """
     torch.set_num_threads(1)
@@ -82,7 +82,7 @@ def run(
 
 
 def jobs(of: Iterable[Pass], every: bool) -> Iterator[Job]:
-    """The first configuration of each launch, each once; then, if wanted, all others."""
+    """Yields the first configuration of each distinct launch; then, with ``every``, all others."""
     launches = dict.fromkeys(_key(each) for each in of if each.launch is not None)
     yield from ((launch, 0) for launch in launches)
     if every:
@@ -91,7 +91,7 @@ def jobs(of: Iterable[Pass], every: bool) -> Iterator[Job]:
 
 
 def compiled(of: Iterable[Job]) -> dict[Job, MachineCode | str]:
-    """In two processes; what does not compile is an error's text."""
+    """Compiles jobs in two processes; the result of one that does not compile is the error's text."""
     given = list(of)
     context = get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, context, torch.set_num_threads, (1,)) as pool:

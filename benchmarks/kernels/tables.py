@@ -1,4 +1,4 @@
-"""The report of what kernels compile to, as Markdown and on the terminal."""
+"""Renders the report of what kernels compile to, as Markdown and on the terminal."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ _HEAD = (
 )
 _CONSTANTS = {"depthwise": ("ACTIVATION", "WIDTH"), "depthwise_backward": ("BX",), "layer_norm": ("CHANNELS",)}
 _OTHERS = ("CHANNELS", "OUTPUTS", "ROWS", "C", "K", "C0", "C1", "C2")
-"""What tells launches of one kernel apart."""
+"""Constants that distinguish a kernel's launches: those in ``_CONSTANTS`` for some kernels, these for the rest."""
 
 _SMALL_MS = 0.05
+"""PyTorch's operations that take less, for all blocks of a level, are summed up in one row."""
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Everything, for a file."""
+    """Returns the whole report as Markdown."""
     parts = [
         "# What the kernels compile to",
         "",
         f"The fused blocks of a Restormer at {result['size']}x{result['size']}, compiled for compute capability "
-        f"{result['capability']} in the configuration that comes first. Bytes: each tensor of a launch once. "
-        f"Milliseconds: what the bytes of all blocks of a level take at {result['tb_per_second']:g} TB/s, and nothing "
-        "else. Spilled and shared are bytes, of a thread and of a program; loads and stores are instructions by bits "
-        "a thread.",
+        f"{result['capability']} in their first configuration. Bytes count each tensor of a launch once. "
+        f"Milliseconds are the time that the bytes of all blocks of a level take at {result['tb_per_second']:g} TB/s, "
+        "without anything else. Spilled bytes are per thread, shared bytes per program; loads and stores are "
+        "instructions by bits per thread.",
     ]
     for network in result["networks"]:
         table = markdown_table(_HEAD, rows_of(result, network))
@@ -57,7 +58,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def printed(result: dict[str, Any]) -> Table:
-    """For the terminal."""
+    """Returns the report as a table for the terminal."""
     from rich.table import Table  # noqa: PLC0415  (for printing alone)
 
     table = Table(caption="\n".join(remarks(result)), caption_justify="left")
@@ -76,13 +77,13 @@ def printed(result: dict[str, Any]) -> Table:
 
 
 def title(network: dict[str, Any]) -> str:
-    """Of a network's passes."""
+    """Returns the title of a network's table."""
     patched = "patched" if network["patched"] else "unpatched"
     return f"{network['dtype']}, {patched}{', training step' if network['training'] else ''}"
 
 
 def rows_of(result: dict[str, Any], network: dict[str, Any]) -> Iterator[list[str]]:
-    """Pass by pass; of each level last what PyTorch's own small operations come to."""
+    """Yields a row per pass; each level's last row sums up PyTorch's small operations."""
     for level, of_level in groupby(network["passes"], lambda each: each["level"]):
         small = []
         for each in of_level:
@@ -97,18 +98,18 @@ def rows_of(result: dict[str, Any], network: dict[str, Any]) -> Iterator[list[st
 
 
 def totals(result: dict[str, Any], network: dict[str, Any]) -> str:
-    """Of all blocks."""
+    """Returns a sentence on the launches, bytes and milliseconds of all blocks."""
     moved, least = network["bytes"], network["floor_bytes"]
     text = (
         f"{network['launches']} launches of kernels; {moved / 1e9:.1f} GB, {_ms(result, moved):.1f} ms at "
         f"{result['tb_per_second']:g} TB/s."
     )
-    # What a backward pass has to move at least is not known.
+    # No floor is known for a backward pass.
     return text if network["training"] else f"{text} Attentions alone have to move {least / 1e9:.1f} GB."
 
 
 def remarks(result: dict[str, Any]) -> list[str]:
-    """What is wrong: first configurations that spill, and any that does not compile or does not fit."""
+    """Lists first configurations that spill, and any configuration that does not compile or does not fit."""
     lines = []
     for each in result["compiled"]:
         where = f"{_kernel(each)}; {_sets(each)}"

@@ -25,7 +25,7 @@ console = Console()
 
 
 class FormName(str, Enum):
-    """A size of the benchmark."""
+    """The forms of the benchmark, see ``forms``."""
 
     CPU = "cpu"
     FIVE = "five"
@@ -36,24 +36,24 @@ class FormName(str, Enum):
 
 @app.command()
 def run(
-    form: Annotated[FormName, typer.Option(help="Size of the benchmark.")],
+    form: Annotated[FormName, typer.Option(help="Form of the benchmark: what is trained.")],
     train: Annotated[Path, typer.Option(help="Training crops: a folder, zip or npz.", exists=True)],
-    test: Annotated[Path, typer.Option(help="Test photographs: likewise.", exists=True)],
+    test: Annotated[Path, typer.Option(help="Test photographs: a folder, zip or npz.", exists=True)],
     minutes: Annotated[
-        float, typer.Option(help="When to stop, at the next checkpoint; by default when all is done.", min=0)
+        float, typer.Option(help="Stop at the next checkpoint after this time; by default when all is done.", min=0)
     ] = math.inf,
     out: Annotated[
-        Path | None, typer.Option(help="Result, by default the form's; what is in it is not done again.")
+        Path | None, typer.Option(help="Result file, by default the form's; runs that it holds are not repeated.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder of the run at hand.")] = Path("build/quality"),
+    work: Annotated[Path, typer.Option(help="Folder for the run in progress.")] = Path("build/quality"),
 ) -> None:
-    """Train and score what is missing; the same command goes on where this one stops."""
+    """Train and score what is missing; the same command resumes where this one stops."""
     accelerator = "gpu" if form is FormName.GPU else "cpu"
     if accelerator == "cpu":
-        # Its clock is the process's, which counts all threads.
+        # Steps on the CPU are timed in process time, which adds up all threads.
         torch.set_num_threads(1)
     elif not torch.cuda.is_available():
-        console.print("Error: the form gpu needs a GPU, PyTorch finds none; take --form cpu.", highlight=False)
+        console.print("Error: the form gpu needs a GPU, but PyTorch finds none; use --form cpu.", highlight=False)
         raise typer.Exit(1)
     out = out or RESULTS / ("quality.json" if form is FormName.CPU else f"quality_{form.value}.json")
     command = f"python -m benchmarks.quality run --form {form.value} --train {train.name} --test {test.name}"
@@ -68,7 +68,7 @@ def run(
 
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)] = RESULTS / "quality.json") -> None:
-    """Write the table and the plot of a result again."""
+    """Write a result's tables and plot again."""
     with plainly():
         write_report(results.read(out, KIND), out, console)
 

@@ -1,4 +1,4 @@
-"""From a job to a training configuration; the widened host."""
+"""Training configurations of jobs, and the size of the widened host."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from exda_primitives.workbench.training.plan import parameters
 from .forms import COMPARED, PRIMITIVES, WIDENED, BenchmarkConfig, Job
 
 CLOSE = 0.01
-"""How far, as a part, the parameters of the widened host may be from those of the host with both primitives."""
+"""Largest relative difference in parameters between the widened host and the host with both primitives."""
 
 
 def configuration(form: BenchmarkConfig, job: Job, source: str, steps: int | None = None) -> TrainConfig:
-    """What ``exda_primitives.workbench.training.prepare`` is told.
+    """Returns a job's training configuration, for ``exda_primitives.workbench.training.prepare``.
 
     Args:
-        form: of the benchmark.
-        job: which network.
-        source: of the training crops.
-        steps: in place of those of the recipe, for a budget of time.
+        form: the benchmark's form.
+        job: which network is trained.
+        source: folder, zip or npz of the training crops.
+        steps: number of steps for a budget of time; the recipe's by default.
     """
     training = job.setting.training
     recipe = {**form.recipe, **training.get("recipe", {}), "seed": job.seed}
@@ -42,7 +42,11 @@ def configuration(form: BenchmarkConfig, job: Job, source: str, steps: int | Non
 
 
 def model_arguments(form: BenchmarkConfig, arm: str) -> dict[str, Any]:
-    """Of Restormer. The widened one has wider feed-forwards: channels come in steps too coarse to be as many."""
+    """Returns an arm's arguments of ``Restormer``.
+
+    The widened host gets wider feed-forwards, because ``dim`` changes the number of parameters in steps too coarse to
+    match the host with both primitives.
+    """
     arguments = dict(form.model)
     if arm == WIDENED:
         arguments["ffn_expansion_factor"] = _widened(**{name: _hashable(each) for name, each in form.model.items()})
@@ -52,6 +56,7 @@ def model_arguments(form: BenchmarkConfig, arm: str) -> dict[str, Any]:
 @cache
 def _widened(**model: Any) -> float:
     wanted = counted(model, PRIMITIVES[COMPARED])
+    # Bisection for the smallest factor with at least the wanted number of parameters, to 2 decimals.
     low, high = float(model["ffn_expansion_factor"]), 4 * float(model["ffn_expansion_factor"])
     while high - low > 0.005:
         middle = (low + high) / 2
@@ -60,14 +65,14 @@ def _widened(**model: Any) -> float:
     found = counted(model | {"ffn_expansion_factor": factor})
     if abs(found / wanted - 1) > CLOSE:
         raise ConfigError(
-            f"the widened host has {found:,} parameters, the host with both primitives {wanted:,}: more than "
+            f"the widened host has {found:,} parameters and the host with both primitives {wanted:,}, more than "
             f"{CLOSE:.0%} apart; take a larger network."
         )
     return factor
 
 
 def counted(model: Mapping[str, Any], primitives: Mapping[str, Any] | None = None) -> int:
-    """Parameters of a Restormer, with primitives or without; nothing is allocated."""
+    """Returns the number of parameters of a Restormer with or without primitives, without allocating any."""
     with torch.device("meta"):
         net = exda.models.create("restormer", **model)
         if primitives is not None:

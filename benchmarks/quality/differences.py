@@ -1,4 +1,4 @@
-"""Differences to the host, with intervals over seeds and photographs."""
+"""Differences of arms to the host, with intervals over seeds and photographs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from exda_primitives.workbench.shared.results import Interval, Result
 from .forms import BASE, HOST
 
 DRAWS = 10_000
+"""Number of bootstrap samples."""
 ENOUGH_SEEDS = 3
-"""Below, an interval says too little about another seed to conclude anything from it."""
+"""With fewer seeds, nothing is concluded: their interval says too little about other seeds."""
 
 Scores = Mapping[str, Mapping[str, list[float]]]
 """Degradation -> ``psnr`` and ``ssim`` of each photograph."""
@@ -24,16 +25,16 @@ Scores = Mapping[str, Mapping[str, list[float]]]
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one arm in one setting and budget, and their hosts.
+    """The runs of one arm in one setting and budget, and the hosts that they are compared with.
 
     Attributes:
-        setting: its name.
-        what: is changed in it.
+        setting: name of the setting.
+        what: what the setting changes.
         budget: ``"steps"`` or ``"time"``.
-        arm: which network.
-        runs: that did not diverge, by seed.
-        hosts: of the same seeds; a seed without a host is in neither.
-        diverged: how many runs did.
+        arm: name of the arm.
+        runs: seed -> run, of those runs that did not diverge and have a host of the same seed.
+        hosts: seed -> host's run, for the same seeds.
+        diverged: number of runs that diverged.
     """
 
     setting: str
@@ -46,15 +47,19 @@ class Group:
 
     @property
     def degradations(self) -> tuple[str, ...]:
-        """In the order of the result; none without a run."""
+        """The degradations, in the order of the result; empty without a run."""
         return tuple(next(iter(self.runs.values()))["scores"]) if self.runs else ()
 
     def mean(self, metric: str) -> float:
-        """Over seeds, degradations and photographs."""
+        """Returns the mean of a metric over seeds, degradations and photographs."""
         return float(np.mean([np.mean(_photographs(run["scores"], metric)) for run in self.runs.values()]))
 
     def difference(self, metric: str, degradations: Iterable[str] = ()) -> Interval:
-        """To the hosts of the same seeds; over all degradations, or those named.
+        """Returns the mean difference to the hosts of the same seeds, with its bootstrap interval.
+
+        Args:
+            metric: ``"psnr"`` or ``"ssim"``.
+            degradations: which degradations; all by default.
 
         Raises:
             ExDAError: without a run.
@@ -62,18 +67,18 @@ class Group:
         return interval(self._paired(metric, tuple(degradations)))
 
     def by_seed(self, metric: str, degradations: Iterable[str] = (), every: int = 1) -> list[float]:
-        """Mean difference to the host of each seed.
+        """Returns for each seed the mean difference to its host.
 
         Args:
             metric: ``"psnr"`` or ``"ssim"``.
-            degradations: over which; all by default.
-            every: how manieth photograph, from the first on.
+            degradations: which degradations; all by default.
+            every: uses every n-th photograph, from the first on.
         """
         return [float(each) for each in self._paired(metric, tuple(degradations))[:, ::every].mean(axis=1)]
 
     @property
     def verdict(self) -> str:
-        """What may be said of the PSNR."""
+        """What the interval of the PSNR's difference allows to conclude."""
         if len(self.runs) < ENOUGH_SEEDS:
             return f"too few seeds ({len(self.runs)})"
         found = self.difference("psnr")
@@ -90,10 +95,10 @@ class Group:
 
 
 def groups(result: Result, host: str = HOST) -> list[Group]:
-    """All but the hosts, in the order of the runs.
+    """Groups a result's runs by setting, budget and arm, in the order of the runs and without the hosts' own groups.
 
     Args:
-        result: with its runs.
+        result: a result with its runs.
         host: the arm that all others are compared with.
     """
     done: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
@@ -114,7 +119,7 @@ def groups(result: Result, host: str = HOST) -> list[Group]:
 
 
 def host_setting(run: Mapping[str, Any]) -> str:
-    """The setting whose host a run is compared with: its own, unless its primitives alone are changed."""
+    """Returns the setting whose host a run is compared with: the base if only primitives are changed, else its own."""
     own: str = run["setting"]
     return own if {*run["changes"]} - {"primitives"} else BASE
 
@@ -122,18 +127,25 @@ def host_setting(run: Mapping[str, Any]) -> str:
 def interval(
     differences: NDArray[np.float64], *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Mean of (seeds, photographs), with its percentile bootstrap interval.
+    """Returns the mean of differences (seeds, photographs), with its percentile bootstrap interval.
 
-    Seeds are drawn with replacement, and then photographs: the same ones for all seeds that were drawn, since each
-    network restores the same photographs, and one that suits the primitives suits them with each seed (A. B. Owen,
-    "The pigeonhole bootstrap", Annals of Applied Statistics 2007). Of one seed, the interval is over photographs
-    alone; of few, it is too narrow.
+    Seeds are drawn with replacement, and then photographs, the same ones for all drawn seeds: every network restores
+    the same photographs, and a photograph that suits the primitives suits them with every seed (A. B. Owen, "The
+    pigeonhole bootstrap", Annals of Applied Statistics 2007). With one seed, the interval covers photographs alone;
+    with few seeds, it is too narrow.
+
+    Args:
+        differences: differences (seeds, photographs).
+        confidence: confidence of the interval.
+        draws: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Raises:
         ExDAError: for no differences, or one that is not finite.
     """
     if differences.ndim != 2 or not differences.size or not np.isfinite(differences).all():
         raise ExDAError(f"differences of shape {differences.shape}: expected finite ones, (seeds, photographs)")
+    # A bootstrap sample is weights w over seeds and v over photographs; its mean is w^T D v.
     generator = np.random.default_rng(seed)
     seeds, photographs = (_drawn(generator, draws, number) for number in differences.shape)
     means = ((seeds @ differences) * photographs).sum(axis=1)
@@ -142,10 +154,10 @@ def interval(
 
 
 def _drawn(generator: np.random.Generator, draws: int, number: int) -> NDArray[np.float64]:
-    """How often each of ``number`` is drawn, as a part of all: (draws, number)."""
+    """Returns bootstrap weights (draws, number): how often each item is drawn, as a fraction of all draws."""
     return generator.multinomial(number, [1 / number] * number, size=draws) / number
 
 
 def _photographs(scores: Scores, metric: str, degradations: tuple[str, ...] = ()) -> NDArray[np.float64]:
-    """Mean over degradations for each photograph."""
+    """Returns for each photograph the mean over degradations (all by default)."""
     return np.mean([scores[name][metric] for name in degradations or scores], axis=0)

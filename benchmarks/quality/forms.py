@@ -1,4 +1,4 @@
-"""What is trained: the sizes of the benchmark, and what is changed one at a time."""
+"""The forms of the benchmark: networks, recipes and seeds, and the variations that each change one thing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from exda_primitives.workbench.data.degradations.composition import CDD11
 
 Budget = Literal["steps", "time"]
-"""As many steps as the host; or as much time as the host takes for its steps, and as many steps as fit into it."""
+"""``"steps"``: as many steps as the host; ``"time"``: as many steps as fit into the time of the host's steps."""
 
 HOST = "host"
 WIDENED = "widened"
@@ -19,27 +19,27 @@ PRIMITIVES: Mapping[str, Mapping[str, Any]] = {
     "value": {"tokens": 0, "value": "residual", "init": "identity"},
     "tokens": {"tokens": 1, "value": "none", "init": "identity"},
 }
-"""Arm -> what is put into every attention of the host."""
+"""Arm -> options of the primitives that are patched into every attention of the host."""
 
 ARMS = (HOST, "both, identity", WIDENED, "both, paper", "value", "tokens")
 """All arms, in the order in which they are trained."""
 
 COMPARED = "both, identity"
-"""The arm that the variations are made with, and whose parameters the widened host has."""
+"""The arm that variations are trained with, and whose number of parameters the widened host has."""
 
 BASE = "base"
-"""The setting that all others change."""
+"""Name of the setting that changes nothing."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How it is trained, as a change of the form's base.
+    """Changes to a form's base.
 
     Attributes:
-        name: in the result.
-        what: is changed, for the table.
-        training: over ``data`` and ``recipe`` of the form.
-        primitives: over those of the arm.
+        name: its name in the result.
+        what: description of the changes, for the tables.
+        training: entries that override the form's ``data`` and ``recipe``.
+        primitives: options that override the arm's.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Study:
-    """A setting, and what is trained in it.
+    """A setting, and the networks that are trained in it.
 
     Attributes:
-        setting: of the base.
-        arms: in this order; the host of equal time is that of equal steps.
-        seeds: one after the other, so that the first is whole early.
+        setting: changes to the base.
+        arms: the arms, in their order. With equal time there is no host: it is the host of equal steps.
+        seeds: the seeds; all arms are trained with one seed before the next, so that comparisons are complete early.
         budget: see ``Budget``.
     """
 
@@ -70,9 +70,9 @@ class Job:
     """One network to train.
 
     Attributes:
-        setting: of the base.
-        arm: of ``ARMS``.
-        seed: of weights, order and degradations.
+        setting: changes to the base.
+        arm: one of ``ARMS``.
+        seed: seed of the weights, the data's order and the degradations.
         budget: see ``Budget``.
     """
 
@@ -83,22 +83,23 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Tells it from all others, and is fit for a folder."""
+        """A unique name that can also name a folder."""
         return "-".join((self.setting.name, self.budget, self.arm.replace(", ", "-"), f"seed{self.seed}"))
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """A size of the benchmark.
+    """A form of the benchmark.
 
     Attributes:
-        name: of ``FORMS``; ``"gpu"`` runs on a GPU, the others on the CPU.
-        model: arguments of Restormer.
-        data: of the training configuration, without its source.
-        recipe: likewise; its ``steps`` are those of the host.
-        crop: side of the square in the middle of each test photograph that is restored; None for all of it.
-        studies: in the order in which they are done.
-        marks: steps before the last one after which the photographs are restored, too; checkpoints are written there.
+        name: key in ``FORMS``; ``"gpu"`` runs on a GPU, the others on the CPU.
+        model: arguments of ``Restormer``.
+        data: ``data`` of the training configuration, without its source.
+        recipe: ``recipe`` of the training configuration; ``steps`` are the host's.
+        crop: side in pixels of the square in the middle of each test photograph that is restored; None for all of it.
+        studies: the studies, in the order in which they are trained.
+        marks: steps before the last one after which the test photographs are restored as well; checkpoints are written
+            at these steps.
     """
 
     name: str
@@ -110,7 +111,7 @@ class BenchmarkConfig:
     marks: tuple[int, ...] = ()
 
     def jobs(self) -> Iterator[Job]:
-        """In the order in which they are done."""
+        """Yields all jobs in the order in which they are trained."""
         for study in self.studies:
             for seed in study.seeds:
                 for arm in study.arms:
@@ -122,12 +123,12 @@ def _all(setting: Setting, seeds: tuple[int, ...]) -> tuple[Study, Study]:
 
 
 def _in_time(setting: Setting, seeds: tuple[int, ...]) -> Study:
-    """The host of equal time is that of equal steps."""
+    # No host: the host of equal time is the host of equal steps.
     return Study(setting, tuple(arm for arm in ARMS if arm != HOST), seeds, "time")
 
 
 def _varied(setting: Setting, seeds: tuple[int, ...]) -> Study:
-    """Of a variation: the primitives, with a host and a widened host of its own where those are changed too."""
+    """Returns a variation's study; it has hosts of its own only if it changes the training as well."""
     return Study(setting, (HOST, COMPARED, WIDENED) if setting.training else (COMPARED,), seeds)
 
 
@@ -166,7 +167,7 @@ CPU = BenchmarkConfig(
         _in_time(_MIX, _SEEDS),
     ),
 )
-"""The smallest form: what a shared core does in a good half hour, and more in each further one."""
+"""The smallest form: half an hour on a shared core gives first results, and each further one more."""
 
 FIVE = BenchmarkConfig(
     name="five",
@@ -176,7 +177,7 @@ FIVE = BenchmarkConfig(
     crop=CPU.crop,
     studies=(Study(_BASE, (HOST, COMPARED, WIDENED, "tokens"), _SEEDS),),
 )
-"""The five degradations of the paper, longer, for what tokens tell apart."""
+"""The paper's five degradations and longer training, to see whether tokens tell degradations apart."""
 
 _GPU_RECIPE = {"steps": 2400, "batch": 16, "learning_rate": 1e-3, "warm_up": 0.05, "clip": 1.0, "weight_decay": 1e-4}
 GPU = BenchmarkConfig(
@@ -231,8 +232,7 @@ QUIET = BenchmarkConfig(
     ),
     marks=(1000,),
 )
-"""How much the difference between two trainings from scratch scatters, by recipe: what the number of seeds follows from
-that a comparison needs."""
+"""How much differences between trainings from scratch scatter, by recipe. The seeds that a comparison needs follow."""
 
 SCRATCH = BenchmarkConfig(
     name="scratch",
@@ -243,6 +243,6 @@ SCRATCH = BenchmarkConfig(
     studies=(Study(_BASE, (HOST, "both, paper", WIDENED, "value", "tokens"), (0, 1, 2, 3, 4)),),
     marks=(1000, 3000, 7500),
 )
-"""From scratch, long enough to see whether a gap opens. Recipe and seeds are to follow from ``QUIET``."""
+"""Training from scratch, long enough to see whether a gap opens. Its recipe and seeds are to be set by ``QUIET``."""
 
 FORMS: Mapping[str, BenchmarkConfig] = {form.name: form for form in (CPU, FIVE, GPU, QUIET, SCRATCH)}

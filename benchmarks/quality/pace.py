@@ -1,4 +1,4 @@
-"""What a step of each arm costs beside one of the host, all of them taking turns."""
+"""Measures the time of a training step of each arm relative to the host's, all arms taking turns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from exda_primitives.workbench.training.step import Step
 from .forms import HOST
 
 CLOCKS = {"cpu": "time of the process on one thread of the processor", "gpu": "wall-clock, with the GPU waited for"}
-"""On a processor that others use too, wall-clock would measure them."""
+"""Process time on the CPU: on a shared processor, wall-clock time would include other processes."""
 
 STEPS, TURNS = 5, 9
 
@@ -28,13 +28,13 @@ STEPS, TURNS = 5, 9
 def pace(
     configs: Mapping[str, TrainConfig], accelerator: str, *, steps: int = STEPS, turns: int = TURNS
 ) -> dict[str, Any]:
-    """Seconds of optimiser steps; what prepares the pairs costs all arms the same and is left out.
+    """Measures the time of optimiser steps. Preparing the pairs is left out: it costs all arms the same.
 
     Args:
-        configs: arm -> what is trained; the host among them.
+        configs: arm -> its training configuration, including the host's.
         accelerator: ``"cpu"`` or ``"gpu"``.
-        steps: of an arm in a turn.
-        turns: of all arms, after one that does not count.
+        steps: steps of each arm in a turn.
+        turns: turns over all arms, after a first one that is not counted.
 
     Returns:
         Plain data: the clock, the host's seconds a step (median over turns), and for each arm the median over turns of
@@ -49,6 +49,7 @@ def pace(
         for turn in range(turns + 1):
             for arm, run in runs.items():
                 taken = _seconds(run, here.device) / steps
+                # Turn 0 is the warm-up.
                 if turn:
                     seconds[arm].append(taken)
     return {
@@ -62,7 +63,7 @@ def pace(
 
 
 def steps_in_time(host_steps: int, ratio: float) -> int:
-    """How many fit into the time in which the host makes its own."""
+    """Returns how many steps fit into the time of the host's steps, at ``ratio`` times the host's time per step."""
     return max(int(host_steps / ratio), 1)
 
 
@@ -72,6 +73,7 @@ def _steps(here: Any, config: TrainConfig, number: int) -> Callable[[], None]:
     assert config.recipe.steps is not None
     step = Step(here, here.setup_module(net, move_to_device=False), state, config.recipe, config.recipe.steps)
     side = config.data.patch
+    # Random pairs do: the time of a step does not depend on their contents.
     clean = torch.rand(config.recipe.batch, 3, side, side, device=here.device)
     pair = Pair((clean + 0.1 * torch.randn_like(clean)).clamp(0, 1), clean)
 

@@ -1,4 +1,4 @@
-"""Differences to the host as an image."""
+"""Plots differences to the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEED, _MEAN = ORANGE, BLUE
 
 
 def draw(found: Sequence[Group], path: Path) -> None:
-    """Panels of the base and the mix in each budget, and one of what was changed one at a time; none without runs.
+    """Draws panels for the base and the mix in each budget, and one for all variations; nothing without runs.
 
     Raises:
         ExDAError: where Matplotlib is missing.
@@ -34,14 +34,14 @@ def draw_panels(
     host: str,
     columns: int | None = None,
 ) -> None:
-    """Panels side by side, a line for each group; none without panels.
+    """Draws panels with one line per group; writes nothing without panels.
 
     Args:
         panels: title -> label -> group with runs.
-        path: of the image.
-        interval: to draw of a group; of an endless one, the mean alone is.
-        what: it is, for the title.
-        host: what the differences are to.
+        path: file of the image.
+        interval: returns a group's interval; if it is infinite, only the mean is drawn.
+        what: what the interval is, for the title.
+        host: what the differences are to, for the axis.
         columns: panels in a row; all by default.
 
     Raises:
@@ -67,7 +67,7 @@ def draw_panels(
         axes.set(title=title, xlabel=f"PSNR, difference to {host} (dB)")
         axes.set_yticks(range(len(panel)), list(panel))
         axes.set_ylim(len(panel) - 0.5, -0.5)
-    # In two lines, for a single panel is not as wide.
+    # Two lines, because one would be wider than a single panel.
     figure.suptitle(f"A dot a seed (in brackets how many);\n{what}")
     figure.savefig(path, dpi=110)
 

@@ -1,4 +1,4 @@
-"""How much differences between trainings scatter from seed to seed, and how many seeds a comparison needs."""
+"""Tables of how much differences between trainings scatter over seeds, and how many seeds a comparison needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .differences import Group
 from .students import mean_of
 
 EFFECT = 0.2
-"""dB that are to be seen."""
+"""True difference in dB that a comparison shall detect."""
 
 
 def by_recipe(found: Sequence[Group]) -> list[str]:
-    """A line for each setting: deviations, seeds and time."""
+    """Returns a table with one row per setting: standard deviations, and the seeds and hours needed for ``EFFECT``."""
     rows = []
     for group in found:
         differences = group.by_seed("psnr")
@@ -40,16 +40,16 @@ def by_recipe(found: Sequence[Group]) -> list[str]:
             ]
         )
     how = (
-        f'Deviation (standard, over seeds) of the difference in PSNR between "{found[0].arm}" and the host of the same '
-        f"seed, with its {CONFIDENCE:.0%} interval; and how many seeds a true difference of {EFFECT} dB needs to be "
-        f"seen in {POWER:.0%} of cases, with the hours that both arms take for them."
+        f'Standard deviation over seeds of the difference in PSNR between "{found[0].arm}" and the host of the same '
+        f"seed, with its {CONFIDENCE:.0%} interval; and the number of seeds that detect a true difference of {EFFECT} "
+        f"dB in {POWER:.0%} of cases, with the hours that both arms take for them."
     )
     head = ["recipe", "seeds", "PSNR (dB)", "host, deviation", "difference, deviation", "seeds needed", "hours"]
     return [how, "", *markdown_table(head, rows), ""]
 
 
 def by_degradation(found: Sequence[Group]) -> list[str]:
-    """Deviations of each degradation's difference: which score jumps."""
+    """Returns a table of the standard deviation of each degradation's difference, to show which scores are unsteady."""
     rows = [
         [name, *(f"{deviation_of(group.by_seed('psnr', [name]))[1]:.3f}" for group in found)]
         for name in found[0].degradations
@@ -58,7 +58,7 @@ def by_degradation(found: Sequence[Group]) -> list[str]:
 
 
 def by_photographs(found: Sequence[Group]) -> list[str]:
-    """Deviations that fewer of the photographs would have given: those of every second one, every fourth, ..."""
+    """Returns a table of the standard deviations with fewer photographs: every one, every second, fourth, eighth."""
     total = len(next(iter(found[0].runs.values()))["scores"][found[0].degradations[0]]["psnr"])
     rows = []
     for every in (1, 2, 4, 8):
@@ -69,8 +69,9 @@ def by_photographs(found: Sequence[Group]) -> list[str]:
 
 
 def deviation_of(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lower bound, standard deviation, upper bound, of values that scatter normally."""
+    """Returns lower bound, estimate and upper bound of the standard deviation of normal values."""
     n = len(values)
+    # (n - 1) s^2 / sigma^2 has a chi-squared distribution with n - 1 degrees of freedom.
     deviation = float(np.std(values, ddof=1))
     high, low = (
         math.sqrt((n - 1) / float(chi2.ppf(part, n - 1))) for part in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)

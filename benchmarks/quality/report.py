@@ -1,4 +1,4 @@
-"""A result as tables in Markdown and as an image, beside its file."""
+"""Writes a result as Markdown tables and as a plot, next to its file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUDGETS = {"steps": "equal steps", "time": "equal time"}
 
 
 def write_report(result: Result, path: Path, console: Console) -> None:
-    """Writes ``.md`` and ``.png`` beside the result's file and prints the former."""
+    """Writes ``.md`` and ``.png`` next to the result's file and prints the Markdown."""
     text = markdown(result)
     path.with_suffix(".md").write_text(text)
     draw(groups(result), path.with_suffix(".png"))
@@ -31,7 +31,7 @@ def write_report(result: Result, path: Path, console: Console) -> None:
 
 
 def markdown(result: Result) -> str:
-    """All that is in the image and more."""
+    """Returns the report as Markdown: what was trained, and tables for each setting and budget."""
     found = groups(result)
     parts = ["# Do the primitives restore better?", "", *(f"{line}\n" for line in _how(result))]
     parts += _quietness(result, found)
@@ -48,12 +48,12 @@ def markdown(result: Result) -> str:
 
 
 def arms_of(found: Sequence[Group], like: Group) -> list[str]:
-    """Arms of the same setting and budget."""
+    """Returns the arms that were trained in the same setting and budget as a group."""
     return [group.arm for group in found if (group.setting, group.budget) == (like.setting, like.budget)]
 
 
 def shown(interval: Interval, digits: int = 3) -> str:
-    """``+0.123 [+0.011, +0.234]``."""
+    """Formats an interval as ``+0.123 [+0.011, +0.234]``."""
     low, mean, high = (f"{each:+.{digits}f}" for each in interval)
     return f"{mean} [{low}, {high}]"
 
@@ -68,27 +68,28 @@ def _how(result: Result) -> list[str]:
     model = ", ".join(f"{name} {value}" for name, value in config["model"].items() if name != "name")
     return [
         f"Form {config['form']}: Restormer ({model}); the widened host has feed-forwards of factor {widened} in place "
-        f"of {config['model']['ffn_expansion_factor']}, and with that as many parameters as the host with both "
+        f"of {config['model']['ffn_expansion_factor']} and therefore as many parameters as the host with both "
         f"primitives.",
         f"Trained on {train['pictures']} crops with {', '.join(data['degradations'])}: {recipe['steps']:,} steps of "
-        f"{recipe['batch']} patches of {data['patch']}, AdamW, learning rate {recipe['learning_rate']:g}, L1; that is "
-        f"{epochs:.3g} times each crop with each degradation. Restored are "
+        f"{recipe['batch']} patches of {data['patch']}, AdamW, learning rate {recipe['learning_rate']:g}, L1; each "
+        f"crop is seen {epochs:.3g} times with each degradation. The test set is "
         f"{photographs['pictures']} photographs, {whole}, degraded by a fixed seed. {test['protocol']}.",
-        "Differences are to the host of the same seed, with a 95 % bootstrap interval in which seeds are drawn and "
-        f"then photographs, the same ones for all seeds. With fewer than {ENOUGH_SEEDS} seeds nothing is concluded "
-        "from it. Of three it is still too narrow: without any effect, three seeds come out on one side of 0 in one of "
-        'four cases, and several arms are compared. "Better" and "worse" say that the interval leaves out 0, no more.',
+        "Differences are to the host of the same seed, with a 95 % bootstrap interval that draws seeds and then "
+        f"photographs, the same ones for all seeds. Nothing is concluded from fewer than {ENOUGH_SEEDS} seeds. "
+        "With three, the interval is still too narrow: without any effect, all three seeds are on the same side of 0 "
+        'in one of four cases, and several arms are compared. "Better" and "worse" only mean that the interval does '
+        "not contain 0.",
     ] + [
         f"Equal time ({name}): a step of the host takes {pace['host_seconds']:.3g} s ({pace['clock']}; arms in turns, "
         f"median of the ratios within a turn); the others take "
         + ", ".join(f"{arm} {ratio:.2f}" for arm, ratio in pace["ratio"].items() if arm != HOST)
-        + " times as long and make so many steps fewer. What prepares the pairs is not counted."
+        + " times as long and make fewer steps accordingly. Preparing the training pairs is not counted."
         for name, pace in result["paces"].items()
     ]
 
 
 def _quietness(result: Result, found: Sequence[Group]) -> list[str]:
-    """Of the form that is made for it."""
+    """Returns the tables of scatter over seeds, for the form ``QUIET`` only."""
     found = [group for group in found if len(group.runs) > 1]
     if result["config"]["form"] != QUIET.name or not found:
         return []
@@ -157,7 +158,7 @@ def _curve(there: Sequence[Group]) -> list[str]:
 def _told_apart(there: Sequence[Group]) -> list[str]:
     rows = []
     for group in there:
-        # Runs of before this was measured have none.
+        # Older runs lack this score.
         seeds = [seed for seed in group.runs if all(of[seed].get("told_apart") for of in (group.hosts, group.runs))]
         if seeds:
             both = [[runs[seed]["told_apart"] for seed in seeds] for runs in (group.hosts, group.runs)]
@@ -166,8 +167,8 @@ def _told_apart(there: Sequence[Group]) -> list[str]:
     if not rows:
         return []
     how = (
-        "Agreement of k-means on the outputs of all attentions with the degradation, host -> arm: mean over seeds and "
-        "runs of k-means."
+        "How well k-means clusters of the outputs of all attentions agree with the degradations, host -> arm: mean "
+        "over seeds and runs of k-means."
     )
     return [how, "", *markdown_table(["arm", "seeds", "NMI", "ARI"], rows), ""]
 
@@ -200,10 +201,10 @@ def _left(result: Result) -> list[str]:
 
 
 def origin(result: Result) -> list[str]:
-    """What it took, on what, and the command."""
+    """Returns lines on the number of runs, hours of training, machine and command."""
     hours = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", [])) / 3600
     again = [line for run in result["runs"] for leg in run.get("legs", []) for line in leg["not_bit_for_bit"]]
-    lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training by the clock on the wall.", ""]
+    lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training in wall-clock time.", ""]
     if again:
         lines += [f"Taken up again, but not bit for bit: {'; '.join(dict.fromkeys(again))}.", ""]
     return [*lines, machine_line(result["machine"]), "", f"Command: `{result['command']}`"]

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of the test photographs, and whether the network tells their degradations apart."""
+"""Scores a network: PSNR and SSIM of the test photographs, and how well it tells their degradations apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exda_primitives.workbench.inspection import agreement, concatenated, embedd
 from exda_primitives.workbench.restoration import Restorer
 
 SEED = 1234
-"""Of the degradations of the test photographs, whatever was trained with which seed."""
+"""Seed of the test photographs' degradations, the same for all trained networks."""
 
 PROTOCOL = Protocol(name="quality", source="this benchmark", window=Window("gaussian", 11, sample_covariance=False))
 """PSNR over all channels, range 1, not rounded; SSIM of each channel with Wang's window of 11 pixels."""
@@ -30,12 +30,12 @@ PROTOCOL_LINE = (
 
 
 class Photographs:
-    """Test photographs, degraded whole and once, then cropped around the centre.
+    """Test photographs: each is degraded as a whole, once, and then cropped around its centre.
 
     Args:
-        images: clean.
-        crop: side of the square, or None for whole photographs.
-        more: degradations that go by names of their own.
+        images: the clean photographs.
+        crop: side of the crop in pixels, or None for whole photographs.
+        more: further degradations by name, in addition to the library's.
     """
 
     def __init__(self, images: Images, crop: int | None, more: Mapping[str, Degradation] | None = None) -> None:
@@ -44,10 +44,10 @@ class Photographs:
         self._clean = lru_cache(maxsize=None)(lambda index: self._inside(self.images[index]))
 
     def check(self) -> None:
-        """Reads all of them, so that one that is no good is known before hours of training.
+        """Reads all photographs, so that an unusable one is reported before hours of training.
 
         Raises:
-            ImageError: for one that cannot be read, or is smaller than the crop.
+            ImageError: for a photograph that cannot be read or is smaller than the crop.
         """
         for index, name in enumerate(self.images.names):
             height, width = self.images[index].shape[-2:]
@@ -58,7 +58,11 @@ class Photographs:
                 )
 
     def scored(self, net: nn.Module, degradations: Sequence[str]) -> dict[str, Any]:
-        """Plain data: degradation -> ``psnr`` and ``ssim`` of each photograph, and the mean PSNR of what was given.
+        """Restores and scores all photographs.
+
+        Returns:
+            Plain data: degradation -> ``psnr`` (dB) and ``ssim`` of each photograph, and ``degraded_psnr``, the mean
+            PSNR of the inputs.
 
         Raises:
             ImageError: for an output that is not finite.
@@ -81,10 +85,10 @@ class Photographs:
         }
 
     def told_apart(self, net: nn.Module, degradations: Sequence[str]) -> dict[str, list[float]] | None:
-        """How well k-means on the outputs of all attentions finds the degradation of each photograph.
+        """Measures how well k-means on the outputs of all attentions finds the degradation of each photograph.
 
         Returns:
-            Plain data: ``nmi`` and ``ari``, a figure for each seed of k-means, see
+            Plain data: ``nmi`` and ``ari``, one figure for each seed of k-means, see
             ``exda_primitives.workbench.inspection.agreement``. None for a single degradation or photograph.
 
         Raises:
@@ -99,11 +103,11 @@ class Photographs:
         return {"nmi": [round(each.nmi, 4) for each in found], "ari": [round(each.ari, 4) for each in found]}
 
     def degraded(self, degradation: str, index: int) -> Tensor:
-        """(C, H, W) in [0, 1], the same each time."""
+        """Returns a degraded photograph (C, H, W) in [0, 1], the same each time."""
         return self._degraded(degradation, index)
 
     def _make(self, degradation: str, index: int) -> Tensor:
-        # A number of its own for each photograph.
+        # A seed of its own for each photograph, the same for all degradations.
         seed = int(np.random.SeedSequence([SEED, index]).generate_state(1)[0])
         if degradation in self.more:
             clean = self.images[index][None]

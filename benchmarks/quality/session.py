@@ -1,4 +1,4 @@
-"""A session: trains what is missing until the time is up."""
+"""A session trains what is missing until the time is up."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ KIND = "quality"
 
 
 class TimeUpError(Exception):
-    """The session is over; the checkpoint was just written."""
+    """Raised just after a checkpoint was written, when the session's time is up."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The images.
+    """Where the images are.
 
     Attributes:
-        train: crops, a folder, zip or npz.
-        test: photographs, likewise.
+        train: folder, zip or npz of the training crops.
+        test: folder, zip or npz of the test photographs.
     """
 
     train: Path
     test: Path
 
     def described(self) -> dict[str, Any]:
-        """Plain data without a path: names and contents."""
+        """Returns plain data without paths: for each source its name, SHA-256 and number of images."""
         return {
             name: {"name": path.name, "sha256": fingerprint(path), "pictures": len(open_images(path))}
             for name, path in (("train", self.train), ("test", self.test))
@@ -57,7 +57,7 @@ class Sources:
 
 
 def shared_config(form: BenchmarkConfig, sources: Sources) -> dict[str, Any]:
-    """What all runs of a result share."""
+    """Returns the configuration that all runs of a result share, as plain data."""
     return {
         "form": form.name,
         "model": {"name": "restormer", **form.model},
@@ -70,19 +70,19 @@ def shared_config(form: BenchmarkConfig, sources: Sources) -> dict[str, Any]:
 
 
 class Session:
-    """What is needed from the first job to the last.
+    """Trains and scores the jobs of a form, and keeps the result.
 
-    Another benchmark is a subclass: with a ``kind`` of its own, and whatever it does otherwise of ``shared``,
-    ``told``, ``trained`` and ``measured``.
+    Another benchmark subclasses it with its own ``kind`` and overrides whatever differs of ``shared``, ``told``,
+    ``trained`` and ``measured``.
 
     Args:
-        form: of the benchmark.
+        form: the benchmark's form.
         sources: the images.
-        path: of the result.
-        work: folder of the run at hand; it is empty when all are done.
+        path: file of the result.
+        work: folder for the run in progress; it is empty when all runs are done.
         accelerator: ``"cpu"`` or ``"gpu"``.
-        command: for the result, without paths of this machine.
-        console: to print to.
+        command: the command that the result names, without paths of this machine.
+        console: where progress is printed.
 
     Raises:
         ConfigError: for a result of another configuration or machine; nothing was changed.
@@ -91,7 +91,7 @@ class Session:
 
     kind: ClassVar[str] = KIND
     kept: ClassVar[Sequence[str]] = ("paces",)
-    """What a result holds beside its envelope, by name."""
+    """Names of the entries that a result has in addition to its envelope."""
 
     def __init__(
         self,
@@ -113,52 +113,53 @@ class Session:
         self._is_over: Callable[[], bool] = lambda: False
 
     def shared(self) -> dict[str, Any]:
-        """What all runs of a result share, plain data."""
+        """Returns the configuration that all runs of a result share, as plain data."""
         return shared_config(self.form, self.sources)
 
     def told(self, job: Job) -> TrainConfig:
-        """What is trained; whatever has to be known for that is measured first.
+        """Returns a job's training configuration, after measuring what it depends on if that is missing.
 
         Raises:
-            TimeUpError: where that takes longer than there is time.
+            TimeUpError: if the time is up before that is measured.
         """
         return configuration(self.form, job, str(self.sources.train), self._steps(job))
 
     def measured(self, job: Job, plan: Plan) -> dict[str, Any]:
-        """Of the network that was trained, plain data; ``scores`` among it, by degradation."""
+        """Returns what is measured on a trained network, as plain data; ``scores`` holds its scores by degradation."""
         net, degradations = network(plan), plan.config.data.degradations
         scores = self.photographs.scored(net, degradations)
         return {"scores": scores, "told_apart": self.photographs.told_apart(net, degradations)}
 
     def missing(self) -> list[Job]:
-        """The jobs that are not done, in their order.
+        """Returns the jobs that are not done yet, in their order.
 
         Raises:
-            ConfigError: for one that was done with other changes under the same name.
+            ConfigError: for a job that was done under the same name with other changes.
         """
         done = {run["name"]: run for run in self.result["runs"]}
         jobs = list(self.form.jobs())
         for job in jobs:
             if job.name in done and done[job.name]["changes"] != changes(job.setting):
                 raise ConfigError(
-                    f"{self.path}: {job.name} was done with {done[job.name]['changes']}, here it is "
+                    f"{self.path}: {job.name} was done with {done[job.name]['changes']}, but the form now has "
                     f"{changes(job.setting)}; give the setting another name, or the result another path"
                 )
         return [job for job in jobs if job.name not in done]
 
     def run_pending(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> bool:
-        """Trains and scores one job after the other.
+        """Trains and scores one missing job after another.
 
         Args:
-            seconds: after which to stop, at the next checkpoint.
-            clock: that says when.
+            seconds: time after which to stop at the next checkpoint.
+            clock: returns the time in seconds.
 
         Returns:
-            Whether nothing is left to do.
+            Whether all jobs are done.
 
         Raises:
-            ConfigError: for a run of another configuration in the folder, and where another sitting has added runs.
-            ImageError: for images that cannot be read, or are too small.
+            ConfigError: for a run of another configuration in the working folder, or if another session has added runs
+                to the result.
+            ImageError: for images that cannot be read or are too small.
         """
         end = clock() + seconds
         self._is_over = lambda: clock() >= end
@@ -176,6 +177,7 @@ class Session:
             except TimeUpError:
                 return False
             self.result["runs"].append(run)
+            # The run is in the result before its checkpoints are deleted.
             self.write()
             shutil.rmtree(self.work / job.name)
         return True
@@ -196,6 +198,7 @@ class Session:
         try:
             trained = self.trained(plan, self.form.marks)
         except DivergedError as error:
+            # Results name no paths of this machine.
             why = str(error).replace(str(plan.folder.path), "the folder of the run")
             self.say(f"{job.name}: {why}")
             return {**record, "diverged": why, "scores": None}
@@ -205,18 +208,18 @@ class Session:
         return {**record, **trained, "diverged": None, **measured}
 
     def trained(self, plan: Plan, marks: Sequence[int] = ()) -> dict[str, Any]:
-        """Trains to the end.
+        """Trains a network to the end.
 
         Args:
-            plan: of the run.
-            marks: steps after which the photographs are restored.
+            plan: the prepared training.
+            marks: steps after which the test photographs are restored and scored.
 
         Returns:
-            Plain data.
+            Plain data: number of parameters, last loss, legs of the training, machine, and scores at the marks.
 
         Raises:
-            DivergedError: for NaN or infinity.
-            TimeUpError: when the time is up.
+            DivergedError: if the training meets NaN or infinity.
+            TimeUpError: if the time is up before the end.
         """
         every = plan.config.recipe.save_every
         path, degradations = plan.folder.path / "curve.json", plan.config.data.degradations
@@ -229,13 +232,13 @@ class Session:
 
         def on_step(state: State) -> None:
             if state.step in marks:
-                # In evaluation mode it would go on.
+                # A copy: scoring switches to evaluation mode, in which the training would go on.
                 mark(state.step, deepcopy(state.result))
             if state.step % every == 0 and state.step < plan.steps and self._is_over():
                 raise TimeUpError
 
         if plan.begun is not None:
-            # It may have been stopped between the checkpoint and what was to be done with it.
+            # The last session may have stopped after the checkpoint of a mark and before its scores.
             mark(plan.begun.step, network(plan))
         run = train(plan, on_step=on_step)["runs"][0]
         legs = run["legs"]
@@ -248,12 +251,12 @@ class Session:
         }
 
     def _steps(self, job: Job) -> int | None:
-        """Of equal time; None for those of the recipe."""
+        """Returns the number of steps with a budget of equal time; None with one of steps, for the recipe's."""
         if job.budget == "steps":
             return None
         name = job.setting.name
         if name not in self.result["paces"]:
-            # With all arms of the form, so that it is measured once whatever is done first.
+            # All arms of the setting at once, so that the pace is measured once whichever job comes first.
             arms = dict.fromkeys(each.arm for each in self.form.jobs() if each.setting.name == name)
             self.say(f"{name}: measuring what a step of each arm costs")
             configs = {
@@ -270,14 +273,14 @@ class Session:
         """Writes the result.
 
         Raises:
-            ConfigError: where another sitting has added runs meanwhile, which would be lost.
+            ConfigError: if another session has added runs to the file, which would be lost.
         """
         if self.path.exists():
             ours = {run["name"] for run in self.result["runs"]}
             theirs = [run["name"] for run in results.read(self.path, self.kind)["runs"] if run["name"] not in ours]
             if theirs:
                 raise ConfigError(
-                    f"{self.path}: another sitting has added {theirs[0]} meanwhile; nothing was written. Start again: "
+                    f"{self.path}: another session has added {theirs[0]} meanwhile; nothing was written. Start again: "
                     f"what was trained here is in {self.work}"
                 )
         self.result["seeds"] = sorted({run["seed"] for run in self.result["runs"]})
@@ -289,14 +292,14 @@ class Session:
 
 
 def network(plan: Plan) -> nn.Module:
-    """What was trained so far, as in the checkpoint: LoRA stands beside its layers."""
+    """Returns the network of a run's last checkpoint, with LoRA unmerged."""
     state = State(plan.network.net, plan.config.recipe)
     state.restore(read_checkpoint(plan.folder.checkpoint))
     return state.result.to("cuda" if plan.accelerator == "gpu" else "cpu")
 
 
 def changes(setting: Setting) -> dict[str, Any]:
-    """Of a setting, as a result holds them; empty for the base."""
+    """Returns a setting's changes as a result holds them; empty for the base."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Differences seed by seed in words: Student's interval over seeds, and the smallest effect that so many see."""
+"""Formats differences by seed: Student's interval over seeds, and the smallest effect that this many seeds detect."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Scores = Mapping[str, Mapping[str, Any]]
 
 
 def student(differences: Sequence[float]) -> Interval:
-    """Mean with Student's interval, endless for a single one."""
+    """Returns the mean with Student's interval, which is infinite for a single difference."""
     low, mean, high, _ = gain(differences)
     return Interval(low, mean, high)
 
 
 def with_interval(differences: Sequence[float], digits: int = 3) -> str:
-    """``+0.123 [+0.011, +0.234]``; of a single one, without an interval."""
+    """Formats the mean with its interval: ``+0.123 [+0.011, +0.234]``; a single difference has no interval."""
     low, mean, high = student(differences)
     if math.isinf(high):
         return f"{mean:+.{digits}f}"
@@ -32,21 +32,21 @@ def with_interval(differences: Sequence[float], digits: int = 3) -> str:
 
 
 def visible_effect(differences: Sequence[float]) -> str:
-    """The smallest one, without a sign; ``-`` for a single difference."""
+    """Formats the smallest effect that the seeds would detect, in dB without a sign; ``-`` for a single difference."""
     effect = visible(differences)
     return "-" if math.isinf(effect) else f"{effect:.3f}"
 
 
 def mean_of(scores: Scores, metric: str = "psnr") -> float:
-    """Over degradations and photographs."""
+    """Returns the mean of a metric over degradations and photographs."""
     return float(np.mean([np.mean(each[metric]) for each in scores.values()]))
 
 
 def curve(there: Sequence[Group]) -> list[list[str]]:
-    """Rows of mean differences in PSNR at the marks and at the end, the steps first; none without marks.
+    """Returns table rows of differences in PSNR at each mark and at the end; no rows without marks.
 
     Args:
-        there: groups with runs, a column each.
+        there: groups with runs, one column each; the first column has the steps.
     """
     marks = dict.fromkeys(mark for group in there for run in group.runs.values() for mark in run.get("curve", {}))
     rows = []

@@ -1,1 +1,1 @@
-"""One module a stage: its options, what it measures, and for which launches kernels can be compiled ahead."""
+"""One module per stage: its options, its measurements, and the blocks whose kernels can be compiled ahead."""

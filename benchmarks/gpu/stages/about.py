@@ -1,4 +1,4 @@
-"""What the figures are measured on: machine, versions, code, and the GPU's two ceilings."""
+"""Describes what the figures are measured on: machine, versions, code, and the GPU's two peak rates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .host import addition
 
 _PACKAGES = ("einops", "numpy", "safetensors", "timm", "triton", "typer")
 SIDE = 8192
-"""Of the matrices whose product shows the other ceiling."""
+"""Side of the square matrices whose product shows the peak arithmetic rate."""
 
 _TURNS = 6
 
@@ -37,7 +37,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
     packages = {name: _version(name) for name in _PACKAGES}
     about = machine(run.device.torch) | {"fingerprint": fingerprint(), "packages": packages}
     about["commit"] = packed_commit() or about["commit"]
-    # Before the copy and the product: should they fail, at least that much is known.
+    # Written before the copy and the product, which may fail.
     run.rows.write("machine", **about)
     run.rows.write(
         "ceilings",
@@ -48,10 +48,11 @@ def run(run: Run, options: argparse.Namespace) -> None:
 
 
 def _product(run: Run) -> float:
-    """Operations a second of a product of square matrices in bfloat16."""
+    """Returns the floating-point operations per second of a product of square bfloat16 matrices."""
     a = torch.randn(SIDE, SIDE, device=run.device.torch, dtype=torch.bfloat16)
     timed = clock(run.device.torch)
     seconds = [timed(lambda: a @ a) for _ in range(_TURNS)][2:]
+    # A multiplication and an addition for each of SIDE^3 terms.
     return 2 * SIDE**3 / statistics.median(seconds)
 
 

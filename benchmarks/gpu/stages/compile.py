@@ -1,4 +1,4 @@
-"""Compiles a share of a call's kernels for compute capability 9.0, as the launch would: no GPU is touched."""
+"""Compiles a share of a call's kernels for compute capability 9.0, as a launch would, without using a GPU."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..launches import Recording, Spec, argument
 from ..stage import Run, described
 
 SHARED_MEMORY = 227 * 1024
-"""Bytes that a program can have at most."""
+"""Largest shared memory of a program (thread block) at compute capability 9.0, in bytes."""
 
 Job = tuple[Spec, JITFunction, dict[str, Any]]
-"""A launch, its kernel, and what a configuration sets."""
+"""A launch, its kernel, and the options that a configuration sets."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--call", required=True, help="whose launches")
-    parser.add_argument("--share", default="0/1", metavar="INDEX/OF", help="which of them")
+    parser.add_argument("--call", required=True, help="call whose launches are compiled")
+    parser.add_argument("--share", default="0/1", metavar="INDEX/OF", help="share of them that is compiled")
 
 
 def recordings(options: argparse.Namespace) -> Iterable[Recording]:
@@ -39,6 +39,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
     index, of = map(int, options.share.split("/"))
     pool = Pool()
     begun, done, failed, left, stubs = time.perf_counter(), 0, 0, 0, True
+    # Every ``of``-th job: the most important ones come first in all shares.
     for spec, kernel, config in list(jobs(specs.read()[options.call]))[index::of]:
         if run.left() < 0:
             left += 1
@@ -59,7 +60,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
 
 
 def jobs(launches: Iterable[Spec]) -> Iterator[Job]:
-    """One an executable."""
+    """Yields a job for each executable that the launches need."""
     for spec in launches:
         kernel = getattr(importlib.import_module(spec["module"]), spec["kernel"])
         configs = kernel.configs if spec["all"] else kernel.configs[:1]
@@ -67,26 +68,26 @@ def jobs(launches: Iterable[Spec]) -> Iterator[Job]:
 
 
 def compiled(spec: Spec, kernel: JITFunction, config: dict[str, Any], pool: Pool) -> CompiledKernel:
-    """What the launch would start in this configuration."""
+    """Compiles and returns what the launch would start in this configuration."""
     arguments = {name: argument(plain, pool.tensor) for name, plain in spec["arguments"].items()}
     return kernel.run(grid=(1,), warmup=True, **arguments, **config)
 
 
 def _launcher(run: Run, made: Any) -> bool:
-    """Compiles the C function that starts a kernel, one a signature; whether that works here."""
+    """Compiles the C function that starts a kernel, one per signature; returns whether that works on this machine."""
     from triton.backends.nvidia.driver import CudaLauncher  # noqa: PLC0415
 
     try:
         CudaLauncher(made.src, made.metadata)
     except Exception as error:
-        # The first launch makes it then, where a driver is.
+        # Then the first launch compiles it, on a machine with a driver.
         run.rows.write("no launchers", **described(error))
         return False
     return True
 
 
 class Pool:
-    """Tensors that nobody reads: of each dtype one, and one whose address is odd."""
+    """Makes stand-in tensors that nobody reads: for each dtype one, also as a view at an unaligned address."""
 
     def __init__(self) -> None:
         self._made: dict[torch.dtype, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""Fused blocks against the printed formulas in float64, and each kernel's configurations against each other."""
+"""Checks fused blocks against the printed formulas in float64, and each kernel's configurations against each other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..launches import Recording
 from ..stage import Run
 
 LEAST = 2e-6
-"""Relative error that is always allowed: float32's, after as many roundings."""
+"""Relative error that is always allowed: that of float32 after this many roundings."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precisions", nargs="+", choices=sorted(PRECISIONS), required=True)
     parser.add_argument("--cases", nargs="+", help="names of blocks; by default all")
-    parser.add_argument("--configurations", action="store_true", help="compare all of each kernel")
+    parser.add_argument("--configurations", action="store_true", help="compare all configurations of each kernel")
 
 
 def recordings(options: argparse.Namespace) -> Iterable[Recording]:
@@ -68,11 +68,12 @@ def _cases(options: argparse.Namespace) -> list[Block]:
 
 
 def _check(run: Run, block: Block, precision: Precision) -> bool:
-    """Writes a row; whether all is as it should be."""
+    """Writes a row; returns whether the block is accurate, repeatable and computed by kernels alone."""
     where, dtype = run.device.torch, precision.dtype
     plain, fused = blocks.plain(block), blocks.fused(block).to(where, dtype)
     image = blocks.image(block, precision)
     x = image.to(where, dtype)
+    # ``own``: the error of the unfused modules in the same precision, by which the kernels' error is judged.
     with exda.backend("reference"):
         exact = plain.double().to(where)(image.to(where)) - image.to(where)
         own = _error(plain.to(where, dtype), x, exact)
@@ -104,5 +105,5 @@ def _check(run: Run, block: Block, precision: Precision) -> bool:
 
 
 def _error(model: nn.Module, x: Tensor, exact: Tensor) -> float:
-    """Of what the block adds to its map: the map itself would hide it."""
+    """Returns the relative error of what the block adds to its map; including the map would hide it."""
     return relative(model(x) - x, exact)

@@ -1,4 +1,4 @@
-"""The gradients of fused blocks against those of the printed formulas in float64, parameter by parameter."""
+"""Checks the gradients of fused blocks against the printed formulas in float64, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..stage import Run
 from .training import BATCH, SIDE
 
 LEAST = 2e-5
-"""Relative error that is always allowed: float32's, where sums over all pixels cancel."""
+"""Relative error that is always allowed: that of float32 where sums over all pixels cancel."""
 
 _BEYOND = 10.0
-"""Times the modules' own error that of a single gradient may be: where it is one number, roundings are luck."""
+"""Allowed ratio of a single gradient's error to the modules' own: for a gradient of one number, rounding is chance."""
 
 _WORST = 5
-"""Gradients that a row names, each with its error and the modules' own."""
+"""Number of worst gradients that a row lists, each with its error and the modules' own."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +63,10 @@ def _check(run: Run, block: Block, precision: Precision) -> None:
     found = _gradients(run, blocks.fused(block), image, precision)
     error, own = distance(found, exact).relative, distance(modules, exact).relative
     allowed = max(MARGIN * own, LEAST)
-    # One by one: in the whole, what is large hides what is not.
+    # One by one as well: in the error of all together, large gradients hide small ones.
     each = {name: (relative(found[name], wanted), relative(modules[name], wanted)) for name, wanted in exact.items()}
     beyond = {name: ours / max(theirs, own, LEAST) for name, (ours, theirs) in each.items()}
-    # "Not smaller" rather than "larger": NaN is wrong.
+    # ``not <=`` instead of ``>``, so that NaN counts as wrong.
     wrong = [name for name in each if not beyond[name] <= _BEYOND]
     worst = sorted(each, key=lambda name: (name not in wrong, -beyond[name]))[:_WORST]
     run.rows.write(
@@ -84,7 +84,7 @@ def _check(run: Run, block: Block, precision: Precision) -> None:
 
 
 def _gradients(run: Run, model: nn.Module, image: Tensor, precision: Precision) -> Signals:
-    """Of a random functional of the output, by the input (``x``) and all parameters."""
+    """Returns the gradients of a random linear functional of the output, for the input (``x``) and all parameters."""
     where = run.device.torch
     weights = torch.float32 if precision.half else precision.dtype
     model = model.to(where, weights)

@@ -1,4 +1,4 @@
-"""The library's own ``exda bench run``, into a folder ``bench`` beside the results."""
+"""Runs the library's own ``exda bench run`` into a folder ``bench`` next to the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..stage import Run
 COMMAND = ("bench", "run", "--backbone", "restormer", "--turns", "10", "--seconds", "10")
 
 _LEAST = 0.1
-"""Minutes that the command takes."""
+"""Smallest number of minutes that the command accepts."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def recordings(options: argparse.Namespace) -> Iterable[Recording]:
 
 
 def run(run: Run, options: argparse.Namespace) -> None:
-    # Here alone Typer and Rich are needed.
+    # Only this stage needs Typer and Rich.
     from exda_primitives.cli import app  # noqa: PLC0415
 
     minutes = max(run.left() / 60, _LEAST)

@@ -1,4 +1,4 @@
-"""What a forward pass costs Python, with a GPU that is never waited for."""
+"""Measures Python's time for a forward pass, without waiting for the GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..stage import Run
 from .networks import NETWORK
 
 SIDE = 64
-"""Of the image, in pixels: so small that the GPU is done before Python is."""
+"""Side of the image in pixels: so small that the GPU finishes before Python does."""
 
 _VARIANTS = ("original", "fused", "fused-unpatched")
 _WARM_UPS, _TURNS = 3, 10
@@ -39,7 +39,7 @@ def recordings(options: argparse.Namespace) -> Iterable[Recording]:
 
 
 def run(run: Run, options: argparse.Namespace) -> None:
-    # Which one is taken costs Python nothing.
+    # Without tuning: the choice of configuration does not change Python's time.
     tuning.first_configuration()
     image = torch.rand(1, 3, SIDE, SIDE, device=run.device.torch).to(torch.bfloat16)
     run.rows.write("addition", microseconds=addition(run.device))
@@ -53,6 +53,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
             model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, torch.bfloat16)
             seconds = []
             for _ in range(_WARM_UPS + _TURNS):
+                # An idle GPU at the start; the clock stops when Python is done, not the GPU.
                 run.device.wait()
                 begun = time.perf_counter()
                 with computing(variant.computed):
@@ -63,7 +64,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
 
 
 def addition(device: Device) -> float:
-    """Microseconds in which PyTorch starts a kernel."""
+    """Returns the microseconds that PyTorch takes to start a kernel, that of a small addition."""
     x = torch.zeros(8, device=device.torch)
     device.wait()
     begun = time.perf_counter()

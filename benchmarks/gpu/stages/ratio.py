@@ -1,4 +1,4 @@
-"""Time, memory and error of a whole network beside the original's, eager and as a captured graph."""
+"""Measures time, memory and error of a whole network and of the original, eager and as a captured graph."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ..turns import timed
 from .networks import NETWORK
 
 _PROFILED = ("fused", "original", "fused-unpatched")
-"""In this order, while there is time."""
+"""Variants to profile, in this order and while there is time."""
 
 Steps = dict[tuple[str, str], Callable[[], object]]
-"""By variant and mode."""
+"""(variant, mode) -> step."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +37,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="bf16")
     parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), required=True)
     parser.add_argument("--turns", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=20, help="after which no further turn is begun")
-    parser.add_argument("--profile", action="store_true", help="of each kernel: time, bytes and launches")
-    parser.add_argument("--gate-apart", action="store_true", help="the gate as a pass of its own, before its product")
-    parser.add_argument("--no-reference", action="store_true", help="of the outputs nothing is checked")
+    parser.add_argument("--seconds", type=float, default=20, help="time after which no further turn is begun")
+    parser.add_argument("--profile", action="store_true", help="write time, bytes and launches of each kernel")
+    parser.add_argument("--gate-apart", action="store_true", help="compute the gate in a pass before its product")
+    parser.add_argument("--no-reference", action="store_true", help="do not check outputs against float64")
 
 
 def recordings(options: argparse.Namespace) -> Iterable[Recording]:
@@ -58,6 +58,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
     tuning.briefly()
     where = {"size": options.size, "precision": precision.name}
     if options.gate_apart:
+        # No product is small enough to be fused with the gate any more.
         gated_product.MOST_OUTPUTS = 0
         where["precision"] += ", gate apart"
     steps: Steps = {}
@@ -71,7 +72,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
                 forwards[name], outputs[name] = _prepared(run, name, image, precision, where)
                 steps[name, EAGER] = forwards[name]
                 steps[name, CAPTURED] = _captured(run, name, forwards[name], image, where)
-            # The first pair at once: it is what is asked for, whatever comes.
+            # The first pair is timed at once: if the stage fails later, the main ratio is known.
             if number in (2, len(options.variants)):
                 timed(run, steps, options.turns, options.seconds, where)
         if options.profile:
@@ -85,7 +86,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
 def _prepared(
     run: Run, name: str, image: Tensor, precision: Precision, where: dict[str, str]
 ) -> tuple[Callable[[], Tensor], Tensor]:
-    """A variant's forward pass, and its output on the CPU."""
+    """Returns a variant's forward pass and its output on the CPU, and writes a row on its first call and memory."""
     variant = VARIANTS[name]
     begun = time.perf_counter()
     model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, precision.dtype)
@@ -109,8 +110,9 @@ def _prepared(
 def _captured(
     run: Run, name: str, forward: Callable[[], Tensor], image: Tensor, where: dict[str, str]
 ) -> Callable[[], object]:
-    """A replay that was seen to compute what the pass does, of this image and of another."""
+    """Returns a replay of the pass, and writes a row on how it compares with the pass on this and another image."""
     replay = run.device.captured(forward)
+    # The replay reads ``image`` in place. Another image shows a replay that only repeats the captured output.
     given, equal, apart = image.clone(), [], []
     for shown in (given, torch.rand_like(image)):
         image.copy_(shown)
@@ -140,7 +142,7 @@ def _profile(run: Run, forwards: dict[str, Callable[[], Tensor]], where: dict[st
 
 
 def _check(run: Run, name: str, output: Tensor, bench: Bench, where: dict[str, str]) -> None:
-    """Of what the network adds to its image, against the formulas in float64."""
+    """Writes the relative error of what the network adds to its image, against the formulas in float64."""
     exact = networks.reference(NETWORK, bench, VARIANTS[name].patched)["output"] - bench.image
     added = output.double() - bench.image.to(output.dtype).double()
     run.rows.write("accuracy", variant=name, **where, error=relative(added, exact))

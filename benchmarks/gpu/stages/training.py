@@ -1,4 +1,4 @@
-"""Training steps of a whole network: time, memory, and gradients against float64."""
+"""Measures training steps of a whole network: time, memory, and gradients against float64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..turns import timed
 from .networks import NETWORK
 
 SIDE, BATCH = 128, 4
-"""Of the crops, in pixels, and how many at a time."""
+"""Side of the crops in pixels, and batch size."""
 
 _VARIANTS = ("original", "fused", "torch")
 
@@ -28,7 +28,7 @@ _VARIANTS = ("original", "fused", "torch")
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="bf16")
     parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=8, help="after which no further turn is begun")
+    parser.add_argument("--seconds", type=float, default=8, help="time after which no further turn is begun")
 
 
 def recordings(options: argparse.Namespace) -> Iterable[Recording]:
@@ -48,6 +48,7 @@ def run(run: Run, options: argparse.Namespace) -> None:
                 break
             with run.surviving(variant=name, **where):
                 steps[name, EAGER] = _prepared(run, name, bench, precision, where)
+            # The first pair is timed at once: if the stage fails later, the main ratio is known.
             if number in (2, len(_VARIANTS)):
                 timed(run, steps, options.turns, options.seconds, where)
 

@@ -91,12 +91,12 @@ def test_the_page_says_verdict_rule_seeds_machine_and_command(evidence, tmp_path
     write_digits(tmp_path, linear=[20, 20.1, 20.2], residual=[26, 26.1, 26.2], widened=[20, 20.1, 20.2])
     page = evidence.rendered(tmp_path)["evidence.md"]
     section = page.partition("## 2. ")[2].partition("\n## ")[0]
-    assert "| digits, 7 steps of 8: depth 1 |" in section
+    assert "| digits, 7 steps of batch 8: depth 1 |" in section
     assert "+6.00 (+6.00 to +6.00)" in section
-    assert "Verdict: **reproduced**; at the paper's size: **reproduced**. The rule" in section
+    assert "Verdict: **reproduced**; as large as the paper's: **reproduced**. The rule" in section
     assert "`diagnose_digits.json`: seeds 0, 1, 2. a CPU, 1 cores, 1 threads; torch 2, Python 3; commit abc." in section
     assert "Command: `exda diagnose digits`" in section
-    assert "Budget: digits: 9 networks of 5 parameters, each 7 steps of 8, 3 seeds." in section
+    assert "Budget: digits: 9 networks of 5 parameters, each 7 steps of batch 8, 3 seeds." in section
     summary = next(line for line in page.splitlines() if line.startswith("| Non-linear values restore"))
     assert summary.split(" | ")[1] == "**reproduced**"
     assert summary.endswith("| **reproduced** |")

@@ -76,9 +76,7 @@ def test_blocks() -> None:
     assert "| L1 | bf16 | 1 x 48 x 64 x 1024 | 0.003 | 0.003 | 0.0029 | yes | right |" in found
     assert "| L1 | bf16 | 1 x 48 x 64 x 1024 | nan | 0.003 | 0.0029 | no | wrong |" in found
     assert any(line.endswith("| wrong: a step: modules, because of x |") for line in found)
-    assert any(
-        line.startswith("40 configurations wrote into poisoned outputs, 1 of them something else") for line in found
-    )
+    assert any(line.startswith("40 configurations wrote to poisoned outputs; 1 of them disagree") for line in found)
     assert "- k, BLOCK: 64, against BLOCK: 32: out by 0.5" in found
 
 

@@ -61,7 +61,7 @@ def test_what_is_read_of_machine_code() -> None:
 
 @pytest.mark.parametrize("text", ["", " REG:48 STACK:24 ", "/*0000*/ BRA 0x80;"])
 def test_another_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no code, or no use of registers"):
+    with pytest.raises(ValueError, match="no code or no register usage"):
         machine_code.parsed(text, 0)
 
 

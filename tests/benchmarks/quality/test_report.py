@@ -160,7 +160,7 @@ def test_tables():
     assert lines.count("## The base, equal steps") == lines.count("## The base, equal time") == 1
     host = "Host: 1,234 parameters, 26.750 dB (seeds: 3, standard deviation over seeds 1.000); the degraded photographs"
     assert f"{host} have 15.000 dB." in text
-    assert "that is 100 times each crop" in text
+    assert "each crop is seen 100 times" in text
     # Both before the widened host, as in the list of arms.
     both = f"| {COMPARED} | 1,234 | 300 | 3 | 26.450 | -0.300 [-0.300, -0.300] | -0.0030 [-0.0030, -0.0030] | worse |"
     widened = "| widened | 1,234 | 300 | 3 | 26.900 | +0.150 [+0.150, +0.150] | +0.0015 [+0.0015, +0.0015] | better |"

@@ -189,7 +189,7 @@ def test_what_another_sitting_has_added_is_kept(tmp_path):
     first, second = session(tmp_path, told), session(tmp_path, told)
     assert first.run_pending(math.inf)
     before = (tmp_path / "quality.json").read_bytes()
-    with pytest.raises(exda.ConfigError, match=r"another sitting has added base-steps-host-seed1 meanwhile"):
+    with pytest.raises(exda.ConfigError, match=r"another session has added base-steps-host-seed1 meanwhile"):
         second.run_pending(math.inf)
     assert (tmp_path / "quality.json").read_bytes() == before
     assert session(tmp_path, told).missing() == []
