@@ -1,6 +1,6 @@
 """Attention primitives for image restoration, for new models and for models that exist already.
 
-Example:
+Examples:
     >>> import exda_primitives as exda
     >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
     >>> report = exda.patch(model)

@@ -29,7 +29,7 @@ def keep() -> bool:
         Whether it is in effect: it needs glibc (Linux, except Alpine and other musl systems). Elsewhere nothing
         happens.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> kept = exda.memory.keep()
         >>> exda.memory.release() == kept

@@ -57,7 +57,7 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
         NotPatchedError: for a model without ExDA attentions.
         OSError: when the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile, exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model)

@@ -6,7 +6,7 @@ from __future__ import annotations
 def printable(name: object) -> str:
     r"""Returns a name or line with line breaks, terminal control characters and undecodable bytes escaped.
 
-    Example:
+    Examples:
         >>> print(printable("two\nlines, \udcff"))
         two\nlines, \udcff
     """

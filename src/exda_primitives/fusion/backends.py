@@ -77,7 +77,7 @@ def backend_report(model: nn.Module, height: int = 256, width: int = 256) -> Bac
     Raises:
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model)

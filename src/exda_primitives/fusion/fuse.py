@@ -41,7 +41,7 @@ def fuse(model: nn.Module) -> FusionReport:
         RootModuleError: when the model itself is the block.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> print(exda.fuse(model))

@@ -56,7 +56,7 @@ def list_models(pattern: str = "*") -> list[str]:
     Args:
         pattern: shell-style pattern that the names must match, such as ``"*ir"``.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> exda.models.list_models("exda-*")
         ['exda-base', 'exda-small', 'exda-tiny']
@@ -100,7 +100,7 @@ def create(
         CheckpointError: for a file that cannot be read or is of another network.
         ValueError, TypeError: for ``arguments`` that the constructor refuses.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> exda.models.create("restormer", dim=8, num_blocks=[1, 1, 1, 1]).output.weight.shape
         torch.Size([3, 16, 3, 3])

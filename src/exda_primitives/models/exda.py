@@ -54,7 +54,7 @@ class ExDA(UNet):
             divided among its heads, or if ``LayerNorm_type`` is unknown.
         ConfigError: if ``config`` does not fit the channels of a head.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.create("exda-tiny")
         >>> sum(isinstance(module, exda.ExDAAttention) for module in model.modules())

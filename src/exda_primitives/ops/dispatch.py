@@ -31,7 +31,7 @@ class Operation(Generic[Arguments]):
     Attributes:
         functions: the functions by the name of their backend.
 
-    Example:
+    Examples:
         >>> import torch, exda_primitives as exda
         >>> from exda_primitives.ops import Operation
         >>> scaled = Operation(reference=lambda x: x * 2, torch=lambda x: x + x)
@@ -83,7 +83,7 @@ def backend(name: BackendName) -> Iterator[None]:
     Raises:
         ValueError: for an unknown name, listing the known ones.
 
-    Example:
+    Examples:
         >>> import torch, exda_primitives as exda
         >>> attention, x = exda.ExDAAttention(8, 2, bias=False), torch.randn(1, 8, 6, 5)
         >>> with exda.backend("reference"):

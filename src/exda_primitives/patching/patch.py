@@ -66,7 +66,7 @@ def patch(
         ConfigError: for options that do not exist or do not fit one of the attentions.
         VerificationError: when a replacement does not compute what its host does.
 
-    Example:
+    Examples:
         >>> import torch, exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1).eval()
         >>> image = torch.rand(1, 3, 16, 16)

@@ -73,7 +73,7 @@ def plan(
         PatternError: for a pattern or a family that selects nothing.
         ConfigError: for options that do not exist or do not fit one of the matches.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.plan(model, tokens=2, include="decoder")

@@ -53,7 +53,7 @@ def configs_of(model: nn.Module) -> dict[str, ExDAConfig]:
         Full name -> configuration, in the model's order; ``tokens`` is a number. A shared module is listed once. Empty
         for a model without ExDA.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model, value="none", include="encoder_level1")
@@ -77,7 +77,7 @@ def config_of(model: nn.Module) -> ExDAConfig:
         NotPatchedError: for a model without ExDA.
         MixedConfigError: for a model with several configurations; the message lists them. See ``configs_of``.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model, tokens=2)
@@ -108,7 +108,7 @@ def new_parameters(model: nn.Module) -> list[nn.Parameter]:
     Give them to the optimizer as a group. All other parameters still collect gradients, which ``clip_grad_norm_`` over
     all parameters counts; ``train_only_new`` freezes them.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model)
@@ -139,7 +139,7 @@ def train_only_new(model: nn.Module) -> list[nn.Parameter]:
         NotPatchedError: if there are no new parameters, so that nothing would be left to train; nothing is frozen then.
         WrappedModelError: for DataParallel, DDP, FSDP and script modules: freeze before wrapping.
 
-    Example:
+    Examples:
         >>> import torch, exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model)

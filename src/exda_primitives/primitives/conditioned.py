@@ -28,7 +28,7 @@ class ExDAPriorAttention(ExDAAttention):
         InputError: for anything but a non-empty floating-point (B, C, H, W), for a prior that is not (B, P), and for
             any prior if there is no layer for it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAPriorAttention(48, 2)
         >>> attention(torch.randn(1, 48, 17, 33), None).shape
@@ -80,7 +80,7 @@ class ExDAMaskedAttention(PackedQKVAttention):
         ConfigError: for arguments that do not exist or do not fit each other.
         InputError: for anything but a non-empty floating-point (B, C, H, W), and for a mask of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAMaskedAttention(48, 2)
         >>> attention(torch.randn(1, 48, 16, 32), torch.ones(1, 1, 4, 4)).shape

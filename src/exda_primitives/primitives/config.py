@@ -38,7 +38,7 @@ class ExDAConfig:
     Raises:
         ConfigError: for an unknown option, or an ``"identity"`` start that the chosen value cannot have.
 
-    Example:
+    Examples:
         >>> ExDAConfig(tokens=2)
         ExDAConfig(tokens=2, stride=2, scale='sum', reinject='mean', value='residual', value_position='before', \
 init='identity')

@@ -25,7 +25,7 @@ class ExDACrossAttention(ExDAModule):
         ConfigError: for arguments that do not exist or do not fit each other.
         InputError: for anything but two non-empty floating-point (B, C, H, W) of equal shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDACrossAttention(48, 4, bias=False)
         >>> x, y = torch.randn(2, 1, 48, 8, 8)

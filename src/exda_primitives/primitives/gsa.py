@@ -27,7 +27,7 @@ class ExDAPointwiseAttention(ExDAModule):
         ConfigError: for arguments that do not exist or do not fit each other.
         InputError: for anything but a non-empty floating-point (B, C, H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAPointwiseAttention(48, 2)
         >>> attention(torch.randn(1, 48, 17, 33)).shape

@@ -26,7 +26,7 @@ class ExDAHistogramAttention(PackedQKVAttention):
         ConfigError: for arguments that do not exist or do not fit each other.
         InputError: for anything but a non-empty floating-point (B, C, H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAHistogramAttention(36, 2, bias=False)
         >>> attention(torch.randn(1, 36, 7, 5)).shape

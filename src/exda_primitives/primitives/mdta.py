@@ -25,7 +25,7 @@ class ExDAAttention(PackedQKVAttention):
         ConfigError: for arguments that do not exist or do not fit each other.
         InputError: for anything but a non-empty floating-point (B, C, H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAAttention(48, 2, bias=False, tokens=2)
         >>> attention(torch.randn(1, 48, 17, 33)).shape

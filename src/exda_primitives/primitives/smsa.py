@@ -27,7 +27,7 @@ class ExDASpectralAttention(ExDAModule):
         ConfigError: for arguments that do not exist or do not fit each other.
         InputError: for anything but non-empty floating-point (B, H, W, C), and for two of different shapes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDASpectralAttention(31, 1)
         >>> attention(torch.randn(1, 8, 6, 31)).shape

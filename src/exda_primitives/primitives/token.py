@@ -35,7 +35,7 @@ class GST(nn.Module):
         ConfigError: for tokens or stride below 1, an unknown scale, or C not divisible by h.
         InputError: for anything but a non-empty floating-point (B, C, H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> token = GST(8, num_heads=2, tokens=3)
         >>> token(torch.randn(1, 8, 7, 5)).shape

@@ -43,7 +43,7 @@ class NonlinearValue(nn.Module):
         ConfigError: for an unknown form or init, or ``init="identity"`` with a form that replaces V.
         InputError: for anything but a non-empty floating-point (B, C, H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> value = NonlinearValue(8, init="identity")
         >>> v = torch.randn(2, 8, 5, 7)

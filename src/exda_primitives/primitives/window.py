@@ -42,7 +42,7 @@ class ExDAWindowAttention(ExDAModule):
         InputError: for anything but a non-empty floating-point (B, N, C), for another N than the window's, and for a
             mask of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAWindowAttention(60, 6, window_size=8)
         >>> attention(torch.randn(4, 64, 60)).shape

@@ -44,7 +44,7 @@ class ExDAXCAttention(ExDAModule):
         InputError: for anything but a non-empty floating-point (B, N, C); if the size is needed and unknown; and if
             H * W is not N.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention = ExDAXCAttention(48, 4, bias=True)
         >>> attention(torch.randn(1, 7 * 5, 48), grid=(7, 5)).shape

@@ -38,7 +38,7 @@ def check_backbone(
         AssertionError: if a check fails; the first failure is raised, with the check's name and the cause.
         RegistrationError: for a backbone that cannot be registered.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> from exda_primitives.patching.registry import known_backbones
         >>> from exda_primitives.testing import check_backbone

@@ -63,7 +63,7 @@ def check_family(
         AssertionError: if a check fails; the first failure is raised, with the check's name and the cause.
         RegistrationError: for a family that cannot be registered.
 
-    Example:
+    Examples:
         >>> import exda_primitives as exda
         >>> from exda_primitives.patching.registry import known_families
         >>> from exda_primitives.testing import check_family

@@ -85,7 +85,7 @@ def row_aligned(x: torch.Tensor) -> bool:
 def column_block(width: int) -> int:
     """Columns of a map that one block holds: a power of two up to 1024 of which few are beyond the map.
 
-    Example:
+    Examples:
         >>> [column_block(width) for width in (1, 5, 20, 48, 64, 720, 1024, 1100, 4000)]
         [1, 8, 32, 16, 64, 256, 1024, 128, 1024]
     """

@@ -93,7 +93,7 @@ class Distance:
 def distance(found: Signals, expected: Signals) -> Distance:
     """Compares all expected tensors; a missing one makes the distance NaN, an extra one is ignored.
 
-    Example:
+    Examples:
         >>> import torch
         >>> distance({"a": torch.tensor([3.0, 5.0])}, {"a": torch.tensor([3.0, 4.0])})
         Distance(relative=0.2, largest=1.0)

@@ -106,7 +106,7 @@ class Percentiles:
 def ratio(seconds: Sequence[float], base: Sequence[float] | None) -> float | None:
     """Returns the median over turns of the ratio within a turn; None without a base.
 
-    Example:
+    Examples:
         >>> ratio([2.0, 6.0, 5.0], [1.0, 2.0, 5.0])
         2.0
     """

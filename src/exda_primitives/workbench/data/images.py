@@ -199,7 +199,7 @@ def open_images(path: str | Path, channels: Channels = 3) -> Images:
         ImageError: the path is none of these, cannot be read, or holds no image. A single image that cannot be read
             raises it only when it is asked for.
 
-    Example:
+    Examples:
         >>> import numpy as np, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/some.npz", digits=np.zeros((10, 28, 28), np.uint8), labels=np.arange(10))

@@ -140,7 +140,7 @@ class PairedSet(_Seeded):
     Raises:
         ConfigError: a degradation is unknown, or a number is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np, tempfile
         >>> from torch.utils.data import DataLoader
         >>> from exda_primitives.workbench.data import open_images

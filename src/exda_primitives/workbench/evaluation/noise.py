@@ -42,7 +42,7 @@ class Noise:
     Raises:
         ConfigError: the protocol adds no noise.
 
-    Example:
+    Examples:
         >>> import numpy as np, torch
         >>> from exda_primitives.workbench.evaluation import protocol_named
         >>> noisy = Noise(protocol_named("promptir"), seed=0).add(torch.zeros(3, 1, 1), sigma=25)

@@ -195,7 +195,7 @@ def protocol_named(name: str) -> Protocol:
     Raises:
         ConfigError: there is none.
 
-    Example:
+    Examples:
         >>> protocol_named("moce-ir").window
         Window(shape='gaussian', size=11, sample_covariance=True, zero_border=False)
     """

@@ -122,7 +122,7 @@ def published_for(architecture: str, arguments: Mapping[str, Any], benchmark: st
         arguments: its constructor's arguments, as found in a checkpoint.
         benchmark: name of the benchmark; None for the user's own images.
 
-    Example:
+    Examples:
         >>> published_for("adair", {"dim": 48, "num_blocks": [4, 6, 6, 8]}, "promptir-5").scores["rain"]
         Score(psnr=38.02, ssim=0.981)
     """

@@ -54,7 +54,7 @@ class Difference:
 def sizes_for(multiple: int) -> tuple[tuple[int, int, int], ...]:
     """Returns three sizes (B, H, W) with sides that are odd multiples, none below what any network accepts.
 
-    Example:
+    Examples:
         >>> sizes_for(8), sizes_for(1)
         (((1, 24, 40), (2, 56, 24), (3, 40, 72)), ((1, 17, 19), (2, 21, 17), (3, 19, 23)))
     """

@@ -77,7 +77,7 @@ def export(
         ExDAError: the network cannot be exported, or the file computes something else; with the reason.
         OSError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> from pathlib import Path; import torch
         >>> from exda_primitives.workbench.export import export
         >>> model = torch.nn.Conv2d(3, 3, 3, padding=1)

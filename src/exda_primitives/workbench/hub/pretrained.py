@@ -70,7 +70,7 @@ def save_pretrained(model: nn.Module, save_directory: str | PathLike[str], **opt
         ExDAError: if huggingface_hub is not installed.
         OSError: if a file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile, exda_primitives as exda
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
         >>> report = exda.patch(model)

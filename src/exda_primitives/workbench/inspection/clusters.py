@@ -48,7 +48,7 @@ def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = rang
             images than different labels, no seeds, or fewer different points than different labels.
         ExDAError: for points that are not finite, and if scikit-learn is not installed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> points = torch.tensor([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]])
         >>> agreement(points, ["haze", "haze", "rain", "rain", "noise", "noise"], seeds=[0])

@@ -55,7 +55,7 @@ def embeddings(
         ImageError: if there are no images, or one is not a float (C, H, W) with pixels.
         ExDAError: for features that are not finite.
 
-    Example:
+    Examples:
         >>> import torch, exda_primitives as exda
         >>> from exda_primitives.workbench.inspection import embeddings
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)

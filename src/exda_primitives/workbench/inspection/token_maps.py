@@ -50,7 +50,7 @@ def area(maps: Tensor) -> Tensor:
     Returns:
         (...), from 1 / (H W) for a map that looks at a single pixel to 1 for a flat map.
 
-    Example:
+    Examples:
         >>> import torch
         >>> half = torch.zeros(4, 4)
         >>> half[:2] = 1 / 8

@@ -92,7 +92,7 @@ def restore(
         ImageError: for an image that the model does not take, a model that does not restore images, too little memory,
             and a result that is not finite.
 
-    Example:
+    Examples:
         >>> import torch, exda_primitives as exda
         >>> from exda_primitives.workbench.restoration import restore
         >>> model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)

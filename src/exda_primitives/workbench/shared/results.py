@@ -152,7 +152,7 @@ def spread(values: Sequence[float]) -> Spread:
     Raises:
         ExDAError: if there are no values, or one is not finite.
 
-    Example:
+    Examples:
         >>> spread([1.0, 2.0, 3.0])
         Spread(mean=2.0, deviation=1.0, n=3)
     """

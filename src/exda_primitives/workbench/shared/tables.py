@@ -41,7 +41,7 @@ def spread_text(of: Spread, form: str = ".2f", deviation_form: str = ".2f") -> s
         form: format specification of the mean.
         deviation_form: format specification of the deviation.
 
-    Example:
+    Examples:
         >>> spread_text(Spread(mean=0.5, deviation=0.125, n=3))
         '0.50 ± 0.12 (3)'
     """

@@ -41,7 +41,7 @@ def learning_rate(step: int, steps: int, recipe: RecipeConfig) -> float:
         steps: length of the run.
         recipe: provides ``learning_rate``, ``warm_up`` and ``cosine_to``.
 
-    Example:
+    Examples:
         >>> recipe = RecipeConfig(steps=10, learning_rate=1.0, warm_up=0.4)
         >>> [round(learning_rate(step, 10, recipe), 2) for step in range(10)]
         [0.25, 0.5, 0.75, 1.0, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07]

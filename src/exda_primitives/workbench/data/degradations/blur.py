@@ -47,7 +47,7 @@ def motion_blur(clean: Tensor, generator: torch.Generator, *, length: Strength =
     Raises:
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> clean = torch.rand(3, 32, 32)
         >>> still = motion_blur(clean, torch.Generator().manual_seed(0), length=0)

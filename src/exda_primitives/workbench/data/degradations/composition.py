@@ -48,7 +48,7 @@ def composition(clean: Tensor, generator: torch.Generator, *, name: str) -> Tens
     Raises:
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> clean = torch.rand(3, 32, 32)
         >>> both = composition(clean, torch.Generator().manual_seed(0), name="haze_rain")

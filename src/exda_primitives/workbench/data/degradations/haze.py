@@ -53,7 +53,7 @@ def haze(
     Raises:
         ImageError: ``clean`` is not a float tensor of images, or ``depth`` does not fit it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> black, far = torch.zeros(1, 1, 2), torch.tensor([[[0.0, 100.0]]])
         >>> haze(black, torch.Generator(), beta=1, airlight=0.75, depth=far)

@@ -40,7 +40,7 @@ def low_light(clean: Tensor, generator: torch.Generator, *, gamma: Strength = No
     Raises:
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> grey = torch.full((3, 8, 8), 0.5)
         >>> float(low_light(grey, torch.Generator(), gamma=3, noise=0).mean())

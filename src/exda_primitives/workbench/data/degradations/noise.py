@@ -26,7 +26,7 @@ def gaussian_noise(clean: Tensor, generator: torch.Generator, *, sigma: float) -
     Raises:
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> grey = torch.full((3, 64, 64), 0.5)
         >>> noisy = gaussian_noise(grey, torch.Generator().manual_seed(0), sigma=25)

@@ -60,7 +60,7 @@ def rain(
     Raises:
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> night = torch.zeros(3, 64, 64)
         >>> rainy = rain(night, torch.Generator().manual_seed(0), brightness=0.5)

@@ -51,7 +51,7 @@ def degrade(clean: Tensor, name: str, seed: int) -> Tensor:
         ConfigError: there is no such degradation.
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> clean = torch.rand(3, 48, 64)
         >>> rainy = degrade(clean, "rain", seed=1)

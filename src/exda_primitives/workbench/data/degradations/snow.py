@@ -54,7 +54,7 @@ def snow(
     Raises:
         ImageError: ``clean`` is not a float tensor of images.
 
-    Example:
+    Examples:
         >>> import torch
         >>> clean = torch.rand(3, 64, 64)
         >>> bool((snow(clean, torch.Generator().manual_seed(0)) >= clean - 1e-6).all())
