@@ -15,6 +15,7 @@ from .evaluate import evaluate
 from .export import export
 from .info import info
 from .inspect import inspect
+from .models import models
 from .plan import plan
 from .restore import restore
 from .train import train
@@ -50,6 +51,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(info)
 app.command()(inspect)
+app.command()(models)
 app.command()(plan)
 app.command()(restore)
 app.command()(train)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..workbench.restoration import Restorer
 
 HELP = (
-    "a .pth, .ckpt or .safetensors file; or demo, the package's own small ExDA network, or demo-host, the same without"
+    "a .pth, .ckpt or .safetensors file, or the name of one in the folder EXDA_HOME (exda models lists the published "
+    "ones); or demo, the package's own small ExDA network, or demo-host, the same without"
 )
 
 _DEMO = {"demo": "exda.safetensors", "demo-host": "host.safetensors"}
@@ -27,10 +28,23 @@ _ONNX_TILE = 512
 
 
 def checkpoint_file(name: str) -> Path:
-    """Returns the path of the weights. ``demo`` is the package's own network; a file of that name is ``./demo``."""
+    """Returns the path of the weights.
+
+    Args:
+        name: ``demo`` or ``demo-host`` for the package's own network (a file of that name is ``./demo``), the path of a
+            file, or the name of one in the folder ``EXDA_HOME``.
+
+    Raises:
+        CheckpointError: see ``exda_primitives.models.home.checkpoint_by_name``.
+    """
     if name in _DEMO:
         return Path(str(resources.files("exda_primitives.workbench.demo") / "data" / _DEMO[name]))
-    return Path(name)
+    path = Path(name)
+    if path.exists():
+        return path
+    from ..models.home import checkpoint_by_name  # noqa: PLC0415
+
+    return checkpoint_by_name(name) or path
 
 
 ParamKey = Annotated[

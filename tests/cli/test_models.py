@@ -1,0 +1,33 @@
+"""``exda models``."""
+
+import pytest
+from typer.testing import CliRunner
+
+from exda_primitives.cli import app
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXDA_HOME", str(tmp_path))
+    return lambda *arguments: CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "140"})
+
+
+def test_all_of_them(listed, tmp_path):
+    (tmp_path / "promptir.ckpt").write_bytes(b"")
+    lines = listed().output.splitlines()
+    here = {line.split()[0]: line.split()[-1] for line in lines[1:] if line.split()[-1:] in (["yes"], ["no"])}
+    assert len(here) == 23
+    assert [name for name, found in here.items() if found == "yes"] == ["promptir"]
+    assert str(tmp_path) in lines[-1]
+
+
+def test_one_with_its_place(listed):
+    output = listed("*deraining").output
+    assert "https://drive.google.com/" in output
+    assert "licence: Academic" in output
+
+
+def test_none(listed):
+    result = listed("*nothing*")
+    assert result.exit_code == 2
+    assert "no published checkpoint is called" in result.output
