@@ -265,7 +265,8 @@ def _taken(model: nn.Module) -> str:
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels in _CHANNELS:
         return ""
-    return f" but {first.in_channels} channels, as networks for dual-pixel images, raw data or images with prompts (DocRes) do"
+    kinds = "networks for dual-pixel images, raw data or images with prompts (DocRes)"
+    return f" but {first.in_channels} channels, as {kinds} do"
 
 
 def _named(channels: int) -> str:
