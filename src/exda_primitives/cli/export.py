@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 def export(
     checkpoint: Annotated[str, typer.Argument(help=f"Weights: {HELP}.")],
-    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write: .onnx or .pt2.")],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write: .onnx, .pt2 or .dtmodel.")],
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
     patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
     format: Annotated[
-        str, typer.Option(help="onnx, pt2 (for torch.export.load), or auto: by the ending of OUTPUT.")
+        str,
+        typer.Option(
+            help="onnx, pt2 (for torch.export.load), dtmodel (for darktable), or auto: by the ending of OUTPUT."
+        ),
     ] = "auto",
     opset: Annotated[
         int, typer.Option(help="ONNX operator set; onnxruntime and darktable take 17.", min=17, max=20)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import exda_primitives as exda
 from exda_primitives.errors import ConfigError, ExDAError
 from exda_primitives.workbench.export import check, export, run
 from exda_primitives.workbench.export.check import Difference, size_to_trace, sizes_for
+from exda_primitives.workbench.export.darktable import check_packable
 from exda_primitives.workbench.export.onnx_file import OnnxNetwork, write_traced
 from exda_primitives.workbench.export.program import METADATA
 
@@ -230,7 +232,7 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(model: nn.Module, me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "tflite"}, "format must be one of onnx, pt2, got 'tflite'"),
+        ({"format": "tflite"}, "format must be one of onnx, pt2, dtmodel, got 'tflite'"),
         ({"opset": 9}, "opset must be from 17 to 20"),
     ],
 )
@@ -252,3 +254,39 @@ def test_sizes_are_odd_multiples_and_not_those_of_the_trace(multiple: int) -> No
     for _, *sides in sizes_for(multiple):
         assert all(side % (2 * multiple) == multiple and side >= 16 for side in sides)
         assert not set(sides) & set(traced)
+
+
+def test_a_package_for_darktable(tmp_path: Path) -> None:
+    model = one_attention()
+    done = export(model, tmp_path / "My net.dtmodel", format="dtmodel")
+    with zipfile.ZipFile(done.path) as package:
+        # As darktable-ai's packages: one folder, of the name of the id.
+        assert package.namelist() == ["denoise-my-net/config.json", "denoise-my-net/model.onnx"]
+        config = json.loads(package.read("denoise-my-net/config.json"))
+        (tmp_path / "model.onnx").write_bytes(package.read("denoise-my-net/model.onnx"))
+    assert list(config) == ["id", "name", "description", "task", "arch", "backend", "version", "tiling"]
+    assert (config["id"], config["name"], config["task"]) == ("denoise-my-net", "My net", "denoise")
+    assert config["backend"] == "onnx"
+    inside = OnnxNetwork(tmp_path / "model.onnx")
+    assert inside.metadata == done.metadata
+    (given,), (made,) = inside.session.get_inputs(), inside.session.get_outputs()
+    assert (given.name, made.name) == ("input", "output")
+    # A tile of darktable's.
+    x = image(1, 256, 256)
+    with torch.no_grad():
+        torch.testing.assert_close(inside(x), model(x), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_channels": "1", "output_channels": "1"}, "from 3 channels to 3, this one has 1 to 1"),
+        ({"multiple": "48"}, "multiples of 48"),
+        ({"least_side": "512"}, "from 512"),
+    ],
+)
+def test_what_darktable_cannot_call(change: dict[str, str], message: str) -> None:
+    metadata = {"input_channels": "3", "output_channels": "3", "multiple": "8", "least_side": "16"}
+    check_packable(metadata)
+    with pytest.raises(ExDAError, match=message):
+        check_packable(metadata | change)

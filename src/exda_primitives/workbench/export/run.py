@@ -18,10 +18,11 @@ from ...patching.present import configs_of
 from ..shared.machine import package_version
 from ..shared.padding import MINIMUM
 from .check import Difference, difference_of, size_to_trace
+from .darktable import check_packable, pack
 from .onnx_file import CAPTURED_OPSET, OnnxNetwork, put_metadata, write_captured, write_traced
 from .program import load_pt2, write_pt2
 
-FORMATS = ("onnx", "pt2")
+FORMATS = ("onnx", "pt2", "dtmodel")
 
 OPSETS = (17, 20)
 """Lowest and highest opset. The lowest is what darktable accepts, and the first with layer norms."""
@@ -65,7 +66,8 @@ def export(
     Args:
         model: the network, (B, C, H, W) -> (B, C', H', W'), patched or not, on any device; it is not changed.
         path: path of the file; an existing one is replaced.
-        format: ``"onnx"``, or ``"pt2"`` for a file that ``torch.export.load`` reads.
+        format: ``"onnx"``; ``"pt2"`` for a file that ``torch.export.load`` reads; ``"dtmodel"`` for darktable's package
+            of an ONNX file, whose name there is the path's without its ending.
         opset: version of the ONNX operators, 17 to 20.
         half: compute in float16, with weights of half the size.
 
@@ -103,6 +105,8 @@ def export(
         "precision": "float16" if half else "float32",
         "patched": _patched(network),
     }
+    if format == "dtmodel":
+        check_packable(metadata)
     written = _Half(deepcopy(network).half()) if half else network
     image = torch.rand(batch, channels, *sides, generator=torch.Generator().manual_seed(1))
     dtype = torch.float16 if half else torch.float32
@@ -120,6 +124,8 @@ def export(
                 failures.append(f"{name}: {said}")
                 continue
             if difference.is_allowed:
+                if format == "dtmodel":
+                    pack(partial, path.stem, metadata)
                 return Exported(path, metadata, difference, inexact)
             failures.append(
                 f"{name}: its output differs by {difference.relative:.1e} of the network's (largest "
