@@ -11,7 +11,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from statistics import mean
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -42,9 +43,7 @@ console = Console()
 def main(
     *,
     train_on: Annotated[Path, typer.Option("--train", exists=True, help="Zip or folder of clean crops.")],
-    test_on: Annotated[
-        Path, typer.Option("--test", exists=True, help="Folder of photographs that are not among them.")
-    ],
+    test_on: Annotated[Path, typer.Option("--test", exists=True, help="Folder of other photographs.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Where the run goes.")],
 ) -> None:
     """Train the patch, measure it on photographs, and put it into the package."""
@@ -74,7 +73,44 @@ def main(
         },
     }
     (RESULTS / "demo_patch.json").write_text(json.dumps(result, indent=1) + "\n")
+    (DATA / "measured.json").write_text(json.dumps(summary(result, form), indent=1) + "\n")
     console.print_json(data=result["psnr"])
+
+
+def summary(patch: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the demo says of the results.
+
+    Args:
+        patch: what this script measured.
+        form: the adaptation form's result.
+    """
+    seeds = {arm: _scores(form, arm) for arm in OTHERS}
+    repeats = min(len(each) for each in seeds.values())
+    return {
+        "photographs": patch["photographs"],
+        "psnr": {title: patch["psnr"][title] for title in ("host", "host with the patch")},
+        "others": {said: round(mean(seeds[arm][:repeats]), 3) for arm, said in OTHERS.items()},
+        "seeds": repeats,
+    }
+
+
+def _scores(form: Mapping[str, Any], arm: str) -> list[float]:
+    """Returns the arm's mean PSNR in low light, by seed."""
+    runs = sorted(
+        (run["seed"], run["scores"]["low"]["psnr"])
+        for run in form["runs"]
+        if (run["setting"], run["arm"]) == ("low", arm)
+    )
+    return [mean(psnr) for _, psnr in runs]
+
+
+OTHERS = {
+    "frozen, both": "ExDA's parameters alone (as here)",
+    "frozen, LoRA": "LoRA of equal size",
+    "host": "training the whole network",
+    "both, identity": "training the whole patched network",
+}
+"""The form's arms that the demo names -> in its words."""
 
 
 @torch.no_grad()

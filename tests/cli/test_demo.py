@@ -3,19 +3,22 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from exda_primitives.cli import app
 
 
 def test_demo_prints_the_report_and_writes_the_image(tmp_path: Path) -> None:
-    out = tmp_path / "image.png"
-    result = CliRunner().invoke(app, ["demo", "--out", str(out)], env={"COLUMNS": "160"})
+    out, own = tmp_path / "image.png", tmp_path / "own.jpg"
+    Image.effect_noise((200, 150), 60).convert("RGB").save(own)
+    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--image", str(own)], env={"COLUMNS": "160"})
     assert result.exit_code == 0, result.output
     assert "8 attentions replaced" in result.output
-    assert "output unchanged: max |difference| =" in result.output
+    assert "computes what it computed before: max |difference| =" in result.output
     assert "PSNR (dB)" in result.output
-    assert "unpatched: same modules, same output: True" in result.output
+    assert "the same output to the last bit: yes" in result.output
+    assert "with fused blocks" in result.output
     assert out.read_bytes().startswith(b"\x89PNG")
 
 

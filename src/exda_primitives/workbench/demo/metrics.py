@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,11 @@ def score(restored: Tensor, clean: Tensor) -> Score:
     ssim = structural_similarity_index_measure(restored, clean, data_range=1.0)
     assert isinstance(ssim, Tensor)
     return Score(float(psnr(restored, clean)), float(ssim))
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """Returns the mean of both figures."""
+    return Score(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:

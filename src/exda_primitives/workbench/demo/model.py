@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 from safetensors.torch import load
@@ -27,6 +28,11 @@ def tiny_restormer() -> Restormer:
 def weights_file(of: Literal["host", "exda"]) -> bytes:
     """Returns the content of the safetensors file for ``tiny_restormer`` ("host"), or for its patched form ("exda")."""
     return (resources.files(__package__) / "data" / f"{of}.safetensors").read_bytes()
+
+
+def patch_file() -> Path:
+    """Returns the path of the patch: the parameters of ExDA with which the host restores images in low light."""
+    return Path(str(resources.files(__package__) / "data" / "low_light.safetensors"))
 
 
 def weights(of: Literal["host", "exda"]) -> dict[str, Tensor]:
