@@ -151,14 +151,31 @@ def test_arguments_win_over_the_file(tmp_path: Path) -> None:
     assert torch.equal(made(image), model(image))
 
 
-@pytest.mark.parametrize(("name", "millions"), [("exda-base", 22.38), ("exda-small", 10.05), ("exda-tiny", 5.72)])
-def test_the_sizes_of_exda(name: str, millions: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "millions", "attentions"),
+    [
+        ("exda-base", 22.38, 28),
+        ("exda-small", 10.05, 28),
+        ("exda-tiny", 5.72, 28),
+        ("exda-base-3557", 23.11, 37),
+        ("exda-small-3557", 10.34, 36),
+        ("exda-tiny-3557", 5.85, 35),
+    ],
+)
+def test_the_sizes_of_exda(name: str, millions: float, attentions: int) -> None:
     with torch.device("meta"):
         model = create(name)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
-    attentions = [module for module in model.modules() if isinstance(module, exda.ExDAModule)]
-    assert len(attentions) == 28
-    assert all(a.value is not None and a.token is not None and a.config.init == "paper" for a in attentions)
+    found = [module for module in model.modules() if isinstance(module, exda.ExDAModule)]
+    assert len(found) == attentions
+    assert all(a.value is not None and a.token is not None and a.config.init == "paper" for a in found)
+
+
+def test_a_file_of_the_deeper_sizes_says_what_it_is(tmp_path: Path) -> None:
+    model = create("exda-tiny-3557", dim=8)
+    path = saved(model, tmp_path / "model.ckpt")
+    found = exda.models.identify(path).arguments
+    assert (found["num_blocks"], found["num_refinement_blocks"], found["ffn_expansion_factor"]) == ([3, 5, 5, 7], 2, 2)
 
 
 def test_a_published_configuration_takes_only_its_own_checkpoint(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Examples:
         >>> import exda_primitives as exda
-        >>> exda.models.list_models("exda-*")
-        ['exda-base', 'exda-small', 'exda-tiny']
+        >>> exda.models.list_models("exda-tiny*")
+        ['exda-tiny', 'exda-tiny-3557']
     """
     names = [name for each in known_architectures().values() for name in (each.published or (each.name,))]
     return fnmatch.filter(names, pattern)

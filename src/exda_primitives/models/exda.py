@@ -1,7 +1,8 @@
 """ExDA as a network of its own: Restormer's U-net with both primitives in every block.
 
 Source: the ExDA paper (2026). It gives parameter counts (about 22, 10 and 6 million) but neither widths nor depths;
-those of ``SIZES`` are our choice.
+those of ``SIZES`` are our choice. The names that end in 3557 have the depths and the feed-forward of MIRAGE (Ren et
+al., ICLR 2026), a network by the same first author.
 """
 
 from __future__ import annotations
@@ -19,14 +20,29 @@ from .arguments import check_residual, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
-SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "exda-base": MappingProxyType({"dim": 48}),
-        "exda-small": MappingProxyType({"dim": 32}),
-        "exda-tiny": MappingProxyType({"dim": 24}),
+_WIDTHS = {"base": 48, "small": 32, "tiny": 24}
+_REFINEMENTS = {"base": 4, "small": 3, "tiny": 2}
+"""Refinement blocks of the 3557 variants: MIRAGE has 2 in its tiny form and 3 in its small one; it has no base."""
+
+SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {f"exda-{size}": MappingProxyType({"dim": dim}) for size, dim in _WIDTHS.items()}
+    | {
+        f"exda-{size}-3557": MappingProxyType(
+            {
+                "dim": dim,
+                "num_blocks": (3, 5, 5, 7),
+                "num_refinement_blocks": _REFINEMENTS[size],
+                "ffn_expansion_factor": 2.0,
+            }
+        )
+        for size, dim in _WIDTHS.items()
     }
 )
-"""Three widths at the same depth: 22,380,642, 10,053,526 and 5,715,702 parameters."""
+"""Name -> constructor arguments. Base, small and tiny differ in width.
+
+With blocks 2, 4, 4, 6 and feed-forward factor 2.66 they have 22,380,642, 10,053,526 and 5,715,702 parameters. With
+blocks 3, 5, 5, 7 and factor 2 (``-3557``) they have 23,107,050, 10,335,767 and 5,849,100. The paper's counts fit both.
+"""
 
 _PAPER = ExDAConfig(init="paper")
 
