@@ -22,12 +22,13 @@ RATE = 1e-3
 
 def told(folder, batch):
     recipe = {"steps": 4, "learning_rate": RATE, "cosine_to": None, "clip": 0.5, "ema": 0.5, "accumulate": 2}
+    stages = [{"until": 1, "patch": 8, "batch": 2 * batch}, {"patch": 16, "batch": batch}]
     return config(
         folder,
         model=ADAIR,
         primitives={"init": "paper", "include": "decoder"},
-        data={"validation": images(folder, "valid.npz", 1)},
-        recipe=recipe | {"batch": batch, "save_every": 100},
+        data={"validation": images(folder, "valid.npz", 1), "patch": None},
+        recipe=recipe | {"batch": None, "progressive": stages, "save_every": 100},
     )
 
 

@@ -1,6 +1,8 @@
 """Configuration files: what they may say, and what happens to what they may not."""
 
 import importlib
+import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +12,10 @@ import pytest
 
 import exda_primitives as exda
 from exda_primitives.models import list_models as networks
+from exda_primitives.workbench.data.benchmarks import REPEATS
 from exda_primitives.workbench.training import ABLATIONS, RECIPES, TrainConfig, prepare, read_config
+from exda_primitives.workbench.training.objective import learning_rate
+from exda_primitives.workbench.training.stages import stages_of
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "train"
 LEAST = """
@@ -46,6 +51,34 @@ def test_promptir_is_its_authors_recipe():
     assert (told.data.patch, recipe.batch, recipe.epochs, recipe.steps) == (128, 8, 120, None)
     assert (recipe.learning_rate, recipe.warm_up * 120, recipe.cosine_to * 120) == (2e-4, 15, 150)
     assert (recipe.l1, recipe.fft) == (1, 0)
+
+
+def test_restormer_is_its_authors_schedule():
+    told = read_config(EXAMPLES / "restormer.yaml")
+    stages, recipe = stages_of(told, told.recipe.steps), told.recipe
+    assert [stage.patch for stage in stages] == [128, 160, 192, 256, 320, 384]
+    assert [stage.batch for stage in stages] == [8, 5, 4, 2, 1, 1]
+    assert [stage.end - stage.begin for stage in stages] == [92_000, 64_000, 48_000, 36_000, 36_000, 24_000]
+    assert (recipe.steps, recipe.weight_decay, recipe.clip, recipe.l1, recipe.fft) == (300_000, 1e-4, 0.01, 1, 0)
+    rates = {step: learning_rate(step, 300_000, recipe) for step in (0, 92_000, 196_000, 299_999)}
+    # Their cosine goes from 3e-4 to 1e-6 rather than to 0.
+    theirs = {0: 3e-4, 92_000: 3e-4, 196_000: (3e-4 + 1e-6) / 2, 299_999: 1e-6}
+    assert all(abs(rates[step] - rate) <= 1e-6 for step, rate in theirs.items())
+
+
+@pytest.mark.parametrize(("setting", "epochs"), [(3, 130), (5, 150)])
+def test_exda_is_the_nearest_published_recipe(setting, epochs):
+    path = EXAMPLES / "exda.yaml"
+    # The changes for five degradations are in the file's own comment.
+    of_five = re.search(r"--out runs/exda-5(.*?)\n#\n", path.read_text(), re.DOTALL)[1]
+    told = read_config(path, re.findall(r"--set (\S+)", of_five) if setting == 5 else [])
+    recipe, data = told.recipe, told.data
+    assert (data.patch, recipe.batch, recipe.epochs, recipe.learning_rate) == (128, 32, epochs, 2e-4)
+    assert (recipe.l1, recipe.fft, recipe.weight_decay) == (1, 0.1, 0.01)
+    # Warm-up over 15 epochs, and a cosine that would reach 0 at 150.
+    rates = [learning_rate(step, 100 * epochs, recipe) for step in (1499, 1500, 8250)]
+    assert rates == pytest.approx([2e-4, 2e-4, 1e-4])
+    assert (data.benchmark, {"haze": 1, **data.repeats}) == (f"promptir-{setting}", REPEATS[setting])
 
 
 def test_the_files_own_values_win(read):
@@ -116,6 +149,11 @@ def test_no_primitives(read):
         ("recipe.clip=0", r"recipe\.clip: found 0\.0, expected a number above 0"),
         ("recipe.warm_up=15", r"recipe\.warm_up: found 15\.0, expected a number from 0 to 1"),
         ("recipe.cosine_to=0.5", r"recipe\.cosine_to: found 0\.5, expected a number of at least 1"),
+        (
+            "recipe={steps: 9, warm_up: 0.5, cosine_from: 0.1}",
+            r"recipe\.cosine_from: found 0\.1, expected a number from recipe\.warm_up \(0\.5\) to 1",
+        ),
+        ("recipe={steps: 9, cosine_from: 0.5, cosine_to: null}", r"recipe\.cosine_from: needs cosine_to"),
         ("recipe.l1=0", "weights l1 and fft are both 0"),
         ("recipe.steps=null", "found steps None and epochs None"),
         ("recipe.validate_every=10", r"recipe\.validate_every: needs images, data\.validation"),
@@ -148,6 +186,69 @@ def test_no_primitives(read):
 def test_errors_name_the_key(read, change, message):
     with pytest.raises(exda.ConfigError, match=message):
         read(LEAST, change)
+
+
+STAGES = "[{until: 30, patch: 16, batch: 4}, {until: 0.5, patch: 24, batch: 2}, {patch: 32, batch: 1}]"
+
+
+def test_stages(read):
+    told = read(LEAST, f"recipe.progressive={STAGES}")
+    assert stages_of(told, 100) == [(0, 30, 16, 4), (30, 50, 24, 2), (50, 100, 32, 1)]
+    assert (told.data.patch, told.recipe.batch) == (None, None)
+    assert TrainConfig.decoded(json.loads(json.dumps(told.as_dict()))) == told
+
+
+def test_stages_replace_the_patch_and_batch_below_them(read):
+    given = LEAST.replace("degradations", "patch: 64, degradations").replace("steps", "batch: 3, steps")
+    for base in ("", "base: budget"):
+        told = read(base + given, f"recipe.progressive={STAGES}")
+        assert (told.data.patch, told.recipe.batch, len(told.recipe.progressive)) == (None, None, 3)
+    assert stages_of(read("base: budget" + given), 100) == [(0, 100, 64, 3)]
+    assert stages_of(read(), 100) == [(0, 100, 128, 8)]
+    assert stages_of(read(LEAST, "recipe.progressive=null"), 100) == [(0, 100, 128, 8)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("=[]", r": found no stage, expected a list of stages, each with patch, batch and until"),
+        ("=[{patch: 16}]", r"\[0\]\.batch: is missing"),
+        ("=[{patch: 16, batch: 1, steps: 5}]", r"\[0\]\.steps: is not known"),
+        ("=[{patch: 4, batch: 1}]", r"\[0\]\.patch: found 4, expected a number of at least 8"),
+        ("=[{patch: 8, batch: 0}]", r"\[0\]\.batch: found 0, expected a number of at least 1"),
+        ("=[{patch: 8, batch: 1, until: 100}]", r"\[0\]\.until: found 100, but the last stage lasts to the end"),
+        ("=[{patch: 8, batch: 1}, {patch: 8, batch: 1}]", r"\[0\]\.until: is missing; only the last stage"),
+        *(
+            (f"=[{{patch: 8, batch: 1, until: {until}}}, {{patch: 8, batch: 1}}]", rf"\[0\]\.until: {message}")
+            for until, message in {
+                "0": r"found 0\.0, expected a number of steps, or a fraction between 0 and 1",
+                "2.5": r"found 2\.5, expected a number of steps",
+                ".nan": "found nan, expected",
+                ".inf": "found inf, expected",
+                "100": "the stage would last from step 0 to step 100 of 100; each stage must end after the one before",
+                "0.999": "the stage would last from step 0 to step 100 of 100",
+                "0.001": "the stage would last from step 0 to step 0 of 100",
+            }.items()
+        ),
+        (
+            "=[{until: 50, patch: 8, batch: 1}, {until: 0.3, patch: 8, batch: 1}, {patch: 8, batch: 1}]",
+            r"\[1\]\.until: the stage would last from step 50 to step 30 of 100",
+        ),
+    ],
+)
+def test_stages_that_are_none(read, change, message):
+    with pytest.raises(exda.ConfigError, match=r"recipe\.progressive" + message):
+        read(LEAST, f"recipe.progressive{change}")
+
+
+def test_stages_and_what_excludes_them(read):
+    both = LEAST.replace("steps: 100", f"steps: 100, progressive: {STAGES}")
+    with pytest.raises(exda.ConfigError, match=r"recipe\.batch: found 2, but each stage of recipe\.progressive has"):
+        read(both, "recipe.batch=2")
+    with pytest.raises(exda.ConfigError, match=r"data\.patch: found 64, but each stage of recipe"):
+        read(both, "data.patch=64")
+    with pytest.raises(exda.ConfigError, match=r"progressive: needs the length in recipe\.steps, found epochs 3"):
+        read(both, "recipe.epochs=3")
 
 
 def test_a_pattern_may_begin_with_a_star(read):

@@ -18,6 +18,21 @@ def test_losses(size):
     torch.testing.assert_close(loss_of(ours, theirs, RecipeConfig(steps=1, l1=2, fft=0.1)), expected)
 
 
+def test_the_transform_is_a_sum_without_a_factor():
+    """Of a constant difference only one coefficient is left: the difference times the number of pixels."""
+    clean = torch.zeros(1, 1, 6, 8, dtype=torch.float64)
+    spectrum = 0.25 * 6 * 8 / (2 * 6 * (8 // 2 + 1))
+    loss = loss_of(clean + 0.25, clean, RecipeConfig(steps=1, l1=0, fft=0.1))
+    torch.testing.assert_close(loss.item(), 0.1 * spectrum)
+
+
+def test_of_noise_the_transforms_loss_grows_with_the_side():
+    noise = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    clean, recipe = torch.zeros_like(noise), RecipeConfig(steps=1, l1=0, fft=1)
+    small = loss_of(noise[..., :32, :32], clean[..., :32, :32], recipe)
+    assert (loss_of(noise, clean, recipe) / small).item() == pytest.approx(4, rel=0.05)
+
+
 def test_losses_of_half_precision_are_summed_in_float32():
     clean = torch.full((1, 3, 64, 64), 0.5)
     restored = (clean + 0.25).bfloat16()
@@ -35,6 +50,18 @@ def test_learning_rates_of_promptir():
     assert rates[825] == pytest.approx(1e-4)
     assert rates == sorted(rates[:150]) + sorted(rates[150:], reverse=True)
     assert rates[-1] == pytest.approx(1e-4 * (1 + math.cos(math.pi * (1199 - 150) / 1350)))
+
+
+def test_a_learning_rate_that_stays_before_the_cosine():
+    """Restormer's: constant for 92 of 300 thousand steps, then a cosine."""
+    recipe = RecipeConfig(steps=300, learning_rate=3e-4, cosine_from=92 / 300)
+    rates = [learning_rate(step, 300, recipe) for step in range(300)]
+    assert rates[:93] == [3e-4] * 93
+    assert rates[196] == pytest.approx(1.5e-4)
+    assert rates[92:] == sorted(rates[92:], reverse=True)
+    warmed = RecipeConfig(steps=10, learning_rate=1.0, warm_up=0.2, cosine_from=0.6)
+    rates = [learning_rate(step, 10, warmed) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])
 
 
 def test_constant_learning_rate_and_a_single_step():

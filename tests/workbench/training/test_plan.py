@@ -89,6 +89,32 @@ def test_pairs_that_are_none(tmp_path, folders, change, error, message):
         planned(told, tmp_path)
 
 
+def of_stages(tmp_path, *sides, model=None):
+    stages = [{"patch": side, "batch": 4 - number, "until": number + 1} for number, side in enumerate(sides)]
+    del stages[-1]["until"]
+    recipe = {"batch": None, "progressive": stages}
+    return config(tmp_path, data={"patch": None}, recipe=recipe, **({} if model is None else {"model": model}))
+
+
+def test_stages_are_shown(tmp_path, capsys):
+    lines = said(planned(of_stages(tmp_path, 8, 16), tmp_path), capsys)
+    for line in (
+        "patches of 8 to 16: noise25, haze",
+        # 4 pairs, then 4 times 3, of 6 an epoch.
+        "5 steps of 3 to 4 pairs, 2.67 epochs",
+        "patches of 8, batches of 4, to step 1\n",
+        "patches of 16, batches of 3, to step 5\n",
+    ):
+        assert line in "".join(f"{each.rstrip()}\n" for each in lines.splitlines())
+
+
+def test_patches_of_a_stage_that_cannot_be(tmp_path):
+    with pytest.raises(exda.ConfigError, match=r"progressive\[1\]\.patch: found 20, restormer takes multiples of 8"):
+        planned(of_stages(tmp_path, 16, 20), tmp_path)
+    with pytest.raises(exda.ImageError, match=r"3 of 3 images .*\n.* 20 x 27 pixels, too few for patches of 24"):
+        planned(of_stages(tmp_path, 8, 24, 16), tmp_path)
+
+
 def test_one_folder_given_twice(tmp_path, folders):
     (tmp_path / "pairs" / "degraded" / "1.png").unlink()
     (tmp_path / "link").symlink_to(folders / "clean")

@@ -18,6 +18,7 @@ RECIPES = {
     "bf16": {"precision": "bf16-mixed", "clip": 0.1, "ema": 0.9, "warm_up": 0.5},
     "new alone": {"train": "new", "ema": 0.9},
 }
+STAGES = [{"until": 2, "patch": 8, "batch": 3}, {"until": 0.8, "patch": 16, "batch": 1}, {"patch": 8, "batch": 2}]
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -35,6 +36,28 @@ def test_bit_for_bit(tmp_path, recipe, capsys):
     assert same(*weights)
     assert [leg["after_step"] for leg in result["runs"][0]["legs"]] == [0, 2]
     assert "goes on after step 2, bit for bit" in capsys.readouterr().out
+
+
+def of_stages(folder, workers=0):
+    recipe = {"save_every": 1, "batch": None, "accumulate": 2, "progressive": STAGES}
+    return config(folder, recipe=recipe, data={"patch": None, "workers": workers})
+
+
+def test_interrupted_in_every_stage(tmp_path, capsys):
+    """Patches and batches that change at steps 2 and 4; processes that prepare pairs, too."""
+    result = run(of_stages(tmp_path), tmp_path / "whole")
+    assert [line["step"] for line in result["runs"][0]["history"]] == [1, 2, 3, 4, 5]
+    for step in range(1, STEPS):
+        with pytest.raises(PowerError):
+            run(of_stages(tmp_path, workers=step % 2), tmp_path / "often", stop=step)
+    run(of_stages(tmp_path), tmp_path / "often")
+    assert same(everything(tmp_path / "often"), everything(tmp_path / "whole"))
+    said = capsys.readouterr().out.splitlines()
+    assert "step 2: patches of 16, batches of 1, to step 4" in said
+    other = [STAGES[0], STAGES[1] | {"batch": 2}, STAGES[2]]
+    changed = config(tmp_path, recipe={"batch": None, "progressive": other}, data={"patch": None})
+    with pytest.raises(exda.ConfigError, match=r"recipe\.accumulate was 2, is 1 \(and 1 more\)"):
+        run(changed, tmp_path / "often")
 
 
 def test_interrupted_at_every_step(tmp_path):

@@ -24,15 +24,18 @@ from exda_primitives.workbench.training import prepare, train
 from exda_primitives.workbench.training.build import build
 from exda_primitives.workbench.training.data import open_data
 from exda_primitives.workbench.training.order import Order, mixed
+from exda_primitives.workbench.training.stages import stages_of
 
 
 def batch(told, step):
     """Degraded and clean images of a step."""
     pairs = open_data(told, 3).training
-    for_step = next(iter(Order(len(pairs), told.recipe.seed, range(step, step + 1), batch=told.recipe.batch)))
+    stages = stages_of(told, told.recipe.steps)
+    for_step = next(iter(Order(len(pairs), told.recipe.seed, range(step, step + 1), stages=stages)))
     found = []
     for place in for_step:
         pairs.set_epoch(place.epoch)
+        pairs.patch = place.patch
         found.append(pairs[place.item][:2])
     return (torch.stack(part) for part in zip(*found, strict=True))
 
@@ -58,8 +61,13 @@ def by_hand(told):
     return net.state_dict(), average, losses
 
 
-def test_it_trains_as_a_plain_loop_does(tmp_path):
-    told = config(tmp_path, recipe={"clip": 0.05, "ema": 0.75, "cosine_to": None})
+PROGRESSIVE = {"batch": None, "progressive": [{"until": 2, "patch": 8, "batch": 3}, {"patch": 16, "batch": 1}]}
+
+
+@pytest.mark.parametrize(("stages", "patch"), [({}, 16), (PROGRESSIVE, None)], ids=["one patch", "progressive"])
+def test_it_trains_as_a_plain_loop_does(tmp_path, stages, patch):
+    recipe = {"clip": 0.05, "ema": 0.75, "cosine_to": None} | stages
+    told = config(tmp_path, recipe=recipe, data={"patch": patch})
     result = run(told, tmp_path / "out")
     weights, average, losses = by_hand(told)
     lines = result["runs"][0]["history"]

@@ -1,6 +1,6 @@
 """Trains restoration networks, patched or not, from a configuration file."""
 
-from .config import DataConfig, ModelConfig, PrimitivesConfig, RecipeConfig, TrainConfig
+from .config import DataConfig, ModelConfig, PrimitivesConfig, RecipeConfig, StageConfig, TrainConfig
 from .files import read_config
 from .plan import Plan, prepare
 from .presets import ABLATIONS, RECIPES
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "PrimitivesConfig",
     "RecipeConfig",
+    "StageConfig",
     "TrainConfig",
     "prepare",
     "read_config",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
 from ...errors import ConfigError
@@ -16,6 +16,11 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trained = Literal["all", "new", "norms"]
 LoraLayers = Literal["attention", "all"]
 Benchmark = Literal["promptir-3", "promptir-5", "moce-ir-3", "moce-ir-5", "allweather", "cdd11", "amir"]
+
+PATCH, BATCH = 128, 8
+"""Defaults of ``data.patch`` and ``recipe.batch``."""
+LEAST_PATCH = 8
+"""Smallest side of a patch, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ class DataConfig:
         benchmark: one of ``Benchmark``; None for clean images and for two folders.
         whole: whether the benchmark must have its published number of pairs.
         repeats: degradation -> how often an epoch contains it; 1 for those not named.
-        patch: side of the square that is cut out of each pair, in pixels.
+        patch: side of the square that is cut out of each pair, in pixels; None for ``PATCH``, or for the sides in
+            ``recipe.progressive``. Every image must have at least this height and width.
         validation: source of the pairs for validation, which are restored whole: clean images, two folders of pairs,
             or the folder of the benchmark's test set; None for no validation.
         workers: number of processes that prepare pairs; the pairs do not depend on it.
@@ -131,12 +137,13 @@ class DataConfig:
     benchmark: Benchmark | None = None
     whole: bool = True
     repeats: dict[str, int] = field(default_factory=dict)
-    patch: int = 128
+    patch: int | None = None
     validation: str | FoldersConfig | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("data.patch", self.patch, 8)
+        if self.patch is not None:
+            _at_least("data.patch", self.patch, LEAST_PATCH)
         _at_least("data.workers", self.workers, 0)
         folders = isinstance(self.source, FoldersConfig)
         if [bool(self.degradations), self.benchmark is not None, folders].count(True) != 1:
@@ -152,20 +159,42 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class StageConfig:
+    """A stage of progressive learning, with its own patches and batches.
+
+    Attributes:
+        patch: side of the patches, in pixels.
+        batch: pairs in a batch of one process (one device).
+        until: end of the stage: the number of steps done by then, or below 1 a fraction of the whole length; None for
+            the last stage, which lasts to the end of the run.
+    """
+
+    patch: int
+    batch: int
+    until: float | None = None
+
+
+@dataclass(frozen=True)
 class RecipeConfig:
     """How to train: AdamW, with a learning rate that follows a linear warm-up and half a cosine, updated each step.
 
     Attributes:
         steps: length in optimiser steps; give either this or ``epochs``.
         epochs: length in passes over the data, rounded up to whole steps.
-        batch: pairs in a batch of one process (one device).
+        batch: pairs in a batch of one process (one device); None for ``BATCH``, or for those in ``progressive``.
+        progressive: stages in their order, usually with growing patches and shrinking batches; None for one patch and
+            one batch size throughout. The length must then be given in ``steps``. Source: Zamir et al., "Restormer",
+            CVPR 2022, section 4 (progressive learning).
         accumulate: batches whose gradients are averaged into a step.
         learning_rate: learning rate at the end of the warm-up.
         warm_up: length of the warm-up from 0, as a fraction of the whole length.
+        cosine_from: where the cosine begins, as a fraction of the whole length; until then the learning rate stays
+            constant. None for the end of the warm-up.
         cosine_to: where the cosine reaches 0, as a multiple of the whole length; None for a constant learning rate.
         weight_decay: weight decay of AdamW.
         l1: weight of the mean absolute difference.
-        fft: weight of the mean absolute difference of the (unnormalised) Fourier transforms, real and imaginary part.
+        fft: weight of the mean absolute difference of the Fourier transforms, real and imaginary part. They are not
+            normalised, see ``objective.loss_of``: of noise, this term grows in proportion to the side of the patch.
         clip: largest norm of all gradients together; None for no limit.
         precision: ``"32-true"``, or autocast to ``"bf16-mixed"`` or ``"16-mixed"`` (with a scaled loss); weights,
             losses and updates are in float32 in any case.
@@ -180,10 +209,12 @@ class RecipeConfig:
 
     steps: int | None = None
     epochs: int | None = None
-    batch: int = 8
+    batch: int | None = None
+    progressive: tuple[StageConfig, ...] | None = None
     accumulate: int = 1
     learning_rate: float = 2e-4
     warm_up: float = 0.0
+    cosine_from: float | None = None
     cosine_to: float | None = 1.0
     weight_decay: float = 0.01
     l1: float = 1.0
@@ -210,6 +241,11 @@ class RecipeConfig:
         _within("recipe.warm_up", self.warm_up, "from 0 to 1", 0 <= self.warm_up <= 1)
         if self.cosine_to is not None:
             _within("recipe.cosine_to", self.cosine_to, "of at least 1", self.cosine_to >= 1)
+        if self.cosine_from is not None:
+            expected = f"from recipe.warm_up ({self.warm_up:g}) to 1"
+            _within("recipe.cosine_from", self.cosine_from, expected, self.warm_up <= self.cosine_from <= 1)
+            if self.cosine_to is None:
+                raise ConfigError("recipe.cosine_from: needs cosine_to; without it there is no cosine.")
         if self.clip is not None:
             _within("recipe.clip", self.clip, "above 0", self.clip > 0)
         if self.ema is not None:
@@ -218,6 +254,47 @@ class RecipeConfig:
             _within(f"recipe.{name}", getattr(self, name), "of at least 0", getattr(self, name) >= 0)
         if self.l1 == self.fft == 0:
             raise ConfigError("recipe: the weights l1 and fft are both 0; there is no loss to train with.")
+        if self.progressive is not None:
+            self._check_stages(self.progressive)
+
+    def stage_ends(self) -> list[int]:
+        """Returns the number of steps done at the end of each stage of ``progressive``; the last is ``steps``."""
+        assert self.progressive is not None
+        assert self.steps is not None
+        ends = [stage.until for stage in self.progressive if stage.until is not None]
+        return [*(round(end * self.steps) if end < 1 else int(end) for end in ends), self.steps]
+
+    def _check_stages(self, stages: tuple[StageConfig, ...]) -> None:
+        key = "recipe.progressive"
+        if not stages:
+            raise ConfigError(f"{key}: found no stage, expected a list of stages, each with patch, batch and until.")
+        if self.steps is None:
+            raise ConfigError(
+                f"{key}: needs the length in recipe.steps, found epochs {self.epochs}: a step takes other numbers of "
+                f"pairs in each stage."
+            )
+        *others, last = (f"{key}[{number}]" for number in range(len(stages)))
+        for name, stage in zip((*others, last), stages, strict=True):
+            _at_least(f"{name}.patch", stage.patch, LEAST_PATCH)
+            _at_least(f"{name}.batch", stage.batch, 1)
+        if stages[-1].until is not None:
+            raise ConfigError(
+                f"{last}.until: found {stages[-1].until:g}, but the last stage lasts to the end of the run; leave "
+                f"until out."
+            )
+        for name, stage in zip(others, stages, strict=False):
+            if stage.until is None:
+                raise ConfigError(f"{name}.until: is missing; only the last stage lasts to the end of the run.")
+            possible = 0 < stage.until < 1 or (stage.until >= 1 and stage.until.is_integer())
+            _within(f"{name}.until", stage.until, "of steps, or a fraction between 0 and 1", possible)
+        done = 0
+        for name, end in zip(others, self.stage_ends(), strict=False):
+            if not done < end < self.steps:
+                raise ConfigError(
+                    f"{name}.until: the stage would last from step {done} to step {end} of {self.steps}; each stage "
+                    f"must end after the one before it, and before the run does."
+                )
+            done = end
 
 
 @dataclass(frozen=True)
@@ -243,6 +320,16 @@ class TrainConfig:
             raise ConfigError("model.name: 'auto' needs model.checkpoint, to tell which network is meant.")
         if self.recipe.validate_every is not None and self.data.validation is None:
             raise ConfigError("recipe.validate_every: needs images, data.validation.")
+        if self.recipe.progressive is None:
+            patch, batch = self.data.patch or PATCH, self.recipe.batch or BATCH
+            object.__setattr__(self, "data", replace(self.data, patch=patch))
+            object.__setattr__(self, "recipe", replace(self.recipe, batch=batch))
+            return
+        for name, value in (("data.patch", self.data.patch), ("recipe.batch", self.recipe.batch)):
+            if value is not None:
+                raise ConfigError(
+                    f"{name}: found {value}, but each stage of recipe.progressive has its own; leave one of them out."
+                )
 
     @classmethod
     def decoded(cls, given: Mapping[str, Any]) -> TrainConfig:

@@ -19,6 +19,7 @@ from ..data.benchmarks import (
 )
 from ..data.decode import Channels
 from .config import Benchmark, FoldersConfig, TrainConfig
+from .stages import patches
 
 Split = Literal["train", "test"]
 
@@ -42,7 +43,7 @@ class Data(NamedTuple):
 
 
 def open_data(config: TrainConfig, channels: int) -> Data:
-    """Opens the data sets; images are read on access.
+    """Opens the data sets; images are read on access. The training set cuts the largest patches of the run.
 
     Args:
         config: configuration of the run; its seed is also that of the degradations.
@@ -55,7 +56,9 @@ def open_data(config: TrainConfig, channels: int) -> Data:
     """
     data = config.data
     validation = None if data.validation is None else _opened(config, data.validation, "test", None, channels)
-    return Data(_opened(config, data.source, "train", data.patch, channels), validation)
+    # The largest, so that a check of the set finds the images that are too small for a later stage.
+    patch = max(patches(config).values())
+    return Data(_opened(config, data.source, "train", patch, channels), validation)
 
 
 def _opened(

@@ -102,10 +102,16 @@ def _named(known: Mapping[str, Mapping[str, Any]], name: object, key: str) -> Ma
 
 def _put_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     recipe, held = above.get("recipe"), below.get("recipe")
-    if isinstance(recipe, Mapping) and isinstance(held, dict) and any(length in recipe for length in _LENGTHS):
-        # steps and epochs exclude each other: whichever is given above replaces the one below.
-        for length in _LENGTHS:
-            held.pop(length, None)
+    if isinstance(recipe, Mapping) and isinstance(held, dict):
+        if any(length in recipe for length in _LENGTHS):
+            # steps and epochs exclude each other: whichever is given above replaces the one below.
+            for length in _LENGTHS:
+                held.pop(length, None)
+        if recipe.get("progressive") is not None:
+            # Likewise the stages replace the one patch and batch.
+            held.pop("batch", None)
+            if isinstance(below.get("data"), dict):
+                below["data"].pop("patch", None)
     _merge(below, above)
 
 

@@ -14,10 +14,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from ...errors import ExDAError
 from .signals import deaf
+from .stages import Stage
 
 
 class PairsByEpoch(Sized, Protocol):
-    """A data set whose items depend only on its seed, the epoch and the index."""
+    """A data set whose items depend only on its seed, the epoch, the side of its patches, and the index.
+
+    Attributes:
+        patch: side of the square that is cut out of each pair, in pixels; None for whole images.
+    """
+
+    patch: int | None
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the items that are read next."""
@@ -34,14 +41,15 @@ class Pair(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The position of a pair: its epoch, and its index in the data set."""
+    """The position of a pair: its epoch, its index in the data set, and the side of its patch in pixels."""
 
     epoch: int
     item: int
+    patch: int
 
 
 class AtPlaces(Dataset[Pair | ExDAError]):
-    """The pairs by ``Place``, so that worker processes need not be told when an epoch begins.
+    """The pairs by ``Place``, so that worker processes need not be told when an epoch or a stage begins.
 
     An error of the library is returned rather than raised, see ``batched``: of an exception that a worker raises, only
     the traceback would reach the training process.
@@ -56,6 +64,7 @@ class AtPlaces(Dataset[Pair | ExDAError]):
 
     def __getitem__(self, place: Place) -> Pair | ExDAError:
         self._pairs.set_epoch(place.epoch)
+        self._pairs.patch = place.patch
         try:
             degraded, clean, *_ = self._pairs[place.item]
         except ExDAError as error:
@@ -76,15 +85,15 @@ class Order(Sampler[list[Place]]):
     """Yields the batches of one process for a range of steps.
 
     Pair n of a run is at index ``n % length`` of the permutation of epoch ``n // length``. A step takes the next
-    ``accumulate * world * batch`` pairs: pass by pass, and within a pass process by process. So several processes
-    together see the pairs that one process with as large a batch would see, and a resumed run needs no record of the
-    pairs seen.
+    ``accumulate * world * batch`` pairs, with the batch of its stage: pass by pass, and within a pass process by
+    process. So several processes together see the pairs that one process with as large a batch would see, and a resumed
+    run needs no record of the pairs seen.
 
     Args:
         length: length of the data set.
         seed: seed of the permutations.
         steps: steps whose batches to yield.
-        batch: pairs in a batch of one process.
+        stages: stages of the whole run.
         accumulate: batches of a process in a step.
         rank: rank of the process.
         world: number of processes.
@@ -96,29 +105,43 @@ class Order(Sampler[list[Place]]):
         seed: int,
         steps: range,
         *,
-        batch: int,
+        stages: Sequence[Stage],
         accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.length, self.seed, self.steps = length, seed, steps
-        self.batch, self.accumulate, self.rank, self.world = batch, accumulate, rank, world
+        self.length, self.seed, self.steps, self.stages = length, seed, steps, stages
+        self.accumulate, self.rank, self.world = accumulate, rank, world
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulate
 
     def __iter__(self) -> Iterator[list[Place]]:
         epoch, permutation = -1, torch.empty(0)
-        for number in range(self.steps.start * self.accumulate, self.steps.stop * self.accumulate):
-            # Index, in the run, of this process's first pair in this pass; a batch may span two epochs.
-            first = (number * self.world + self.rank) * self.batch
+        for first, stage in self._batches():
             places = []
-            for pair in range(first, first + self.batch):
+            # A batch may span two epochs.
+            for pair in range(first, first + stage.batch):
                 if pair // self.length != epoch:
                     epoch = pair // self.length
                     permutation = torch.randperm(self.length, generator=generator(self.seed, epoch))
-                places.append(Place(epoch, int(permutation[pair % self.length])))
+                places.append(Place(epoch, int(permutation[pair % self.length]), stage.patch))
             yield places
+
+    def _batches(self) -> Iterator[tuple[int, Stage]]:
+        """Yields, for each batch of this process, the number in the run of its first pair, and its stage."""
+        before = 0
+        for stage in self.stages:
+            # Passes are counted from the beginning of the stage, of which a resumed run sees only the rest.
+            start, stop = (min(max(step, stage.begin), stage.end) for step in (self.steps.start, self.steps.stop))
+            for number in range((start - stage.begin) * self.accumulate, (stop - stage.begin) * self.accumulate):
+                yield before + (number * self.world + self.rank) * stage.batch, stage
+            before += pairs_in(stage, self.accumulate, self.world)
+
+
+def pairs_in(stage: Stage, accumulate: int, world: int) -> int:
+    """Returns the number of pairs that all processes together see in a stage."""
+    return (stage.end - stage.begin) * accumulate * world * stage.batch
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from .data import Data, open_data
 from .exactness import fingerprint, same_images
 from .folder import Begun, Folder
 from .lora import lora_parameters
+from .order import pairs_in
+from .stages import patches, stages_of
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 
@@ -75,10 +78,12 @@ class Plan:
     def _lines(self) -> dict[str, str]:
         config, recipe, data, net = self.config, self.config.recipe, self.config.data, self.network.net
         new = sum(each.numel() for each in (*new_parameters(net), *lora_parameters(net).values()))
-        together = recipe.batch * recipe.accumulate * self.devices
+        stages = stages_of(config, self.steps)
+        together = [stage.batch * recipe.accumulate * self.devices for stage in stages]
+        pairs = sum(pairs_in(stage, recipe.accumulate, self.devices) for stage in stages)
         begin = config.model.checkpoint or "random weights"
         what = data.benchmark or ", ".join(data.degradations) or "of two folders"
-        epochs = self.steps * together / len(self.data.training)
+        epochs = pairs / len(self.data.training)
         validation = "none" if self.data.validation is None else f"{len(self.data.validation)} pairs, whole images"
         changes = [] if self.begun is None else [str(each) for each in (*self.begun.changes, *self.begun.moved)]
         passes = f" over {recipe.accumulate} passes" if recipe.accumulate > 1 else ""
@@ -86,11 +91,12 @@ class Plan:
             "network": f"{config.model.name}, {parameters(net):,} parameters, {new:,} of them new",
             "begins with": begin,
             "trained": f"{parameters(net, trained=True):,} parameters ({recipe.train})",
-            "data": f"{len(self.data.training):,} pairs an epoch, patches of {data.patch}: {what}"
+            "data": f"{len(self.data.training):,} pairs an epoch, patches of {_span(s.patch for s in stages)}: {what}"
             + _left_out(self.data),
             "pictures": _described(self.checked, channels(net)),
             "validation": validation,
-            "length": f"{self.steps:,} steps of {together} pairs{passes}, {epochs:.3g} epochs",
+            "length": f"{self.steps:,} steps of {_span(together)} pairs{passes}, {epochs:.3g} epochs",
+            **({"stages": "\n".join(map(str, stages))} if recipe.progressive else {}),
             "optimiser": f"AdamW, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}",
             "precision": recipe.precision,
             "devices": f"{self.devices} x {self.accelerator}",
@@ -121,7 +127,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     begun = folder.begun(config)
     where = _accelerator(accelerator, devices, config)
     network = build(config, folder.network(config))
-    _check_patch(config, network.net)
+    _check_patches(config, network.net)
     data = open_data(config, channels(network.net))
     checked = check(data.training)
     if data.validation is not None:
@@ -159,14 +165,17 @@ def length(config: TrainConfig, pairs: int, devices: int) -> int:
     recipe = config.recipe
     if recipe.steps is not None:
         return recipe.steps
+    # TrainConfig sees to both: with stages, whose batches differ, the length is in steps.
     assert recipe.epochs is not None
+    assert recipe.batch is not None
     return -(-recipe.epochs * pairs // (recipe.batch * recipe.accumulate * devices))
 
 
-def _check_patch(config: TrainConfig, net: nn.Module) -> None:
-    patch, multiple = config.data.patch, known_multiple(net) or 1
-    if patch % multiple:
-        raise ConfigError(f"data.patch: found {patch}, {config.model.name} takes multiples of {multiple}.")
+def _check_patches(config: TrainConfig, net: nn.Module) -> None:
+    multiple = known_multiple(net) or 1
+    for key, patch in patches(config).items():
+        if patch % multiple:
+            raise ConfigError(f"{key}: found {patch}, {config.model.name} takes multiples of {multiple}.")
 
 
 def _check_channels(config: TrainConfig, net: nn.Module, data: Data) -> None:
@@ -179,8 +188,15 @@ def _check_channels(config: TrainConfig, net: nn.Module, data: Data) -> None:
 
 def _check_forward(config: TrainConfig, net: nn.Module) -> None:
     """Runs the network on one patch, since some wrong arguments show only in a forward pass."""
-    shape = (1, channels(net), config.data.patch, config.data.patch)
-    told = f"model: {config.model.name} with {config.model.arguments} and a patch of {config.data.patch} pixels"
+    sides = sorted(set(patches(config).values()))
+    # Of a network whose multiple is known, the smallest patch shows as much as the others, and takes the least time.
+    for side in sides if known_multiple(net) is None else sides[:1]:
+        _check_side(config, net, side)
+
+
+def _check_side(config: TrainConfig, net: nn.Module, side: int) -> None:
+    shape = (1, channels(net), side, side)
+    told = f"model: {config.model.name} with {config.model.arguments} and a patch of {side} pixels"
     try:
         with torch.random.fork_rng(devices=[]), inferring(net):
             found = net(torch.zeros(shape)).shape
@@ -189,6 +205,12 @@ def _check_forward(config: TrainConfig, net: nn.Module) -> None:
         raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
     if found != shape:
         raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """Returns the least and the greatest number as text: ``"128"``, or ``"128 to 384"``."""
+    least, *_, greatest = sorted([*numbers] * 2)
+    return f"{least}" if least == greatest else f"{least} to {greatest}"
 
 
 def _described(checked: Checked, taken: int) -> str:

@@ -33,6 +33,7 @@ from .plan import Plan, channels, length, parameters
 from .plot import draw
 from .processes import alone, together
 from .signals import Asked, asked, listening
+from .stages import stages_of
 from .state import State, read_checkpoint, write_checkpoint
 from .step import Done, Step
 from .validate import PROTOCOL, validate
@@ -126,7 +127,8 @@ def _lost(error: Exception) -> str | None:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return (
             f"there is not enough memory ({text.splitlines()[0] if text else 'MemoryError'}). Take a smaller "
-            f"recipe.batch, with as many times recipe.accumulate, or a smaller data.patch, in another folder."
+            f"recipe.batch, with as many times recipe.accumulate, or a smaller data.patch (with recipe.progressive: "
+            f"those of the stage), in another folder."
         )
     return None
 
@@ -213,11 +215,12 @@ class Run:
 
     def _steps(self) -> Generator[Done, None, None]:
         recipe, todo, device = self.config.recipe, range(self.state.step, self.steps), self.here.device
+        stages = stages_of(self.config, self.steps)
         order = Order(
             len(self.data.training),
             recipe.seed,
             todo,
-            batch=recipe.batch,
+            stages=stages,
             accumulate=recipe.accumulate,
             rank=self.here.global_rank,
             world=self.here.world_size,
@@ -238,7 +241,10 @@ class Run:
                         raise batch
                     yield Pair(*(part.to(device, non_blocking=True) for part in batch))
 
-            for _ in todo:
+            begins = {stage.begin: stage for stage in stages} if recipe.progressive else {}
+            for step in todo:
+                if step in begins:
+                    self.log.say(f"step {step}: {begins[step]}")
                 yield self.step(passes())
 
     def _after(self, done: Done) -> Pause:
