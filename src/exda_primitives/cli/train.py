@@ -78,8 +78,9 @@ def _print(result: Result, out: Path, console: Console) -> None:
     for leg in run["legs"]:
         for reason in leg["not_bit_for_bit"]:
             console.print(f"not bit for bit after step {leg['after_step']}: {reason}", markup=False, highlight=False)
+    sheet = ", validation.png" if (out / "validation.png").exists() else ""
     console.print(
-        f"written: {out / 'result.json'}, weights.safetensors, history.png",
+        f"written: {out / 'result.json'}, weights.safetensors, history.png{sheet}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -99,7 +99,7 @@ def test_what_is_left_in_the_folder(tmp_path):
     out = tmp_path / "deep" / "out"
     told = config(tmp_path, data={"validation": images(tmp_path, "valid.npz", 1, seed=1)}, recipe={"validate_every": 3})
     result = run(told, out)
-    assert left_in(out) == ["last.ckpt", "result.json", "weights.safetensors"]
+    assert left_in(out) == ["last.ckpt", "result.json", "validation.png", "weights.safetensors"]
     assert results.read(out / "result.json", "train") == result
     done = result["runs"][0]
     assert (done["steps"], done["processes"], result["seeds"]) == (STEPS, 1, [0])

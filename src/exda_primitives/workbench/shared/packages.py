@@ -46,6 +46,16 @@ def peft() -> Any:
     return require_extra("peft", "adapt")
 
 
+def tensorboard() -> Any:
+    """PyTorch's writer of TensorBoard's event files."""
+    return require_extra("torch.utils.tensorboard", "tensorboard")
+
+
+def wandb() -> Any:
+    """wandb: the client of Weights & Biases."""
+    return require_extra("wandb", "wandb")
+
+
 def huggingface_hub() -> Any:
     """huggingface_hub: the Hub's client, and model cards."""
     return require_extra("huggingface_hub", "hub")

@@ -14,6 +14,7 @@ from .decode import decode
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Trained = Literal["all", "new", "norms"]
+TrackerName = Literal["tensorboard", "wandb"]
 LoraLayers = Literal["attention", "all"]
 Benchmark = Literal["promptir-3", "promptir-5", "moce-ir-3", "moce-ir-5", "allweather", "cdd11", "amir"]
 
@@ -204,7 +205,10 @@ class RecipeConfig:
             ``"norms"``, which are all parameters of one dimension: those of normalisations, and biases.
         log_every: steps between the lines of the history.
         validate_every: steps between validations; None for a single one at the end.
+        validation_images: pairs that each validation shows in ``validation.png``, at most; 0 for none.
         save_every: steps between checkpoints.
+        log_to: experiment trackers that get each line of the history and each ``validation.png``: ``"tensorboard"``,
+            ``"wandb"``.
     """
 
     steps: int | None = None
@@ -226,7 +230,9 @@ class RecipeConfig:
     train: Trained = "all"
     log_every: int = 100
     validate_every: int | None = None
+    validation_images: int = 3
     save_every: int = 1000
+    log_to: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -237,6 +243,7 @@ class RecipeConfig:
             if getattr(self, name) is not None:
                 _at_least(f"recipe.{name}", getattr(self, name), 1)
         _at_least("recipe.seed", self.seed, 0)
+        _at_least("recipe.validation_images", self.validation_images, 0)
         _within("recipe.learning_rate", self.learning_rate, "above 0", self.learning_rate > 0)
         _within("recipe.warm_up", self.warm_up, "from 0 to 1", 0 <= self.warm_up <= 1)
         if self.cosine_to is not None:

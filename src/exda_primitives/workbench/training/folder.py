@@ -14,7 +14,15 @@ from ..shared.files import check_writable, fingerprint
 from .config import Difference, TrainConfig, differences
 from .state import read_checkpoint
 
-_FREE = ("data.validation", "data.workers", "recipe.log_every", "recipe.save_every", "recipe.validate_every")
+_FREE = (
+    "data.validation",
+    "data.workers",
+    "recipe.log_every",
+    "recipe.log_to",
+    "recipe.save_every",
+    "recipe.validate_every",
+    "recipe.validation_images",
+)
 """Keys that may change when a run is resumed: no weight depends on them."""
 PLACES = ("data.source", "data.whole")
 """Keys that may change when a run is resumed if the images are the same."""
@@ -62,6 +70,11 @@ class Folder(NamedTuple):
     def plot(self) -> Path:
         """The plot of the history, written when the run is done."""
         return self.path / "history.png"
+
+    @property
+    def sheet(self) -> Path:
+        """Crops of a few validation images, of the last validation."""
+        return self.path / "validation.png"
 
     def network(self, config: TrainConfig) -> Path | None:
         """Returns the file from which to build the network of a resumed run, or None for a new run.
@@ -133,7 +146,7 @@ class Folder(NamedTuple):
             lock.release()
 
     def _tidy(self) -> None:
-        for file in (self.checkpoint, self.weights, self.result, self.plot):
+        for file in (self.checkpoint, self.weights, self.result, self.plot, self.sheet):
             for partial in self.path.glob(f".{file.name}.*.partial"):
                 partial.unlink()
 

@@ -26,6 +26,7 @@ from .folder import Begun, Folder
 from .lora import lora_parameters
 from .order import pairs_in
 from .stages import patches, stages_of
+from .trackers import check_trackers
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 
@@ -102,6 +103,7 @@ class Plan:
             "devices": f"{self.devices} x {self.accelerator}",
             "folder": f"{self.folder.path}, "
             + ("new" if self.begun is None else f"goes on after step {self.begun.step}"),
+            **({"logs to": ", ".join(recipe.log_to)} if recipe.log_to else {}),
             **({"changed": "; ".join(changes)} if changes else {}),
         }
 
@@ -123,6 +125,7 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     # Fails early if packages are missing: Matplotlib would be imported only after the last step.
     fabric()
     matplotlib_figure("train")
+    check_trackers(config.recipe.log_to)
     folder = Folder(out)
     begun = folder.begun(config)
     where = _accelerator(accelerator, devices, config)

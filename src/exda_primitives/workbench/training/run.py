@@ -6,13 +6,13 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ...checkpoints import save
@@ -29,6 +29,7 @@ from .log import Log
 from .lora import without_lora
 from .order import AtPlaces, Order, Pair, batched, batches_of, in_worker
 from .pauses import Pause, Pauses
+from .pictures import write_sheet
 from .plan import Plan, channels, length, parameters
 from .plot import draw
 from .processes import alone, together
@@ -36,6 +37,7 @@ from .signals import Asked, asked, listening
 from .stages import stages_of
 from .state import State, read_checkpoint, write_checkpoint
 from .step import Done, Step
+from .trackers import Tracker, open_trackers
 from .validate import PROTOCOL, validate
 
 KIND = "train"
@@ -153,6 +155,7 @@ class Run:
         self.steps = length(config, len(self.data.training), here.world_size)
         self.state = State(net, config.recipe)
         self.legs: list[dict[str, Any]] = []
+        self.trackers: list[Tracker] = []
         self.saved: int | None = None
         if folder.checkpoint.exists():
             held = read_checkpoint(folder.checkpoint)
@@ -171,6 +174,7 @@ class Run:
             with (
                 deterministic(self.here.device) as leg["indeterminate"],
                 self.log.progress(self.state.step) as advance,
+                self._tracking(),
                 closing(self._steps()) as steps,
             ):
                 for done in steps:
@@ -202,6 +206,23 @@ class Run:
             leg |= begins_with(self.config)
         self.legs.append(leg)
         return leg
+
+    @contextmanager
+    def _tracking(self) -> Iterator[None]:
+        """Opens the trackers, in the first process only, and closes them after the block."""
+        failed = True
+        try:
+            if self.here.global_rank == 0:
+                with self._writing():
+                    for tracker in open_trackers(self.folder.path, self.config, self.state.step, self.legs):
+                        self.trackers.append(tracker)
+            yield
+            failed = False
+        finally:
+            # After another error, one that closing raises is not the one to tell.
+            with suppress(OSError) if failed else self._writing():
+                for tracker in self.trackers:
+                    tracker.close(failed=failed)
 
     def _stop_if(self, pause: Pause) -> None:
         if pause.signal and self.state.step < self.steps:
@@ -251,7 +272,9 @@ class Run:
         recipe, state, last = self.config.recipe, self.state, self.state.step == self.steps
         psnr = None
         if self.data.validation is not None and (last or state.step % (recipe.validate_every or self.steps) == 0):
-            psnr = validate(self.here, state.result, self.data.validation, recipe)
+            psnr, sheet = validate(self.here, state.result, self.data.validation, recipe)
+            if sheet is not None and self.here.global_rank == 0:
+                self._show(sheet)
         if last or psnr is not None or state.step % recipe.log_every == 0:
             self._log(done, psnr)
         elif self.log.is_due():
@@ -276,11 +299,25 @@ class Run:
         state.history.append(line)
         state.window.clear()
         self.log.step(state.step, mean, psnr)
+        values = {f"train/{name}": line[name] for name in ("loss", "learning_rate", "gradient_norm")}
+        values["validation/psnr"] = psnr
+        with self._writing():
+            for tracker in self.trackers:
+                tracker.log(state.step, {name: value for name, value in values.items() if value is not None})
+
+    def _show(self, sheet: Tensor) -> None:
+        with self._writing():
+            write_sheet(self.folder.sheet, sheet)
+            for tracker in self.trackers:
+                tracker.show(self.state.step, "validation/images", sheet)
 
     def _save(self) -> None:
         start = time.monotonic()
         if self.here.global_rank == 0:
             with self._writing():
+                # A run that goes on after the checkpoint does not log again what comes before it.
+                for tracker in self.trackers:
+                    tracker.flush()
                 # The checkpoint first: everything else can be made from it.
                 write_checkpoint(self.folder.checkpoint, self.state, self.config, self.legs)
                 self.saved = self.state.step

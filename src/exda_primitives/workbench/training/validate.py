@@ -1,11 +1,11 @@
-"""Validates during training: PSNR of restored whole images."""
+"""Validates during training: restores whole images, measures their PSNR, and shows a few."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ... import memory
 from ...errors import DivergedError
@@ -15,25 +15,39 @@ from ..shared.metrics import psnr
 from ..shared.padding import pad
 from .config import RecipeConfig
 from .order import PairsByEpoch
+from .pictures import Pictures
 from .step import autocast
 
 PROTOCOL = "PSNR over all channels, range 1, clipped to [0, 1], not rounded, mean over the pairs"
 
 
-def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeConfig) -> float:
-    """Returns the mean PSNR in dB, see ``PROTOCOL``; the processes share the pairs, and the network is unchanged.
+class Validated(NamedTuple):
+    """What a validation found.
+
+    Attributes:
+        psnr: mean PSNR in dB, see ``PROTOCOL``.
+        sheet: a few of the images, (height, width, 3) uint8, see ``Pictures``; None if none are to be shown.
+    """
+
+    psnr: float
+    sheet: Tensor | None
+
+
+def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeConfig) -> Validated:
+    """Restores all pairs and measures the PSNR; the processes share the pairs, and the network is unchanged.
 
     Args:
         fabric: this process's Fabric.
         net: the network, without a wrapper.
         pairs: whole images of any size; always those of epoch 0, so that validations compare.
-        recipe: provides the precision.
+        recipe: provides the precision, and the number of images to show.
 
     Raises:
         DivergedError: for an output that is not finite, in all processes at once.
     """
     multiple = known_multiple(net) or MULTIPLE
     pairs.set_epoch(0)
+    pictures = Pictures(fabric, len(pairs), recipe.validation_images)
     # Sum of PSNR, and number of outputs that are not finite: summed over the processes at the end, so that all of them
     # raise together.
     sums = torch.zeros(2, dtype=torch.float64, device=fabric.device)
@@ -44,6 +58,7 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
             with autocast(fabric.device, recipe):
                 restored = net(pad(degraded, multiple)[None].to(fabric.device))
             restored = restored[0, :, :height, :width].to(clean.dtype)
+            pictures.add(index, degraded, restored, clean)
             if bool(restored.isfinite().all()):
                 sums[0] += psnr(restored.clamp(0, 1), clean.to(fabric.device))
             else:
@@ -55,4 +70,4 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
             f"validation: of {len(pairs)} restored images {int(broken)} hold NaN or infinity; there is no PSNR. "
             f"Lower recipe.learning_rate, or take precision 32-true."
         )
-    return total / len(pairs)
+    return Validated(total / len(pairs), pictures.sheet())
