@@ -3,8 +3,6 @@
 Source: the ExDA paper (2026). It gives parameter counts (about 22, 10 and 6 million) but neither widths nor depths;
 those of ``SIZES`` are our choice. The names that end in 3557 have the depths and the feed-forward of MIRAGE (Ren et
 al., ICLR 2026), a network by the same first author.
-those of ``SIZES`` are our choice. The names that end in 3557 have the depths and the feed-forward of MIRAGE (Ren et
-al., ICLR 2026), a network by the same first author.
 """
 
 from __future__ import annotations
