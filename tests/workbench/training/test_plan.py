@@ -115,6 +115,12 @@ def test_patches_of_a_stage_that_cannot_be(tmp_path):
         planned(of_stages(tmp_path, 8, 24, 16), tmp_path)
 
 
+def test_a_network_of_an_unknown_multiple_is_tried_with_every_patch(tmp_path, monkeypatch):
+    monkeypatch.setattr("exda_primitives.workbench.training.plan.known_multiple", lambda net: None)
+    with pytest.raises(exda.ConfigError, match="and a patch of 20 pixels cannot compute"):
+        planned(of_stages(tmp_path, 16, 20), tmp_path)
+
+
 def test_one_folder_given_twice(tmp_path, folders):
     (tmp_path / "pairs" / "degraded" / "1.png").unlink()
     (tmp_path / "link").symlink_to(folders / "clean")
