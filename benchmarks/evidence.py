@@ -13,7 +13,7 @@ from claims.page import OVERVIEW, PLOTS, page, plot_of
 from claims.plot import svg
 from rich.console import Console
 
-from exda_primitives.cli.errors import plainly
+from exda_primitives.cli.errors import errors_as_lines
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -46,7 +46,7 @@ def main(
     docs: Annotated[Path, typer.Option(file_okay=False)] = DOCS,
 ) -> None:
     """Write ``evidence.md`` and its plots, and remove plots of claims that are no longer measured."""
-    with plainly():
+    with errors_as_lines():
         files = rendered(results)
     (docs / PLOTS).mkdir(parents=True, exist_ok=True)
     for path in (docs / PLOTS).glob("*.svg"):

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.quality.session import Sources
-from exda_primitives.cli.errors import plainly
+from exda_primitives.cli.errors import errors_as_lines
 from exda_primitives.workbench.shared import results
 
 from .forms import FORMS, RESULTS
@@ -60,7 +60,7 @@ def run(
         console.print(f"Error: the form {told.name} needs a GPU, but PyTorch finds none.", highlight=False)
         raise typer.Exit(1)
     command = f"python -m benchmarks.continued run --form {form.value} --train {train.name} --test {test.name}"
-    with plainly():
+    with errors_as_lines():
         host = host_weights(told, str(train), work, told.accelerator, lambda: time.monotonic() >= end, command)
         if host is None:
             console.print("the host is not trained yet; the same command goes on", highlight=False)
@@ -76,7 +76,7 @@ def run(
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)]) -> None:
     """Write a result's tables and plot again."""
-    with plainly():
+    with errors_as_lines():
         write_report(results.read(out, KIND), out, console)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 from exda_primitives.models.blocks import NormType, TransformerBlock
-from exda_primitives.workbench.bench.networks import move_away
+from exda_primitives.workbench.bench.networks import randomise_new_parameters
 from exda_primitives.workbench.bench.precision import Precision
 
 _EXPANSION = 2.66
@@ -121,7 +121,7 @@ def _plain(channels: int, heads: int, patched: bool, bias: bool, norm: NormType)
         model = nn.Sequential(TransformerBlock(channels, heads, _EXPANSION, bias, norm))
         if patched:
             exda.patch(model)
-            move_away(model)
+            randomise_new_parameters(model)
     return model.eval()
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from exda_primitives.workbench.bench.memory import tidy
+from exda_primitives.workbench.bench.memory import free_memory
 
 from .device import Device, find
 from .launches import Recording
@@ -76,7 +76,7 @@ class Run:
             return
         # Outside of the except clause: the error's traceback would keep tensors alive, and no memory would be freed.
         device.wait()
-        tidy(device.torch)
+        free_memory(device.torch)
 
 
 class Stage(Protocol):

@@ -86,6 +86,6 @@ def _of_block(level: Level, recording: Recording) -> list[Pass]:
 
 
 def floor(size: int, dtype: str) -> int:
-    """Returns the bytes that the attentions of all blocks have to move however they are fused, see ``bench.floor``."""
+    """Returns the bytes that the attentions of all blocks must move, see ``bench.bandwidth_floor``."""
     maps = sum(level.blocks * level.channels * (size // level.scale) ** 2 for level in _LEVELS)
     return known_families()["mdta"].passes * maps * PRECISIONS[dtype].dtype.itemsize

@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
-from exda_primitives.cli.errors import plainly
+from exda_primitives.cli.errors import errors_as_lines
 from exda_primitives.workbench.shared import results
 
 from .forms import FORMS
@@ -57,7 +57,7 @@ def run(
         raise typer.Exit(1)
     out = out or RESULTS / ("quality.json" if form is FormName.CPU else f"quality_{form.value}.json")
     command = f"python -m benchmarks.quality run --form {form.value} --train {train.name} --test {test.name}"
-    with plainly():
+    with errors_as_lines():
         session = Session(FORMS[form.value], Sources(train, test), out, work, accelerator, command, console)
         done = session.run_pending(60 * minutes)
         if session.result["runs"]:
@@ -69,7 +69,7 @@ def run(
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Result.", exists=True)] = RESULTS / "quality.json") -> None:
     """Write a result's tables and plot again."""
-    with plainly():
+    with errors_as_lines():
         write_report(results.read(out, KIND), out, console)
 
 

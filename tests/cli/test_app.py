@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import exda_primitives
 from exda_primitives.cli import app
-from exda_primitives.cli.errors import Plain
+from exda_primitives.cli.errors import PlainErrorGroup
 from exda_primitives.errors import ConfigError
 
 COMMANDS = ["bench", "demo", "diagnose", "evaluate", "export", "info", "inspect", "plan", "restore", "train"]
@@ -90,7 +90,7 @@ def test_an_empty_environment() -> None:
 @pytest.fixture
 def failing() -> typer.Typer:
     """A command that raises what it is asked for."""
-    made = typer.Typer(cls=Plain)
+    made = typer.Typer(cls=PlainErrorGroup)
 
     @made.callback()
     def _group() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from exda_primitives import memory, ops
 from exda_primitives.cli import app
 from exda_primitives.ops import triton_or_torch
-from exda_primitives.workbench.bench import floor
+from exda_primitives.workbench.bench import bandwidth_floor
 from exda_primitives.workbench.bench.budget import Budget
 from exda_primitives.workbench.bench.plots import figure
 from exda_primitives.workbench.bench.record import append, read
@@ -31,7 +31,7 @@ def _without_triton() -> Iterator[None]:
     """Its interpreter, which the tests of its kernels run, is slow; as is a copy that no cache holds."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(triton_or_torch, "_MISSING", "not needed here")
-        patched.setattr(floor, "_BYTES", {"cpu": 2**20})
+        patched.setattr(bandwidth_floor, "_BYTES", {"cpu": 2**20})
         yield
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def options(images: Path, out: Path) -> list[Any]:
     return ["--images", images, "--out", out, "--degrade", "noise50", "--degrade", "haze", "--size", 32, "--seeds", 2]
 
 
+def test_attentions_are_recognised_once(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("exda_primitives.workbench.inspection.attentions")
+    calls = []
+    monkeypatch.setattr(module, "plan", lambda model: calls.append(model) or exda.plan(model))
+    assert run("demo", *options(images, tmp_path / "out"), "--block", "latent").exit_code == 0
+    assert len(calls) == 1
+
+
 def test_the_demo(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     result = run("demo", *options(images, out), "--block", "latent", "--block", "*_level3")
@@ -85,7 +94,7 @@ def test_the_demo(images: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in out.glob("*.*")}
     again = run("demo", *options(images, out))
     assert again.exit_code == 1
-    assert "nothing is overwritten" in again.output
+    assert "exists and is not overwritten" in again.output
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 import exda_primitives as exda
 from exda_primitives.cli import app
 from exda_primitives.ops import triton_or_torch
-from exda_primitives.workbench.bench import budget, cases, floor
+from exda_primitives.workbench.bench import bandwidth_floor, budget, cases
 from exda_primitives.workbench.bench.networks import BACKBONES
 from exda_primitives.workbench.bench.record import append, read
 
@@ -40,7 +40,7 @@ def _quick() -> Iterator[None]:
     """Compiling, Triton's interpreter and large copies are slow, and not what is tested."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(triton_or_torch, "_MISSING", "not needed here")
-        patched.setattr(floor, "_BYTES", {"cpu": 2**20})
+        patched.setattr(bandwidth_floor, "_BYTES", {"cpu": 2**20})
         patched.setattr("exda_primitives.cli.mine._TURNS", 2)
         patched.setattr(torch, "compile", lambda model, **options: model)
         yield

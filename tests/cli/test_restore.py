@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 import exda_primitives as exda
 from exda_primitives.cli import app
-from exda_primitives.cli.errors import stoppable
+from exda_primitives.cli.errors import stop_on_signal
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.restoration import Restorer, restore
 from exda_primitives.workbench.restoration.images import read
@@ -228,7 +228,7 @@ def test_a_signal_ends_it_in_good_order(
 def test_under_nohup_a_closed_terminal_is_no_reason(image: Path, tmp_path: Path) -> None:
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stoppable(lambda: "never"):
+        with stop_on_signal(lambda: "never"):
             os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from exda_primitives.cli import app
 from exda_primitives.workbench.demo.model import tiny_restormer, weights
 from exda_primitives.workbench.export import export
-from exda_primitives.workbench.export.program import quietly
+from exda_primitives.workbench.export.program import silence_exporters
 
 HOST = str(resources.files("exda_primitives.workbench.demo") / "data/host.safetensors")
 
@@ -62,7 +62,7 @@ def test_what_is_no_such_file(image: Path, tmp_path: Path) -> None:
 
     two, half, fixed, broken = (tmp_path / f"{name}.onnx" for name in ("two", "half", "fixed", "broken"))
     x = torch.rand(1, 3, 16, 24)
-    with quietly():
+    with silence_exporters():
         torch.onnx.export(Two(), (x, x), str(two), dynamo=False)
         torch.onnx.export(torch.nn.Conv2d(3, 3, 1).half(), (x.half(),), str(half), dynamo=False)
         torch.onnx.export(torch.nn.Conv2d(3, 3, 1), (x,), str(fixed), dynamo=False)

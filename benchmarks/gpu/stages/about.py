@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from exda_primitives.workbench.bench.floor import copy_bandwidth
+from exda_primitives.workbench.bench.bandwidth_floor import copy_bandwidth
 from exda_primitives.workbench.bench.timing import clock
 from exda_primitives.workbench.shared.machine import machine
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 
 from exda_primitives.models.blocks import TransformerBlock
-from exda_primitives.workbench.bench.networks import computing, ready
+from exda_primitives.workbench.bench.networks import copy_for_variant, variant_backend
 
 from .. import blocks, networks, tuning
 from ..device import Device
@@ -50,13 +50,15 @@ def run(run: Run, options: argparse.Namespace) -> None:
             return
         with run.surviving(variant=name), torch.no_grad():
             variant = VARIANTS[name]
-            model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, torch.bfloat16)
+            model = copy_for_variant(
+                networks.network(NETWORK, variant), variant.computed, run.device.torch, torch.bfloat16
+            )
             seconds = []
             for _ in range(_WARM_UPS + _TURNS):
                 # An idle GPU at the start; the clock stops when Python is done, not the GPU.
                 run.device.wait()
                 begun = time.perf_counter()
-                with computing(variant.computed):
+                with variant_backend(variant.computed):
                     model(image)
                 seconds.append(time.perf_counter() - begun)
             median = statistics.median(seconds[_WARM_UPS:])

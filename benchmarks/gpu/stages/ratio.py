@@ -14,7 +14,7 @@ from exda_primitives.ops.triton import gated_product
 from exda_primitives.workbench.bench.cases import CAPTURED, EAGER, parse_size
 from exda_primitives.workbench.bench.check import relative
 from exda_primitives.workbench.bench.memory import Peak
-from exda_primitives.workbench.bench.networks import computing, ready
+from exda_primitives.workbench.bench.networks import copy_for_variant, variant_backend
 from exda_primitives.workbench.bench.precision import PRECISIONS, Precision
 from exda_primitives.workbench.bench.steps import Bench
 
@@ -89,13 +89,13 @@ def _prepared(
     """Returns a variant's forward pass and its output on the CPU, and writes a row on its first call and memory."""
     variant = VARIANTS[name]
     begun = time.perf_counter()
-    model = ready(networks.network(NETWORK, variant), variant.computed, run.device.torch, precision.dtype)
+    model = copy_for_variant(networks.network(NETWORK, variant), variant.computed, run.device.torch, precision.dtype)
     run.device.wait()
     placed = time.perf_counter() - begun
 
     @torch.no_grad()
     def forward() -> Tensor:
-        with computing(variant.computed):
+        with variant_backend(variant.computed):
             output: Tensor = model(image)
         return output
 

@@ -10,7 +10,7 @@ from .. import memory
 from .bench import bench
 from .demo import demo
 from .diagnose import diagnose
-from .errors import Plain
+from .errors import PlainErrorGroup
 from .evaluate import evaluate
 from .export import export
 from .info import info
@@ -21,7 +21,7 @@ from .restore import restore
 from .train import train
 
 app = typer.Typer(
-    help="Attention primitives for image restoration.", cls=Plain, no_args_is_help=True, add_completion=False
+    help="Attention primitives for image restoration.", cls=PlainErrorGroup, no_args_is_help=True, add_completion=False
 )
 
 

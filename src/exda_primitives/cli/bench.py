@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .measure import RESULTS, about, failed, measured, print_measured
+from .measure import RESULTS, about, failed, measure, print_results
 from .mine import mine
-from .names import printable
+from .names import known_names, printable
 
 bench = typer.Typer(help="Time and memory of patched networks, compared with the originals.", no_args_is_help=True)
 
@@ -56,7 +56,10 @@ def run(
     turns: Annotated[int, typer.Option(help="How often each case is timed.", min=1)] = 20,
     warm_up: Annotated[int, typer.Option(help="Turns before the timed ones.", min=0)] = 2,
     seconds: Annotated[
-        float, typer.Option(help="Seconds after which no further turn of a comparison begins, once five are done.")
+        float,
+        typer.Option(
+            help="Seconds after which no further turn of a comparison begins, once there are enough for percentiles."
+        ),
     ] = 30,
     minutes: Annotated[
         float | None,
@@ -86,11 +89,11 @@ def run(
 
     where = named_device(device)
     kind = where.type
-    formats = _known("--precision", precision, PRECISIONS, (_FORMATS[kind],))
-    names = _known("--backbone", backbone, networks.BACKBONES, networks.NAMED)
-    tasks = _known("--task", task, cases.TASKS, (cases.FORWARD,) if minutes is None else cases.TASKS)
-    variants = _known("--variant", variant, cases.VARIANTS, cases.VARIANTS if minutes is None else _BRIEF)
-    modes = _known("--mode", mode, cases.MODES, _MODES[kind])
+    formats = _chosen("--precision", precision, PRECISIONS, (_FORMATS[kind],))
+    names = _chosen("--backbone", backbone, networks.BACKBONES, networks.NAMED)
+    tasks = _chosen("--task", task, cases.TASKS, (cases.FORWARD,) if minutes is None else cases.TASKS)
+    variants = _chosen("--variant", variant, cases.VARIANTS, cases.VARIANTS if minutes is None else _BRIEF)
+    modes = _chosen("--mode", mode, cases.MODES, _MODES[kind])
     sizes = _padded(size or _SIZES[kind])
     work = [
         (comparison, cases.cases_of(comparison, variants, modes))
@@ -100,8 +103,8 @@ def run(
     records = read(file) if file.exists() else []
     same_machine(records, about(where), file)
     budget = Budget() if minutes is None else Budget(60 * minutes)
-    left = measured(work, records, where, out, Effort(turns, warm_up, seconds), budget)
-    print_measured(records, left, out, "the same command goes on there")
+    left = measure(work, records, where, out, Effort(turns, warm_up, seconds), budget)
+    print_results(records, left, out, "the same command goes on there")
     if failed(records):
         raise typer.Exit(1)
 
@@ -135,14 +138,11 @@ def _padded(given: Sequence[str]) -> list[tuple[int, int]]:
     sizes = [parse_size(each) for each in given]
     for size in sizes:
         if padded(size) != size:
-            said = f"{size_text(size)}: measured as {size_text(padded(size))}, which exda restore pads it to"
-            Console().print(said, highlight=False)
+            note = f"{size_text(size)}: measured as {size_text(padded(size))}, which exda restore pads it to"
+            Console().print(note, highlight=False)
     return list(dict.fromkeys(map(padded, sizes)))
 
 
-def _known(option: str, given: Sequence[str] | None, known: Iterable[str], default: Sequence[str]) -> list[str]:
+def _chosen(option: str, given: Sequence[str] | None, known: Iterable[str], default: Sequence[str]) -> list[str]:
     """Returns the names given to an option (or the default), each once, in the order of ``known``."""
-    unknown = sorted(set(given or ()) - set(known))
-    if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}", param_hint=option)
-    return [name for name in known if name in (given or default)]
+    return known_names(option, given or default, known)

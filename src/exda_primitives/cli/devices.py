@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .names import known_names
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,8 +20,7 @@ def named_device(name: str) -> torch.device:
     """
     import torch  # noqa: PLC0415
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise typer.BadParameter(f"{name!r} is none of auto, cpu, cuda", param_hint="--device")
+    known_names("--device", [name], ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("PyTorch finds no CUDA device; use cpu or auto", param_hint="--device")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from ..workbench.shared.progress import progress_on
 from .command import command_line
-from .errors import stoppable
-from .names import printable
+from .errors import stop_on_signal
+from .names import known_names, printable
 
 if TYPE_CHECKING:
     from ..workbench.diagnostics.experiment import Experiment, Run
@@ -91,11 +91,7 @@ def _options(
 ) -> dict[str, Any]:
     from ..workbench.diagnostics.variants import VARIANTS  # noqa: PLC0415
 
-    unknown = sorted(set(given or ()) - set(VARIANTS))
-    if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(VARIANTS)}", param_hint="--variant")
-    variants = [name for name in VARIANTS if name in (given or ())]
-    asked = {"steps": steps, "variants": variants, **others}
+    asked = {"steps": steps, "variants": known_names("--variant", given or (), VARIANTS), **others}
     return options | {name: value for name, value in asked.items() if value}
 
 
@@ -116,12 +112,12 @@ def _run(experiment: Experiment, out: Path, seeds: int) -> None:
     if beside and not path.exists():
         raise ConfigError(f"{beside[0]} exists without {path.name} and would be overwritten; give another folder")
 
-    def said() -> str:
+    def summary() -> str:
         return (
             f"what was trained is in {path}; the same command goes on there" if path.exists() else "nothing was written"
         )
 
-    with stoppable(said), progress_on(console) as progress:
+    with stop_on_signal(summary), progress_on(console) as progress:
         task = progress.add_task(experiment.kind, total=1.0)
 
         def on_progress(each: Run, done: float) -> None:

@@ -19,15 +19,7 @@ INTERRUPTED = 128
 """Added to a signal's number, this is the exit code that shells report for a process that the signal ended."""
 
 
-class Stopped(KeyboardInterrupt):
-    """Raised when a signal asks the process to end; ``number`` is the signal's number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-class Plain(TyperGroup):
+class PlainErrorGroup(TyperGroup):
     """A command group that prints an error as one plain line, unless the program itself is at fault."""
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -37,7 +29,7 @@ class Plain(TyperGroup):
             # File names may contain characters that the terminal's encoding lacks, or undecodable bytes.
             with suppress(AttributeError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        with plainly():
+        with errors_as_lines():
             return super().main(*args, **options)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -47,17 +39,18 @@ class Plain(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         # Caught here, before Typer turns an interruption into a silent exit code.
-        with plainly():
+        with errors_as_lines():
             return super().invoke(ctx)
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def errors_as_lines() -> Iterator[None]:
     """Prints an error that leaves the block as one line and exits, with code 1, or 128 + the number of a signal.
 
-    Errors that point to a fault in the program keep their traceback.
+    A ``StoppedError`` says itself what was done so far. Errors that point to a fault in the program keep their
+    traceback.
     """
-    from ..errors import ExDAError  # noqa: PLC0415
+    from ..errors import ExDAError, StoppedError  # noqa: PLC0415
 
     try:
         yield
@@ -69,8 +62,8 @@ def plainly() -> Iterator[None]:
     except OSError as error:
         _exit(": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error))
     except KeyboardInterrupt as stop:
-        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
-        _exit(": ".join(["interrupted", *map(str, stop.args)]), INTERRUPTED + number, kind="")
+        stopped = stop if isinstance(stop, StoppedError) else StoppedError("interrupted", signal.SIGINT)
+        _exit(str(stopped), INTERRUPTED + stopped.number, kind="")
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
@@ -78,15 +71,16 @@ def plainly() -> Iterator[None]:
 
 
 @contextmanager
-def stoppable(said: Callable[[], str]) -> Iterator[None]:
-    """Ends the block with ``Stopped``, a ``KeyboardInterrupt``, on Ctrl-C, SIGTERM or a closed terminal.
+def stop_on_signal(summary: Callable[[], str]) -> Iterator[None]:
+    """Ends the block with a ``StoppedError`` on Ctrl-C, SIGTERM or a closed terminal.
 
     Args:
-        said: returns what was done so far, for the line that is printed at the end.
+        summary: returns what was done so far, for the error's message.
     """
+    from ..errors import StoppedError  # noqa: PLC0415
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(number)
+        raise StoppedError("interrupted", number)
 
     before = {number: signal.getsignal(number) for number in _signals()}
     try:
@@ -95,9 +89,9 @@ def stoppable(said: Callable[[], str]) -> Iterator[None]:
         for number in before:
             signal.signal(number, stop)
         yield
-    except KeyboardInterrupt as stopped:
-        stopped.args = (said(),)
-        raise
+    except KeyboardInterrupt as error:
+        by = error.number if isinstance(error, StoppedError) else signal.SIGINT
+        raise StoppedError(f"interrupted: {summary()}", by) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -113,7 +107,9 @@ def _signals() -> Iterator[signal.Signals]:
 
 def _exit(text: str, code: int = 1, kind: str = "error: ") -> NoReturn:
     lines = "\n".join(map(printable, f"{kind}{text}".split("\n")))
-    Console(stderr=True).print(lines, markup=False, highlight=False, soft_wrap=True)
+    # After SIGHUP, the terminal that stderr wrote to may be gone.
+    with suppress(OSError):
+        Console(stderr=True).print(lines, markup=False, highlight=False, soft_wrap=True)
     raise SystemExit(code) from None
 
 

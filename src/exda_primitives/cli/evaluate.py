@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from ..workbench.shared.progress import progress_on
 from .command import command_line
-from .errors import stoppable
-from .images import opened
+from .errors import stop_on_signal
+from .images import open_and_report
 from .names import printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of, restorer_of
 from .source import Adapters, run_adapters
@@ -97,7 +97,7 @@ def evaluate(
     from ..workbench.evaluation import check, protocol_named  # noqa: PLC0415
     from ..workbench.evaluation import evaluate as evaluated  # noqa: PLC0415
     from ..workbench.evaluation.record import FILE, Record, configuration, refuse_others  # noqa: PLC0415
-    from ..workbench.evaluation.run import chosen  # noqa: PLC0415
+    from ..workbench.evaluation.run import selected_degradations  # noqa: PLC0415
     from ..workbench.shared.files import check_writable  # noqa: PLC0415
     from ..workbench.shared.plotting import matplotlib_figure  # noqa: PLC0415
     from .devices import named_device  # noqa: PLC0415
@@ -115,27 +115,27 @@ def evaluate(
         weights, reading, model, patch, where, half, tile, benchmark, any_host=any_host
     )
     cases = source.cases(restorer.channels)
-    wanted = chosen(cases, degradation or ())
+    wanted = selected_degradations(cases, degradation or ())
     names = list(dict.fromkeys(case.degradation for case in cases if case.degradation in wanted))
     total = sum(case.degradation in wanted for case in cases)
-    restoring = {"device": where.type, "tile": tile, "precision": str(restorer.half or restorer.own_dtype)}
+    restoring = {"device": where.type, "tile": tile, "precision": str(restorer.autocast_dtype or restorer.own_dtype)}
     config = configuration(by, network, source.described(), degradations=names, restoring=restoring, seed=seed)
     if not overwrite:
         # Before check, which reads every image and takes a while.
         refuse_others(out, config)
-    with _bar("reading") as progress:
+    with _progress_bar("reading") as progress:
         config["set of images"] = check(cases, by, names, progress)
     command = command_line()
     with Record(out, config, by.note, total, published, command=command, device=where, overwrite=overwrite) as record:
         if record.found:
             Console().print(f"evaluated before: {len(record.found)} of {total}", highlight=False)
 
-        def said() -> str:
+        def summary() -> str:
             without = "without --overwrite " if overwrite else ""
             held = f"{len(record.found)} of {total} images are in {out / FILE}"
             return f"{held}; the same command {without}goes on there" if record.found else "nothing was written"
 
-        with stoppable(said), _bar("restoring") as progress:
+        with stop_on_signal(summary), _progress_bar("restoring") as progress:
             done = len(record.found)
             for result in evaluated(restorer, cases, by, degradations=names, seed=seed, done=done, progress=progress):
                 record.add(result)
@@ -191,7 +191,7 @@ class Source:
         from ..workbench.evaluation import benchmark_files, clean_cases, file_cases, paired_folders  # noqa: PLC0415
 
         if self.clean is not None:
-            return clean_cases(opened(self.clean, 1 if channels == 1 else 3), self.degrade, self.seed)
+            return clean_cases(open_and_report(self.clean, 1 if channels == 1 else 3), self.degrade, self.seed)
         if self.pairs is not None:
             if self.benchmark:
                 return file_cases(weatherbench_files(*self.pairs, whole=self.whole))
@@ -244,7 +244,7 @@ def _network(
 
 
 @contextmanager
-def _bar(doing: str) -> Iterator[OnCase]:
+def _progress_bar(doing: str) -> Iterator[OnCase]:
     with progress_on(Console()) as progress:
         task = progress.add_task(doing)
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .names import printable
+from .names import known_names, printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .source import Adapters, run_adapters
 
@@ -64,18 +64,15 @@ def _format(format: str, target: Path) -> str:
     from ..workbench.export import FORMATS  # noqa: PLC0415
 
     kind = target.suffix.lower().removeprefix(".") if format == "auto" else format
-    if kind not in FORMATS:
-        known = ", ".join(FORMATS)
-        hint = "OUTPUT" if format == "auto" else "--format"
-        raise typer.BadParameter(f"{kind!r} is none of {known}", param_hint=hint)
+    known_names("OUTPUT" if format == "auto" else "--format", [kind], FORMATS)
     return kind
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
     from ..errors import ConfigError  # noqa: PLC0415
-    from ..workbench.shared.files import check_writable, is_something_else  # noqa: PLC0415
+    from ..workbench.shared.files import check_writable, is_nonregular_file  # noqa: PLC0415
 
-    if is_something_else(target):
+    if is_nonregular_file(target):
         raise ConfigError(f"{target}: is no regular file; give another name")
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists; --overwrite replaces it")

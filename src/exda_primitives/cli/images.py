@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..workbench.data.images import Images
 
 
-def opened(path: Path, channels: Channels) -> Images:
+def open_and_report(path: Path, channels: Channels) -> Images:
     """Opens images as ``exda_primitives.workbench.data.open_images`` does, and prints which files are left out."""
     from ..workbench.data import open_images  # noqa: PLC0415
 

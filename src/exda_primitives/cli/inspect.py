@@ -13,16 +13,15 @@ from ..workbench.shared.files import fingerprint
 from ..workbench.shared.progress import progress_on
 from .command import command_line
 from .devices import named_device
-from .errors import stoppable
-from .images import opened
-from .names import printable
+from .errors import stop_on_signal
+from .images import open_and_report
+from .names import known_names, printable
 from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..workbench.inspection.embeddings import Of
     from ..workbench.inspection.images import LabelledImages
 
 
@@ -66,29 +65,30 @@ def inspect(
     k-means finds the degradations in these points (NMI, ARI), show their projections by t-SNE and UMAP, where the
     global tokens look, and the spectra of the features.
     """
-    from ..workbench.inspection.run import Question, free, run  # noqa: PLC0415
+    from ..workbench.inspection.embeddings import READERS  # noqa: PLC0415
+    from ..workbench.inspection.run import InspectionOptions, check_free, run  # noqa: PLC0415
     from ..workbench.inspection.table import NOTE, printed  # noqa: PLC0415
 
     console = Console()
     where = named_device(device)
     if labels_from_folders and degrade:
         raise typer.BadParameter("images are either degraded or labelled by their folders", param_hint="--degrade")
-    free(out)
+    check_free(out)
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
     network, about = _network(model, reading, patch, any_host=any_host)
     network.to(where)
     labelled = _images(network, images, degrade, labels_from_folders, size, seed)
-    question = Question(block or None, _kinds(of, network, block), range(seeds), seed)
+    options = InspectionOptions(block or None, known_names("--of", of or (), READERS), range(seeds), seed)
     config = about | _about(images, labelled) | {"device": where.type}
-    with stoppable(lambda: "nothing was written"), progress_on(console) as progress:
+    with stop_on_signal(lambda: "nothing was written"), progress_on(console) as progress:
         task = progress.add_task("", total=1.0)
         command = command_line()
         result, notes = run(
             network,
             labelled,
             out,
-            question,
+            options,
             config,
             command,
             lambda title, done: progress.update(task, description=escape(printable(title)), completed=done),
@@ -132,19 +132,8 @@ def _images(
     from ..workbench.inspection.images import DEFAULT, degraded, labelled_by_folder  # noqa: PLC0415
     from ..workbench.restoration import Restorer  # noqa: PLC0415
 
-    found = opened(images, 3 if Restorer(network).channels == 3 else 1)
+    found = open_and_report(images, 3 if Restorer(network).channels == 3 else 1)
     return labelled_by_folder(found, size) if by_folder else degraded(found, names or DEFAULT, size, seed)
-
-
-def _kinds(given: list[str] | None, network: nn.Module, blocks: list[str] | None) -> list[Of]:
-    from ..workbench.inspection.attentions import attentions, has_tokens  # noqa: PLC0415
-    from ..workbench.inspection.embeddings import READERS  # noqa: PLC0415
-
-    unknown = sorted(set(given or ()) - set(READERS))
-    if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(READERS)}", param_hint="--of")
-    there = any(map(has_tokens, attentions(network, blocks or None).values()))
-    return [kind for kind in READERS if (kind in given if given else kind == "outputs" or there)]
 
 
 def _about(images: Path, labelled: LabelledImages) -> dict[str, Any]:
@@ -153,7 +142,7 @@ def _about(images: Path, labelled: LabelledImages) -> dict[str, Any]:
         "images_sha256": fingerprint(images),
         "pictures": len(labelled),
         "labels": labelled.kinds,
-        "labels_from": "degradation" if labelled.made else "folders",
+        "labels_from": "degradation" if labelled.synthetic else "folders",
         "size": labelled.size,
-        "degradation_seed": labelled.seed if labelled.made else None,
+        "degradation_seed": labelled.seed if labelled.synthetic else None,
     }

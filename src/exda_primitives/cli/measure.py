@@ -12,7 +12,7 @@ from rich.console import Console
 from .. import memory
 from ..workbench.shared.progress import progress_on
 from .command import command_line
-from .errors import stoppable
+from .errors import stop_on_signal
 from .names import printable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def about(device: torch.device) -> dict[str, Any]:
     return machine(device) | {"memory_kept": memory.kept()}
 
 
-def measured(
+def measure(
     work: Work,
     records: list[Record],
     device: torch.device,
@@ -62,7 +62,7 @@ def measured(
     Returns:
         Records of the cases for which there was no time.
     """
-    from ..workbench.bench.floor import copy_bandwidth  # noqa: PLC0415
+    from ..workbench.bench.bandwidth_floor import copy_bandwidth  # noqa: PLC0415
     from ..workbench.bench.harness import Harness  # noqa: PLC0415
     from ..workbench.bench.record import Origin, finished  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ def measured(
     file = out / RESULTS
     origin = Origin(command_line(), about(device), copy_bandwidth(device))
     harness = Harness(device, effort, origin, budget=budget, **({"build": build} if build else {}))
-    with stoppable(lambda: f"{len(records)} cases are in {file}; the same command goes on there"):
+    with stop_on_signal(lambda: f"{len(records)} cases are in {file}; the same command goes on there"):
         try:
             return _run(harness, remaining, file, records, origin)
         finally:
@@ -83,7 +83,7 @@ def measured(
 
 
 def _run(harness: Harness, work: Work, file: Path, records: list[Record], origin: Origin) -> list[Record]:
-    from ..workbench.bench.record import LEFT, Record, append, finished  # noqa: PLC0415
+    from ..workbench.bench.record import OUT_OF_TIME, Record, append, finished  # noqa: PLC0415
 
     costs = [_cost(comparison, cases) for comparison, cases in work]
     left: list[Record] = []
@@ -99,13 +99,13 @@ def _run(harness: Harness, work: Work, file: Path, records: list[Record], origin
             # was interrupted before, some of its rows exist; these are not written again.
             done = finished(records)
             if why := _too_long(harness.budget, costs[index]):
-                left += [Record(case, LEFT, origin, why) for case in cases if case not in done]
+                left += [Record(case, OUT_OF_TIME, origin, why) for case in cases if case not in done]
                 continue
             begun = time.monotonic()
             for record in harness.run(comparison, cases, on_share):
                 if record.case in done:
                     continue
-                if record.status == LEFT:
+                if record.status == OUT_OF_TIME:
                     left.append(record)
                     continue
                 append(file, record)
@@ -125,7 +125,9 @@ def _too_long(budget: Budget, cost: float) -> str | None:
 
 def _cost(comparison: Comparison, cases: Sequence[Case]) -> float:
     """Returns a comparison's cost relative to the others': forward passes times pixels."""
-    return comparison.pixels * len(cases) * (_TRAINING if comparison.task == "training" else 1)
+    from ..workbench.bench.cases import TRAINING  # noqa: PLC0415
+
+    return comparison.pixels * len(cases) * (_TRAINING if comparison.task == TRAINING else 1)
 
 
 def _write(records: Sequence[Record], out: Path) -> None:
@@ -138,7 +140,7 @@ def _write(records: Sequence[Record], out: Path) -> None:
         write_text(out / "results.md", markdown(records))
 
 
-def print_measured(records: Sequence[Record], left: Sequence[Record], out: Path, advice: str) -> None:
+def print_results(records: Sequence[Record], left: Sequence[Record], out: Path, advice: str) -> None:
     """Prints tables of the cases measured and left out, where the results are, and ``advice`` on measuring the rest."""
     from ..workbench.bench.table import printed  # noqa: PLC0415
     from ..workbench.shared.machine import machine_line  # noqa: PLC0415
@@ -156,4 +158,6 @@ def print_measured(records: Sequence[Record], left: Sequence[Record], out: Path,
 
 def failed(records: Sequence[Record]) -> bool:
     """Returns whether a case was wrong or raised an error, as opposed to one that this machine cannot run."""
-    return any(record.status in ("wrong", "error") for record in records)
+    from ..workbench.bench.record import ERROR, WRONG  # noqa: PLC0415
+
+    return any(record.status in (WRONG, ERROR) for record in records)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from .measure import RESULTS, failed, measured, print_measured
-from .names import printable
+from .measure import RESULTS, failed, measure, print_results
+from .names import known_names, printable
 from .networks import HELP, Ignore, ParamKey, PatchedWith, Reading
 from .source import Adapters, given_network, run_adapters
 
@@ -74,8 +74,7 @@ def mine(
 
     where = named_device(device)
     number_format = precision or ("bf16" if where.type == "cuda" else "float32")
-    if number_format not in PRECISIONS:
-        raise typer.BadParameter(f"{precision!r} is none of {', '.join(PRECISIONS)}", param_hint="--precision")
+    known_names("--precision", [number_format], PRECISIONS)
     sizes = [parse_size(each) for each in dict.fromkeys(size or [_SIZE[where.type]])]
     run_adapters(adapter)
     network = given_network("CHECKPOINT", checkpoint, Reading(param_key, ignore, patched_with), model)
@@ -105,9 +104,9 @@ def mine(
         )
     (folder / RESULTS).unlink(missing_ok=True)
     records: list[Record] = []
-    left = measured(work, records, where, folder, effort, budget, lambda _: networks)
-    print_measured(records, left, folder, "give more --minutes")
-    _conclude([*records, *left], records, folder)
+    left = measure(work, records, where, folder, effort, budget, lambda _: networks)
+    print_results(records, left, folder, "give more --minutes")
+    _print_conclusion([*records, *left], records, folder)
     if failed(records):
         raise typer.Exit(1)
 
@@ -145,7 +144,7 @@ def _check_folder(file: Path, name: str) -> None:
         raise ConfigError(f"{file}: holds results of {', '.join(sorted(others))}; give another folder, by --out")
 
 
-def _conclude(every: Sequence[Record], records: Sequence[Record], folder: Path) -> None:
+def _print_conclusion(every: Sequence[Record], records: Sequence[Record], folder: Path) -> None:
     """Writes the plots of ``records``, and prints a sentence for each size in ``every``."""
     from ..errors import ExDAError  # noqa: PLC0415
     from ..workbench.bench.plots import plot  # noqa: PLC0415
@@ -153,10 +152,10 @@ def _conclude(every: Sequence[Record], records: Sequence[Record], folder: Path) 
 
     console = Console()
     try:
-        said = [f"written: {path}" for path in plot(records, folder)]
+        lines = [f"written: {path}" for path in plot(records, folder)]
     except ExDAError as error:
-        said = [f"no plot: {error}"]
+        lines = [f"no plot: {error}"]
     for comparison in dict.fromkeys(record.case.comparison for record in every):
-        said.append(sentence([record for record in every if record.case.comparison == comparison]))
-    for line in said:
+        lines.append(sentence([record for record in every if record.case.comparison == comparison]))
+    for line in lines:
         console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..workbench.shared.progress import progress_on
 from .devices import named_device
-from .errors import stoppable
+from .errors import stop_on_signal
 from .images import print_left_out
 from .names import printable
 from .networks import (
@@ -124,11 +124,11 @@ def restore(
     # Progress is counted in bytes of the files, the best guess of the time that an image takes before it is opened.
     sizes = [_size(job) for job in work.jobs]
 
-    def said() -> str:
+    def summary() -> str:
         written = sum(isinstance(result, Done) for result in results)
         return f"{written} of {len(work.jobs)} images were written, none in part"
 
-    with stoppable(said):
+    with stop_on_signal(summary):
         try:
             with progress_on(console) as progress:
                 task = progress.add_task(_title(work.jobs, 0), total=sum(sizes))

@@ -69,8 +69,8 @@ def failing_by_line(file: Path) -> Iterator[None]:
     # SystemExit, too: a script that calls sys.exit() would end the command silently.
     except (Exception, SystemExit) as error:
         line = _line_in(file, error)
-        said = str(error) if isinstance(error, ExDAError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{file}{f', line {line}' if line else ''}: {said}") from error
+        reason = str(error) if isinstance(error, ExDAError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{file}{f', line {line}' if line else ''}: {reason}") from error
 
 
 def _line_in(file: Path, error: BaseException) -> int | None:

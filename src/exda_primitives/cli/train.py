@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from .command import command_line
-from .errors import plainly
 
 if TYPE_CHECKING:
     from ..workbench.shared.results import Result
@@ -35,36 +32,23 @@ def train(
     Ctrl-C and SIGTERM end the training after the current step, with a checkpoint. The same command continues it bit for
     bit, or says why it cannot.
     """
-    with plainly(), _stopped():
+    from ..errors import StoppedError  # noqa: PLC0415
+
+    console = Console()
+    try:
         from ..workbench.training import prepare, read_config  # noqa: PLC0415
         from ..workbench.training import train as run  # noqa: PLC0415
 
-        console = Console()
         with console.status("checking the configuration, the network and every image"):
             plan = prepare(read_config(config, change or ()), out, devices=devices, accelerator=accelerator)
         plan.print(console)
-        if dry_run:
-            return
-        if plan.done:
-            console.print("done before", highlight=False)
-        _print(run(plan, command=command_line()), out, console)
-
-
-@contextmanager
-def _stopped() -> Iterator[None]:
-    """Turns a stop by a signal into one line and the exit code that shells use for it, 128 + the signal's number."""
-    from ..errors import StoppedError  # noqa: PLC0415
-
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        number, said = int(signal.SIGINT), "stopped before the first step; nothing was written."
-        if isinstance(stop, StoppedError):
-            number, said = stop.number, str(stop)
-        # After SIGHUP, the terminal that stderr wrote to may be gone.
-        with suppress(OSError):
-            Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(128 + number) from None
+    except KeyboardInterrupt:
+        raise StoppedError("stopped before the first step; nothing was written.", signal.SIGINT) from None
+    if dry_run:
+        return
+    if plan.done:
+        console.print("done before", highlight=False)
+    _print(run(plan, command=command_line()), out, console)
 
 
 def _print(result: Result, out: Path, console: Console) -> None:

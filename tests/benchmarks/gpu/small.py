@@ -30,7 +30,7 @@ from triton.runtime.interpreter import GridExecutor
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import blocks, networks, stage
 from exda_primitives.models import Restormer
-from exda_primitives.workbench.bench import floor
+from exda_primitives.workbench.bench import bandwidth_floor
 from exda_primitives.workbench.bench import networks as bench
 
 STRIPS = [Block("L1", 4, 1, 2, 4), Block("L1-odd", 4, 2, 4, 3, bias=True, norm="BiasFree")]
@@ -88,7 +88,7 @@ def shrink(patch: pytest.MonkeyPatch, scratch: Path) -> None:
     patch.setattr(host, "SIDE", 8)
     patch.setattr(host, "_ADDITIONS", 20)
     patch.setattr(about, "SIDE", 64)
-    patch.setattr(floor, "_BYTES", {"cpu": 2**16})
+    patch.setattr(bandwidth_floor, "_BYTES", {"cpu": 2**16})
     patch.setattr(networks, "scratch", lambda: scratch)
     patch.setattr(networks, "_THREADS", torch.get_num_threads())
     patch.setattr(stage, "find", Cpu)

@@ -20,7 +20,7 @@ from exda_primitives.ops import triton_or_torch
 from exda_primitives.workbench.bench import check
 from exda_primitives.workbench.bench.budget import Budget
 from exda_primitives.workbench.bench.cases import Comparison, cases_of
-from exda_primitives.workbench.bench.check import Judge
+from exda_primitives.workbench.bench.check import Checker
 from exda_primitives.workbench.bench.harness import Effort, Harness
 from exda_primitives.workbench.bench.networks import Networks
 from exda_primitives.workbench.bench.precision import FLOAT32, FLOAT64, PRECISIONS, Precision
@@ -112,7 +112,7 @@ def test_where_rounding_hides_an_error_float64_does_not(monkeypatch: pytest.Monk
     # The primitives' effect is large enough for bf16, and so the error is small beside what is looked for ...
     assert statuses(run(comparison))["torch"] == "timed"
     # ... but where it is not, the format says nothing.
-    monkeypatch.setattr(check, "TELLING", 1e6)
+    monkeypatch.setattr(check, "MIN_EFFECT", 1e6)
     records = run(comparison)
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": "wrong"}
     assert "in float64" in (records["torch"].reason or "")
@@ -156,14 +156,14 @@ def test_what_raises_late_does_not_stop_the_others(monkeypatch: pytest.MonkeyPat
 
 
 def references_that_fit(monkeypatch: pytest.MonkeyPatch, *fitting: str) -> None:
-    computed = Judge._reference
+    computed = Checker._reference
 
-    def reference(self: Judge, model: torch.nn.Module, precision: Precision) -> Any:
+    def reference(self: Checker, model: torch.nn.Module, precision: Precision) -> Any:
         if precision.name not in fitting:
             raise torch.OutOfMemoryError("none left")
         return computed(self, model, precision)
 
-    monkeypatch.setattr(Judge, "_reference", reference)
+    monkeypatch.setattr(Checker, "_reference", reference)
 
 
 def test_a_reference_too_large_in_float64_is_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,12 +275,12 @@ def test_onnxruntime_takes_its_turns() -> None:
 
 
 def test_onnxruntime_may_round_as_it_does() -> None:
-    judge = Judge(TINY, Bench.of(CPU, "forward", 1, 16, 24), patched=False)
-    own = judge.own(FLOAT32).relative
+    checker = Checker(TINY, Bench.of(CPU, "forward", 1, 16, 24), patched=False)
+    own = checker.own(FLOAT32).relative
     for error, modes in ((1.5, {"eager", "onnxruntime"}), (10, {"onnxruntime"}), (30, set())):
-        found = {"output": judge.original.signals["output"] * (1 + error * own)}
-        right = {mode for mode in ("eager", "onnxruntime") if not judge.judge("original", mode, FLOAT32, found).problem}
-        assert right == modes
+        found = {"output": checker.original.signals["output"] * (1 + error * own)}
+        checks = {mode: checker.check_case("original", mode, FLOAT32, found) for mode in ("eager", "onnxruntime")}
+        assert {mode for mode, check in checks.items() if not check.problem} == modes
 
 
 def test_what_others_refuse_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,9 +309,9 @@ def test_what_there_is_no_time_for_is_left() -> None:
 
 def test_number_formats_share_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[Precision] = []
-    reference = Judge._reference
+    reference = Checker._reference
     monkeypatch.setattr(
-        Judge, "_reference", lambda self, model, format_: computed.append(format_) or reference(self, model, format_)
+        Checker, "_reference", lambda self, model, format_: computed.append(format_) or reference(self, model, format_)
     )
     harness = Harness(CPU, Effort(1, 0, 60), ORIGIN, lambda _: TINY)
     for comparison in (COMPARISON, replace(COMPARISON, precision="bf16"), replace(COMPARISON, height=8)):

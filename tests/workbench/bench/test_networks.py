@@ -10,7 +10,7 @@ from tests.workbench.bench.stubs import COMPARISON, CPU
 import exda_primitives as exda
 from exda_primitives.errors import ExDAError, NoMatchError
 from exda_primitives.ops import dispatch
-from exda_primitives.workbench.bench.networks import BACKBONES, NAMED, Networks, computing, ready
+from exda_primitives.workbench.bench.networks import BACKBONES, NAMED, Networks, copy_for_variant, variant_backend
 
 TINY = Networks.build("restormer-tiny")
 
@@ -44,7 +44,7 @@ def test_no_new_parameter_hides_a_term() -> None:
 def test_copies_leave_the_networks_alone() -> None:
     trained = TINY.of("torch")
     before = next(trained.parameters()).clone()
-    copied = ready(trained, "torch", CPU, torch.bfloat16)
+    copied = copy_for_variant(trained, "torch", CPU, torch.bfloat16)
     assert {parameter.dtype for parameter in copied.parameters()} == {torch.bfloat16}
     assert torch.equal(next(trained.parameters()), before)
 
@@ -55,12 +55,12 @@ def test_blocks_are_recognised_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exda, "fuse", lambda model: fused.append(model) or fuse(model))
     networks = Networks.build("restormer-tiny")
     for variant in ("fused-original", "fused", "fused-original", "fused"):
-        ready(networks.of(variant), variant, CPU, torch.float32)
+        copy_for_variant(networks.of(variant), variant, CPU, torch.float32)
     assert len(fused) == 2
     assert [exda.is_patched(model) for model in fused] == [False, True]
     assert len(networks.fusion().blocks) == 8
     # One that was fused by nobody is, as before.
-    ready(networks.original, "fused-original", CPU, torch.float32)
+    copy_for_variant(networks.original, "fused-original", CPU, torch.float32)
     assert len(fused) == 3
 
 
@@ -100,7 +100,7 @@ def test_each_variant_computes_with_its_backend() -> None:
         ("fused", "auto"),
         ("fused-original", "auto"),
     ):
-        with computing(variant):
+        with variant_backend(variant):
             assert dispatch.current_backend() == name
 
 

@@ -14,8 +14,8 @@ from exda_primitives.workbench.diagnostics.variants import (
     WIDENED,
     Layout,
     channel_network,
+    parameter_matched,
     parameters,
-    sized,
 )
 
 FUNCTION_LAYOUTS = [Layout(1 + 2 * order, 1, 1, 17, 1) for order in function.ORDERS]
@@ -27,7 +27,9 @@ LAYOUTS = [
 
 
 def window_network(layout: Layout, name: str) -> nn.Module:
-    return sized(lambda variant, width, lean: WindowNetwork(layout, variant, width, lean), layout, name)
+    return parameter_matched(
+        lambda variant, width, fewer_biases: WindowNetwork(layout, variant, width, fewer_biases), layout, name
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -63,16 +65,16 @@ def test_leaving_out_biases_takes_nothing_away() -> None:
     layout = Layout(**{**vars(digits.LAYOUT), "residual": False})
     torch.manual_seed(0)
     full = channel_network(layout, "linear").double()
-    lean = channel_network(layout, "linear").double()
-    lean.load_state_dict(full.state_dict())
+    without = channel_network(layout, "linear").double()
+    without.load_state_dict(full.state_dict())
     with torch.no_grad():
-        attention, first = lean.attentions[0], lean.first
+        attention, first = without.attentions[0], without.first
         first.bias.zero_()
         attention.qkv.bias += attention.qkv.weight.flatten(1) @ full.first.bias
         attention.project_out.bias.zero_()
-        lean.last.bias += lean.last.weight.sum((2, 3)) @ full.attentions[0].project_out.bias
+        without.last.bias += without.last.weight.sum((2, 3)) @ full.attentions[0].project_out.bias
     x = torch.rand(1, 1, 9, 11, dtype=torch.float64)
-    assert torch.allclose(full(x)[..., 1:-1, 1:-1], lean(x)[..., 1:-1, 1:-1], atol=1e-12)
+    assert torch.allclose(full(x)[..., 1:-1, 1:-1], without(x)[..., 1:-1, 1:-1], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != WIDENED])

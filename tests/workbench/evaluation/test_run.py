@@ -27,7 +27,7 @@ from exda_primitives.workbench.evaluation import (
     summaries,
 )
 from exda_primitives.workbench.evaluation.noise import Noise
-from exda_primitives.workbench.evaluation.run import as_record, chosen
+from exda_primitives.workbench.evaluation.run import as_record, selected_degradations
 from exda_primitives.workbench.restoration import Restorer
 
 PROMPTIR = PROTOCOLS["promptir"]
@@ -248,7 +248,7 @@ def test_what_cannot_be_evaluated(tmp_path: Path, folders: tuple[Path, Path]) ->
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         check([], PROMPTIR)
     with pytest.raises(ConfigError, match="no images of 'haze', only of pairs"):
-        chosen(cases, ["haze"])
+        selected_degradations(cases, ["haze"])
     with pytest.raises(ConfigError, match="adds no noise"):
         check(clean_cases(images, ["noise25"], 0), PROTOCOLS["weatherbench"])
     with pytest.raises(ConfigError, match="only for PET, CT, MRI, not for 'pairs'"):

@@ -15,7 +15,7 @@ import exda_primitives as exda
 from exda_primitives.errors import ExDAError, ImageError
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.restoration import Restorer, memory
-from exda_primitives.workbench.restoration.memory import GIB, Need, largest_tile, room
+from exda_primitives.workbench.restoration.memory import GIB, MemoryEstimate, available_bytes, largest_tile
 from exda_primitives.workbench.shared import packages
 from exda_primitives.workbench.shared.live_bytes import LiveBytes
 
@@ -32,7 +32,7 @@ def test_need_grows_with_the_pixels() -> None:
     assert per_pixel[1] <= per_pixel[0] <= 1.1 * per_pixel[1]
 
 
-NEED = Need(per_pixel=1000, channels=3)
+NEED = MemoryEstimate(per_pixel=1000, channels=3)
 
 
 @given(
@@ -77,13 +77,13 @@ def test_a_budget_counts_what_is_held_already(monkeypatch: pytest.MonkeyPatch) -
         virtual_memory=lambda: SimpleNamespace(available=10 * GIB),
     )
     monkeypatch.setattr(memory, "psutil", lambda: module)
-    monkeypatch.setattr(memory, "_control_group_rooms", lambda: iter([]))
+    monkeypatch.setattr(memory, "_control_group_bytes", lambda: iter([]))
     cpu = torch.device("cpu")
-    assert room(cpu, 8) == 5 * GIB
-    assert room(cpu, 2) == -GIB
-    assert room(cpu, None) == int(0.9 * 10 * GIB)
-    monkeypatch.setattr(memory, "_control_group_rooms", lambda: iter([4 * GIB, 20 * GIB]))
-    assert room(cpu, None) == int(0.9 * 4 * GIB)
+    assert available_bytes(cpu, 8) == 5 * GIB
+    assert available_bytes(cpu, 2) == -GIB
+    assert available_bytes(cpu, None) == int(0.9 * 10 * GIB)
+    monkeypatch.setattr(memory, "_control_group_bytes", lambda: iter([4 * GIB, 20 * GIB]))
+    assert available_bytes(cpu, None) == int(0.9 * 4 * GIB)
 
 
 def write(folder: Path, **files: object) -> None:
@@ -97,7 +97,7 @@ def test_limits_of_control_groups_version_2(tmp_path: Path) -> None:
     own.write_text("0::/batch/job\n")
     write(root / "batch", memory__max=1000, memory__current=400, memory__stat="anon 300\ninactive_file 50")
     write(root / "batch/job", memory__max="max", memory__current=100, memory__stat="inactive_file 50")
-    assert list(memory._control_group_rooms(root, own)) == [650]
+    assert list(memory._control_group_bytes(root, own)) == [650]
 
 
 def test_limits_of_control_groups_version_1(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_limits_of_control_groups_version_1(tmp_path: Path) -> None:
         root / "memory",
         **{"memory__limit_in_bytes": 1000, "memory__usage_in_bytes": 900, "memory__stat": "total_inactive_file 10"},
     )
-    assert list(memory._control_group_rooms(root, own)) == [110]
+    assert list(memory._control_group_bytes(root, own)) == [110]
 
 
 def test_no_control_groups(tmp_path: Path) -> None:
-    assert list(memory._control_group_rooms(tmp_path, tmp_path / "none")) == []
+    assert list(memory._control_group_bytes(tmp_path, tmp_path / "none")) == []
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

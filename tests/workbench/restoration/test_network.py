@@ -134,10 +134,10 @@ def test_memory_decides_on_the_tile(crop: Tensor, model: nn.Module, monkeypatch:
     from exda_primitives.workbench.restoration import network
 
     need = Restorer(model).need
-    monkeypatch.setattr(network, "room", lambda device, budget: need.of(136, 136, 136) + 10**6)
+    monkeypatch.setattr(network, "available_bytes", lambda device, budget: need.of(136, 136, 136) + 10**6)
     restored = restore(model, crop)
     assert restored.tile == 128
-    monkeypatch.setattr(network, "room", lambda device, budget: 10**6)
+    monkeypatch.setattr(network, "available_bytes", lambda device, budget: 10**6)
     with pytest.raises(ImageError, match="not enough memory"):
         restore(model, crop)
 

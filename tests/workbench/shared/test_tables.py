@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from exda_primitives.workbench.shared.results import Spread
-from exda_primitives.workbench.shared.tables import markdown_table, spread_text, terminal_table
+from exda_primitives.workbench.shared.tables import markdown_table, settings_text, spread_text, terminal_table
 
 
 def test_markdown_escapes_what_would_begin_a_column() -> None:
@@ -20,6 +20,11 @@ def test_the_terminal_shows_title_head_and_rows() -> None:
     console.print(terminal_table(["network", "ms"], [["restormer", "1.5"]], "Forward pass"))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(each in shown for each in ("Forward pass", "network", "restormer", "1.5"))
+
+
+def test_settings_are_written_without_quotes() -> None:
+    settings = {"held_out": [28, "a"], "rate": 0.0020001, "patch": None, "window": {"shape": "uniform"}, "ours": {}}
+    assert settings_text(settings) == "held out 28, a; rate 0.002; patch none; window (shape uniform); ours none"
 
 
 @pytest.mark.parametrize(

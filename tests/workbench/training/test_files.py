@@ -274,7 +274,7 @@ def test_both_lengths_in_a_file(read):
     ("text", "message"),
     [
         ("", "found NoneType, expected sections"),
-        ("- a\n- b", "found list, expected sections"),
+        ("- a\n- b", "found list, expected sections: model, primitives, data, recipe, lora, base"),
         ("a: [", "is no YAML"),
         ("a: !!python/object/apply:os.getcwd []", "is no YAML"),
         ("model: {name: restormer}\nrecipe: {steps: 1}", "data: is missing"),

@@ -11,6 +11,7 @@ import torch
 
 from ...errors import ConfigError
 from ...extras import install_line
+from ..shared.padding import round_up
 from .precision import PRECISIONS
 
 ORIGINAL = "original"
@@ -139,7 +140,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def padded(size: tuple[int, int], multiple: int = MULTIPLE_OF) -> tuple[int, int]:
     """Rounds both sides up to the next multiple, the smallest size that a network accepts: (height, width)."""
-    height, width = (-(-side // multiple) * multiple for side in size)
+    height, width = (round_up(side, multiple) for side in size)
     return height, width
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .cases import ONNX, REFERENCE, TRAINING, UNPATCHED
-from .memory import out_of_memory, tidy
+from .memory import free_memory, out_of_memory
 from .networks import Networks
 from .precision import FLOAT32, FLOAT64, Precision
 from .steps import Bench, Signals
@@ -32,7 +32,7 @@ MARGINS = {ONNX: 20.0}
 """Replaces `MARGIN` in these modes. onnxruntime approximates functions and orders sums in its own way: in float32 its
 error was 9e-7, 6.5 times the original's (the demo's network at 256 x 256, onnxruntime 1.32, CPU)."""
 
-TELLING = 5.0
+MIN_EFFECT = 5.0
 """The check means something if the primitives change the signals by this many times the allowed error."""
 
 CROP = 64
@@ -115,7 +115,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return distance({"": found}, {"": expected}).relative
 
 
-class Judge:
+class Checker:
     """Checks cases against the references of one network on one image: what the printed formulas give in float64.
 
     Args:
@@ -144,7 +144,7 @@ class Judge:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-        tidy(self.bench.device)
+        free_memory(self.bench.device)
         return self._reference(model, FLOAT32)
 
     def _reference(self, model: nn.Module, precision: Precision) -> Reference:
@@ -157,7 +157,7 @@ class Judge:
             self._own[precision.name] = distance(found, self.original.signals)
         return self._own[precision.name]
 
-    def judge(self, variant: str, mode: str, precision: Precision, found: Signals) -> Check:
+    def check_case(self, variant: str, mode: str, precision: Precision, found: Signals) -> Check:
         """Checks the signals of a case, and for a patched variant its identity init and, if needed, the crop.
 
         Args:
@@ -179,7 +179,7 @@ class Judge:
         elif patched and not self._identity_error(variant, precision) <= allowed:
             start = self._identity_error(variant, precision)
             problem = f"at identity init error {start:.2g} against the original, allowed {allowed:.2g}"
-        elif patched and not self.effect >= TELLING * allowed:
+        elif patched and not self.effect >= MIN_EFFECT * allowed:
             against += f"; float64, a crop of at most {CROP}x{CROP}"
             if not self._crop_error(variant) <= CROP_TOLERANCE:
                 problem = f"error {self._crop_error(variant):.2g} in float64, allowed {CROP_TOLERANCE:g}"

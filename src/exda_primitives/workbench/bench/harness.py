@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from ...errors import ExDAError
+from .bandwidth_floor import floor_bytes
 from .budget import Budget
 from .cases import CAPTURED, COMPILED, EAGER, FORWARD, FUSING, ONNX, ORIGINAL, Case, Comparison, skip_reason
-from .check import Check, Judge
-from .floor import floor_bytes
-from .memory import Peak, out_of_memory, tidy
+from .check import Check, Checker
+from .memory import Peak, free_memory, out_of_memory
 from .networks import Networks
 from .precision import PRECISIONS, Precision
-from .record import ERROR, LEFT, OUT_OF_MEMORY, SKIPPED, TIMED, WRONG, Cost, Origin, Record
+from .record import ERROR, OUT_OF_MEMORY, OUT_OF_TIME, SKIPPED, TIMED, WRONG, Cost, Origin, Record
 from .share import Share, share
 from .steps import Bench, Captured, Step
 from .timing import FEWEST_TURNS, clock, ratio, turns
@@ -34,10 +34,10 @@ _CHECKING = 4
 """Passes that a case takes before its turns: one check at identity init, one with other new parameters, and two to
 measure memory."""
 
-_WORTH = 3
+_MIN_TURNS = 3
 """A further case is started only if there is time for this many turns."""
 
-_LEAST = 10
+_MIN_PASSES = 10
 """Passes before the turns when the original is compared with one other case: two float64 references, each worth three
 passes, and the checks."""
 
@@ -60,7 +60,7 @@ class Effort:
 
     def least(self, seconds: float) -> float:
         """Estimates the fewest seconds for comparing the original with one other case, if a pass takes ``seconds``."""
-        return seconds * (_LEAST + 2 * (self.warm_up + self.fewest))
+        return seconds * (_MIN_PASSES + 2 * (self.warm_up + self.fewest))
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class Harness:
     ) -> None:
         self.device, self.effort, self.origin, self.budget = device, effort, origin, budget or Budget()
         self._networks = cache(build)
-        self._judge: tuple[tuple[Comparison, bool], Judge] | None = None
+        self._checker: tuple[tuple[Comparison, bool], Checker] | None = None
 
     def run(
         self, comparison: Comparison, cases: Sequence[Case], progress: Callable[[float], None] = lambda _: None
     ) -> Iterator[Record]:
         """Yields one record per case as it finishes; no case is missing.
 
-        A case that the budget has no time for gets the status ``LEFT``.
+        A case that the budget has no time for gets the status ``OUT_OF_TIME``.
 
         Args:
             comparison: the settings that all cases share.
@@ -115,38 +115,38 @@ class Harness:
         if not runnable:
             return
         precision = PRECISIONS[comparison.precision]
-        judge = self._judge_of(comparison, precision, patched=any(case.patched for case in runnable))
-        if isinstance(judge, _Failure):
-            self._judge = None
-            yield from (Record(case, judge.status, self.origin, judge.reason) for case in runnable)
+        checker = self._checker_of(comparison, precision, patched=any(case.patched for case in runnable))
+        if isinstance(checker, _Failure):
+            self._checker = None
+            yield from (Record(case, checker.status, self.origin, checker.reason) for case in runnable)
         else:
             with precision.settings():
-                yield from self._compare(judge, precision, runnable, progress)
+                yield from self._compare(checker, precision, runnable, progress)
             # Otherwise each shape counts towards the limit of recompilations, after which PyTorch stops compiling.
             torch.compiler.reset()
-        tidy(self.device)
+        free_memory(self.device)
 
     def _unpatched(self, case: Case) -> str | None:
         """Returns why there is no patched network for a case that needs one, or None."""
         patched = self._networks(case.comparison.backbone).patched if case.patched else None
         return f"{case.variant}: {patched}" if isinstance(patched, str) else None
 
-    def _judge_of(self, comparison: Comparison, precision: Precision, *, patched: bool) -> Judge | _Failure:
-        # Comparisons that differ only in number format follow each other and share one judge, with its references.
+    def _checker_of(self, comparison: Comparison, precision: Precision, *, patched: bool) -> Checker | _Failure:
+        # Comparisons that differ only in number format follow each other and share one checker, with its references.
         key = replace(comparison, precision=""), patched
         try:
-            if self._judge is None or self._judge[0] != key:
+            if self._checker is None or self._checker[0] != key:
                 # Frees the old references before new ones are made.
-                self._judge = None
+                self._checker = None
                 networks = self._networks(comparison.backbone)
                 shape = (comparison.batch, comparison.height, comparison.width, networks.channels)
                 bench = Bench.of(self.device, comparison.task, *shape)
-                self._judge = key, Judge(networks, bench, patched=patched)
+                self._checker = key, Checker(networks, bench, patched=patched)
         except Exception as error:
             return _Failure.of(error, "nothing can be checked without a reference: ")
-        judge = self._judge[1]
+        checker = self._checker[1]
         try:
-            own = judge.own(precision).relative
+            own = checker.own(precision).relative
         except Exception as error:
             failure = _Failure.of(error, f"the original cannot run in {precision.name}: ")
             # That the original does not support a number format is not an error of what is measured here.
@@ -154,14 +154,14 @@ class Harness:
         # `not <`, so that NaN is refused as well as infinity.
         if not own < math.inf:
             return _Failure(SKIPPED, f"the original gives no finite numbers in {precision.name}")
-        return judge
+        return checker
 
     def _compare(
-        self, judge: Judge, precision: Precision, cases: Sequence[Case], progress: Callable[[float], None]
+        self, checker: Checker, precision: Precision, cases: Sequence[Case], progress: Callable[[float], None]
     ) -> Iterator[Record]:
-        shared = self._share(judge, precision, cases)
+        shared = self._share(checker, precision, cases)
         costs = {
-            patched: self._cost(cases[0].comparison, judge.networks, shared, patched=patched)
+            patched: self._cost(cases[0].comparison, checker.networks, shared, patched=patched)
             for patched in {case.patched for case in cases}
         }
 
@@ -177,16 +177,18 @@ class Harness:
         a_pass = 0.0
         for done, case in enumerate(cases):
             progress(done / parts)
-            need = self._need(case, judge.networks, a_pass, len(steps) + 1)
+            need = self._need(case, checker.networks, a_pass, len(steps) + 1)
             # The first case, the original, always runs: the others' ratios are relative to it.
             if steps and need > self.budget.left():
-                yield Record(case, LEFT, self.origin, f"{case.mode}: takes about {need:.0f} s, more than is left")
+                yield Record(
+                    case, OUT_OF_TIME, self.origin, f"{case.mode}: takes about {need:.0f} s, more than is left"
+                )
                 continue
             try:
-                step, found = self._prepare(case, judge, precision, pool)
+                step, found = self._prepare(case, checker, precision, pool)
             except Exception as error:
                 failures[case] = _Failure.in_case(case, error)
-                tidy(self.device)
+                free_memory(self.device)
                 continue
             if found.check.problem is not None:
                 yield record(case, WRONG, reason=found.check.problem, check=found.check)
@@ -199,7 +201,7 @@ class Harness:
 
         def failed(case: Case, error: Exception) -> None:
             failures[case] = _Failure.in_case(case, error)
-            tidy(self.device)
+            free_memory(self.device)
 
         timed = []
         effort = self.effort
@@ -220,23 +222,23 @@ class Harness:
             )
         yield from (record(case, failure.status, reason=failure.reason) for case, failure in failures.items())
 
-    def _prepare(self, case: Case, judge: Judge, precision: Precision, pool: Any) -> tuple[Step, _Ready]:
-        placed = judge.bench.place(judge.networks.of(case.variant), case.variant, precision)
-        step: Step = judge.bench.step(placed, case.variant, precision, case.mode)
+    def _prepare(self, case: Case, checker: Checker, precision: Precision, pool: Any) -> tuple[Step, _Ready]:
+        placed = checker.bench.place(checker.networks.of(case.variant), case.variant, precision)
+        step: Step = checker.bench.step(placed, case.variant, precision, case.mode)
         peak = Peak(self.device, (*placed.parameters(), *placed.buffers()))
         most: int | None = None
         if case.mode == CAPTURED:
             step = Captured(step, pool)
             most = peak.so_far()
         # The check comes before the memory is measured, as a training step changes the weights.
-        check = judge.judge(case.variant, case.mode, precision, step.signals())
+        check = checker.check_case(case.variant, case.mode, precision, step.signals())
         # On the CPU memory is counted per operation, and the operations of compiled code cannot be seen.
         if case.mode == EAGER or (case.mode == COMPILED and self.device.type == "cuda"):
             most = peak.of(step)
         return step, _Ready(check, most)
 
     def _need(self, case: Case, networks: Networks, a_pass: float, number: int) -> float:
-        """Estimates the seconds to prepare a case and then time ``number`` cases for `_WORTH` turns.
+        """Estimates the seconds to prepare a case and then time ``number`` cases for `_MIN_TURNS` turns.
 
         Args:
             case: the next case.
@@ -245,22 +247,22 @@ class Harness:
             number: cases to time, this one included.
         """
         layers = sum(bool(module._parameters) for module in networks.original.modules())
-        passes = _CHECKING + (self.effort.warm_up + min(_WORTH, self.effort.turns)) * number
+        passes = _CHECKING + (self.effort.warm_up + min(_MIN_TURNS, self.effort.turns)) * number
         return _LAYER.get(case.mode, 0.0) * layers + passes * a_pass
 
-    def _share(self, judge: Judge, precision: Precision, cases: Sequence[Case]) -> Share | None:
+    def _share(self, checker: Checker, precision: Precision, cases: Sequence[Case]) -> Share | None:
         """Measures the share of the eager original's time in blocks that ``fuse`` takes.
 
         None if no fused forward pass is asked for, or if ``fuse`` finds no block.
         """
-        if judge.bench.task != FORWARD or not any(case.variant in FUSING for case in cases):
+        if checker.bench.task != FORWARD or not any(case.variant in FUSING for case in cases):
             return None
         try:
-            report = judge.networks.fusion()
+            report = checker.networks.fusion()
         except ExDAError:
             return None
-        placed = judge.bench.place(judge.networks.original, ORIGINAL, precision)
-        return share(placed, judge.bench.step(placed, ORIGINAL, precision), report)
+        placed = checker.bench.place(checker.networks.original, ORIGINAL, precision)
+        return share(placed, checker.bench.step(placed, ORIGINAL, precision), report)
 
     def _cost(self, comparison: Comparison, networks: Networks, shared: Share | None, *, patched: bool) -> Cost:
         least = floor_bytes(networks.report, comparison) if comparison.task == FORWARD else None

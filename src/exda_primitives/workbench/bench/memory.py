@@ -63,7 +63,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def tidy(device: torch.device) -> None:
+def free_memory(device: torch.device) -> None:
     """Frees memory that nothing refers to any more, and PyTorch's CUDA cache."""
     gc.collect()
     if device.type == "cuda":

@@ -38,7 +38,8 @@ class Patched(NamedTuple):
 
     Attributes:
         identity: at identity init, so it computes what the original computes.
-        trained: with new parameters as far from their start as training might bring them; see ``move_away``.
+        trained: with new parameters as far from their start as training might bring them; see
+            ``randomise_new_parameters``.
         report: what ``patch`` returned.
     """
 
@@ -81,7 +82,7 @@ class Networks:
             except ExDAError as error:
                 return f"it cannot be patched: {str(error).partition(chr(10))[0]}"
             trained = copy.deepcopy(identity, _themselves(self.original))
-            move_away(trained)
+            randomise_new_parameters(trained)
         return Patched(identity, trained, report)
 
     @cached_property
@@ -151,7 +152,7 @@ class Networks:
         return None if of_one is None else comparison.batch * of_one
 
 
-def ready(model: nn.Module, variant: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def copy_for_variant(model: nn.Module, variant: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Returns a copy of ``model`` on the device in eval mode, fused if the variant is and ``model`` is not yet."""
     model = copy.deepcopy(model).to(device, dtype).eval()
     if variant in FUSING and not any(isinstance(module, FusedBlock) for module in model.modules()):
@@ -159,7 +160,7 @@ def ready(model: nn.Module, variant: str, device: torch.device, dtype: torch.dty
     return model
 
 
-def computing(variant: str) -> AbstractContextManager[None]:
+def variant_backend(variant: str) -> AbstractContextManager[None]:
     """Selects, within a ``with`` block, the backend that a variant computes with."""
     return exda.backend(cast(Any, "auto" if variant in (*UNPATCHED, *FUSING) else variant))
 
@@ -175,7 +176,7 @@ def _themselves(model: nn.Module) -> dict[int, Any]:
 
 
 @torch.no_grad()
-def move_away(model: nn.Module) -> None:
+def randomise_new_parameters(model: nn.Module) -> None:
     """Gives all new parameters random values that hide no term of the formulas, as 0, 1 or all equal would."""
     new = {id(parameter) for parameter in new_parameters(model)}
     for name, parameter in model.named_parameters():

@@ -49,7 +49,7 @@ def figure(records: Sequence[Record]) -> Any:
     """Draws a Matplotlib figure of three panels, from timed records of one network, task, number format and batch size.
 
     The panels of time and memory have a dotted guide that is linear in pixels, through the last point of the first
-    line; the panel of time also has the bandwidth floor (see ``floor``).
+    line; the panel of time also has the bandwidth floor (see ``bandwidth_floor``).
     """
     made = matplotlib_figure("bench").Figure(figsize=(15, 5), layout="constrained")
     time, memory, ratios = made.subplots(1, 3)

@@ -22,7 +22,7 @@ SCHEMA = 1
 TIMED, SKIPPED, WRONG, OUT_OF_MEMORY, ERROR = "timed", "skipped", "wrong", "out of memory", "error"
 """Statuses. Skipped: cannot run here. Wrong: failed its check. Error: raised any other error."""
 
-LEFT = "left"
+OUT_OF_TIME = "left"
 """Status of a case that this call had no time for. Such a record is never written to a file."""
 
 
@@ -50,7 +50,7 @@ class Cost:
         extra_parameters: parameters that the primitives add; 0 for the original.
         macs: multiply-accumulates of one forward pass of the original; None if not known.
         extra_macs: multiply-accumulates that the primitives add by the printed formulas; None if not known.
-        floor_seconds: bandwidth floor of a forward pass, see ``floor``; None if not known.
+        floor_seconds: bandwidth floor of a forward pass, see ``bandwidth_floor``; None if not known.
         share_in_blocks: share of the eager original's time spent in blocks that ``fuse`` takes; None if not measured,
             see ``share``.
         share_fused: share of the eager original's time spent in the parts of these blocks that kernels then compute;
@@ -72,7 +72,7 @@ class Record:
 
     Attributes:
         case: what was to be timed.
-        status: ``TIMED``, ``SKIPPED``, ``WRONG``, ``OUT_OF_MEMORY``, ``ERROR``, or ``LEFT``.
+        status: ``TIMED``, ``SKIPPED``, ``WRONG``, ``OUT_OF_MEMORY``, ``ERROR``, or ``OUT_OF_TIME``.
         origin: command and machine.
         reason: why the case was not timed; None if it was.
         check: result of the check; None if the case did not get that far.

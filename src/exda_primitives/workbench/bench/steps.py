@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .cases import COMPILED, EAGER, ONNX, TRAINING
-from .networks import computing, ready
+from .networks import copy_for_variant, variant_backend
 from .onnx import exported
 from .precision import Precision
 from .training import TrainingStep
@@ -85,18 +85,18 @@ class Captured:
         return {"output": self.output.cpu()}
 
 
-class _Computing:
+class _WithBackend:
     """Runs a step with the backend of its variant."""
 
     def __init__(self, step: Step, variant: str) -> None:
         self.step, self.variant = step, variant
 
     def __call__(self) -> object:
-        with computing(self.variant):
+        with variant_backend(self.variant):
             return self.step()
 
     def signals(self) -> Signals:
-        with computing(self.variant):
+        with variant_backend(self.variant):
             return self.step.signals()
 
 
@@ -125,7 +125,7 @@ class Bench:
 
     def place(self, model: nn.Module, variant: str, precision: Precision) -> nn.Module:
         """Returns a copy of ``model`` that ``step`` can run: on the device, in the weights' dtype, fused if need be."""
-        return ready(model, variant, self.device, self._weights(precision))
+        return copy_for_variant(model, variant, self.device, self._weights(precision))
 
     def step(self, placed: nn.Module, variant: str, precision: Precision, mode: str = EAGER) -> Step:
         """Returns the step of a placed network.
@@ -144,11 +144,11 @@ class Bench:
         if mode == COMPILED:
             forward = torch.compile(placed, dynamic=False)
         elif mode == ONNX:
-            with computing(variant):
+            with variant_backend(variant):
                 forward = exported(placed, image)
         if self.task == TRAINING:
-            return _Computing(TrainingStep(placed, forward, image, target, precision), variant)
-        return _Computing(Forward(forward, image), variant)
+            return _WithBackend(TrainingStep(placed, forward, image, target, precision), variant)
+        return _WithBackend(Forward(forward, image), variant)
 
     def signals(self, model: nn.Module, variant: str, precision: Precision) -> Signals:
         """Returns what a copy of ``model`` computes in eager mode."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ...errors import some_of
 from ..shared.machine import machine_line
 from ..shared.tables import markdown_table, terminal_table
-from .cases import EAGER, ORIGINAL, VARIANTS
+from .cases import EAGER, ORIGINAL, TRAINING, VARIANTS
 from .record import TIMED, Record
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _groups(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     for record in records:
         of = record.case.comparison
         images = f"{of.batch} image{'s' if of.batch > 1 else ''} at a time"
-        task = "Training step" if of.task == "training" else "Forward pass"
+        task = "Training step" if of.task == TRAINING else "Forward pass"
         groups.setdefault(f"{task}, {of.precision}, {images}", []).append(record)
     return [(title, group) for title, group in groups.items() if any(record.status == TIMED for record in group)]
 

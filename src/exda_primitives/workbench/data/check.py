@@ -7,11 +7,9 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from ...errors import ImageError
+from ..shared.messages import with_problems
 from .headers import Header
 from .paired import PairedFileSet, PairedSet
-
-SHOWN = 10
-"""Images that a message names; it only counts any further ones."""
 
 
 class Checked(NamedTuple):
@@ -51,9 +49,8 @@ def check(pairs: PairedSet | PairedFileSet) -> Checked:
         found += headers
         problems += _problems(name, headers, pairs.patch)
     if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         of = f"{len(problems)} of {len(pairs.sources)} images cannot be used"
-        raise ImageError("\n  ".join([f"{of}; mend them, or take them out of the set:", *problems[:SHOWN], *more]))
+        raise ImageError(with_problems(f"{of}; mend them, or take them out of the set:", problems))
     return _summary(found)
 
 

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from ...errors import ImageError
-from ..shared.files import is_something_else
+from ..shared.files import is_nonregular_file
 from ..shared.image_files import MAX_PIXELS, SUFFIXES, orientation_of_xmp, upright
 
 Channels = Literal[1, 3]
@@ -45,7 +45,7 @@ def read_image(path: Path, channels: Channels = 3) -> Tensor:
     Raises:
         ImageError: the file is missing, damaged, no image, or too large.
     """
-    if is_something_else(path):
+    if is_nonregular_file(path):
         raise ImageError(f"{path} is no regular file")
     try:
         with path.open("rb") as file:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import ImageError, some_of
-from ..shared.files import files_below, is_something_else
+from ..shared.files import files_below, is_nonregular_file
 from .decode import Channels, decode, from_array, is_image, read_image
 from .headers import Header, header_of, read_header
 
@@ -95,7 +95,7 @@ class ZipImages(Images):
         with _opened_zip(path) as archive:
             # Not ZipInfo.is_dir, which fails on an empty name.
             members = sorted(name for name in archive.namelist() if not name.endswith("/"))
-        outside = [name for name in members if _leaves(name)]
+        outside = [name for name in members if _is_outside(name)]
         if outside:
             raise ImageError(f"{path} names files outside of itself: {some_of(outside)}; it is not read")
         twice = sorted({name for name, after in pairwise(members) if name == after})
@@ -212,7 +212,7 @@ def open_images(path: str | Path, channels: Channels = 3) -> Images:
         return FolderImages(path, channels)
     if not path.exists():
         raise ImageError(f"{path} does not exist")
-    if is_something_else(path):
+    if is_nonregular_file(path):
         raise ImageError(f"{path} is no regular file")
     kinds = {".zip": ZipImages, ".npz": ArrayImages}
     if path.suffix.lower() not in kinds:
@@ -229,7 +229,7 @@ def _sorted_out(files: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name in files if is_image(name)], [name for name in files if not is_image(name)]
 
 
-def _leaves(name: str) -> bool:
+def _is_outside(name: str) -> bool:
     """Returns whether a zip member's name points outside of the zip: absolute, with a drive, or with ``..``."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) is not None

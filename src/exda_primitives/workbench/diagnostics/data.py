@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...extras import require_extra
-from ..shared.files import is_something_else
+from ..shared.files import is_nonregular_file
 
 DEFAULT_FOLDER = Path("data")
 """Default folder of torchvision's MNIST, the same as in torchvision's own examples."""
@@ -58,7 +58,7 @@ def load_digits(data: Path | None = None, *, download: bool = False) -> Digits:
 
 
 def _from_npz(path: Path) -> Digits:
-    if is_something_else(path):
+    if is_nonregular_file(path):
         raise ConfigError(f"{path}: cannot be read as digits: it is no regular file")
     try:
         with np.load(path, allow_pickle=False) as held:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...primitives import NonlinearValue
 from .experiment import Experiment, Metric
-from .variants import VARIANTS, Layout, LinearBranch, Variant, channel_network, sized
+from .variants import VARIANTS, Layout, LinearBranch, Variant, channel_network, parameter_matched
 
 BOUND, POINTS, WINDOW = 2.2, 256, 9
 """The function's domain is [-BOUND, BOUND]; points per set; positions that a window covers."""
@@ -27,7 +27,7 @@ class FunctionExperiment(Experiment):
 
     The paper (linear values 50.4% worse than non-linear ones) gives neither function nor architecture. These are ours:
 
-    - *Function* (``wanted``): ``sin 5x + x^2 / 5 + 0.4 tanh(5 (x - 0.7))``, which oscillates, bends and has an
+    - *Function* (``target_function``): ``sin 5x + x^2 / 5 + 0.4 tanh(5 (x - 0.7))``, which oscillates, bends and has an
       edge.
     - *Input.* 256 points, drawn uniformly. Each has the features x / 2.2 and ``sin(k pi x / 2.2), cos(k pi x / 2.2)``
       for k = 1 .. order; order 0 is x alone.
@@ -77,7 +77,9 @@ class FunctionExperiment(Experiment):
         layout = Layout(1 + 2 * _order(condition), 1, kernel=1, width=17, heads=1)
         if condition.startswith(CHANNELS):
             return channel_network(layout, variant)
-        return sized(lambda form, width, lean: WindowNetwork(layout, form, width, lean), layout, variant)
+        return parameter_matched(
+            lambda form, width, fewer_biases: WindowNetwork(layout, form, width, fewer_biases), layout, variant
+        )
 
     def batches(self, condition: str, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:
         """Returns a function that draws new sets of points: features and function values."""
@@ -86,14 +88,15 @@ class FunctionExperiment(Experiment):
 
         def draw() -> tuple[Tensor, Tensor]:
             x = points(condition, self.batch, generator)
-            return features(x, _order(condition)), wanted(x)
+            return features(x, _order(condition)), target_function(x)
 
         return draw
 
     def measure(self, condition: str, network: nn.Module) -> float:
         """Returns the mean squared error on held-out points over the function's variance there."""
         x = points(condition, 16, torch.Generator().manual_seed(1))
-        return float((network(features(x, _order(condition))) - wanted(x)).square().mean() / wanted(x).var())
+        target = target_function(x)
+        return float((network(features(x, _order(condition))) - target).square().mean() / target.var())
 
 
 class WindowNetwork(nn.Module):
@@ -107,7 +110,7 @@ class WindowNetwork(nn.Module):
         layout: numbers of input and output channels.
         variant: variant of the value path, without tokens.
         width: C, channels of the attention.
-        lean: see ``ChannelNetwork``.
+        fewer_biases: see ``ChannelNetwork``.
 
     Shape:
         (B, in_channels, 1, N) -> (B, out_channels, 1, N).
@@ -116,16 +119,16 @@ class WindowNetwork(nn.Module):
         ConfigError: the variant has tokens, which exist only in channel attention.
     """
 
-    def __init__(self, layout: Layout, variant: Variant, width: int, lean: bool) -> None:
+    def __init__(self, layout: Layout, variant: Variant, width: int, fewer_biases: bool) -> None:
         super().__init__()
         if variant.tokens:
             raise ConfigError(f"{variant.title}: tokens are rows of channel attention, not of one over positions")
-        self.first = nn.Conv2d(layout.in_channels, width, 1, bias=not lean)
+        self.first = nn.Conv2d(layout.in_channels, width, 1, bias=not fewer_biases)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.branch = LinearBranch(width) if variant.branch else nn.Identity()
         self.value = NonlinearValue(width, variant.value)
         self.position = variant.position
-        self.project_out = nn.Conv2d(width, width, 1, bias=not lean)
+        self.project_out = nn.Conv2d(width, width, 1, bias=not fewer_biases)
         self.last = nn.Conv2d(width, layout.out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +168,7 @@ def features(x: Tensor, order: int) -> Tensor:
     return torch.cat([x / BOUND, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
 
 
-def wanted(x: Tensor) -> Tensor:
+def target_function(x: Tensor) -> Tensor:
     """Applies the function to approximate to every number in ``x``."""
     return (5 * x).sin() + x**2 / 5 + 0.4 * (5 * (x - 0.7)).tanh()
 

@@ -47,8 +47,8 @@ class PositionExperiment(Experiment):
       transformed).
     - *Network.* ``Conv1x1(attention(Conv1x1(x)))``, 6 -> 12 -> 6 channels with biases; Restormer's channel attention
       with 1 head and biases, no residual connection. The widened control has more channels. The host layers start as
-      the mixture (``aim``), so that the comparison is about the value path, not about finding the mixture; everything
-      is trained.
+      the mixture (``initialise_as_mixture``), so that the comparison is about the value path, not about finding the
+      mixture; everything is trained.
     - *Training.* Mean squared error, Adam 2e-2 (cosine to 0), 700 steps, batches of 16 new images.
     - *Metric.* Mean squared error on 512 held-out images (seed 1), divided by the variance of their targets: the best
       constant scores 1.
@@ -84,10 +84,10 @@ class PositionExperiment(Experiment):
         }
 
     def network(self, condition: str, variant: str) -> nn.Module:
-        """Builds the network of a variant, aimed at the mixture; its output is the lower half of the rows."""
+        """Builds the network of a variant, initialised as the mixture; its output is the lower half of the rows."""
         network = channel_network(LAYOUT, variant)
         assert isinstance(network, ChannelNetwork)
-        aim(network)
+        initialise_as_mixture(network)
         return nn.Sequential(network, LowerHalf())
 
     def batches(self, condition: str, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:
@@ -142,7 +142,7 @@ def target(task: str, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def aim(network: ChannelNetwork) -> None:
+def initialise_as_mixture(network: ChannelNetwork) -> None:
     """Initialises the network as each image's own mixture ``A x``, so that only the transformation is left to learn.
 
     Every host layer passes the channels on unchanged, repeated as often as they fit into the attention's width, and

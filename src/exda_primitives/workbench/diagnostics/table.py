@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..shared.results import Interval, Result, difference, spread
-from ..shared.tables import markdown_table, provenance_lines, spread_text, terminal_table
+from ..shared.tables import markdown_table, provenance_lines, settings_text, spread_text, terminal_table
 from .experiment import Experiment, Metric
 from .variants import LINEAR, VARIANTS
 
@@ -63,8 +63,7 @@ def markdown(experiment: type[Experiment], result: Result) -> str:
         parts += [f"## {condition[0].upper()}{condition[1:]}", "", *markdown_table(head, rows), ""]
     # From the runs: an interrupted experiment has not all planned seeds.
     seeds = sorted({row["seed"] for row in result["runs"]})
-    settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
-    parts += [f"Configuration: {settings}. Seeds: {', '.join(map(str, seeds))}.", ""]
+    parts += [f"Configuration: {settings_text(result['config'])}. Seeds: {', '.join(map(str, seeds))}.", ""]
     parts += provenance_lines(result)
     return "\n".join(parts) + "\n"
 
@@ -98,9 +97,3 @@ def _interval(of: Interval | None, metric: Metric) -> str:
     # A single pair has no interval.
     between = f" ({of.low:{form}} to {of.high:{form}})" if of.low < of.high else ""
     return f"{of.mean:{form}}{between}"
-
-
-def _plainly(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return " x ".join(map(_plainly, value)) if isinstance(value, list) else str(value)

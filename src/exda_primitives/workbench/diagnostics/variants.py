@@ -100,19 +100,21 @@ class ChannelNetwork(nn.Module):
         layout: sizes of the network.
         variant: variant of the value path.
         width: C, in place of the layout's.
-        lean: omit the biases of the first convolution and of the attentions' output projections. The convolutions
-            after them have biases too, so that nothing is lost (except at zero-padded borders).
+        fewer_biases: omit the biases of the first convolution and of the attentions' output projections. The
+            convolutions after them have biases too, so that nothing is lost (except at zero-padded borders).
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H, W).
     """
 
-    def __init__(self, layout: Layout, variant: Variant, width: int, lean: bool) -> None:
+    def __init__(self, layout: Layout, variant: Variant, width: int, fewer_biases: bool) -> None:
         super().__init__()
         self.residual = layout.residual
         kernel, padding = layout.kernel, layout.kernel // 2
-        self.first = nn.Conv2d(layout.in_channels, width, kernel, padding=padding, bias=not lean)
-        self.attentions = nn.ModuleList(_attention(width, layout.heads, variant, lean) for _ in range(layout.depth))
+        self.first = nn.Conv2d(layout.in_channels, width, kernel, padding=padding, bias=not fewer_biases)
+        self.attentions = nn.ModuleList(
+            _attention(width, layout.heads, variant, fewer_biases) for _ in range(layout.depth)
+        )
         self.last = nn.Conv2d(width, layout.out_channels, kernel, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,14 +128,16 @@ class ChannelNetwork(nn.Module):
 
 def channel_network(layout: Layout, name: str) -> nn.Module:
     """Builds the network of a variant, initialised from PyTorch's global generator."""
-    return sized(lambda variant, width, lean: ChannelNetwork(layout, variant, width, lean), layout, name)
+    return parameter_matched(
+        lambda variant, width, fewer_biases: ChannelNetwork(layout, variant, width, fewer_biases), layout, name
+    )
 
 
-def sized(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name: str) -> nn.Module:
+def parameter_matched(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name: str) -> nn.Module:
     """Builds a variant at the layout's width; the widened one at a width that matches the parameters of V + g(V).
 
     Args:
-        build: makes a network from a variant, a width, and whether it is lean, see ``ChannelNetwork``.
+        build: makes a network from a variant, a width, and whether it has fewer biases, see ``ChannelNetwork``.
         layout: gives width and heads.
         name: name of the variant.
 
@@ -149,17 +153,17 @@ def sized(build: Callable[[Variant, int, bool], nn.Module], layout: Layout, name
     with torch.random.fork_rng(devices=[]):
         wanted = parameters(build(VARIANTS[RESIDUAL], layout.width, False))
         choices = [
-            (abs(parameters(build(variant, width, lean)) - wanted), width, lean)
+            (abs(parameters(build(variant, width, fewer_biases)) - wanted), width, fewer_biases)
             for width in range(layout.width, 2 * layout.width, layout.heads)
-            for lean in (False, True)
+            for fewer_biases in (False, True)
         ]
-    off, width, lean = min(choices)
+    off, width, fewer_biases = min(choices)
     if off > TOLERANCE * wanted:
         raise ConfigError(
             f"no width from {layout.width} on has {wanted} parameters within {TOLERANCE:.0%}; width {width} is off by "
             f"{off}: choose another layout"
         )
-    return build(variant, width, lean)
+    return build(variant, width, fewer_biases)
 
 
 def parameters(network: nn.Module) -> int:
@@ -167,7 +171,7 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _attention(width: int, heads: int, variant: Variant, lean: bool) -> ExDAAttention:
+def _attention(width: int, heads: int, variant: Variant, fewer_biases: bool) -> ExDAAttention:
     attention = ExDAAttention(
         width,
         heads,
@@ -179,6 +183,6 @@ def _attention(width: int, heads: int, variant: Variant, lean: bool) -> ExDAAtte
     )
     if variant.branch:
         attention.qkv_dwconv = nn.Sequential(attention.part("qkv_dwconv"), LinearBranch(width))
-    if lean:
+    if fewer_biases:
         attention.part("project_out").bias = None
     return attention

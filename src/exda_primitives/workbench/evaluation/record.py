@@ -21,7 +21,7 @@ from ..shared.files import fingerprint
 from .plot import figure
 from .protocols import Protocol
 from .published import Published
-from .run import ImageResult, as_record, figures, of_record, summaries
+from .run import ImageResult, as_record, figures, from_record, summaries
 from .table import markdown
 
 KIND = "evaluate"
@@ -201,7 +201,7 @@ class Record:
 
     def _held(self) -> list[ImageResult]:
         try:
-            return [of_record(row) for row in results.read(self._path, KIND)["pictures"]]
+            return [from_record(row) for row in results.read(self._path, KIND)["pictures"]]
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self._path}: is damaged ({type(error).__name__}: {error}); give another folder, or --overwrite "

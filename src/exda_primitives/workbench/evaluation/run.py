@@ -68,7 +68,7 @@ class Summary(NamedTuple):
     degraded: Score
 
 
-def chosen(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]:
+def selected_degradations(cases: Sequence[Case], degradations: Iterable[str]) -> frozenset[str]:
     """Returns the degradations to evaluate: those given, or all that the cases have.
 
     Raises:
@@ -102,7 +102,7 @@ def check(
         ConfigError: there is nothing to evaluate, or the protocol has no noise or no units for a degradation.
         ImageError: an image cannot be read, is too small, or has another size than its partner.
     """
-    wanted = chosen(cases, degradations)
+    wanted = selected_degradations(cases, degradations)
     without_units = sorted(wanted - set(protocol.units)) if protocol.units else ()
     if without_units:
         raise ConfigError(
@@ -153,7 +153,7 @@ def evaluate(
         ImageError: as ``check``, or the network does not accept the image or returns NaN or infinity; the message
             names the image.
     """
-    wanted = chosen(cases, degradations)
+    wanted = selected_degradations(cases, degradations)
     noise = Noise(protocol, seed) if protocol.noise else None
     for number, case in enumerate(cases):
         progress(case, number, len(cases))
@@ -213,7 +213,7 @@ def as_record(result: ImageResult) -> dict[str, object]:
     }
 
 
-def of_record(row: Mapping[str, Any]) -> ImageResult:
+def from_record(row: Mapping[str, Any]) -> ImageResult:
     """Restores a result from what ``as_record`` returned."""
     restored, degraded = (Score(float(row[f"{of}psnr"]), row[f"{of}ssim"]) for of in ("", "degraded_"))
     return ImageResult(row["name"], row["degradation"], row["height"], row["width"], restored, degraded, row["tile"])

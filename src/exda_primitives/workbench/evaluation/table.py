@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..shared.results import Result
-from ..shared.tables import markdown_table, provenance_lines, terminal_table
+from ..shared.tables import markdown_table, provenance_lines, settings_text, terminal_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,11 +22,11 @@ def markdown(result: Result) -> str:
         *markdown_table(head, rows),
         "",
         *(f"{line}\n" for line in remarks(result)),
-        f"Protocol: {_settings(protocol)}.",
+        f"Protocol: {settings_text(protocol)}.",
         "",
-        f"Network: {_settings(network)}.",
+        f"Network: {settings_text(network)}.",
         "",
-        f"Images: {_settings(config['source'])}. Restored with {_settings(config['restoring'])}. "
+        f"Images: {settings_text(config['source'])}. Restored with {settings_text(config['restoring'])}. "
         f"Seed: {', '.join(map(str, result['seeds']))}.",
         "",
         *provenance_lines(result),
@@ -80,15 +80,3 @@ def remarks(result: Result) -> list[str]:
 
 def _pair(psnr: float | str, ssim: float) -> list[str]:
     return [f"{float(psnr):.2f}", f"{ssim:.4f}"]
-
-
-def _settings(of: dict[str, Any]) -> str:
-    return "; ".join(f"{key.replace('_', ' ')} {_plainly(value)}" for key, value in of.items())
-
-
-def _plainly(value: object) -> str:
-    if isinstance(value, dict):
-        return f"({', '.join(f'{key} {_plainly(each)}' for key, each in value.items())})" if value else "none"
-    if isinstance(value, list):
-        return " ".join(map(_plainly, value))
-    return "none" if value is None else str(value)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ExDAError
 from ...extras import require_extra
-from .program import open_sizes, quietly
+from .program import open_sizes, silence_exporters
 
 INPUT, OUTPUT = "input", "output"
 
@@ -37,7 +37,7 @@ def write_traced(model: nn.Module, image: Tensor, file: Path, opset: int) -> Non
         opset: version of the ONNX operators.
     """
     require_extra("onnx", "onnx")
-    with quietly(), torch.no_grad():
+    with silence_exporters(), torch.no_grad():
         torch.onnx.export(
             model,
             (image,),
@@ -66,7 +66,7 @@ def write_captured(
         opset: version of the ONNX operators; None for PyTorch's default.
     """
     require_extra("onnxscript", "onnx")
-    with quietly(), torch.no_grad():
+    with silence_exporters(), torch.no_grad():
         written = torch.onnx.export(
             model,
             (image,),

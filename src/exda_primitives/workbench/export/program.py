@@ -20,7 +20,7 @@ METADATA = "exda_primitives.json"
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def silence_exporters() -> Iterator[None]:
     """Silences PyTorch's exporters, which otherwise print, warn and log; on failure, hundreds of lines of a graph."""
     before = logging.root.manager.disable
     logging.disable()
@@ -41,7 +41,7 @@ def open_sizes(multiple: int) -> tuple[dict[int, Any]]:
 
 def write_pt2(model: nn.Module, image: Tensor, file: Path, multiple: int, metadata: Mapping[str, str]) -> None:
     """Writes a file that ``torch.export.load`` reads, metadata included."""
-    with quietly(), torch.no_grad():
+    with silence_exporters(), torch.no_grad():
         program = torch.export.export(model, (image,), dynamic_shapes=open_sizes(multiple), strict=False)
         # Regions that disable autocast are separate subprograms, which cannot be saved if they compute numbers from
         # sizes; this inlines them.

@@ -16,7 +16,7 @@ from ...files import atomic_write
 from ...patching.backbones import MULTIPLE, backbones_in, multiple_of
 from ...patching.present import configs_of
 from ..shared.machine import package_version
-from ..shared.padding import MINIMUM
+from ..shared.padding import padded_side
 from .check import Difference, difference_of, size_to_trace
 from .darktable import check_packable, pack
 from .onnx_file import CAPTURED_OPSET, OnnxNetwork, put_metadata, write_captured, write_traced
@@ -27,11 +27,11 @@ FORMATS = ("onnx", "pt2", "dtmodel")
 OPSETS = (17, 20)
 """Lowest and highest opset. The lowest is what darktable accepts, and the first with layer norms."""
 
-_SORTS = (
+_INEXACT_SORTING = (
     "it sorts pixels by their values, and where two are nearly the same, any rounding, PyTorch's own among it, may put "
     "them the other way round"
 )
-_BANDS = (
+_INEXACT_BANDS = (
     "it cuts frequencies into bands at a whole number that it computes from the image, which any rounding may move by "
     "one; and for images below 512 x 512 pixels, the sizes it was checked at, no frequency counts as low"
 )
@@ -98,7 +98,7 @@ def export(
         "version": package_version("exda_primitives") or "none",
         "network": ", ".join(dict.fromkeys(backbone.name for backbone in backbones.values())) or type(model).__name__,
         "multiple": str(multiple),
-        "least_side": str(-(-MINIMUM // multiple) * multiple),
+        "least_side": str(padded_side(1, multiple)),
         "input_channels": str(channels),
         "output_channels": str(made),
         "sorts": "yes" if any(each.sorts for each in backbones.values()) else "no",
@@ -203,8 +203,8 @@ def _patched(network: nn.Module) -> str:
 def _inexact(network: nn.Module) -> str | None:
     backbones = backbones_in(network).values()
     if any(each.sorts for each in backbones):
-        return _SORTS
-    return _BANDS if any(each.name == "adair" for each in backbones) else None
+        return _INEXACT_SORTING
+    return _INEXACT_BANDS if any(each.name == "adair" for each in backbones) else None
 
 
 def _first_line(error: Exception) -> str:

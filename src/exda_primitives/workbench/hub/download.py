@@ -39,7 +39,7 @@ def folder_of(name: str | PathLike[str], **remote: Unpack[Remote]) -> Callable[[
 def _downloaded(repository: str, file: str, **remote: Unpack[Remote]) -> Path:
     library = huggingface_hub()
     errors, asked = library.errors, f"from_pretrained({repository!r})"
-    with reached(f"{asked}: there is no such folder, and"):
+    with hub_errors(f"{asked}: there is no such folder, and"):
         try:
             return Path(library.hf_hub_download(repository, file, **remote))
         except errors.LocalEntryNotFoundError as error:
@@ -66,7 +66,7 @@ def _downloaded(repository: str, file: str, **remote: Unpack[Remote]) -> Path:
 
 
 @contextmanager
-def reached(asked: str) -> Iterator[None]:
+def hub_errors(asked: str) -> Iterator[None]:
     """Turns the errors of huggingface_hub and of its HTTP client into ``HubError``.
 
     Args:

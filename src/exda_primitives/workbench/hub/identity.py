@@ -64,12 +64,12 @@ def _check_same(model: nn.Module, built: nn.Module, identity: Identity, given: M
         place, ours, theirs = differing
         raise ConfigError(
             f"save_pretrained: {place} is {ours!r} in this {type(model).__name__}, and {theirs!r} in the one that "
-            f"{_said(identity.architecture, given)} make. The weights do not show this setting: pass it as "
+            f"{_arguments_text(identity.architecture, given)} make. The weights do not show this setting: pass it as "
             f"arguments={{...}}, with the value that the constructor was given."
         )
 
 
-def _said(architecture: Architecture, given: Mapping[str, Any] | None) -> str:
+def _arguments_text(architecture: Architecture, given: Mapping[str, Any] | None) -> str:
     return f"arguments={dict(given)}" if given else f"the arguments of {architecture.name} in its state dict"
 
 

@@ -80,10 +80,10 @@ def save_pretrained(model: nn.Module, save_directory: str | PathLike[str], **opt
         True
     """
     folder = Path(save_directory)
-    written(model, folder, folder.resolve().name, **options)
+    save_folder(model, folder, folder.resolve().name, **options)
 
 
-def written(
+def save_folder(
     model: nn.Module, folder: Path, name: str, **options: Unpack[SaveOptions]
 ) -> tuple[PretrainedConfig, Measured]:
     """Does the work of ``save_pretrained``, with a given name for the card; returns what the card was made of."""

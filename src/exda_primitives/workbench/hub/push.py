@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 from ...files import write_text
 from ..shared.packages import huggingface_hub
 from .card import card
-from .download import reached
-from .pretrained import CARD, SaveOptions, written
+from .download import hub_errors
+from .pretrained import CARD, SaveOptions, save_folder
 
 
 def push_to_hub(
@@ -50,14 +50,14 @@ def push_to_hub(
     library = huggingface_hub()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        config, found = written(model, folder, repo_id, **options)
+        config, found = save_folder(model, folder, repo_id, **options)
         api = library.HfApi(token=token)
-        with reached(f"push_to_hub({repo_id!r}):"):
+        with hub_errors(f"push_to_hub({repo_id!r}):"):
             # The full id: the user's name is added if only "name" was given.
             repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
         # Written anew: the card quotes the full id.
         write_text(folder / CARD, card(config, repo_id, options["license"], found, options.get("card_data", {})))
-        with reached(f"push_to_hub({repo_id!r}):"):
+        with hub_errors(f"push_to_hub({repo_id!r}):"):
             return str(
                 api.upload_folder(
                     repo_id=repo_id,

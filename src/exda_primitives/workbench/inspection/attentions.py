@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from ...errors import ConfigError, NoMatchError, NotPatchedError, WrappedModelError
@@ -54,13 +56,26 @@ def attentions(model: nn.Module, blocks: Patterns = None, *, with_tokens: bool =
         )
     selected = {names[0] for names in select({(name,): None for name in found}, blocks, None)}
     chosen = {name: module for name, module in found.items() if name in selected}
-    if with_tokens:
-        chosen = {name: module for name, module in chosen.items() if has_tokens(module)}
-        if not chosen:
-            raise NotPatchedError(
-                f"{type(target).__name__}: has no ExDA attention with global spatial tokens{_among(blocks)}; "
-                "exda.patch(model) adds them, or inspect the attentions' outputs instead."
-            )
+    return those_with_tokens(chosen, target, blocks) if with_tokens else chosen
+
+
+def those_with_tokens(found: Mapping[str, nn.Module], model: nn.Module, blocks: Patterns) -> dict[str, nn.Module]:
+    """Returns those of a model's attentions that have global spatial tokens.
+
+    Args:
+        found: what ``attentions(model, blocks)`` returned.
+        model: the model, named in the error.
+        blocks: the patterns, named in the error.
+
+    Raises:
+        NotPatchedError: if there are none.
+    """
+    chosen = {name: module for name, module in found.items() if has_tokens(module)}
+    if not chosen:
+        raise NotPatchedError(
+            f"{type(model).__name__}: has no ExDA attention with global spatial tokens{_among(blocks)}; "
+            "exda.patch(model) adds them, or inspect the attentions' outputs instead."
+        )
     return chosen
 
 

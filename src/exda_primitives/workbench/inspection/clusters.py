@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...errors import ConfigError, ExDAError
+from ...errors import ConfigError
 from ..shared.packages import sklearn
 from .embeddings import standardised
 
@@ -54,8 +54,6 @@ def agreement(points: Tensor, labels: Sequence[str], seeds: Iterable[int] = rang
         >>> agreement(points, ["haze", "haze", "rain", "rain", "noise", "noise"], seeds=[0])
         [Score(seed=0, nmi=1.0, ari=1.0)]
     """
-    if not points.isfinite().all():
-        raise ExDAError(f"of {points.numel()} features {int((~points.isfinite()).sum())} are not finite numbers.")
     check_labels(labels, len(points))
     return _scores(standardised(points.double()), labels, list(seeds))
 

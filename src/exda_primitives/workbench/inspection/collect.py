@@ -75,7 +75,7 @@ def collect(
     with inferring(target), _watched(attentions, read, latest):
         for done, image in enumerate(images, 1):
             latest.clear()
-            target(as_seen(target, image))
+            target(model_input(target, image))
             if missed := [name for name in attentions if name not in latest]:
                 raise ConfigError(
                     f"image {done} passed through the model without a call of {some_of(missed)}; select with blocks= "
@@ -91,7 +91,7 @@ def collect(
     return {name: [row.clone() for row in rows] for name, rows in found.items()}
 
 
-def as_seen(model: nn.Module, image: Tensor) -> Tensor:
+def model_input(model: nn.Module, image: Tensor) -> Tensor:
     """Turns (C, H, W) into (1, C, H', W') for the model: padded by reflection, on its device and in its dtype."""
     if image.ndim != 3 or 0 in image.shape or not image.is_floating_point():
         raise ImageError(f"expected a float image (C, H, W) with pixels, got {tuple(image.shape)} of {image.dtype}.")

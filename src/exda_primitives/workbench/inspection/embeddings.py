@@ -77,7 +77,12 @@ def standardised(points: Tensor) -> Tensor:
 
     Args:
         points: (images, features).
+
+    Raises:
+        ExDAError: for points that are not finite.
     """
+    if not points.isfinite().all():
+        raise ExDAError(f"of {points.numel()} features {int((~points.isfinite()).sum())} are not finite numbers.")
     centred = points - points.mean(0)
     deviation = centred.square().mean(0).sqrt()
     # The threshold is relative: rounding leaves a constant feature a tiny deviation, which must not be blown up to 1.

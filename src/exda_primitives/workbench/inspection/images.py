@@ -27,7 +27,7 @@ class LabelledImages:
         images: the images as they are on disk.
         items: for each element, its index in ``images``.
         labels: for each element, its degradation.
-        made: True if images are clean on disk and degraded on access; False if they are degraded already.
+        synthetic: True if images are clean on disk and degraded on access; False if they are degraded already.
         size: largest height and width in pixels; larger images are cropped around their centre.
         seed: seed of the degradations.
     """
@@ -35,7 +35,7 @@ class LabelledImages:
     images: Images
     items: tuple[int, ...]
     labels: tuple[str, ...]
-    made: bool
+    synthetic: bool
     size: int
     seed: int
 
@@ -50,7 +50,7 @@ class LabelledImages:
         item, label = self.items[index], self.labels[index]
         image = cropped(self.images[item], self.size)
         # Each image has its own seed, shared by all of its degradations.
-        return degrade(image, label, self.seed + item) if self.made and label != CLEAN else image
+        return degrade(image, label, self.seed + item) if self.synthetic and label != CLEAN else image
 
     def name(self, index: int) -> str:
         """Returns the image's file name, relative to the folder of images."""
@@ -62,7 +62,7 @@ class LabelledImages:
         return list(dict.fromkeys(self.labels))
 
     def one_of_each(self) -> list[int]:
-        """Returns the index of the first element of each label; if ``made``, all of them show the same image."""
+        """Returns the index of the first element of each label; if ``synthetic``, all of them show the same image."""
         return [self.labels.index(label) for label in self.kinds]
 
 

@@ -31,16 +31,16 @@ def scatter(planes: Mapping[str, Tensor], labels: Sequence[str], title: str) -> 
         labels: label of each image.
         title: title of the figure.
     """
-    made = matplotlib_figure("diagnose").Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
-    for axes, (name, points) in zip(made.subplots(1, len(planes), squeeze=False).flat, planes.items(), strict=True):
+    figure = matplotlib_figure("diagnose").Figure(figsize=(5.5 * len(planes), 5), layout="constrained")
+    for axes, (name, points) in zip(figure.subplots(1, len(planes), squeeze=False).flat, planes.items(), strict=True):
         for label, colour, marker in zip(dict.fromkeys(labels), cycle(_COLOURS), cycle(_MARKERS), strict=False):
             mine = points[[each == label for each in labels]]
             axes.scatter(*mine.T.numpy(), s=24, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0)
         # A projection's axes have no unit.
         axes.set(title=name, xticks=[], yticks=[])
-    made.axes[0].legend(fontsize="small")
-    made.suptitle(title)
-    return made
+    figure.axes[0].legend(fontsize="small")
+    figure.suptitle(title)
+    return figure
 
 
 def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], title: str) -> Any:
@@ -55,10 +55,10 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     least = min(
         0.0, *(value for blocks in found.values() for pairs in blocks.values() for each in pairs for value in each)
     )
-    made = matplotlib_figure("diagnose").Figure(
+    figure = matplotlib_figure("diagnose").Figure(
         figsize=(4.2 + 3.6 * len(found), 1.4 + 0.26 * most), layout="constrained"
     )
-    for axes, (of, blocks) in zip(made.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+    for axes, (of, blocks) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
         for index, (score, colour) in enumerate((("NMI", _COLOURS[0]), ("ARI", _COLOURS[1]))):
             for place, pairs in enumerate(blocks.values()):
                 values = [pair[index] for pair in pairs]
@@ -70,9 +70,9 @@ def agreements(found: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
         axes.set(title=of, xlabel="agreement with the degradation", xlim=(least - 0.05, 1.05))
         axes.set_yticks(range(len(blocks)), list(blocks))
         axes.invert_yaxis()
-    made.axes[0].legend(fontsize="small")
-    made.suptitle(title)
-    return made
+    figure.axes[0].legend(fontsize="small")
+    figure.suptitle(title)
+    return figure
 
 
 def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any:
@@ -84,8 +84,8 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
     """
     columns = min(_COLUMNS, len(found))
     rows = -(-len(found) // columns)
-    made = matplotlib_figure("diagnose").Figure(figsize=(1 + 3.2 * columns, 1 + 2.6 * rows), layout="constrained")
-    panels = list(made.subplots(rows, columns, squeeze=False).flat)
+    figure = matplotlib_figure("diagnose").Figure(figsize=(1 + 3.2 * columns, 1 + 2.6 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     shown = []
     for axes, (name, powers) in zip(panels, found.items(), strict=False):
         if not any((power > 0).any() for power in powers.values()):
@@ -106,10 +106,10 @@ def spectra_figure(found: Mapping[str, Mapping[str, Tensor]], title: str) -> Any
         axes.set_axis_off()
     if shown:
         max(shown, key=lambda axes: len(axes.lines)).legend(fontsize="small")
-    made.supxlabel("frequency (cycles per pixel of the map)")
-    made.supylabel("power")
-    made.suptitle(title)
-    return made
+    figure.supxlabel("frequency (cycles per pixel of the map)")
+    figure.supylabel("power")
+    figure.suptitle(title)
+    return figure
 
 
 def sheet(images: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], title: str) -> Any:
@@ -128,16 +128,16 @@ def sheet(images: Mapping[str, Tensor], maps: Mapping[str, Sequence[Tensor]], ti
     side = 1.9
     # The height follows the images' aspect ratio; a fixed one would leave gaps between the rows.
     figsize = (side * columns + 0.3, len(images) * (side * height / width + 0.3) + 0.6)
-    made = matplotlib_figure("diagnose").Figure(figsize=figsize, layout="constrained")
-    panels = made.subplots(len(images), columns, squeeze=False)
+    figure = matplotlib_figure("diagnose").Figure(figsize=figsize, layout="constrained")
+    panels = figure.subplots(len(images), columns, squeeze=False)
     for row, (caption, image) in enumerate(images.items()):
         shown = image.float().cpu().expand(1, 3, -1, -1)
         _show(panels[row, 0], shown, caption)
         for column, (name, each) in enumerate(maps.items(), 1):
             above = f"{name}\n" if row == 0 else ""
             _show(panels[row, column], over_grey(each[row], shown), f"{above}{float(area(each[row])):.0%}")
-    made.suptitle(title)
-    return made
+    figure.suptitle(title)
+    return figure
 
 
 def _show(axes: Any, image: Tensor, caption: str) -> None:

@@ -7,14 +7,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError, ExDAError
+from ...errors import ConfigError
 from ..shared.packages import sklearn, umap
 from .embeddings import standardised
 
 Method = Literal["tsne", "umap"]
 TITLES: dict[Method, str] = {"tsne": "t-SNE", "umap": "UMAP"}
 
-_LEAST = 5
+_MIN_POINTS = 5
 # The defaults of the two packages: perplexity, and number of neighbours.
 _NEIGHBOURS = {"tsne": 30.0, "umap": 15.0}
 
@@ -39,12 +39,10 @@ def project(points: Tensor, method: Method = "tsne", seed: int = 0) -> Tensor:
     """
     if method not in TITLES:
         raise ConfigError(f"method must be one of {', '.join(TITLES)}, got {method!r}.")
-    if len(points) < _LEAST:
-        raise ConfigError(f"a plane of {len(points)} points shows too little; give {_LEAST} images at least.")
+    if len(points) < _MIN_POINTS:
+        raise ConfigError(f"a plane of {len(points)} points shows too little; give {_MIN_POINTS} images at least.")
     if points.shape[1] < 2:
         raise ConfigError("found a single feature, which cannot be projected into a plane; give at least two.")
-    if not points.isfinite().all():
-        raise ExDAError(f"of {points.numel()} features {int((~points.isfinite()).sum())} are not finite numbers.")
     neighbours = min(_NEIGHBOURS[method], (len(points) - 1) / 3)
     projected = _projector(method, neighbours, seed).fit_transform(standardised(points.double()).float().numpy())
     return torch.from_numpy(projected).float()

@@ -18,16 +18,17 @@ from ...patching.select import Patterns
 from ..shared.machine import package_version
 from ..shared.packages import has_umap, sklearn
 from ..shared.results import Result, begin, write
-from .attentions import attentions, has_tokens
+from .attentions import attentions, has_tokens, those_with_tokens
 from .clusters import agreement, check_labels
-from .collect import as_seen, collect
+from .collect import collect, model_input
 from .embeddings import READERS, Of, concatenated, stacked
 from .images import LabelledImages
+from .parts import compact_maps
 from .plots import agreements, scatter, sheet, spectra_figure
 from .projections import TITLES, Method, project
-from .spectra import FREQUENCIES, spectra
+from .spectra import FREQUENCIES, spectra_of
 from .table import markdown
-from .token_maps import area, token_maps
+from .token_maps import area
 
 ALL = "all"
 """The name, in place of a block's, of all blocks' features concatenated."""
@@ -52,18 +53,18 @@ OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Question:
+class InspectionOptions:
     """What to inspect.
 
     Attributes:
         blocks: pattern or patterns of attentions' names; all by default.
-        of: what to embed.
+        of: what to embed; by default the outputs and, if an attention has some, the tokens.
         seeds: seeds of k-means.
         seed: seed of the projections.
     """
 
     blocks: Patterns = None
-    of: Sequence[Of] = ("outputs",)
+    of: Sequence[Of] = ()
     seeds: Sequence[int] = tuple(range(10))
     seed: int = 0
 
@@ -72,7 +73,7 @@ def run(
     model: nn.Module,
     images: LabelledImages,
     out: Path,
-    question: Question,
+    options: InspectionOptions,
     config: Mapping[str, Any],
     command: str,
     on_progress: OnProgress = lambda title, done: None,
@@ -83,7 +84,7 @@ def run(
         model: patched or not.
         images: labelled images.
         out: folder, created if necessary; files appear in it only when all are complete.
-        question: what to inspect.
+        options: what to inspect.
         config: description of model and images, plain data, for the result.
         command: what to type to get the same files.
         on_progress: see ``OnProgress``.
@@ -96,14 +97,17 @@ def run(
             compared with, see ``agreement``.
         ExDAError: whatever the parts raise; no file is then written.
     """
-    free(out)
+    check_free(out)
     check_labels(images.labels, len(images))
     # Fails early if scikit-learn is missing, not after all images.
     sklearn("cluster")
-    chosen = {of: attentions(model, question.blocks, with_tokens=of == "tokens") for of in question.of}
-    seen = any(map(has_tokens, attentions(model, question.blocks).values()))
-    asked = {**config, **_asked(question)}
-    result = begin(out / "inspect.json", "inspect", asked, question.seeds, command, next(model.parameters()).device)
+    # Once for all parts, as recognising the attentions runs a probe of each.
+    found = attentions(model, options.blocks)
+    tokens = {name: module for name, module in found.items() if has_tokens(module)}
+    kinds: Sequence[Of] = options.of or (("outputs", "tokens") if tokens else ("outputs",))
+    chosen = {of: those_with_tokens(found, model, options.blocks) if of == "tokens" else found for of in kinds}
+    asked = {**config, **_asked(options, kinds)}
+    result = begin(out / "inspect.json", "inspect", asked, options.seeds, command, next(model.parameters()).device)
 
     embedded = {}
     total = len(images) * len(chosen)
@@ -119,15 +123,15 @@ def run(
         partial = Path(name)
         _save(partial / "embeddings.npz", embedded, images)
         on_progress("k-means", 0.7)
-        scores, notes = _clustered(embedded, images.labels, question.seeds, result)
+        scores, notes = _clustered(embedded, images.labels, options.seeds, result)
         agreements(scores, "k-means against the true degradation").savefig(partial / "clusters.png", dpi=150)
-        notes += _projected(partial, embedded, images, question.seed, on_progress)
+        notes += _projected(partial, embedded, images, options.seed, on_progress)
         shown = {f"{images.labels[i]}: {Path(images.name(i)).stem}": images[i] for i in images.one_of_each()}
         on_progress("spectra", 0.9)
-        _spectra(partial, model, shown, question.blocks, result)
-        if seen:
+        _spectra(partial, model, shown, found, result)
+        if tokens:
             on_progress("token maps", 0.95)
-            _tokens(partial, model, shown, question.blocks, result)
+            _tokens(partial, model, shown, tokens, result)
         else:
             notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
         write_text(partial / "inspect.md", markdown(result, notes))
@@ -138,7 +142,7 @@ def run(
     return result, notes
 
 
-def free(out: Path) -> None:
+def check_free(out: Path) -> None:
     """Checks that no file would be overwritten.
 
     Raises:
@@ -149,12 +153,12 @@ def free(out: Path) -> None:
         raise ConfigError(f"{out / there[0]} exists and is not overwritten; give another folder or remove it.")
 
 
-def _asked(question: Question) -> dict[str, Any]:
-    patterns = [question.blocks] if isinstance(question.blocks, str) else question.blocks
+def _asked(options: InspectionOptions, kinds: Sequence[Of]) -> dict[str, Any]:
+    patterns = [options.blocks] if isinstance(options.blocks, str) else options.blocks
     return {
         "blocks": None if patterns is None else list(patterns),
-        "of": list(question.of),
-        "projection_seed": question.seed,
+        "of": list(kinds),
+        "projection_seed": options.seed,
         "versions": {name: package_version(name) for name in ("scikit-learn", "umap-learn")},
     }
 
@@ -226,8 +230,10 @@ def _projected(
     return notes
 
 
-def _spectra(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Patterns, result: Result) -> None:
-    found = spectra(model, shown.values(), blocks)
+def _spectra(
+    out: Path, model: nn.Module, shown: Mapping[str, Tensor], those: Mapping[str, nn.Module], result: Result
+) -> None:
+    found = spectra_of(model, shown.values(), those)
     for block, powers in found.items():
         for what, power in powers.items():
             # JSON has no NaN, which marks rings that a small map does not have.
@@ -238,9 +244,11 @@ def _spectra(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: P
     spectra_figure(found, title).savefig(out / "spectra.png", dpi=150)
 
 
-def _tokens(out: Path, model: nn.Module, shown: Mapping[str, Tensor], blocks: Patterns, result: Result) -> None:
-    found = token_maps(model, shown.values(), blocks)
-    images = {caption: as_seen(model, image) for caption, image in shown.items()}
+def _tokens(
+    out: Path, model: nn.Module, shown: Mapping[str, Tensor], those: Mapping[str, nn.Module], result: Result
+) -> None:
+    found = collect(model, shown.values(), those, compact_maps)
+    images = {caption: model_input(model, image) for caption, image in shown.items()}
     (out / "tokens").mkdir()
     for block, maps in found.items():
         single = {

@@ -45,13 +45,22 @@ def spectra(
         ImageError: if there are no images, or one is not a float (C, H, W) with pixels.
         ConfigError: for a host's attention on tokens, whose height and width are unknown.
     """
-    chosen = attentions(model, blocks)
-    read = collect(model, images, chosen, _all, on_image)
+    return spectra_of(model, images, attentions(model, blocks), on_image)
+
+
+def spectra_of(
+    model: nn.Module,
+    images: Iterable[Tensor],
+    those: Mapping[str, nn.Module],
+    on_image: Callable[[int], None] = lambda done: None,
+) -> dict[str, dict[str, Tensor]]:
+    """Returns the ``spectra`` of some of the model's attentions, given by name."""
+    read = collect(model, images, those, _all, on_image)
     found = {}
     for name, rows in read.items():
         # nanmean: a ring that is NaN for a small image may have power for a larger one.
         means = torch.stack(rows).nanmean(0)
-        found[name] = dict(zip(_readers(chosen[name]), means, strict=True))
+        found[name] = dict(zip(_readers(those[name]), means, strict=True))
     return found
 
 

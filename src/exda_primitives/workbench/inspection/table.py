@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..shared.results import Result, spread
-from ..shared.tables import markdown_table, provenance_lines, spread_text, terminal_table
+from ..shared.tables import markdown_table, provenance_lines, settings_text, spread_text, terminal_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +38,6 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
         result: result of an inspection.
         notes: a sentence for each part that was left out.
     """
-    settings = "; ".join(f"{key} {_plainly(value)}" for key, value in result["config"].items())
     parts = [
         "# What the attentions know of the degradation",
         "",
@@ -47,7 +46,7 @@ def markdown(result: Result, notes: Sequence[str] = ()) -> str:
         *markdown_table(HEAD, rows_of(result)),
         "",
         *(line for note in notes for line in (f"{note}.", "")),
-        f"Configuration: {settings}. Seeds of k-means: {', '.join(map(str, result['seeds']))}.",
+        f"Configuration: {settings_text(result['config'])}. Seeds of k-means: {', '.join(map(str, result['seeds']))}.",
         "",
         *provenance_lines(result),
     ]
@@ -60,7 +59,3 @@ def printed(result: Result) -> Table:
     # Folded rather than cut off: several blocks may have the same first letters.
     table.columns[HEAD.index("block")].overflow = "fold"
     return table
-
-
-def _plainly(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)

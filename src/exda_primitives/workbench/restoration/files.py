@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ...errors import ExDAError, ImageError, some_of
-from ..shared.files import check_writable, files_below, is_something_else
+from ..shared.files import check_writable, files_below, is_nonregular_file
 from ..shared.image_files import FORMATS
 from .images import format_for, read, write
 from .network import Restored, Restorer
@@ -126,7 +126,7 @@ def _work_below(source: Path, target: Path) -> Work:
         reasons = {
             HIDDEN: _is_hidden(path),
             FOREIGN: path.suffix.lower() not in FORMATS,
-            NO_FILE: is_something_else(path),
+            NO_FILE: is_nonregular_file(path),
         }
         why = next((reason for reason, holds in reasons.items() if holds), None)
         (found if why is None else left_out.setdefault(why, [])).append(path)

@@ -100,7 +100,7 @@ def read(path: Path) -> DecodedImage:
         orientation = orientation or orientation_of_xmp(xmp)
         metadata["xmp-data"] = (gtype, upright_xmp(xmp))
     values, resolution = upright(stored, orientation or 1), (image.xres, image.yres)
-    colours = image.bands - image.bands % 2 - 1 if image.bands in (2, 4) else image.bands
+    colours = image.bands - 1 if image.bands in (2, 4) else image.bands
     bits = 8 * stored.dtype.itemsize
     return DecodedImage(
         pixels=torch.from_numpy(np.ascontiguousarray(values[..., :colours].transpose(2, 0, 1), np.float32))

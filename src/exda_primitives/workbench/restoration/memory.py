@@ -12,6 +12,7 @@ from ...errors import ImageError
 from ...memory import kept
 from ..shared.live_bytes import LiveBytes
 from ..shared.packages import psutil
+from ..shared.padding import round_up
 
 GIB = 2**30
 
@@ -53,7 +54,7 @@ _STRIPS = 3
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """The memory that restoring an image takes.
 
     Attributes:
@@ -65,8 +66,8 @@ class Need:
     channels: int
 
     @classmethod
-    def measured(cls, live: LiveBytes, pixels: int, channels: int, dtype: torch.dtype) -> Need:
-        """Returns the need by the bytes counted in a forward pass on ``pixels`` pixels that computed in ``dtype``."""
+    def measured(cls, live: LiveBytes, pixels: int, channels: int, dtype: torch.dtype) -> MemoryEstimate:
+        """Returns the estimate by the bytes counted in a forward pass in ``dtype`` on ``pixels`` pixels."""
         safety = SAFETY_KEPT if kept() else SAFETY
         return cls(safety[dtype.itemsize] * live.peak / pixels, channels)
 
@@ -79,7 +80,7 @@ class Need:
         return WORK_SPACE + round(self.per_pixel * min(tile, height) * min(tile, width)) + result + held
 
 
-def room(device: torch.device, budget: float | None) -> int:
+def available_bytes(device: torch.device, budget: float | None) -> int:
     """Returns the bytes that this process can still allocate on a device.
 
     Args:
@@ -92,11 +93,11 @@ def room(device: torch.device, budget: float | None) -> int:
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held
     else:
         held = int(psutil().Process().memory_info().rss)
-        free = min([int(psutil().virtual_memory().available), *_control_group_rooms()])
+        free = min([int(psutil().virtual_memory().available), *_control_group_bytes()])
     return int(LEFT_FREE * free) if budget is None else int(budget * GIB) - held
 
 
-def _control_group_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
+def _control_group_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
     """Yields the bytes left by each limit of a container or batch system; ``psutil`` only sees the whole machine.
 
     Source: the Linux kernel's documentation, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
@@ -115,10 +116,10 @@ def _control_group_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("
         # Every parent group has its own limit. In a container the path may not exist, but the root does.
         for folder in (group, *group.parents):
             if folder.is_relative_to(base):
-                yield from _group_room(folder, *files)
+                yield from _group_bytes(folder, *files)
 
 
-def _group_room(folder: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
+def _group_bytes(folder: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
     try:
         top, used = (int((folder / name).read_text()) for name in (limit, usage))
         rows = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
@@ -130,7 +131,7 @@ def _group_room(folder: Path, limit: str, usage: str, cache: str) -> Iterator[in
 
 
 def largest_tile(
-    need: Need, height: int, width: int, multiple: int, overlap_of: Callable[[int], int], free: int
+    need: MemoryEstimate, height: int, width: int, multiple: int, overlap_of: Callable[[int], int], free: int
 ) -> int | None:
     """Returns the side of the tiles to use for an image (H, W), or None if it fits whole.
 
@@ -147,7 +148,7 @@ def largest_tile(
     """
     if need.of(height, width, None) <= free:
         return None
-    smallest = -(-SMALLEST_TILE // multiple) * multiple
+    smallest = round_up(SMALLEST_TILE, multiple)
     if need.of(height, width, smallest) > free:
         raise ImageError(
             f"not enough memory: {need.of(height, width, smallest) / GIB:.2f} GiB are needed even in tiles of "
@@ -168,5 +169,5 @@ def _evened_out(length: int, tile: int, multiple: int, overlap: int) -> int:
     # n tiles of side t that overlap by o cover n (t - o) + o: count is the smallest n for the given side, evened the
     # smallest t for this n, as a multiple. At least 2 o, since an overlap is at most half a tile.
     count = -(-(length - overlap) // (tile - overlap))
-    evened = -(-(-(-(length - overlap) // count) + overlap) // multiple) * multiple
+    evened = round_up(-(-(length - overlap) // count) + overlap, multiple)
     return max(evened, 2 * overlap)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,8 @@ from ...errors import ConfigError, ImageError
 from ...patching.backbones import MULTIPLE, backbones_in, multiple_of
 from ..shared.inference import inferring
 from ..shared.live_bytes import LiveBytes
-from ..shared.padding import pad, padded_side
-from .memory import Need, largest_tile, room
+from ..shared.padding import pad, padded_side, round_up
+from .memory import MemoryEstimate, available_bytes, largest_tile
 from .tiles import Seam, axis, blend
 
 OVERLAP = (128, 256)
@@ -127,8 +126,8 @@ class Restorer:
         self.model, self.memory = model, memory
         parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         self.device, self.own_dtype = parameter.device, parameter.dtype
-        self.half = None if dtype in (None, self.own_dtype) else dtype
-        if self.half not in (None, torch.float16, torch.bfloat16):
+        self.autocast_dtype = None if dtype in (None, self.own_dtype) else dtype
+        if self.autocast_dtype not in (None, torch.float16, torch.bfloat16):
             raise ConfigError(f"dtype must be torch.float16 or torch.bfloat16 (or None), got {dtype}.")
         backbones = backbones_in(model)
         self.multiple = multiple or multiple_of(backbones) or MULTIPLE
@@ -186,7 +185,7 @@ class Restorer:
 
     def _largest_tile(self, height: int, width: int) -> int | None:
         """Returns the side of the tiles for a padded image, or None if it fits whole."""
-        free = room(self.device, self.memory)
+        free = available_bytes(self.device, self.memory)
         # Measures once more, on the larger square, if that fits and could avoid tiles.
         larger = self.need.of(_LARGER_PROBE, _LARGER_PROBE, None)
         if not self._is_need_exact and larger <= free < self.need.of(height, width, None):
@@ -196,7 +195,7 @@ class Restorer:
     def _overlap_of(self, tile: int) -> int:
         """Returns the overlap that was asked for, or the default, but at most half a tile."""
         least, most = OVERLAP
-        wanted = self.overlap or _up(min(max(tile // 4, least), most), self.multiple)
+        wanted = self.overlap or round_up(min(max(tile // 4, least), most), self.multiple)
         return min(wanted, self._half_of(tile))
 
     def _half_of(self, tile: int) -> int:
@@ -220,17 +219,18 @@ class Restorer:
         shown = image.expand(self.channels, -1, -1)[None]
         restored = self._forward(shown.to(self.device, self.own_dtype))[0]
         if not bool(restored.isfinite().all()):
-            half = self.half or (self.own_dtype if self.own_dtype in (torch.float16, torch.bfloat16) else None)
-            advice = f"{half} overflowed, restore in full precision" if half else "are its weights damaged?"
+            dtype = self.autocast_dtype or self.own_dtype
+            half = dtype in (torch.float16, torch.bfloat16)
+            advice = f"{dtype} overflowed, restore in full precision" if half else "are its weights damaged?"
             raise ImageError(f"the model's output holds NaN or infinity: {advice}.")
         return restored.to(image.device, image.dtype).clamp(0, 1)
 
     def _forward(self, batch: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.half) if self.half else nullcontext():
+        with torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext():
             restored: Tensor = self.model(batch)
         return restored
 
-    def _probe(self) -> tuple[int, Need]:
+    def _probe(self) -> tuple[int, MemoryEstimate]:
         """Returns how many channels the model takes, found by trying, and the memory that a forward pass takes."""
         errors = []
         for channels in _CHANNELS:
@@ -239,20 +239,20 @@ class Restorer:
             except Exception as error:
                 errors.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
                 continue
-            given = (1, channels, *[_up(_PROBE, self.multiple)] * 2)
+            given = (1, channels, *[round_up(_PROBE, self.multiple)] * 2)
             if made != given:
                 raise ImageError(f"the model makes {made} of an image {given}, expected an image of the same shape.")
             return channels, need
         raise ImageError(f"the model takes neither colour nor grey images{_taken(self.model)} ({errors[0]}).")
 
-    def _measured(self, channels: int, side: int) -> tuple[object, Need]:
+    def _measured(self, channels: int, side: int) -> tuple[object, MemoryEstimate]:
         """Runs the model on a black square; returns the shape of its output (or the type) and the memory it takes."""
-        side = _up(side, self.multiple)
+        side = round_up(side, self.multiple)
         image = torch.zeros(1, channels, side, side, device=self.device, dtype=self.own_dtype)
         with inferring(self.model), _uncompiled(), LiveBytes() as live:
             restored = self._forward(image)
         made = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
-        return made, Need.measured(live, side**2, channels, self.half or self.own_dtype)
+        return made, MemoryEstimate.measured(live, side**2, channels, self.autocast_dtype or self.own_dtype)
 
 
 def _uncompiled() -> AbstractContextManager[object]:
@@ -273,22 +273,17 @@ def _named(channels: int) -> str:
     return "grey images" if channels == 1 else "colour images"
 
 
-def _up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
-
-
 def _checked(tile: int | None, overlap: int | None, multiple: int) -> tuple[int | None, int | None]:
     """Checks tile and overlap, and returns both rounded up to the multiple."""
-    up = partial(_up, multiple=multiple)
     if tile is not None:
         if tile < 1:
             raise ConfigError(f"tile must be at least 1 pixel, got {tile}.")
         # At least twice the multiple, so that half a tile, the largest overlap, is a multiple too.
-        tile = max(up(tile), 2 * multiple, padded_side(1, multiple))
+        tile = max(round_up(tile, multiple), 2 * multiple, padded_side(1, multiple))
     if overlap is not None:
         if overlap < 1:
             raise ConfigError(f"overlap must be at least 1 pixel, got {overlap}: without one, the tiles show.")
-        overlap = up(overlap)
+        overlap = round_up(overlap, multiple)
         if tile is not None and 2 * overlap > tile:
             raise ConfigError(f"overlap must be at most half a tile, got {overlap} for tiles of {tile} pixels.")
     return tile, overlap

@@ -38,7 +38,7 @@ def files_below(
             yield from files_below(entry, failed, enter, above | {real})
 
 
-def is_something_else(path: Path) -> bool:
+def is_nonregular_file(path: Path) -> bool:
     """Whether the path exists and is no regular file: a folder, a device, or a pipe, on which a reader would block."""
     return os.path.exists(path) and not os.path.isfile(path)
 

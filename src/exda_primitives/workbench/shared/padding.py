@@ -9,9 +9,14 @@ MINIMUM = 16
 """Smallest side of a padded image, in pixels: AMIR's U-net needs more than 8."""
 
 
+def round_up(size: int, multiple: int) -> int:
+    """Returns the smallest multiple of ``multiple`` that is at least ``size``."""
+    return -(-size // multiple) * multiple
+
+
 def padded_side(side: int, multiple: int) -> int:
     """Returns the smallest multiple of ``multiple`` that is at least ``side`` and ``MINIMUM``, in pixels."""
-    return -(-max(side, MINIMUM) // multiple) * multiple
+    return round_up(max(side, MINIMUM), multiple)
 
 
 def pad(image: Tensor, multiple: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Tables of results, as Markdown and for the terminal, and the lines on their provenance."""
+"""Tables of results, as Markdown and for the terminal, and the lines on their settings and provenance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .machine import machine_line
@@ -31,6 +31,26 @@ def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: st
 def provenance_lines(result: Result) -> list[str]:
     """Returns lines of Markdown for the end of a page: the machine, and the command that reproduces the result."""
     return [machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
+
+
+def settings_text(of: Mapping[str, object]) -> str:
+    """Returns settings in one line; lists and dicts in them are written without quotes.
+
+    Example:
+        >>> settings_text({"training_images": 8000, "rate": 0.002, "size": [28, 28], "noise": {"std": 25}})
+        'training images 8000; rate 0.002; size 28, 28; noise (std 25)'
+    """
+    return "; ".join(f"{key.replace('_', ' ')} {_value_text(value)}" for key, value in of.items())
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{key} {_value_text(each)}' for key, each in value.items())})" if value else "none"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_value_text, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)
 
 
 def spread_text(of: Spread, form: str = ".2f", deviation_form: str = ".2f") -> str:

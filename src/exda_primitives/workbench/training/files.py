@@ -76,7 +76,9 @@ def _parsed(text: str, where: str) -> Any:
 
 def _mapping(given: object, where: str) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise ConfigError(f"{where}: found {type(given).__name__}, expected sections: model, primitives, data, recipe.")
+        raise ConfigError(
+            f"{where}: found {type(given).__name__}, expected sections: model, primitives, data, recipe, lora, base."
+        )
     return given
 
 

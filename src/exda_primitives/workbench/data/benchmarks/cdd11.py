@@ -32,7 +32,7 @@ def cdd11_files(root: str | Path, split: Split = "test", *, whole: bool = True) 
     """
     search = Search(f"CDD-11 ({split})", Path(root))
     folder = next((name for name in (split, f"CDD-11_{split}") if (Path(root) / name).is_dir()), split)
-    search.only(folder, ("clear", *CDD11))
+    search.report_unexpected(folder, ("clear", *CDD11))
     for name in CDD11:
         search.pair(f"{folder}/{name}", f"{folder}/clear", name)
     return search.found(dict.fromkeys(CDD11, (_IMAGES[split],)) if whole else {})

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from ....errors import DataError
 from ...shared.image_files import SUFFIXES
+from ...shared.messages import with_problems
 from ..decode import read_image
 from ..headers import Header, header_of_tensor, read_header
-
-SHOWN = 10
-"""Problems that a message lists; it only counts any further ones."""
 
 Reader = Callable[[Path, str], Tensor]
 """Takes a file and the name of its degradation, returns the image as (C, H, W) in [0, 1]."""
@@ -157,7 +155,7 @@ class Search:
         files = self._files(self._root / folder, SUFFIXES)
         self._pairs += [FilePair(file, None, degradation) for degradation in degradations for file in files]
 
-    def only(self, parent: str, known: Iterable[str]) -> None:
+    def report_unexpected(self, parent: str, known: Iterable[str]) -> None:
         """Adds a problem for each entry of a folder that is not among the known names."""
         folder, names = self._root / parent, set(known)
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -183,11 +181,8 @@ class Search:
         if not self._pairs and not problems:
             problems.append("no images")
         if problems:
-            lines = problems[:SHOWN]
-            if len(problems) > SHOWN:
-                lines.append(f"... and {len(problems) - SHOWN} more")
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-            raise DataError("\n  ".join([f"{self._benchmark} in {self._root} is not whole, {count}:", *lines]))
+            raise DataError(with_problems(f"{self._benchmark} in {self._root} is not whole, {count}:", problems))
         return PairedFiles(self._benchmark, tuple(self._pairs), self._read)
 
     def _files(self, folder: Path, suffixes: Iterable[str]) -> list[Path]:

@@ -6,7 +6,7 @@ import torch
 from tests.workbench.bench.stubs import COMPARISON, CPU
 
 import exda_primitives as exda
-from exda_primitives.workbench.bench.floor import copy_bandwidth, floor_bytes
+from exda_primitives.workbench.bench.bandwidth_floor import copy_bandwidth, floor_bytes
 from exda_primitives.workbench.bench.networks import BACKBONES
 
 
