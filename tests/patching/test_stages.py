@@ -12,26 +12,26 @@ from .hosts import MDTA, Cross
 HALVINGS = {"encoder": (1, 2, 4), "latent": (8,), "decoder": (4, 2, 1), "refinement": (1,)}
 
 
-def u_net(encoder, latent, decoder, refinement):
+def unet_backbone(encoder, latent, decoder, refinement):
     names = {"encoder": encoder, "latent": [latent], "decoder": decoder, "refinement": [refinement]}
     return {
         name: (stage, size) for stage, sizes in HALVINGS.items() for name, size in zip(names[stage], sizes, strict=True)
     }
 
 
-RESTORMER = u_net(
+RESTORMER = unet_backbone(
     [f"encoder_level{i}" for i in (1, 2, 3)], "latent", [f"decoder_level{i}" for i in (3, 2, 1)], "refinement"
 )
 LCA = [("encoder", 2), ("encoder", 4), ("latent", 8), ("latent", 8), ("decoder", 4), ("decoder", 2)]
 # Network: what its attentions are behind, each with its stage and size; other children; what sizes are multiples of.
 NETWORKS = {
     "ndr": (
-        u_net(["block1", "block2", "block3"], "bottom", ["block_up3", "block_up2", "block_up1"], "refinement"),
+        unet_backbone(["block1", "block2", "block3"], "bottom", ["block_up3", "block_up2", "block_up1"], "refinement"),
         ["res_connect1"],
         8,
     ),
     "constyle": (
-        u_net(
+        unet_backbone(
             [f"Process_Module_l{i}" for i in (1, 2, 3)],
             "Process_Module_bottom",
             [f"Process_Module_r{i}" for i in (3, 2, 1)],
@@ -41,7 +41,7 @@ NETWORKS = {
         8,
     ),
     "monai": (
-        u_net(
+        unet_backbone(
             [f"encoder_levels.{i}" for i in range(3)], "latent", [f"decoder_levels.{i}" for i in range(3)], "refinement"
         ),
         ["downsamples.0"],

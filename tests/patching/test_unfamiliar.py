@@ -161,6 +161,25 @@ class Windows(nn.Module):
         return self.proj(rearrange((q @ k.mT).softmax(-1) @ v, "(b y x) (i j) c -> b c (y i) (x j)", b=1, y=y, i=8))
 
 
+class Columns(nn.Module):
+    """Attention over the W columns of a map, each with its rows and channels as features; 24 divides the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Conv2d(24, 72, 1), nn.Conv2d(24, 24, 1)
+
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b (three c) h w -> three b w (c h)", three=3)
+        return self.proj(rearrange((q @ k.mT).softmax(-1) @ v, "b w (c h) -> b c h w", h=x.shape[2]))
+
+
+class Rows(Columns):
+    """The same over the H rows; 8 divides the channels."""
+
+    def forward(self, x):
+        return super().forward(x.mT).mT
+
+
 class Gate(nn.Module):
     """A softmax over four experts."""
 
@@ -184,7 +203,7 @@ class Scaled(nn.Module):
         return x + self.beta * self.third(self.second(self.first(x)).relu())
 
 
-@pytest.mark.parametrize("make", [Pixels, Windows, Gate, Scaled])
+@pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled])
 def test_what_is_no_channel_attention_is_not_named(make):
     assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses
 

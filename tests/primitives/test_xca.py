@@ -97,7 +97,7 @@ def test_the_size_matters(options):
 def test_another_number_of_pixels(options, grid, way):
     module = attention(**options)
     module.grid = grid if way == "attribute" else None
-    module.hand_down(grid if way == "parent" else None)
+    module.push_grid(grid if way == "parent" else None)
     height, width = grid
     with pytest.raises(exda.InputError, match=rf"35 tokens, for a map of {height} x {width} = .*no class token"):
         module(tokens(), grid if way == "argument" else None)
@@ -110,10 +110,10 @@ def test_the_call_before_the_parent_before_the_attribute():
     by_call, by_parent, by_hand = (module(x, size) for size in sizes)
     module.grid = sizes[2]
     assert torch.equal(module(x), by_hand)
-    module.hand_down(sizes[1])
+    module.push_grid(sizes[1])
     assert torch.equal(module(x), by_parent)
     assert torch.equal(module(x, sizes[0]), by_call)
-    module.hand_down(None)
+    module.push_grid(None)
     assert torch.equal(module(x), by_hand)
 
 
@@ -121,18 +121,18 @@ def test_the_size_is_no_state():
     module = attention()
     keys = set(module.state_dict())
     module.grid = (5, 7)
-    module.hand_down((5, 7))
+    module.push_grid((5, 7))
     assert set(module.state_dict()) == keys
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_a_copy_keeps_what_was_set_by_hand_but_not_what_a_call_said(duplicate):
     module = attention()
-    module.hand_down((5, 7))
+    module.push_grid((5, 7))
     with pytest.raises(exda.InputError, match="cannot tell"):
         duplicate(module)(tokens())
     module.grid = (7, 5)
     other = duplicate(module)
-    other.hand_down((35, 1))
+    other.push_grid((35, 1))
     assert torch.equal(duplicate(module)(tokens()), module(tokens(), (7, 5)))
     assert torch.equal(module(tokens()), module(tokens(), (5, 7)))

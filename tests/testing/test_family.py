@@ -146,7 +146,7 @@ def test_a_layout_that_is_not_undone(monkeypatch):
     family = Sound()
     exda.register_adapter(family)
     monkeypatch.setattr(Sound, "to_map", lambda self, x, size=None: x.flip(1))
-    with pytest.raises(AssertionError, match=r"'layout': .*to_map\(arguments\(maps\)\)"):
+    with pytest.raises(AssertionError, match=r"'layout': .*to_map\(make_inputs\(maps\)\)"):
         check_family(family, MDTA, only=["layout"])
     assert "faulty" in known_families()
 

@@ -13,8 +13,8 @@ from ..surgery.wrappers import canonical
 from .network import state_of
 
 
-class Place(NamedTuple):
-    """A tensor, the module that holds it, and its name there."""
+class TensorSlot(NamedTuple):
+    """A tensor's slot in a model: the module that holds it, its name there, and the tensor before it is replaced."""
 
     module: nn.Module
     name: str
@@ -51,20 +51,20 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], source: object) -
     """
     state = state_of(model)
     solid = {name: tensor for name, tensor in tensors.items() if not state[name].is_meta}
-    # For the way back: copies of the values, and the places whose tensors were replaced.
+    # For the way back: copies of the values, and the slots whose tensors were replaced.
     kept: dict[str, Tensor] = {}
-    places: list[Place] = []
+    slots: list[TensorSlot] = []
     try:
         for name in solid:
             kept[name] = state[name].clone()
         for name, tensor in solid.items():
             state[name].copy_(tensor)
-        for place, tensor in _new_tensors(model, {n: t for n, t in tensors.items() if n not in solid}):
-            places.append(Place(place.module, place.name, place.tensor))
-            _put(place, tensor)
+        for slot, tensor in _new_tensors(model, {n: t for n, t in tensors.items() if n not in solid}):
+            slots.append(TensorSlot(slot.module, slot.name, slot.tensor))
+            _put(slot, tensor)
     except BaseException as error:
-        for place in places:
-            _put(place, place.tensor)
+        for slot in slots:
+            _put(slot, slot.tensor)
         for name, tensor in kept.items():
             _restore(state[name], tensor)
         if isinstance(error, RuntimeError | NotImplementedError | TypeError):
@@ -75,8 +75,8 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], source: object) -
         raise
 
 
-def _new_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Place, Tensor]]:
-    """Yields every place of a tensor to replace, and its replacement; places of a shared tensor get the same one."""
+def _new_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[TensorSlot, Tensor]]:
+    """Yields every slot of a tensor to replace, and its replacement; slots of a shared tensor get the same one."""
     made: dict[int, Tensor] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         held: list[Mapping[str, Tensor | None]] = [module._parameters, module._buffers]
@@ -88,14 +88,14 @@ def _new_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tu
                 new = tensors[full_name].detach().to(old.dtype, copy=True)
                 is_parameter = isinstance(old, nn.Parameter)
                 made[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
-            yield Place(module, name, old), made[id(old)]
+            yield TensorSlot(module, name, old), made[id(old)]
 
 
-def _put(place: Place, tensor: Tensor) -> None:
+def _put(slot: TensorSlot, tensor: Tensor) -> None:
     if isinstance(tensor, nn.Parameter):
-        place.module._parameters[place.name] = tensor
+        slot.module._parameters[slot.name] = tensor
     else:
-        place.module._buffers[place.name] = tensor
+        slot.module._buffers[slot.name] = tensor
 
 
 def _restore(tensor: Tensor, before: Tensor) -> None:

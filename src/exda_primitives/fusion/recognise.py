@@ -152,7 +152,8 @@ def _randomise(copy: nn.Module, generator: torch.Generator) -> None:
 def _calls(block: nn.Module, x: Tensor) -> list[str]:
     """Returns the names of the parts in the order in which the block calls them."""
     called: list[str] = []
-    # Hooks would not run: calls in a detached copy go to ``_compiled_call_impl``, see ``unheard``. So that is wrapped.
+    # Hooks would not run: calls in a detached copy go to ``_compiled_call_impl``, see ``without_global_hooks``. So that
+    # is wrapped.
     parts = [(name, part, part._compiled_call_impl or part._call_impl) for name, part in _parts_of(block)]
     for name, part, call in parts:
         vars(part)["_compiled_call_impl"] = partial(_noted, called, name, call)

@@ -42,9 +42,9 @@ class Family(ABC):
     replacement: ClassVar[type[ExDAModule]]
     """The ExDA attention. ``candidates`` finds its ``PARTS``, except ``OPTIONAL`` ones that the host lacks."""
     inputs: ClassVar[int] = 1
-    """Number of maps that its forward takes, as (B, C, H, W) or in the layout that ``arguments`` gives them."""
-    further_inputs: ClassVar[int] = 0
-    """Number of arguments that its forward takes after the maps; ``further`` makes them."""
+    """Number of maps that its forward takes, as (B, C, H, W) or in the layout that ``make_inputs`` gives them."""
+    extra_inputs: ClassVar[int] = 0
+    """Number of arguments that its forward takes after the maps; ``extra_arguments`` makes them."""
     source: ClassVar[int] = -1
     """Index of the map that k, v and the tokens come from."""
     extension: ClassVar[bool] = False
@@ -63,7 +63,7 @@ class Family(ABC):
             Mismatch: for a module that looks like this attention but breaks a rule; the user is told which.
         """
 
-    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+    def make_inputs(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
         """Converts ``inputs`` maps (B, C, H, W) to the layout that the attention's forward takes and returns.
 
         By default they stay as they are. A family that overrides this has to undo it in ``to_map``.
@@ -71,7 +71,7 @@ class Family(ABC):
         return maps
 
     def to_map(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Converts an input or the output of the attention to a map: undoes ``arguments``.
+        """Converts an input or the output of the attention to a map: undoes ``make_inputs``.
 
         Args:
             x: an input or the output of the attention; by default a map already.
@@ -105,11 +105,11 @@ class Family(ABC):
         """
         return self.inputs + 2
 
-    def further_inputs_of(self, attention: nn.Module) -> int:
-        """How many arguments the forward of this attention takes after the maps; by default ``further_inputs``."""
-        return self.further_inputs
+    def extra_inputs_of(self, attention: nn.Module) -> int:
+        """How many arguments the forward of this attention takes after the maps; by default ``extra_inputs``."""
+        return self.extra_inputs
 
-    def further(
+    def extra_arguments(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
         """Returns the arguments after the maps, once for each way to call the attention; for probe and verification.
@@ -122,8 +122,8 @@ class Family(ABC):
         """
         return [()]
 
-    def known_of(self, height: int, width: int) -> Mapping[str, Any]:
-        """Returns keywords for the replacement's forward in place of what a parent's call would hand down.
+    def forward_kwargs(self, height: int, width: int) -> Mapping[str, Any]:
+        """Returns keywords for the replacement's forward, in place of what a ``parent_hook`` would pass to it.
 
         Args:
             height: H of the maps.
@@ -135,7 +135,7 @@ class Family(ABC):
 class TokenFamily(Family):
     """A family whose attention takes and returns tokens (B, H*W, C), pixels row by row."""
 
-    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+    def make_inputs(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
         """Maps (B, C, H, W) as tokens (B, H*W, C)."""
         return [x.flatten(2).transpose(1, 2).contiguous() for x in maps]
 

@@ -40,30 +40,30 @@ def known_multiple(model: nn.Module) -> int | None:
     return multiple_of(backbones_in(model))
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """The backbone that a module is in, and its stage there; None for what is unknown."""
 
     backbone: Backbone | None
     stage: Stage | None
 
 
-def place_of(backbones: Mapping[str, Backbone], name: str) -> Place:
-    """Returns the place of the module ``name`` in a model with these ``backbones_in``."""
+def location_of(backbones: Mapping[str, Backbone], name: str) -> Location:
+    """Returns the location of the module ``name`` in a model with these ``backbones_in``."""
     for prefix, backbone in backbones.items():
         if name.startswith(prefix):
-            return Place(backbone, backbone.stage_of(name.removeprefix(prefix)))
-    return Place(None, None)
+            return Location(backbone, backbone.stage_of(name.removeprefix(prefix)))
+    return Location(None, None)
 
 
 def stages_in(model: nn.Module, attentions: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str | None]:
     """Returns names of each attention -> its stage in ``model``; None if it is unknown."""
     backbones = backbones_in(model)
-    return stages_of({names: place_of(backbones, names[0]) for names in attentions})
+    return stages_of({names: location_of(backbones, names[0]) for names in attentions})
 
 
-def stages_of(places: Mapping[tuple[str, ...], Place]) -> dict[tuple[str, ...], str | None]:
-    """Returns names of each attention -> the stage of its place; None if it is unknown."""
-    return {names: place.stage.stage if place.stage else None for names, place in places.items()}
+def stages_of(locations: Mapping[tuple[str, ...], Location]) -> dict[tuple[str, ...], str | None]:
+    """Returns names of each attention -> its stage; None if it is unknown."""
+    return {names: location.stage.stage if location.stage else None for names, location in locations.items()}
 
 
 def idle_stages(model: nn.Module, backbones: Mapping[str, Backbone]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ..primitives import ExDAConfig, ExDAModule, ExDAOptions
 from ..primitives.config import REPLACING
 from ..primitives.layers import width_of
 from ..surgery.wrappers import unwrap
-from .backbones import Place, backbones_in, idle_stages, multiple_of, place_of, stages_of
+from .backbones import Location, backbones_in, idle_stages, location_of, multiple_of, stages_of
 from .options import configured
 from .present import by_module
 from .recognise import Found, survey
@@ -105,10 +105,8 @@ def resolve(
     # Patterns may also name built-in attentions, but only patched ones can be in conflict with this call.
     ours = {names: module for names, module in alike.items() if module.replaces_host}
     attentions = [*[each.names for each in seen.found], *alike]
-    places = {names: place_of(backbones, names[0]) for names in attentions}
-    chosen: set[tuple[str, ...]] = set()
-    if attentions or include is not None or exclude is not None:
-        chosen = select(stages_of(places), include, exclude)
+    locations = {names: location_of(backbones, names[0]) for names in attentions}
+    chosen = select(stages_of(locations), include, exclude)
     found = tuple(each for each in seen.found if each.names in chosen)
     selected = {names[0]: module for names, module in ours.items() if names in chosen}
     if found and config.value in REPLACING:
@@ -122,7 +120,7 @@ def resolve(
         model=type(target).__name__,
         applied=False,
         config=config,
-        matches=tuple(_match(each, config, places[each.names]) for each in found),
+        matches=tuple(_match(each, config, locations[each.names]) for each in found),
         near_misses=seen.near_misses,
         present=tuple(Present(names[0], each.config, not each.replaces_host) for names, each in present.items()),
         multiple_of=multiple_of(backbones),
@@ -151,9 +149,9 @@ def _scripted_parts(model: nn.Module) -> Iterator[str]:
             yield f"{name} is scripted or traced: nothing inside it can be recognised"
 
 
-def _match(found: Found, config: ExDAConfig, place: Place) -> Match:
+def _match(found: Found, config: ExDAConfig, location: Location) -> Match:
     name, *aliases = found.names
-    backbone, stage = place
+    backbone, stage = location
     try:
         # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
         dim, heads = _sizes(found)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..primitives import ExDAConfig
-from ..surgery.copies import detached, isolated_global_state, random_maps, unheard
+from ..surgery.copies import detached, isolated_global_state, random_maps, without_global_hooks
 from ..surgery.randomness import OwnRandomNumbers
 from ..surgery.signatures import signature_problem
 from .adapter import Family
@@ -47,7 +47,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
     """
     # Inside of the softmax: the temperature, mostly.
     name = next(parts[part] for part in family.replacement.PARTS if part in parts)
-    if problem := signature_problem(module, family.inputs, "this attention", family.further_inputs_of(module)):
+    if problem := signature_problem(module, family.inputs, "this attention", family.extra_inputs_of(module)):
         return problem
     with isolated_global_state():
         try:
@@ -57,7 +57,7 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
             # The user's model may be frozen; the probe needs gradients.
             host.requires_grad_(True)
             # What the family claims, computed by the same layers: any difference is the module's own doing.
-            claim = unheard(family.replacement.adopt(host, parts, PLAIN))
+            claim = without_global_hooks(family.replacement.adopt(host, parts, PLAIN))
         except Exception as error:
             return f"a copy to probe could not be made: {type(error).__name__}: {error}"
         problems = []
@@ -72,10 +72,10 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
             for batch, height, width in sizes:
                 shape = (batch, claim.dim, height, width)
                 maps = random_maps(family.inputs, shape, torch.float32, generator)
-                inputs = family.arguments(maps)
-                informed = partial(claim, **family.known_of(height, width))
+                inputs = family.make_inputs(maps)
+                informed = partial(claim, **family.forward_kwargs(height, width))
                 learnt = [getattr(host, name)] if training else []
-                for more in family.further(host, parts, maps[0], generator):
+                for more in family.extra_arguments(host, parts, maps[0], generator):
                     if found := _difference(host, informed, inputs, more, learnt):
                         mode = "training" if training else "eval"
                         problems.append(_Problem(f"{found.said} on {shape} in {mode} mode", found.failed))

@@ -140,12 +140,12 @@ def _check_family(family: Family) -> None:
             f"register_adapter: {kind} has no replacement; set the class attribute to a subclass of ExDAModule, "
             f"not {replacement!r}."
         )
-    # ``to_map`` has to undo ``arguments``: tried on a map of distinct numbers, not square.
+    # ``to_map`` has to undo ``make_inputs``: tried on a map of distinct numbers, not square.
     size = 16, 24
     x = torch.arange(8 * 16 * 24.0).view(1, 8, *size)
-    if not torch.equal(family.to_map(family.arguments([x] * family.inputs)[family.source], size), x):
+    if not torch.equal(family.to_map(family.make_inputs([x] * family.inputs)[family.source], size), x):
         raise RegistrationError(
-            f"register_adapter: {kind}.to_map(x, (H, W)) does not give back what its arguments(maps) made x of; "
+            f"register_adapter: {kind}.to_map(x, (H, W)) does not give back what its make_inputs(maps) made x of; "
             f"write it, so that what looks at maps (B, C, H, W) finds the channels."
         )
 

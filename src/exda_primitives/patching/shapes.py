@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import permutations, product
 from typing import ClassVar, TypeGuard
 
@@ -18,6 +19,19 @@ PARAMETRISED = "parametrizations"
 """Child in which PyTorch keeps a module's parametrised tensors."""
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+class Rule(IntEnum):
+    """What the families check, in this order; the value is the number of rules before it, for ``Mismatch.rules``."""
+
+    DIMENSIONS = 0
+    LAYERS = 1
+    OTHER_PARTS = 2
+    TEMPERATURE = 3
+    BUFFERS = 4
+    VECTOR_LAYERS = 5
+    NO_DROPOUT = 5
+    PLAIN_WEIGHTS = 6
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class ConvLayout:
     pointwise: Mapping[str, int]
     depthwise: Mapping[str, int]
 
-    def find(self, module: nn.Module, beside: Collection[str] = ()) -> list[dict[str, str]]:
+    def find(self, module: nn.Module, ignore: Collection[str] = ()) -> list[dict[str, str]]:
         """Returns all assignments of the parts and ``temperature`` to attributes of ``module``; empty if none is alike.
 
         A module is looked at if it has 1x1 convolutions of all the sizes in ``pointwise``. There are three rules: its
@@ -44,12 +58,12 @@ class ConvLayout:
 
         Args:
             module: the module.
-            beside: names of children to ignore: the caller checks them.
+            ignore: names of children that the caller checks itself.
 
         Raises:
             Mismatch: for a module that breaks one rule, and for weights that cannot be probed.
         """
-        children = {name: child for name, child in module.named_children() if name not in beside}
+        children = {name: child for name, child in module.named_children() if name not in ignore}
         cores = {name: core(child) for name, child in children.items()}
         convs = {name: conv for name, conv in cores.items() if _is_pointwise(conv)}
         wanted = Counter(self.pointwise.values())
@@ -87,11 +101,11 @@ class ConvLayout:
         solid = [name for name, conv in convs.items() if not isinstance(conv, nn.Conv2d)]
         if solid:
             kind = type(convs[solid[0]]).__name__
-            raise Mismatch(f"its projections ({', '.join(solid)}) are {kind}, not Conv2d", 0)
+            raise Mismatch(f"its projections ({', '.join(solid)}) are {kind}, not Conv2d", Rule.DIMENSIONS)
         if any(conv.in_channels != channels for conv in convs.values()) or _factors(convs, channels) != wanted:
             found = ", ".join(f"{name} {c.in_channels} -> {c.out_channels}" for name, c in convs.items())
             expected = " and ".join(f"{channels} -> {f * channels}" for f in sorted(wanted.elements()))
-            raise Mismatch(f"expected the 1x1 convolutions {expected} and no other, found {found}", 1)
+            raise Mismatch(f"expected the 1x1 convolutions {expected} and no other, found {found}", Rule.LAYERS)
         return {name: conv.out_channels // channels for name, conv in convs.items()}
 
     def _depthwise_factors(self, others: dict[str, nn.Module], channels: int) -> dict[str, int]:
@@ -103,7 +117,9 @@ class ConvLayout:
             widths = " and ".join(f"{f * channels}" for f in self.depthwise.values())
             expected = f"one depthwise convolution of {widths} channels and nothing else" if widths else "nothing"
             held = ", ".join(f"{name} ({type(child).__name__})" for name, child in others.items()) or "none"
-            raise Mismatch(f"expected, besides the 1x1 convolutions, {expected} with parameters, found {held}", 2)
+            raise Mismatch(
+                f"expected, besides the 1x1 convolutions, {expected} with parameters, found {held}", Rule.OTHER_PARTS
+            )
         return {name: width // channels for name, width in found.items() if width is not None}
 
 
@@ -193,7 +209,7 @@ def check_no_dropout(module: nn.Module, layers: Collection[str]) -> None:
         raise Mismatch(
             f"it drops values at random in training ({'; '.join(dropping)}), which its replacement does not; set p "
             f"to 0 to have it replaced",
-            5,
+            Rule.NO_DROPOUT,
         )
 
 
@@ -206,7 +222,8 @@ def check_plain(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         # The method by which PyTorch takes tensor subclasses that wrap other tensors apart.
         if hasattr(type(parameter), "__tensor_flatten__"):
-            raise Mismatch(f"{name} is quantised or sharded ({type(parameter).__name__}); patch before that is done", 6)
+            kind = type(parameter).__name__
+            raise Mismatch(f"{name} is quantised or sharded ({kind}); patch before that is done", Rule.PLAIN_WEIGHTS)
 
 
 def find_temperature(module: nn.Module, channels: int) -> str:
@@ -218,24 +235,24 @@ def find_temperature(module: nn.Module, channels: int) -> str:
     """
     if parametrize.is_parametrized(module):
         names = ", ".join(name for name, _ in module.get_submodule(PARAMETRISED).named_children())
-        raise Mismatch(f"{names} is parametrised; patch before that is done", 3)
+        raise Mismatch(f"{names} is parametrised; patch before that is done", Rule.TEMPERATURE)
     own = dict(module.named_parameters(recurse=False))
     if len(own) != 1:
         held = ", ".join(f"{name} {tuple(p.shape)}" for name, p in own.items()) or "none"
-        raise Mismatch(f"expected one own parameter, the temperature (heads, 1, 1), found {held}", 3)
+        raise Mismatch(f"expected one own parameter, the temperature (heads, 1, 1), found {held}", Rule.TEMPERATURE)
     ((name, temperature),) = own.items()
     shape = tuple(temperature.shape)
     heads = shape[-3] if len(shape) >= 3 else 0
     if len(shape) < 3 or shape[-2:] != (1, 1) or temperature.numel() != heads or channels % heads:
         raise Mismatch(
             f"expected a temperature (heads, 1, 1) with {channels} channels divisible by heads, found {name} {shape}",
-            3,
+            Rule.TEMPERATURE,
         )
     # Buffers inside a layer are used by its call: the vectors of a spectral norm, the mask of a pruned weight.
     layers = {key for key, child in module.named_children() if isinstance(core(child), Conv | nn.Linear)}
     buffers = [key for key, _ in module.named_buffers() if key.partition(".")[0] not in layers]
     if buffers:
-        raise Mismatch(f"it holds buffers ({', '.join(buffers)}), which this attention has no use for", 4)
+        raise Mismatch(f"it holds buffers ({', '.join(buffers)}), which this attention has no use for", Rule.BUFFERS)
     return name
 
 

@@ -13,8 +13,8 @@ from ..surgery.copies import detached, isolated_global_state, random_maps
 from ..surgery.randomness import OwnRandomNumbers
 from .shapes import Conv, core
 
-# (H, W) of two maps. Windows of 8 pixels fit into both; heights and numbers of pixels differ, widths do not.
-_SIZES = ((8, 24), (16, 24))
+# (H, W) of two maps. Windows of 8 pixels fit into both; heights, widths and numbers of pixels differ.
+_SIZES = ((8, 24), (16, 32))
 # A module with more parts is a network, not an attention.
 _MOST_MODULES = 32
 _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {

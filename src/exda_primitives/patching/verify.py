@@ -34,11 +34,11 @@ def verify(host: nn.Module, replacement: ExDAModule, family: Family) -> None:
         batch, *size = SIZE
         height, width = family.only_size(host, replacement.host_parts) or size
         maps = random_maps(family.inputs, (batch, replacement.dim, height, width), torch.float64, generator)
-        inputs = family.arguments(maps)
-        more = family.further(host, replacement.host_parts, maps[0], generator)[0]
+        inputs = family.make_inputs(maps)
+        more = family.extra_arguments(host, replacement.host_parts, maps[0], generator)[0]
         with OwnRandomNumbers():
             expected = host(*(x.clone() for x in inputs), *more)
-        got = replacement(*inputs, *more, **family.known_of(height, width))
+        got = replacement(*inputs, *more, **family.forward_kwargs(height, width))
     largest = expected.nan_to_num().abs().max()
     # NaN weights are no error here: both outputs are NaN then.
     if not torch.isclose(got, expected, rtol=0, atol=float(TOLERANCE * largest), equal_nan=True).all():

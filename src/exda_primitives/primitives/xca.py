@@ -60,20 +60,20 @@ class ExDAXCAttention(ExDAModule):
     def init_attributes(self) -> None:
         """See ``ExDAModule.init_attributes``."""
         self.grid: Grid | None = None
-        # ``_told.grids``: a stack of sizes, one for each parent's call that this thread is in; several threads may call
-        # one model at once. torch.compile can trace a ``threading.local``.
-        self._told = threading.local()
+        # ``_local.grids``: a stack of sizes, one for each parent's call that this thread is in, because several threads
+        # may call one model at once. torch.compile can trace a ``threading.local``.
+        self._local = threading.local()
 
-    def hand_down(self, grid: Grid | None) -> None:
-        """Sets the map's size (H, W) that the parent's call gives, until ``take_back``; None if it gives none."""
-        self._told.grids = (*self._grids_told(), grid)
+    def push_grid(self, grid: Grid | None) -> None:
+        """Sets the map's size (H, W) that the parent's call gives, until ``pop_grid``; None if it gives none."""
+        self._local.grids = (*self._parent_grids(), grid)
 
-    def take_back(self) -> None:
-        """Undoes the last ``hand_down`` in this thread."""
-        self._told.grids = self._grids_told()[:-1]
+    def pop_grid(self) -> None:
+        """Undoes the last ``push_grid`` in this thread."""
+        self._local.grids = self._parent_grids()[:-1]
 
-    def _grids_told(self) -> tuple[Grid | None, ...]:
-        grids: tuple[Grid | None, ...] = getattr(self._told, "grids", ())
+    def _parent_grids(self) -> tuple[Grid | None, ...]:
+        grids: tuple[Grid | None, ...] = getattr(self._local, "grids", ())
         return grids
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
@@ -89,8 +89,8 @@ class ExDAXCAttention(ExDAModule):
 
     def call_when_traced(self, x: Any, grid: Any = None) -> Any:
         """Records the module as one call in the graph, with the size: a graph calls no parent that could give it."""
-        told = [known for known in (grid, *self._grids_told()[-1:], self.grid) if known is not None]
-        return as_one_call(self, x, grid=told[0] if told else None)
+        grids = [known for known in (grid, *self._parent_grids()[-1:], self.grid) if known is not None]
+        return as_one_call(self, x, grid=grids[0] if grids else None)
 
     def linear_value(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         """See ``ExDAModule.linear_value``."""
@@ -111,7 +111,7 @@ class ExDAXCAttention(ExDAModule):
             InputError: if H * W is not N.
         """
         # ``grid_before``: in a backward pass, the size of the first run; the parent's call is over by then.
-        for known in (grid, grid_before(x), *self._grids_told()[-1:], self.grid):
+        for known in (grid, grid_before(x), *self._parent_grids()[-1:], self.grid):
             if known is not None:
                 height, width = known
                 if height * width != x.shape[1]:
@@ -135,10 +135,10 @@ class ExDAXCAttention(ExDAModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # A ``threading.local`` cannot be pickled, and a copy is inside no parent's call.
-        return {key: held for key, held in self.__dict__.items() if key != "_told"}
+        return {key: held for key, held in self.__dict__.items() if key != "_local"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_told": threading.local()})  # type: ignore[no-untyped-call]
+        super().__setstate__({**state, "_local": threading.local()})  # type: ignore[no-untyped-call]
 
     def has_bias(self) -> bool:
         """See ``ExDAModule.has_bias``."""

@@ -24,7 +24,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def detached(modules: Modules, dtype: torch.dtype) -> Modules:
     """Returns deep copies on the CPU in ``dtype``, in eval mode and without hooks; what originals share, copies share.
 
-    Calls of the copies are ``unheard``, and their parametrised tensors stay out of ``parametrize.cached()``.
+    The copies are called ``without_global_hooks``; their parametrised tensors stay out of ``parametrize.cached()``.
     """
     hooks = [
         vars(part)[name]
@@ -50,11 +50,11 @@ def detached(modules: Modules, dtype: torch.dtype) -> Modules:
             # Meta tensors hold nothing that could be moved: the copy gets memory, not yet filled.
             module.to_empty(device="cpu")
         module.to(device="cpu", dtype=dtype).eval()
-        unheard(module)
+        without_global_hooks(module)
     return copies
 
 
-def unheard(module: Module) -> Module:
+def without_global_hooks(module: Module) -> Module:
     """Makes calls of a module and its parts bypass global module hooks and torch.compile, and returns the module.
 
     For copies without hooks of their own. Global hooks belong to the process and cannot be removed for a while: modules

@@ -1,4 +1,4 @@
-"""Hooks on a parent that hand down to an attention what only the parent's call knows, such as (H, W) of its tokens."""
+"""Hooks on a parent that pass to an attention what only the parent's call knows, such as (H, W) of its tokens."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ class ParentHook(ABC):
         self._order = tuple(signature(parent.forward).parameters)
 
     def __call__(self, parent: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-        """Forward pre-hook (``with_kwargs=True``): hands down the arguments, and changes none of them."""
+        """Forward pre-hook (``with_kwargs=True``): passes the arguments on, and changes none of them."""
         # The keywords of a call may be in any order: sort them as the signature has them.
         ordered = (*arguments, *[keywords[name] for name in self._order if name in keywords])
         for attention in self._attentions(parent):
-            self.tell(attention, ordered)
+            self.before_call(attention, ordered)
 
     def after(self, parent: nn.Module, *_: Any) -> None:
-        """Forward hook (``always_call=True``): takes back, also if the parent's call raised."""
+        """Forward hook (``always_call=True``): also runs if the parent's call raised."""
         for attention in self._attentions(parent):
-            self.untell(attention)
+            self.after_call(attention)
 
     @abstractmethod
-    def tell(self, attention: Any, arguments: tuple[Any, ...]) -> None:
-        """Hands down to ``attention`` what it needs from the parent's ``arguments``, in the order of its signature."""
+    def before_call(self, attention: Any, arguments: tuple[Any, ...]) -> None:
+        """Passes to ``attention`` what it needs of the parent's ``arguments``, given in the order of its signature."""
 
     @abstractmethod
-    def untell(self, attention: Any) -> None:
-        """Takes back what ``tell`` handed down: the parent's call has returned or raised.
+    def after_call(self, attention: Any) -> None:
+        """Undoes ``before_call``: the parent's call has returned or raised.
 
-        Also called without ``tell``, if an earlier pre-hook raised.
+        Also called without ``before_call``, if an earlier pre-hook raised.
         """
 
     def _attentions(self, parent: nn.Module) -> list[ReplacementModule]:

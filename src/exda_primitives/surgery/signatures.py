@@ -7,21 +7,21 @@ from inspect import Parameter, signature
 from torch import nn
 
 
-def signature_problem(module: nn.Module, inputs: int, kind: str, further: int = 0) -> str | None:
+def signature_problem(module: nn.Module, inputs: int, kind: str, extra: int = 0) -> str | None:
     """Returns why a module's forward does not take exactly these arguments; None if it does.
 
     Args:
         module: the module.
         inputs: number of maps.
         kind: what takes such arguments ("this attention"), for the message.
-        further: number of arguments after the maps.
+        extra: number of arguments after the maps.
     """
     if "forward" in vars(module):
         return "its forward was replaced on the instance, by another patching library perhaps; undo that first"
     required = [Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD]
     arguments = list(signature(module.forward).parameters.values())
-    if len(arguments) != inputs + further or any(a.kind not in required for a in arguments):
+    if len(arguments) != inputs + extra or any(a.kind not in required for a in arguments):
         given = ", ".join(map(str, arguments))
-        more = f" and {further} argument{'s' if further > 1 else ''} more" if further else ""
+        more = f" and {extra} argument{'s' if extra > 1 else ''} more" if extra else ""
         return f"its forward takes ({given}), {kind} takes {inputs} map{'s' if inputs > 1 else ''}{more}"
     return None

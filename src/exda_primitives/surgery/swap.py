@@ -21,22 +21,22 @@ class Replacement(NamedTuple):
     hook: type[ParentHook] | None
 
 
-class _Place(NamedTuple):
-    """A place in a model to put a module.
+class _ModuleSlot(NamedTuple):
+    """A slot of a model that a module is put into.
 
     Attributes:
         parent: the module that holds it.
         key: its name in ``parent._modules``.
-        caller: the nearest module above that is not a mere wrapper: its call knows what the hook hands down.
+        caller: the nearest module above that is not a mere wrapper: its call knows what the hook passes on.
         attribute: name of the module, or of the outermost wrapper around it, in ``caller``.
-        holding: what to put there.
+        replacement: what to put there.
     """
 
     parent: nn.Module
     key: str
     caller: nn.Module
     attribute: str
-    holding: Replacement
+    replacement: Replacement
 
 
 def swap(target: nn.Module, wanted: Mapping[str, Replacement]) -> None:
@@ -44,21 +44,21 @@ def swap(target: nn.Module, wanted: Mapping[str, Replacement]) -> None:
 
     A wrapper of ``torch.compile`` compiles the new module from then on.
     """
-    places = [_place(target, name, holding) for name, holding in wanted.items()]
+    slots = [_slot_of(target, name, replacement) for name, replacement in wanted.items()]
     # For the way back: the old modules, and copies of the callers' dictionaries of hooks.
     before = [
-        (place.parent._modules[place.key], {held: dict(vars(place.caller)[held]) for held in HOOKS}) for place in places
+        (slot.parent._modules[slot.key], {held: dict(vars(slot.caller)[held]) for held in HOOKS}) for slot in slots
     ]
     try:
-        for place in places:
-            _put(place.parent, place.key, place.holding.module)
-            set_hook(place.caller, place.attribute, place.holding.hook)
+        for slot in slots:
+            _put(slot.parent, slot.key, slot.replacement.module)
+            set_hook(slot.caller, slot.attribute, slot.replacement.hook)
     except BaseException:
         # KeyboardInterrupt, too, must not leave half a swap.
-        for place, (module, hooks) in zip(places, before, strict=True):
-            _put(place.parent, place.key, module)
+        for slot, (module, hooks) in zip(slots, before, strict=True):
+            _put(slot.parent, slot.key, module)
             for held, earlier in hooks.items():
-                _refill(vars(place.caller)[held], earlier)
+                _refill(vars(slot.caller)[held], earlier)
         raise
 
 
@@ -91,14 +91,14 @@ def _names(kind: type) -> set[str]:
     return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
-def _place(target: nn.Module, name: str, holding: Replacement) -> _Place:
+def _slot_of(target: nn.Module, name: str, replacement: Replacement) -> _ModuleSlot:
     path, key = name.rpartition(".")[::2]
     parent = target.get_submodule(path)
     caller, attribute = parent, key
     while path and calls_its_only_part(caller):
         path, attribute = path.rpartition(".")[::2]
         caller = target.get_submodule(path)
-    return _Place(parent, key, caller, attribute, holding)
+    return _ModuleSlot(parent, key, caller, attribute, replacement)
 
 
 def _put(parent: Any, key: str, module: nn.Module | None) -> None:

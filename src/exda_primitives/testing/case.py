@@ -97,8 +97,8 @@ class Case:
         batch, height, width = size
         shape = (batch, self.dim, height, width)
         maps = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(self.family.inputs)]
-        further = self.family.further(self.held().attention, self.parts, maps[0], generator)
-        return [tuple(_converted(each, dtype) for each in (*maps, *more)) for more in further]
+        ways = self.family.extra_arguments(self.held().attention, self.parts, maps[0], generator)
+        return [tuple(_converted(each, dtype) for each in (*maps, *more)) for more in ways]
 
     def call(self, size: Sequence[int] | None = None, dtype: torch.dtype = torch.float64) -> Call:
         """Returns the arguments of the first way, by default at the first size."""

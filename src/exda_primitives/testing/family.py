@@ -40,9 +40,9 @@ def check_family(
     """Checks all that this library promises of an attention, on a module that the family recognises.
 
     - ``recognised``: ``plan`` finds the module, and counts the parameters that ``patch`` adds.
-    - ``layout``: ``to_map`` undoes ``arguments``; the output has the layout of the inputs.
+    - ``layout``: ``to_map`` undoes ``make_inputs``; the output has the layout of the inputs.
     - ``identity``: right after patching, the output is the module's, in float32 and float64, at odd sizes down to one
-      pixel (or the only size that it takes), called in all the ways that ``further`` names.
+      pixel (or the only size that it takes), called in all the ways that ``extra_arguments`` names.
     - ``oracle``: with parameters changed as by training, the output is the ``reference`` backend's, in four
       configurations.
     - ``gradients``: equal the reference's and finite differences, and reach every new parameter.
@@ -96,9 +96,9 @@ def _layout(case: Case) -> None:
     for size in case.sizes:
         given = case.call(size, torch.float32)
         maps, more = [x for x in given[: family.inputs] if x is not None], given[family.inputs :]
-        inputs = family.arguments(maps)
+        inputs = family.make_inputs(maps)
         for x, made in zip(maps, inputs, strict=True):
-            assert_equal(family.to_map(made, size[1:]), x, "to_map(arguments(maps))")
+            assert_equal(family.to_map(made, size[1:]), x, "to_map(make_inputs(maps))")
         output = seeded(case.make_module)(*(x.clone() for x in inputs), *more)
         assert output.shape == inputs[0].shape, f"takes {tuple(inputs[0].shape)}, returns {tuple(output.shape)}"
 
@@ -234,7 +234,7 @@ def _unpatch(case: Case) -> None:
 def _keywords(case: Case) -> None:
     names = list(signature(seeded(case.make_module).forward).parameters)
     model, call, maps = case.patched(PLAIN), case.call(), case.family.inputs
-    inputs = [*case.family.arguments([x for x in call[:maps] if x is not None]), *call[maps:]]
+    inputs = [*case.family.make_inputs([x for x in call[:maps] if x is not None]), *call[maps:]]
     # In reverse order, so that only the names can tell the arguments apart.
     named = dict(reversed([*zip(names, inputs, strict=False)]))
     assert_equal(model.ours(**named), model.ours(*inputs), f"called by {', '.join(named)}")

@@ -34,7 +34,7 @@ class Holder(nn.Module):
     def forward(self, x: Tensor, *others: Any) -> Tensor:
         """Calls the attention with maps (B, C, H, W) and returns its output as such a map."""
         size, maps = (x.shape[2], x.shape[3]), self.family.inputs - 1
-        inputs = self.family.arguments([x, *others[:maps]])
+        inputs = self.family.make_inputs([x, *others[:maps]])
         return self.family.to_map(self.attention(*inputs, *others[maps:]), size)
 
     @property

@@ -33,7 +33,7 @@ class LastFamily(exda.ConvFamily):
     replacement = ExDALast
     layout = exda.ConvLayout(pointwise={"qkv": 3, "project_out": 1}, depthwise={"qkv_dwconv": 3})
 
-    def arguments(self, maps):
+    def make_inputs(self, maps):
         return [x.permute(0, 2, 3, 1) for x in maps]
 
     def to_map(self, x, size=None):
@@ -101,7 +101,7 @@ def test_a_layout_without_an_axis_of_channels():
     class Flat(LastFamily):
         name = "flat"
 
-        def arguments(self, maps):
+        def make_inputs(self, maps):
             return [x.permute(0, 2, 3, 1).flatten(2) for x in maps]
 
         def to_map(self, x, size=None):

@@ -11,7 +11,7 @@ from exda_primitives.patching import Backbone, Stage
 from exda_primitives.patching.registry import register_own
 
 
-def u_net(
+def unet_backbone(
     name: str,
     encoder: Sequence[str],
     latent: str,
@@ -41,7 +41,7 @@ def u_net(
 
 
 register_own(
-    u_net(
+    unet_backbone(
         "ndr",
         ["block1", "block2", "block3"],
         "bottom",
@@ -52,7 +52,7 @@ register_own(
     )
 )
 register_own(
-    u_net(
+    unet_backbone(
         "constyle",
         [f"Process_Module_l{level}" for level in (1, 2, 3)],
         "Process_Module_bottom",
@@ -62,7 +62,7 @@ register_own(
 )
 for _halvings in (1, 2, 3, 4):
     register_own(
-        u_net(
+        unet_backbone(
             "monai" if _halvings == 3 else f"monai-{_halvings + 1}",
             [f"encoder_levels.{level}" for level in range(_halvings)],
             "latent",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exda_primitives.patching import ConvLayout, Family, Mismatch
 from exda_primitives.patching.registry import register_own
-from exda_primitives.patching.shapes import core
+from exda_primitives.patching.shapes import Rule, core
 from exda_primitives.primitives import ExDAMaskedAttention, ExDAPriorAttention
 from exda_primitives.primitives.layers import width_of
 from exda_primitives.surgery.copies import detached, isolated_global_state
@@ -27,7 +27,7 @@ class Prior(Family):
 
     name = "prior"
     replacement = ExDAPriorAttention
-    further_inputs = 1
+    extra_inputs = 1
     source = 0
     layout: ConvLayout = MDTA.layout
 
@@ -45,7 +45,7 @@ class Prior(Family):
             return []
         cores = {name: core(child) for name, child in module.named_children()}
         linear = {name: layer for name, layer in cores.items() if isinstance(layer, nn.Linear)}
-        found = self.layout.find(module, beside=linear)
+        found = self.layout.find(module, ignore=linear)
         if not found:
             return []
         channels = width_of(module.get_submodule(found[0]["project_out"]))
@@ -59,15 +59,16 @@ class Prior(Family):
         else:
             held = ", ".join(f"{name} {taken} -> {given}" for name, (taken, given) in zip(names, sizes, strict=True))
             raise Mismatch(
-                f"expected a linear layer P -> {2 * channels} or P -> {channels}, or two of the latter, found {held}", 5
+                f"expected a linear layer P -> {2 * channels} or P -> {channels}, or two of the latter, found {held}",
+                Rule.VECTOR_LAYERS,
             )
         return [{**parts, "scale": scale, "shift": shift} for scale, shift in assigned for parts in found]
 
-    def further(
+    def extra_arguments(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
         """Returns a vector (B, P), and None if it is optional."""
-        ways = _without(attention)
+        ways = _call_without_second(attention)
         if "scale" in parts:
             layer = core(attention.get_submodule(parts["scale"]))
             shape = x.shape[0], cast(nn.Linear, layer).in_features
@@ -80,7 +81,7 @@ class Masked(Family):
 
     name = "masked"
     replacement = ExDAMaskedAttention
-    further_inputs = 1
+    extra_inputs = 1
     source = 0
     layout: ConvLayout = MDTA.layout
 
@@ -88,13 +89,13 @@ class Masked(Family):
         """Returns the assignments of MDTA's parts, for a module with two arguments; the probe decides on the second."""
         return [] if _second_argument(module) is None else self.layout.find(module)
 
-    def further(
+    def extra_arguments(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
         """Returns a mask (B, 1, H, W) of zeros and ones, with even sides halved, and None if it is optional."""
         height, width = (side if side % 2 else side // 2 for side in x.shape[2:])
         mask = torch.rand((x.shape[0], 1, height, width), generator=generator, dtype=x.dtype) < 0.6
-        return [[mask.to(x.dtype)], *_without(attention)]
+        return [[mask.to(x.dtype)], *_call_without_second(attention)]
 
 
 def _second_argument(module: nn.Module) -> Parameter | None:
@@ -107,7 +108,7 @@ def _second_argument(module: nn.Module) -> Parameter | None:
     return arguments[1] if len(arguments) == 2 else None
 
 
-def _without(attention: nn.Module) -> list[list[Tensor | None]]:
+def _call_without_second(attention: nn.Module) -> list[list[Tensor | None]]:
     """Returns ``[[None]]``, a call without the second argument, if that is optional, else no call."""
     second = _second_argument(attention)
     return [[None]] if second is not None and second.default is None else []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from exda_primitives.patching import Family, Mismatch
 from exda_primitives.patching.registry import register_own
-from exda_primitives.patching.shapes import TEMPERATURE, check_plain, core, find_temperature
+from exda_primitives.patching.shapes import TEMPERATURE, Rule, check_plain, core, find_temperature
 from exda_primitives.primitives import ExDASpectralAttention
 
 _LINEAR = ("to_q", "to_k", "to_v", "proj")
@@ -54,7 +54,7 @@ class SMSA(Family):
             raise Mismatch(
                 f"expected, besides four linear layers, one embedding of the position and nothing else with "
                 f"parameters, found {', '.join(others) or 'none'}",
-                1,
+                Rule.LAYERS,
             )
         (channels,) = widths
         temperature = find_temperature(module, channels)
@@ -65,7 +65,7 @@ class SMSA(Family):
             for names in permutations(square)
         ]
 
-    def arguments(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+    def make_inputs(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
         """Returns the maps (B, C, H, W) as (B, H, W, C)."""
         return [x.movedim(1, -1).contiguous() for x in maps]
 

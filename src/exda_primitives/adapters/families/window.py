@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exda_primitives.patching import Mismatch, TokenFamily
 from exda_primitives.patching.registry import register_own
-from exda_primitives.patching.shapes import check_no_dropout, check_plain, linear_sizes
+from exda_primitives.patching.shapes import Rule, check_no_dropout, check_plain, linear_sizes
 from exda_primitives.primitives import ExDAWindowAttention
 from exda_primitives.primitives.window import window_size_of
 
@@ -55,18 +55,20 @@ class Window(TokenFamily):
             raise Mismatch(
                 f"expected linear layers {channels} -> {3 * channels} and {channels} -> {channels}, relative positions "
                 f"and nothing else with parameters, found {', '.join(sorted({*sizes, *others}))}",
-                1,
+                Rule.LAYERS,
             )
         heads = self.replacement.heads_of(module, parts)
         if channels % heads:
-            raise Mismatch(f"its positions are of {heads} heads, which do not divide {channels} channels", 2)
+            raise Mismatch(
+                f"its positions are of {heads} heads, which do not divide {channels} channels", Rule.OTHER_PARTS
+            )
         check_no_dropout(module, sizes)
         check_plain(module)
         index = [name for name, held in buffers.items() if held.ndim == 2 and not held.is_floating_point()]
         qkv, proj = sorted(sizes, key=lambda name: -sizes[name][1])
         return [{**parts, **dict(zip(("relative_position_index",), index, strict=False)), "qkv": qkv, "proj": proj}]
 
-    def further_inputs_of(self, module: nn.Module) -> int:
+    def extra_inputs_of(self, module: nn.Module) -> int:
         """See ``Family``: a mask, after the index where the module has none."""
         return len(signature(module.forward).parameters) - 1
 
@@ -79,7 +81,7 @@ class Window(TokenFamily):
         # (2H - 1)(2W - 1) rows.
         return ((math.isqrt(len(getattr(module, parts["relative_position_bias_table"]))) + 1) // 2,) * 2
 
-    def further(
+    def extra_arguments(
         self, attention: nn.Module, parts: Mapping[str, str], x: Tensor, generator: torch.Generator
     ) -> Sequence[Sequence[Tensor | None]]:
         """A mask for every second window, and none; after any index of positions, where the module has none itself."""

@@ -14,6 +14,7 @@ from exda_primitives.patching.registry import register_own
 from exda_primitives.patching.shapes import (
     PARAMETRISED,
     TEMPERATURE,
+    Rule,
     check_no_dropout,
     check_plain,
     core,
@@ -36,15 +37,15 @@ class GridHook(ParentHook):
     is that of a first argument (B, C, H, W).
     """
 
-    def tell(self, attention: Any, arguments: tuple[Any, ...]) -> None:
+    def before_call(self, attention: Any, arguments: tuple[Any, ...]) -> None:
         """Passes the size, or None if the call does not say it, so that the size of an earlier call is never used."""
         if isinstance(attention, ExDAXCAttention):
-            attention.hand_down(_map_size(arguments))
+            attention.push_grid(_map_size(arguments))
 
-    def untell(self, attention: Any) -> None:
+    def after_call(self, attention: Any) -> None:
         """Restores the size of an enclosing call, or none."""
         if isinstance(attention, ExDAXCAttention):
-            attention.take_back()
+            attention.pop_grid()
 
 
 def _has_scale(module: nn.Module) -> bool:
@@ -116,19 +117,19 @@ class XCA(TokenFamily):
             raise Mismatch(
                 f"expected the linear layers {channels} -> {3 * channels} and {channels} -> {channels} and nothing "
                 f"else with parameters, found {found}",
-                1,
+                Rule.LAYERS,
             )
         temperature = find_temperature(module, channels)
         check_no_dropout(module, sizes)
         packed = [name for name in sizes if next(cores[name].parameters(), None) is None]
         if packed:
             kinds = ", ".join(f"{name} ({type(cores[name]).__name__})" for name in packed)
-            raise Mismatch(f"{kinds}: quantised; patch before that is done", 6)
+            raise Mismatch(f"{kinds}: quantised; patch before that is done", Rule.PLAIN_WEIGHTS)
         check_plain(module)
         proj, qkv = sorted(sizes, key=lambda name: sizes[name][1])
         return [{TEMPERATURE: temperature, "qkv": qkv, "proj": proj}]
 
-    def known_of(self, height: int, width: int) -> Mapping[str, Any]:
+    def forward_kwargs(self, height: int, width: int) -> Mapping[str, Any]:
         """Returns the size as the replacement's ``grid``."""
         return {"grid": (height, width)}
 

@@ -30,9 +30,9 @@ def family_of(attention: nn.Module) -> Family:
 
 def says_size(family: Family) -> bool:
     """Returns whether the shape of the family's inputs tells height and width: that of maps does, of tokens not."""
-    # Tried with a map: arguments makes the family's inputs of it, to_map without a size must give the shape back.
+    # Tried with a map: make_inputs makes the family's inputs of it, to_map without a size must give the shape back.
     x = torch.empty(1, 8, 16, 24, device="meta")
-    return family.to_map(family.arguments([x] * family.inputs)[family.source]).shape == x.shape
+    return family.to_map(family.make_inputs([x] * family.inputs)[family.source]).shape == x.shape
 
 
 def _is_of(attention: nn.Module, family: Family) -> bool:
