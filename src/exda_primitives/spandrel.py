@@ -86,7 +86,7 @@ def _says_how_it_was_patched(state_dict: dict[str, Any]) -> bool:
 
 def _tags(identity: Identity) -> list[str]:
     dim = identity.arguments.get("dim")
-    configs = identity.held.by_config()
+    configs = identity.state.by_config()
     options = [f"{config.tokens} tokens, value {config.value}" for config in configs]
     return [identity.architecture.name, *([] if dim is None else [f"{dim}dim"]), *options]
 

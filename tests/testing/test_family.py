@@ -108,6 +108,13 @@ class Half(exda.ExDAAttention):
         return super().forward(x).to(torch.promote_types(x.dtype, torch.float32))
 
 
+class HalfAutocast(exda.ExDAAttention):
+    def forward(self, x):
+        out = super().forward(x)
+        # In one of several configurations, which is not the last.
+        return out / 0 if torch.is_autocast_enabled("cpu") and self.value is None else out
+
+
 FAULTS = {
     "identity": (Identity, MDTA, "VerificationError"),
     "oracle": (Oracle, MDTA, "ExDAConfig.* of torch.float64"),
@@ -118,6 +125,7 @@ FAULTS = {
     "keywords": (Keywords, Renamed, "feature"),
     "export": (Export, MDTA, "data-dependent"),
     "half": (Half, MDTA, "float32, ExDAConfig.* in torch.bfloat16"),
+    "half, autocast": (HalfAutocast, MDTA, "not finite under autocast, ExDAConfig.*value='none'"),
 }
 
 

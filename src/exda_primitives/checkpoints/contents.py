@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, some_of
 from ..primitives.base import DESCRIPTION
-from .described import undescribed
 from .io import looks_like_safetensors, read_pickle, read_safetensors
+from .split import undescribed
 
 FORMAT = "exda_primitives"
 # Entries under which trainers put the weights, the likeliest first: BasicSR and timm (averaged and not), Lightning, and

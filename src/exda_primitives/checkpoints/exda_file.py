@@ -15,13 +15,13 @@ from ..primitives import ExDAConfig, ExDAModule
 from ..primitives.base import DESCRIPTION, is_new
 from ..primitives.description import Description
 from .contents import FORMAT, Contents, read_checkpoint
-from .described import Described, described
-from .filling import patched_as
+from .fingerprint import check_host, fingerprint
 from .fit import check_fit, copy_into
-from .host import check_host, fingerprint
 from .io import write_safetensors
 from .network import attentions_of, inside, parts_of, state_of
+from .patched_as import patched_as
 from .sharded import gathered_state, is_sharded
+from .split import SplitState, split_state_dict
 
 VERSION = 2
 
@@ -31,7 +31,7 @@ class Header(NamedTuple):
 
     Attributes:
         whole: whether the file holds the host's weights, too.
-        host: fingerprint of the host's weights, see ``host.fingerprint``; None if there is none.
+        host: fingerprint of the host's weights, see ``fingerprint``; None if there is none.
         attentions: name -> configuration in a file of version 1, which keeps them here; empty for later versions.
     """
 
@@ -112,10 +112,10 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
     contents = read_checkpoint(path)
     header = read_header(contents)
     model = inside(model, "load")
-    load_file(model, header, described(contents.tensors, path, known=header.attentions), path, any_host)
+    load_file(model, header, split_state_dict(contents.tensors, path, known=header.attentions), path, any_host)
 
 
-def load_file(model: nn.Module, header: Header, held: Described, path: Path, any_host: bool) -> None:
+def load_file(model: nn.Module, header: Header, held: SplitState, path: Path, any_host: bool) -> None:
     """Loads a file that has been read already into a network without wrappers, see ``load``."""
     # A shared attention has several names; the file may hold any of them.
     same = {id(module) for name, module in attentions_of(model, aliases=True).items() if name in held.attentions}

@@ -60,7 +60,7 @@ class Unread:
         """Called by a pickle to fill the object."""
 
 
-_BESIDE = (
+_UNREAD_NAMES = (
     "argparse.Namespace",
     *(
         f"pathlib.{kind}"
@@ -74,7 +74,7 @@ _BESIDE = (
 )
 """Names, as in a pickle, of classes and functions that make objects which trainers save with the weights."""
 
-_allowing = threading.Lock()
+_allowing_names = threading.Lock()
 """Held while PyTorch's list of allowed names, which all threads share, is extended."""
 
 
@@ -96,7 +96,7 @@ def read_pickle(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except UnpicklingError:
                 # Most files need no further names: only the others take the lock and are read twice.
-                with _allowing, torch.serialization.safe_globals([(Unread, name) for name in _BESIDE]):
+                with _allowing_names, torch.serialization.safe_globals([(Unread, name) for name in _UNREAD_NAMES]):
                     return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         # PyTorch's message goes on to advise loading with weights_only=False; only its finding is passed on.

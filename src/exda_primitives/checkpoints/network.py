@@ -10,7 +10,7 @@ from ..patching.present import attentions
 from ..primitives import ExDAModule
 from ..primitives.description import Description
 from ..surgery.wrappers import canonical, is_compiled, unwrap
-from .described import Described, told_apart
+from .split import SplitState, split_by_attentions
 
 _AROUND = {"DataParallel": "module", "DistributedDataParallel": "module", "AveragedModel": "module"}
 """Name of a PyTorch class -> attribute that holds the network."""
@@ -60,10 +60,10 @@ def attentions_of(model: nn.Module, *, aliases: bool = False) -> Mapping[str, Ex
     return {canonical(name): module for name, module in attentions(model, aliases=aliases).items()}
 
 
-def parts_of(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> Described:
+def parts_of(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> SplitState:
     """Divides a model's weights into the host's and ExDA's; ``state`` is its state dict, if already at hand."""
     attentions = {
         name: Description(module.config, built_in=not module.replaces_host)
         for name, module in attentions_of(model, aliases=True).items()
     }
-    return told_apart(state_of(model) if state is None else state, attentions)
+    return split_by_attentions(state_of(model) if state is None else state, attentions)

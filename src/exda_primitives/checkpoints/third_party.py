@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..primitives import ExDAConfig
 from ..primitives.base import DESCRIPTION, is_new
 from .contents import Patterns, read_checkpoint
-from .described import Described, described
-from .filling import patched_as
 from .fit import check_fit, copy_into
 from .network import attentions_of, inside, parts_of, state_of
+from .patched_as import patched_as
+from .split import SplitState, split_state_dict
 
 
 def load_checkpoint(
@@ -54,20 +54,22 @@ def load_checkpoint(
     names = state_of(model).keys()
     # Prefixes are removed until names of the model appear.
     tensors = next((held for _, held in contents.unprefixed() if held.keys() & names), contents.tensors)
-    held = _told_apart(model, tensors, contents.path, config)
+    held = _split_for(model, tensors, contents.path, config)
     with patched_as(model, held.attentions, contents.path):
         own = parts_of(model)
         # ExDA attentions of which the file holds nothing keep the parameters that ExDA added.
-        silent = {name for name in attentions_of(model, aliases=True) if name not in held.attentions}
+        undescribed = {name for name in attentions_of(model, aliases=True) if name not in held.attentions}
         expected = {
-            name: tensor for name, tensor in own.weights.items() if not any(_added_to(name, each) for each in silent)
+            name: tensor
+            for name, tensor in own.weights.items()
+            if not any(_added_to(name, each) for each in undescribed)
         }
         check_fit(held.weights, expected, contents.path)
         copy_into(model, held.weights, contents.path)
 
 
-def _told_apart(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, config: ExDAConfig | None) -> Described:
-    """Divides the file's tensors as ``described`` does, with the model's help.
+def _split_for(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, config: ExDAConfig | None) -> SplitState:
+    """Divides the file's tensors as ``split_state_dict`` does, with the model's help.
 
     A model may hold a ``NonlinearValue`` or a ``GST`` outside of any ExDA attention. Tensors with such names count as
     the host's, not as those of an attention without a configuration.
@@ -80,8 +82,8 @@ def _told_apart(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, con
         if name in names and not any(_added_to(name, each) for each in there)
     }
     others = {name: tensor for name, tensor in tensors.items() if name not in alone}
-    held = described(others, path, config)
-    return Described({**alone, **held.host}, held.added, held.attentions)
+    held = split_state_dict(others, path, config)
+    return SplitState({**alone, **held.host}, held.added, held.attentions)
 
 
 def _added_to(name: str, attention: str) -> bool:

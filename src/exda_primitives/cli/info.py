@@ -22,8 +22,8 @@ def info(
 ) -> None:
     """Say which network a checkpoint is of, how it is configured and patched, and how the file stores its weights."""
     from ..checkpoints.contents import read_checkpoint  # noqa: PLC0415
-    from ..checkpoints.described import described  # noqa: PLC0415
     from ..checkpoints.exda_file import read_header  # noqa: PLC0415
+    from ..checkpoints.split import split_state_dict  # noqa: PLC0415
     from ..errors import some_of  # noqa: PLC0415
     from ..models.catalog import identity_of  # noqa: PLC0415
 
@@ -40,14 +40,14 @@ def info(
     # A file that exda.save wrote without whole=True has only the parameters that ExDA added, so no network to identify.
     if header is None or header.whole:
         identity = identity_of(contents, reading["config"])
-        held = identity.held
+        held = identity.state
         table.add_row("wrapping", contents.wrapping or "none")
         table.add_row("prefix", identity.prefix or "none")
         table.add_row("network", identity.architecture.name)
         for name, argument in identity.arguments.items():
             table.add_row(f"  {name}", str(argument))
     else:
-        held = described(contents.tensors, contents.path, known=header.attentions)
+        held = split_state_dict(contents.tensors, contents.path, known=header.attentions)
         table.add_row("network", "none: the parameters that ExDA added, for exda.load(model, file)")
     for config, names in held.by_config().items():
         table.add_row("ExDA", f"in {len(names)} attentions ({some_of(names)}): {config}")

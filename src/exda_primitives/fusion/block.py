@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..ops.cpu.layout import in_layout
 from ..surgery.replacement import ReplacementModule
-from .portrait import difference, portrait
+from .snapshot import difference, snapshot
 from .steps import Step
 
 
@@ -30,7 +30,7 @@ class FusedBlock(ReplacementModule):
         # The same dictionary, not a copy: a child that is exchanged here is exchanged in the block.
         self._modules = host._modules
         self._channels, self._steps = channels, steps
-        self._seen = portrait(host, {name for step in steps for name in (step.norm, step.function)})
+        self._seen = snapshot(host, {name for step in steps for name in (step.norm, step.function)})
         self._share_hooks_and_attributes(host)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..ops.reference import step
 from ..ops.terms import GatedTerms
-from .close import computes, observed
+from .compare import computes, observed
 
 
 def gated_convolutions(module: nn.Module, maps: tuple[Tensor, ...]) -> tuple[str, str, str] | None:

@@ -8,7 +8,7 @@ from itertools import permutations, product
 from torch import Tensor, nn
 
 from ..ops.reference import step
-from .close import computes, observed
+from .compare import computes, observed
 from .steps import NormForm
 
 EPS = (1e-5, 1e-6)

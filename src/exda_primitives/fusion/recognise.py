@@ -20,11 +20,11 @@ from ..surgery.signatures import signature_problem
 from ..surgery.structure import modules_with_names, structural_key
 from ..surgery.wrappers import is_compiled
 from .block import FusedBlock
-from .close import is_close
+from .compare import is_close
 from .feed_forward import gated_convolutions
 from .norms import norm_form
-from .portrait import portrait
 from .report import LeftAlone
+from .snapshot import snapshot
 from .steps import AttentionStep, GatedStep, Step, part_of
 
 # (B, H, W) of three maps. Odd sizes are tried first, then sizes that the usual windows divide, for blocks with windows.
@@ -134,8 +134,8 @@ def _probed(block: nn.Module, held: Mapping[str, Attention], sizes: Sizes) -> tu
     calls = _calls(copy, maps[0])
     # A block that calls norm, function, norm, function, ... once each, and leaves out no part with parameters.
     pairs = list(zip(calls[::2], calls[1::2], strict=False))
-    silent = {name for name, part in _parts_of(copy) if [*part.parameters()]} - {*calls}
-    if len(calls) % 2 or len(set(calls)) < len(calls) or silent:
+    uncalled = {name for name, part in _parts_of(copy) if [*part.parameters()]} - {*calls}
+    if len(calls) % 2 or len(set(calls)) < len(calls) or uncalled:
         called = ", ".join(calls) or "none of its parts"
         return f"it calls {called}: expected norm, function, norm, function, ..., each once"
     if problem := _difference(copy, pairs, maps):
@@ -206,7 +206,7 @@ def _kinds(
     held: Mapping[str, Attention],
     maps: tuple[Tensor, ...],
 ) -> tuple[Step, ...] | str:
-    """Returns the kind of each step; recognised in ``copy``, with portraits of the parts of ``block``."""
+    """Returns the kind of each step; recognised in ``copy``, with snapshots of the parts of ``block``."""
     steps: list[Step] = []
     for norm, function in pairs:
         form = norm_form(part_of(copy, norm), maps)
@@ -214,15 +214,15 @@ def _kinds(
             return f"{norm} is no layer normalisation over the channels that is known"
         attention = held.get(function)
         convolutions = gated_convolutions(part_of(copy, function), maps)
-        seen, ours = portrait(part_of(block, norm)), part_of(block, function)
+        seen, ours = snapshot(part_of(block, norm)), part_of(block, function)
         if attention is not None and attention.parts is not None:
-            # ``patch`` and ``unpatch`` may exchange the attention later: the portrait is the host's.
+            # ``patch`` and ``unpatch`` may exchange the attention later: the snapshot is the host's.
             host = ours.host if isinstance(ours, ExDAModule) else ours
             free = [name for _, name in attention.parts]
-            known = None if host is None else portrait(host, free)
+            known = None if host is None else snapshot(host, free)
             steps.append(AttentionStep(norm, function, form, seen, known, attention.parts))
         elif convolutions is not None:
-            steps.append(GatedStep(norm, function, form, seen, portrait(ours), convolutions))
+            steps.append(GatedStep(norm, function, form, seen, snapshot(ours), convolutions))
         else:
             steps.append(Step(norm, function, form, seen, None))
     return tuple(steps)

@@ -13,7 +13,7 @@ from ..ops.cpu.layout import in_layout
 from ..ops.terms import GatedTerms, NormTerms, PackedQKVTerms
 from ..primitives import ExDAAttention
 from ..primitives.packed_qkv import packed_terms
-from .portrait import Portrait, difference
+from .snapshot import Snapshot, difference
 
 
 def part_of(block: nn.Module, name: str) -> nn.Module:
@@ -62,16 +62,16 @@ class Step:
         norm: name of the norm in the block, dotted for a part of a child (``norms.0``).
         function: name of the function in the block, likewise.
         form: form of the norm.
-        norm_seen: portrait of the norm when it was recognised.
-        function_seen: portrait of the function; None if its formula is unknown, or if it is an ExDA attention that
+        norm_seen: snapshot of the norm when it was recognised.
+        function_seen: snapshot of the function; None if its formula is unknown, or if it is an ExDA attention that
             replaces no host.
     """
 
     norm: str
     function: str
     form: NormForm
-    norm_seen: Portrait
-    function_seen: Portrait | None
+    norm_seen: Snapshot
+    function_seen: Snapshot | None
 
     kind: ClassVar[str] = "any function"
     covers_function: ClassVar[bool] = False

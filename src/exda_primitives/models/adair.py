@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..ops.precision import widen
 from .architecture import Architecture, StateShapes
-from .arguments import check_residual, unet_arguments
+from .arguments import check_equal_channels, unet_arguments
 from .blocks import CrossAttention, NormType, TransformerBlock
 from .unet import UNet
 
@@ -228,7 +228,7 @@ class AdaIR(UNet):
 def _infer(state: StateShapes) -> dict[str, Any]:
     # Without frequency blocks an AdaIR is a Restormer, in its keys and in what it computes; it is taken for that.
     state.require("fre1.para1")
-    check_residual(state)
+    check_equal_channels(state)
     return unet_arguments(state)
 
 

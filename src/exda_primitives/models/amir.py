@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .architecture import Architecture, StateShapes
-from .arguments import check_residual, unet_arguments
+from .arguments import check_equal_channels, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -243,7 +243,7 @@ class AMIR(UNet):
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("dict_generator.dictionary")
-    check_residual(state)
+    check_equal_channels(state)
     return unet_arguments(state)
 
 

@@ -40,7 +40,7 @@ def unet_arguments(state: StateShapes, attention: str = "attn") -> dict[str, Any
     }
 
 
-def check_residual(state: StateShapes) -> None:
+def check_equal_channels(state: StateShapes) -> None:
     """Checks that the image can be added to the output, as these networks do.
 
     Raises:

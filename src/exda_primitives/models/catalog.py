@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..checkpoints import load_checkpoint
 from ..checkpoints.contents import Contents, Patterns, read_checkpoint
-from ..checkpoints.described import Described, described
 from ..checkpoints.exda_file import read_header
-from ..checkpoints.filling import patched_as
 from ..checkpoints.fit import check_fit, copy_into
 from ..checkpoints.network import parts_of
+from ..checkpoints.patched_as import patched_as
+from ..checkpoints.split import SplitState, split_state_dict
 from ..errors import CheckpointError, ConfigError, some_of
 from ..primitives import ExDAConfig
 from ..primitives.base import DESCRIPTION
@@ -38,7 +38,7 @@ class Identity:
         architecture: the network.
         arguments: arguments of its constructor.
         prefix: prefix that a wrapper put before every name.
-        held: the weights by the network's own names, the host's and those that ExDA added, with the configurations of
+        state: the weights by the network's own names, the host's and those that ExDA added, with the configurations of
             the attentions that were patched or built in.
         contents: contents of the file.
     """
@@ -46,7 +46,7 @@ class Identity:
     architecture: Architecture
     arguments: Mapping[str, Any]
     prefix: str
-    held: Described
+    state: SplitState
     contents: Contents
 
 
@@ -155,19 +155,19 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
             )
     reasons: list[str] = []
     for prefix, tensors in contents.unprefixed():
-        held = described(tensors, contents.path, config, known)
+        split = split_state_dict(tensors, contents.path, config, known)
         # Only the last turn's reasons are reported: there, all wrappers' prefixes are gone.
         reasons, found = [], []
         for architecture in known_architectures().values():
             try:
-                found.append((architecture, *_inferred(architecture, held)))
+                found.append((architecture, *_infer_arguments(architecture, split)))
             except ArchitectureMismatch as unlike:
                 reasons.append(f"{architecture.name}: {unlike}")
         if found:
             # The state dict of an ``exda`` network also fits its host, patched: a network that has ExDA attentions of
             # its own wins.
             architecture, arguments, _ = max(found, key=lambda each: each[2])
-            return Identity(architecture, arguments, prefix, held, contents)
+            return Identity(architecture, arguments, prefix, split, contents)
     lines = [f"{contents.path}: is of no network that is known, by its {len(contents.tensors)} names and shapes:"]
     advice = "what a network does not use can be left out with ignore=, a pattern of names"
     raise CheckpointError("\n  ".join([*lines, *reasons, advice]))
@@ -190,16 +190,16 @@ def from_state(tensors: Mapping[str, Tensor], source: Path) -> tuple[nn.Module, 
     return _from_file(identity, AUTO, {}), identity
 
 
-def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str, Any], bool]:
+def _infer_arguments(architecture: Architecture, split: SplitState) -> tuple[Mapping[str, Any], bool]:
     """Returns the architecture's arguments for a state dict, and whether the network has ExDA attentions of its own.
 
     Raises:
         ArchitectureMismatch: if the network that they build has other keys, shapes or kinds of dtype.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in held.host.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in split.host.items()}
     arguments: Mapping[str, Any] = {}
     try:
-        arguments = architecture.infer(StateShapes(shapes, held.attentions))
+        arguments = architecture.infer(StateShapes(shapes, split.attentions))
         with torch.device("meta"):
             state = architecture.build(**arguments).state_dict()
     except ArchitectureMismatch:
@@ -210,7 +210,7 @@ def _inferred(architecture: Architecture, held: Described) -> tuple[Mapping[str,
     # A network with ExDA attentions of its own must have their parameters, too. For any other, only the host's weights
     # are compared; patching comes later.
     own = [name for name in state if name.rpartition(".")[2] == DESCRIPTION]
-    tensors = held.weights if own else held.host
+    tensors = split.weights if own else split.host
     expected = {name: tensor for name, tensor in state.items() if name not in own}
     missing, foreign = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or foreign:
@@ -232,9 +232,9 @@ def _from_file(identity: Identity, name: str, arguments: Mapping[str, Any]) -> n
     if name not in (AUTO, found):
         raise CheckpointError(f"{path}: is of {found}, not of {name}; create({found!r}) or create({AUTO!r}) takes it.")
     model = identity.architecture.build(**{**identity.arguments, **arguments})
-    with patched_as(model, identity.held.attentions, path):
-        check_fit(identity.held.weights, parts_of(model).weights, path)
-        copy_into(model, identity.held.weights, path)
+    with patched_as(model, identity.state.attentions, path):
+        check_fit(identity.state.weights, parts_of(model).weights, path)
+        copy_into(model, identity.state.weights, path)
     return model.eval()
 
 

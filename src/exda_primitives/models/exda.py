@@ -16,7 +16,7 @@ from torch import nn
 from ..primitives import ExDAAttention, ExDAConfig
 from ..primitives.config import common
 from .architecture import Architecture, ArchitectureMismatch, StateShapes
-from .arguments import check_residual, unet_arguments
+from .arguments import check_equal_channels, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -115,7 +115,7 @@ def _infer(state: StateShapes) -> dict[str, Any]:
     config = common([(each, _channels_per_head(state, name)) for name, each in built_in.items()]) if built_in else None
     if config is None:
         raise ArchitectureMismatch("no ExDA attentions that were built in, all with one configuration")
-    check_residual(state)
+    check_equal_channels(state)
     return unet_arguments(state) | {"config": config}
 
 

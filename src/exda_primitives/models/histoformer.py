@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..ops.sorting import BOXES, INTERLEAVED, sort_half, to_rows, to_sequences, unsort, unsort_half
 from .architecture import Architecture, StateShapes
-from .arguments import check_residual, unet_arguments
+from .arguments import check_equal_channels, unet_arguments
 from .blocks import NormType, check_heads, check_norm_type, rescaled, standardised
 from .unet import UNet
 
@@ -265,7 +265,7 @@ _PUBLISHED = {"dim": 36, "num_blocks": [4, 4, 6, 8], "ffn_expansion_factor": 2.6
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("skip_patch_embed1.proj.1.weight")
-    check_residual(state)
+    check_equal_channels(state)
     return unet_arguments(state, "attn_g") | {"dual_pixel_task": "skip_conv.weight" in state}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .architecture import Architecture, ArchitectureMismatch, StateShapes, expansion_factor
-from .arguments import check_residual
+from .arguments import check_equal_channels
 from .blocks import (
     Attention,
     CrossAttention,
@@ -311,7 +311,7 @@ _SMALL = {
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("freq_embed.high_conv.0.conv.weight")
-    check_residual(state)
+    check_equal_channels(state)
     levels = state.depth("enc") + 1
     # Names by level, from full size down. The state dict numbers the decoder's levels from the smallest map up.
     encoder = [f"enc.{level}.0" for level in range(levels - 1)] + ["latent"]

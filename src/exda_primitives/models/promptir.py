@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .architecture import Architecture, StateShapes
-from .arguments import check_residual, unet_arguments
+from .arguments import check_equal_channels, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -159,7 +159,7 @@ class PromptIR(UNet):
 
 def _infer(state: StateShapes) -> dict[str, Any]:
     state.require("prompt1.prompt_param")
-    check_residual(state)
+    check_equal_channels(state)
     return unet_arguments(state)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .architecture import Architecture, StateShapes
-from .arguments import check_residual, unet_arguments
+from .arguments import check_equal_channels, unet_arguments
 from .blocks import NormType, TransformerBlock
 from .unet import UNet
 
@@ -87,7 +87,7 @@ class Restormer(UNet):
 def _infer(state: StateShapes) -> dict[str, Any]:
     dual_pixel = "skip_conv.weight" in state
     if not dual_pixel:
-        check_residual(state)
+        check_equal_channels(state)
     return unet_arguments(state) | {"dual_pixel_task": dual_pixel}
 
 

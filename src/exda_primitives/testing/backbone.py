@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..patching import Backbone, Match, patch, plan
 from ..patching.registry import BACKBONES, known_families
-from .held import assert_close, assert_given_back, assert_saved, output_of, registered, run, seeded, trained
+from .common import assert_close, assert_saved, assert_unpatched, output_of, perturb_parameters, registered, run, seeded
 
 MakeNetwork = Callable[[], nn.Module]
 
@@ -107,13 +107,13 @@ def _identity(backbone: Backbone, make_network: MakeNetwork, channels: int) -> N
 def _saving(backbone: Backbone, make_network: MakeNetwork, channels: int) -> None:
     network, image = seeded(make_network), _image(backbone, channels)
     patch(network)
-    trained(network)
+    perturb_parameters(network)
     assert_saved(network, seeded(make_network, 1), [image])
 
 
 def _unpatch(backbone: Backbone, make_network: MakeNetwork, channels: int) -> None:
     network = seeded(make_network)
-    assert_given_back(network, partial(patch, network), [_image(backbone, channels)])
+    assert_unpatched(network, partial(patch, network), [_image(backbone, channels)])
 
 
 BACKBONE_CHECKS: dict[str, Callable[[Backbone, MakeNetwork, int], None]] = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..patching import Family
 from ..primitives import ExDAConfig
-from .held import Holder, seeded, trained
+from .common import MapWrapper, perturb_parameters, seeded
 
 PLAIN = ExDAConfig(tokens=0, value="none")
 """Without primitives: the replacement computes the host's formula."""
@@ -51,17 +51,17 @@ class Case:
     make_module: Callable[[], nn.Module]
     sorts: bool
 
-    def held(self, seed: int = 0) -> Holder:
-        """Returns a network around a module, in eval mode; each seed gives other weights."""
-        return Holder(seeded(self.make_module, seed), self.family).eval()
+    def wrapped(self, seed: int = 0) -> MapWrapper:
+        """Returns a module in a ``MapWrapper``, in eval mode; each seed gives other weights."""
+        return MapWrapper(seeded(self.make_module, seed), self.family).eval()
 
-    def patched(self, config: ExDAConfig) -> Holder:
+    def patched(self, config: ExDAConfig) -> MapWrapper:
         """Returns a patched network in float64, with parameters changed as by training."""
-        model = self.held().double()
+        model = self.wrapped().double()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model.patched(config)
-        trained(model)
+        perturb_parameters(model)
         return model
 
     @cached_property
@@ -75,8 +75,8 @@ class Case:
         return self._plain.ours.dim
 
     @cached_property
-    def _plain(self) -> Holder:
-        model = self.held()
+    def _plain(self) -> MapWrapper:
+        model = self.wrapped()
         model.patched(PLAIN)
         return model
 
@@ -88,16 +88,16 @@ class Case:
     @cached_property
     def sizes(self) -> tuple[tuple[int, int, int], ...]:
         """(B, H, W) to check the attention at; checks that need only one size take the first."""
-        only = self.family.only_size(self.held().attention, self.parts)
+        only = self.family.only_size(self.wrapped().attention, self.parts)
         return SIZES if only is None else ((2, *only), (1, *only))
 
     def calls(self, size: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Call]:
-        """Returns the arguments of every way to call a ``Holder``: normal noise, the same numbers in every dtype."""
+        """Returns the arguments of every way to call a ``MapWrapper``: the same normal noise in every dtype."""
         generator = torch.Generator().manual_seed(1)
         batch, height, width = size
         shape = (batch, self.dim, height, width)
         maps = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(self.family.inputs)]
-        ways = self.family.extra_arguments(self.held().attention, self.parts, maps[0], generator)
+        ways = self.family.extra_arguments(self.wrapped().attention, self.parts, maps[0], generator)
         return [tuple(_converted(each, dtype) for each in (*maps, *more)) for more in ways]
 
     def call(self, size: Sequence[int] | None = None, dtype: torch.dtype = torch.float64) -> Call:

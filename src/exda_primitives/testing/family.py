@@ -16,17 +16,17 @@ from ..ops import backend
 from ..patching import Family, plan
 from ..patching.registry import FAMILIES
 from .case import PLAIN, Call, Case
-from .held import (
-    Holder,
+from .common import (
+    MapWrapper,
     assert_close,
     assert_equal,
-    assert_given_back,
     assert_saved,
+    assert_unpatched,
     output_of,
-    quiet,
     registered,
     run,
     seeded,
+    without_warnings,
 )
 
 MakeModule = Callable[[], nn.Module]
@@ -75,7 +75,7 @@ def check_family(
 
 
 def _recognised(case: Case) -> None:
-    family, model = case.family, case.held()
+    family, model = case.family, case.wrapped()
     report = plan(model, tokens=case.configs[0].tokens, families=family.name)
     misses = "; ".join(map(str, report.near_misses)) or "nothing alike"
     assert [match.name for match in report.matches] == ["attention"], f"the module is not recognised: {misses}"
@@ -105,7 +105,7 @@ def _layout(case: Case) -> None:
 
 @torch.no_grad()
 def _identity(case: Case) -> None:
-    hosts = [case.held().to(dtype) for dtype in _WIDE]
+    hosts = [case.wrapped().to(dtype) for dtype in _WIDE]
     for config in (PLAIN, *(config for config in case.configs if config.init == "identity")):
         ours = copy.deepcopy(hosts[-1])
         ours.patched(config)
@@ -156,16 +156,16 @@ def _gradients(case: Case) -> None:
         for name, ours, theirs in zip(names, found, expected, strict=True):
             error = float((ours - theirs).abs().max())
             assert error <= bound, f"{config}: the gradient of {name} is {error:.2g} from the reference's"
-        silent = {name for name, ours in zip(names, found, strict=True) if not ours.any()}
-        silent &= {f"attention.{name}" for name in model.ours.new_parameters()}
-        assert not silent, f"{config}: no gradient reaches {', '.join(sorted(silent))}"
+        without_gradient = {name for name, ours in zip(names, found, strict=True) if not ours.any()}
+        without_gradient &= {f"attention.{name}" for name in model.ours.new_parameters()}
+        assert not without_gradient, f"{config}: no gradient reaches {', '.join(sorted(without_gradient))}"
         # Few pixels, so that the step of the finite differences does not reorder any in an attention that sorts them.
         small = (1, 3, 4) if len(case.sizes) > 2 else case.sizes[-1]
         _, leaves, loss = _differentiable(model, case.call(small))
         _check_slope(leaves, loss)
 
 
-def _differentiable(model: Holder, call: Call) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
+def _differentiable(model: MapWrapper, call: Call) -> tuple[list[str], list[Tensor], Callable[[str], Tensor]]:
     """Returns what gradients are taken of and by: names and tensors of maps and parameters, and a loss.
 
     The loss, a function of the backend's name, is the sum of the output times fixed random weights.
@@ -206,7 +206,7 @@ def _saving(case: Case) -> None:
     for config in case.configs:
         model = case.patched(config).float()
         expected = model(*call)
-        other = case.held(seed=1)
+        other = case.wrapped(seed=1)
         other.patched(config)
         other.load_state_dict(model.state_dict())
         assert_equal(other(*call), expected, f"{config}: the state dict")
@@ -216,18 +216,18 @@ def _saving(case: Case) -> None:
         pickled = torch.load(buffer, weights_only=False)
         for what, again in (("copy.deepcopy", copy.deepcopy(model)), ("a pickle", pickled)):
             assert_equal(again(*call), expected, f"{config}: {what}")
-        assert_saved(model, case.held(seed=1), call)
-    host, patched = case.held(), case.held(seed=1)
+        assert_saved(model, case.wrapped(seed=1), call)
+    host, patched = case.wrapped(), case.wrapped(seed=1)
     patched.patched(case.configs[0])
-    with quiet():
+    with without_warnings():
         patched.load_state_dict(host.state_dict())
     assert_close(patched(*call), output_of(host, call), 1e-5, "the original's state dict")
 
 
 def _unpatch(case: Case) -> None:
     for config in case.configs:
-        model = case.held()
-        assert_given_back(model, partial(model.patched, config), case.call(dtype=torch.float32))
+        model = case.wrapped()
+        assert_unpatched(model, partial(model.patched, config), case.call(dtype=torch.float32))
 
 
 @torch.no_grad()
@@ -248,7 +248,7 @@ def _export(case: Case) -> None:
     dynamic = {0: any_number} if fixed else {2: any_number, 3: any_number}
     call = case.call(sizes[0], torch.float32)
     shapes: list[Any] = [dynamic] * case.family.inputs + [None] * (len(call) - case.family.inputs)
-    # ``Holder`` takes one map, and what there is besides.
+    # ``MapWrapper`` takes one map, and what there is besides.
     by_argument = (shapes[0], tuple(shapes[1:])) if shapes[1:] else (shapes[0],)
     program = torch.export.export(model, call, dynamic_shapes=by_argument).module()
     for size in sizes:
@@ -258,9 +258,12 @@ def _export(case: Case) -> None:
 
 def _half(case: Case) -> None:
     for config in case.configs:
-        trained = case.patched(config)
+        original = case.patched(config).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = original(*case.call(dtype=torch.float32))
+        assert output.isfinite().all(), f"not finite under autocast, {config}"
         for dtype in (torch.bfloat16, torch.float16):
-            model, what = copy.deepcopy(trained).to(dtype), f"{config} in {dtype}"
+            model, what = copy.deepcopy(original).to(dtype), f"{config} in {dtype}"
             call = case.call(dtype=dtype)
             output = model(*call)
             assert output.dtype is dtype, f"{output.dtype}, {what}"
@@ -274,10 +277,6 @@ def _half(case: Case) -> None:
                 same = tuple(x.to(like) if x is not None and x.is_floating_point() else x for x in call)
                 expected = _computed(wide, same, "reference")
             assert_close(output.detach(), expected, 8 * torch.finfo(dtype).eps, what)
-    model = trained.float()
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model(*case.call(dtype=torch.float32))
-    assert output.isfinite().all(), "not finite under autocast"
 
 
 FAMILY_CHECKS: dict[str, Callable[[Case], None]] = {

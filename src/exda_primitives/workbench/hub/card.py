@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...checkpoints.described import by_config
+from ...checkpoints.split import by_config
 from ...errors import ConfigError, condensed
 from ..shared.packages import huggingface_hub
 from ..shared.tables import markdown_table

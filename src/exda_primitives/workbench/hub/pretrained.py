@@ -13,10 +13,10 @@ from typing_extensions import Required, Unpack
 
 from ...checkpoints import save
 from ...checkpoints.contents import read_checkpoint
-from ...checkpoints.described import described
 from ...checkpoints.exda_file import load_file, read_header
 from ...checkpoints.io import write_safetensors
 from ...checkpoints.network import inside, parts_of
+from ...checkpoints.split import split_state_dict
 from ...errors import CheckpointError, ConfigError, NotPatchedError, some_of
 from ...files import write_text
 from ...models.catalog import create, identify
@@ -173,7 +173,7 @@ def _network(config: PretrainedConfig, path: Path, weights: Path) -> nn.Module:
             f"{path}: does not fit {weights.name}: it says {config.architecture}, the weights are of "
             f"{identity.architecture.name}. One of the two files belongs to another folder."
         )
-    _check_attentions(config, identity.held.attentions, path, weights)
+    _check_attentions(config, identity.state.attentions, path, weights)
     try:
         return create(config.architecture, weights, **(config.arguments or {}))
     except (TypeError, ValueError) as error:
@@ -184,7 +184,7 @@ def _network(config: PretrainedConfig, path: Path, weights: Path) -> nn.Module:
 def _patched(model: nn.Module, config: PretrainedConfig, path: Path, weights: Path, any_host: bool) -> nn.Module:
     contents = read_checkpoint(weights)
     header = read_header(contents)
-    held = described(contents.tensors, weights, known=header.attentions)
+    held = split_state_dict(contents.tensors, weights, known=header.attentions)
     _check_attentions(config, held.attentions, path, weights)
     if header.whole or header.host != config.host:
         raise CheckpointError(
@@ -220,7 +220,7 @@ def _config_of(model: nn.Module, whole: bool, given: Mapping[str, Any] | None) -
     else:
         architecture, arguments = identity.architecture.name, arguments_of(model, identity, given)
         # A network's names have no wrapper's prefix, as `create` drops it; a patch keeps the names of its host.
-        attentions = identity.held.attentions if whole else parts.attentions
+        attentions = identity.state.attentions if whole else parts.attentions
     return PretrainedConfig(
         holds=NETWORK if whole else PATCH,
         architecture=architecture,

@@ -20,24 +20,24 @@ _PLAIN = (bool, int, float, str, tuple, torch.dtype, FunctionType, BuiltinFuncti
 _NOT_SETTINGS = vars(nn.Module()).keys()
 
 
-class Portrait(NamedTuple):
+class Snapshot(NamedTuple):
     """A record of a module, without the values of its tensors, which are read at every call.
 
     Attributes:
         kind: its class.
         settings: name and value of each plain attribute.
         tensors: names of its own parameters and buffers.
-        children: name and portrait of each child; None for a child that may be exchanged.
+        children: name and snapshot of each child; None for a child that may be exchanged.
     """
 
     kind: type
     settings: tuple[tuple[str, object], ...]
     tensors: tuple[str, ...]
-    children: tuple[tuple[str, Portrait | None], ...]
+    children: tuple[tuple[str, Snapshot | None], ...]
 
 
-def portrait(module: nn.Module, free: Collection[str] = (), prefix: str = "") -> Portrait:
-    """Returns the portrait of a module in its present state.
+def snapshot(module: nn.Module, free: Collection[str] = (), prefix: str = "") -> Snapshot:
+    """Returns a snapshot of a module in its present state.
 
     Args:
         module: the module.
@@ -45,7 +45,7 @@ def portrait(module: nn.Module, free: Collection[str] = (), prefix: str = "") ->
         prefix: the module's own name with a dot, as it begins the names in ``free``.
     """
     held = {name: child for name, child in module._modules.items() if child is not None}
-    return Portrait(
+    return Snapshot(
         type(module),
         tuple(
             (name, value)
@@ -54,20 +54,20 @@ def portrait(module: nn.Module, free: Collection[str] = (), prefix: str = "") ->
         ),
         _tensors(module),
         tuple(
-            (name, None if prefix + name in free else portrait(child, free, f"{prefix}{name}."))
+            (name, None if prefix + name in free else snapshot(child, free, f"{prefix}{name}."))
             for name, child in held.items()
         ),
     )
 
 
-def difference(module: nn.Module, seen: Portrait, name: str, kind: type | None = None) -> str | None:
-    """Returns how a module differs from its portrait, or None.
+def difference(module: nn.Module, seen: Snapshot, name: str, kind: type | None = None) -> str | None:
+    """Returns how a module differs from its snapshot, or None.
 
     Args:
         module: the module that is there now.
-        seen: the portrait taken before.
+        seen: the snapshot taken before.
         name: the module's name, for the result.
-        kind: class to expect if ``module`` replaces the one in the portrait; its own hooks do not matter then.
+        kind: class to expect if ``module`` replaces the one in the snapshot; its own hooks do not matter then.
     """
     if type(module) is not (kind or seen.kind):
         return f"{name} is {type(module).__name__} now"

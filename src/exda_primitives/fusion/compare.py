@@ -1,4 +1,4 @@
-"""Compares what a module computes with a formula."""
+"""Compares a module's outputs with a formula's."""
 
 from __future__ import annotations
 

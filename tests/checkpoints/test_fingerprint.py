@@ -13,7 +13,7 @@ from tests.patching.unchanged import unchanged
 from torch import nn
 
 import exda_primitives as exda
-from exda_primitives.checkpoints.host import check_host, fingerprint
+from exda_primitives.checkpoints.fingerprint import check_host, fingerprint
 from exda_primitives.models import Restormer
 
 SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}

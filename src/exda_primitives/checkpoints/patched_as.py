@@ -13,8 +13,8 @@ from ..patching.patch import undo
 from ..patching.registry import known_families
 from ..primitives.description import Description
 from ..surgery.wrappers import canonical
-from .described import by_config
 from .network import attentions_of
+from .split import by_config
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ..primitives import ExDAConfig, ExDAModule
 from ..surgery.randomness import OwnRandomNumbers
 
 
-class Holder(nn.Module):
+class MapWrapper(nn.Module):
     """A network of one module, ``attention``, that converts maps to the family's layout and back.
 
     Shape:
@@ -50,7 +50,7 @@ class Holder(nn.Module):
 
 
 @torch.no_grad()
-def trained(model: nn.Module) -> None:
+def perturb_parameters(model: nn.Module) -> None:
     """Adds noise to every parameter, so that none keeps an initial value (0, 1, all equal) that would hide a path."""
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
@@ -88,7 +88,7 @@ def output_of(model: nn.Module, called: Sequence[Tensor | None]) -> Tensor:
 
 
 @torch.no_grad()
-def assert_given_back(model: nn.Module, change: Callable[[], object], called: Sequence[Tensor | None]) -> None:
+def assert_unpatched(model: nn.Module, change: Callable[[], object], called: Sequence[Tensor | None]) -> None:
     """Fails unless ``unpatch`` undoes ``change``: objects, names, attributes, values and outputs are as before.
 
     Args:
@@ -152,7 +152,7 @@ def registered(registry: Registry[Any], adapter: Family | Backbone) -> Iterator[
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Suppresses the warning that a host's state dict lacks the new parameters, where that is what is tested."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -19,7 +19,7 @@ _SIGNS = (".token.phi.weight", ".token_gate", ".value.conv_in.weight", ".value.c
 _LARGEST_STRIDE = 2**31 - 1
 
 
-class Described(NamedTuple):
+class SplitState(NamedTuple):
     """The parts of a state dict; all names are full names in the network.
 
     Attributes:
@@ -50,12 +50,12 @@ def by_config(attentions: Mapping[str, Description]) -> dict[ExDAConfig, list[st
     return found
 
 
-def described(
+def split_state_dict(
     tensors: Mapping[str, Tensor],
     source: object,
     config: ExDAConfig | None = None,
     known: Mapping[str, Description] | None = None,
-) -> Described:
+) -> SplitState:
     """Divides a state dict into the host's weights, added weights and configurations.
 
     Args:
@@ -74,25 +74,25 @@ def described(
         name = f".{key}".removesuffix(own_key).removeprefix(".")
         if f".{key}".endswith(own_key) and (name not in attentions) and _is_ours(tensors, name, tensor, source):
             attentions[name] = decoded(tensor, _at(source, name))
-    silent = [name for name in undescribed(tensors) if name not in attentions]
-    if silent and config is None:
+    without_config = [name for name in undescribed(tensors) if name not in attentions]
+    if without_config and config is None:
         raise CheckpointError(
-            f"{source}: holds parameters that ExDA added to {some_of(silent)} and does not say with which "
+            f"{source}: holds parameters that ExDA added to {some_of(without_config)} and does not say with which "
             f"configuration: it was written before state dicts held it. Give the configuration that it was trained "
             f"with, config=ExDAConfig(...)."
         )
-    attentions |= {name: Description(config, built_in=False) for name in silent if config is not None}
+    attentions |= {name: Description(config, built_in=False) for name in without_config if config is not None}
     for name, description in attentions.items():
         added = {_inside(key, name): tensors[key] for key in _below(tensors, name) if is_new(_inside(key, name))}
         _check_plausible(description.config, added, _at(source, name))
-    return told_apart(tensors, attentions)
+    return split_by_attentions(tensors, attentions)
 
 
-def told_apart(tensors: Mapping[str, Tensor], attentions: Mapping[str, Description]) -> Described:
-    """Divides a state dict whose attentions are known."""
+def split_by_attentions(tensors: Mapping[str, Tensor], attentions: Mapping[str, Description]) -> SplitState:
+    """Divides a state dict into the host's and the added weights of these ``attentions``."""
     added = {key: tensors[key] for name in attentions for key in _below(tensors, name) if is_new(_inside(key, name))}
     left_out = added.keys() | {f"{name}.{DESCRIPTION}".removeprefix(".") for name in attentions}
-    return Described({key: tensor for key, tensor in tensors.items() if key not in left_out}, added, attentions)
+    return SplitState({key: tensor for key, tensor in tensors.items() if key not in left_out}, added, attentions)
 
 
 def undescribed(tensors: Mapping[str, Tensor]) -> list[str]:
