@@ -61,7 +61,7 @@ EXCEPTIONS = {
     # Adapters are found by name when the first model is patched.
     ("patching.registry", "adapters"),
     # Timed choices are kept on disk, in files that are whole or not there.
-    ("ops.triton.choices", "files"),
+    ("ops.triton.config_cache", "files"),
 }
 """A module, and a part that it imports although it may not."""
 

@@ -17,7 +17,7 @@ from triton.runtime import JITFunction, driver
 from benchmarks.gpu import kernels
 from benchmarks.gpu.driver import Driver
 from benchmarks.gpu.launches import as_on_a_gpu
-from exda_primitives.ops.triton import choices
+from exda_primitives.ops.triton import config_cache
 from exda_primitives.ops.triton.kernel import Kernel
 
 
@@ -45,7 +45,7 @@ def launches(tf32: bool = False) -> Iterator[Counter[str]]:
         stack.enter_context(mock.patch.object(driver, "_active" if hasattr(driver, "_active") else "active", Driver()))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # An empty folder: choices of the mocked tuning must not get into the real cache.
-        stack.enter_context(mock.patch.object(choices, "folder", return_value=folder))
+        stack.enter_context(mock.patch.object(config_cache, "folder", return_value=folder))
         stack.enter_context(mock.patch.object(compiler, "compile", compiled))
         for kernel in kernels.all_of_them():
             stack.enter_context(mock.patch.object(kernel, "do_bench", _equal))

@@ -19,8 +19,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: when the file cannot be created or moved into place.
     """
     # A hash and at most 20 characters of the name: a name of the file system's maximum length leaves no room for more.
-    told_apart = f"{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}"
-    partial = path.with_name(f".{path.name[:20]}.{told_apart}.partial")
+    unique = f"{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}"
+    partial = path.with_name(f".{path.name[:20]}.{unique}.partial")
     try:
         # Some writers, safetensors among them, create files that only the owner may read: restore the usual mode.
         partial.touch()

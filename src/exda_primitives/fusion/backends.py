@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..ops import triton_or_torch
-from ..ops.chosen import BackendName
+from ..ops.choice import BackendName
 from ..ops.dispatch import current_backend, fuses
 from ..primitives import ExDAModule
 from ..surgery.wrappers import unwrap

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..ops import dispatch, triton_or_torch
-from ..ops.bare import does_more, held
+from ..ops.bare import does_more, tensor_of
 from ..ops.cpu.layout import in_layout
 from ..ops.terms import GatedTerms, NormTerms, PackedQKVTerms
 from ..primitives import ExDAAttention
@@ -29,7 +29,7 @@ def part_of(block: nn.Module, name: str) -> nn.Module:
 def _tensor(module: nn.Module, path: str) -> Tensor | None:
     """Returns a tensor of the module, or of a part of it, by its dotted path."""
     part, _, name = path.rpartition(".")
-    return held(part_of(module, part) if part else module, name)
+    return tensor_of(part_of(module, part) if part else module, name)
 
 
 @dataclass(frozen=True)

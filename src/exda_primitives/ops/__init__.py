@@ -4,7 +4,7 @@
 kernels, ``cpu`` that strip by strip on a CPU. ``dispatch`` chooses.
 """
 
-from .chosen import BackendName
+from .choice import BackendName
 from .dispatch import Operation, backend, cross, histogram, mdta, window, xca
 from .terms import CrossTerms, LinearTerms, PackedQKVTerms, Projection, TokenTerms, ValueTerms, WindowTerms
 

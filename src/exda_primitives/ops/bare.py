@@ -26,7 +26,7 @@ _GLOBAL_HOOKS = (
 _PLAIN = (Tensor, nn.Parameter, FakeTensor)
 
 
-def held(module: nn.Module, name: str) -> Tensor | None:
+def tensor_of(module: nn.Module, name: str) -> Tensor | None:
     """Returns a module's tensor by attribute name, faster than ``getattr``, which searches several dictionaries."""
     # Replicas of DataParallel and FSDP's flat shards keep tensors as plain attributes.
     found = module._parameters.get(name)
@@ -53,8 +53,8 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
     if not (type(layer) is nn.Conv2d or type(layer) is nn.Linear) or does_more(layer):
         return False
     # From the dictionaries: an attribute takes a call each. Replicas and flat shards keep tensors in `__dict__`.
-    held = layer._parameters if "weight" in layer._parameters else layer.__dict__
-    weight, bias = held.get("weight"), held.get("bias")
+    tensors = layer._parameters if "weight" in layer._parameters else layer.__dict__
+    weight, bias = tensors.get("weight"), tensors.get("bias")
     dense = weight is not None and type(weight) in _PLAIN and weight.layout is torch.strided
     return dense and (bias is None or type(bias) in _PLAIN)
 

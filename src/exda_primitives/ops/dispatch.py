@@ -9,9 +9,9 @@ from typing import Generic, ParamSpec, get_args
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from . import auto, chosen, reference, triton_or_torch
+from . import auto, choice, reference, triton_or_torch
 from . import torch as concat_free
-from .chosen import BackendName
+from .choice import BackendName
 
 Arguments = ParamSpec("Arguments")
 
@@ -95,7 +95,7 @@ def backend(name: BackendName) -> Iterator[None]:
     if name not in _NAMES:
         raise ValueError(f"exda.backend({name!r}): unknown backend; known are {', '.join(map(repr, _NAMES))}")
     if not is_dynamo_compiling():
-        with chosen.choose(name):
+        with choice.choose(name):
             yield
         return
     previous, _in_graph = _in_graph, name
@@ -109,7 +109,7 @@ def current_backend() -> BackendName:
     """Returns the name that the innermost ``backend`` block chose, or ``"auto"``."""
     if is_dynamo_compiling() and _in_graph is not None:
         return _in_graph
-    return chosen.current
+    return choice.current
 
 
 def fuses() -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from . import chosen, cpu
+from . import choice, cpu
 from . import torch as concat_free
 from .terms import CrossTerms, GatedTerms, NormTerms, PackedQKVTerms
 
@@ -66,7 +66,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
 
 def computes_steps(device: torch.device) -> Literal["cpu", "triton"]:
     """Returns what computes residual steps of maps on a device, unless ``step_unsupported_reason`` rules it out."""
-    return "cpu" if device.type == "cpu" and chosen.current == "auto" else "triton"
+    return "cpu" if device.type == "cpu" and choice.current == "auto" else "triton"
 
 
 def step_unsupported_reason(x: Tensor, norm: NormTerms, function: PackedQKVTerms | GatedTerms | None) -> str | None:

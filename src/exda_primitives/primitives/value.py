@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.bare import does_more, held, is_depthwise, is_pointwise
+from ..ops.bare import does_more, is_depthwise, is_pointwise, tensor_of
 from ..ops.terms import Branch, ValueForm, ValuePosition, ValueTerms
 from ..ops.value import formed
 from ..surgery.tracing import as_one_call, is_symbolic
@@ -87,7 +87,7 @@ class NonlinearValue(nn.Module):
         first, second, last = [self._modules.get(name) for name in ("conv_in", "dwconv", "conv_out")]
         if not (is_pointwise(first) and is_depthwise(second) and is_pointwise(last)):
             return None
-        parameters = [held(layer, name) for layer in (first, second, last) for name in ("weight", "bias")]
+        parameters = [tensor_of(layer, name) for layer in (first, second, last) for name in ("weight", "bias")]
         given = [each for each in parameters if each is not None]
         return Branch(*given) if len(given) == len(parameters) else None
 

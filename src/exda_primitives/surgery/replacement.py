@@ -12,7 +12,7 @@ from weakref import ref
 from torch import nn
 
 from ..errors import ConfigError, NotPatchedError, WrappedModelError
-from ..ops.chosen import BackendName
+from ..ops.choice import BackendName
 from ..ops.dispatch import backend, current_backend
 from .tracing import as_one_call, is_symbolic
 

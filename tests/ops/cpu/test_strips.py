@@ -31,5 +31,5 @@ def test_cover_every_row_once(batch, height, width, channels, kilobytes):
             around = numbers[strip.rows(reach)]
             assert around == [row for row in numbers if strip.top - reach <= row < strip.bottom + reach]
             for inner in range(reach):
-                assert around[strip.within(reach, inner)] == numbers[strip.rows(inner)]
+                assert around[strip.rows_in(reach, inner)] == numbers[strip.rows(inner)]
     assert torch.equal(covered, torch.ones_like(covered))

@@ -29,11 +29,11 @@ def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
 
 
 def compose_reference(
-    matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None
+    matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """``compose`` in plain PyTorch; any dtype, device and layout."""
     with without_autocast(matrix):
-        shift = matrix @ vector.to(matrix.dtype)
+        shift = matrix @ weight_bias.to(matrix.dtype)
         return matrix @ weight.to(matrix.dtype), shift if bias is None else shift + bias.to(matrix.dtype)
 
 
@@ -73,12 +73,12 @@ def fold_branch_reference(
     left: Tensor,
     tokens: TokenMixing | None,
     weight: Tensor,
-    vector: Tensor,
+    weight_bias: Tensor,
     bias: Tensor | None = None,
 ) -> Matrices:
     """``fold_branch`` in plain PyTorch; any dtype, device and layout."""
     value, onto_tokens = fold_reference(gram, temperature, left, tokens)
-    return Matrices(value, onto_tokens, *compose_reference(value, weight, vector, bias))
+    return Matrices(value, onto_tokens, *compose_reference(value, weight, weight_bias, bias))
 
 
 def token_maps_reference(phi: Tensor, stride: int) -> Tensor:

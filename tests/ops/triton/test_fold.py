@@ -167,9 +167,9 @@ def test_compose(size: tuple[int, int, int, int], dtype: torch.dtype, bias: bool
 
 def test_compose_with_a_half_type_convolution() -> None:
     matrix = random(2, 5, 6, dtype=torch.float32)
-    weight, vector, bias = (random(*s, dtype=torch.bfloat16) for s in ((6, 7), (6,), (5,)))
-    found = compose(matrix, weight.T.contiguous().T, vector, bias)
-    for f, e in zip(found, compose_reference(matrix, weight, vector, bias), strict=True):
+    weight, weight_bias, bias = (random(*s, dtype=torch.bfloat16) for s in ((6, 7), (6,), (5,)))
+    found = compose(matrix, weight.T.contiguous().T, weight_bias, bias)
+    for f, e in zip(found, compose_reference(matrix, weight, weight_bias, bias), strict=True):
         torch.testing.assert_close(f, e)
 
 
@@ -233,13 +233,13 @@ def test_refusals(gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMi
 
 
 @pytest.mark.parametrize(
-    ("weight", "vector", "bias"),
+    ("weight", "weight_bias", "bias"),
     [
         (torch.zeros(3, 5), torch.zeros(4), None),
         (torch.zeros(4, 5), torch.zeros(5), None),
         (torch.zeros(4, 5), torch.zeros(4), torch.zeros(5)),
     ],
 )
-def test_refusals_of_compose(weight: Tensor, vector: Tensor, bias: Tensor | None) -> None:
+def test_refusals_of_compose(weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> None:
     with pytest.raises(InputError, match=r"expected \(C, J\), \(C,\) and \(O,\) or None"):
-        compose(torch.zeros(2, 3, 4), weight, vector, bias)
+        compose(torch.zeros(2, 3, 4), weight, weight_bias, bias)

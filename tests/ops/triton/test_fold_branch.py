@@ -42,9 +42,9 @@ def inputs(
 
 
 def called(function: object, tensors: list[Tensor | None] | tuple[Tensor, ...], reinject: str = "mean") -> Matrices:
-    *gram, temperature, left, weight, vector, bias, gate, alpha = tensors
+    *gram, temperature, left, weight, weight_bias, bias, gate, alpha = tensors
     tokens = None if gate is None else TokenMixing(gate, alpha, 3, reinject)  # type: ignore[arg-type]
-    return function(Gram(*gram), temperature, left, tokens, weight, vector, bias)  # type: ignore[operator, no-any-return]
+    return function(Gram(*gram), temperature, left, tokens, weight, weight_bias, bias)  # type: ignore[operator, no-any-return]
 
 
 @pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two"])
@@ -67,7 +67,7 @@ def test_output_and_gradients_agree_with_the_float64_reference(
     channels: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CHANNELS", channels)
+    monkeypatch.setattr(module, "MOST_CHANNELS", channels)
     found = deviations(
         lambda *t: called(fold_branch, t, reinject),
         lambda *t: called(fold_branch_reference, t, reinject),
@@ -109,8 +109,8 @@ def test_the_gradient_of_one_output() -> None:
 
 def test_opcheck() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs(2, 3, 1, 5, 4, torch.float32)]
-    *gram, temperature, left, weight, vector, bias, gate, alpha = tensors
-    arguments = (*gram, temperature, left, gate, alpha, weight, vector, bias, 2, False)
+    *gram, temperature, left, weight, weight_bias, bias, gate, alpha = tensors
+    arguments = (*gram, temperature, left, gate, alpha, weight, weight_bias, bias, 2, False)
     # The fourth check, compiled with gradients, is the test below: here it takes several times as long.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.exda.fold_branch.default, arguments, test_utils=checks)
@@ -131,7 +131,7 @@ def test_compiled_with_gradients() -> None:
 @pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two"])
 @pytest.mark.parametrize(("wrong", "shape"), [(5, (5, 6)), (6, (7,)), (7, (4,))])
 def test_refusals(wrong: int, shape: tuple[int, ...], channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHANNELS", channels)
+    monkeypatch.setattr(module, "MOST_CHANNELS", channels)
     tensors = inputs(2, 4, 1, 5, 6)
     tensors[wrong] = torch.zeros(shape, dtype=torch.float64)
     with pytest.raises(InputError, match=r"expected \(C, J\), \(C,\) and \(O,\) or None"):

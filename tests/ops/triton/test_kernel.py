@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 
 from exda_primitives.errors import InputError
-from exda_primitives.ops.triton import choices
-from exda_primitives.ops.triton.kernel import Kernel
+from exda_primitives.ops.triton import config_cache
+from exda_primitives.ops.triton.kernel import Kernel, on_launch
 
 CONFIGS = [triton.Config({"block": block}, num_warps=warps) for block, warps in ((16, 1), (32, 2), (64, 4))]
 
@@ -142,10 +142,10 @@ def test_without_a_place_to_keep_it(cache: Path, monkeypatch: pytest.MonkeyPatch
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EXDA_CACHE")
     monkeypatch.setenv("TRITON_CACHE_DIR", "/somewhere")
-    assert choices.folder() == Path("/somewhere/exda_primitives")
+    assert config_cache.folder() == Path("/somewhere/exda_primitives")
     monkeypatch.delenv("TRITON_CACHE_DIR")
     monkeypatch.setenv("TRITON_HOME", "/home/me")
-    assert choices.folder() == Path("/home/me/.triton/cache/exda_primitives")
+    assert config_cache.folder() == Path("/home/me/.triton/cache/exda_primitives")
 
 
 def test_a_configuration_that_does_not_fit_is_left_out() -> None:
@@ -172,3 +172,18 @@ def test_under_the_interpreter_the_first_is_taken() -> None:
     tuned = Tuned(3.0, 1.0, 2.0)
     tuned.kernel.tunes = False
     assert (tuned(), tuned.timed) == (16, 0)
+
+
+def test_callbacks_of_launches_may_be_nested() -> None:
+    kernel, told = Kernel(add_kernel, CONFIGS[:1]), []
+
+    def start() -> None:
+        kernel[(1,)](torch.zeros(16), torch.empty(16), 16, precision="ieee")
+
+    with on_launch(lambda *_: told.append("outer")):
+        start()
+        with on_launch(lambda *_: told.append("inner")):
+            start()
+        start()
+    start()
+    assert told == ["outer", "inner", "outer"]

@@ -11,13 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from exda_primitives.ops.triton import recorded
-from exda_primitives.ops.triton.kernel import launched
+from exda_primitives.ops.triton.kernel import single_config
 from exda_primitives.ops.triton.recorded import Recorded
 
 from .agreement import random
 
 
-@launched
+@single_config
 @triton.jit
 def scale_kernel(x, out, length, factor, block: tl.constexpr):
     i = tl.arange(0, block)

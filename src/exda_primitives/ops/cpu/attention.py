@@ -136,9 +136,9 @@ def _first_pass(
     for strip in strips(x, 3 * x.shape[1]):
         # Each 3x3 convolution reads one row beyond its output: that of q, k, v one, that of the value's branch another.
         n = _normalised(x[strip.images, :, strip.rows(1 + beyond)], norm, dtype)
-        values.append(convolved(n, onto_v, strip.within(1 + beyond, beyond)))
-        n = n[:, :, strip.within(1 + beyond, 1)]
-        q, k = convolved(n, onto_q, strip.within(1)), convolved(n, onto_k, strip.within(1))
+        values.append(convolved(n, onto_v, strip.rows_in(1 + beyond, beyond)))
+        n = n[:, :, strip.rows_in(1 + beyond, 1)]
+        q, k = convolved(n, onto_q, strip.rows_in(1)), convolved(n, onto_k, strip.rows_in(1))
         for index, image in enumerate(range(len(x))[strip.images]):
             # A Gram sum is of one image; a strip may be several images, or a part of one.
             one, own = slice(index, index + 1), None if g is None else g[image : image + 1, :, strip.rows()]
@@ -156,7 +156,7 @@ def _second_pass(
     """Yields what ``_strips_of_output`` does; of ``x`` only the shape and the dtype are used."""
     beyond = _reach(terms.value)
     for strip, around in zip(strips(x, 3 * x.shape[1]), values, strict=True):
-        rows, value = strip.rows(), _value(around, strip.within(beyond), terms.value)
+        rows, value = strip.rows(), _value(around, strip.rows_in(beyond), terms.value)
         for index, image in enumerate(range(len(x))[strip.images]):
             one = slice(image, image + 1)
             # out = M V' + M_G G + bias

@@ -9,7 +9,7 @@ from ..bare import is_bare
 from ..precision import product_dtype, without_autocast
 from ..terms import GatedTerms, NormTerms
 from ..torch.recompute import recomputes
-from .layers import convolved, gelu, normalised, pairs, pointwise, widened
+from .layers import convolved, gelu, normalised, padded, pairs, pointwise
 from .layout import add_into, channels_last, empty
 from .strips import strips
 
@@ -36,13 +36,13 @@ def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms, like: Tensor | Non
     if x[:, 0].numel() < _LANES * hidden:
         # For so few pixels, padding the weights would take longer than it saves.
         wide = hidden
-    gate, value = widened(gate, wide), widened(value, wide)
+    gate, value = padded(gate, wide), padded(value, wide)
     weight = F.pad(last.weight, (0, 0, 0, 0, 0, wide - hidden)) if wide > hidden else last.weight
     out, dtype = empty(x, like), product_dtype(x)
     with without_autocast(x):
         for strip in strips(x, 2 * wide):
             images, rows = strip.images, strip.rows()
-            n, within = normalised(x[images, :, strip.rows(1)], norm).to(dtype), strip.within(1)
-            gated = gelu(convolved(n, gate, within)).mul_(convolved(n, value, within))
+            n, own = normalised(x[images, :, strip.rows(1)], norm).to(dtype), strip.rows_in(1)
+            gated = gelu(convolved(n, gate, own)).mul_(convolved(n, value, own))
             add_into(out[images, :, rows], x[images, :, rows], pointwise(gated, weight, last.bias))
     return out

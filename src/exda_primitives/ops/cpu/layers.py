@@ -37,7 +37,7 @@ def pairs(first: TensorFn, second: TensorFn, count: int) -> list[Pair]:
     return [Pair(*each) for each in zip(*split, strict=True)]
 
 
-def widened(pair: Pair, channels: int) -> Pair:
+def padded(pair: Pair, channels: int) -> Pair:
     """Pads a pair with zero weights to this many output channels."""
     missing = channels - len(pair.weight)
     if not missing:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ..torch.recompute import makes_graph, recomputes
-from .unsupported import transformed
+from .unsupported import transform_reason
 
 # Channels that are a multiple of _PAGE bytes apart share the sets of a cache: _CHANNELS of them are copied at a time.
 _PAGE, _CHANNELS = 4096, 16
 
 
-def lies_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` is channels_last."""
     return x.is_contiguous(memory_format=torch.channels_last)
 
@@ -20,7 +20,7 @@ def lies_last(x: Tensor) -> bool:
 def channels_last(x: Tensor) -> Tensor:
     """Returns ``x`` in channels_last: itself if it is, else a copy."""
     apart = x.shape[2] * x.shape[3] * x.element_size()
-    if lies_last(x) or not x.is_contiguous() or apart % _PAGE or recomputes(x):
+    if is_channels_last(x) or not x.is_contiguous() or apart % _PAGE or recomputes(x):
         return x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x, memory_format=torch.channels_last)
     # The sets that all channels share hold only a few of them: copying a few at a time takes half as long.
@@ -36,21 +36,21 @@ def in_layout(x: Tensor, like: Tensor) -> Tensor:
     """
     if x is like:
         return x
-    if transformed(x):
+    if transform_reason(x):
         # No step on a CPU runs there, so none has changed the layout; a kernel's output may be cut out of longer rows.
         return x.contiguous() if makes_graph() and like.is_contiguous() else x
-    return x if lies_last(like) and lies_last(x) else x.contiguous()
+    return x if is_channels_last(like) and is_channels_last(x) else x.contiguous()
 
 
 def empty(x: Tensor, like: Tensor | None) -> Tensor:
     """Allocates a tensor of the shape of ``x``: channels_last, or contiguous if ``like`` is given and contiguous."""
-    last = like is None or lies_last(like)
+    last = like is None or is_channels_last(like)
     return torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def add_into(out: Tensor, x: Tensor, change: Tensor) -> None:
     """Writes ``x + change`` into ``out``, in the dtype of ``x``; ``change`` may be overwritten."""
-    if lies_last(out):
+    if is_channels_last(out):
         torch.add(x, change, out=out)
     elif change.dtype is not x.dtype:
         out.copy_(x + change)

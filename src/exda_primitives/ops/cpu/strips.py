@@ -30,7 +30,7 @@ class Strip(NamedTuple):
         """Rows of the strip and ``reach`` more above and below, within the image: what 3x3 convolutions read."""
         return slice(max(self.top - reach, 0), min(self.bottom + reach, self.height))
 
-    def within(self, outer: int, inner: int = 0) -> slice:
+    def rows_in(self, outer: int, inner: int = 0) -> slice:
         """Where ``rows(inner)`` are in a map that holds ``rows(outer)``."""
         above = self.rows(outer).start
         rows = self.rows(inner)

@@ -66,7 +66,7 @@ def parameters(norm: NormTerms | None, function: PackedQKVTerms | GatedTerms) ->
     return [each for each in found if each is not None]
 
 
-def transformed(x: Tensor) -> str | None:
+def transform_reason(x: Tensor) -> str | None:
     """Why ``x`` is no plain tensor of numbers: the model is compiled, traced or transformed; None if it is plain."""
     # First, as a compiler could not trace what follows.
     if makes_graph() or type(x) not in _PLAIN:
@@ -78,7 +78,7 @@ def transformed(x: Tensor) -> str | None:
 
 
 def _map_unsupported_reason(x: Tensor) -> str | None:
-    if reason := transformed(x):
+    if reason := transform_reason(x):
         return reason
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return "PyTorch's oneDNN is missing or switched off"

@@ -21,7 +21,7 @@ from ..terms import CrossTerms, NormTerms, PackedQKVTerms, Projection, TokenTerm
 from ..torch.fold import foldable_weight
 from .depthwise import depthwise
 from .fold import TokenMixing, fold
-from .fold_blocks import MOST_HEAD_ROWS
+from .fold_arguments import MOST_HEAD_ROWS
 from .fold_branch import fold_branch
 from .gram import gram
 from .launch import device_unsupported_reason, dtype_unsupported_reason
@@ -31,7 +31,7 @@ from .norm_pointwise import pointwise
 from .projection import projected
 from .tokens import token_maps
 from .tokens import unsupported_reason as tokens_unsupported_reason
-from .value import computed as mixed_value
+from .value import compute as mix_value_inside
 from .value import mix_value
 
 
@@ -115,12 +115,13 @@ def _attend(
     """Returns the attention's output after its projection, which is folded in where it is a bare 1x1 convolution."""
     weight, bias = foldable_weight(terms)
     if weight is not None:
-        return folded(q, k, v, logits, terms.temperature, terms.value, terms.tokens, weight, bias, residual)
-    out = terms.project(folded(q, k, v, logits, terms.temperature, terms.value, terms.tokens, None, None, None))
+        return attention_output(q, k, v, logits, terms.temperature, terms.value, terms.tokens, weight, bias, residual)
+    out = attention_output(q, k, v, logits, terms.temperature, terms.value, terms.tokens, None, None, None)
+    out = terms.project(out)
     return out if residual is None else out + residual
 
 
-def folded(
+def attention_output(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -170,7 +171,7 @@ def folded(
             return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
         # Inside an operator already: computed without a further one.
         onto_all = onto_value, found.branch, found.tokens
-        return mixed_value(*onto_all, v, g, *branch[:4], found.shift, residual, valid)
+        return mix_value_inside(*onto_all, v, g, *branch[:4], found.shift, residual, valid)
     matrix, token_matrix = fold(rows, temperature, left, mixing)
     if value is not None and value.form in ("gelu", "sigmoid"):
         v = F.gelu(v) if value.form == "gelu" else v.sigmoid()

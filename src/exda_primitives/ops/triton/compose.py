@@ -13,18 +13,18 @@ from ..precision import without_autocast
 from .fold_kernels import compose_kernel
 from .launch import contiguous, device_unsupported_reason, divide_up, dtype_unsupported_reason, require
 from .operator import differentiable, fake, operator
-from .tiles import wide
+from .tiles import accumulation_type
 
 _BLOCK = 32
 
 
-def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def compose(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Folds a 1x1 convolution into the matrix that follows it, by one launch; differentiable.
 
     Args:
         matrix: M, (B, O, C), float32.
         weight: W of the convolution, (C, J), of any dtype.
-        vector: b of the convolution, (C,), of any dtype.
+        weight_bias: b of the convolution, (C,), of any dtype.
         bias: added after M, (O,), of any dtype, or None.
 
     Returns:
@@ -33,12 +33,12 @@ def compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    product, shift = _compose(matrix, weight, vector, bias)
+    product, shift = _compose(matrix, weight, weight_bias, bias)
     return product, shift
 
 
 def check_convolution(
-    operator: str, matrix: Sequence[int], weight: Tensor, vector: Tensor, bias: Tensor | None
+    operator: str, matrix: Sequence[int], weight: Tensor, weight_bias: Tensor, bias: Tensor | None
 ) -> None:
     """Refuses a convolution whose shapes do not fit matrices of the shape ``matrix``, (B, O, C).
 
@@ -46,27 +46,27 @@ def check_convolution(
         InputError: naming the operator, what was found and what was expected.
     """
     rows, channels = matrix[1:]
-    found = [tuple(weight.shape), tuple(vector.shape), None if bias is None else tuple(bias.shape)]
+    found = [tuple(weight.shape), tuple(weight_bias.shape), None if bias is None else tuple(bias.shape)]
     if weight.ndim != 2 or found != [(channels, weight.shape[1]), (channels,), None if bias is None else (rows,)]:
         raise InputError(
-            f"{operator}: weight, vector and bias are {found[0]}, {found[1]} and {found[2]} for matrices "
+            f"{operator}: weight, weight_bias and bias are {found[0]}, {found[1]} and {found[2]} for matrices "
             f"{tuple(matrix)}; expected (C, J), (C,) and (O,) or None for (B, O, C)"
         )
 
 
 @operator("compose")
-def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _compose(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     require("compose", device_unsupported_reason(matrix) or dtype_unsupported_reason(matrix))
     batch, rows, channels = matrix.shape
     columns = weight.shape[1]
-    check_convolution("compose", matrix.shape, weight, vector, bias)
-    matrix, weight, vector = matrix.contiguous(), weight.contiguous(), vector.contiguous()
+    check_convolution("compose", matrix.shape, weight, weight_bias, bias)
+    matrix, weight, weight_bias = matrix.contiguous(), weight.contiguous(), weight_bias.contiguous()
     out = torch.empty((batch, rows, columns), device=matrix.device, dtype=matrix.dtype)
     shift = torch.empty((batch, rows), device=matrix.device, dtype=matrix.dtype)
     compose_kernel[(divide_up(rows, _BLOCK), divide_up(columns, _BLOCK), batch)](
         matrix,
         weight,
-        vector,
+        weight_bias,
         contiguous(bias),
         out,
         shift,
@@ -75,13 +75,13 @@ def _compose(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None
         C=channels,
         COLUMNS=columns,
         BLOCK=_BLOCK,
-        TYPE=wide(matrix.dtype),
+        TYPE=accumulation_type(matrix.dtype),
     )
     return out, shift
 
 
 @fake(_compose)
-def _(matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     return matrix.new_empty((*matrix.shape[:2], weight.shape[1])), matrix.new_empty(matrix.shape[:2])
 
 
@@ -90,18 +90,18 @@ def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def compose_gradients(
-    grad: Tensor, shift_grad: Tensor, matrix: Tensor, weight: Tensor, vector: Tensor, bias: Tensor | None
+    grad: Tensor, shift_grad: Tensor, matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Returns the gradients of matrix, weight, vector and bias, given those of ``compose``'s two outputs."""
+    """Returns the gradients of matrix, weight, weight_bias and bias, given those of ``compose``'s two outputs."""
     # Autocast would send these float32 products back to half precision.
     with without_autocast(matrix):
         # dM = d(MW) W^T + dshift b^T
-        d_matrix = torch.addcmul(grad @ weight.to(grad.dtype).T, shift_grad[..., None], vector.to(grad.dtype))
+        d_matrix = torch.addcmul(grad @ weight.to(grad.dtype).T, shift_grad[..., None], weight_bias.to(grad.dtype))
         # dW = M^T d(MW) and db = M^T dshift, summed over the images by one product: (C, B*O) (B*O, J).
         pairs = matrix.flatten(0, 1).T
         d_weight = (pairs @ grad.flatten(0, 1)).to(weight.dtype)
-        d_vector = (pairs @ shift_grad.flatten()).to(vector.dtype)
-    return d_matrix, d_weight, d_vector, None if bias is None else shift_grad.sum(0).to(bias.dtype)
+        d_weight_bias = (pairs @ shift_grad.flatten()).to(weight_bias.dtype)
+    return d_matrix, d_weight, d_weight_bias, None if bias is None else shift_grad.sum(0).to(bias.dtype)
 
 
 def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:

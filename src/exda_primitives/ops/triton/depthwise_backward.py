@@ -15,15 +15,16 @@ from torch import Tensor
 
 from ..precision import accumulation_dtype
 from . import depthwise_forward
-from .kernel import launched
+from .kernel import single_config
 from .launch import contiguous, divide_up, summed
 from .operator import differentiable_no_more, fake, operator
 from .stencil import block, load_bias, load_row, load_shifted, load_taps, rows_inside, slide
-from .tiles import wide
+from .tiles import accumulation_type
 
 # Not tuned: the size of the buffer for the partial sums depends on them.
 LANES, ROWS, UNROLL, WARPS = 128, 16, 2, 4
-SUMS = 10  # of each channel: nine weights and the bias
+# Sums of each channel: nine weights and the bias. Kernels take no globals but constexpr.
+SUMS: tl.constexpr = tl.constexpr(10)
 
 
 @triton.jit
@@ -55,7 +56,7 @@ def correlate(above, here, below, left, centre, right, s0, s1, s2, s3, s4, s5, s
 
 
 @triton.jit
-def shuffled(a, b):
+def interleave_last(a, b):
     """Interleaves two tiles (CH, n, k) along their last axis: (CH, n, 2 k)."""
     return tl.reshape(tl.join(a, b), [a.shape[0], a.shape[1], 2 * a.shape[2]])
 
@@ -66,18 +67,18 @@ def totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9):
     # As one tile: threads wait for each other once, not once a sum. Each interleaving adds one bit to the index, the
     # lowest last: the innermost pairs are 0 and 8, 4 and 12, ..., and the sums end up in order.
     zero = tl.zeros_like(s0)
-    even = shuffled(
-        shuffled(tl.join(s0, s8), tl.join(s4, zero)),
-        shuffled(tl.join(s2, zero), tl.join(s6, zero)),
+    even = interleave_last(
+        interleave_last(tl.join(s0, s8), tl.join(s4, zero)),
+        interleave_last(tl.join(s2, zero), tl.join(s6, zero)),
     )
-    odd = shuffled(
-        shuffled(tl.join(s1, s9), tl.join(s5, zero)),
-        shuffled(tl.join(s3, zero), tl.join(s7, zero)),
+    odd = interleave_last(
+        interleave_last(tl.join(s1, s9), tl.join(s5, zero)),
+        interleave_last(tl.join(s3, zero), tl.join(s7, zero)),
     )
-    return tl.sum(shuffled(even, odd), 1)
+    return tl.sum(interleave_last(even, odd), 1)
 
 
-@launched
+@single_config
 @triton.jit
 def depthwise_backward_kernel(
     dz,
@@ -175,8 +176,8 @@ def depthwise_backward_kernel(
         part = (image * rows + top // RY) * columns + first // BX
         sums = tl.arange(0, 16)[None, :]
         # This program's row of the buffer: a part is one (image, block of rows, block of columns).
-        at = partials + (part * CHANNELS + channel) * 10 + sums
-        tl.store(at, totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9), mask=known & (sums < 10))
+        at = partials + (part * CHANNELS + channel) * SUMS + sums
+        tl.store(at, totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9), mask=known & (sums < SUMS))
 
 
 def gradients(
@@ -189,7 +190,7 @@ def gradients(
     parts = batch * divide_up(height, ROWS) * divide_up(width, columns)
     partials = None
     if need_parameters:
-        partials = torch.empty((parts, channels, SUMS), dtype=accumulation_dtype(x.dtype), device=x.device)
+        partials = torch.empty((parts, channels, SUMS.value), dtype=accumulation_dtype(x.dtype), device=x.device)
     depthwise_backward_kernel[(parts * divide_up(channels, group),)](
         dz,
         x,
@@ -207,7 +208,7 @@ def gradients(
         RY=ROWS,
         UNROLL=UNROLL,
         RUN=run,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         num_warps=WARPS,
     )
     return None if partials is None else summed(partials)

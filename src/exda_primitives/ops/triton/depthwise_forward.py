@@ -14,7 +14,7 @@ from .gelu import gelu, gelu_derivative
 from .kernel import autotuned
 from .launch import column_block, contiguous, divide_up, row_aligned
 from .stencil import block, load_bias, load_columns, load_row, load_taps, rows_inside, slide
-from .tiles import wide
+from .tiles import accumulation_type
 
 # LANES: threads of a program; each loads one vector of a row. RY: rows that a program writes; it reads two more.
 # Unrolling more rows keeps more loads in flight, but four rows of the gate take 150 registers, and the code of all 16
@@ -200,5 +200,5 @@ def fill(
         ACTIVATION=activation,
         WIDTH=column_block(width),
         RUN=run,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
     )

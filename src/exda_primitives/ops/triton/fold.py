@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ..terms import Reinject
 from .compose import compose
+from .fold_arguments import FoldArguments, empty_matrices
 from .fold_backward import fold_gradients
-from .fold_blocks import Blocks, empty_matrices
 from .fold_kernels import fold_kernel
 from .gram import Gram
 from .launch import divide_up
@@ -90,11 +90,17 @@ def _fold(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
+    arguments = FoldArguments(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
     matrices = empty_matrices(products, left, gate)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
-    fold_kernel[(divide_up(blocks.rows, blocks.sizes["BLOCK_O"]), blocks.heads, blocks.batch)](
-        *blocks.tensors, matrices[0], matrices[-1], *blocks.strides, blocks.heads, 1 / cells, **blocks.sizes
+    fold_kernel[(divide_up(arguments.rows, arguments.constants["BLOCK_O"]), arguments.heads, arguments.batch)](
+        *arguments.tensors,
+        matrices[0],
+        matrices[-1],
+        *arguments.strides,
+        arguments.heads,
+        1 / cells,
+        **arguments.constants,
     )
     return matrices
 

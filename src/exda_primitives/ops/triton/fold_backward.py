@@ -18,9 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..precision import EPS
-from .fold_blocks import Blocks
+from .fold_arguments import FoldArguments
 from .fold_kernels import divisors, logit_rows, own_of_tokens, softmax, token_share
-from .kernel import launched
+from .kernel import single_config
 from .launch import contiguous
 from .operator import differentiable_no_more, fake, operator
 from .tiles import dot
@@ -82,7 +82,7 @@ def _rows_back(
     return weighted
 
 
-@launched
+@single_config
 @triton.jit
 def fold_backward_kernel(
     products: tl.tensor,
@@ -251,19 +251,19 @@ def _fold_backward(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
+    arguments = FoldArguments(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
     found = _empty(products, left)
-    fold_backward_kernel[(blocks.heads, blocks.batch)](
-        *blocks.tensors,
+    fold_backward_kernel[(arguments.heads, arguments.batch)](
+        *arguments.tensors,
         d_matrix.contiguous(),
         contiguous(d_token_matrix),
         *found,
-        *blocks.strides,
-        blocks.heads,
-        blocks.batch,
+        *arguments.strides,
+        arguments.heads,
+        arguments.batch,
         1 / cells,
         # More warps than forward: a tile's weights and their gradients would spill in 4.
-        **blocks.sizes | {"num_warps": 8},
+        **arguments.constants | {"num_warps": 8},
     )
     return found
 

@@ -2,8 +2,8 @@
 
 They are those of ``fold`` and ``compose``, by one launch and one operator where the matrices are small: a program for
 some rows and columns of ``M_t = M_v W2`` computes the rows of M_v itself. Where repeating these takes longer than a
-launch (more than ``CHANNELS``), or where a head's rows do not fit the registers (more than ``ROWS``), the two operators
-are called.
+launch (more than ``MOST_CHANNELS``), or where a head's rows do not fit the registers (more than
+``MOST_REGISTER_ROWS``), the two operators are called.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from .compose import check_convolution, compose, compose_gradients
 from .fold import TokenMixing, fold
+from .fold_arguments import FoldArguments, empty_matrices
 from .fold_backward import fold_gradients
-from .fold_blocks import Blocks, empty_matrices
 from .fold_kernels import fold_branch_kernel
 from .gram import Gram
 from .launch import contiguous, divide_up
 from .operator import differentiable, fake, operator
 
 # The most channels of all heads together, h*c: above, repeating M_v takes longer than a launch.
-CHANNELS = 128
+MOST_CHANNELS = 128
 # The most channels and tokens of one head, c + K, so that BLOCK_M is at most 64: more do not fit the registers.
-ROWS = 64
+MOST_REGISTER_ROWS = 64
 # Rows and columns of M_t that a program computes. 16 rows are the least that tl.dot takes.
 _BLOCK_O, _BLOCK_J = 16, 32
 
@@ -52,7 +52,7 @@ def fold_branch(
     left: Tensor,
     tokens: TokenMixing | None,
     weight: Tensor,
-    vector: Tensor,
+    weight_bias: Tensor,
     bias: Tensor | None = None,
 ) -> Matrices:
     """Computes ``fold.fold`` and folds the last convolution of the value's branch into its M_v; differentiable once.
@@ -65,7 +65,7 @@ def fold_branch(
         left: (O, h*c), of any dtype.
         tokens: gate, alpha and scale; None if and only if K = 0.
         weight: W2 of the branch's last convolution, (h*c, J), of any dtype.
-        vector: b2 of the branch's last convolution, (h*c,), of any dtype.
+        weight_bias: b2 of the branch's last convolution, (h*c,), of any dtype.
         bias: added after ``left``, (O,), of any dtype, or None.
 
     Returns:
@@ -74,12 +74,12 @@ def fold_branch(
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    if left.shape[-1] > CHANNELS or gram.products.shape[-1] > ROWS:
+    if left.shape[-1] > MOST_CHANNELS or gram.products.shape[-1] > MOST_REGISTER_ROWS:
         value, onto_tokens = fold(gram, temperature, left, tokens)
-        return Matrices(value, onto_tokens, *compose(value, weight, vector, bias))
+        return Matrices(value, onto_tokens, *compose(value, weight, weight_bias, bias))
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
     value, *rest, branch, shift = _fold_branch(
-        *gram, temperature, left, gate, alpha, weight, vector, bias, cells, reinject == "channelwise"
+        *gram, temperature, left, gate, alpha, weight, weight_bias, bias, cells, reinject == "channelwise"
     )
     return Matrices(value, rest[0] if rest else None, branch, shift)
 
@@ -87,7 +87,7 @@ def fold_branch(
 @operator(
     "fold_branch",
     "(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
-    "Tensor? alpha, Tensor weight, Tensor vector, Tensor? bias, SymInt cells, bool channelwise) -> Tensor[]",
+    "Tensor? alpha, Tensor weight, Tensor weight_bias, Tensor? bias, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold_branch(
     products: Tensor,
@@ -98,32 +98,32 @@ def _fold_branch(
     gate: Tensor | None,
     alpha: Tensor | None,
     weight: Tensor,
-    vector: Tensor,
+    weight_bias: Tensor,
     bias: Tensor | None,
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    blocks = Blocks(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
+    arguments = FoldArguments(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
     matrices = empty_matrices(products, left, gate)
-    check_convolution("fold_branch", matrices[0].shape, weight, vector, bias)
-    weight, vector = weight.contiguous(), vector.contiguous()
+    check_convolution("fold_branch", matrices[0].shape, weight, weight_bias, bias)
+    weight, weight_bias = weight.contiguous(), weight_bias.contiguous()
     out = _empty_branch(products, left, weight)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
-    fold_branch_kernel[(divide_up(blocks.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), blocks.batch)](
-        *blocks.tensors,
+    fold_branch_kernel[(divide_up(arguments.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), arguments.batch)](
+        *arguments.tensors,
         matrices[0],
         matrices[-1],
         weight,
-        vector,
+        weight_bias,
         contiguous(bias),
         *out,
-        *blocks.strides,
+        *arguments.strides,
         weight.stride(0),
         1 / cells,
-        HEADS=blocks.heads,
+        HEADS=arguments.heads,
         COLUMNS=weight.shape[1],
         BLOCK_J=_BLOCK_J,
-        **blocks.sizes | {"BLOCK_O": _BLOCK_O},
+        **arguments.constants | {"BLOCK_O": _BLOCK_O},
     )
     return [*matrices, *out]
 
@@ -145,7 +145,7 @@ def _(
     gate: Tensor | None,
     alpha: Tensor | None,
     weight: Tensor,
-    vector: Tensor,
+    weight_bias: Tensor,
     bias: Tensor | None,
     cells: int,
     channelwise: bool,
@@ -161,9 +161,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     # The gradients of both operators in turn: M_v gets its own and, through M_t and the shift, one from ``compose``.
-    *folded, weight, vector, bias, matrix = ctx.saved_tensors
+    *folded, weight, weight_bias, bias, matrix = ctx.saved_tensors
     d_matrix, *onto_tokens, d_branch, d_shift = grads
-    through, *of_convolution = compose_gradients(d_branch, d_shift, matrix, weight, vector, bias)
+    through, *of_convolution = compose_gradients(d_branch, d_shift, matrix, weight, weight_bias, bias)
     found = fold_gradients([d_matrix + through, *onto_tokens], folded, ctx.cells, ctx.channelwise)
     return *found, *of_convolution, None, None
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ..precision import EPS
-from .kernel import launched
+from .kernel import single_config
 from .tiles import dot
 
 _EPS: tl.constexpr = tl.constexpr(EPS)
@@ -184,7 +184,7 @@ def _store_head(
         tl.store(token_matrix + at * K + (j - C)[None, :], rows * scale, mask=tokens)
 
 
-@launched
+@single_config
 @triton.jit
 def fold_kernel(
     products: tl.tensor,
@@ -243,7 +243,7 @@ def fold_kernel(
     _store_head(rows, matrix, token_matrix, scale, image, head, heads, o, o < ROWS, ROWS, C, K, BLOCK_M)
 
 
-@launched
+@single_config
 @triton.jit
 def fold_branch_kernel(
     products: tl.tensor,
@@ -336,7 +336,7 @@ def fold_branch_kernel(
     tl.store(shift + at, total, mask=writes)
 
 
-@launched
+@single_config
 @triton.jit
 def compose_kernel(
     matrix: tl.tensor,

@@ -17,7 +17,7 @@ from .gelu import gelu
 from .kernel import autotuned
 from .launch import contiguous, divide_up
 from .stencil import halves, interleaved, load_bias, load_row, load_taps, rows_inside, slide
-from .tiles import dot, dot_precision, tile_side, wide
+from .tiles import accumulation_type, dot, dot_precision, tile_side
 
 # Output channels that one program sums.
 MOST_OUTPUTS = 128
@@ -202,7 +202,7 @@ def compute(
         ROWS=outputs,
         BO=tile_side(outputs),
         RUN=run_length(x),
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         PRECISION=dot_precision(x),
     )
     return out

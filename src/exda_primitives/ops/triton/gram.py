@@ -24,7 +24,17 @@ from ..precision import accumulation_dtype
 from .kernel import autotuned
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .operator import differentiable, differentiable_no_more, fake, operator
-from .tiles import along_pixels, dot, dot_precision, largest_side, scaled_dot, split_of, tile_side, vectorisable, wide
+from .tiles import (
+    accumulation_type,
+    along_pixels,
+    dot,
+    dot_precision,
+    largest_side,
+    pixels_per_split,
+    scaled_dot,
+    tile_side,
+    vectorisable,
+)
 
 
 class Gram(NamedTuple):
@@ -41,7 +51,7 @@ class Gram(NamedTuple):
     k_squares: Tensor
 
 
-class _Unpacked(torch.autograd.Function):
+class _Unpack(torch.autograd.Function):
     """Views of (B, h, m+2, m): the products, a row of q's squared norms, a row of k's.
 
     Their gradient is one concatenation; autograd's own would be three maps of zeros, three copies and two sums.
@@ -55,7 +65,7 @@ class _Unpacked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         of_products, *of_squares = grads
-        return torch.cat([of_products, *(each.unsqueeze(2) for each in of_squares)], 2)
+        return torch.cat([of_products, *(row.unsqueeze(2) for row in of_squares)], 2)
 
 
 @triton.jit
@@ -256,7 +266,7 @@ def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    return Gram(*_Unpacked.apply(_gram(q, k, g, heads)))
+    return Gram(*_Unpack.apply(_gram(q, k, g, heads)))
 
 
 def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:
@@ -285,14 +295,14 @@ def _tokens(q: Tensor, g: Tensor | None, heads: int) -> tuple[Tensor, int]:
 def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     _check(q, k, g, heads)
     q, k = along_pixels(q), along_pixels(k)
-    tokens, each = _tokens(q, g, heads)
+    tokens, tokens_per_head = _tokens(q, g, heads)
     batch, channels, pixels = q.shape
     c = channels // heads
-    m = c + each
+    m = c + tokens_per_head
     block = tile_side(m, largest_side(q))
     tiles = divide_up(m, block)
     # A few tiles for each head and image would leave most of the GPU idle: the pixels are split as well.
-    split = split_of(pixels, batch * heads * tiles**2, q.device)
+    split = pixels_per_split(pixels, batch * heads * tiles**2, q.device)
     splits = divide_up(pixels, split)
     partial = torch.empty((splits, batch, heads, m + 2, m), device=q.device, dtype=accumulation_dtype(q.dtype))
     _gram_kernel[(splits * tiles**2, batch * heads)](
@@ -306,12 +316,12 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
         pixels,
         heads,
         C=c,
-        K=each,
+        K=tokens_per_head,
         SPLIT=split,
         TILES=tiles,
         BLOCK=block,
         ALIGNED=vectorisable(q, k, tokens),
-        TYPE=wide(q.dtype),
+        TYPE=accumulation_type(q.dtype),
         PRECISION=dot_precision(q),
     )
     return summed(partial)
@@ -329,12 +339,12 @@ def _(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
 )
 def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
     grad, q, k = grad.contiguous(), along_pixels(q), along_pixels(k)
-    tokens, each = _tokens(q, g, heads)
+    tokens, tokens_per_head = _tokens(q, g, heads)
     batch, channels, pixels = q.shape
     c = channels // heads
     # Half as large as forward: the sums da and db and their weights, in float32, have to fit into the registers.
-    block = tile_side(c + each, largest_side(q) // 2)
-    tiles = divide_up(c + each, block)
+    block = tile_side(c + tokens_per_head, largest_side(q) // 2)
+    tiles = divide_up(c + tokens_per_head, block)
     grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
     _gram_backward_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch * heads)](
         grad,
@@ -351,11 +361,11 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
         pixels,
         heads,
         C=c,
-        K=each,
+        K=tokens_per_head,
         TILES=tiles,
         BLOCK=block,
         ALIGNED=vectorisable(q, k, tokens),
-        TYPE=wide(q.dtype),
+        TYPE=accumulation_type(q.dtype),
         PRECISION=dot_precision(q),
     )
     return grads

@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bare import held, is_depthwise, is_pointwise
+from ..bare import is_depthwise, is_pointwise, tensor_of
 from ..terms import Branch, GatedTerms, NormTerms, PackedQKVTerms, Scale, TokenTerms, ValueForm, ValueTerms
 from ..torch.fold import foldable_weight
 from . import gated_product, norm_pointwise
-from .channel import folded
+from .channel import attention_output
 from .mix import mix
 from .operator import differentiable_no_more, fake, operator
 from .pitch import in_long_rows, pitch
-from .projection import computed, projected
+from .projection import compute as project_inside
+from .projection import projected
 from .recorded import Recorded
 
 _Parameters = list[Tensor | None]
@@ -43,17 +44,17 @@ def attention_step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms) -> Tensor 
         *of_tokens,
         *((None,) * 6 if branch is None else branch),
     ]
-    if _wants_gradients(x, parameters):
+    if _requires_gradients(x, parameters):
         return None
-    about = (1, "none", "mean") if tokens is None else (tokens.stride, tokens.scale, tokens.reinject)
+    options = (1, "none", "mean") if tokens is None else (tokens.stride, tokens.scale, tokens.reinject)
     form = "" if value is None else value.form
-    return _attention_step(x, parameters, norm.subtract_mean, norm.eps, form, *about)
+    return _attention_step(x, parameters, norm.subtract_mean, norm.eps, form, *options)
 
 
 def gated_step(x: Tensor, norm: NormTerms, terms: GatedTerms) -> Tensor | None:
     """``x + W_out (GELU(z1) * z2)``, ``z1, z2 = DW(W_in norm(x))``, (B, C, H, W); None if gradients are required."""
     parameters = [norm.weight, norm.bias, *parameters_of(*terms)]
-    if _wants_gradients(x, parameters):
+    if _requires_gradients(x, parameters):
         return None
     return _gated_step(x, parameters, norm.subtract_mean, norm.eps)
 
@@ -63,7 +64,7 @@ def parameters_of(*layers: object) -> _Parameters:
     found: _Parameters = []
     for layer in layers:
         assert isinstance(layer, nn.Module)
-        found += [held(layer, "weight"), held(layer, "bias")]
+        found += [tensor_of(layer, "weight"), tensor_of(layer, "bias")]
     return found
 
 
@@ -96,10 +97,10 @@ def _gated_inside(
     assert out_weight is not None
     if gated_product.applies(x, len(out_weight)):
         # W_in's bias is not added to y here, but by the next kernel as it reads y (`shift`).
-        y = norm_pointwise.computed(x, *norm, weight.flatten(1), None)
-        rest = out_weight.flatten(1), out_bias, residual, valid
-        return gated_product.compute(y, depthwise_weight, depthwise_bias, bias, *rest)
-    (z,) = computed(x, norm, weight.flatten(1), bias, None, depthwise_weight, depthwise_bias, "gate", valid)
+        y = norm_pointwise.compute(x, *norm, weight.flatten(1), None)
+        output_arguments = out_weight.flatten(1), out_bias, residual, valid
+        return gated_product.compute(y, depthwise_weight, depthwise_bias, bias, *output_arguments)
+    (z,) = project_inside(x, norm, weight.flatten(1), bias, None, depthwise_weight, depthwise_bias, "gate", valid)
     return _through_output(z, out_weight, out_bias, residual)
 
 
@@ -112,7 +113,7 @@ def _through_output(z: Tensor, weight: Tensor | None, bias: Tensor | None, resid
     return out.unflatten(2, z.shape[2:])
 
 
-def _wants_gradients(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+def _requires_gradients(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
     if not torch.is_grad_enabled():
         return False
     return x.requires_grad or any(each.requires_grad for each in parameters if each is not None)
@@ -136,9 +137,9 @@ def _attention(
     norm = NormTerms(norm_weight, norm_bias, subtract_mean, eps)
     rows = None if phi is None else phi.flatten(1)
     # z = DW(W_qkv norm(x)), and logits = Phi norm(x) as more rows of the same product.
-    z, *logits = computed(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias, "none", valid)
+    z, *logits = project_inside(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias, "none", valid)
     q, k, v = z.chunk(3, dim=1)
-    out = folded(q, k, v, logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
+    out = attention_output(q, k, v, logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
     return out if valid is None else out[..., :valid]
 
 
@@ -163,18 +164,18 @@ recorded_attention, recorded_gated = Recorded(_attention), Recorded(_gated)
     "(Tensor x, Tensor?[] parameters, bool subtract_mean, float eps, str form, int stride, str scale, str reinject)"
     " -> Tensor",
 )
-def _attention_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
-    return recorded_attention((x, *parameters), *about)
+def _attention_step(x: Tensor, parameters: _Parameters, *options: Any) -> Tensor:
+    return recorded_attention((x, *parameters), *options)
 
 
 @operator("gated_step", "(Tensor x, Tensor?[] parameters, bool subtract_mean, float eps) -> Tensor")
-def _gated_step(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
-    return recorded_gated((x, *parameters), *about)
+def _gated_step(x: Tensor, parameters: _Parameters, *options: Any) -> Tensor:
+    return recorded_gated((x, *parameters), *options)
 
 
 @fake(_attention_step)
 @fake(_gated_step)
-def _empty_output(x: Tensor, parameters: _Parameters, *about: Any) -> Tensor:
+def _empty_output(x: Tensor, parameters: _Parameters, *options: Any) -> Tensor:
     # With the strides of the output, too, which is cut out of longer rows.
     shape = (*x.shape[:3], pitch(x.shape[3]))
     return torch.empty(shape, dtype=x.dtype, device=x.device)[..., : x.shape[3]]

@@ -23,7 +23,7 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver, errors
 
 from ...errors import InputError
-from .choices import Choices
+from .config_cache import ConfigCache
 from .launch import INTERPRETED
 
 Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
@@ -31,7 +31,7 @@ Grid = tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]]
 
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 _DIRECT = (3, 2) <= _VERSION <= (3, 9)
-"""Whether this version of Triton is known to launch as ``Start`` does; with others, every start goes through Triton."""
+"""Whether this version of Triton is known to launch as ``CompiledLaunch`` does; else all starts go through Triton."""
 _TAKES_CONSTANTS = _VERSION >= (3, 3)
 """Whether the compiled launcher takes the constexpr arguments as well."""
 # Where this version of Triton keeps its launch hooks.
@@ -44,7 +44,7 @@ _DOES_NOT_FIT: tuple[type[Exception], ...] = tuple(
 )
 
 
-class Start(NamedTuple):
+class CompiledLaunch(NamedTuple):
     """A compiled kernel, started by ``launch(*programs, stream, function, metadata, None, None, None, *values)``.
 
     The three None are the launch metadata and the hooks before and after a launch, which only profilers set.
@@ -84,8 +84,8 @@ class Kernel:
         fn: function that ``triton.jit`` returned.
         configs: configurations to choose from. Of several, the fastest is found by timing them once for each
             combination of constants, dtypes, alignment of rows and size of the largest tensor in powers of two; it is
-            kept on disk, see ``choices``. Make that first call before a CUDA graph is captured. Under the interpreter,
-            where times mean nothing, the first is taken.
+            kept on disk (``config_cache``). Make that first call before a CUDA graph is captured. Under the
+            interpreter, where times mean nothing, the first is taken.
     """
 
     def __init__(self, fn: Any, configs: Sequence[triton.Config]) -> None:
@@ -99,8 +99,8 @@ class Kernel:
         parameters = inspect.signature(fn.fn).parameters.values()
         self.tunes = len(self.configs) > 1 and not INTERPRETED
         self._constant = [index for index, each in enumerate(parameters) if "constexpr" in str(each.annotation)]
-        self._choices: dict[str, Choices] = {}
-        self._starts: dict[tuple[Any, ...], Start] = {}
+        self._config_caches: dict[str, ConfigCache] = {}
+        self._starts: dict[tuple[Any, ...], CompiledLaunch] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, grid: Grid) -> Callable[..., None]:
@@ -125,13 +125,13 @@ class Kernel:
             *constants.values(),
         )
         start = self._starts.get(key)
-        told = getattr(_listener, "told", None)
-        if told is not None:
+        callback = getattr(_listener, "callback", None)
+        if callback is not None:
             # A recorder is not to see the operations that timing and Triton's interpreter do on tensors.
             with _disable_current_modes():
                 self._through_triton(key, grid, arguments, constants)
-            told(self, self._starts.get(key), grid, arguments, constants)
-        elif start is None or watched():
+            callback(self, self._starts.get(key), grid, arguments, constants)
+        elif start is None or profiler_active():
             self._through_triton(key, grid, arguments, constants)
         else:
             about = current_stream(device), start.function, start.metadata, None, None, None
@@ -140,7 +140,7 @@ class Kernel:
 
     def forget(self) -> None:
         """Drops the chosen configurations and compiled starts of this process; what is on disk stays."""
-        self._choices.clear()
+        self._config_caches.clear()
         self._starts.clear()
 
     def _through_triton(
@@ -158,7 +158,9 @@ class Kernel:
         left_out: Sequence[int] = () if _TAKES_CONSTANTS else self._constant
         rest = self.arg_names[len(arguments) :] if _TAKES_CONSTANTS else []
         values = tuple((constants | config.kwargs)[name] for name in rest)
-        self._starts[key] = Start(config.kwargs, made.run, made.function, made.packed_metadata, left_out, values)
+        self._starts[key] = CompiledLaunch(
+            config.kwargs, made.run, made.function, made.packed_metadata, left_out, values
+        )
 
     def start(self, config: triton.Config, grid: Grid, arguments: tuple[Any, ...], constants: dict[str, Any]) -> Any:
         """Starts the kernel in this configuration through Triton; returns what Triton compiled."""
@@ -175,12 +177,12 @@ class Kernel:
         kind = self.kind(arguments, constants)
         # Threads that come meanwhile wait for the choice instead of timing the same configurations.
         with self._lock:
-            choices = self._choices_on(arguments[0].device)
-            config = named.get(choices.get(kind) or "")
+            cache = self._config_cache_for(arguments[0].device)
+            config = named.get(cache.get(kind) or "")
             if config is None:
                 config, timed = self._timed(lambda each: self.start(each, grid, arguments, constants))
                 if timed:
-                    choices.set(kind, str(config))
+                    cache.set(kind, str(config))
         return config
 
     def _timed(self, start: Callable[[triton.Config], object]) -> tuple[triton.Config, bool]:
@@ -224,16 +226,16 @@ class Kernel:
         size = f"2**{(largest.numel() - 1).bit_length()}{'' if aligned else ' unaligned'}"
         return " ".join([*(f"{name}={value}" for name, value in constants.items()), *map(str, given), *dtypes, size])
 
-    def _choices_on(self, device: torch.device) -> Choices:
-        """Choices for this GPU's model, this version of Triton, and this kernel's source and configurations."""
+    def _config_cache_for(self, device: torch.device) -> ConfigCache:
+        """Returns the cache for this GPU's model, Triton's version, and this kernel's source and configurations."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        if name not in self._choices:
+        if name not in self._config_caches:
             configs = map(str, self.configs)
-            self._choices[name] = Choices(self.__name__, name, triton.__version__, _source(self.fn), *configs)
-        return self._choices[name]
+            self._config_caches[name] = ConfigCache(self.__name__, name, triton.__version__, _source(self.fn), *configs)
+        return self._config_caches[name]
 
 
-def launched(fn: Any) -> Kernel:
+def single_config(fn: Any) -> Kernel:
     """Makes a kernel of a single configuration, whose block sizes are set at each start."""
     return Kernel(fn, [triton.Config({})])
 
@@ -252,16 +254,18 @@ _listener = threading.local()
 
 
 @contextmanager
-def listening(told: Callable[..., None]) -> Iterator[None]:
-    """Calls ``told(kernel, start, grid, arguments, constants)`` for every kernel that this thread starts in the block.
+def on_launch(callback: Callable[..., None]) -> Iterator[None]:
+    """Calls ``callback(kernel, launch, grid, arguments, constants)`` for every kernel that this thread starts inside.
 
-    ``start`` is None if later starts of this kind have to go through Triton as well.
+    ``launch`` is None if later starts of this kind have to go through Triton as well. A block within a block has its
+    own callback alone.
     """
-    _listener.told = told
+    outer = getattr(_listener, "callback", None)
+    _listener.callback = callback
     try:
         yield
     finally:
-        _listener.told = None
+        _listener.callback = outer
 
 
 def current_stream(device: int) -> int:
@@ -269,7 +273,7 @@ def current_stream(device: int) -> int:
     return driver.active.get_current_stream(device) if not INTERPRETED else 0
 
 
-def watched() -> bool:
+def profiler_active() -> bool:
     """Whether a launch hook is set, as profilers do, that has to see every start."""
     # Some versions of Triton always have a hook, which is a chain of calls that may be empty.
     hook = _HOOKS.launch_enter_hook

@@ -22,7 +22,7 @@ from ..precision import accumulation_dtype
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .mix_kernels import map_gradients_kernel, matrix_gradients_kernel, mix_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
-from .tiles import along_pixels, dot_precision, largest_side, split_of, tile_side, wide
+from .tiles import accumulation_type, along_pixels, dot_precision, largest_side, pixels_per_split, tile_side
 
 # The most pairs of a matrix and a map: M_v, M_t and M_g.
 PAIRS = 3
@@ -98,7 +98,7 @@ def _strides(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
-    """Computes ``mix`` inside another operator, whose call of a further operator would cost time on the host."""
+    """Computes ``mix`` inside of an operator: without gradients."""
     _check(matrices, maps, shift, residual)
     pairs = _Pairs(matrices, maps)
     batch, rows = matrices[0].shape[:2]
@@ -124,7 +124,7 @@ def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, re
         SHIFT=shift is not None,
         RESIDUAL=residual is not None,
         BLOCK_O=block,
-        TYPE=wide(out.dtype),
+        TYPE=accumulation_type(out.dtype),
         PRECISION=dot_precision(out),
     )
     return out
@@ -163,7 +163,7 @@ def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> 
         ROWS=rows,
         **pairs.channels,
         BLOCK_C=block,
-        TYPE=wide(grad.dtype),
+        TYPE=accumulation_type(grad.dtype),
         PRECISION=dot_precision(grad),
     )
     return grads
@@ -183,7 +183,7 @@ def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
     largest = largest_side(grad)
     block_o, block_c = tile_side(rows, largest), tile_side(max(pairs.widths), largest)
     tiles = divide_up(rows, block_o) * sum(divide_up(width, block_c) for width in pairs.widths)
-    split = split_of(pixels, batch * tiles, grad.device)
+    split = pixels_per_split(pixels, batch * tiles, grad.device)
     splits = divide_up(pixels, split)
     width = sum(pairs.widths) + 1
     partial = torch.empty((splits, batch, rows, width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
@@ -199,7 +199,7 @@ def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
         SPLIT=split,
         BLOCK_O=block_o,
         BLOCK_C=block_c,
-        TYPE=wide(grad.dtype),
+        TYPE=accumulation_type(grad.dtype),
         PRECISION=dot_precision(grad),
     )
     return summed(partial)

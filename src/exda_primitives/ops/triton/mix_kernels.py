@@ -150,7 +150,7 @@ def mix_kernel(
 
 
 @triton.jit
-def _of_pair(
+def _select_pair(
     tile: tl.tensor, END0: tl.constexpr, END1: tl.constexpr, first: tl.tensor, second: tl.tensor, third: tl.tensor
 ) -> tl.tensor:
     """Returns the argument of the pair that owns a tile: tiles below END0 are the first's, below END1 the second's."""
@@ -200,11 +200,11 @@ def map_gradients_kernel(
     tile = tl.program_id(0) % END2
     n = (tl.program_id(0) // END2) * BLOCK_N + tl.arange(0, BLOCK_N)
     image = tl.program_id(1).to(tl.int64)
-    channels = _of_pair(tile, END0, END1, C0, C1, C2)
-    i = (tile - _of_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
-    matrix = _of_pair(tile, END0, END1, m0 + image * m0_image, m1 + image * m1_image, m2 + image * m2_image)
-    matrix_row = _of_pair(tile, END0, END1, m0_row, m1_row, m2_row)
-    dx = _of_pair(tile, END0, END1, dx0, dx1, dx2)
+    channels = _select_pair(tile, END0, END1, C0, C1, C2)
+    i = (tile - _select_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
+    matrix = _select_pair(tile, END0, END1, m0 + image * m0_image, m1 + image * m1_image, m2 + image * m2_image)
+    matrix_row = _select_pair(tile, END0, END1, m0_row, m1_row, m2_row)
+    dx = _select_pair(tile, END0, END1, dx0, dx1, dx2)
 
     acc = tl.zeros((BLOCK_C, BLOCK_N), TYPE)
     for first in range(0, ROWS, BLOCK_O):
@@ -270,10 +270,10 @@ def matrix_gradients_kernel(
     o = (tl.program_id(0) // END2 % TILES) * BLOCK_O + tl.arange(0, BLOCK_O)
     part = tl.program_id(0) // (END2 * TILES)
     image = tl.program_id(1).to(tl.int64)
-    channels = _of_pair(tile, END0, END1, C0, C1, C2)
-    i = (tile - _of_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
-    x = _of_pair(tile, END0, END1, x0 + image * x0_image, x1 + image * x1_image, x2 + image * x2_image)
-    x_rows = x + i.to(tl.int64) * _of_pair(tile, END0, END1, x0_row, x1_row, x2_row)
+    channels = _select_pair(tile, END0, END1, C0, C1, C2)
+    i = (tile - _select_pair(tile, END0, END1, 0, END0, END1)) * BLOCK_C + tl.arange(0, BLOCK_C)
+    x = _select_pair(tile, END0, END1, x0 + image * x0_image, x1 + image * x1_image, x2 + image * x2_image)
+    x_rows = x + i.to(tl.int64) * _select_pair(tile, END0, END1, x0_row, x1_row, x2_row)
     grad_rows = grad + image * grad_image + o.to(tl.int64) * grad_row
 
     acc = tl.zeros((BLOCK_O, BLOCK_C), TYPE)
@@ -287,7 +287,7 @@ def matrix_gradients_kernel(
         total += tl.sum(d.to(TYPE), 1)
 
     sums = partial + ((part.to(tl.int64) * tl.num_programs(1) + image) * ROWS + o) * WIDTH
-    column = _of_pair(tile, END0, END1, 0, C0, C0 + C1) + i
+    column = _select_pair(tile, END0, END1, 0, C0, C0 + C1) + i
     tl.store(sums[:, None] + column[None, :], acc, mask=(o < ROWS)[:, None] & (i < channels)[None, :])
     # All tiles of the same rows have the same ``total``: the first writes it. ``+ 0 * o`` makes the number a block.
     tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile + 0 * o == 0))

@@ -20,7 +20,7 @@ from ..precision import accumulation_dtype
 from .launch import contiguous, device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .norm_kernels import layer_norm_backward_kernel, layer_norm_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
-from .tiles import wide
+from .tiles import accumulation_type
 
 # Most channels that one program holds at once, and channels of a block where there are more.
 WHOLE = 512
@@ -95,7 +95,7 @@ def compute(x: Tensor, weight: Tensor | None, bias: Tensor | None, subtract_mean
         *pixels.stride(),
         EPS=eps,
         SUBTRACT_MEAN=subtract_mean,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         **blocking,
     )
     return out
@@ -131,7 +131,7 @@ def _layer_norm_backward(
         *upstream.stride(),
         EPS=eps,
         SUBTRACT_MEAN=subtract_mean,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         **blocking,
     )
     return dx, summed(partial)

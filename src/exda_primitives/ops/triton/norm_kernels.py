@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .kernel import launched
+from .kernel import single_config
 
 
 @triton.jit
@@ -95,15 +95,15 @@ def normalised(x, mean, inverse, SUBTRACT_MEAN: tl.constexpr):
 
 
 @triton.jit
-def input_gradient(x, dz, mean, inverse, along, level, SUBTRACT_MEAN: tl.constexpr):
-    """Gradient of x, given that of z, ``dz``; ``along`` = mean(dz z) and ``level`` = mean(dz) over the channels, (N,).
+def input_gradient(x, dz, mean, inverse, mean_dz_z, mean_dz, SUBTRACT_MEAN: tl.constexpr):
+    """Gradient of x, given that of z, ``dz``, and the means of dz z and of dz over the channels, (N,) each.
 
-    ``dx = (dz - (x - mean) / std * along - level) / std``; with the mean left in, without ``level``.
+    ``dx = (dz - (x - mean) / std * mean_dz_z - mean_dz) / std``; with the mean left in, without ``mean_dz``.
     """
     # The standard deviation is about the mean in both forms: its derivative is along (x - mean) even if z is not.
-    gradient = dz - normalised(x, mean, inverse, True) * along[None, :]
+    gradient = dz - normalised(x, mean, inverse, True) * mean_dz_z[None, :]
     if SUBTRACT_MEAN:
-        gradient = gradient - level[None, :]
+        gradient = gradient - mean_dz[None, :]
     return gradient * inverse[None, :]
 
 
@@ -142,9 +142,9 @@ def store_gradients(
     z = normalised(x, mean, inverse, SUBTRACT_MEAN)
     # dz = dy * weight
     dz = upstream * load_channels(weight, channel, CHANNELS, 1.0, TYPE)
-    along = tl.sum(dz * z, 0) / CHANNELS
-    level = tl.sum(dz, 0) / CHANNELS
-    gradient = input_gradient(x, dz, mean, inverse, along, level, SUBTRACT_MEAN)
+    mean_dz_z = tl.sum(dz * z, 0) / CHANNELS
+    mean_dz = tl.sum(dz, 0) / CHANNELS
+    gradient = input_gradient(x, dz, mean, inverse, mean_dz_z, mean_dz, SUBTRACT_MEAN)
     store_tile(dx, gradient, channel, pixel, CHANNELS, PIXELS)
     if partial is not None:
         store_parameter_sums(partial, upstream, z, channel, CHANNELS)
@@ -176,7 +176,7 @@ def whole_norm(
     return affine(z, weight, bias, channel, CHANNELS, TYPE)
 
 
-@launched
+@single_config
 @triton.jit
 def layer_norm_kernel(
     x,
@@ -219,7 +219,7 @@ def layer_norm_kernel(
         store_tile(out, y, channel, pixel, CHANNELS, PIXELS)
 
 
-@launched
+@single_config
 @triton.jit
 def layer_norm_backward_kernel(
     x,
@@ -253,22 +253,22 @@ def layer_norm_backward_kernel(
         mean, squares = streamed_moments(x, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE, BC)
         inverse = inverse_deviation(squares, pixel, CHANNELS, PIXELS, EPS)
         # Second read of x, first of dy: the means of dz z and dz over all channels, which every element of dx takes.
-        along = tl.zeros([BN], TYPE)
-        level = tl.zeros([BN], TYPE)
+        mean_dz_z = tl.zeros([BN], TYPE)
+        mean_dz = tl.zeros([BN], TYPE)
         for first in range(0, CHANNELS, BC):
             channel = first + tl.arange(0, BC)
             tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
             upstream = load_tile(dy, channel, pixel, CHANNELS, PIXELS, dy_channel, dy_pixel, TYPE)
             dz = upstream * load_channels(weight, channel, CHANNELS, 1.0, TYPE)
-            along += tl.sum(dz * normalised(tile, mean, inverse, SUBTRACT_MEAN), 0) / CHANNELS
-            level += tl.sum(dz, 0) / CHANNELS
+            mean_dz_z += tl.sum(dz * normalised(tile, mean, inverse, SUBTRACT_MEAN), 0) / CHANNELS
+            mean_dz += tl.sum(dz, 0) / CHANNELS
         # Third read of x, second of dy: dx and the parameters' sums, block by block.
         for first in range(0, CHANNELS, BC):
             channel = first + tl.arange(0, BC)
             tile = load_tile(x, channel, pixel, CHANNELS, PIXELS, x_channel, x_pixel, TYPE)
             upstream = load_tile(dy, channel, pixel, CHANNELS, PIXELS, dy_channel, dy_pixel, TYPE)
             dz = upstream * load_channels(weight, channel, CHANNELS, 1.0, TYPE)
-            gradient = input_gradient(tile, dz, mean, inverse, along, level, SUBTRACT_MEAN)
+            gradient = input_gradient(tile, dz, mean, inverse, mean_dz_z, mean_dz, SUBTRACT_MEAN)
             store_tile(dx, gradient, channel, pixel, CHANNELS, PIXELS)
             if partial is not None:
                 z = normalised(tile, mean, inverse, SUBTRACT_MEAN)

@@ -25,7 +25,7 @@ from .norm import layer_norm
 from .norm import unsupported_reason as norm_unsupported_reason
 from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel, weight_gradient_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
-from .tiles import dot_precision, split_of, tile_side, wide
+from .tiles import accumulation_type, dot_precision, pixels_per_split, tile_side
 
 # Most channels whose normalisation is part of the product.
 FUSED_CHANNELS = 128
@@ -102,7 +102,7 @@ def norm_pointwise(
     return pointwise(layer_norm(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
 
 
-def computed(
+def compute(
     x: Tensor,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
@@ -111,9 +111,9 @@ def computed(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """Computes ``norm_pointwise`` inside of an operator: nothing is checked, no other operator is called."""
+    """Computes ``norm_pointwise`` inside of an operator, by one kernel (``compute_fused``) or by two."""
     if fuses(x):
-        return compute(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
+        return compute_fused(x, norm_weight, norm_bias, subtract_mean, eps, weight, bias)
     return pointwise(norm.compute(x, norm_weight, norm_bias, subtract_mean, eps), weight, bias)
 
 
@@ -129,7 +129,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out.unflatten(2, x.shape[2:])
 
 
-def compute(
+def compute_fused(
     x: Tensor,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
@@ -157,7 +157,7 @@ def compute(
         *pixels.stride(),
         EPS=eps,
         SUBTRACT_MEAN=subtract_mean,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         PRECISION=dot_precision(x),
         # All channels in one tile, at most 128.
         BC=tile_side(x.shape[1]),
@@ -165,7 +165,7 @@ def compute(
     return out
 
 
-_norm_pointwise = operator("norm_pointwise")(compute)
+_norm_pointwise = operator("norm_pointwise")(compute_fused)
 
 
 @fake(_norm_pointwise)
@@ -210,7 +210,7 @@ def _input_gradient(
         *upstream.stride(),
         EPS=eps,
         SUBTRACT_MEAN=subtract_mean,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         PRECISION=dot_precision(x),
         BC=tile_side(x.shape[1]),
         BN=_GRADIENT_BN,
@@ -245,7 +245,7 @@ def _weight_gradient(
     block = tile_side(outputs)
     blocks = divide_up(outputs, block)
     # The split is a constant of the kernel: as a power of two, one compiled kernel serves many sizes.
-    split = 1 << (split_of(pixels.shape[2], len(x) * blocks, x.device) - 1).bit_length()
+    split = 1 << (pixels_per_split(pixels.shape[2], len(x) * blocks, x.device) - 1).bit_length()
     parts = len(x) * divide_up(pixels.shape[2], split)
     rows = (parts, outputs, channels + 1)
     partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
@@ -262,7 +262,7 @@ def _weight_gradient(
         *upstream.stride(),
         EPS=eps,
         SUBTRACT_MEAN=subtract_mean,
-        TYPE=wide(x.dtype),
+        TYPE=accumulation_type(x.dtype),
         PRECISION=dot_precision(x),
         SPLIT=split,
         BC=tile_side(channels),

@@ -18,7 +18,9 @@ _COMPUTING: dict[OpOverload, Callable[..., Any]] = {}
 def operator(name: str, schema: str | None = None) -> Callable[[Callable[..., Any]], OpOverload]:
     """Defines an operator by the function that computes it on any device.
 
-    The function has to return new tensors, never views of its inputs.
+    The function has to return new tensors, never views of its inputs. Where the operators of other modules need it, it
+    is called ``compute`` in its module: they call this in place of the operator, since a call through the dispatcher
+    costs time on the host. It need not check its arguments and is not differentiable.
 
     Args:
         name: name in ``torch.ops.exda``.

@@ -23,7 +23,7 @@ from .depthwise import unsupported_reason as depthwise_unsupported_reason
 from .depthwise_backward import depthwise_backward
 from .launch import require
 from .norm import layer_norm
-from .norm_pointwise import computed as norm_pointwise_inside
+from .norm_pointwise import compute as norm_pointwise_inside
 from .norm_pointwise import fuses, norm_pointwise, pointwise
 from .norm_pointwise import unsupported_reason as product_unsupported_reason
 from .operator import differentiable, fake, operator
@@ -90,7 +90,7 @@ def _product(x: Tensor, norm: NormTerms | None, weight: Tensor) -> Tensor:
     return pointwise(x, weight, None) if norm is None else norm_pointwise(x, *norm, weight, None)
 
 
-def computed(
+def compute(
     x: Tensor,
     norm: NormTerms | None,
     weight: Tensor,
@@ -134,7 +134,7 @@ def _projected(
     activation: str,
 ) -> list[Tensor]:
     norm = None if eps is None else NormTerms(norm_weight, norm_bias, subtract_mean, eps)
-    return computed(x, norm, weight, bias, phi, depthwise_weight, depthwise_bias, activation)
+    return compute(x, norm, weight, bias, phi, depthwise_weight, depthwise_bias, activation)
 
 
 @fake(_projected)
@@ -173,14 +173,14 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     gradients: list[Tensor | None] = [None] * len(needed)
     dz, *d_logits = grads
     with without_autocast(x):
-        # What W is multiplied by is `within(n)`. Where norm and product are kernels of their own, norm(x) is computed
-        # once here, for all that follows.
-        n, within = x, norm
+        # What W is multiplied by is `norm_of_n(n)`. Where norm and product are kernels of their own, norm(x) is
+        # computed once here, for all that follows.
+        n, norm_of_n = x, norm
         if norm is not None and not fuses(x):
-            n, within = layer_norm(x, *norm), None
+            n, norm_of_n = layer_norm(x, *norm), None
         # DW is linear: without an activation, only the gradient of its weight depends on y's values. Else any map of
         # that size will do.
-        y = _product(n, within, weight) if need_depthwise or ctx.activation != "none" else dz
+        y = _product(n, norm_of_n, weight) if need_depthwise or ctx.activation != "none" else dz
         need_y = need_input or need_weight
         dy, *gradients[8:10] = depthwise_backward(
             dz, y, depthwise_weight, depthwise_bias, ctx.activation, need_y, need_depthwise, bias
@@ -192,11 +192,11 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
             gradients[1] = sums[0].to(norm_weight.dtype) if needed[1] else None
             gradients[2] = sums[1].to(norm_bias.dtype) if needed[2] else None
         if need_weight:
-            sums = _of_rows(n, within, dy)
+            sums = _of_rows(n, norm_of_n, dy)
             gradients[5] = sums[:, :-1].to(weight.dtype)
             gradients[6] = None if bias is None else sums[:, -1].to(bias.dtype)
         if needed[7]:
-            gradients[7] = _of_rows(n, within, d_logits[0])[:, :-1].to(phi.dtype)
+            gradients[7] = _of_rows(n, norm_of_n, d_logits[0])[:, :-1].to(phi.dtype)
     return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
 

@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from .kernel import Grid, Kernel, Start, current_stream, listening, watched
+from .kernel import CompiledLaunch, Grid, Kernel, current_stream, on_launch, profiler_active
 from .operator import computing
 from .tiles import dot_precision
 
@@ -74,16 +74,16 @@ class Recorded:
             ],
         )
         record = self._records.get(key)
-        if record is not None and not watched():
+        if record is not None and not profiler_active():
             return record(tensors)
         if key in self._records:
             # It cannot be replayed, or a profiler has to see its kernels through Triton.
             return self._function(tensors, *constants)
         # New tensors on the same memory: an argument that is given twice here may be two tensors in a later call.
-        told_apart = tuple([None if x is None else x.detach() for x in tensors])
-        recorder = _Recorder(told_apart)
-        with listening(recorder.started), recorder:
-            out = self._function(told_apart, *constants)
+        distinct = tuple([None if x is None else x.detach() for x in tensors])
+        recorder = _Recorder(distinct)
+        with on_launch(recorder.started), recorder:
+            out = self._function(distinct, *constants)
         if len(self._records) >= _MOST_RECORDS:
             self._records.clear()
         self._records[key] = recorder.record(out)
@@ -94,7 +94,7 @@ class Recorded:
         self._records.clear()
 
 
-class _Place(NamedTuple):
+class _TensorView(NamedTuple):
     """Where a tensor's elements are: a slot's tensor or a view of it.
 
     Attributes:
@@ -126,7 +126,9 @@ Action = Callable[[Slots, int], object]
 class _Record:
     """Replays a function on tensors of one kind."""
 
-    def __init__(self, actions: Sequence[tuple[Action, Sequence[int]]], slots: int, device: int, out: _Place) -> None:
+    def __init__(
+        self, actions: Sequence[tuple[Action, Sequence[int]]], slots: int, device: int, out: _TensorView
+    ) -> None:
         # Each action comes with the slots that no later one uses, which are freed after it.
         self._actions, self._device, self._out = actions, device, out
         self._empty: Slots = [None] * slots
@@ -152,11 +154,11 @@ class _Recorder(TorchDispatchMode):
         self._count = len(tensors)
         self._inputs = len(tensors)
         self._steps: list[tuple[Action, set[int]]] = []
-        self._places: dict[int, _Place] = {}
-        # Places are found by `id`, which Python would give to another tensor once this one is gone.
+        self._views: dict[int, _TensorView] = {}
+        # Views are found by `id`, which Python would give to another tensor once this one is gone.
         self._known: list[Tensor] = []
         # Whether all that happened so far can be replayed.
-        self._possible = True
+        self._replayable = True
         first = tensors[0]
         assert first is not None
         self._device = first.get_device()
@@ -166,31 +168,33 @@ class _Recorder(TorchDispatchMode):
 
     def record(self, out: Tensor) -> _Record | None:
         """Returns the record of the block; None if something in it cannot be replayed."""
-        if not self._possible or id(out) not in self._places:
+        if not self._replayable or id(out) not in self._views:
             return None
         last = {slot: index for index, (_, used) in enumerate(self._steps) for slot in used}
-        place = self._places[id(out)]
+        view = self._views[id(out)]
         # The inputs belong to the caller and the output is returned: other slots are freed after their last use.
         actions = [
-            (action, [s for s in used if s >= self._inputs and last[s] == index and s != place.slot])
+            (action, [s for s in used if s >= self._inputs and last[s] == index and s != view.slot])
             for index, (action, used) in enumerate(self._steps)
         ]
-        return _Record(actions, self._count - self._inputs, self._device, place)
+        return _Record(actions, self._count - self._inputs, self._device, view)
 
-    def started(self, kernel: Kernel, start: Start | None, grid: Grid, arguments: Tensors, constants: Any) -> None:
-        """Records the start of a kernel; ``kernel.listening`` calls it for each."""
+    def started(
+        self, kernel: Kernel, launch: CompiledLaunch | None, grid: Grid, arguments: Tensors, constants: Any
+    ) -> None:
+        """Records the start of a kernel; ``kernel.on_launch`` calls it for each."""
         used = self._used(arguments)
-        if start is None:
+        if launch is None:
             given = [self._template(x) for x in arguments]
             self._steps.append((_Restart(kernel, grid, given, constants), used))
             return
         values = [None if isinstance(x, Tensor) else x for x in arguments]
         pointers = [
-            (position, place.slot, place.offset * place.itemsize)
+            (position, view.slot, view.offset * view.itemsize)
             for position, x in enumerate(arguments)
-            if isinstance(x, Tensor) and (place := self._places.get(id(x)))
+            if isinstance(x, Tensor) and (view := self._views.get(id(x)))
         ]
-        self._steps.append((_Launch(start, start.programs(grid), start.values(values), pointers), used))
+        self._steps.append((_Launch(launch, launch.programs(grid), launch.values(values), pointers), used))
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -212,23 +216,23 @@ class _Recorder(TorchDispatchMode):
         given = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
         if func._schema.is_mutable:
             # Only what returns something new is replayed.
-            self._possible = False
-        elif not all(self._is_part(x, given) for x in made):
-            self._again(func, args, kwargs, given, made)
+            self._replayable = False
+        elif not all(self._is_view(x, given) for x in made):
+            self._record_operation(func, args, kwargs, given, made)
         return out
 
-    def _is_part(self, x: Tensor, given: Sequence[Tensor]) -> bool:
-        """Whether ``x`` is a given tensor or a view of one; its place is all that a replay needs."""
+    def _is_view(self, x: Tensor, given: Sequence[Tensor]) -> bool:
+        """Whether ``x`` is a given tensor or a view of one; a replay needs no more than where it is."""
         for each in given:
             if x is each:
                 return True
-            place = self._places.get(id(each))
-            if place is not None and x.untyped_storage().data_ptr() == each.untyped_storage().data_ptr():
-                self._put(x, place.slot, place.offset + int(x.storage_offset() - each.storage_offset()))
+            view = self._views.get(id(each))
+            if view is not None and x.untyped_storage().data_ptr() == each.untyped_storage().data_ptr():
+                self._put(x, view.slot, view.offset + int(x.storage_offset() - each.storage_offset()))
                 return True
         return False
 
-    def _again(
+    def _record_operation(
         self, func: OpOverload, args: Any, kwargs: dict[str, Any], given: Sequence[Tensor], made: Sequence[Tensor]
     ) -> None:
         """Records an operation whose outputs ``made`` are new tensors."""
@@ -236,7 +240,7 @@ class _Recorder(TorchDispatchMode):
         arguments = tree_map_only(Tensor, self._template, args)
         # Only positional arguments are filled in at a replay.
         if any(isinstance(x, Tensor) for x in kwargs.values()):
-            self._possible = False
+            self._replayable = False
         slots = range(self._count, self._count + len(made))
         self._count += len(made)
         for x, slot in zip(made, slots, strict=True):
@@ -246,44 +250,48 @@ class _Recorder(TorchDispatchMode):
 
     def _put(self, x: Tensor, slot: int, offset: int | None = None) -> None:
         """Notes where ``x`` is: without an offset, it is the slot's own tensor."""
-        place = _Place(slot, offset or 0, tuple(x.shape), x.stride(), x.element_size(), offset is None)
-        self._places[id(x)] = place
+        view = _TensorView(slot, offset or 0, tuple(x.shape), x.stride(), x.element_size(), offset is None)
+        self._views[id(x)] = view
         self._known.append(x)
 
     def _template(self, x: Any) -> Any:
-        """Returns the place of a tensor, anything else as it is."""
-        return self._places.get(id(x)) if isinstance(x, Tensor) else x
+        """Returns the view that stands for a tensor, anything else as it is."""
+        return self._views.get(id(x)) if isinstance(x, Tensor) else x
 
     def _used(self, given: Iterable[Any]) -> set[int]:
         """Returns the slots of these tensors; if one is unknown, nothing can be replayed."""
-        found = [self._places.get(id(x)) for x in given if isinstance(x, Tensor)]
+        found = [self._views.get(id(x)) for x in given if isinstance(x, Tensor)]
         # Neither an argument nor made from one: a later call would not have it.
-        self._possible = self._possible and None not in found
-        return {place.slot for place in found if place is not None}
+        self._replayable = self._replayable and None not in found
+        return {view.slot for view in found if view is not None}
 
 
 class _Launch:
     """Launches a kernel through the driver, as Triton would, with addresses in place of tensors.
 
     Args:
-        start: of the compiled kernel.
+        launch: of the compiled kernel.
         programs: in each dimension.
         values: that the launch takes, None in place of each tensor.
         pointers: position among the values, slot, and offset in bytes of each tensor.
     """
 
     def __init__(
-        self, start: Start, programs: tuple[int, int, int], values: list[Any], pointers: list[tuple[int, int, int]]
+        self,
+        launch: CompiledLaunch,
+        programs: tuple[int, int, int],
+        values: list[Any],
+        pointers: list[tuple[int, int, int]],
     ) -> None:
-        self._launch, self._values, self._pointers = start.launch, values, pointers
+        self._launch, self._values, self._pointers = launch.launch, values, pointers
         self._programs = programs
-        self._about = (start.function, start.metadata, None, None, None)
+        self._arguments = (launch.function, launch.metadata, None, None, None)
 
     def __call__(self, slots: Slots, stream: int) -> None:
         values = self._values.copy()
         for position, slot, offset in self._pointers:
             values[position] = slots[slot].data_ptr() + offset  # type: ignore[union-attr]
-        self._launch(*self._programs, stream, *self._about, *values)
+        self._launch(*self._programs, stream, *self._arguments, *values)
 
 
 class _Restart:
@@ -293,7 +301,7 @@ class _Restart:
         self._kernel, self._grid, self._arguments, self._constants = kernel, grid, arguments, constants
 
     def __call__(self, slots: Slots, stream: int) -> None:
-        arguments = [x(slots) if isinstance(x, _Place) else x for x in self._arguments]
+        arguments = [x(slots) if isinstance(x, _TensorView) else x for x in self._arguments]
         self._kernel.run(self._grid, *arguments, **self._constants)
 
 
@@ -323,7 +331,7 @@ class _Operation:
 
 
 def _filled(x: Any, slots: Slots) -> Any:
-    """Returns ``x`` with tensors in place of places, inside lists too."""
-    if type(x) is _Place:
+    """Returns ``x`` with tensors in place of views, inside lists too."""
+    if type(x) is _TensorView:
         return x(slots)
     return [_filled(each, slots) for each in x] if type(x) is list else x

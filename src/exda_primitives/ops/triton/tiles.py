@@ -49,7 +49,7 @@ def scaled_dot(a: tl.tensor, b: tl.tensor, acc: tl.tensor, PRECISION: tl.constex
         return acc + size[:, None] * product
 
 
-def wide(dtype: torch.dtype) -> tl.dtype:
+def accumulation_type(dtype: torch.dtype) -> tl.dtype:
     """Returns the dtype in which kernels accumulate, as Triton names it: see ``precision.accumulation_dtype``."""
     return tl.float64 if dtype is torch.float64 else tl.float32
 
@@ -88,7 +88,7 @@ def tile_side(length: int, largest: int = 128) -> int:
     return min(max(1 << (length - 1).bit_length(), 16), largest)
 
 
-def split_of(pixels: int, programs: int, device: torch.device) -> int:
+def pixels_per_split(pixels: int, programs: int, device: torch.device) -> int:
     """Returns how many pixels a program sums, so that splits of ``pixels`` times ``programs`` fill the GPU.
 
     A power of two, at least 256: no tile of pixels is larger than a split, and kernels, which are compiled for a split,

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..precision import accumulation_dtype
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require
 from .operator import differentiable, differentiable_no_more, fake, operator
-from .tiles import wide
+from .tiles import accumulation_type
 from .tokens_kernels import pool_backward_kernel, pool_kernel, upsample_backward_kernel, upsample_kernel
 
 # Cells or pixels that a program takes at a time.
@@ -93,7 +93,7 @@ def _token_maps(phi: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         *phi.stride(),
         STRIDE=stride,
         STEPS=steps,
-        TYPE=wide(phi.dtype),
+        TYPE=accumulation_type(phi.dtype),
         BLOCK=_BLOCK,
     )
     upsample_kernel[(rows * divide_up(height * width, _BLOCK),)](
@@ -105,7 +105,7 @@ def _token_maps(phi: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         *logits.shape[2:],
         chunks.shape[2],
         KNOWN=_MOST_CHUNKS,
-        TYPE=wide(phi.dtype),
+        TYPE=accumulation_type(phi.dtype),
         BLOCK=_BLOCK,
     )
     return out, logits, chunks
@@ -146,7 +146,7 @@ def _token_maps_backward(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int
         STRIDE=stride,
         STEPS=steps,
         KNOWN=_MOST_CHUNKS,
-        TYPE=wide(dg.dtype),
+        TYPE=accumulation_type(dg.dtype),
         BLOCK=_BLOCK,
         # 4 warps would spill.
         num_warps=8,
@@ -162,7 +162,7 @@ def _token_maps_backward(dg: Tensor, logits: Tensor, chunks: Tensor, stride: int
         chunks.shape[2],
         STRIDE=stride,
         KNOWN=_MOST_CHUNKS,
-        TYPE=wide(dg.dtype),
+        TYPE=accumulation_type(dg.dtype),
         BLOCK=_BLOCK,
     )
     return dphi

@@ -9,11 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .kernel import launched
+from .kernel import single_config
 
 
 @triton.jit
-def between(place, LENGTH, CELLS, TYPE: tl.constexpr):
+def neighbouring_cells(place, LENGTH, CELLS, TYPE: tl.constexpr):
     """Returns the two cells whose centres enclose a pixel's, and the weight of the second; along one axis."""
     # align_corners=False: (place + 1/2) CELLS / LENGTH - 1/2, at least 0, in units of 1 / (2 LENGTH).
     numerator = tl.maximum((2 * place + 1) * CELLS - LENGTH, 0)
@@ -23,22 +23,22 @@ def between(place, LENGTH, CELLS, TYPE: tl.constexpr):
 
 
 @triton.jit
-def share(place, cell, LENGTH, CELLS, TYPE: tl.constexpr):
+def cell_weight(place, cell, LENGTH, CELLS, TYPE: tl.constexpr):
     """Returns the weight with which a pixel takes a cell's value, along one axis."""
     # Both terms count in the last cell, where low and high are the same.
-    low, high, weight = between(place, LENGTH, CELLS, TYPE)
+    low, high, weight = neighbouring_cells(place, LENGTH, CELLS, TYPE)
     return tl.where(low == cell, 1 - weight, 0.0) + tl.where(high == cell, weight, 0.0)
 
 
 @triton.jit
-def first_taker(cell, LENGTH, CELLS):
+def first_pixel_of(cell, LENGTH, CELLS):
     """Returns the first pixel that takes a share of a cell; with stride S, all that do are among the 2 S from it on."""
-    # The first whose place in ``between`` is beyond cell - 1: (2 place + 1) CELLS > (2 cell - 1) LENGTH.
+    # The first whose place in ``neighbouring_cells`` is beyond cell - 1: (2 place + 1) CELLS > (2 cell - 1) LENGTH.
     return tl.maximum((2 * cell - 1) * LENGTH + CELLS, 0) // (2 * CELLS)
 
 
 @triton.jit
-def finite(peak):
+def finite_or_zero(peak):
     """Returns ``peak``, or 0 for the -inf of no logits at all: exp(-inf - 0) is 0, exp(-inf - -inf) would be NaN."""
     return tl.where(peak == float("-inf"), 0.0, peak)
 
@@ -55,10 +55,10 @@ def softmax_terms(chunks, row, CHUNKS, CELLS, KNOWN: tl.constexpr):
     masses = tl.load(at + CHUNKS, mask=i < CHUNKS, other=0.0)
     peak = tl.max(peaks, 0)
     # CELLS softmax = CELLS exp(logit - peak) / sum; each chunk's sum is about its own peak.
-    return peak, CELLS / tl.sum(masses * tl.exp(peaks - finite(peak)), 0)
+    return peak, CELLS / tl.sum(masses * tl.exp(peaks - finite_or_zero(peak)), 0)
 
 
-@launched
+@single_config
 @triton.jit
 def pool_kernel(
     phi,
@@ -108,15 +108,15 @@ def pool_kernel(
         logit = tl.where(known, logit, float("-inf"))
         # Online softmax: the sum so far is rescaled to the new peak.
         higher = tl.maximum(peak, logit)
-        mass = mass * tl.exp(peak - finite(higher)) + tl.exp(logit - finite(higher))
+        mass = mass * tl.exp(peak - finite_or_zero(higher)) + tl.exp(logit - finite_or_zero(higher))
         peak = higher
     highest = tl.max(peak, 0)
     at = chunks + row * 2 * CHUNKS + chunk
     tl.store(at, highest)
-    tl.store(at + CHUNKS, tl.sum(mass * tl.exp(peak - finite(highest)), 0))
+    tl.store(at + CHUNKS, tl.sum(mass * tl.exp(peak - finite_or_zero(highest)), 0))
 
 
-@launched
+@single_config
 @triton.jit
 def upsample_kernel(
     logits,
@@ -137,8 +137,8 @@ def upsample_kernel(
     pixel = tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
     known = pixel < H * W
     peak, factor = softmax_terms(chunks, row, CHUNKS, h * w, KNOWN)
-    top, bottom, down = between(pixel // W, H, h, TYPE)
-    left, right, along = between(pixel % W, W, w, TYPE)
+    top, bottom, down = neighbouring_cells(pixel // W, H, h, TYPE)
+    left, right, along = neighbouring_cells(pixel % W, W, w, TYPE)
     logits += row * h * w
     # The softmax of the four cells around the pixel, computed here: the compact map is never stored.
     a = tl.exp(tl.load(logits + top * w + left, mask=known, other=0.0) - peak)
@@ -149,7 +149,7 @@ def upsample_kernel(
     tl.store(out + row * H * W + pixel, (value * factor).to(out.dtype.element_ty), mask=known)
 
 
-@launched
+@single_config
 @triton.jit
 def upsample_backward_kernel(
     dg,
@@ -185,17 +185,17 @@ def upsample_backward_kernel(
     for step in range(STEPS):
         cell = (chunk * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
         known = cell < h * w
-        top = first_taker(cell // w, H, h)
-        left = first_taker(cell % w, W, w)
+        top = first_pixel_of(cell // w, H, h)
+        left = first_pixel_of(cell % w, W, w)
         # du[cell] = sum over pixels of the pixel's share of the cell times dG[pixel]: a window of 2 S x 2 S pixels.
         total = tl.zeros([BLOCK], TYPE)
         for i in range(2 * STRIDE):
-            vertical = share(top + i, cell // w, H, h, TYPE)
+            vertical = cell_weight(top + i, cell // w, H, h, TYPE)
             line = dg + (top + i).to(tl.int64) * dg_row
             for j in range(2 * STRIDE):
                 inside = known & (top + i < H) & (left + j < W)
                 upstream = tl.load(line + (left + j).to(tl.int64) * dg_column, mask=inside, other=0.0).to(TYPE)
-                total += vertical * share(left + j, cell % w, W, w, TYPE) * upstream
+                total += vertical * cell_weight(left + j, cell % w, W, w, TYPE) * upstream
         at = row * h * w + cell
         u = tl.exp(tl.load(logits + at, mask=known, other=0.0) - peak) * factor
         product += tl.where(known, u * total, 0.0)
@@ -203,7 +203,7 @@ def upsample_backward_kernel(
     tl.store(products + row * CHUNKS + chunk, tl.sum(product, 0))
 
 
-@launched
+@single_config
 @triton.jit
 def pool_backward_kernel(
     du,

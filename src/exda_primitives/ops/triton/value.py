@@ -75,7 +75,7 @@ def _maps(value_matrix: Tensor | None, v: Tensor, t: Tensor, g: Tensor | None) -
     return [x.flatten(2) for x in _present(None if value_matrix is None else v, t, g)]
 
 
-def computed(
+def compute(
     value_matrix: Tensor | None,
     branch_matrix: Tensor,
     token_matrix: Tensor | None,
@@ -114,7 +114,7 @@ def _mix_value(
     residual: Tensor | None,
 ) -> Tensor:
     of_branch = weight, bias, depthwise_weight, depthwise_bias
-    return computed(value_matrix, branch_matrix, token_matrix, v, g, *of_branch, shift, residual)
+    return compute(value_matrix, branch_matrix, token_matrix, v, g, *of_branch, shift, residual)
 
 
 @fake(_mix_value)

@@ -10,13 +10,13 @@ from torch import Tensor
 from ...errors import InputError
 from ..precision import accumulation_dtype
 from .launch import contiguous, device_unsupported_reason, dtype_unsupported_reason, require
-from .tiles import tile_side, wide
+from .tiles import accumulation_type, tile_side
 
 MOST_HEAD_ROWS = 4096
 """The most channels and tokens of one head: a softmax takes its whole row, which has to fit into one tile."""
 
 
-class Blocks:
+class FoldArguments:
     """Gram blocks and parameters, checked, as arguments of the kernels.
 
     Attributes:
@@ -25,7 +25,7 @@ class Blocks:
         rows: rows of ``left``, O.
         tensors: the blocks and parameters, in the kernels' order.
         strides: in elements: of images and heads in the products and both squared norms, then of rows in ``left``.
-        sizes: compile-time constants and options of the kernels.
+        constants: compile-time constants and options of the kernels.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Blocks:
         ]
         self.strides = [*products.stride()[:2], *q_squares.stride()[:2], *k_squares.stride()[:2], left.stride(0)]
         columns = tile_side(m, MOST_HEAD_ROWS)
-        self.sizes: dict[str, Any] = {
+        self.constants: dict[str, Any] = {
             "ROWS": self.rows,
             "C": c,
             "K": m - c,
@@ -65,7 +65,7 @@ class Blocks:
             "BLOCK_M": columns,
             # The least that tl.dot takes: at c = 96 and K = 1, ``fold`` already fills the 255 registers of a thread.
             "BLOCK_R": 16,
-            "TYPE": wide(products.dtype),
+            "TYPE": accumulation_type(products.dtype),
             "num_warps": 4 if columns <= 128 else 8,
         }
 

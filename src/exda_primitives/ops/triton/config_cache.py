@@ -27,17 +27,17 @@ def folder() -> Path:
     return cache / "exda_primitives"
 
 
-class Choices:
+class ConfigCache:
     """The configurations chosen for one kernel, in this process and in earlier ones, by kind of start.
 
     Args:
         kernel: the kernel's name, which begins the file's name.
-        *about: whatever else the choices depend on (GPU model, Triton's version, source, configurations).
+        *versions: whatever else the choices depend on (GPU model, Triton's version, source, configurations).
     """
 
-    def __init__(self, kernel: str, *about: str) -> None:
-        told_apart = hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
-        self._path = folder() / f"{kernel}-{told_apart}.json"
+    def __init__(self, kernel: str, *versions: str) -> None:
+        digest = hashlib.sha256("\0".join(versions).encode()).hexdigest()[:16]
+        self._path = folder() / f"{kernel}-{digest}.json"
         self._made = _read(self._path)
 
     def get(self, kind: str) -> str | None:
@@ -54,7 +54,7 @@ class Choices:
 
 
 # Files that were warned of, so that each is once.
-_damaged: set[Path] = set()
+_warned: set[Path] = set()
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -66,8 +66,8 @@ def _read(path: Path) -> dict[str, str]:
         found = None
     if isinstance(found, dict) and all(isinstance(each, str) for each in found.values()):
         return found
-    if path not in _damaged:
-        _damaged.add(path)
+    if path not in _warned:
+        _warned.add(path)
         warnings.warn(
             f"{path} is damaged: no configurations can be read from it; those of this kernel are timed again, and the "
             "file is replaced",

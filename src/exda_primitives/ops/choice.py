@@ -1,6 +1,6 @@
 """The chosen backend; each thread and each asyncio task has its own choice.
 
-``chosen.current`` is a module attribute that a function computes (PEP 562). torch.compile sees a plain attribute and
+``choice.current`` is a module attribute that a function computes (PEP 562). torch.compile sees a plain attribute and
 guards on it, which calls the function again at every call of the compiled code. The choice itself is a context
 variable, which torch.compile cannot read on every supported version of PyTorch.
 """
