@@ -203,7 +203,21 @@ class Scaled(nn.Module):
         return x + self.beta * self.third(self.second(self.first(x)).relu())
 
 
-@pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled])
+class Views(nn.Module):
+    """Attention over the columns of two views, by four equal layers; two scales a channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.beta, self.gamma = (nn.Parameter(torch.ones(1, 8, 1, 1)) for _ in range(2))
+        self.norm = nn.GroupNorm(1, 8)
+        self.q, self.k, self.v, self.out = (nn.Conv2d(8, 8, 1) for _ in range(4))
+
+    def forward(self, x, y):
+        q, k, v = (m.movedim(1, -1) for m in (self.q(self.norm(x)), self.k(self.norm(y)), self.v(y)))
+        return self.gamma * x + self.beta * self.out(((q @ k.mT).softmax(-1) @ v).movedim(-1, 1))
+
+
+@pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled, Views])
 def test_what_is_no_channel_attention_is_not_named(make):
     assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses
 
