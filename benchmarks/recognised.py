@@ -133,7 +133,7 @@ def look(network: Network) -> Row:
         model = _build(network.make)
         report = exda.plan(model)
     except Exception as error:
-        return row | {"error": _shortened(f"{type(error).__name__}: {error}")}
+        return row | {"error": shortened(f"{type(error).__name__}: {error}")}
     row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if report.matches:
         stages = Counter(match.stage or UNKNOWN for match in report.matches)
@@ -164,13 +164,14 @@ def _kinds(near_misses: Iterable[NearMiss]) -> list[Row]:
     """Merges near misses that differ only in sizes; each kind has the first one's reason and their number."""
     kinds: dict[tuple[str, ...], Row] = {}
     for miss in near_misses:
-        key = (miss.type, miss.family, _sizeless(miss.reason))
-        kind = {"type": miss.type, "family": miss.family, "reason": _shortened(miss.reason), "count": 0}
+        key = (miss.type, miss.family, sizeless(miss.reason))
+        kind = {"type": miss.type, "family": miss.family, "reason": shortened(miss.reason), "count": 0}
         kinds.setdefault(key, kind)["count"] += 1
     return list(kinds.values())
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Returns a text on one line of at most `REASON` characters."""
     line = " ".join(text.split())
     return line if len(line) <= REASON else line[: REASON - 4].rstrip() + " ..."
 
@@ -285,10 +286,11 @@ def _attentions(row: Row) -> dict[str, Row]:
 
 
 def _look_alikes(row: Row) -> dict[str, Row]:
-    return {f"{kind['type']} {kind['family']} {_sizeless(kind['reason'])}": kind for kind in row.get("near_misses", ())}
+    return {f"{kind['type']} {kind['family']} {sizeless(kind['reason'])}": kind for kind in row.get("near_misses", ())}
 
 
-def _sizeless(reason: str) -> str:
+def sizeless(reason: str) -> str:
+    """Returns the beginning of a reason, with # for every number."""
     # Only the first half is compared: where a long reason was cut off depends on its sizes.
     return re.sub(r"\d[\d.]*", "#", reason)[: REASON // 2]
 
@@ -313,7 +315,7 @@ def _near_misses(rows: list[Row]) -> list[str]:
     lines = ["| network | package | module | look-alikes | not | because |", "|---|---|---|---|---|---|"]
     return lines + [
         f"| {row['model']} | {row['package']} | {module} | {kind['count']} {kind['type']} | {kind['family']} "
-        f"| {_cell(kind['reason'])} |"
+        f"| {cell(kind['reason'])} |"
         for row, kind, module in _findings(rows, _look_alikes)
     ]
 
@@ -337,10 +339,11 @@ def _failures(rows: list[Row]) -> list[str]:
     if not failed:
         return ["None."]
     lines = ["| network | package | error |", "|---|---|---|"]
-    return lines + [f"| {row['model']} | {row['package']} | {_cell(row['error'])} |" for row in failed]
+    return lines + [f"| {row['model']} | {row['package']} | {cell(row['error'])} |" for row in failed]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Returns a text that can stand in a cell of a table."""
     return text.replace("|", "\\|")
 
 

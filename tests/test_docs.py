@@ -21,7 +21,7 @@ from exda_primitives.patching.registry import known_backbones, known_families
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # Written by programs, and compared with what they write elsewhere.
-_GENERATED = {"evidence.md", "recognised.md"}
+_GENERATED = {"evidence.md", "recognised.md", "repositories.md"}
 PAGES = {
     path.name: path.read_text()
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
