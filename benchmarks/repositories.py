@@ -162,14 +162,19 @@ def render(result: Row) -> str:
         "",
         summary(result),
         "",
-        "What each class is was written down from its formula before it was looked at: a family of attentions, a near "
-        "miss (channel attention of no family, or a family's layers under another formula), or nothing (an attention "
-        "over pixels, which the paper does not speak of, or none). Networks are small: one block a level where their "
-        "arguments allow that. Difference: of the outputs before and after patching with the default configuration, "
-        "in float64, with random weights, relative to the outputs' maximum; that the outputs depend on what was "
-        "added, and that every name of the state dict is still there, was checked as well. plan: the median time of "
-        f"{REPEATS} calls. For networks that can be installed from PyPI, see "
-        "[What is recognised in the networks that PyPI offers](recognised.md).",
+        "The expected outcome of a class was written down from its formula, before it was looked at:",
+        "",
+        "- a family: it computes what the attentions of this family compute;",
+        "- near miss: channel attention of no family, or the layers of a family with another formula;",
+        "- nothing: attention over pixels or tokens, which the paper leaves alone, or no attention. Window attention is "
+        'recognised where `families="window"` asks for it: in the rows with this family, with `tokens=0`.',
+        "",
+        "A network's row names, after the families, the backbone whose stages are known. Networks have one block a "
+        "level where their arguments allow it. The difference is that between the outputs before and after patching, "
+        "in float64 and with random weights, relative to the outputs' maximum. For each match, two more things were "
+        "checked: that the outputs depend on the new parameters, and that every name of the state dict is still there. "
+        f"The last column is the median time of {REPEATS} calls of `plan`. See also "
+        "[what is recognised in the networks that PyPI offers](recognised.md).",
         "",
         f"Written by `{result['command']}`. {machine_line(result['machine'])}",
         "",
