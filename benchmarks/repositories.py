@@ -162,12 +162,12 @@ def render(result: Row) -> str:
         "",
         summary(result),
         "",
-        "The expected outcome of a class was written down from its formula, before it was looked at:",
+        "The families expected of a class were written down from its formula, before it was looked at:",
         "",
         "- a family: it computes what the attentions of this family compute;",
         "- near miss: channel attention of no family, or the layers of a family with another formula;",
-        "- nothing: attention over pixels or tokens, which the paper leaves alone, or no attention. Window attention is "
-        'recognised where `families="window"` asks for it: in the rows with this family, with `tokens=0`.',
+        "- nothing: attention over pixels or tokens, which the paper leaves alone, or no attention. Window attention "
+        'is recognised where `families="window"` asks for it: in the rows with this family, with `tokens=0`.',
         "",
         "A network's row names, after the families, the backbone whose stages are known. Networks have one block a "
         "level where their arguments allow it. The difference is that between the outputs before and after patching, "
