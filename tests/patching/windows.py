@@ -106,6 +106,34 @@ class Unbiased(SwinV2):
         super().__init__(biased=False)
 
 
+class Projections(nn.Module):
+    """q, and k and v, by layers of their own; by heads."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.of_q, self.of_kv = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+
+    def forward(self, x, source=None):
+        k, v = self.of_kv(x if source is None else source).chunk(2, -1)
+        return tuple(each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (self.of_q(x), k, v))
+
+
+class Apart(Swin):
+    """As Uformer's, which may be given another map for its keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.all_three = Projections(8, self.heads)
+
+    def packed(self, x):
+        return torch.cat([each.transpose(1, 2).flatten(2) for each in self.all_three(x)], -1)
+
+    def forward(self, x, source=None, mask=None):
+        assert source is None
+        return self.attend(x, self.bias(), mask)
+
+
 class Relu(Swin):
     """Other weights than a softmax's."""
 

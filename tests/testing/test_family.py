@@ -8,7 +8,7 @@ from tests.patching.pointwise import Packed, SeparateLocal
 from tests.patching.spectral import Guided, Spectral
 from tests.patching.test_conditioned import Masked, TwoLayers
 from tests.patching.tokens import XCA
-from tests.patching.windows import Called, Square, Swin, SwinV2, Unbiased
+from tests.patching.windows import Apart, Called, Square, Swin, SwinV2, Unbiased
 from tests.registries import forget_afterwards
 
 import exda_primitives as exda
@@ -29,6 +29,7 @@ OURS = {
     "window": Swin,
     "window, no size": Square,
     "window, called with positions": Called,
+    "window, q apart": Apart,
     "window, V2": SwinV2,
     "window, V2 without biases": Unbiased,
     "gsa": Packed,

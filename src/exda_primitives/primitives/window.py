@@ -90,14 +90,21 @@ class ExDAWindowAttention(ExDAModule):
         return table.shape[1]
 
     def forward(self, x: Tensor, *others: Tensor | None, mask: Tensor | None = None) -> Tensor:
-        """(B, N, C) -> (B, N, C); the others are the index, where the host is called with it, and perhaps a mask."""
-        index = self._tensor("relative_position_index")
-        if index is None:
-            index, *others_left = others or (None,)
-        else:
-            others_left = [*others]
-        if others_left:
-            (mask,) = others_left
+        """Attends within each window, (B, N, C) -> (B, N, C).
+
+        Args:
+            x: (B, N, C).
+            others: what the host is called with by position: HAT's index (N, N) first, or Uformer's source of keys and
+                values, which has to be None; then perhaps the mask.
+            mask: (W, N, N), if it is not among the others.
+        """
+        index, given = self._tensor("relative_position_index"), [*others]
+        if index is None and given:
+            index = given.pop(0)
+        if given:
+            mask = given.pop()
+        if any(each is not None for each in given):
+            raise InputError(f"{self.own_name()}: keys and values of another map are not supported; expected None.")
         self.check_input("x", x, "BNC")
         size = self.map_size(x)
         self._check_others(x, index, mask)
@@ -128,10 +135,14 @@ class ExDAWindowAttention(ExDAModule):
 
     def has_bias(self) -> bool:
         """See ``ExDAModule.has_bias``."""
-        return self.part("qkv").bias is not None or self._tensor("q_bias") is not None
+        biased = any(name.endswith("bias") for name, _ in self.part("qkv").named_parameters())
+        return biased or self._tensor("q_bias") is not None
 
     def _qkv(self, x: Tensor) -> Tensor:
-        packed: Tensor = self.part("qkv")(x)
+        packed: Tensor | tuple[Tensor, ...] = self.part("qkv")(x)
+        if isinstance(packed, tuple):
+            # Uformer's: q, k and v by heads, (B, h, N, c) each.
+            return torch.cat([each.transpose(1, 2).flatten(2) for each in packed], dim=-1)
         q_bias, v_bias = self._tensor("q_bias"), self._tensor("v_bias")
         if q_bias is None or v_bias is None:
             return packed

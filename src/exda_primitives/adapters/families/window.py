@@ -33,13 +33,14 @@ class Window(TokenFamily):
     def candidates(self, module: nn.Module) -> Sequence[Mapping[str, str]]:
         """By shape: linear layers C -> 3C and C -> C, and what says the relative positions.
 
+        Uformer has a module of layers C -> C and C -> 2C in place of the first.
         Of Swin that is a parameter (rows, h), with or without an index (N, N) among the buffers; of Swin V2 it is a
         network of coordinates (1, rows, columns, 2), beside a scale (h, 1, 1) and two biases (C,) or none.
 
         Raises:
             Mismatch: for a module with these layers and positions that breaks another rule.
         """
-        sizes = linear_sizes(module)
+        sizes = linear_sizes(module) | _of_uformer(module)
         channels = next((c for c, out in sizes.values() if c and out == 3 * c and (c, c) in sizes.values()), None)
         if channels is None:
             return []
@@ -69,7 +70,7 @@ class Window(TokenFamily):
         return [{**parts, **dict(zip(("relative_position_index",), index, strict=False)), "qkv": qkv, "proj": proj}]
 
     def extra_inputs_of(self, module: nn.Module) -> int:
-        """See ``Family``: a mask, after the index where the module has none."""
+        """See ``Family``: a mask, after the index where the module has none, or Uformer's further map."""
         return len(signature(module.forward).parameters) - 1
 
     def only_size(self, module: nn.Module, parts: Mapping[str, str]) -> tuple[int, int] | None:
@@ -90,10 +91,22 @@ class Window(TokenFamily):
         # Nothing hides a pixel from itself.
         mask = (hidden & ~torch.eye(pixels, dtype=torch.bool)).to(x.dtype) * _HIDDEN
         if "relative_position_index" in parts:
-            return [[mask], [None]]
+            # Uformer's takes a source of keys and values first, of which its networks give none.
+            before = [None] * (self.extra_inputs_of(attention) - 1)
+            return [[*before, mask], [*before, None]]
         rows = len(getattr(attention, parts["relative_position_bias_table"]))
         index = torch.randint(rows, (pixels, pixels), generator=generator)
         return [[index, mask], [index, None]]
+
+
+def _of_uformer(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name -> (C, 3C) of children that hold linear layers C -> C and C -> 2C and nothing else."""
+    found = {}
+    for name, child in module.named_children():
+        inside = sorted(linear_sizes(child).values())
+        if len(inside) == 2 and inside == [(inside[0][0], factor * inside[0][0]) for factor in (1, 2)]:
+            found[name] = inside[0][0], 3 * inside[0][0]
+    return found
 
 
 def _of_swin(own: Mapping[str, Tensor]) -> dict[str, str]:
