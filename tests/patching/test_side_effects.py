@@ -74,7 +74,7 @@ def world():
         "hooks": [dict(held) for name, held in vars(global_hooks).items() if "_hooks" in name and held],
         "random numbers": torch.get_rng_state().tolist(),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "gradients": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
