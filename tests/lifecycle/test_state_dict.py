@@ -110,10 +110,10 @@ def test_safetensors_own_functions(model, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
 def test_distributed_checkpoints(model, tmp_path):
-    dcp.save(model.state_dict(), checkpoint_id=tmp_path / "dcp", no_dist=True)
+    dcp.save(model.state_dict(), checkpoint_id=tmp_path / "dcp")
     other = trained(config=CONFIG, seed=5, **FEW_BLOCKS)
     state = other.state_dict()
-    dcp.load(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    dcp.load(state, checkpoint_id=tmp_path / "dcp")
     other.load_state_dict(state)
     assert torch.equal(restored(other), restored(model))
 

@@ -50,7 +50,8 @@ def does_more(module: nn.Module) -> bool:
 
 def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
     """Whether the layer is a convolution or linear layer whose call is its weight and bias and nothing else."""
-    if not (type(layer) is nn.Conv2d or type(layer) is nn.Linear) or does_more(layer):
+    # ``__class__``: the compiler of PyTorch 2.6 knows no ``type`` of a function defined within a forward.
+    if not (layer.__class__ is nn.Conv2d or layer.__class__ is nn.Linear) or does_more(layer):
         return False
     # From the dictionaries: an attribute takes a call each. Replicas and flat shards keep tensors in `__dict__`.
     tensors = layer._parameters if "weight" in layer._parameters else layer.__dict__
@@ -61,13 +62,13 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
 
 def is_linear(layer: object) -> TypeGuard[nn.Linear]:
     """Whether the layer is a bare linear layer."""
-    return type(layer) is nn.Linear and is_bare(layer)
+    return layer.__class__ is nn.Linear and is_bare(layer)
 
 
 def is_pointwise(layer: object) -> TypeGuard[nn.Conv2d]:
     """Whether the layer is a bare 1x1 convolution without groups."""
     return (
-        type(layer) is nn.Conv2d
+        layer.__class__ is nn.Conv2d
         and layer.kernel_size == layer.stride == (1, 1)
         and layer.padding == (0, 0)
         and layer.groups == 1
@@ -78,7 +79,7 @@ def is_pointwise(layer: object) -> TypeGuard[nn.Conv2d]:
 def is_depthwise(layer: object) -> TypeGuard[nn.Conv2d]:
     """Whether the layer is a bare 3x3 depthwise convolution with zero padding that keeps the map's size."""
     return (
-        type(layer) is nn.Conv2d
+        layer.__class__ is nn.Conv2d
         and layer.kernel_size == (3, 3)
         and layer.stride == layer.padding == layer.dilation == (1, 1)
         and layer.groups == layer.in_channels == layer.out_channels

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
-from ..ops.terms import Projection, projected
+from ..ops.terms import PackedQKVTerms, Projection, projected
 from .mdta import ExDAAttention
 from .packed_qkv import PackedQKVAttention
 
@@ -94,7 +94,12 @@ class ExDAMaskedAttention(PackedQKVAttention):
         self.check_input("x", x)
         terms = self.terms()
         self.check_dtypes(x, terms.qkv.depthwise, terms.value, terms.tokens)
-        return ops.mdta(x, terms if mask is None else terms._replace(qkv=self._masked(terms.qkv, mask, x)))
+        if mask is not None:
+            # Not by ``_replace``, which the compiler of PyTorch 2.6 does not trace.
+            terms = PackedQKVTerms(
+                terms.temperature, self._masked(terms.qkv, mask, x), terms.project, terms.value, terms.tokens
+            )
+        return ops.mdta(x, terms)
 
     def linear_value(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """See ``ExDAModule.linear_value``."""

@@ -182,12 +182,13 @@ def relative_position_index(height: int, width: int) -> Tensor:
 def window_size_of(module: nn.Module) -> tuple[int, int] | None:
     """(H, W) of the window, where an attribute of an attention says it."""
     for name in ("window_size", "win_size"):
-        size = vars(module).get(name)
-        if isinstance(size, int | tuple | list):
+        size = getattr(module, name, None)
+        # Tuples of types: the compiler of PyTorch 2.6 does not trace ``int | tuple``, nor ``vars(module)``.
+        if isinstance(size, (int, tuple, list)):
             return _pair(size)
     return None
 
 
 def _pair(size: int | tuple[int, ...] | list[int]) -> tuple[int, int]:
-    height, width = size if isinstance(size, tuple | list) else (size, size)
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return int(height), int(width)
