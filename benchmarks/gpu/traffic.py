@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from triton.runtime import JITFunction
-
 from exda_primitives.ops.triton.kernel import Grid, Kernel
 from exda_primitives.ops.triton.recorded import step_by_step
 
@@ -78,20 +76,12 @@ def _bytes_of_launches() -> Iterator[dict[str, int]]:
     """Yields a dict that collects the moved bytes of all launches in the region, by kernel."""
     moved: dict[str, int] = defaultdict(int)
 
-    def counted(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        arguments = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
-        moved[kernel.__name__] += kernels.moved_bytes(arguments)
-
-    start, interpret = Kernel.run, kernels.JITTED.run
+    start = Kernel.run
 
     def run(kernel: Kernel, grid: Grid, *args: Any, **options: Any) -> None:
-        counted(kernel, args, options)
+        arguments = {**dict(zip(kernel.arg_names, args, strict=False)), **options}
+        moved[kernel.__name__] += kernels.moved_bytes(arguments)
         start(kernel, grid, *args, **options)
 
-    def interpreted(kernel: Any, *args: Any, **options: Any) -> Any:
-        counted(kernel, args, options)
-        return interpret(kernel, *args, **options)
-
-    owner, replaced = (Kernel, run) if kernels.JITTED is JITFunction else (kernels.JITTED, interpreted)
-    with step_by_step(), mock.patch.object(owner, "run", replaced):
+    with step_by_step(), mock.patch.object(Kernel, "run", run):
         yield moved

@@ -150,8 +150,8 @@ def isolated_global_state() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast("cpu", enabled=False))
-        # The user's default device may be another one. A tensor tells it in every version of PyTorch:
-        # ``torch.get_default_device`` of 2.6 does not see ``with torch.device(...)``, and fails once a default was reset.
+        # The user's default device may be another one. A tensor tells it in every version of PyTorch: 2.6's
+        # ``torch.get_default_device`` does not see ``with torch.device(...)``, and fails once a default was reset.
         if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield

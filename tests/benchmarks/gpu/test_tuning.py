@@ -16,6 +16,7 @@ from tests.benchmarks.gpu.small import Cpu, compute_nothing
 
 from benchmarks.gpu import kernels, tuning
 from exda_primitives.ops.triton.gram import gram
+from exda_primitives.ops.triton.kernel import Kernel
 
 CONFIGS = [triton.Config({"BLOCK_N": 16}), triton.Config({"BLOCK_N": 32})]
 
@@ -90,14 +91,14 @@ def test_a_configuration_that_leaves_something_out(tmp_path: Path, monkeypatch: 
 @pytest.mark.usefixtures("tuned")
 def test_a_configuration_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agreement = tuning.Agreement(Rows(tmp_path, "a stage"))
-    run = kernels.JITTED.run
+    start = Kernel.start
 
-    def refuse(kernel: Any, *args: Any, **options: Any) -> Any:
-        if options["BLOCK_N"] == 32:
+    def refuse(kernel: Kernel, config: triton.Config, *others: Any) -> Any:
+        if config.kwargs["BLOCK_N"] == 32:
             raise triton.runtime.errors.OutOfResources(2, 1, "shared memory")
-        return run(kernel, *args, **options)
+        return start(kernel, config, *others)
 
-    monkeypatch.setattr(kernels.JITTED, "run", refuse)
+    monkeypatch.setattr(Kernel, "start", refuse)
     with agreement.checked():
         product()
     assert [row["kind"] for row in rows_of(tmp_path)] == ["does not fit"]
