@@ -3,6 +3,7 @@
 import torch
 from tests.lifecycle.networks import FEW_BLOCKS, image, loss, trained
 from tests.lifecycle.processes import WORLD
+from tests.versions import SHARDS_ON_CPUS
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -26,7 +27,11 @@ def optimizer(model):
 
 
 def work(rank, folder):
-    return {family: _train(family, rank, folder) | _by_layers(family, rank) for family in FAMILIES}
+    return {
+        family: _flat_by_layers(family, rank)
+        | (_train(family, rank, folder) | _by_layers(family, rank) if SHARDS_ON_CPUS else {})
+        for family in FAMILIES
+    }
 
 
 def _train(family, rank, folder):
@@ -59,17 +64,21 @@ def _by_layers(family, rank):
     output = sharded(image_of(rank)).detach()
     loss(sharded, image_of(rank)).backward()
     gradients = {name: p.grad.full_tensor() for name, p in sharded.named_parameters() if p.grad is not None}
+    return {"fully_shard": (output, gradients)}
 
+
+def _flat_by_layers(family, rank):
+    """The same by FSDP's first interface, which keeps the parameters in flat tensors."""
     policy = ModuleWrapPolicy({torch.nn.Conv2d})
     flat = FullyShardedDataParallel(
         network(family), auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
     )
-    flat_output = flat(image_of(rank)).detach()
+    output = flat(image_of(rank)).detach()
     loss(flat, image_of(rank)).backward()
     with FullyShardedDataParallel.summon_full_params(flat, with_grads=True):
-        flat_gradients = {
+        gradients = {
             name.replace("_fsdp_wrapped_module.", ""): p.grad.clone()
             for name, p in flat.named_parameters()
             if p.grad is not None
         }
-    return {"fully_shard": (output, gradients), "FullyShardedDataParallel": (flat_output, flat_gradients)}
+    return {"FullyShardedDataParallel": (output, gradients)}

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from tests.versions import shards_on_cpus
 
 import exda_primitives as exda
 
@@ -35,6 +36,7 @@ def whole(family):
     return model
 
 
+@shards_on_cpus
 def test_outputs(ranks, family):
     for rank, found in enumerate(ranks):
         torch.testing.assert_close(found[family]["output"], network(family)(image_of(rank)), rtol=0, atol=1e-12)
@@ -42,6 +44,7 @@ def test_outputs(ranks, family):
         assert found[family]["sharded"]
 
 
+@shards_on_cpus
 def test_gradients(ranks, family, whole):
     expected = {name: p.grad for name, p in whole.named_parameters() if p.grad is not None}
     ours = {name for name, p in whole.named_parameters() if any(p is new for new in exda.new_parameters(whole))}
@@ -51,7 +54,7 @@ def test_gradients(ranks, family, whole):
             torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["fully_shard", "FullyShardedDataParallel"])
+@pytest.mark.parametrize("kind", [pytest.param("fully_shard", marks=shards_on_cpus), "FullyShardedDataParallel"])
 def test_every_convolution_by_itself(ranks, family, whole, kind):
     for rank, (output, gradients) in enumerate(each[family][kind] for each in ranks):
         torch.testing.assert_close(output, network(family)(image_of(rank)), rtol=0, atol=1e-12)
@@ -60,6 +63,7 @@ def test_every_convolution_by_itself(ranks, family, whole, kind):
                 torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
+@shards_on_cpus
 def test_the_gathered_state_dict_is_the_trained_network(ranks, family, whole):
     optimizer(whole).step()
     # Only the first process holds the gathered tensors.
@@ -70,6 +74,7 @@ def test_the_gathered_state_dict_is_the_trained_network(ranks, family, whole):
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-9, atol=1e-12)
 
 
+@shards_on_cpus
 @pytest.mark.parametrize("of_all", [True, False], ids=["whole", "new"])
 def test_saved_from_all_processes(ranks, folder, family, of_all):
     path = folder / f"{family}-{of_all}.safetensors"

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tests.patching.hosts import MDTA, Cross, Histogram
 from tests.patching.models import Net
+from tests.versions import exports_open_sizes_to_onnx
 
 import exda_primitives as exda
 from exda_primitives.models.adair import _is_low
@@ -37,6 +38,7 @@ def onnx(model, x, path):
     return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
+@exports_open_sizes_to_onnx
 @pytest.mark.parametrize(("kind", "stride"), [("restormer", 2), ("mdta", 1), ("cross", 2), ("histogram", 1)])
 @torch.no_grad()
 def test_the_same_outputs_at_every_size(kind, stride, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from tests.fusion import blocks
+from tests.versions import traces_new_tensors
 from timm.models import create_feature_extractor
 from torch import fx, nn
 
@@ -32,6 +33,7 @@ def edgenext():
     )
 
 
+@traces_new_tensors
 @pytest.mark.parametrize("make", [xcit, edgenext])
 @torch.no_grad()
 def test_symbolic_trace(make):
