@@ -257,7 +257,7 @@ CASES: tuple[Case, ...] = (
         "Andrew0613/X-Restormer",
         f"{_X}/Uformer_arch.py",
         "WindowAttention",
-        NOTHING,
+        "window",
         "pixels of windows; q and kv inside of a further module",
         lambda kind: kind(32, (4, 4), 4),
         _WINDOWS,
