@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 
 # Relative to the largest element; of half types about two roundings, 2^-11 and 2^-8 each. Measured of the gate, whose
 # gradient takes three: 8.0e-4 and 8.7e-3; all others stay below 6.4e-4 and 4.7e-3.
@@ -21,6 +22,8 @@ def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``torch.empty`` hand out NaNs, so that what a kernel leaves out shows."""
     empty = torch.empty
+    # PyTorch keeps the set of functions that a default device applies to: it has to be made before, not of the poisoned.
+    _device_constructors()
 
     def poisoned(*args: object, **options: object) -> Tensor:
         made: Tensor = empty(*args, **options)
