@@ -22,7 +22,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes ``torch.empty`` hand out NaNs, so that what a kernel leaves out shows."""
     empty = torch.empty
-    # PyTorch keeps the set of functions that a default device applies to: it has to be made before, not of the poisoned.
+    # PyTorch keeps the set of functions that a default device applies to: made now, it has the real one.
     _device_constructors()
 
     def poisoned(*args: object, **options: object) -> Tensor:
