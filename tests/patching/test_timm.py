@@ -176,6 +176,7 @@ def test_export_with_dynamic_sizes(model, strict):
     torch.testing.assert_close(program.module()(x), again(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("model", ["xcit"], indirect=True)
 @torch.no_grad()
 def test_compiled_as_one_graph(model):
     torch.compiler.reset()

@@ -37,7 +37,15 @@ OURS = {
 }
 # What takes seconds is done once for each operation.
 EXPORTED = {"mdta", "cross", "xca", "smsa", "window"}
-CASES = [(name, check) for name in OURS for check in FAMILY_CHECKS if check != "export" or name in EXPORTED]
+# Of a family whose first module passes all of them, what differs in the others.
+FEW = {"recognised", "identity", "oracle", "saving"}
+CASES = [
+    (name, check)
+    for name in OURS
+    for check in FAMILY_CHECKS
+    if check in FEW or not name.startswith("window,")
+    if check != "export" or name in EXPORTED
+]
 
 
 @pytest.mark.parametrize(("name", "check"), CASES)

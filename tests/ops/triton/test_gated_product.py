@@ -36,8 +36,8 @@ def reference(x, weight, bias, shift, matrix, constant, residual):
     ("hidden", "outputs", "height", "width", "valid", "biased"),
     [
         (20, 6, 3, 32, 19, True),
-        (17, 48, 3, 144, None, False),
-        (16, 100, 3, 16, 7, False),
+        (17, 48, 3, 48, None, False),
+        (16, 100, 2, 16, 7, False),
         (1, 1, 1, 16, None, True),
     ],
 )

@@ -181,8 +181,8 @@ def whole(tmp_path_factory):
     return told, folder / "whole", run(told, folder / "whole")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("write", "turn"), WRITES)
+# After one write is before the next.
+@pytest.mark.parametrize(("write", "turn", "when"), [*((*each, "before") for each in WRITES), (*WRITES[-1], "after")])
 def test_killed_between_any_two_writes(tmp_path, monkeypatch, whole, write, turn, when):
     told, other, result = whole
     real, turns, out = pkgutil.resolve_name(f"exda_primitives.workbench.training.{write}"), [], tmp_path / "killed"
