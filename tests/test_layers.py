@@ -38,6 +38,13 @@ LIBRARY = (
 
 SHARED = "workbench.shared"
 TOOLS = {
+    # It trains on data sets, and compares what the restorer makes of them by the evaluation's figures.
+    "workbench.adaptation": {
+        "workbench.data",
+        "workbench.evaluation",
+        "workbench.restoration",
+        "workbench.training",
+    },
     # It times what onnxruntime makes of a file, too.
     "workbench.bench": {"workbench.export"},
     "workbench.data": set(),

@@ -15,13 +15,15 @@ import exda_primitives as exda
 from benchmarks.quality.configs import model_arguments
 from benchmarks.quality.forms import WIDENED, Job
 from benchmarks.quality.pace import pace
-from benchmarks.quality.scores import PROTOCOL_LINE, SEED, Photographs
-from benchmarks.quality.session import Session, Sources, network
+from benchmarks.quality.scores import SEED, Photographs
+from benchmarks.quality.session import Session, Sources
 from exda_primitives.errors import DivergedError
 from exda_primitives.workbench.data import DEGRADATIONS
+from exda_primitives.workbench.evaluation.protocols import PLAIN
 from exda_primitives.workbench.shared.files import fingerprint
 from exda_primitives.workbench.training import TrainConfig, prepare
 from exda_primitives.workbench.training.plan import Plan, parameters
+from exda_primitives.workbench.training.run import trained_network
 
 from .configs import Starts, configuration, rank
 from .forms import ARMS, Continued
@@ -85,7 +87,7 @@ class ContinuedSession(Session):
             "data": dict(form.data),
             "recipe": dict(form.recipe),
             "search": asdict(form.search),
-            "test": {"crop": form.crop, "seed": SEED, "protocol": PROTOCOL_LINE},
+            "test": {"crop": form.crop, "seed": SEED, "protocol": PLAIN.note},
             "pictures": self.sources.described(),
         }
 
@@ -106,7 +108,7 @@ class ContinuedSession(Session):
         host = exda.models.create("restormer", self.starts.host)
         host.to("cuda" if self.accelerator == "gpu" else "cpu")
         self._score_untrained(host, [*degradations, *(own if self.form.keeps else [])])
-        net = network(plan)
+        net = trained_network(plan)
         found = {
             "learning_rate": plan.config.recipe.learning_rate,
             "trained_parameters": parameters(plan.network.net, trained=True),

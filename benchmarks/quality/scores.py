@@ -14,19 +14,12 @@ from exda_primitives.errors import ImageError
 from exda_primitives.workbench.data import Images, degrade
 from exda_primitives.workbench.data.degradations.tensors import Degradation
 from exda_primitives.workbench.evaluation import Case, ImageResult, evaluate
-from exda_primitives.workbench.evaluation.protocols import Protocol, Window
+from exda_primitives.workbench.evaluation.protocols import PLAIN
 from exda_primitives.workbench.inspection import agreement, concatenated, embeddings
 from exda_primitives.workbench.restoration import Restorer
 
 SEED = 1234
 """Seed of the test photographs' degradations, the same for all trained networks."""
-
-PROTOCOL = Protocol(name="quality", source="this benchmark", window=Window("gaussian", 11, sample_covariance=False))
-"""PSNR over all channels, range 1, not rounded; SSIM of each channel with Wang's window of 11 pixels."""
-
-PROTOCOL_LINE = (
-    "PSNR over R, G and B together, range 1, clipped, not rounded; SSIM of each channel, Gaussian window of 11 pixels"
-)
 
 
 class Photographs:
@@ -73,7 +66,7 @@ class Photographs:
             for index, name in enumerate(self.images.names)
         ]
         found: dict[str, list[ImageResult]] = {}
-        for result in evaluate(Restorer(net.eval()), cases, PROTOCOL):
+        for result in evaluate(Restorer(net.eval()), cases, PLAIN):
             found.setdefault(result.degradation, []).append(result)
         return {
             degradation: {

@@ -18,16 +18,18 @@ from torch import nn
 
 from exda_primitives.errors import ConfigError, DivergedError
 from exda_primitives.workbench.data import open_images
+from exda_primitives.workbench.evaluation.protocols import PLAIN
 from exda_primitives.workbench.shared import results
 from exda_primitives.workbench.shared.files import fingerprint
 from exda_primitives.workbench.training import TrainConfig, prepare, train
 from exda_primitives.workbench.training.plan import Plan
-from exda_primitives.workbench.training.state import State, read_checkpoint
+from exda_primitives.workbench.training.run import trained_network
+from exda_primitives.workbench.training.state import State
 
 from .configs import configuration, model_arguments
 from .forms import BASE, HOST, WIDENED, BenchmarkConfig, Job, Setting
 from .pace import pace, steps_in_time
-from .scores import PROTOCOL_LINE, SEED, Photographs
+from .scores import SEED, Photographs
 
 KIND = "quality"
 
@@ -64,7 +66,7 @@ def shared_config(form: BenchmarkConfig, sources: Sources) -> dict[str, Any]:
         "widened": {"ffn_expansion_factor": model_arguments(form, WIDENED)["ffn_expansion_factor"]},
         "data": {name: list(each) if isinstance(each, tuple) else each for name, each in form.data.items()},
         "recipe": dict(form.recipe),
-        "test": {"crop": form.crop, "seed": SEED, "protocol": PROTOCOL_LINE},
+        "test": {"crop": form.crop, "seed": SEED, "protocol": PLAIN.note},
         "pictures": sources.described(),
     }
 
@@ -126,7 +128,7 @@ class Session:
 
     def measured(self, job: Job, plan: Plan) -> dict[str, Any]:
         """Returns what is measured on a trained network, as plain data; ``scores`` holds its scores by degradation."""
-        net, degradations = network(plan), plan.config.data.degradations
+        net, degradations = trained_network(plan), plan.config.data.degradations
         scores = self.photographs.scored(net, degradations)
         return {"scores": scores, "told_apart": self.photographs.told_apart(net, degradations)}
 
@@ -239,7 +241,7 @@ class Session:
 
         if plan.begun is not None:
             # The last session may have stopped after the checkpoint of a mark and before its scores.
-            mark(plan.begun.step, network(plan))
+            mark(plan.begun.step, trained_network(plan))
         run = train(plan, on_step=on_step)["runs"][0]
         legs = run["legs"]
         return {
@@ -289,13 +291,6 @@ class Session:
     def say(self, line: str) -> None:
         """Prints a line as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def network(plan: Plan) -> nn.Module:
-    """Returns the network of a run's last checkpoint, with LoRA unmerged."""
-    state = State(plan.network.net, plan.config.recipe)
-    state.restore(read_checkpoint(plan.folder.checkpoint))
-    return state.result.to("cuda" if plan.accelerator == "gpu" else "cpu")
 
 
 def changes(setting: Setting) -> dict[str, Any]:

@@ -16,6 +16,7 @@ __version__ = "0.2.0"
 
 # Packages of the workbench that users reach by a short name: ``exda.data`` is ``exda.workbench.data``.
 _TOOLS = (
+    "adaptation",
     "bench",
     "data",
     "demo",
@@ -31,6 +32,7 @@ _TOOLS = (
 if TYPE_CHECKING:
     from .public import *  # noqa: F403
     from .public import __all__ as __all__
+    from .workbench import adaptation as adaptation
     from .workbench import bench as bench
     from .workbench import data as data
     from .workbench import demo as demo

@@ -25,6 +25,10 @@ from .split import SplitState, split_state_dict
 
 VERSION = 2
 
+_ANY_OTHER = "for other checkpoints use exda.load_checkpoint"
+_OTHERS = {"exda_primitives.adaptation": "exda adapt wrote it: use exda_primitives.adaptation.load"}
+"""Format of a file -> what reads it."""
+
 
 class Header(NamedTuple):
     """What the header of a file says.
@@ -81,14 +85,24 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
     if state is None:
         # FSDP: the first process has the weights, and writes.
         return
-    header = {
+    header = metadata_of(attentions, None if whole else parts_of(model, state).host)
+    write_safetensors(state if whole else added_tensors(state, attentions), header, Path(path))
+
+
+def metadata_of(attentions: Mapping[str, ExDAModule], host: Mapping[str, Tensor] | None) -> dict[str, str]:
+    """Returns the metadata of a file, which ``read_header`` reads.
+
+    Args:
+        attentions: the network's ExDA attentions by name.
+        host: the host's weights, for the fingerprint; None for a file with all weights.
+    """
+    return {
         "format": FORMAT,
         "version": str(VERSION),
-        "whole": json.dumps(whole),
+        "whole": json.dumps(host is None),
         "attentions": json.dumps({name: module.config.as_dict() for name, module in attentions.items()}),
-        "host": json.dumps(None if whole else fingerprint(parts_of(model, state).host)),
+        "host": json.dumps(None if host is None else fingerprint(host)),
     }
-    write_safetensors(state if whole else _added(state, attentions), header, Path(path))
 
 
 def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False) -> None:
@@ -128,7 +142,7 @@ def load_file(model: nn.Module, header: Header, held: SplitState, path: Path, an
     with patched_as(model, held.attentions, path):
         own = parts_of(model)
         # ``save`` writes a shared attention's parameters under its first name alone.
-        once = _added(own.added, attentions_of(model))
+        once = added_tensors(own.added, attentions_of(model))
         check_fit(held.weights, own.weights if header.whole else once, path)
         if not (header.whole or any_host):
             check_host(header.host, own.host, path)
@@ -143,7 +157,9 @@ def read_header(contents: Contents) -> Header:
     """
     path, held = contents.path, contents.metadata
     if not contents.is_ours:
-        raise CheckpointError(f"{path}: was not written by exda.save; for other checkpoints use exda.load_checkpoint.")
+        raise CheckpointError(
+            f"{path}: was not written by exda.save; {_OTHERS.get(held.get('format', ''), _ANY_OTHER)}."
+        )
     try:
         version = int(held["version"])
         if version > VERSION:
@@ -165,7 +181,7 @@ def read_header(contents: Contents) -> Header:
         raise CheckpointError(f"{path}: its header is damaged ({type(error).__name__}: {error}).") from error
 
 
-def _added(state: Mapping[str, Tensor], attentions: Mapping[str, ExDAModule]) -> dict[str, Tensor]:
+def added_tensors(state: Mapping[str, Tensor], attentions: Mapping[str, ExDAModule]) -> dict[str, Tensor]:
     """Returns the entries of ``state`` that ExDA added to these attentions, their configurations included."""
     found = {}
     for name in attentions:

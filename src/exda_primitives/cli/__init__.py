@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import memory
+from .adapt import adapt
 from .bench import bench
 from .demo import demo
 from .diagnose import diagnose
@@ -46,6 +47,7 @@ def main(
 
 app.add_typer(bench, name="bench")
 app.add_typer(diagnose, name="diagnose")
+app.command()(adapt)
 app.command()(demo)
 app.command()(evaluate)
 app.command()(export)

@@ -17,7 +17,18 @@ from .command import command_line
 from .errors import stop_on_signal
 from .images import open_and_report
 from .names import printable
-from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of, restorer_of
+from .networks import (
+    HELP,
+    AnyHost,
+    Ignore,
+    ParamKey,
+    PatchedWith,
+    PatchFile,
+    Reading,
+    checkpoint_file,
+    network_of,
+    restorer_of,
+)
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -71,7 +82,7 @@ def evaluate(
         bool, typer.Option("--partial", help="Accept a benchmark whose number of pairs differs from the published one.")
     ] = False,
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
-    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    patch: PatchFile = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and degradations; all protocols use 0.", min=0)] = 0,
     tile: Annotated[
         int | None,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .names import known_names, printable
-from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, PatchFile, Reading, checkpoint_file, network_of
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def export(
     checkpoint: Annotated[str, typer.Argument(help=f"Weights: {HELP}.")],
     target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File to write: .onnx, .pt2 or .dtmodel.")],
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
-    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    patch: PatchFile = None,
     format: Annotated[
         str,
         typer.Option(

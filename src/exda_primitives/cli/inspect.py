@@ -16,7 +16,7 @@ from .devices import named_device
 from .errors import stop_on_signal
 from .images import open_and_report
 from .names import known_names, printable
-from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, Reading, checkpoint_file, network_of
+from .networks import HELP, AnyHost, Ignore, ParamKey, PatchedWith, PatchFile, Reading, checkpoint_file, network_of
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def inspect(
     size: Annotated[int, typer.Option(help="Side in pixels to which larger images are cropped.", min=16)] = 256,
     seeds: Annotated[int, typer.Option(help="How often k-means is run, from seeds 0, 1, ...", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the degradations and the projections.", min=0)] = 0,
-    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    patch: PatchFile = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     any_host: AnyHost = False,
     param_key: ParamKey = None,

@@ -62,6 +62,9 @@ PatchedWith = Annotated[
         "tokens=2,value_position=after; options that are not named have their defaults.",
     ),
 ]
+PatchFile = Annotated[
+    Path | None, typer.Option(help="Weights to add to the network, written by exda.save or exda adapt.", dir_okay=False)
+]
 AnyHost = Annotated[
     bool, typer.Option("--any-host", help="Accept ExDA weights that were trained on a host with other weights.")
 ]
@@ -86,12 +89,13 @@ class Reading(NamedTuple):
 def network_of(
     weights: Path, reading: Reading, name: str = "auto", patch: Path | None = None, *, any_host: bool = False
 ) -> nn.Module:
-    """Builds a checkpoint's network; with ``patch``, a file of ExDA weights, patches it and loads them."""
-    from ..checkpoints import load  # noqa: PLC0415
+    """Builds a checkpoint's network; with ``patch``, a file of ``exda.save`` or ``exda adapt``, loads that into it."""
     from ..models import create  # noqa: PLC0415
 
     network = create(name, checkpoint=weights, **reading.arguments())
     if patch is not None:
+        from ..workbench.adaptation import load  # noqa: PLC0415
+
         load(network, patch, any_host=any_host)
     return network
 

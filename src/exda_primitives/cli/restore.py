@@ -22,6 +22,7 @@ from .networks import (
     Ignore,
     ParamKey,
     PatchedWith,
+    PatchFile,
     Reading,
     checkpoint_file,
     network_of,
@@ -58,7 +59,7 @@ def restore(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
-    patch: Annotated[Path | None, typer.Option(help="ExDA weights, written by exda.save.", dir_okay=False)] = None,
+    patch: PatchFile = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of the tiles in pixels; by default as large as memory allows.", min=1)
     ] = None,

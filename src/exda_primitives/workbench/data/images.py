@@ -187,6 +187,27 @@ class ArrayImages(Images):
         return self.__dict__ | {"_arrays": {}}
 
 
+class SelectedImages(Images):
+    """Some images of a sequence.
+
+    Args:
+        images: the sequence.
+        indices: indices of the images to select, in their order.
+    """
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        self._images, self._indices = images, tuple(indices)
+        names = [images.names[index] for index in indices]
+        super().__init__(images.path, names, images.left_out, images.channels)
+
+    def _read(self, index: int) -> Tensor:
+        return self._images[self._indices[index]]
+
+    def header(self, index: int) -> Header:
+        """Returns the header of an image."""
+        return self._images.header(self._indices[index])
+
+
 def open_images(path: str | Path, channels: Channels = 3) -> Images:
     """Opens the images of a folder and its subfolders, of a zip, or of the arrays of an npz, sorted by name.
 

@@ -16,10 +16,10 @@ from ...files import atomic_write
 from ...fusion import fuse, unfuse
 from ...patching import Report, is_patched, patch, unpatch
 from ..data.degradations import degrade
+from ..shared.sheets import sheet
 from .degradation import mixed
 from .metrics import Score, largest_difference, mean, score
 from .model import patch_file, tiny_restormer, weights
-from .sheet import sheet
 
 UNSEEN, OWN = "low light", "haze, rain, noise"
 """The degradation that the patch was trained on, and the host's own."""

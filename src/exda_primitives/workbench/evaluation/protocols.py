@@ -105,6 +105,15 @@ _SKIMAGE_GAUSSIAN = Window("gaussian", 11, sample_covariance=True)
 _WANG = Window("gaussian", 11, sample_covariance=False)
 _FIXED_ORDER = NoiseRule("once", draws_all=True, as_bytes=True)
 
+PLAIN = Protocol(
+    name="plain",
+    source="this library",
+    window=_WANG,
+    note="PSNR over R, G and B together, range 1, clipped, not rounded; SSIM of each channel, Gaussian window of 11 "
+    "pixels",
+)
+"""What this library's own figures are measured by, where no repository's are compared; not on the command line."""
+
 _ALL = (
     Protocol(
         name="promptir",

@@ -129,7 +129,9 @@ class DataConfig:
         patch: side of the square that is cut out of each pair, in pixels; None for ``PATCH``, or for the sides in
             ``recipe.progressive``. Every image must have at least this height and width.
         validation: source of the pairs for validation, which are restored whole: clean images, two folders of pairs,
-            or the folder of the benchmark's test set; None for no validation.
+            or the folder of the benchmark's test set; None for no validation, or for ``held_out``.
+        held_out: number of the source's images (or pairs of files), evenly spread by name, that are not trained on
+            but validated on, whole; None for none. A benchmark has a test set of its own.
         workers: number of processes that prepare pairs; the pairs do not depend on it.
     """
 
@@ -140,12 +142,18 @@ class DataConfig:
     repeats: dict[str, int] = field(default_factory=dict)
     patch: int | None = None
     validation: str | FoldersConfig | None = None
+    held_out: int | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
         if self.patch is not None:
             _at_least("data.patch", self.patch, LEAST_PATCH)
         _at_least("data.workers", self.workers, 0)
+        if self.held_out is not None:
+            _at_least("data.held_out", self.held_out, 1)
+            if self.validation is not None or self.benchmark is not None:
+                other = "validation" if self.validation is not None else "benchmark"
+                raise ConfigError(f"data.held_out: found {self.held_out} beside data.{other}; leave one of them out.")
         folders = isinstance(self.source, FoldersConfig)
         if [bool(self.degradations), self.benchmark is not None, folders].count(True) != 1:
             raise ConfigError(
@@ -325,8 +333,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.model.name == "auto" and self.model.checkpoint is None:
             raise ConfigError("model.name: 'auto' needs model.checkpoint, to tell which network is meant.")
-        if self.recipe.validate_every is not None and self.data.validation is None:
-            raise ConfigError("recipe.validate_every: needs images, data.validation.")
+        if self.recipe.validate_every is not None and self.data.validation is None and self.data.held_out is None:
+            raise ConfigError("recipe.validate_every: needs images, data.validation or data.held_out.")
         if self.recipe.progressive is None:
             patch, batch = self.data.patch or PATCH, self.recipe.batch or BATCH
             object.__setattr__(self, "data", replace(self.data, patch=patch))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from ...errors import ConfigError
-from ..data import PairedFiles, PairedFileSet, PairedSet, open_images, paired_folders
+from ..data import Images, PairedFiles, PairedFileSet, PairedSet, open_images, paired_folders
 from ..data.benchmarks import (
     allweather_files,
     cdd11_files,
@@ -18,6 +19,7 @@ from ..data.benchmarks import (
     promptir_files,
 )
 from ..data.decode import Channels
+from ..data.images import SelectedImages
 from .config import Benchmark, FoldersConfig, TrainConfig
 from .stages import patches
 
@@ -55,26 +57,50 @@ def open_data(config: TrainConfig, channels: int) -> Data:
         ImageError: for a source that has no images or cannot be read.
     """
     data = config.data
-    validation = None if data.validation is None else _opened(config, data.validation, "test", None, channels)
+    training = _opened(config, data.source, "train", channels)
+    validation = None if data.validation is None else _opened(config, data.validation, "test", channels)
+    if data.held_out is not None:
+        training, validation = _divided(training, data.held_out)
     # The largest, so that a check of the set finds the images that are too small for a later stage.
     patch = max(patches(config).values())
-    return Data(_opened(config, data.source, "train", patch, channels), validation)
+    return Data(_paired(config, training, patch), None if validation is None else _paired(config, validation, None))
 
 
-def _opened(
-    config: TrainConfig, source: str | FoldersConfig, split: Split, patch: int | None, channels: int
-) -> PairedSet | PairedFileSet:
+def _opened(config: TrainConfig, source: str | FoldersConfig, split: Split, channels: int) -> Images | PairedFiles:
+    data = config.data
+    if isinstance(source, FoldersConfig):
+        return _of_two(source, "data.source" if split == "train" else "data.validation", channels)
+    if data.benchmark is not None:
+        return BENCHMARKS[data.benchmark](source, split, whole=data.whole)
+    return open_images(source, cast(Channels, channels))
+
+
+def _divided(source: Images | PairedFiles, held_out: int) -> tuple[Images | PairedFiles, Images | PairedFiles]:
+    """Returns what is trained on, and what is held out: images (or pairs) evenly spread over the source."""
+    there = len(source)
+    if held_out >= there:
+        raise ConfigError(
+            f"data.held_out: found {held_out}, but the source has {there} {'image' if there == 1 else 'images'}: at "
+            f"least one must be left to train on."
+        )
+    # The middle of each of as many equal parts.
+    held = [(2 * part + 1) * there // (2 * held_out) for part in range(held_out)]
+    return _selected(source, sorted({*range(there)} - {*held})), _selected(source, held)
+
+
+def _selected(source: Images | PairedFiles, indices: Sequence[int]) -> Images | PairedFiles:
+    if isinstance(source, Images):
+        return SelectedImages(source, indices)
+    return replace(source, pairs=tuple(source.pairs[index] for index in indices))
+
+
+def _paired(config: TrainConfig, source: Images | PairedFiles, patch: int | None) -> PairedSet | PairedFileSet:
     data, seed = config.data, config.recipe.seed
     # Validation (no patch) has each pair once.
     repeats = None if patch is None else data.repeats
-    if isinstance(source, FoldersConfig):
-        files = _of_two(source, "data.source" if split == "train" else "data.validation", channels)
-    elif data.benchmark is not None:
-        files = BENCHMARKS[data.benchmark](source, split, whole=data.whole)
-    else:
-        images = open_images(source, cast(Channels, channels))
-        return PairedSet(images, data.degradations, seed=seed, patch=patch, repeats=repeats)
-    return PairedFileSet(files, seed=seed, patch=patch, repeats=repeats)
+    if isinstance(source, Images):
+        return PairedSet(source, data.degradations, seed=seed, patch=patch, repeats=repeats)
+    return PairedFileSet(source, seed=seed, patch=patch, repeats=repeats)
 
 
 def _of_two(source: FoldersConfig, key: str, channels: int) -> PairedFiles:

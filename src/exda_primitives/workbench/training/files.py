@@ -32,15 +32,29 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
             out of range.
         ExDAError: if PyYAML is not installed.
     """
-    given = _mapping(_parsed(_text(path), str(path)), str(path))
-    changed: dict[str, Any] = {}
-    for change in changes:
-        _set(changed, change)
-    _put_over(given, changed)
+    given = with_changes(_mapping(_parsed(_text(path), str(path)), str(path)), changes)
     try:
         return TrainConfig.decoded(resolved(given))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def with_changes(given: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Returns a file's contents with values replaced.
+
+    Args:
+        given: the contents.
+        changes: as for ``read_config``.
+
+    Raises:
+        ConfigError: for a change that is not ``section.key=value``.
+    """
+    changed: dict[str, Any] = {}
+    for change in changes:
+        _set(changed, change)
+    merged = deepcopy(dict(given))
+    _put_over(merged, changed)
+    return merged
 
 
 def resolved(given: Mapping[str, Any]) -> dict[str, Any]:

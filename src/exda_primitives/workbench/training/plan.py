@@ -230,7 +230,8 @@ def _described(checked: Checked, taken: int) -> str:
 def _left_out(data: Data) -> str:
     """Names the files that are no images, for the table; only sets of clean images record them."""
     sets = [each for each in (data.training, data.validation) if isinstance(each, PairedSet)]
-    names = [name for each in sets for name in each.images.left_out]
+    # Once each: images that are held out come from the same source.
+    names = list(dict.fromkeys(name for each in sets for name in each.images.left_out))
     return f"; no images, left out: {some_of(names)}" if names else ""
 
 

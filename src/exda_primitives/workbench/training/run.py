@@ -359,6 +359,16 @@ class Run:
             results.write(folder.result, result)
 
 
+def trained_network(plan: Plan) -> nn.Module:
+    """Returns the network of a run's last checkpoint (its moving average, if there is one), with LoRA unmerged.
+
+    It is on the CPU, or on the GPU if the run was there, and replaces the one in ``plan.network``.
+    """
+    state = State(plan.network.net, plan.config.recipe)
+    state.restore(read_checkpoint(plan.folder.checkpoint))
+    return state.result.to("cuda" if plan.accelerator == "gpu" else "cpu")
+
+
 def write_network(net: nn.Module, path: Path) -> None:
     """Writes a network, patched or not, atomically, as ``exda.models.create(checkpoint=...)`` reads it.
 

@@ -1,4 +1,4 @@
-"""Arranges the demo's images, a row for each photograph, each under its caption."""
+"""Arranges images in one, a row for each photograph, each image under its caption."""
 
 from __future__ import annotations
 
