@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from claims import awareness, overhead, quality, values
+from claims import awareness, overhead, quality, trained_hosts, values
 from claims.claim import Claim
 from claims.groups import overview
 from claims.page import OVERVIEW, PLOTS, page, plot_of
@@ -19,7 +19,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 COMMAND = "python benchmarks/evidence.py"
-CLAIMS: tuple[Claim, ...] = (*values.CLAIMS, *awareness.CLAIMS, *quality.CLAIMS, *overhead.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *values.CLAIMS,
+    *awareness.CLAIMS,
+    *quality.CLAIMS,
+    *trained_hosts.CLAIMS,
+    *overhead.CLAIMS,
+)
 
 console = Console()
 

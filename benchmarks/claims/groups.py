@@ -32,6 +32,11 @@ GROUPS = {
         "quality-time": "better in equal training time, too",
         "demo": "the demo's network is better",
     },
+    "Trained hosts": {
+        "continued": "primitives help further training",
+        "adapt-all": "they help to learn a new degradation",
+        "adapt-frozen": "with the host frozen, better than LoRA",
+    },
     "Cost": {
         "cost-cpu-printed": "negligible on a CPU, as printed",
         "cost-cpu": "negligible on a CPU, concat-free",

@@ -40,6 +40,8 @@ def page(found: Sequence[Found], command: str) -> str:
         f"Image Restoration\u201d, ICLR 2026 ([OpenReview]({PAPER})). It published no code: this "
         "page checks its claims with our own implementation.",
         "",
+        _BASELINE,
+        "",
         "## In short",
         "",
         *(f"- {sentence(*group)}" for group in grouped(found)),
@@ -77,6 +79,13 @@ def page(found: Sequence[Found], command: str) -> str:
 
 
 PAPER = "https://openreview.net/forum?id=IBzmQVia88"
+_BASELINE = (
+    "The paper's own gain depends on what it is compared with. For three degradations its table begins with "
+    "\u201cPromptIR without prompt\u201d, 30.75 dB, and ends with 32.96 dB. MIRAGE "
+    "([code](https://github.com/Amazingren/MIRAGE), ICLR 2026, the same first author) prints 32.23 dB for "
+    "\u201cattention only\u201d. If these two can be compared, which the papers do not say, the gain over plain "
+    "attention is 0.7 dB, not 2.2."
+)
 _SUMMARY = ("claim", "verdict", "ours", "would have been seen", "as large as the paper's")
 
 

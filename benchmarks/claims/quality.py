@@ -101,7 +101,9 @@ def _trained(arms: Sequence[str], budget: str, folder: Path) -> Finding | None:
     return Finding(head, rows, "; ".join(budgets), sources, notes) if rows else None
 
 
-def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row]:
+def rows_of(
+    arm: str, budget: str, result: Result, measure: Measure, *, host: str = HOST, wider: str = WIDENED
+) -> list[Row]:
     """Returns a row for each condition under which both an arm and its host were trained with a budget.
 
     A row's cells are: host, arm, gain over the host, gain over the wider host.
@@ -109,8 +111,10 @@ def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row
     Args:
         arm: name of the arm.
         budget: "steps" or "time", what the arm and the host have in common.
-        result: a result of the quality benchmark.
+        result: a result of the quality benchmark, or of the benchmark of trained hosts.
         measure: the score to compare.
+        host: the arm that is compared with.
+        wider: the arm with as many parameters as the host with both primitives.
     """
     runs = result["runs"]
     settings = dict.fromkeys(run["setting"] for run in runs if (run["arm"], run["budget"]) == (arm, budget))
@@ -120,19 +124,19 @@ def rows_of(arm: str, budget: str, result: Result, measure: Measure) -> list[Row
         # A setting that changes only the primitives trains no host of its own: the base's host is the same network.
         home = setting if first["changes"].keys() - {"primitives"} else BASE
         # The host of equal time is the host of equal steps; the others are given its time.
-        host, wider = (measure.by_seed(runs, home, *of) for of in ((HOST, "steps"), (WIDENED, budget)))
+        theirs, control = (measure.by_seed(runs, home, *of) for of in ((host, "steps"), (wider, budget)))
         ours = measure.by_seed(runs, setting, arm, budget)
-        over_host, over_wider = _over(ours, host), _over(ours, wider)
+        over_host, over_wider = _over(ours, theirs), _over(ours, control)
         if over_host is None:
             continue
-        both = ours.keys() & host.keys()
-        cells = [*(measure.mean([each[seed] for seed in both]) for each in (host, ours))]
+        both = ours.keys() & theirs.keys()
+        cells = [*(measure.mean([each[seed] for seed in both]) for each in (theirs, ours))]
         cells += ["-" if over is None else measure.unit.interval(over) for over in (over_host, over_wider)]
         title = f"{result['config']['form']}, {first['what']}, equal {budget}"
         size_of = {(run["setting"], run["arm"]): run["parameters"] for run in runs if "parameters" in run}
         controls = {
             name: over
-            for name, over in ((HOST, over_host), (WIDENED, over_wider))
+            for name, over in ((host, over_host), (wider, over_wider))
             if over is not None and abs(size_of[home, name] / size_of[setting, arm] - 1) <= CLOSE
         }
         verdict = effect(over_host, controls)
