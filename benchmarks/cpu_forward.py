@@ -13,15 +13,16 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
-from machine import machine, machine_line
+from machine import machine
 from rich.console import Console
 from rich.progress import track
 
 import exda_primitives as exda
+from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-4
@@ -93,26 +94,20 @@ def main(
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "cpu_forward.json").write_text(json.dumps(result, indent=2) + "\n")
-    lines = ["# Forward pass on a CPU", "", *table(result), "", machine_line(result["machine"]), ""]
-    lines.append(f"Command: `{result['command']}`")
-    (out / "cpu_forward.md").write_text("\n".join(lines) + "\n")
-    console.print("\n".join(lines))
+    (out / "cpu_forward.md").write_text(markdown(result))
+    console.print(markdown(result))
 
 
-def table(result: dict[str, object]) -> list[str]:
-    """Returns the result as lines of Markdown."""
+def markdown(result: dict[str, Any]) -> str:
+    """Returns the result as a Markdown page."""
     times, ratios = result["seconds"], result["median_ratio_to_original"]
-    assert isinstance(times, dict)
-    assert isinstance(ratios, dict)
-    lines = [
+    rows = [[title, f"{statistics.median(times[name]):.2f}", f"{ratios[name]:.3f}"] for name, title in TITLES.items()]
+    return markdown_page(
+        "Forward pass on a CPU",
         f"{result['model']}; float32, input {result['input']}, {len(times['original'])} interleaved turns.",
-        "",
-        "| | median (s) | ratio to the original, median over turns |",
-        "|---|---|---|",
-    ]
-    return lines + [
-        f"| {title} | {statistics.median(times[name]):.2f} | {ratios[name]:.3f} |" for name, title in TITLES.items()
-    ]
+        markdown_table(["", "median (s)", "ratio to the original, median over turns"], rows),
+        provenance(result),
+    )
 
 
 if __name__ == "__main__":

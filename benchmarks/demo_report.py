@@ -30,6 +30,7 @@ from torch import Tensor
 from exda_primitives.workbench.demo.degradation import mixed
 from exda_primitives.workbench.demo.metrics import score
 from exda_primitives.workbench.demo.photograph import photograph
+from exda_primitives.workbench.shared.tables import markdown_page, markdown_table
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -67,6 +68,26 @@ def evaluate(run: Run, testing: Tensor, phases: Sequence[Phase]) -> dict[str, An
     }
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """Returns the result as a Markdown page."""
+    comparison, phases = result["exda_minus_host"], result["phases"]
+    host, ours = (phases[phase.value] for phase in (Phase.HOST, Phase.EXDA))
+    trained = [[name, f"{of['parameters']:,}", str(of["steps"]), f"{of['seconds']:.0f}"] for name, of in phases.items()]
+    return markdown_page(
+        "Demo weights: equal further training with and without ExDA",
+        table(result),
+        f"ExDA minus host on the {comparison['crops']} held-out crops: {comparison['mean_psnr_difference']:+.3f} dB "
+        f"(standard error {comparison['standard_error']:.3f} over crops), better on "
+        f"{comparison['crops_where_exda_is_better']}. One seed ({result['seed']}): the error over crops says nothing "
+        "about how much another training run would differ.",
+        markdown_table(["phase", "parameters", "steps", "wall time (s)"], trained),
+        f"ExDA adds {ours['parameters'] - host['parameters']:,} parameters "
+        f"({100 * (ours['parameters'] / host['parameters'] - 1):.1f} %). "
+        f"Trained on {ours['device']}: {machine_line(ours['machine'])}",
+        f"Command: `{result['command']}`",
+    )
+
+
 def table(measured: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """Returns the lines of a Markdown table with one row each for degraded, pretrain, host and exda."""
     titles = {
@@ -75,22 +96,18 @@ def table(measured: dict[str, dict[str, dict[str, float]]]) -> list[str]:
         Phase.HOST.value: "host, trained further",
         Phase.EXDA.value: "host + ExDA, trained further",
     }
-    lines = [
-        "| | held-out PSNR (dB) | held-out SSIM | photograph PSNR (dB) | photograph SSIM |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for name, title in titles.items():
-        crops, photo = measured["held_out"][name], measured["photograph"][name]
-        cells = (f"{place['psnr']:.2f} | {place['ssim']:.4f}" for place in (crops, photo))
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+        places = [measured[place][name] for place in ("held_out", "photograph")]
+        rows.append([title, *(cell for of in places for cell in (f"{of['psnr']:.2f}", f"{of['ssim']:.4f}"))])
+    head = ["", "held-out PSNR (dB)", "held-out SSIM", "photograph PSNR (dB)", "photograph SSIM"]
+    return markdown_table(head, rows)
 
 
 def report(run: Run, testing: Tensor, testing_names: Sequence[str], command: str) -> None:
     """Evaluates all three models and writes ``demo_weights.json`` and ``demo_weights.md``."""
     trained = (Phase.PRETRAIN, Phase.HOST, Phase.EXDA)
     records = {phase.value: run.record(phase) for phase in trained}
-    host, ours = records[Phase.HOST.value], records[Phase.EXDA.value]
     measured = evaluate(run, testing, trained)
     pairs = list(
         zip(
@@ -128,25 +145,5 @@ def report(run: Run, testing: Tensor, testing_names: Sequence[str], command: str
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "demo_weights.json").write_text(json.dumps(result, indent=2) + "\n")
-    lines = [
-        "# Demo weights: equal further training with and without ExDA",
-        "",
-        *table(measured),
-        "",
-        f"ExDA minus host on the {len(pairs)} held-out crops: {comparison['mean_psnr_difference']:+.3f} dB "
-        f"(standard error {comparison['standard_error']:.3f} over crops), better on "
-        f"{comparison['crops_where_exda_is_better']}. One seed ({run.seed}): the error over crops says nothing "
-        "about how much another training run would differ.",
-        "",
-        "| phase | parameters | steps | wall time (s) |",
-        "|---|---|---|---|",
-        *(f"| {name} | {done.parameters:,} | {done.steps} | {done.seconds:.0f} |" for name, done in records.items()),
-        "",
-        f"ExDA adds {ours.parameters - host.parameters:,} parameters "
-        f"({100 * (ours.parameters / host.parameters - 1):.1f} %). "
-        f"Trained on {ours.device}: {machine_line(ours.machine)}",
-        "",
-        f"Command: `{command}`",
-    ]
-    (RESULTS / "demo_weights.md").write_text("\n".join(lines) + "\n")
-    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    (RESULTS / "demo_weights.md").write_text(markdown(result))
+    console.print(markdown(result), markup=False, soft_wrap=True)

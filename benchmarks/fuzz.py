@@ -23,13 +23,15 @@ import torch
 import typer
 from fuzzing import checkpoints, crafted, images
 from fuzzing.mutations import MUTATIONS
-from machine import machine, machine_line
+from machine import machine
 from rich.console import Console
+
+from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TARGETS: dict[str, tuple[Callable[[Path], bool], dict[str, bytes], dict[str, bytes]]] = {
     "checkpoint": (checkpoints.attack, checkpoints.whole_files(), crafted.crafted_files()),
-    "picture": (images.attack, images.whole_images(), images.crafted_images()),
+    "image": (images.attack, images.whole_images(), images.crafted_images()),
 }
 """Kind of file -> its attack, intact files to damage, crafted files."""
 
@@ -96,17 +98,17 @@ COLUMNS = ("target", "damage", "inputs", "refused", "taken", "findings")
 def markdown(result: dict[str, Any]) -> str:
     """Returns the result as a Markdown page."""
     rows = [
-        " | ".join(f"{row[column]:,}" if column in COLUMNS[2:] else row[column] for column in COLUMNS)
-        for row in result["rows"]
+        [f"{row[column]:,}" if column in COLUMNS[2:] else row[column] for column in COLUMNS] for row in result["rows"]
     ]
-    table = "\n".join(f"| {row} |" for row in (" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS), *rows))
     total = sum(row["inputs"] for row in result["rows"])
-    return (
-        f"# Under attack\n\n{total:,} inputs, each given to every reader of its kind; seed {result['seed']}.\n\n"
-        f"{table}\n\n"
+    return markdown_page(
+        "Under attack",
+        f"{total:,} inputs, each given to every reader of its kind; seed {result['seed']}.",
+        markdown_table(COLUMNS, rows),
         "Taken: the file could still be read, for example if only a weight or a pixel was changed. A finding: an error "
         "that is not one of the library's own, a model that a refused file has changed, or code that "
-        f"was run.\n\n{machine_line(result['machine'])}\n\nCommand: `{result['command']}`\n"
+        "was run.",
+        provenance(result),
     )
 
 

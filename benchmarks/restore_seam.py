@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from machine import machine, machine_line
+from machine import machine
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -34,6 +34,7 @@ from exda_primitives.workbench.demo.degradation import mixed
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.restoration import restore
 from exda_primitives.workbench.restoration.network import SEAM_LIMIT
+from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = resources.files("exda_primitives.workbench.demo") / "data"
@@ -194,27 +195,24 @@ def save(out: Path, part: str, result: dict[str, Any]) -> None:
     results = json.loads(path.read_text()) if path.exists() else {}
     results[part] = result
     path.write_text(json.dumps(results, indent=2) + "\n")
-    lines = ["# Tiles", ""]
-    if "seams" in results:
-        lines += seams_table(results["seams"])
-    if "large" in results:
-        lines += large_table(results["large"])
-    (out / "restore_seam.md").write_text("\n".join(lines) + "\n")
-    console.print("\n".join(lines), highlight=False)
+    (out / "restore_seam.md").write_text(markdown(results))
+    console.print(markdown(results), highlight=False)
 
 
-def seams_table(result: dict[str, Any]) -> list[str]:
+def markdown(results: dict[str, Any]) -> str:
+    """Returns all parts that there are as a Markdown page."""
+    blocks = [*(seams_section(results["seams"]) if "seams" in results else ())]
+    blocks += large_section(results["large"]) if "large" in results else ()
+    return markdown_page("Tiles", *blocks)
+
+
+def seams_section(result: dict[str, Any]) -> list[str | list[str]]:
+    """Returns the blocks of the page on seams."""
     rows = result["rows"]
     photographs = {row["photograph"] for row in rows}
-    lines = [
-        f"{len(photographs)} degraded photographs in tiles of {result['tile']} pixels. Seam: the largest step that "
-        f"blending adds between two neighbouring pixels, in 1/255; the aim is below {SEAM_LIMIT}. Difference: from "
-        "the image restored whole, in 1/255. PSNR in dB, mean over photographs.",
-        "",
-        "| network | overlap | seam, median | seam, largest | photographs below the aim | mean difference | "
-        "largest difference | PSNR to whole | PSNR to clean: tiled / whole |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ["network", "overlap", "seam, median", "seam, largest", "photographs below the aim", "mean difference"]
+    head += ["largest difference", "PSNR to whole", "PSNR to clean: tiled / whole"]
+    cells = []
     for name, title in NAMES.items():
         for overlap in sorted({row["overlap"] for row in rows}):
             of = [row for row in rows if (row["network"], row["overlap"]) == (name, overlap)]
@@ -223,30 +221,45 @@ def seams_table(result: dict[str, Any]) -> list[str]:
                 return statistics.mean(row[key] for row in of)
 
             steps = [row["seam"] for row in of]
-            lines.append(
-                f"| {title} | {overlap} | {statistics.median(steps):.2f} | {max(steps):.2f} "
-                f"| {sum(step < SEAM_LIMIT for step in steps)} of {len(steps)} "
-                f"| {mean('mean_difference_to_whole'):.2f} "
-                f"| {max(row['max_difference_to_whole'] for row in of):.0f} | {mean('psnr_to_whole'):.1f} "
-                f"| {mean('psnr_to_clean'):.2f} / {mean('psnr_whole_to_clean'):.2f} |"
+            cells.append(
+                [
+                    title,
+                    str(overlap),
+                    f"{statistics.median(steps):.2f}",
+                    f"{max(steps):.2f}",
+                    f"{sum(step < SEAM_LIMIT for step in steps)} of {len(steps)}",
+                    f"{mean('mean_difference_to_whole'):.2f}",
+                    f"{max(row['max_difference_to_whole'] for row in of):.0f}",
+                    f"{mean('psnr_to_whole'):.1f}",
+                    f"{mean('psnr_to_clean'):.2f} / {mean('psnr_whole_to_clean'):.2f}",
+                ]
             )
-    return [*lines, "", machine_line(result["machine"]), "", f"Command: `{result['command']}`", ""]
+    return [
+        f"{len(photographs)} degraded photographs in tiles of {result['tile']} pixels. Seam: the largest step that "
+        f"blending adds between two neighbouring pixels, in 1/255; the aim is below {SEAM_LIMIT}. Difference: from "
+        "the image restored whole, in 1/255. PSNR in dB, mean over photographs.",
+        markdown_table(head, cells),
+        provenance(result),
+    ]
 
 
-def large_table(result: dict[str, Any]) -> list[str]:
+def large_section(result: dict[str, Any]) -> list[str | list[str]]:
+    """Returns the blocks of the page on the large image."""
+    head = ["image", "budget (GiB)", "peak resident memory (GiB)", "tile", "overlap", "seam (1/255)", "wall time (s)"]
+    row = [
+        f"{result['size'][0]} x {result['size'][1]}",
+        f"{result['budget_gib']:g}",
+        f"{result['peak_rss_gib']:.2f}",
+        str(result["tile"]),
+        str(result["overlap"]),
+        f"{result['seam']:.3f}",
+        f"{result['seconds']:.0f}",
+    ]
     return [
         "## 12 megapixels",
-        "",
-        "| image | budget (GiB) | peak resident memory (GiB) | tile | overlap | seam (1/255) | wall time (s) |",
-        "|---|---|---|---|---|---|---|",
-        f"| {result['size'][0]} x {result['size'][1]} | {result['budget_gib']:g} | {result['peak_rss_gib']:.2f} "
-        f"| {result['tile']} | {result['overlap']} | {result['seam']:.3f} | {result['seconds']:.0f} |",
-        "",
+        markdown_table(head, [row]),
         f"{result['photograph']}, enlarged and degraded; restored by `exda restore` with the demo's Restormer. "
-        f"{machine_line(result['machine'])}",
-        "",
-        f"Command: `{result['command']}`",
-        "",
+        + provenance(result),
     ]
 
 

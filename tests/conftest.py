@@ -40,9 +40,9 @@ FAMILIES: dict[str, type[exda.ExDAModule]] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _rounding_as_on_a_gpu() -> Iterator[None]:
-    from .interpreter import rounding_as_on_a_gpu
+    from .interpreter import language_replaced_once_per_launch, rounding_as_on_a_gpu
 
-    with rounding_as_on_a_gpu():
+    with rounding_as_on_a_gpu(), language_replaced_once_per_launch():
         yield
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from exda_primitives.workbench.bench.cases import CAPTURED, EAGER, ORIGINAL
 from exda_primitives.workbench.bench.check import MARGIN
 from exda_primitives.workbench.shared.machine import machine_line
+from exda_primitives.workbench.shared.tables import markdown_table
 
 from .rows import Row
 
@@ -230,5 +230,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)] if rows else []
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return markdown_table(head, rows) if rows else []

@@ -18,7 +18,8 @@ from torch import nn
 
 from benchmarks.gpu import blocks
 from benchmarks.gpu.blocks import Block
-from exda_primitives.workbench.shared.machine import machine, machine_line
+from exda_primitives.workbench.shared.machine import machine
+from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 from . import mocked
 
@@ -83,20 +84,17 @@ def run(turns: int, out: Path = RESULTS) -> str:
 
 def markdown(result: dict[str, Any]) -> str:
     """Returns the result as a Markdown page."""
-    lines = [
-        "# Python's time for a block",
-        "",
-        "A transformer block of Restormer without gradients, whose kernels are launched but do not run: "
-        f"{len(result['microseconds_of_each_turn']['original'])} turns in one process, the fastest of each.",
-        "",
-        "| | microseconds | ratio to the original | Triton kernels started |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for name, microseconds in result["microseconds"].items():
         started = sum(result["kernels_started"][name].values())
-        lines.append(f"| {name} | {microseconds:.0f} | {result['ratio_to_original'][name]:.2f} | {started} |")
-    about = f"{machine_line(result['machine'])} Triton {result['machine']['triton']}."
-    return "\n".join([*lines, "", about, "", f"Command: `{result['command']}`", ""])
+        rows.append([name, f"{microseconds:.0f}", f"{result['ratio_to_original'][name]:.2f}", str(started)])
+    return markdown_page(
+        "Python's time for a block",
+        "A transformer block of Restormer without gradients, whose kernels are launched but do not run: "
+        f"{len(result['microseconds_of_each_turn']['original'])} turns in one process, the fastest of each.",
+        markdown_table(["", "microseconds", "ratio to the original", "Triton kernels started"], rows),
+        provenance(result),
+    )
 
 
 def _seconds(model: nn.Module, x: torch.Tensor, calls: int) -> float:

@@ -7,8 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.stages.compile import SHARED_MEMORY
-from exda_primitives.workbench.shared.machine import machine_line
-from exda_primitives.workbench.shared.tables import markdown_table
+from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,25 +35,25 @@ _SMALL_MS = 0.05
 
 def markdown(result: dict[str, Any]) -> str:
     """Returns the whole report as Markdown."""
-    parts = [
-        "# What the kernels compile to",
-        "",
+    blocks: list[str | list[str]] = []
+    for network in result["networks"]:
+        table = markdown_table(_HEAD, rows_of(result, network))
+        blocks += [f"## {title(network)}", table, totals(result, network)]
+    if any(each["configuration"] for each in result["compiled"]):
+        head = ("kernel", "configuration", *_HEAD[2:9])
+        rows = [[_kernel(each), _sets(each), *_code(each)] for each in result["compiled"]]
+        blocks += ["## All configurations", markdown_table(head, rows)]
+    return markdown_page(
+        "What the kernels compile to",
         f"The fused blocks of a Restormer at {result['size']}x{result['size']}, compiled for compute capability "
         f"{result['capability']} in their first configuration. Bytes count each tensor of a launch once. "
         f"Milliseconds are the time that the bytes of all blocks of a level take at {result['tb_per_second']:g} TB/s, "
         "without anything else. Spilled bytes are per thread, shared bytes per program; loads and stores are "
         "instructions by bits per thread.",
-    ]
-    for network in result["networks"]:
-        table = markdown_table(_HEAD, rows_of(result, network))
-        parts += ["", f"## {title(network)}", "", *table, "", totals(result, network)]
-    if any(each["configuration"] for each in result["compiled"]):
-        head = ("kernel", "configuration", *_HEAD[2:9])
-        rows = [[_kernel(each), _sets(each), *_code(each)] for each in result["compiled"]]
-        parts += ["", "## All configurations", "", *markdown_table(head, rows)]
-    about = f"{machine_line(result['machine'])} Triton {result['machine']['triton']}."
-    parts += ["", *(f"- {line}" for line in remarks(result)), "", about, "", f"Command: `{result['command']}`"]
-    return "\n".join(parts) + "\n"
+        *blocks,
+        [f"- {line}" for line in remarks(result)],
+        provenance(result),
+    )
 
 
 def printed(result: dict[str, Any]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -146,16 +147,18 @@ def interval(
     if differences.ndim != 2 or not differences.size or not np.isfinite(differences).all():
         raise ExDAError(f"differences of shape {differences.shape}: expected finite ones, (seeds, photographs)")
     # A bootstrap sample is weights w over seeds and v over photographs; its mean is w^T D v.
-    generator = np.random.default_rng(seed)
-    seeds, photographs = (_drawn(generator, draws, number) for number in differences.shape)
+    seeds, photographs = _drawn(seed, draws, *differences.shape)
     means = ((seeds @ differences) * photographs).sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(differences.mean()), float(high))
 
 
-def _drawn(generator: np.random.Generator, draws: int, number: int) -> NDArray[np.float64]:
-    """Returns bootstrap weights (draws, number): how often each item is drawn, as a fraction of all draws."""
-    return generator.multinomial(number, [1 / number] * number, size=draws) / number
+@lru_cache(maxsize=8)
+def _drawn(seed: int, draws: int, *numbers: int) -> tuple[NDArray[np.float64], ...]:
+    """Returns bootstrap weights (draws, number) for each number: how often each item is drawn, as a fraction of all."""
+    # Cached, as the many differences of a report have one shape and take longer to draw than to sum up.
+    generator = np.random.default_rng(seed)
+    return tuple(generator.multinomial(number, [1 / number] * number, size=draws) / number for number in numbers)
 
 
 def _photographs(scores: Scores, metric: str, degradations: tuple[str, ...] = ()) -> NDArray[np.float64]:

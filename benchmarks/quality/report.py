@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from exda_primitives.workbench.shared.machine import machine_line
 from exda_primitives.workbench.shared.results import Interval, Result, spread
-from exda_primitives.workbench.shared.tables import markdown_table
+from exda_primitives.workbench.shared.tables import markdown_table, provenance
 
 from .differences import ENOUGH_SEEDS, Group, groups
 from .forms import ARMS, BASE, COMPARED, FORMS, HOST, QUIET
@@ -207,7 +206,7 @@ def origin(result: Result) -> list[str]:
     lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training in wall-clock time.", ""]
     if again:
         lines += [f"Taken up again, but not bit for bit: {'; '.join(dict.fromkeys(again))}.", ""]
-    return [*lines, machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
+    return [*lines, provenance(result)]
 
 
 def _sorted(there: Sequence[Group]) -> list[Group]:

@@ -79,6 +79,8 @@ def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
     assert found["gelu 1024"]["instructions"] - found["none 1024"]["instructions"] < 16 * 25
     backward = found["backward 64"], found["backward 1024"]
     assert max(each["registers"] for each in backward) < 128
+    # What any program has without asking.
+    assert max(each["shared"] for each in backward) <= 48 * 1024
     # The ten sums of a channel are added up together, once; Triton 3.2 has threads wait for what is their own as well.
     if VERSION >= (3, 6):
         assert max(each["barriers"] for each in backward) <= 5
@@ -88,3 +90,5 @@ def test_products_do_not_spill(tmp_path: Path) -> None:
     found = compiled(PRODUCTS, tmp_path)
     assert len(found) == 6
     assert not [name for name, each in found.items() if each["spilled"]]
+    # What one program of an A100 can have; a newer GPU has more.
+    assert max(each["shared"] for each in found.values()) <= 163 * 1024

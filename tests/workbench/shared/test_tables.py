@@ -8,11 +8,29 @@ import pytest
 from rich.console import Console
 
 from exda_primitives.workbench.shared.results import Spread
-from exda_primitives.workbench.shared.tables import markdown_table, settings_text, spread_text, terminal_table
+from exda_primitives.workbench.shared.tables import (
+    markdown_page,
+    markdown_table,
+    provenance,
+    settings_text,
+    spread_text,
+    terminal_table,
+)
 
 
 def test_markdown_escapes_what_would_begin_a_column() -> None:
     assert markdown_table(["name", "|x|"], [["a|b", "1"]]) == ["| name | |x| |", "| --- | --- |", "| a\\|b | 1 |"]
+
+
+def test_a_page_separates_its_blocks_by_one_empty_line() -> None:
+    page = markdown_page("Speed", "Times in ms.", [], ["| a |", "| --- |"], "", "The end.")
+    assert page == "# Speed\n\nTimes in ms.\n\n| a |\n| --- |\n\nThe end.\n"
+
+
+def test_provenance_names_the_machine_its_triton_and_the_command() -> None:
+    machine = {"cpu": "C", "cores": 2, "threads": 1, "torch": "2.9", "python": "3.11", "commit": "abc", "triton": "3.6"}
+    line = "C, 2 cores, 1 threads; torch 2.9, Python 3.11; commit abc. Triton 3.6."
+    assert provenance({"machine": machine, "command": "exda x"}) == f"{line}\n\nCommand: `exda x`"
 
 
 def test_the_terminal_shows_title_head_and_rows() -> None:

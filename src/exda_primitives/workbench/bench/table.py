@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import some_of
 from ..shared.machine import machine_line
-from ..shared.tables import markdown_table, terminal_table
+from ..shared.tables import markdown_page, markdown_table, terminal_table
 from .cases import EAGER, ORIGINAL, TRAINING, VARIANTS
 from .record import TIMED, Record
 
@@ -37,17 +37,16 @@ _NOTES = (
 
 def markdown(records: Sequence[Record]) -> str:
     """Returns a Markdown page with all results."""
-    parts = ["# Speed and memory", "", _NOTES, ""]
+    blocks: list[str | list[str]] = [_NOTES]
     for title, group in _groups(records):
-        parts += [f"## {title}", "", *markdown_table(*_comparison(group)), ""]
-    parts += ["## All that was timed", "", *markdown_table(*_details(records)), ""]
+        blocks += [f"## {title}", markdown_table(*_comparison(group))]
+    blocks += ["## All that was timed", markdown_table(*_details(records))]
     if any(record.status != TIMED for record in records):
-        parts += ["## Not timed", "", *markdown_table(*left_out(records)), ""]
+        blocks += ["## Not timed", markdown_table(*left_out(records))]
     for origin in _distinct((machine_line(record.origin.machine), record.origin.copy_bandwidth) for record in records):
-        parts += [f"{origin[0]} A plain copy reads and writes {origin[1] / 1e9:.3g} GB/s.", ""]
+        blocks.append(f"{origin[0]} A plain copy reads and writes {origin[1] / 1e9:.3g} GB/s.")
     commands = _distinct(record.origin.command for record in records)
-    parts += [f"Command: `{command}`" for command in commands]
-    return "\n".join(parts) + "\n"
+    return markdown_page("Speed and memory", *blocks, [f"Command: `{command}`" for command in commands])
 
 
 def printed(records: Sequence[Record]) -> list[Table]:

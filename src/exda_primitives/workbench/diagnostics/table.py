@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..shared.results import Interval, Result, difference, spread
-from ..shared.tables import markdown_table, provenance_lines, settings_text, spread_text, terminal_table
+from ..shared.tables import markdown_page, markdown_table, provenance, settings_text, spread_text, terminal_table
 from .experiment import Experiment, Metric
 from .variants import LINEAR, VARIANTS
 
@@ -50,22 +50,21 @@ def markdown(experiment: type[Experiment], result: Result) -> str:
     metric = experiment.metric
     compared = "ratio to linear V" if metric.error else "difference to linear V"
     head = ["value path", "parameters", metric.title, compared]
-    parts = [
-        f"# {experiment.title}",
-        "",
+    blocks: list[str | list[str]] = []
+    for condition in conditions(result):
+        rows = rows_of(experiment, result, condition)
+        blocks += [f"## {condition[0].upper()}{condition[1:]}", markdown_table(head, rows)]
+    # From the runs: an interrupted experiment has not all planned seeds.
+    seeds = sorted({row["seed"] for row in result["runs"]})
+    return markdown_page(
+        experiment.title,
         f"{metric.title} on held-out data: mean ± standard deviation over seeds (their number); {compared} seed by "
         f"seed{', geometric mean' if metric.error else ''}, with a 95% bootstrap interval, which of three seeds spans "
         f"hardly more than the smallest and the largest. {'Smaller' if metric.error else 'Larger'} is better.",
-        "",
-    ]
-    for condition in conditions(result):
-        rows = rows_of(experiment, result, condition)
-        parts += [f"## {condition[0].upper()}{condition[1:]}", "", *markdown_table(head, rows), ""]
-    # From the runs: an interrupted experiment has not all planned seeds.
-    seeds = sorted({row["seed"] for row in result["runs"]})
-    parts += [f"Configuration: {settings_text(result['config'])}. Seeds: {', '.join(map(str, seeds))}.", ""]
-    parts += provenance_lines(result)
-    return "\n".join(parts) + "\n"
+        *blocks,
+        f"Configuration: {settings_text(result['config'])}. Seeds: {', '.join(map(str, seeds))}.",
+        provenance(result),
+    )
 
 
 def printed(experiment: type[Experiment], result: Result) -> list[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..shared.results import Result
-from ..shared.tables import markdown_table, provenance_lines, settings_text, terminal_table
+from ..shared.tables import markdown_page, markdown_table, provenance, settings_text, terminal_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,23 +15,16 @@ def markdown(result: Result) -> str:
     """Returns a Markdown page with everything except the single images."""
     config = result["config"]
     protocol, network = config["protocol"], config["network"]
-    head, rows = rows_of(result)
-    parts = [
-        f"# {network['architecture']}: PSNR and SSIM by protocol {protocol['name']}",
-        "",
-        *markdown_table(head, rows),
-        "",
-        *(f"{line}\n" for line in remarks(result)),
+    return markdown_page(
+        f"{network['architecture']}: PSNR and SSIM by protocol {protocol['name']}",
+        markdown_table(*rows_of(result)),
+        *remarks(result),
         f"Protocol: {settings_text(protocol)}.",
-        "",
         f"Network: {settings_text(network)}.",
-        "",
         f"Images: {settings_text(config['source'])}. Restored with {settings_text(config['restoring'])}. "
         f"Seed: {', '.join(map(str, result['seeds']))}.",
-        "",
-        *provenance_lines(result),
-    ]
-    return "\n".join(parts) + "\n"
+        provenance(result),
+    )
 
 
 def printed(result: Result) -> Table:
@@ -42,7 +35,7 @@ def printed(result: Result) -> Table:
 def rows_of(result: Result) -> tuple[list[str], list[list[str]]]:
     """Returns head and rows of a table; the authors' published figures have their own columns."""
     published = result["published"] is not None
-    head = ["degradation", "pictures", "PSNR (dB)", "SSIM", "degraded PSNR (dB)", "degraded SSIM"]
+    head = ["degradation", "images", "PSNR (dB)", "SSIM", "degraded PSNR (dB)", "degraded SSIM"]
     rows = []
     for run in result["runs"]:
         row = [run["degradation"], str(run["pictures"]), *_pair(run["psnr"], run["ssim"])]

@@ -134,7 +134,8 @@ def run(
             _tokens(partial, model, shown, tokens, result)
         else:
             notes.append("tokens.png was not drawn: the model has no ExDA attention with global spatial tokens")
-        write_text(partial / "inspect.md", markdown(result, notes))
+        result["notes"] = notes
+        write_text(partial / "inspect.md", markdown(result))
         write(partial / "inspect.json", result)
         for path in partial.iterdir():
             path.rename(out / path.name)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..shared.results import Result, spread
-from ..shared.tables import markdown_table, provenance_lines, settings_text, spread_text, terminal_table
+from ..shared.tables import markdown_page, markdown_table, provenance, settings_text, spread_text, terminal_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,26 +30,16 @@ def rows_of(result: Result) -> list[list[str]]:
     return rows
 
 
-def markdown(result: Result, notes: Sequence[str] = ()) -> str:
-    """Returns the text of ``inspect.md``.
-
-    Args:
-        result: result of an inspection.
-        notes: a sentence for each part that was left out.
-    """
-    parts = [
-        "# What the attentions know of the degradation",
-        "",
+def markdown(result: Result) -> str:
+    """Returns the text of ``inspect.md``, with a sentence for each part of the inspection that was left out."""
+    return markdown_page(
+        "What the attentions know of the degradation",
         NOTE,
-        "",
-        *markdown_table(HEAD, rows_of(result)),
-        "",
-        *(line for note in notes for line in (f"{note}.", "")),
+        markdown_table(HEAD, rows_of(result)),
+        *(f"{note}." for note in result.get("notes", ())),
         f"Configuration: {settings_text(result['config'])}. Seeds of k-means: {', '.join(map(str, result['seeds']))}.",
-        "",
-        *provenance_lines(result),
-    ]
-    return "\n".join(parts) + "\n"
+        provenance(result),
+    )
 
 
 def printed(result: Result) -> Table:

@@ -44,9 +44,11 @@ def machine_line(of: dict[str, Any]) -> str:
         if "gpu" in of
         else ""
     )
+    # Without a GPU, Triton matters only to results on what kernels compile to.
+    triton = f" Triton {of['triton']}." if "triton" in of and not gpu else ""
     return (
         f"{gpu}{of['cpu']}, {of['cores']} cores, {of['threads']} threads; torch {of['torch']}, Python {of['python']}; "
-        f"{_MEMORY[of.get('memory_kept')]}commit {of['commit']}."
+        f"{_MEMORY[of.get('memory_kept')]}commit {of['commit']}.{triton}"
     )
 
 

@@ -1,12 +1,12 @@
-"""Tables of results, as Markdown and for the terminal, and the lines on their settings and provenance."""
+"""Tables of results, as Markdown and for the terminal, Markdown pages, and sentences on settings and provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .machine import machine_line
-from .results import Result, Spread
+from .results import Spread
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,9 +28,20 @@ def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], title: st
     return table
 
 
-def provenance_lines(result: Result) -> list[str]:
-    """Returns lines of Markdown for the end of a page: the machine, and the command that reproduces the result."""
-    return [machine_line(result["machine"]), "", f"Command: `{result['command']}`"]
+def markdown_page(title: str, *blocks: str | Sequence[str]) -> str:
+    """Returns a page of Markdown: its title, then all blocks that are not empty, with an empty line between them.
+
+    Args:
+        title: text of the first heading.
+        blocks: each a paragraph or a heading, or the lines of a table or list.
+    """
+    texts = (block if isinstance(block, str) else "\n".join(block) for block in (f"# {title}", *blocks))
+    return "\n\n".join(filter(None, texts)) + "\n"
+
+
+def provenance(result: Mapping[str, Any]) -> str:
+    """Returns the last two paragraphs of a page: the machine, and the command that reproduces the result."""
+    return f"{machine_line(result['machine'])}\n\nCommand: `{result['command']}`"
 
 
 def settings_text(of: Mapping[str, object]) -> str:
