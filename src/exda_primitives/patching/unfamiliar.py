@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -144,16 +145,25 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
             return None, False
         for family, laid_out in _LAYOUTS.items():
             for channels in dict.fromkeys(taken for taken, _ in widths if taken):
-                shapes = [(1, channels, height, width) for height, width in _SIZES]
-                maps = [random_maps(1, shape, torch.float32, generator)[0] for shape in shapes]
-                calls = [_softmaxes(copy, laid_out(x)) for x in maps]
-                called = called or all(call.returned for call in calls)
-                for shape in calls[0].shapes:
-                    square = len(shape) >= 3 and shape[-1] == shape[-2] > 1
-                    everywhere = all(shape in call.shapes for call in calls)
-                    if square and everywhere and any(width % shape[-1] == 0 for pair in widths for width in pair):
+                first, second = (
+                    partial(_softmaxes, copy, laid_out, (1, channels, height, width), generator)
+                    for height, width in _SIZES
+                )
+                call = first()
+                called = called or call.returned
+                found = [shape for shape in call.shapes if _may_be_of_channels(shape, widths)]
+                # The larger map only where it could tell channels from pixels: attention over these costs most.
+                again = second().shapes if found else []
+                for shape in found:
+                    if shape in again:
                         return _Seen(family, shape[-1]), True
     return None, called
+
+
+def _may_be_of_channels(shape: Sequence[int], widths: Sequence[tuple[int, int]]) -> bool:
+    """Whether a softmax is of square matrices whose size divides the channels before or after a layer."""
+    square = len(shape) >= 3 and shape[-1] == shape[-2] > 1
+    return square and any(width % shape[-1] == 0 for pair in widths for width in pair)
 
 
 class _Call(NamedTuple):
@@ -163,11 +173,17 @@ class _Call(NamedTuple):
     returned: bool
 
 
-def _softmaxes(module: nn.Module, x: Tensor) -> _Call:
+def _softmaxes(
+    module: nn.Module,
+    laid_out: Callable[[Tensor], Tensor],
+    shape: tuple[int, int, int, int],
+    generator: torch.Generator,
+) -> _Call:
+    (x,) = random_maps(1, shape, torch.float32, generator)
     mode = _Softmaxes()
     try:
         with mode:
-            module(x)
+            module(laid_out(x))
     except Exception:
         # It takes another layout or another number of arguments: the shapes until then count.
         return _Call(mode.shapes, False)
