@@ -111,6 +111,47 @@ class Frames(nn.Module):
         return self.out(attended(q, q, q, self.temperature).reshape(x.shape))
 
 
+class OfTwoMaps(nn.Module):
+    """q of one map, k and v of another, without a temperature."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.kv, self.out = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 24, 1), nn.Conv2d(12, 12, 1)
+
+    def forward(self, x, y):
+        q, (k, v) = self.q(x).flatten(2), self.kv(y).flatten(2).chunk(2, dim=1)
+        return self.out(((q @ k.mT).softmax(-1) @ v).view_as(x))
+
+
+class Positions(nn.Module):
+    """Adds an embedding of the positions, whose size is the only one that maps can have."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(1, 12, 20, 36))
+        self.qkv, self.out = nn.Conv2d(12, 36, 1), nn.Conv2d(12, 12, 1)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x + self.positions).flatten(2).chunk(3, dim=1)
+        return self.out(((q @ k.mT).softmax(-1) @ v).view_as(x))
+
+
+class Sides(nn.Module):
+    """A linear layer over each side, inside of a child, and the map's channels in a child of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv2d(6, 12, 1), nn.BatchNorm2d(12))
+        self.over_rows = nn.Sequential(nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 40))
+        self.over_columns = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 32))
+        self.out = nn.Conv2d(12, 6, 1)
+
+    def forward(self, x):
+        x = self.enter(x)
+        x = self.over_columns(self.over_rows(x.mT).mT).flatten(2)
+        return self.out(((x @ x.mT).softmax(-1) @ x).unflatten(2, (40, 32)))
+
+
 UNFAMILIAR = {
     "grouped": (Grouped, "mdta", "over channels, 4 x 4.*project 8 -> 48 in 8 groups"),
     "two branches": (TwoBranches, "mdta", r"over channels, 4 x 4.*temperature \(2, 1, 1\).*to_kv 8 -> 16"),
@@ -118,6 +159,9 @@ UNFAMILIAR = {
     "fused": (Fused, "xca", "over channels, 4 x 4.*no temperature"),
     "channels last, by a function": (ChannelsLast, "smsa", "over channels, 12 x 12"),
     "four equal layers": (FiveWithoutSoftmax, "xca", "four equal layers.*q 8 -> 8"),
+    "two maps": (OfTwoMaps, "mdta", "over channels, 12 x 12.*kv 12 -> 24"),
+    "positions": (Positions, "mdta", "20 x 36 pixels alone.*may be over channels, 12 x 12.*positions"),
+    "sides": (Sides, "mdta", "40 x 32 pixels alone.*may be over channels, 12 x 12.*enter"),
     "frames": (Frames, "mdta", "cannot be seen: it takes no single map or sequence.*out 8 -> 8"),
 }
 
@@ -217,7 +261,15 @@ class Views(nn.Module):
         return self.gamma * x + self.beta * self.out(((q @ k.mT).softmax(-1) @ v).movedim(-1, 1))
 
 
-@pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled, Views])
+class PixelsOfOneSize(Positions):
+    """The same over the 720 pixels."""
+
+    def forward(self, x):
+        q, k, v = self.qkv(x + self.positions).flatten(2).chunk(3, dim=1)
+        return self.out((v @ (q.mT @ k).softmax(-1).mT).view_as(x))
+
+
+@pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled, Views, PixelsOfOneSize])
 def test_what_is_no_channel_attention_is_not_named(make):
     assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses
 

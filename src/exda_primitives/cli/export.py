@@ -34,6 +34,9 @@ def export(
     half: Annotated[
         bool, typer.Option("--half", help="Store weights and compute in float16; input and output stay float32.")
     ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile a .pt2 for this machine's CPU by AOTInductor; takes minutes.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     any_host: AnyHost = False,
     param_key: ParamKey = None,
@@ -55,8 +58,8 @@ def export(
     reading = Reading(param_key, ignore, patched_with)
     network = network_of(checkpoint_file(checkpoint), reading, model, patch, any_host=any_host)
     console = Console()
-    with console.status("writing, running and comparing; minutes where a network has to be captured by torch.export"):
-        exported = export_network(network, target, format=kind, opset=opset, half=half)
+    with console.status("writing, running and comparing; minutes where a network is captured by torch.export"):
+        exported = export_network(network, target, format=kind, opset=opset, half=half, compiled=compiled)
     _print(exported, console)
 
 

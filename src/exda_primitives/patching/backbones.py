@@ -24,7 +24,8 @@ def backbones_in(model: nn.Module) -> dict[str, Backbone]:
     known = sorted(known_backbones().values(), key=lambda backbone: -len(backbone.children))
     fitting = {}
     for name, module in model.named_modules():
-        backbone = next((backbone for backbone in known if backbone.fits(module)), None)
+        # Most modules are layers, without any child that a network could be recognised by.
+        backbone = next((each for each in known if each.fits(module)), None) if module._modules else None
         if backbone is not None:
             fitting[f"{name}." if name else ""] = backbone
     return fitting

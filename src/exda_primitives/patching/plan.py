@@ -120,7 +120,7 @@ def resolve(
         model=type(target).__name__,
         applied=False,
         config=config,
-        matches=tuple(_match(each, config, locations[each.names]) for each in found),
+        matches=_matches(found, config, locations),
         near_misses=seen.near_misses,
         present=tuple(Present(names[0], each.config, not each.replaces_host) for names, each in present.items()),
         multiple_of=multiple_of(backbones),
@@ -149,15 +149,31 @@ def _scripted_parts(model: nn.Module) -> Iterator[str]:
             yield f"{name} is scripted or traced: nothing inside it can be recognised"
 
 
-def _match(found: Found, config: ExDAConfig, location: Location) -> Match:
+def _matches(
+    found: Sequence[Found], config: ExDAConfig, locations: Mapping[tuple[str, ...], Location]
+) -> tuple[Match, ...]:
+    # A network has few different attentions: one replacement of each size is built.
+    known: dict[tuple[type[ExDAModule], int, int], ExDAModule] = {}
+    matches = []
+    for each in found:
+        try:
+            size = each.family.replacement, *_sizes(each)
+            if size not in known:
+                known[size] = _meta_module(*size, config)
+        except ConfigError as error:
+            raise ConfigError(f"{each.names[0]}: {error}") from None
+        matches.append(_match(each, known[size], locations[each.names]))
+    return tuple(matches)
+
+
+def _meta_module(kind: type[ExDAModule], dim: int, heads: int, config: ExDAConfig) -> ExDAModule:
+    # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
+    return kind(dim, heads, **config.resolved(dim // heads).as_dict(), device="meta")
+
+
+def _match(found: Found, meta_module: ExDAModule, location: Location) -> Match:
     name, *aliases = found.names
     backbone, stage = location
-    try:
-        # On the meta device, plain arguments suffice: only names, shapes and costs are asked for.
-        dim, heads = _sizes(found)
-        meta_module = found.family.replacement(dim, heads, **config.resolved(dim // heads).as_dict(), device="meta")
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
     new = meta_module.new_parameters()
     # Large, so that pooled sides, which are rounded up, hardly change the figure per pixel.
     side = 1024

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import permutations, product
+from itertools import islice, permutations, product
 from typing import ClassVar, TypeGuard
 
 from torch import nn
@@ -171,7 +171,8 @@ def core(child: nn.Module) -> nn.Module:
     inner = getattr(child, "base_layer", None)
     if isinstance(inner, nn.Module):
         return core(inner)
-    layers = [*_layers(child)]
+    # Two tell that it is not the only one: a child may be half a network.
+    layers = [*islice(_layers(child), 2)]
     return layers[0] if len(layers) == 1 else child
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import Parameter, signature
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -10,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..surgery.copies import detached, isolated_global_state, random_maps
-from ..surgery.randomness import OwnRandomNumbers
 from .shapes import Conv, core
+from .softmaxes import Call, Size, call, only_size
 
 # (H, W) of two maps. Windows of 8 pixels fit into both; heights, widths and numbers of pixels differ.
 _SIZES = ((8, 24), (16, 32))
-# A module with more parts is a network, not an attention.
-_MOST_MODULES = 32
+# A module with more parts is a network, not an attention. The largest attention that was seen has 86.
+_MOST_MODULES = 96
 _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mdta": lambda x: x,
     "xca": lambda x: x.flatten(2).mT.contiguous(),
@@ -26,18 +28,30 @@ _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class _Seen(NamedTuple):
-    """A softmax over channels: the family in whose layout the input was, and the softmax's size."""
+    """A softmax over channels: the family in whose layout the input was, and the softmax's size.
+
+    For a module that takes maps of one size alone, ``only`` is this (H, W).
+    """
 
     family: str
     channels: int
+    only: Size | None = None
+
+    def __str__(self) -> str:
+        matrices = f"{self.channels} x {self.channels}"
+        if self.only is None:
+            return f"it takes a softmax over channels, {matrices}"
+        height, width = self.only
+        return f"it takes maps of {height} x {width} pixels alone, and a softmax that may be over channels, {matrices}"
 
 
 def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     """Returns the closest family for a module with channel attention, and the reason why it is not that; else None.
 
     Channel attention takes a softmax of a square matrix whose size divides the channels and does not depend on the
-    map's size. A module with a temperature counts as well if it has four layers of equal size, or a softmax that cannot
-    be observed because the module takes neither a map nor tokens.
+    map's size. In a module that takes maps of one size alone this cannot be told: such a softmax counts. A module with
+    a temperature counts as well if it has four layers of equal size, or a softmax that cannot be observed because the
+    module takes neither maps nor tokens.
     """
     layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
     if not layers:
@@ -47,7 +61,7 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     temperature = any(p.ndim >= 3 and most > p.numel() == p.shape[-3] for p in module.parameters(recurse=False))
     seen, called = _channel_softmax(module, layers) if _names_softmax(module) else (None, True)
     if seen is not None:
-        what = f"it takes a softmax over channels, {seen.channels} x {seen.channels}"
+        what = str(seen)
     elif temperature and _four_equal(layers):
         what = "it has a temperature and four equal layers"
     elif temperature and not called:
@@ -135,6 +149,10 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
     if sum(1 for _ in module.modules()) > _MOST_MODULES:
         return None, True
     widths = [_widths(layer) for layer in layers.values()]
+    # What the first layer takes, the module takes, mostly; it may be inside of a child with several layers.
+    first_layer = next(each for each in module.modules() if isinstance(each, Conv | nn.Linear))
+    entered = dict.fromkeys(taken for taken, _ in (*widths, _widths(first_layer)) if taken)
+    maps = _maps_taken(module)
     called = False
     generator = torch.Generator().manual_seed(0)
     with isolated_global_state():
@@ -142,53 +160,60 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
             (copy,) = detached((module,), torch.float32)
         except Exception:
             return None, False
+        failed: list[tuple[int, str, Callable[[Size], Call]]] = []
+        softmaxes = False
         for family, laid_out in _LAYOUTS.items():
-            for channels in dict.fromkeys(taken for taken, _ in widths if taken):
-                shapes = [(1, channels, height, width) for height, width in _SIZES]
-                maps = [random_maps(1, shape, torch.float32, generator)[0] for shape in shapes]
-                calls = [_softmaxes(copy, laid_out(x)) for x in maps]
-                called = called or all(call.returned for call in calls)
-                for shape in calls[0].shapes:
-                    square = len(shape) >= 3 and shape[-1] == shape[-2] > 1
-                    everywhere = all(shape in call.shapes for call in calls)
-                    if square and everywhere and any(width % shape[-1] == 0 for pair in widths for width in pair):
-                        return _Seen(family, shape[-1]), True
+            for channels in entered:
+                of_size = partial(_called, copy, maps, laid_out, channels, generator)
+                first = of_size(_SIZES[0])
+                called, softmaxes = called or first.returned, softmaxes or bool(first.softmaxes)
+                if not first.returned:
+                    failed.append((first.operations, family, of_size))
+                if found := _of_channels(first.softmaxes, widths):
+                    # The larger map only where it can tell channels from pixels: attention over these costs most.
+                    again = of_size(_SIZES[1]).softmaxes
+                    for shape in found:
+                        if shape in again:
+                            return _Seen(family, shape[-1]), True
+        if failed and not called and not softmaxes:
+            # In the layout that it gets furthest with, it may take maps of another size.
+            _, family, of_size = max(failed, key=lambda each: each[0])
+            if only := only_size(of_size, _SIZES[0]):
+                size, result = only
+                if found := _of_channels(result.softmaxes, widths):
+                    return _Seen(family, max(shape[-1] for shape in found), size), True
     return None, called
 
 
-class _Call(NamedTuple):
-    """The shapes of which a call took a softmax, and whether it returned; it may have raised later."""
-
-    shapes: list[tuple[int, ...]]
-    returned: bool
-
-
-def _softmaxes(module: nn.Module, x: Tensor) -> _Call:
-    mode = _Softmaxes()
+def _maps_taken(module: nn.Module) -> int:
+    """Returns 2 for a module whose forward takes two arguments without defaults, else 1."""
     try:
-        with mode:
-            module(x)
-    except Exception:
-        # It takes another layout or another number of arguments: the shapes until then count.
-        return _Call(mode.shapes, False)
-    return _Call(mode.shapes, True)
+        arguments = signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        # A scripted module's forward has no signature.
+        return 1
+    return 2 if sum(each.default is Parameter.empty for each in arguments) == 2 else 1
 
 
-class _Softmaxes(OwnRandomNumbers):
-    """Notes the shape of every matrix that a softmax is taken of."""
+def _called(
+    module: nn.Module,
+    count: int,
+    laid_out: Callable[[Tensor], Tensor],
+    channels: int,
+    generator: torch.Generator,
+    size: Size,
+) -> Call:
+    """Calls a module with random maps of a size, in one layout."""
+    maps = random_maps(count, (1, channels, *size), torch.float32, generator)
+    return call(module, [laid_out(x) for x in maps])
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Calls the operation."""
-        name = func._schema.name
-        if name in ("aten::_softmax", "aten::_safe_softmax"):
-            self.shapes.append(tuple(args[0].shape))
-        elif name.startswith("aten::_scaled_dot_product"):
-            query, key, *_ = args
-            self.shapes.append((*query.shape[:-1], key.shape[-2]))
-        return super().__torch_dispatch__(func, types, args, kwargs)
+def _of_channels(shapes: Sequence[tuple[int, ...]], widths: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Returns the shapes of square matrices whose size divides the channels before or after a layer."""
+    return [
+        shape
+        for shape in shapes
+        if len(shape) >= 3
+        and shape[-1] == shape[-2] > 1
+        and any(width % shape[-1] == 0 for pair in widths for width in pair)
+    ]

@@ -62,10 +62,11 @@ def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:
 
 
 _NOT_SETTINGS = vars(nn.Module()).keys()
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def _plain(held: object) -> Hashable:
-    if held is None or isinstance(held, bool | int | float | str):
+    if isinstance(held, _PLAIN):
         return held
     if isinstance(held, tuple):
         return tuple(map(_plain, held))

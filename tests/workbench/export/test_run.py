@@ -13,6 +13,7 @@ from tests.lifecycle.networks import ONE_BLOCK, SMALL, image, network, trained
 from tests.patching.hosts import MDTA
 from tests.patching.models import Net
 from torch import Tensor, nn
+from torch._inductor import cpp_builder
 
 import exda_primitives as exda
 from exda_primitives.errors import ConfigError, ExDAError
@@ -100,6 +101,30 @@ def test_a_program_of_torch(tmp_path: Path) -> None:
     x = image(1, 32, 8, batch=3)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=5e-6)
+
+
+def test_a_compiled_package(tmp_path: Path) -> None:
+    # The smallest network there is: compiling a patched attention takes half a minute.
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    done = export(model, tmp_path / "model.pt2", format="pt2", compiled=True)
+    assert done.difference.relative < 1e-6
+    loaded = torch._inductor.aoti_load_package(str(done.path))
+    assert loaded.get_metadata().items() >= done.metadata.items()
+    x = image(1, 32, 8, batch=3)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=5e-6)
+
+
+def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # PyTorch reads CXX when it is imported, and tries these.
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    cpp_builder.cpp_compiler_search.cache_clear()
+    try:
+        with pytest.raises(ExDAError, match=r"needs a C\+\+ compiler, .* install g\+\+ or clang"):
+            export(one_attention(), tmp_path / "model.pt2", format="pt2", compiled=True)
+    finally:
+        cpp_builder.cpp_compiler_search.cache_clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_network_is_left_as_it_is(tmp_path: Path) -> None:
@@ -196,6 +221,41 @@ def test_bands_that_rounding_moves() -> None:
     assert run._inexact(network()) is None
 
 
+def test_experts_that_rounding_chooses() -> None:
+    model = exda.models.AMIR(1, 1, **SMALL | ONE_BLOCK)
+    assert "experts with the largest logits" in (run._inexact(model) or "")
+
+
+def test_a_trained_amir_is_traced_at_the_lowest_opset(tmp_path: Path) -> None:
+    model = exda.models.AMIR(1, 1, **SMALL | ONE_BLOCK)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Untrained, these are zeros, and all experts are equal: any two may be chosen.
+            if name.endswith("w_gate"):
+                parameter.normal_()
+    done = export(model, tmp_path / "model.onnx", opset=17)
+    assert done.difference.relative < 1e-6
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_a_network_that_draws_random_numbers_is_refused(format: str, tmp_path: Path) -> None:
+    model = exda.models.MoCEIR(dim=8, num_blocks=(1, 1, 1, 1))
+    state = torch.get_rng_state()
+    with pytest.raises(ExDAError, match=r"MoCEIR draws random numbers even in evaluation: two calls .* differ by"):
+        export(model, tmp_path / "model", format=format)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_random_numbers_without_an_effect_are_no_reason(tmp_path: Path) -> None:
+    class Draws(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            torch.rand(2)
+            return super().forward(x)
+
+    assert export(Draws(3, 3, 3, padding=1), tmp_path / "model.onnx").difference.is_allowed
+
+
 class Two(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
@@ -234,6 +294,7 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(model: nn.Module, me
     [
         ({"format": "tflite"}, "format must be one of onnx, pt2, dtmodel, got 'tflite'"),
         ({"opset": 9}, "opset must be from 17 to 20"),
+        ({"compiled": True}, "only the format 'pt2' can be compiled, got 'onnx'"),
     ],
 )
 def test_options_that_do_not_exist(options: dict[str, object], message: str, tmp_path: Path) -> None:

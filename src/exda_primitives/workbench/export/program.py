@@ -39,13 +39,18 @@ def open_sizes(multiple: int) -> tuple[dict[int, Any]]:
     return ({0: Dim("batch"), 2: down, 3: right},)
 
 
+def captured(model: nn.Module, image: Tensor, multiple: int) -> torch.export.ExportedProgram:
+    """Returns the network's program for any batch, height and width, the sides multiples of a number."""
+    program = torch.export.export(model, (image,), dynamic_shapes=open_sizes(multiple), strict=False)
+    # Regions that disable autocast are separate subprograms, which cannot be saved if they compute numbers from sizes;
+    # this inlines them.
+    return program.run_decompositions({})
+
+
 def write_pt2(model: nn.Module, image: Tensor, file: Path, multiple: int, metadata: Mapping[str, str]) -> None:
     """Writes a file that ``torch.export.load`` reads, metadata included."""
     with silence_exporters(), torch.no_grad():
-        program = torch.export.export(model, (image,), dynamic_shapes=open_sizes(multiple), strict=False)
-        # Regions that disable autocast are separate subprograms, which cannot be saved if they compute numbers from
-        # sizes; this inlines them.
-        program = program.run_decompositions({})
+        program = captured(model, image, multiple)
     # Through memory, since torch.export.save accepts only file names that end in .pt2.
     held = BytesIO()
     torch.export.save(program, held, extra_files={METADATA: json.dumps(dict(metadata))})

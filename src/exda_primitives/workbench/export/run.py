@@ -18,6 +18,7 @@ from ...patching.present import configs_of
 from ..shared.machine import package_version
 from ..shared.padding import padded_side
 from .check import Difference, difference_of, size_to_trace
+from .compiled import check_compiler, load_compiled, write_compiled
 from .darktable import check_packable, pack
 from .onnx_file import CAPTURED_OPSET, OnnxNetwork, put_metadata, write_captured, write_traced
 from .program import load_pt2, write_pt2
@@ -30,6 +31,10 @@ OPSETS = (17, 20)
 _INEXACT_SORTING = (
     "it sorts pixels by their values, and where two are nearly the same, any rounding, PyTorch's own among it, may put "
     "them the other way round"
+)
+_INEXACT_CHOICE = (
+    "it sends each pixel to the experts with the largest logits, and where two are nearly the same, any rounding, "
+    "PyTorch's own among it, may choose another; before training, all are the same"
 )
 _INEXACT_BANDS = (
     "it cuts frequencies into bands at a whole number that it computes from the image, which any rounding may move by "
@@ -55,7 +60,13 @@ class Exported:
 
 
 def export(
-    model: nn.Module, path: Path, *, format: str = "onnx", opset: int = OPSETS[0], half: bool = False
+    model: nn.Module,
+    path: Path,
+    *,
+    format: str = "onnx",
+    opset: int = OPSETS[0],
+    half: bool = False,
+    compiled: bool = False,
 ) -> Exported:
     """Writes a network to a file that accepts any batch, height and width that the network accepts.
 
@@ -70,13 +81,16 @@ def export(
             of an ONNX file, whose name there is the path's without its ending.
         opset: version of the ONNX operators, 17 to 20.
         half: compute in float16, with weights of half the size.
+        compiled: compile a ``"pt2"`` by AOTInductor, for this machine's CPU: ``torch._inductor.aoti_load_package`` and
+            PyTorch's C++ library run it. This needs a C++ compiler, and minutes.
 
     Returns:
         The file's metadata, and how its output differs from PyTorch's.
 
     Raises:
-        ConfigError: the format or the opset is not supported.
-        ExDAError: the network cannot be exported, or the file computes something else; with the reason.
+        ConfigError: the format or the opset is not supported, or another format than ``"pt2"`` shall be compiled.
+        ExDAError: the network cannot be exported or draws random numbers in evaluation, there is no compiler, or the
+            file computes something else; with the reason.
         OSError: the file cannot be written.
 
     Examples:
@@ -89,11 +103,18 @@ def export(
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise ConfigError(f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {opset}.")
+    if compiled:
+        if format != "pt2":
+            raise ConfigError(f"only the format 'pt2' can be compiled, got {format!r}.")
+        check_compiler()
     network = deepcopy(model).cpu().float().eval().requires_grad_(False)
     backbones = backbones_in(network)
     multiple = multiple_of(backbones) or MULTIPLE
     batch, *sides = size_to_trace(multiple)
-    channels, made = _channels(network, sides)
+    # The random numbers of the calling program stay as they are.
+    with torch.random.fork_rng(devices=[]):
+        channels, made = _channels(network, sides)
+        _check_repeats(network, torch.rand(1, channels, *sides))
     metadata = {
         "version": package_version("exda_primitives") or "none",
         "network": ", ".join(dict.fromkeys(backbone.name for backbone in backbones.values())) or type(model).__name__,
@@ -112,7 +133,7 @@ def export(
     dtype = torch.float16 if half else torch.float32
     failures, inexact = [], _inexact(network)
     with atomic_write(path) as partial:
-        for name, write, load in _ways(format, written, image, multiple, opset, metadata):
+        for name, write, load in _ways(format, written, image, multiple, opset, metadata, compiled):
             try:
                 write(partial)
                 difference = difference_of(load(partial), network, channels, multiple, dtype)
@@ -152,9 +173,18 @@ _Way = tuple[str, Callable[[Path], None], Callable[[Path], Callable[[Tensor], Te
 
 
 def _ways(
-    format: str, model: nn.Module, image: Tensor, multiple: int, opset: int, metadata: dict[str, str]
+    format: str,
+    model: nn.Module,
+    image: Tensor,
+    multiple: int,
+    opset: int,
+    metadata: dict[str, str],
+    compiled: bool,
 ) -> Iterator[_Way]:
     """Yields the ways to try in order: a name, a function that writes the file, and one that loads it."""
+    if compiled:
+        yield "by AOTInductor", lambda file: write_compiled(model, image, file, multiple, metadata), load_compiled
+        return
     if format == "pt2":
         yield "torch.export", lambda file: write_pt2(model, image, file, multiple, metadata), load_pt2
         return
@@ -192,6 +222,25 @@ def _channels(network: nn.Module, sides: list[int]) -> tuple[int, int]:
     raise ExDAError(f"{type(network).__name__} takes no image alone: {'; '.join(errors)}.")
 
 
+def _check_repeats(network: nn.Module, image: Tensor) -> None:
+    """Refuses a network whose output depends on random numbers: no file could compute the same.
+
+    Raises:
+        ExDAError: if it draws random numbers, and two calls differ.
+    """
+    with torch.no_grad():
+        before = torch.get_rng_state()
+        first = network(image)
+        if torch.equal(torch.get_rng_state(), before):
+            return
+        difference = float((network(image) - first).abs().max())
+    if difference:
+        raise ExDAError(
+            f"{type(network).__name__} draws random numbers even in evaluation: two calls with one image differ by up "
+            f"to {difference:.1e}. No file can compute the same; restore with the checkpoint itself."
+        )
+
+
 def _patched(network: nn.Module) -> str:
     """Returns JSON that maps each configuration to the attentions that have it."""
     names: dict[str, list[str]] = {}
@@ -204,7 +253,8 @@ def _inexact(network: nn.Module) -> str | None:
     backbones = backbones_in(network).values()
     if any(each.sorts for each in backbones):
         return _INEXACT_SORTING
-    return _INEXACT_BANDS if any(each.name == "adair" for each in backbones) else None
+    reasons = {"adair": _INEXACT_BANDS, "amir": _INEXACT_CHOICE}
+    return next((reasons[each.name] for each in backbones if each.name in reasons), None)
 
 
 def _first_line(error: Exception) -> str:
