@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fusion.blocks import feature, small, trained
+from tests.fusion.blocks import feature, patch_randomly, small_block
 from torch import nn
 
 import exda_primitives as exda
@@ -80,9 +80,9 @@ def test_depthwise_reads_and_writes_zeros_beyond_the_width(activation, shifted, 
 @torch.no_grad()
 def test_block_ignores_what_is_beyond_the_width(width, patched):
     """Also if its input is in long rows already, with NaN beyond the map."""
-    model = nn.Sequential(small(bias=True))
+    model = nn.Sequential(small_block(bias=True))
     if patched:
-        trained(model)
+        patch_randomly(model)
     model.double()
     x = feature(4, width, 1, dtype=torch.float64)
     with exda.backend("reference"):
