@@ -1,10 +1,10 @@
-"""Attentions whose every parameter is random, and their outputs with all gradients."""
+"""Fixtures of all tests: attentions with random parameters, their inputs, outputs and gradients; and global state."""
 
 from __future__ import annotations
 
 import os
 
-# Before anything imports Triton (timm does), which decides on its interpreter when it decorates a function.
+# Set before anything imports Triton (timm does): Triton reads it when it decorates a function.
 os.environ["TRITON_INTERPRET"] = "1"
 
 import gc
@@ -21,13 +21,13 @@ from exda_primitives import memory
 
 from .maps import XCAOnMaps
 
-# Half of the system's time would go into fresh pages.
+# Otherwise half of the system time would go into fresh memory pages.
 memory.keep()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in a job that a shell runs in the background; what is tested would not hear Ctrl-C.
+    # Shells make background jobs ignore Ctrl-C (SIGINT), which some tests send: react to it again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores.
+    # pytest-xdist's workers share the cores.
     torch.set_num_threads(1)
 
 FAMILIES: dict[str, type[exda.ExDAModule]] = {
@@ -48,20 +48,20 @@ def _rounding_as_on_a_gpu() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """What was collected stays until the end: the garbage collector need not look at it again and again."""
+    """Exempts collected tests, which live until the end, from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)
-def _as_many_threads_after_a_test_as_before() -> Iterator[None]:
-    """More than there are cores make every test after it several times slower."""
+def _number_of_threads_is_restored() -> Iterator[None]:
+    """Fails a test that leaves another number of threads: more than cores make later tests several times slower."""
     threads = torch.get_num_threads()
     yield
     left = torch.get_num_threads()
     torch.set_num_threads(threads)
-    assert left == threads, f"this test leaves {left} threads to the next, and found {threads}"
+    assert left == threads, f"this test found {threads} threads and leaves {left}"
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
@@ -72,19 +72,19 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", params=["mdta", "cross", "xca"])
 def channel_family(request: pytest.FixtureRequest) -> str:
-    """The families whose rows are softmax weights of channels, unsorted."""
+    """The families that attend over channels without sorting: all but histogram."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def classes() -> dict[str, type[exda.ExDAModule]]:
-    """The module of every family; that of ``xca`` takes maps, as all the others do."""
+    """The attention class of each family; that of ``xca`` takes maps (B, C, H, W), as all the others do."""
     return FAMILIES
 
 
 @pytest.fixture(scope="session")
 def make_attention() -> Callable[..., exda.ExDAModule]:
-    """Builds an attention; without ``init``, no parameter keeps a value that would hide a path (0, 1, all equal)."""
+    """Builds an attention; without ``init``, no parameter has a value that would hide an error (0, 1, all equal)."""
 
     def make(
         family: str,
@@ -111,7 +111,7 @@ def make_attention() -> Callable[..., exda.ExDAModule]:
 
 @pytest.fixture(scope="session")
 def make_maps() -> Callable[..., tuple[Tensor, ...]]:
-    """Normal input maps, as many as the family takes, the same numbers in every dtype."""
+    """Makes normally distributed input maps, as many as the family takes, the same in every dtype up to rounding."""
 
     def make(family: str, *shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)
@@ -122,7 +122,7 @@ def make_maps() -> Callable[..., tuple[Tensor, ...]]:
 
 @pytest.fixture(scope="session")
 def differentiate() -> Callable[..., dict[str, Tensor]]:
-    """The output, and the gradients of a random functional of it with respect to every input and parameter."""
+    """Computes the output, and the gradients of a random weighted sum of it for every input and parameter."""
 
     def run(module: nn.Module, maps: tuple[Tensor, ...], backend: str) -> dict[str, Tensor]:
         leaves = {f"input {i}": x.detach().clone().requires_grad_() for i, x in enumerate(maps)}
@@ -138,10 +138,11 @@ def differentiate() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def relative_errors() -> Callable[..., dict[str, float]]:
-    """Largest deviation of every tensor, relative to the largest element of what was expected."""
+    """Computes each tensor's largest deviation, relative to the largest element of the expected tensor."""
 
     def compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-        # A gradient that is small beside the others is a difference of large numbers: its rounding is theirs.
+        # A gradient much smaller than the others is a difference of large numbers and rounded like them, so it is
+        # compared with at least a tenth of the largest gradient.
         floor = 0.1 * max((g.abs().max().item() for name, g in expected.items() if name != "output"), default=0.0)
         errors = {}
         for name, wanted in expected.items():
@@ -154,7 +155,7 @@ def relative_errors() -> Callable[..., dict[str, float]]:
 
 @pytest.fixture
 def terminal() -> Iterator[None]:
-    """A terminal's closing ends the process, as it does unless the tests themselves are run under nohup."""
+    """Lets SIGHUP (a closed terminal) end processes, as usual, even if the tests themselves run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

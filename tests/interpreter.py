@@ -1,4 +1,4 @@
-"""Triton's interpreter, where it computes otherwise than a GPU."""
+"""Makes Triton's interpreter compute as a GPU does where it does not by itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from triton.runtime import interpreter
 
 @contextmanager
 def rounding_as_on_a_gpu() -> Iterator[None]:
-    """It cuts float32 off to make bfloat16; a GPU rounds to the nearest, ties to even."""
+    """Makes the interpreter round float32 to the nearest bfloat16, ties to even; by itself it truncates."""
     convert: Callable[..., Any] = interpreter._convert_float
 
     def rounded(numbers: Any, given: Any, wanted: Any, mode: Any) -> Any:
         if given != tl.float32 or wanted != tl.bfloat16:
             return convert(numbers, given, wanted, mode)
+        # The upper 16 bits, after adding just under half of the lowest of them, or exactly half if that bit is odd.
         bits = np.ascontiguousarray(numbers).view(np.uint32).astype(np.uint64)
         nearest = bits + 0x7FFF + (bits >> 16 & 1)
-        # What is added to a NaN could make a number of it.
+        # The addition could carry a NaN into another bit pattern: NaNs are made quiet instead.
         return (np.where(np.isnan(numbers), bits | 0x400000, nearest) >> 16).astype(np.uint16).reshape(numbers.shape)
 
     with mock.patch.object(interpreter, "_convert_float", rounded):

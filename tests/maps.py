@@ -1,4 +1,4 @@
-"""Attention on tokens seen as attention on maps, so that one test speaks of both."""
+"""Cross-covariance attention on maps, so that one test covers all families; and their keys and values."""
 
 from torch import Tensor
 

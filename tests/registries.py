@@ -1,4 +1,4 @@
-"""Registries to throw away."""
+"""Registries whose changes end with a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from exda_primitives.patching.registry import BACKBONES, FAMILIES, load_adapters
 
 
 def forget_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is registered from now on is forgotten when the test ends."""
+    """Forgets what is registered from now on when the test ends."""
     load_adapters()
     for registry in (FAMILIES, BACKBONES, ARCHITECTURES):
         monkeypatch.setattr(registry, "known", dict(registry.known))

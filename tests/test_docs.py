@@ -1,4 +1,4 @@
-"""The figures in README and docs are those that the benchmarks wrote; their code and commands run as they stand."""
+"""Figures in README and docs are those that the benchmarks wrote; code and commands in them run as printed."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from exda_primitives.patching.registry import known_backbones, known_families
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-# Written by programs, and compared with what they write elsewhere.
+# Written by programs; other tests compare these pages with the programs' output.
 _GENERATED = {"evidence.md", "recognised.md", "repositories.md"}
 PAGES = {
     path.name: path.read_text()
@@ -31,7 +31,7 @@ TEXT = "\n".join(PAGES.values())
 
 
 @pytest.mark.parametrize("name", ["demo_weights", "cpu_forward", "restore_seam"])
-def test_tables_are_those_of_the_results(name: str) -> None:
+def test_tables_equal_the_results(name: str) -> None:
     rows = [
         line for line in (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().splitlines() if line[:1] == "|"
     ]
@@ -39,22 +39,23 @@ def test_tables_are_those_of_the_results(name: str) -> None:
     assert [row for row in rows if row not in TEXT] == []
 
 
-def of_blocks(folder: str) -> list[str]:
+def block_table(folder: str) -> list[str]:
+    """Rows of the table of whole blocks in a benchmark's results."""
     _, table, *_ = (ROOT / "benchmarks" / "results" / folder / "results.md").read_text().split("\n## ")
     return [line for line in table.splitlines() if line[:1] == "|"]
 
 
 @pytest.mark.parametrize("folder", ["cpu", "cpu_bf16"])
-def test_the_tables_of_fused_blocks_are_those_of_the_results(folder: str) -> None:
-    rows = of_blocks(folder)
+def test_tables_of_fused_blocks_equal_the_results(folder: str) -> None:
+    rows = block_table(folder)
     assert len(rows) > 2
     assert [row for row in rows if row not in TEXT] == []
 
 
-def test_what_is_said_of_fused_blocks_is_what_the_tables_say() -> None:
-    # At 256x256: times, those of the patched network and of fused ones with their ratio to the original, then memory.
+def test_figures_on_fused_blocks_equal_the_tables() -> None:
+    # The last row, 256 x 256: times in ms with their ratio to the original (patched, then fused), then memory.
     single, half = (
-        [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in of_blocks(folder)[-1].split("|")[4:-1]]
+        [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in block_table(folder)[-1].split("|")[4:-1]]
         for folder in ("cpu", "cpu_bf16")
     )
     time, patched, memory = single[3][1], single[2][1], single[7][0] / single[4][0]
@@ -64,7 +65,7 @@ def test_what_is_said_of_fused_blocks_is_what_the_tables_say() -> None:
     assert f"takes {time:.2f} of the time at 256 x 256, patched {patched:.2f}" in TEXT
 
 
-def test_what_is_said_of_bfloat16_is_what_was_evaluated() -> None:
+def test_figures_on_bfloat16_equal_the_evaluation() -> None:
     full, half = (
         [float(each["psnr"]) for each in json.loads(path.read_text())["pictures"]]
         for path in ((ROOT / "benchmarks" / "results" / "half" / of / "evaluate.json") for of in ("float32", "half"))
@@ -75,7 +76,7 @@ def test_what_is_said_of_bfloat16_is_what_was_evaluated() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_images_and_files_that_are_named_exist(name: str) -> None:
+def test_linked_and_named_files_exist(name: str) -> None:
     folder = ROOT if name in ("README.md", "CONTRIBUTING.md") else ROOT / "docs"
     links = re.findall(r"\]\((?!http|#)([^)#]+)[^)]*\)", PAGES[name])
     paths = re.findall(r"`((?:src|benchmarks|adapters|examples|docs)/[\w./-]*)`", PAGES[name])
@@ -83,12 +84,12 @@ def test_images_and_files_that_are_named_exist(name: str) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_every_page_is_found_from_the_first() -> None:
+def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
     assert [path.name for path in (ROOT / "docs").glob("*.md") if f": {path.name}\n" not in navigation] == []
 
 
-def test_what_is_said_of_evidence_is_what_the_evidence_says() -> None:
+def test_figures_on_evidence_equal_the_evidence_page() -> None:
     rows = (ROOT / "docs" / "evidence.md").read_text().splitlines()
     digits = next(row for row in rows if row.startswith("| Non-linear values restore degraded digits"))
     low, high = (f"{float(each):.1f}" for each in re.findall(r"\+(\d\.\d+) \(", digits))
@@ -104,7 +105,7 @@ def blocks(language: str, text: str) -> list[str]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks of a few thousand parameters under the names that the pages have, and a registry to throw away."""
+    """Replaces Restormer by a small network, and forgets what is registered when the test ends."""
     sizes = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1}
     whole = models.Restormer
 
@@ -122,13 +123,13 @@ def test_every_python_block_runs_as_printed(
     monkeypatch.chdir(tmp_path)
     network = models.PromptIR(num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
     torch.save({"state_dict": {f"net.{name}": each for name, each in network.state_dict().items()}}, "model.ckpt")
-    # One after the other, as they are read: what the first has imported and made, the others use.
+    # Blocks run in order in one namespace: later ones use what earlier ones imported and made.
     page = ModuleType("page")
-    # Pickles find its classes there.
+    # Unpickling looks the page's classes up in sys.modules.
     monkeypatch.setitem(sys.modules, "page", page)
-    space = vars(page)
+    namespace = vars(page)
     for block in blocks("python", PAGES[name]):
-        exec(compile(block, name, "exec"), space)
+        exec(compile(block, name, "exec"), namespace)
     if name == "add-an-attention.md":
         assert {"my-smsa"} <= known_families().keys()
     if name == "adapters.md":
@@ -137,14 +138,14 @@ def test_every_python_block_runs_as_printed(
         assert {"net"} <= known_architectures().keys()
 
 
-def test_what_is_installed_is_there_to_be_installed() -> None:
+def test_pip_commands_name_existing_extras() -> None:
     lines = re.findall(r"pip install ([^`&\n]*)", TEXT)
     assert len(lines) > 4
     extras = metadata("exda_primitives").get_all("Provides-Extra")
     for line in lines:
         *options, what = shlex.split(line)
         assert set(options) <= {"-e"}
-        # From the checkout: the distribution is on no index.
+        # From the checkout: the package is on no index.
         found = re.fullmatch(r"\.(?:\[([\w,]+)\])?", what)
         assert found, line
         assert set(filter(None, (found[1] or "").split(","))) <= set(extras)

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of every module of the package run, and give what they say."""
+"""The examples in every module's docstrings run and give the printed output."""
 
 import doctest
 from importlib import import_module
@@ -13,14 +13,14 @@ NAMES = ["exda_primitives", *(found.name for found in walk_packages(exda_primiti
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_examples(name):
+def test_examples_give_the_printed_output(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         assert doctest.testmod(import_module(name)).failed == 0
 
 
 @pytest.mark.parametrize("name", ["exda_primitives.adapters.families.mdta", "exda_primitives.ops.torch.channel"])
-def test_every_level_is_walked(name):
+def test_modules_of_every_depth_are_found(name):
     assert name in NAMES
 
 

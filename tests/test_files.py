@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all, and are anybody's to read who could read any other."""
+"""``atomic_write`` replaces files whole or not at all, with the usual permissions."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from exda_primitives.files import atomic_write
 
 
-def test_the_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
+def test_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_text("old")
     with atomic_write(path) as partial:
@@ -20,26 +20,26 @@ def test_the_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_after_an_error_the_file_is_what_it_was(error: type[BaseException], tmp_path: Path) -> None:
+def test_error_leaves_the_old_file(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "result"
     path.write_text("old")
 
-    def half(partial: Path) -> None:
+    def write_half(partial: Path) -> None:
         partial.write_text("half")
         raise error
 
     with pytest.raises(error), atomic_write(path) as partial:
-        half(partial)
+        write_half(partial)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "missing" / "result"):
         pass
 
 
-def test_safetensors_are_as_readable_as_other_files(tmp_path: Path) -> None:
+def test_safetensors_files_get_the_usual_permissions(tmp_path: Path) -> None:
     path, other = tmp_path / "weights.safetensors", tmp_path / "other"
     other.touch()
     with atomic_write(path) as partial:

@@ -56,18 +56,18 @@ def test_every_exported_name_exists(state):
     assert state["modules"] == "exda_primitives.errors"
 
 
-def test_every_tool_is_found_without_its_place() -> None:
+def test_tools_are_attributes_of_the_package() -> None:
     tools = {path.parent.name for path in Path(workbench.__file__).parent.glob("*/__init__.py")} - {"shared"}
     assert tools >= {"data", "restoration", "training"}
     assert {getattr(exda_primitives, tool).__name__ for tool in tools} == {f"{workbench.__name__}.{t}" for t in tools}
 
 
-def test_pytorch_comes_with_the_first_name_that_is_asked_for(state):
+def test_pytorch_is_imported_with_the_first_attribute(state):
     assert "torch" not in state["alone"]
     assert "torch" in state["loaded"]
 
 
-def test_a_name_that_is_none():
+def test_unknown_name_is_an_error():
     with pytest.raises(AttributeError, match="module 'exda_primitives' has no attribute 'nothing'"):
         exda_primitives.nothing  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):

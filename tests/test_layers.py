@@ -1,4 +1,4 @@
-"""Imports lead downwards: from commands to tools to the library, and in the library from a layer to those below it."""
+"""Imports go downwards only: from commands to tools to the library, and in the library from a layer to lower ones."""
 
 from __future__ import annotations
 
@@ -34,73 +34,73 @@ LIBRARY = (
     "spandrel",
     "public",
 )
-"""From the lowest up; each imports those before it, but ``ops`` errors alone."""
+"""From the lowest up: each may import those before it, except that ``ops`` may import ``errors`` only."""
 
 SHARED = "workbench.shared"
 TOOLS = {
-    # It trains on data sets, and compares what the restorer makes of them by the evaluation's figures.
+    # It trains on data sets, restores images and scores them.
     "workbench.adaptation": {
         "workbench.data",
         "workbench.evaluation",
         "workbench.restoration",
         "workbench.training",
     },
-    # It times what onnxruntime makes of a file, too.
+    # It also times exported files.
     "workbench.bench": {"workbench.export"},
     "workbench.data": set(),
-    # Its weather is made of what the data sets are degraded with.
+    # Its synthetic weather uses the data sets' degradations.
     "workbench.demo": {"workbench.data"},
     "workbench.diagnostics": set(),
-    # It scores data sets, and what the restorer makes of whole images of any size.
+    # It scores data sets, restored as whole images of any size.
     "workbench.evaluation": {"workbench.data", "workbench.restoration"},
     "workbench.export": set(),
-    # Model cards have its figures.
+    # Model cards quote its scores.
     "workbench.hub": {"workbench.evaluation"},
-    # It looks at images of a folder, degraded by name.
+    # It shows images of a folder with named degradations.
     "workbench.inspection": {"workbench.data"},
     "workbench.restoration": set(),
-    # It learns from data sets.
+    # It trains on data sets.
     "workbench.training": {"workbench.data"},
 }
-"""Each tool, and the others that it builds on."""
+"""Each tool, and the other tools that it may import."""
 
 EXCEPTIONS = {
     # Adapters are found by name when the first model is patched.
     ("patching.registry", "adapters"),
-    # Timed choices are kept on disk, in files that are whole or not there.
+    # Choices of configurations are kept on disk, in files written by atomic_write.
     ("ops.triton.config_cache", "files"),
 }
-"""A module, and a part that it imports although it may not."""
+"""Modules, each with a higher part that it imports all the same."""
 
 
 class Import(NamedTuple):
-    """A module that imports, and what; both without the package's name, which is empty for the package itself."""
+    """An importing module and what it imports, both relative to the package, which is ""."""
 
     module: str
     imported: str
 
 
 def part_of(module: str) -> str:
-    """What the rules speak of: a layer, a tool, or the package itself ("")."""
+    """Returns the part that a module belongs to: a layer, a tool, ``cli``, or the package itself ("")."""
     first, _, rest = module.partition(".")
     return f"{first}.{rest.partition('.')[0]}" if first == "workbench" and rest else first
 
 
 def imports_of(module: str, source: str, modules: frozenset[str], is_package: bool = False) -> Iterator[Import]:
-    """All imports of the package's own modules, those in functions and by name as well.
+    """Yields all imports of the package's own modules, also in functions and by ``import_module``.
 
     Args:
-        module: whose source it is, with the package's name.
-        source: its text.
-        modules: all there are, with the package's name.
-        is_package: whether it is an ``__init__``.
+        module: full name of the importing module.
+        source: its source text.
+        modules: full names of all modules of the package.
+        is_package: whether the module is an ``__init__``.
     """
     above = module.split(".") if is_package else module.split(".")[:-1]
     for node in ast.walk(ast.parse(source)):
         for name in _named_in(node, module, above, modules):
             if name.split(".")[0] == ROOT:
                 imported = name.removeprefix(ROOT).strip(".")
-                # The package finds its tools without their place.
+                # Tools are attributes of the package, too: exda_primitives.data is exda_primitives.workbench.data.
                 tool = f"workbench.{imported}"
                 yield Import(module.removeprefix(ROOT).strip("."), tool if part_of(tool) in TOOLS else imported)
 
@@ -109,10 +109,10 @@ def _named_in(node: ast.AST, module: str, above: list[str], modules: frozenset[s
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-        # One dot is the package that the module lies in.
+        # One dot is the package that contains the module, each further dot the one above.
         base = [*above[: len(above) + 1 - node.level], *filter(None, [node.module])] if node.level else [node.module]
         for alias in node.names:
-            # A name of the package itself may be a tool's.
+            # A name imported from the package itself may be a tool.
             whole = ".".join([*map(str, base), alias.name])
             yield whole if whole in modules or base == [ROOT] else ".".join(map(str, base))
     elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
@@ -125,13 +125,13 @@ def _named_in(node: ast.AST, module: str, above: list[str], modules: frozenset[s
             elif isinstance(part, ast.Constant):
                 text += str(part.value)
             else:
-                # What follows is known when it runs.
+                # The rest of the f-string is known only when it runs.
                 break
         yield resolve_name(text.rstrip("."), ".".join(above))
 
 
 def fault_of(found: Import) -> str | None:
-    """Why it may not be, if so."""
+    """Returns why the import is not allowed; None if it is."""
     here, there = part_of(found.module), part_of(found.imported)
     if here in (there, "") or (found.module, there) in EXCEPTIONS:
         return None
@@ -161,13 +161,13 @@ def all_imports() -> list[Import]:
     ]
 
 
-def test_every_import_leads_downwards() -> None:
+def test_every_import_goes_downwards() -> None:
     found = all_imports()
     assert len(found) > 500
     assert [(*each, fault) for each in found if (fault := fault_of(each))] == []
 
 
-def test_tools_do_not_build_on_each_other_in_circles_and_no_rule_is_left_over() -> None:
+def test_tools_form_no_cycle_and_every_rule_is_used() -> None:
     assert set(TopologicalSorter(TOOLS).static_order()) == set(TOOLS)
     found = {(part_of(module), part_of(imported)) for module, imported in all_imports()}
     assert {(tool, used) for tool, others in TOOLS.items() for used in others} <= found
@@ -197,7 +197,7 @@ def test_every_module_is_in_a_layer() -> None:
         ("errors", "from . import __version__", "__version__"),
     ],
 )
-def test_what_leads_up_or_sideways_is_found(module: str, source: str, imported: str) -> None:
+def test_imports_upwards_or_sideways_are_faults(module: str, source: str, imported: str) -> None:
     (found,) = imports_of(f"{ROOT}.{module}", source, frozenset(all_modules()))
     assert found == Import(module, imported)
     assert fault_of(found)
@@ -214,6 +214,6 @@ def test_what_leads_up_or_sideways_is_found(module: str, source: str, imported: 
         ("ops.dispatch", "from ..errors import ConfigError"),
     ],
 )
-def test_what_leads_down_is_no_fault(module: str, source: str) -> None:
+def test_imports_downwards_are_no_faults(module: str, source: str) -> None:
     (found,) = imports_of(f"{ROOT}.{module}", source, frozenset(all_modules()))
     assert fault_of(found) is None

@@ -1,4 +1,4 @@
-"""In processes of their own: what is kept is kept to the end."""
+"""``memory.keep`` and ``release``, in a process of their own: the setting lasts until a process ends."""
 
 import ctypes
 import subprocess
@@ -27,36 +27,36 @@ def resident():
 
 print(memory.release(), faults_of_ten_blocks(), memory.keep(), memory.keep())
 for _ in range(20):
-    # glibc keeps up to seven remainders of a size beside its lists, and what borders on them stays apart until then.
+    # glibc's tcache first keeps up to seven freed pieces of each size, which do not merge with their neighbours.
     torch.ones({block}, dtype=torch.uint8)
 print(faults_of_ten_blocks(), resident(), memory.release(), resident())
 """
 
 
 @pytest.fixture(scope="module")
-def said():
+def printed():
     if memory._glibc() is None:
         pytest.skip("there is no glibc here")
-    # Whole pages of the usual size: huge ones are another count.
+    # Counts page faults of 4 KiB pages.
     program = PROGRAM.format(block=BLOCK)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
-def test_freed_memory_is_used_again(said):
-    released, before, kept, again, after, *_ = said
+def test_freed_memory_is_used_again(printed):
+    released, before, kept, again, after, *_ = printed
     assert (released, kept, again) == ("False", "True", "True")
     assert int(before) > 9 * PAGES
     assert int(after) < PAGES
 
 
-def test_release_gives_back_what_is_not_in_use(said):
-    *_, held, released, left = said
+def test_release_returns_unused_memory_to_the_system(printed):
+    *_, held, released, left = printed
     assert released == "True"
     assert int(held) - int(left) > 0.9 * PAGES
 
 
-def test_elsewhere_nothing_happens(monkeypatch):
+def test_without_glibc_nothing_happens(monkeypatch):
     for cached in (memory.keep, memory._glibc):
         cached.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())

@@ -1,4 +1,4 @@
-"""The notebooks run from their first cell to their last, and say of themselves what they should."""
+"""The notebooks run from their first cell to their last and print what they should."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def _global_state():
         ("learn_a_new_degradation", ["without: dark", "with: dark", " KiB"]),
     ],
 )
-def test_every_cell_runs(name, says, capsys):
+def test_notebook_runs_and_prints(name, says, capsys):
     (path,) = [each for each in NOTEBOOKS if each.stem == name]
     variables = {"__name__": "__main__"}
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
@@ -37,5 +37,5 @@ def test_every_cell_runs(name, says, capsys):
     assert [text for text in says if text not in printed] == []
 
 
-def test_all_are_run():
+def test_every_notebook_is_tested():
     assert [path.stem for path in NOTEBOOKS] == ["learn_a_new_degradation", "patch_and_look_at_tokens"]

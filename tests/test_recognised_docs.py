@@ -1,4 +1,4 @@
-"""The page of recognised networks is what the benchmark found, and what it says of a few is true today."""
+"""The page of recognised networks shows what the benchmark found, and a few of its rows are checked again."""
 
 import importlib
 import json
@@ -17,15 +17,15 @@ def benchmark(monkeypatch):
     return importlib.import_module("recognised")
 
 
-def test_the_page_is_the_rendered_result(benchmark):
+def test_page_is_the_rendered_result(benchmark):
     assert (ROOT / "docs" / "recognised.md").read_text() == benchmark.render(RESULT)
 
 
-def test_the_result_is_written_as_it_is_read(benchmark):
+def test_result_file_has_the_written_format(benchmark):
     assert (ROOT / "benchmarks" / "results" / "recognised.json").read_text() == benchmark.dumps(RESULT)
 
 
-def test_every_network_is_on_the_page_or_counted():
+def test_every_network_is_on_the_page():
     page = (ROOT / "docs" / "recognised.md").read_text()
     assert f"about {len(RESULT['models'])} networks" in page
     for row in RESULT["models"]:
@@ -46,17 +46,17 @@ def test_every_network_is_on_the_page_or_counted():
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_rows_are_true(benchmark, package, model, recognised, backbone):
+def test_rows_hold_today(benchmark, package, model, recognised, backbone):
     (network,) = [each for each in benchmark.networks(package) if each.name == model]
     row = json.loads(json.dumps(benchmark.look(network)))
     (written,) = [each for each in RESULT["models"] if (each["package"], each["model"]) == (package, model)]
     assert (row.get("recognised"), row.get("backbone")) == (recognised, backbone)
-    # Of a newer release, the sizes may be others.
+    # Not the sizes, which a newer release of the package may have changed.
     compared = ("recognised", "backbone", "stages")
     assert [written.get(key) for key in compared] == [row.get(key) for key in compared]
 
 
-def test_a_network_that_cannot_be_built_is_listed(benchmark):
+def test_network_that_cannot_be_built_is_listed(benchmark):
     def make():
         raise TypeError("missing\n an argument | here")
 

@@ -1,4 +1,4 @@
-"""The page of public repositories is what the benchmark found and was expected; the benchmark itself, on a repository.
+"""The page of public repositories shows what the benchmark found, as expected; the benchmark on a made-up repository.
 
 The repositories of the page are not fetched here.
 """
@@ -15,7 +15,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 RESULT = json.loads((ROOT / "benchmarks" / "results" / "repositories.json").read_text())
 ROWS = RESULT["classes"]
-# Its layers take maps of one size alone, so that the softmax over channels is never reached.
+# Seen otherwise than expected: its layers take maps of one size only, so that no probe reaches the channels' softmax.
 UNSEEN = ("caiyuanhao1998/MST", "TSA_Transform")
 HOST = """
 
@@ -54,7 +54,7 @@ def benchmark(monkeypatch):
 
 @pytest.fixture
 def checkouts(tmp_path):
-    """A folder with one repository, in which files import each other, their package and what is not installed."""
+    """A folder with one repository, whose files import each other, their package, and packages not installed."""
     checkout = tmp_path / "someone+network"
     (checkout / "code" / "models").mkdir(parents=True)
     (checkout / "code" / "archs").mkdir()
@@ -81,15 +81,15 @@ def case(benchmark, name="Attention", **others):
     return benchmark.Case(**settings | others)
 
 
-def test_the_page_is_the_rendered_result(benchmark):
+def test_page_is_the_rendered_result(benchmark):
     assert (ROOT / "docs" / "repositories.md").read_text() == benchmark.render(RESULT)
 
 
-def test_the_result_is_written_as_it_is_read(benchmark):
+def test_result_file_has_the_written_format(benchmark):
     assert (ROOT / "benchmarks" / "results" / "repositories.json").read_text() == benchmark.dumps(RESULT)
 
 
-def test_the_rows_are_those_of_the_table(benchmark):
+def test_rows_are_the_benchmarks_cases(benchmark):
     keys = ("repository", "file", "class", "formula", "expected", "backbone_expected")
     expected = [(c.repository, c.file, c.name, c.formula, c.expected, c.backbone) for c in benchmark.CASES]
     assert [tuple(row.get(key) for key in keys) for row in ROWS] == expected
@@ -104,7 +104,7 @@ def test_every_class_is_seen_as_expected_and_computes_the_same(benchmark, row):
     assert len(row["commit"]) == 40
 
 
-def test_a_class_is_imported_planned_and_compared(benchmark, checkouts):
+def test_class_is_imported_recognised_and_compared(benchmark, checkouts):
     before = {*sys.modules}
     row = benchmark.look(case(benchmark), checkouts)
     assert (row["seen"], row["attentions"], row["backbone"]) == ("mdta", {"mdta": 1}, None)
@@ -114,7 +114,7 @@ def test_a_class_is_imported_planned_and_compared(benchmark, checkouts):
     assert "| 1 mdta |" in benchmark.render(RESULT | {"classes": [row]})
 
 
-def test_what_is_seen_otherwise_is_marked(benchmark, checkouts):
+def test_unexpected_outcome_is_marked(benchmark, checkouts):
     row = benchmark.look(case(benchmark, "Idle"), checkouts)
     page = benchmark.render(RESULT | {"classes": [row]})
     assert "| mdta | **near miss** |" in page
@@ -122,7 +122,7 @@ def test_what_is_seen_otherwise_is_marked(benchmark, checkouts):
     assert row["near_misses"][0]["reason"].startswith("its output differs")
 
 
-def test_outputs_without_the_attention_are_no_comparison(benchmark, checkouts):
+def test_outputs_that_ignore_the_attention_are_an_error(benchmark, checkouts):
     def make(kind):
         unused = torch.nn.Identity()
         unused.attention = kind(8)
@@ -132,7 +132,7 @@ def test_outputs_without_the_attention_are_no_comparison(benchmark, checkouts):
     assert row["error"] == "ValueError: the outputs do not depend on the attentions"
 
 
-def test_a_missing_repository_is_said(benchmark, checkouts):
+def test_missing_repository_is_listed(benchmark, checkouts):
     row = benchmark.look(case(benchmark, repository="someone/else"), checkouts)
     assert "else" in row["error"]
     page = benchmark.render(RESULT | {"classes": [row]})

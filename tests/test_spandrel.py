@@ -1,4 +1,4 @@
-"""The plug-in for spandrel, by spandrel's own loader."""
+"""The plug-in for spandrel, tested with spandrel's own loader."""
 
 import subprocess
 import sys
@@ -31,12 +31,12 @@ NETWORKS = {
 def loader():
     registry = spandrel.MAIN_REGISTRY.copy()
     registry.add(*spandrel_extra_arches.EXTRA_REGISTRY, ignore_duplicates=True)
-    # After spandrel's own Restormer, which would take them, and is asked later all the same.
+    # Added after spandrel's own Restormer, which would accept these files, but asked before it.
     registry.add(*plugin.EXTRA_REGISTRY, ignore_duplicates=True)
     return spandrel.ModelLoader(registry=registry)
 
 
-def trained(make, **options):
+def patched_network(make, **options):
     torch.manual_seed(0)
     model = make().eval()
     exda.patch(model, **options)
@@ -48,8 +48,8 @@ def trained(make, **options):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
-def test_every_network(name, loader, tmp_path):
-    model = trained(NETWORKS[name], tokens=2, include="decoder")
+def test_patched_networks_load(name, loader, tmp_path):
+    model = patched_network(NETWORKS[name], tokens=2, include="decoder")
     exda.save(model, tmp_path / "whole.safetensors", whole=True)
     found = loader.load_from_file(tmp_path / "whole.safetensors")
     channels = 1 if name in ("grey", "amir") else 3
@@ -58,7 +58,7 @@ def test_every_network(name, loader, tmp_path):
     assert exda.configs_of(found.model) == exda.configs_of(model)
     x = image(32, 40, 1)[:, :channels]
     assert torch.equal(found.model(x), model(x))
-    # spandrel pads what does not fit.
+    # spandrel pads images whose sides do not fit.
     assert found(x[..., :31, :37].clamp(0, 1)).shape == x[..., :31, :37].shape
 
 
@@ -71,8 +71,8 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @torch.no_grad()
-def test_files_of_trainers(wrapping, loader, tmp_path):
-    model = trained(NETWORKS["restormer"], value="gelu", tokens=0)
+def test_files_of_trainers_load(wrapping, loader, tmp_path):
+    model = patched_network(NETWORKS["restormer"], value="gelu", tokens=0)
     name, wrap = WRAPPINGS[wrapping]
     torch.save(wrap(model.state_dict()), tmp_path / name)
     found = loader.load_from_file(tmp_path / name)
@@ -81,18 +81,18 @@ def test_files_of_trainers(wrapping, loader, tmp_path):
     assert torch.equal(found.model(x), model(x))
 
 
-def test_what_is_not_patched_is_left_to_spandrel(loader, tmp_path):
+def test_unpatched_files_are_left_to_spandrel(loader, tmp_path):
     torch.save(NETWORKS["restormer"]().state_dict(), tmp_path / "model.pth")
     assert loader.load_from_file(tmp_path / "model.pth").architecture.id == "Restormer"
 
 
-def test_new_parameters_alone_are_no_network(loader, tmp_path):
-    exda.save(trained(NETWORKS["restormer"]), tmp_path / "new.safetensors")
+def test_file_of_new_parameters_alone_is_refused(loader, tmp_path):
+    exda.save(patched_network(NETWORKS["restormer"]), tmp_path / "new.safetensors")
     with pytest.raises((exda.CheckpointError, spandrel.UnsupportedModelError)):
         loader.load_from_file(tmp_path / "new.safetensors")
 
 
-def test_install():
+def test_install_registers_once():
     program = """
 import spandrel, exda_primitives.spandrel as plugin
 assert [each.architecture.id for each in plugin.install()] == ["ExDA"]
@@ -106,7 +106,7 @@ except spandrel.DuplicateArchitectureError:
     assert done.stdout == "once\n"
 
 
-def test_without_spandrel():
+def test_missing_spandrel_is_an_error_with_the_command():
     program = """
 import sys
 sys.modules["spandrel"] = None

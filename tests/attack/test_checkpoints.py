@@ -1,4 +1,4 @@
-"""Whatever a file holds: an error of the library's own and nothing changed, or it is taken; and no code is run."""
+"""Whatever a checkpoint holds, it is read, or refused by an ExDAError with nothing changed; and no code is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import exda_primitives as exda
 
 files = cache(whole_files)
 crafted = cache(crafted_files)
-# PyTorch on tensors that the library refuses in its turn.
+# PyTorch's warning about sparse tensors, which the library then refuses itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
 
 
@@ -35,7 +35,7 @@ def written(name: str, data: bytes) -> Iterator[Path]:
 
 @given(name=st.sampled_from(sorted(whole_files())), mutation=st.sampled_from(sorted(MUTATIONS)), seed=st.integers(0))
 @settings(deadline=None, max_examples=300)
-def test_damaged(name: str, mutation: str, seed: int) -> None:
+def test_damaged_file_is_read_or_refused(name: str, mutation: str, seed: int) -> None:
     with written(name, MUTATIONS[mutation](files()[name], Random(seed))) as path:
         attack(path)
 
@@ -48,13 +48,13 @@ def test_noise_is_refused(suffix: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(whole_files()))
-def test_whole_files_are_taken(name: str) -> None:
+def test_whole_files_are_read(name: str) -> None:
     with written(name, files()[name]) as path:
         assert attack(path)
 
 
 @pytest.mark.parametrize("name", sorted(files()))
-def test_every_length_near_the_ends(name: str) -> None:
+def test_truncated_files_are_refused(name: str) -> None:
     data = files()[name]
     for kept in (*range(0, 40), *range(40, len(data), len(data) // 20), *range(len(data) - 10, len(data))):
         with written(name, data[:kept]) as path:
@@ -62,7 +62,7 @@ def test_every_length_near_the_ends(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(crafted()))
-def test_crafted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crafted_files_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / name
     path.write_bytes(crafted()[name])
@@ -71,7 +71,7 @@ def test_crafted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
-def test_what_is_no_file(name: str, tmp_path: Path) -> None:
+def test_missing_paths_folders_broken_links_and_fifos_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     assert not attack(path)
     path.mkdir()
@@ -84,11 +84,11 @@ def test_what_is_no_file(name: str, tmp_path: Path) -> None:
     assert not attack(path)
 
 
-def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+def test_too_long_name_is_refused(tmp_path: Path) -> None:
     assert not attack(tmp_path / ("a" * 300 + ".pth"))
 
 
-def empties_and_refuses(model: Small) -> None:
+def changes_weights_and_refuses(model: Small) -> None:
     with unchanged_if_refused(model):
         model.tail.weight.data.zero_()
         raise exda.CheckpointError
@@ -100,12 +100,12 @@ def patches_and_refuses(model: Small) -> None:
         raise exda.CheckpointError
 
 
-def test_a_reader_that_changed_something_would_be_seen() -> None:
+def test_changes_by_a_reader_that_refuses_are_noticed() -> None:
     with pytest.raises(AssertionError, match="weights were changed"):
-        empties_and_refuses(Small())
+        changes_weights_and_refuses(Small())
     with pytest.raises(AssertionError, match="modules were replaced"):
         patches_and_refuses(Small())
 
 
-def test_the_networks_are_small_enough_to_be_hit_everywhere() -> None:
+def test_networks_are_so_small_that_damage_hits_every_part() -> None:
     assert sum(parameter.numel() for parameter in network().parameters()) < 40_000

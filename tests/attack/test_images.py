@@ -1,4 +1,4 @@
-"""Whatever an image file holds: an ImageError, or an image."""
+"""Whatever an image file holds, it is read, or refused by an ImageError."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 images = cache(whole_images)
 crafted = cache(crafted_images)
-# A folder for all examples: each writes its file anew.
+# All examples share one folder: each overwrites its file.
 one_folder = settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(name=st.sampled_from(sorted(images())), mutation=st.sampled_from(sorted(MUTATIONS)), seed=st.integers(0))
 @one_folder
-def test_damaged(name: str, mutation: str, seed: int, tmp_path: Path) -> None:
+def test_damaged_image_is_read_or_refused(name: str, mutation: str, seed: int, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(MUTATIONS[mutation](images()[name], Random(seed)))
     attack(path)
@@ -35,7 +35,7 @@ def test_noise_is_refused(data: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(images()))
-def test_whole_images_are_taken_and_cut_ones_are_not(name: str, tmp_path: Path) -> None:
+def test_whole_images_are_read_and_truncated_ones_refused(name: str, tmp_path: Path) -> None:
     path, data = tmp_path / name, images()[name]
     path.write_bytes(data)
     assert attack(path)
@@ -45,13 +45,13 @@ def test_whole_images_are_taken_and_cut_ones_are_not(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", sorted(crafted().keys() - {"bomb.png"}))
-def test_crafted(name: str, tmp_path: Path) -> None:
+def test_crafted_images_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(crafted()[name])
     assert not attack(path)
 
 
-def test_more_pixels_than_the_header_says_are_not_unpacked(tmp_path: Path) -> None:
+def test_more_pixels_than_the_header_says_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(crafted()["bomb.png"])
     assert attack(path)

@@ -1,4 +1,4 @@
-"""Transformer blocks as people write them: those that are fused and into which steps, and those that look like one."""
+"""Transformer blocks as repositories write them: those that are fused (and into which steps), and look-alikes."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ ATTENTION, GATED, ANY = "attention", "gated feed-forward", "any function"
 
 
 class WithBias(nn.Module):
-    """On pixels as rows, as Restormer's."""
+    """Restormer's layer normalisation, on pixels as rows (B, H*W, C)."""
 
     eps = 1e-5
 
@@ -48,7 +48,7 @@ class SmallEps(WithBias):
 
 
 class Within(nn.Module):
-    """The norm proper is a child."""
+    """A norm that its child computes."""
 
     def __init__(self, body):
         super().__init__()
@@ -59,7 +59,7 @@ class Within(nn.Module):
 
 
 class Permuted(nn.LayerNorm):
-    """PyTorch's own, through a permutation."""
+    """PyTorch's ``LayerNorm``, on a permuted map."""
 
     def __init__(self, dim=8, **options):
         super().__init__(dim, **options)
@@ -71,14 +71,14 @@ class Permuted(nn.LayerNorm):
 
 
 class InFloat32(WithBias):
-    """As written for half precision."""
+    """Standardises in float32, as for networks in half precision."""
 
     def on_rows(self, x):
         return F.layer_norm(x.float(), x.shape[-1:]).to(x.dtype) * self.weight + self.bias
 
 
 class NoParameters(nn.Module):
-    """Histoformer's, whose constructor forgets them."""
+    """Histoformer's norms: their constructors create no parameters."""
 
     def __init__(self, subtract_mean=True):
         super().__init__()
@@ -90,7 +90,7 @@ class NoParameters(nn.Module):
 
 
 class Unbiased(WithBias):
-    """Divides by C - 1."""
+    """Divides the sum of squares by C - 1."""
 
     def on_rows(self, x):
         return (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + self.eps) * self.weight + self.bias
@@ -112,7 +112,7 @@ class NoisyInTraining(WithBias):
 
 
 class FeedForward(nn.Module):
-    """Restormer's, under its names."""
+    """Restormer's gated feed-forward, under its names."""
 
     def __init__(self, dim=8, hidden=12, bias=False, local=depthwise):
         super().__init__()
@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
 
 
 class OutputFirst(FeedForward):
-    """Other names, in another order; the activation is a module; hidden = C / 2, so that two shapes are equal."""
+    """Other names in another order, a module as activation, and hidden = C / 2, so that shapes are ambiguous."""
 
     def __init__(self):
         super().__init__(hidden=4)
@@ -158,7 +158,7 @@ class SimpleGate(FeedForward):
 
 
 class Dropout(FeedForward):
-    """Active in training mode, where it has a rate."""
+    """Drops outputs in training mode."""
 
     def __init__(self, rate=0.5):
         super().__init__()
@@ -182,7 +182,7 @@ def reflecting(channels, bias):
 
 
 class Block(nn.Module):
-    """Under the names of Restormer's paper and code."""
+    """Restormer's transformer block, under its names."""
 
     def __init__(self, norm=WithBias, attention=MDTA, ffn=FeedForward):
         super().__init__()
@@ -194,7 +194,7 @@ class Block(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """The steps of a block, on maps (B, H, W, C)."""
+    """One step of a block, on maps (B, H, W, C)."""
 
     def __init__(self):
         super().__init__()
@@ -205,7 +205,7 @@ class ChannelsLast(nn.Module):
 
 
 class Lists(nn.Module):
-    """Norms in a list, functions in a dictionary."""
+    """A block with its norms in a list and its functions in a dictionary."""
 
     def __init__(self):
         super().__init__()
@@ -219,7 +219,7 @@ class Lists(nn.Module):
 
 
 class Pixels(nn.Module):
-    """Any other function of a map."""
+    """A function of a map that is neither a known attention nor a gated feed-forward."""
 
     def __init__(self, dim=8):
         super().__init__()
@@ -261,7 +261,7 @@ class AttentionAlone(nn.Module):
 
 
 class Idle(Block):
-    """Children that do nothing, called and not called."""
+    """A block with identities that it calls, and with a child that it never calls."""
 
     def __init__(self):
         super().__init__()
@@ -273,7 +273,7 @@ class Idle(Block):
 
 
 class InTheBlock(Block):
-    """The permutation for PyTorch's norm is the block's."""
+    """The block itself permutes maps for PyTorch's norm."""
 
     def __init__(self):
         super().__init__(norm=partial(nn.LayerNorm, 8))
@@ -345,7 +345,7 @@ class DropsByItself(Block):
 
 
 class RarelySkipped(Block):
-    """Stochastic depth that hardly ever shows."""
+    """Stochastic depth with a rate of 1e-6: it hardly ever changes an output."""
 
     def forward(self, x):
         return x if self.training and torch.rand(()) < 1e-6 else super().forward(x)
@@ -372,7 +372,7 @@ class ExtraConvolution(Block):
 
 
 class ConvolutionBeside(ExtraConvolution):
-    """Applied as a function, so that no call of it shows."""
+    """Applies the convolution by ``F.conv2d``: no module call reveals it."""
 
     def forward(self, x):
         return Block.forward(self, x) + F.conv2d(x, self.conv.weight)
@@ -403,7 +403,7 @@ class Buffer(Block):
 
 
 class Windows(Block):
-    """The attention sees windows; on maps no larger than one, it is exactly the block without."""
+    """The attention sees windows of 64 x 64; on smaller maps this is exactly a block without windows."""
 
     def forward(self, x):
         y = self.norm1(x)
@@ -417,7 +417,7 @@ class Windows(Block):
 
 
 class OneWindow(Block):
-    """Maps larger than 64 pixels are halved for the attention."""
+    """Halves maps larger than 64 pixels a side for the attention; on smaller ones this is a usual block."""
 
     def forward(self, x):
         if max(x.shape[2:]) <= 64:
@@ -433,7 +433,7 @@ class ReturnsList(Block):
 
 
 class PreNorm(nn.Module):
-    """The residual is somebody else's."""
+    """Norm and attention without the residual, which the caller adds."""
 
     def __init__(self):
         super().__init__()
@@ -444,7 +444,7 @@ class PreNorm(nn.Module):
 
 
 class Guided(Block):
-    """A cross attention, which takes two maps."""
+    """A block with cross attention, which takes two maps."""
 
     def __init__(self):
         super().__init__(attention=Cross)
@@ -456,7 +456,7 @@ class Guided(Block):
 
 
 class Calls(Block):
-    """Past the call that hooks see."""
+    """Calls ``forward`` of its parts directly: hooks do not fire."""
 
     def forward(self, x):
         x = x + self.attn.forward(self.norm1.forward(x))
@@ -474,9 +474,9 @@ def frozen_block():
 
 
 RESTORMER = (("norm1", "attn", ATTENTION), ("norm2", "ffn", GATED))
-FFN_BY_ITSELF = (("norm1", "attn", ATTENTION), ("norm2", "ffn", ANY))
+FFN_AS_ANY_FUNCTION = (("norm1", "attn", ATTENTION), ("norm2", "ffn", ANY))
 
-# The steps that are found.
+# Blocks that are fused, and the steps (norm, function, kind of function) that are recognised.
 FUSED = {
     "restormer": (Block, RESTORMER),
     "bias-free": (partial(Block, BiasFree), RESTORMER),
@@ -494,13 +494,13 @@ FUSED = {
     "feed-forward-dilated": (partial(Block, ffn=partial(FeedForward, local=partial(depthwise, dilation=2))), RESTORMER),
     "feed-forward-reflecting": (partial(Block, ffn=partial(FeedForward, local=reflecting)), RESTORMER),
     "feed-forward-without-drop": (partial(Block, ffn=partial(Dropout, 0.0)), RESTORMER),
-    "feed-forward-drop": (partial(Block, ffn=Dropout), FFN_BY_ITSELF),
-    "feed-forward-drop-rare": (partial(Block, ffn=partial(Dropout, 1e-6)), FFN_BY_ITSELF),
-    "feed-forward-tanh": (partial(Block, ffn=Tanh), FFN_BY_ITSELF),
-    "feed-forward-swapped": (partial(Block, ffn=Swapped), FFN_BY_ITSELF),
-    "feed-forward-simple-gate": (partial(Block, ffn=SimpleGate), FFN_BY_ITSELF),
-    "feed-forward-scaled": (partial(Block, ffn=Scaled), FFN_BY_ITSELF),
-    "feed-forward-convolution": (partial(Block, ffn=partial(nn.Conv2d, 8, 8, 3, padding=1)), FFN_BY_ITSELF),
+    "feed-forward-drop": (partial(Block, ffn=Dropout), FFN_AS_ANY_FUNCTION),
+    "feed-forward-drop-rare": (partial(Block, ffn=partial(Dropout, 1e-6)), FFN_AS_ANY_FUNCTION),
+    "feed-forward-tanh": (partial(Block, ffn=Tanh), FFN_AS_ANY_FUNCTION),
+    "feed-forward-swapped": (partial(Block, ffn=Swapped), FFN_AS_ANY_FUNCTION),
+    "feed-forward-simple-gate": (partial(Block, ffn=SimpleGate), FFN_AS_ANY_FUNCTION),
+    "feed-forward-scaled": (partial(Block, ffn=Scaled), FFN_AS_ANY_FUNCTION),
+    "feed-forward-convolution": (partial(Block, ffn=partial(nn.Conv2d, 8, 8, 3, padding=1)), FFN_AS_ANY_FUNCTION),
     "histoformer": (partial(Block, NoParameters, Histogram), (("norm1", "attn", ANY), ("norm2", "ffn", GATED))),
     "lists": (Lists, (("norms.0", "mixers.channels", ATTENTION), ("norms.1", "mixers.ffn", GATED))),
     "four-steps": (
@@ -518,7 +518,7 @@ FUSED = {
     "frozen": (frozen_block, RESTORMER),
 }
 
-# What a refusal has to say.
+# Blocks that are left alone, and what the reason given for it matches.
 LEFT_ALONE = {
     "norm-in-the-block": (InTheBlock, "could not be probed .*RuntimeError"),
     "norm-unbiased": (partial(Block, Unbiased), "norm1 is no layer normalisation"),
@@ -554,7 +554,7 @@ LEFT_ALONE = {
     "forward-replaced": (forward_replaced, "forward was replaced on the instance"),
 }
 
-# Around an attention that is none: not even looked at.
+# Blocks without a known attention: they are not even examined.
 UNKNOWN = {"relu": partial(Block, attention=ReLU), "convolution": partial(Block, attention=partial(nn.Conv2d, 8, 8, 1))}
 
 
@@ -575,8 +575,8 @@ def two_blocks():
     return Net(Block(), Block(BiasFree))
 
 
-def small(norm=WithBias, bias=False):
-    """As few channels as heads allow: the interpreter takes its time for every channel."""
+def small_block(norm=WithBias, bias=False):
+    """A block with as few channels as its heads allow: the interpreter takes time for every channel."""
     return Block(partial(norm, 4), partial(MDTA, 4, bias=bias), partial(FeedForward, 4, 3, bias))
 
 
@@ -589,8 +589,8 @@ def feature(height=5, width=7, batch=2, dtype=torch.float32, dim=4):
 
 
 @torch.no_grad()
-def trained(model):
-    """Patched, with random values for every new parameter."""
+def patch_randomly(model):
+    """Patches the model, adds random numbers to its new parameters, so that none is 0 any more, and returns it."""
     exda.patch(model)
     for parameter in exda.new_parameters(model):
         parameter.add_(torch.randn_like(parameter), alpha=0.3)

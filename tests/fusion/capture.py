@@ -1,8 +1,8 @@
-"""A fused, patched network captured once and replayed: ``python -m tests.fusion.capture DEVICE``.
+"""Captures a fused, patched network once and replays it: ``python -m tests.fusion.capture DEVICE``.
 
-On a GPU by CUDA graphs, plain and those of ``torch.compile(mode="reduce-overhead")``. On a CPU by a record of every
-operator's call, which is repeated on the same memory: what a forward takes from tensors to Python, or makes of Python's
-numbers from tensors, is as stale in the one as in the other.
+On a GPU by CUDA graphs, plain ones and those of ``torch.compile(mode="reduce-overhead")``. On a CPU by recording every
+operator's call and repeating it on the same memory: numbers that a forward pass reads from tensors into Python are as
+stale there as in a CUDA graph.
 """
 
 import sys
@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 import exda_primitives as exda
 
-from .blocks import feature, small, trained
+from .blocks import feature, patch_randomly, small_block
 
 
 class Record(TorchDispatchMode):
-    """Calls of operators on tensors, and what they returned."""
+    """Records calls of operators and what they returned; ``replay`` repeats them, writing to the same memory."""
 
     def __init__(self):
         super().__init__()
@@ -33,19 +33,19 @@ class Record(TorchDispatchMode):
     def replay(self):
         for func, args, kwargs, out in self.calls:
             for new, old in zip(tree_leaves(func(*args, **kwargs)), tree_leaves(out), strict=True):
-                # Views are where they were.
+                # Views need no copy: they are on the memory that is written already.
                 if isinstance(new, torch.Tensor) and new.data_ptr() != old.data_ptr():
                     old.copy_(new)
 
 
 @torch.no_grad()
 def captured(function, x):
-    """A function that computes ``function`` of what ``x`` holds by then, without Python, and where it writes that."""
+    """Captures ``function(x)``; returns a function that replays it on ``x``'s current values, and the output tensor."""
     if not x.is_cuda:
         with Record() as record:
             out = function(x)
         return record.replay, out
-    # As PyTorch's manual asks; kernels choose their configurations before.
+    # PyTorch's manual asks for a warm-up on a side stream; in it, kernels also choose their configurations.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -60,7 +60,7 @@ def captured(function, x):
 
 @torch.no_grad()
 def follows(function, x, change):
-    """Whether a replay computes what the function does, of another map, and after ``change`` of what it reads."""
+    """Whether a replay computes what the function does on new values of ``x``, and then again after ``change()``."""
     replay, out = captured(function, x)
     equal = []
     for act in (lambda: x.copy_(torch.randn_like(x)), change):
@@ -71,8 +71,8 @@ def follows(function, x, change):
 
 
 def network(device, dtype=torch.float32):
-    model = nn.Sequential(small(bias=True)).to(device, dtype)
-    trained(model)
+    model = nn.Sequential(small_block(bias=True)).to(device, dtype)
+    patch_randomly(model)
     exda.fuse(model)
     return model
 
@@ -82,21 +82,21 @@ def maps(device, dtype=torch.float32):
 
 
 @torch.no_grad()
-def grow(model):
+def scale_parameters(model):
     for parameter in model.parameters():
         parameter.mul_(1.1)
 
 
 def check_replay(device, dtype=torch.float32):
-    """Fails unless a replay follows its input and the parameters that were changed in place."""
+    """Fails unless a replay follows changes of its input and, in place, of the parameters."""
     model = network(device, dtype)
     assert {part.backend for part in exda.backend_report(model).parts} == {"triton"}
-    assert follows(model, maps(device, dtype), lambda: grow(model))
+    assert follows(model, maps(device, dtype), lambda: scale_parameters(model))
 
 
 @torch.no_grad()
 def check_reduce_overhead(device):
-    """Fails unless the network compiles to one graph for the least overhead, and computes the same."""
+    """Fails unless the network compiles to one graph with ``mode="reduce-overhead"`` and computes the same."""
     torch.compiler.reset()
     model = network(device)
     compiled = torch.compile(model, mode="reduce-overhead", fullgraph=True)

@@ -14,21 +14,21 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch):
-    """Triton's interpreter on the CPU stands for a GPU."""
+    """Steps are computed by kernels, as on a GPU: by Triton's interpreter, on the CPU."""
     monkeypatch.setattr(triton_or_torch, "computes_steps", lambda device: "triton")
 
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Names of the functions that were computed by kernels."""
-    return _noting(monkeypatch, {name: getattr(triton_or_torch, name) for name in STEPS})
+    """Names of the steps that kernels have computed, in order."""
+    return _recording(monkeypatch, {name: getattr(triton_or_torch, name) for name in STEPS})
 
 
 @pytest.fixture
 def ran_as_formulas(monkeypatch):
-    """The same where the interpreter's results do not matter: the formulas in place of the kernels, which are slow."""
+    """As ``ran``, with formulas in place of the kernels, for tests of what runs: the interpreter is slow."""
     norm = reference.step.norm
-    return _noting(
+    return _recording(
         monkeypatch,
         {
             "attention_step": lambda x, n, terms, like=None: x + concat_free.mdta(norm(x, n), terms),
@@ -38,13 +38,13 @@ def ran_as_formulas(monkeypatch):
     )
 
 
-def _noting(monkeypatch, functions):
+def _recording(monkeypatch, functions):
     names = []
     for name, function in functions.items():
 
-        def noted(*arguments, name=name, function=function):
+        def recorded(*arguments, name=name, function=function):
             names.append(name)
             return function(*arguments)
 
-        monkeypatch.setattr(triton_or_torch, name, noted)
+        monkeypatch.setattr(triton_or_torch, name, recorded)
     return names

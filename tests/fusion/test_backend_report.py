@@ -1,4 +1,4 @@
-"""What computes which part and why, and that this is what happens."""
+"""``backend_report`` says what computes each part and why, and that is what computes it."""
 
 import json
 from functools import partial
@@ -13,33 +13,33 @@ import exda_primitives as exda
 from exda_primitives.ops import triton, triton_or_torch
 from exda_primitives.ops.triton import launch
 
-from .blocks import Block, FeedForward, Histogram, Net, NoParameters, depthwise, trained, two_blocks
+from .blocks import Block, FeedForward, Histogram, Net, NoParameters, depthwise, patch_randomly, two_blocks
 
 FEATURE = (1, 8, 5, 7)
 
 
 @pytest.fixture
 def _no_interpreter(monkeypatch):
-    """Kernels as without TRITON_INTERPRET=1."""
+    """Kernels refuse the CPU, as without TRITON_INTERPRET=1."""
     monkeypatch.setattr(launch, "INTERPRETED", False)
 
 
 def fused(*blocks, patched=False):
     model = nn.Sequential(*(blocks or (Block(),)))
     if patched:
-        trained(model)
+        patch_randomly(model)
     exda.fuse(model)
     return model
 
 
-def said(model, *size):
-    """Backend and reason of each part, by its name."""
+def reported(model, *size):
+    """Backend and reason that the report gives for each part, by the part's name."""
     return {part.name: (part.backend, part.reason or "") for part in exda.backend_report(model, *size).parts}
 
 
 @torch.no_grad()
-def happens(model, ran, x=None):
-    """Names of the parts that kernels computed, as far as they were called."""
+def steps_on_kernels(model, ran, x=None):
+    """Calls the model; returns the names of the steps that kernels computed."""
     ran.clear()
     model(torch.randn(FEATURE) if x is None else x)
     return ran
@@ -50,24 +50,24 @@ BOTH = {"0.attn": ("triton", ""), "0.ffn": ("triton", "")}
 
 @pytest.mark.parametrize("patched", [False, True])
 @pytest.mark.parametrize("backend", ["auto", "triton"])
-def test_where_all_is_well(backend, patched, ran_as_formulas):
+def test_supported_steps_run_on_kernels(backend, patched, ran_as_formulas):
     model = fused(patched=patched)
     with exda.backend(backend):
-        assert said(model) == BOTH
-        assert happens(model, ran_as_formulas) == ["attention_step", "gated_step"]
+        assert reported(model) == BOTH
+        assert steps_on_kernels(model, ran_as_formulas) == ["attention_step", "gated_step"]
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-def test_another_backend(backend, ran_as_formulas):
+def test_other_backends_call_modules(backend, ran_as_formulas):
     model = fused()
     with exda.backend(backend):
         report = exda.backend_report(model)
         assert report.backend == backend
-        assert said(model) == dict.fromkeys(BOTH, ("modules", f"the backend is {backend!r}"))
-        assert happens(model, ran_as_formulas) == []
+        assert reported(model) == dict.fromkeys(BOTH, ("modules", f"the backend is {backend!r}"))
+        assert steps_on_kernels(model, ran_as_formulas) == []
 
 
-def test_an_attention_whose_step_is_left_to_modules(ran_as_formulas):
+def test_attention_of_a_step_left_to_modules_is_reported_too(ran_as_formulas):
     model = fused(patched=True)
     with exda.backend("reference"):
         parts = exda.backend_report(model).parts
@@ -77,24 +77,24 @@ def test_an_attention_whose_step_is_left_to_modules(ran_as_formulas):
             ("0.attn", "ExDAAttention", "reference"),
         ]
         assert parts[2].reason == "it is asked for"
-        assert happens(model, ran_as_formulas) == []
+        assert steps_on_kernels(model, ran_as_formulas) == []
 
 
-def test_an_attention_in_no_fused_block():
-    model = trained(nn.Sequential(Block()))
-    assert said(model) == {"0.attn": ("torch", "only fused blocks and exda.backend('triton') use the kernels")}
+def test_attention_outside_fused_blocks():
+    model = patch_randomly(nn.Sequential(Block()))
+    assert reported(model) == {"0.attn": ("torch", "only fused blocks and exda.backend('triton') use the kernels")}
     with exda.backend("triton"):
-        assert said(model) == {"0.attn": ("triton", "")}
+        assert reported(model) == {"0.attn": ("triton", "")}
 
 
-def test_neither_patched_nor_fused():
+def test_report_of_a_model_neither_patched_nor_fused_is_empty():
     report = exda.backend_report(two_blocks())
     assert report.parts == ()
     assert str(report) == "backend 'auto', 0 parts"
 
 
 @pytest.mark.usefixtures("_no_interpreter")
-def test_on_a_cpu(ran_as_formulas):
+def test_kernels_refuse_the_cpu(ran_as_formulas):
     model = fused(patched=True)
     reason = "the tensor is on cpu; the kernels need a CUDA GPU"
     first, second, attention = exda.backend_report(model).parts
@@ -103,20 +103,20 @@ def test_on_a_cpu(ran_as_formulas):
     assert reason in second.reason
     with exda.backend("triton"):
         assert reason in str(exda.backend_report(model).parts[2])
-    assert happens(model, ran_as_formulas) == []
+    assert steps_on_kernels(model, ran_as_formulas) == []
 
 
 @pytest.mark.usefixtures("_no_interpreter")
 @pytest.mark.parametrize(("capability", "reason"), [((7, 5), "compute capability (7, 5)"), ((9, 0), "")])
-def test_gpus_old_and_new(capability, reason, monkeypatch):
+def test_compute_capability_decides(capability, reason, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    there, ask = SimpleNamespace(device=torch.device("cuda", 0)), launch.device_unsupported_reason
-    # By their full names: the package has functions of these names.
+    on_cuda, ask = SimpleNamespace(device=torch.device("cuda", 0)), launch.device_unsupported_reason
+    # Imported by their full names: as attributes of the package, these names are functions.
     for kernel in ("channel", "norm"):
         monkeypatch.setattr(
-            import_module(f"{triton.__name__}.{kernel}"), "device_unsupported_reason", lambda x: ask(there)
+            import_module(f"{triton.__name__}.{kernel}"), "device_unsupported_reason", lambda x: ask(on_cuda)
         )
-    for backend, why in said(fused()).values():
+    for backend, why in reported(fused()).values():
         assert backend == ("modules" if reason else "triton")
         assert reason in why
 
@@ -124,65 +124,65 @@ def test_gpus_old_and_new(capability, reason, monkeypatch):
 def test_without_triton(monkeypatch, ran_as_formulas):
     monkeypatch.setattr(triton_or_torch, "_MISSING", "Triton is not installed")
     model = fused()
-    assert said(model) == dict.fromkeys(BOTH, ("modules", "Triton is not installed"))
-    assert happens(model, ran_as_formulas) == []
+    assert reported(model) == dict.fromkeys(BOTH, ("modules", "Triton is not installed"))
+    assert steps_on_kernels(model, ran_as_formulas) == []
 
 
-def test_a_map_that_is_too_long(ran_as_formulas):
+def test_map_with_too_long_a_side(ran_as_formulas):
     model = fused(patched=True)
-    assert said(model, 1, 32767) == BOTH
+    assert reported(model, 1, 32767) == BOTH
     (_, step, reason), (_, *ffn), _ = (
         (p.name, p.backend, p.reason) for p in exda.backend_report(model, 1, 32768).parts
     )
     assert step == "modules"
     assert "at most 32767 pixels a side" in reason
     assert ffn == ["triton", None]
-    assert happens(model, ran_as_formulas, torch.randn(1, 8, 1, 32768)) == ["gated_step"]
+    assert steps_on_kernels(model, ran_as_formulas, torch.randn(1, 8, 1, 32768)) == ["gated_step"]
 
 
 @pytest.mark.parametrize(
     ("part", "left"),
     [("norm1", ["gated_step"]), ("attn", ["gated_step"]), ("norm2", ["attention_step"]), ("ffn", ["attention_step"])],
 )
-def test_hooks(part, left, ran_as_formulas):
+def test_hooked_part_is_left_to_modules(part, left, ran_as_formulas):
     model = fused()
     model[0].get_submodule(part).register_forward_hook(lambda *_: None)
-    found = [why for backend, why in said(model).values() if backend == "modules"]
+    found = [why for backend, why in reported(model).values() if backend == "modules"]
     assert found == [f"{part} has hooks"]
-    assert happens(model, ran_as_formulas) == left
+    assert steps_on_kernels(model, ran_as_formulas) == left
 
 
 @pytest.mark.parametrize("part", ["project_in", "dwconv", "project_out"])
-def test_a_convolution_of_the_feed_forward_that_is_more(part, ran_as_formulas):
+def test_parametrised_convolution_of_the_feed_forward(part, ran_as_formulas):
     model = fused()
     nn.utils.parametrizations.weight_norm(getattr(model[0].ffn, part))
-    backend, why = said(model)["0.ffn"]
+    backend, why = reported(model)["0.ffn"]
     assert backend == "modules"
     assert why == f"ffn.{part} is ParametrizedConv2d now"
-    assert happens(model, ran_as_formulas) == ["attention_step"]
+    assert steps_on_kernels(model, ran_as_formulas) == ["attention_step"]
 
 
 @pytest.mark.parametrize(
     ("options", "reason"), [({"kernel": 5}, "kernel_size=(5, 5)"), ({"dilation": 2}, "padding=(2, 2)")]
 )
-def test_a_feed_forward_with_another_convolution(options, reason, ran_as_formulas):
+def test_feed_forward_with_another_convolution(options, reason, ran_as_formulas):
     model = fused(Block(ffn=partial(FeedForward, local=partial(depthwise, **options))))
-    backend, why = said(model)["0.ffn"]
+    backend, why = reported(model)["0.ffn"]
     assert (backend, reason in why) == ("modules", True)
-    assert happens(model, ran_as_formulas) == ["attention_step"]
+    assert steps_on_kernels(model, ran_as_formulas) == ["attention_step"]
 
 
-def test_a_value_after_the_aggregation(ran_as_formulas):
+def test_value_after_the_aggregation(ran_as_formulas):
     model = fused()
     exda.patch(model, exda.ExDAConfig(value_position="after"))
     first, _, attention = exda.backend_report(model).parts
     assert first.backend == "modules"
     assert "the value comes after the aggregation" in first.reason
     assert attention.backend == "torch"
-    assert happens(model, ran_as_formulas) == ["gated_step"]
+    assert steps_on_kernels(model, ran_as_formulas) == ["gated_step"]
 
 
-def test_an_attention_of_another_kind(ran_as_formulas):
+def test_histogram_attention_keeps_its_norm_on_kernels(ran_as_formulas):
     model = fused(Block(NoParameters, Histogram), patched=True)
     with exda.backend("triton"):
         assert [(part.name, part.what, part.backend, part.reason) for part in exda.backend_report(model).parts] == [
@@ -190,61 +190,61 @@ def test_an_attention_of_another_kind(ran_as_formulas):
             ("0.ffn", "step: gated feed-forward", "triton", None),
             ("0.attn", "ExDAHistogramAttention", "torch", "there are no kernels for ExDAHistogramAttention"),
         ]
-    assert happens(model, ran_as_formulas) == ["normalise", "gated_step"]
+    assert steps_on_kernels(model, ran_as_formulas) == ["normalise", "gated_step"]
 
 
-def test_an_attention_that_was_replaced_by_one_of_another_kind(ran_as_formulas):
+def test_attention_replaced_by_one_of_another_kind(ran_as_formulas):
     model = fused()
     model[0].attn = exda.ExDAHistogramAttention(8, 2)
-    assert said(model)["0.attn"][0] == "torch"
+    assert reported(model)["0.attn"][0] == "torch"
     assert "attn is ExDAHistogramAttention now" in exda.backend_report(model).parts[0].reason
-    assert happens(model, ran_as_formulas) == ["gated_step"]
+    assert steps_on_kernels(model, ran_as_formulas) == ["gated_step"]
 
 
 def test_autocast(ran_as_formulas):
     model = fused()
     with torch.autocast("cpu", torch.bfloat16):
-        assert said(model) == BOTH
-        assert happens(model, ran_as_formulas) == ["attention_step", "gated_step"]
+        assert reported(model) == BOTH
+        assert steps_on_kernels(model, ran_as_formulas) == ["attention_step", "gated_step"]
         model[0].attn.qkv.register_forward_hook(lambda *_: None)
-        assert "under autocast" in said(model)["0.attn"][1]
-        assert happens(model, ran_as_formulas) == ["gated_step"]
-    assert said(model) == BOTH
+        assert "under autocast" in reported(model)["0.attn"][1]
+        assert steps_on_kernels(model, ran_as_formulas) == ["gated_step"]
+    assert reported(model) == BOTH
 
 
 class TestDtypes:
-    def test_one_that_kernels_do_not_take(self):
+    def test_unsupported_dtype(self):
         model = fused()
         for parameter in model.parameters():
             parameter.data = parameter.data.to(torch.float8_e4m3fn)
-        assert all("the dtype is torch.float8_e4m3fn" in why for _, why in said(model).values())
+        assert all("the dtype is torch.float8_e4m3fn" in why for _, why in reported(model).values())
 
     @pytest.mark.usefixtures("_no_interpreter")
-    def test_float64_off_the_interpreter(self):
-        assert all("the dtype is torch.float64" in why for _, why in said(fused().double()).values())
+    def test_float64_without_the_interpreter(self):
+        assert all("the dtype is torch.float64" in why for _, why in reported(fused().double()).values())
 
-    def test_a_part_in_another_one(self, ran_as_formulas):
+    def test_part_of_another_dtype_than_the_map(self, ran_as_formulas):
         model = fused()
         model[0].ffn.bfloat16()
-        assert said(model)["0.attn"][0] == "triton"
-        assert said(model)["0.ffn"] == ("modules", "the map is torch.float32, the feed-forward is torch.bfloat16")
+        assert reported(model)["0.attn"][0] == "triton"
+        assert reported(model)["0.ffn"] == ("modules", "the map is torch.float32, the feed-forward is torch.bfloat16")
         with pytest.raises(RuntimeError, match=r"dtype|type"):
-            happens(model, ran_as_formulas)
+            steps_on_kernels(model, ran_as_formulas)
         assert ran_as_formulas == ["attention_step"]
 
     @torch.no_grad()
     def test_norms_kept_in_float32(self, ran):
-        # As written for half precision: the norm's parameters are float32, its output is not.
+        # As networks in half precision often are: the norm's parameters are float32, its output bfloat16.
         model = fused().bfloat16()
         for norm in (model[0].norm1, model[0].norm2):
             norm.float()
-        assert said(model) == BOTH
+        assert reported(model) == BOTH
         assert model(torch.randn(FEATURE, dtype=torch.bfloat16)).dtype is torch.bfloat16
         assert ran == ["attention_step", "gated_step"]
 
 
 class TestReport:
-    def test_is_plain_data(self):
+    def test_report_is_plain_data(self):
         report = exda.backend_report(fused(patched=True)).as_dict()
         assert json.loads(json.dumps(report)) == {
             "backend": "auto",
@@ -254,7 +254,7 @@ class TestReport:
             ],
         }
 
-    def test_as_a_text(self):
+    def test_text_groups_equal_parts(self):
         model = Net(Block(), Block())
         exda.fuse(model)
         with exda.backend("torch"):
@@ -264,22 +264,22 @@ class TestReport:
                 "  2 x step: gated feed-forward: modules, because the backend is 'torch'",
             ]
 
-    def test_a_part(self):
+    def test_text_of_a_part(self):
         part = exda.backend_report(fused()).parts[0]
         assert str(part) == "0.attn (step: attention): triton"
 
-    def test_of_a_compiled_model_and_of_a_block(self):
+    def test_report_of_a_compiled_model_and_of_a_block(self):
         model = fused()
         assert exda.backend_report(torch.compile(model)) == exda.backend_report(model)
         assert [part.name for part in exda.backend_report(model[0]).parts] == ["attn", "ffn"]
 
-    def test_computes_nothing_and_changes_nothing(self, ran_as_formulas, monkeypatch):
+    def test_report_computes_nothing(self, ran_as_formulas, monkeypatch):
         model = fused(patched=True)
         monkeypatch.setattr(triton, "mdta", None)
         exda.backend_report(model, 10**4, 10**4)
         assert ran_as_formulas == []
 
-    def test_a_network_of_its_own_attentions(self):
+    def test_report_of_a_network_built_from_exda_attentions(self):
         attention = exda.ExDACrossAttention(8, 2)
         with exda.backend("triton"):
-            assert said(nn.Sequential(attention)) == {"0": ("triton", "")}
+            assert reported(nn.Sequential(attention)) == {"0": ("triton", "")}

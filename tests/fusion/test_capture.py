@@ -1,4 +1,4 @@
-"""Fused, patched networks as one graph: of torch.compile, and of CUDA."""
+"""Fused, patched networks as one graph: compiled by torch.compile, and captured as by CUDA graphs."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import exda_primitives as exda
 
-from .blocks import feature, small, trained
+from .blocks import feature, patch_randomly, small_block
 from .capture import check_reduce_overhead, check_replay, follows, network
 
 GPUS = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -35,16 +35,16 @@ def _fresh_dynamo():
 @pytest.mark.usefixtures("_fresh_dynamo")
 class TestCompiled:
     @torch.no_grad()
-    def test_a_restormer(self):
+    def test_restormer_in_one_graph(self):
         blocks = {"num_blocks": [1, 0, 0, 0], "num_refinement_blocks": 0, "heads": [2, 1, 1, 1]}
-        model = trained(exda.models.Restormer(dim=4, ffn_expansion_factor=1, **blocks))
+        model = patch_randomly(exda.models.Restormer(dim=4, ffn_expansion_factor=1, **blocks))
         exda.fuse(model)
         x = torch.rand(1, 3, 8, 16)
         found = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
         with exda.backend("torch"):
             torch.testing.assert_close(found, model(x), rtol=0, atol=1e-5)
 
-    def test_its_gradients(self):
+    def test_gradients_in_one_graph(self):
         model = network("cpu", torch.float64)
         x = feature(4, 5, 1, torch.float64).requires_grad_()
         wanted = [x, *model.parameters()]
@@ -58,12 +58,12 @@ class TestCompiled:
     @torch.no_grad()
     @pytest.mark.parametrize("patched", [False, True])
     def test_one_graph_for_all_sizes(self, patched):
-        model, counter = nn.Sequential(small()), CompileCounterWithBackend("eager")
+        model, counter = nn.Sequential(small_block()), CompileCounterWithBackend("eager")
         if patched:
             exda.patch(model)
         exda.fuse(model)
         whole = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
-        # None of them the number of channels, which a compiler would take for the same number.
+        # No side equals the number of channels: the compiler would treat equal sizes as one symbol.
         for size in ((5, 6), (7, 3)):
             x = feature(*size)
             found = whole(x)
@@ -72,9 +72,9 @@ class TestCompiled:
         assert counter.frame_count == (GRAPHS_OF_EVEN_AND_ODD if patched else 1)
 
     @torch.no_grad()
-    def test_another_backend_is_another_graph(self, ran_as_formulas):
-        # A compiled network must not go on as it was compiled.
-        model = nn.Sequential(small())
+    def test_another_backend_is_compiled_anew(self, ran_as_formulas):
+        # A compiled network must not keep the backend that it was compiled for.
+        model = nn.Sequential(small_block())
         exda.fuse(model)
         whole = torch.compile(model, backend="eager", fullgraph=True)
         x = feature()
@@ -86,8 +86,8 @@ class TestCompiled:
 
 
 class TestCaptured:
-    def test_on_all_devices(self):
-        # Here for the interpreter; on GPUs compiled, which another process has to do.
+    def test_replay_follows_inputs_and_parameters(self):
+        # On the CPU with the interpreter; on GPUs compiled, in another process: the interpreter is set at import.
         check_replay("cpu")
         check_reduce_overhead("cpu")
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -107,5 +107,5 @@ class TestCaptured:
         ],
         ids=["on-the-device", "item", "tensor", "in-place"],
     )
-    def test_the_record_shows_what_would_be_stale(self, function, expected):
+    def test_record_finds_stale_numbers(self, function, expected):
         assert follows(function, torch.randn(3, 4), lambda: None) is expected

@@ -1,4 +1,4 @@
-"""What is exchanged, wrapped, hooked, parametrised or set in a block after fuse is computed as in the block itself."""
+"""Parts that are replaced, wrapped, hooked or parametrised after fuse compute as they would in the block itself."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize, prune
 
 import exda_primitives as exda
 
-from .blocks import Block, FeedForward, Idle, Lists, Net, Permuted, WithBias, Within, image, trained
+from .blocks import Block, FeedForward, Idle, Lists, Net, Permuted, WithBias, Within, image, patch_randomly
 
 ATTENTION = ["attn.qkv", "attn.qkv_dwconv", "attn.project_out"]
 FEED_FORWARD = ["ffn.project_in", "ffn.dwconv", "ffn.project_out"]
@@ -18,7 +18,7 @@ STEPS = ["norm1", "attn", "norm2", "ffn"]
 
 
 class Shifted(nn.Module):
-    """What it holds, and something more."""
+    """Adds a term to the output of the module it wraps."""
 
     def __init__(self, inner):
         super().__init__()
@@ -33,24 +33,24 @@ class Doubled(nn.Module):
         return 2 * x
 
 
-class AsWithoutBody(WithBias):
-    """The names of a norm, and another formula."""
+class OtherFormula(WithBias):
+    """The parameters and names of a norm, but another formula."""
 
     def forward(self, x):
         return 1.5 * super().forward(x)
 
 
-def put(block, name, module):
+def set_part(block, name, module):
     path, _, key = name.rpartition(".")
     setattr(block.get_submodule(path), key, module)
 
 
 def wrapped(block, name):
-    put(block, name, Shifted(block.get_submodule(name)))
+    set_part(block, name, Shifted(block.get_submodule(name)))
 
 
 def sequence(block, name):
-    put(block, name, nn.Sequential(block.get_submodule(name), nn.Tanh()))
+    set_part(block, name, nn.Sequential(block.get_submodule(name), nn.Tanh()))
 
 
 def of_another_class(block, name):
@@ -85,11 +85,11 @@ def pruned(block, name):
 
 
 def identity(block, name):
-    put(block, name, nn.Identity())
+    set_part(block, name, nn.Identity())
 
 
 def other_weights(block, name):
-    put(block, name, copy.deepcopy(block.get_submodule(name)))
+    set_part(block, name, copy.deepcopy(block.get_submodule(name)))
     for parameter in block.get_submodule(name).parameters():
         parameter.detach().mul_(1.5)
 
@@ -101,7 +101,7 @@ def reflecting(block, name):
 def five_wide(block, name):
     old = block.get_submodule(name)
     channels = old.in_channels
-    put(block, name, nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False).double())
+    set_part(block, name, nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False).double())
 
 
 def with_bias(block, name):
@@ -113,6 +113,7 @@ def without_bias(block, name):
     block.get_submodule(name).bias = None
 
 
+# Every change on the parts that it applies to.
 EXCHANGES = [
     *[(change, name) for change in (wrapped, of_another_class, another_forward, hooked, identity) for name in STEPS],
     *[
@@ -138,11 +139,11 @@ EXCHANGES = [
 )
 @pytest.mark.usefixtures("ran_as_formulas")
 @torch.no_grad()
-def test_exchanged_after_fuse(change, name, patched):
+def test_part_changed_after_fuse(change, name, patched):
     model = Net(Block()).double()
     x = image(dtype=torch.float64)
     if patched:
-        trained(model)
+        patch_randomly(model)
     before = model(x)
     other = copy.deepcopy(model)
     exda.fuse(model)
@@ -159,22 +160,22 @@ def test_exchanged_after_fuse(change, name, patched):
 
 
 class TestNorms:
-    """Of any make."""
+    """Changes inside a norm."""
 
     @pytest.mark.parametrize(
         ("make", "change"),
         [
             (lambda: Within(WithBias()), lambda norm: setattr(norm, "body", nn.Identity())),
             (lambda: Within(WithBias()), lambda norm: hooked(norm, "body")),
-            (lambda: Within(WithBias()), lambda norm: setattr(norm, "body", AsWithoutBody())),
+            (lambda: Within(WithBias()), lambda norm: setattr(norm, "body", OtherFormula())),
             (Permuted, lambda norm: setattr(norm, "eps", 1.0)),
             (Permuted, lambda norm: setattr(norm, "bias", None)),
-            (WithBias, lambda norm: setattr(norm, "__class__", AsWithoutBody)),
+            (WithBias, lambda norm: setattr(norm, "__class__", OtherFormula)),
         ],
         ids=["identity inside", "hook inside", "other class inside", "eps", "no bias", "other class"],
     )
     @torch.no_grad()
-    def test_exchanged_inside(self, make, change, ran_as_formulas):
+    def test_norm_changed_inside_is_called(self, make, change, ran_as_formulas):
         model = Net(Block(norm=make)).double()
         x = image(dtype=torch.float64)
         exda.fuse(model)
@@ -188,7 +189,7 @@ class TestNorms:
 
 
 class WithOptions(Block):
-    """Reads an attribute and calls a child that did nothing when it was fused."""
+    """Reads an attribute and calls a child, both of which change nothing at the time of fuse."""
 
     def __init__(self):
         super().__init__()
@@ -200,7 +201,7 @@ class WithOptions(Block):
 
 
 class TestOfTheBlock:
-    """What is no part of a step: then the block itself computes."""
+    """Changes of a block outside its steps: then the whole block computes by its own forward."""
 
     @pytest.mark.parametrize("duplicate", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
     @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ class TestOfTheBlock:
         ids=["attribute", "child", "hook"],
     )
     @torch.no_grad()
-    def test_changed(self, change, duplicate, ran_as_formulas):
+    def test_changed_block_computes_by_itself(self, change, duplicate, ran_as_formulas):
         model = Net(WithOptions()).double().eval()
         x, other = image(dtype=torch.float64), copy.deepcopy(model)
         exda.fuse(model)
@@ -229,7 +230,7 @@ class TestOfTheBlock:
         exda.unfuse(model)
         assert torch.equal(model(x), other(x))
 
-    def test_its_mode(self):
+    def test_mode_reaches_new_children(self):
         model = Net(WithOptions()).eval()
         exda.fuse(model)
         model.blocks[0].drop_path = nn.Dropout().eval()
@@ -239,7 +240,7 @@ class TestOfTheBlock:
         assert not torch.equal(model(x), model(x))
 
     @torch.no_grad()
-    def test_lists(self, ran_as_formulas):
+    def test_replaced_elements_of_lists_and_dictionaries(self, ran_as_formulas):
         model = Net(Lists()).double()
         x, other = image(dtype=torch.float64), copy.deepcopy(model)
         exda.fuse(model)
@@ -251,8 +252,8 @@ class TestOfTheBlock:
         assert ran_as_formulas == ["gated_step"]
 
     @torch.no_grad()
-    def test_a_replica(self):
-        # As DataParallel makes them: children are exchanged for their own replicas.
+    def test_replica_with_a_changed_child(self):
+        # DataParallel makes replicas so, and then replaces their children by the children's replicas.
         model = Net(WithOptions())
         exda.fuse(model)
         block = model.blocks[0]
@@ -266,7 +267,7 @@ class TestOfTheBlock:
 
 
 @torch.no_grad()
-def test_what_is_the_same_stays_on_kernels(ran_as_formulas):
+def test_unchanged_copies_and_patched_parts_stay_on_kernels(ran_as_formulas):
     model = Net(Idle())
     exda.fuse(model)
     block = model.blocks[0]

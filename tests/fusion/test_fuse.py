@@ -1,4 +1,4 @@
-"""What fuse does to a model and to those who hold parts of it, and that unfuse takes all of it back."""
+"""What fuse changes in a model and what it keeps, and that unfuse undoes all of it."""
 
 import copy
 import io
@@ -16,13 +16,13 @@ from torch.utils.checkpoint import checkpoint
 import exda_primitives as exda
 from exda_primitives.fusion.block import FusedBlock
 
-from .blocks import FUSED, Block, Dropout, Idle, InTheBlock, Lists, Net, image, trained, two_blocks
+from .blocks import FUSED, Block, Dropout, Idle, InTheBlock, Lists, Net, image, patch_randomly, two_blocks
 
 BOTH_STEPS = ["attention_step", "gated_step"]
 
 
 def in_training(model):
-    """The output and all gradients; whatever drops, drops the same."""
+    """Output and all gradients in training mode; seeded, so that every call drops the same."""
     torch.manual_seed(1)
     model.train()
     out = model(image())
@@ -30,10 +30,10 @@ def in_training(model):
 
 
 class TestOutputs:
-    """Where the block's own modules compute, every bit is as it was."""
+    """Modules of a fused block compute the same bits as before; formulas read off a block compute what it does."""
 
     @pytest.mark.parametrize("name", FUSED)
-    def test_of_the_modules(self, name):
+    def test_modules_compute_the_same_bits(self, name):
         model = Net(FUSED[name][0]()).requires_grad_()
         x = image()
         with exda.backend("torch"):
@@ -43,8 +43,8 @@ class TestOutputs:
         assert all(map(torch.equal, found, expected))
 
     @pytest.mark.parametrize("backend", ["reference", "torch"])
-    def test_of_a_patched_model(self, backend):
-        model = trained(two_blocks())
+    def test_patched_model_computes_the_same_bits(self, backend):
+        model = patch_randomly(two_blocks())
         with exda.backend(backend):
             expected = in_training(model)
             exda.fuse(model)
@@ -53,8 +53,8 @@ class TestOutputs:
 
     @pytest.mark.parametrize("name", FUSED)
     @torch.no_grad()
-    def test_of_the_formulas(self, name, ran_as_formulas):
-        # What recognition read off the block is what it computes, in eval mode and in training.
+    def test_recognised_formulas_compute_what_the_block_does(self, name, ran_as_formulas):
+        # In eval mode and in training mode.
         model = Net(FUSED[name][0]()).double()
         x = image(dtype=torch.float64)
         kinds = {"attention": "attention_step", "gated feed-forward": "gated_step", "any function": "normalise"}
@@ -63,8 +63,9 @@ class TestOutputs:
             expected = model.train(training)(x)
             (block,) = exda.fuse(model).blocks
             torch.manual_seed(1)
-            # By float32, the norm is exact to 1e-7.
+            # A norm computed in float32 is exact to 1e-7 only.
             torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-6 if "float32" in name else 1e-12)
+            # Other convolutions than 3x3 without dilation and reflection are left to modules.
             if "5x5" not in name and "dilated" not in name and "reflecting" not in name:
                 assert ran_as_formulas == [kinds[step.kind] for step in block.steps]
             ran_as_formulas.clear()
@@ -72,7 +73,7 @@ class TestOutputs:
 
 
 class TestParameters:
-    def test_keep_objects_names_and_order(self):
+    def test_parameters_keep_objects_names_and_order(self):
         model = two_blocks()
         parameters, state = dict(model.named_parameters()), model.state_dict(keep_vars=True)
         exda.fuse(model)
@@ -82,7 +83,7 @@ class TestParameters:
         assert all(after[key] is state[key] for key in state)
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_mode_and_requires_grad(self, training):
+    def test_mode_and_requires_grad_are_kept(self, training):
         model = two_blocks().train(training)
         model.blocks[0].norm1.train(not training)
         model.blocks[0].ffn.requires_grad_(False)
@@ -105,7 +106,7 @@ class TestParameters:
 
     @torch.no_grad()
     @pytest.mark.usefixtures("ran_as_formulas")
-    def test_are_those_that_the_kernels_read(self):
+    def test_kernels_read_the_current_parameters(self):
         model = two_blocks().double()
         exda.fuse(model)
         for parameter in model.parameters():
@@ -119,20 +120,20 @@ class TestParameters:
 
 
 class TestUnfuse:
-    def test_there_and_back_is_where_it_was(self):
+    def test_unfuse_restores_the_model(self):
         model = Net(Block(), Lists(), Idle())
         with unchanged(model):
             assert len(exda.fuse(model).blocks) == 3
             assert exda.unfuse(model) == ("blocks.0", "blocks.1", "blocks.2")
 
-    def test_twice_is_an_error(self):
+    def test_unfusing_twice_is_an_error(self):
         model = two_blocks()
         exda.fuse(model)
         exda.unfuse(model)
         with unchanged(model), pytest.raises(exda.NotFusedError, match=r"Net holds no block that exda\.fuse put there"):
             exda.unfuse(model)
 
-    def test_gives_the_weights_as_they_are_by_now(self):
+    def test_unfuse_keeps_later_changes_of_parts_and_weights(self):
         model = two_blocks()
         block = model.blocks[0]
         exda.fuse(model)
@@ -143,7 +144,7 @@ class TestUnfuse:
         assert block.ffn is layer
         assert all(parameter.dtype is torch.float64 for parameter in model.parameters())
 
-    def test_of_a_block_by_itself(self):
+    def test_fused_block_itself_is_refused_and_can_be_released(self):
         model = two_blocks()
         exda.fuse(model)
         block = model.blocks[0]
@@ -151,7 +152,7 @@ class TestUnfuse:
             exda.unfuse(block)
         assert isinstance(block.release(), Block)
 
-    def test_part_of_a_model(self):
+    def test_unfuse_part_of_a_model(self):
         model = Net(nn.Sequential(Block()), nn.Sequential(Block()))
         exda.fuse(model)
         assert exda.unfuse(model.blocks[0]) == ("0",)
@@ -159,7 +160,7 @@ class TestUnfuse:
 
 
 class TestAgain:
-    def test_twice_changes_nothing(self):
+    def test_fusing_twice_changes_nothing(self):
         model = two_blocks()
         exda.fuse(model)
         with unchanged(model):
@@ -168,7 +169,7 @@ class TestAgain:
         assert report.already_fused == ("blocks.0", "blocks.1")
         assert "already fused: 2" in str(report)
 
-    def test_the_rest(self):
+    def test_only_new_blocks_are_fused(self):
         model = two_blocks()
         exda.fuse(model)
         model.blocks.append(Block())
@@ -176,14 +177,14 @@ class TestAgain:
         assert [block.name for block in report.blocks] == ["blocks.2"]
         assert len(exda.unfuse(model)) == 3
 
-    def test_a_block_that_is_fused(self):
+    def test_fusing_a_fused_block_changes_nothing(self):
         model = two_blocks()
         exda.fuse(model)
         assert exda.fuse(model.blocks[0]).already_fused == ("",)
 
 
 class TestWithPatch:
-    """In any order, before and after."""
+    """Patch and fuse in any order, undone in any order."""
 
     def test_patched_first_unpatched_first(self):
         model = two_blocks()
@@ -202,7 +203,7 @@ class TestWithPatch:
             assert exda.is_patched(model)
             exda.unpatch(model)
 
-    def test_the_names_are_the_same(self):
+    def test_fused_blocks_change_no_names(self):
         plain, fused = two_blocks(), two_blocks()
         exda.fuse(fused)
         assert exda.plan(plain).as_dict() == exda.plan(fused).as_dict()
@@ -212,12 +213,12 @@ class TestWithPatch:
         assert [name for name, _ in fused.named_modules()] == [name for name, _ in plain.named_modules()]
 
     @torch.no_grad()
-    def test_what_is_patched_in_is_computed(self, ran_as_formulas):
+    def test_attentions_patched_after_fuse_are_computed(self, ran_as_formulas):
         model = two_blocks().double()
         x = image(dtype=torch.float64)
         exda.fuse(model)
         plain = model(x)
-        trained(model)
+        patch_randomly(model)
         ran_as_formulas.clear()
         found = model(x)
         assert ran_as_formulas == 2 * BOTH_STEPS
@@ -227,20 +228,20 @@ class TestWithPatch:
         exda.unpatch(model)
         assert torch.equal(model(x), plain)
 
-    def test_with_blocks_that_were_patched_alike(self):
+    def test_patched_and_unpatched_blocks_are_both_fused(self):
         model = two_blocks()
         exda.patch(model, include="blocks.0")
         assert len(exda.fuse(model).blocks) == 2
 
-    def test_patched_for_a_while(self):
+    def test_patched_context_on_a_fused_model(self):
         model = two_blocks()
         exda.fuse(model)
         with unchanged(model, random_numbers=False), exda.patched(model):
             assert exda.is_patched(model)
 
     @torch.no_grad()
-    def test_saved_and_loaded(self, tmp_path):
-        model = trained(two_blocks())
+    def test_save_and_load_across_fuse(self, tmp_path):
+        model = patch_randomly(two_blocks())
         exda.fuse(model)
         exda.save(model, tmp_path / "fused.safetensors", whole=True)
         other = two_blocks()
@@ -255,12 +256,12 @@ class TestWithPatch:
 
 
 class TestCopies:
-    """A copy is fused, and whole: it can be unfused, and shares nothing."""
+    """A copy of a fused model is fused, can be unfused, and shares nothing with the original."""
 
     @pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
     @torch.no_grad()
-    def test_copied(self, how, ran_as_formulas):
-        model = trained(two_blocks())
+    def test_copy_is_independent_and_can_be_unfused(self, how, ran_as_formulas):
+        model = patch_randomly(two_blocks())
         exda.fuse(model)
         if how == "deepcopy":
             other = copy.deepcopy(model)
@@ -286,7 +287,7 @@ class TestCopies:
         assert all(isinstance(block, FusedBlock) for block in model.blocks)
 
     @torch.no_grad()
-    def test_a_state_dict_goes_between_fused_and_unfused(self):
+    def test_state_dict_of_a_fused_model_loads_into_an_unfused_one(self):
         model, other = two_blocks(), two_blocks()
         exda.fuse(model)
         other.load_state_dict(model.state_dict())
@@ -296,7 +297,7 @@ class TestCopies:
 
     @pytest.mark.parametrize("convert", [nn.Module.half, nn.Module.bfloat16, lambda m: m.to(torch.float64)])
     @torch.no_grad()
-    def test_converted(self, convert, ran_as_formulas):
+    def test_converted_model_stays_on_kernels(self, convert, ran_as_formulas):
         model = two_blocks()
         exda.fuse(model)
         convert(model)
@@ -305,7 +306,7 @@ class TestCopies:
         assert ran_as_formulas == 2 * BOTH_STEPS
 
     @torch.no_grad()
-    def test_channels_last(self):
+    def test_channels_last_agrees(self):
         model = two_blocks()
         exda.fuse(model)
         x = image()
@@ -314,7 +315,7 @@ class TestCopies:
             model.to(memory_format=torch.channels_last)
             torch.testing.assert_close(model(x.to(memory_format=torch.channels_last)), expected, rtol=0, atol=1e-5)
 
-    def test_gradient_checkpointing(self, ran_as_formulas):
+    def test_gradient_checkpointing_changes_no_bit(self, ran_as_formulas):
         model = two_blocks().double()
         exda.fuse(model)
         x = image(dtype=torch.float64)
@@ -325,7 +326,7 @@ class TestCopies:
 
 
 class TestShared:
-    """One block in two places, one function in two blocks."""
+    """A block in two places, and an attention in two blocks, stay shared."""
 
     def test_a_block_under_two_names(self):
         model = Net(Block())
@@ -352,7 +353,7 @@ class TestShared:
 
 
 class TestRefused:
-    def test_the_block_itself(self):
+    def test_block_itself_is_refused(self):
         block = Block()
         with unchanged(block), pytest.raises(exda.RootModuleError, match=r"Block is itself the block.*nn\.Sequential"):
             exda.fuse(block)
@@ -362,7 +363,7 @@ class TestRefused:
     @pytest.mark.filterwarnings("ignore:FSDP is switching:UserWarning")
     @pytest.mark.parametrize("call", [exda.fuse, exda.unfuse])
     @pytest.mark.parametrize("kind", WRAPPERS)
-    def test_wrapped(self, kind, call, tmp_path):
+    def test_wrapped_models_are_refused(self, kind, call, tmp_path):
         dist.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
         try:
             wrap, line = WRAPPERS[kind]
@@ -378,24 +379,24 @@ class TestRefused:
         assert "new parameters" not in message
 
     @pytest.mark.filterwarnings("ignore")
-    def test_traced(self):
+    def test_traced_model_is_refused(self):
         model = torch.jit.trace(two_blocks(), image(), check_trace=False)
         with pytest.raises(exda.WrappedModelError, match="Fuse the Python module it was made from"):
             exda.fuse(model)
 
     @pytest.mark.parametrize("call", [exda.fuse, exda.unfuse, exda.backend_report], ids=lambda call: call.__name__)
-    def test_not_a_module(self, call):
+    def test_argument_that_is_no_module(self, call):
         with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, got dict"):
             call({"weight": 1})
 
-    def test_a_block_compiled_by_itself(self):
+    def test_compiled_block_is_left_alone(self):
         model = two_blocks()
         model.blocks[0] = torch.compile(model.blocks[0])
         report = exda.fuse(model)
         assert [block.name for block in report.blocks] == ["blocks.1"]
         assert "fuse before compiling it" in str(report.left_alone[0])
 
-    def test_nothing_recognised(self):
+    def test_error_names_what_was_not_recognised(self):
         model = Net(InTheBlock(), nn.Conv2d(8, 8, 1))
         with unchanged(model), pytest.raises(exda.NoMatchError) as caught:
             exda.fuse(model)
@@ -403,13 +404,13 @@ class TestRefused:
         assert "Net: no transformer block around a known attention was recognised" in message
         assert "blocks.0 (InTheBlock)" in message
 
-    def test_nothing_there(self):
+    def test_model_without_blocks_is_an_error(self):
         with pytest.raises(exda.NoMatchError):
             exda.fuse(nn.Sequential(nn.Conv2d(3, 3, 1)))
 
 
 class TestCompiled:
-    def test_fused_inside(self):
+    def test_compiled_model_is_fused_inside(self):
         model = two_blocks()
         compiled = torch.compile(model, backend="eager")
         report = exda.fuse(compiled)
@@ -419,7 +420,7 @@ class TestCompiled:
         assert len(exda.unfuse(compiled)) == 2
 
     @torch.no_grad()
-    def test_called_before_and_after(self):
+    def test_compiled_model_follows_fuse_and_unfuse(self):
         torch.compiler.reset()
         model = Net(Block())
         compiled, x = torch.compile(model, backend="eager", fullgraph=True), image()
@@ -432,8 +433,8 @@ class TestCompiled:
         torch.compiler.reset()
 
 
-class Refusing(dict):
-    """Children of a module that cannot be replaced by ``kind``."""
+class InterruptedChildren(dict):
+    """Children of a module; storing one of type ``kind`` raises KeyboardInterrupt."""
 
     kind = FusedBlock
 
@@ -444,13 +445,13 @@ class Refusing(dict):
 
 
 class TestAtomic:
-    def test_an_interruption_in_the_middle_of_the_swap(self):
+    def test_interrupted_fuse_leaves_the_model_unchanged(self):
         model = Net(nn.Sequential(Block()), nn.Sequential(Block()))
-        model.blocks[1]._modules = Refusing(model.blocks[1]._modules)
+        model.blocks[1]._modules = InterruptedChildren(model.blocks[1]._modules)
         with unchanged(model), pytest.raises(KeyboardInterrupt):
             exda.fuse(model)
 
-    def test_an_error_before_it(self, monkeypatch):
+    def test_error_while_building_leaves_the_model_unchanged(self, monkeypatch):
         model = two_blocks()
         built = []
 
@@ -464,14 +465,14 @@ class TestAtomic:
         with unchanged(model), pytest.raises(MemoryError):
             exda.fuse(model)
 
-    def test_an_interruption_in_the_middle_of_unfusing(self):
-        class Reluctant(Refusing):
+    def test_interrupted_unfuse_leaves_the_model_fused(self):
+        class InterruptedByBlocks(InterruptedChildren):
             kind = Block
 
         model = Net(nn.Sequential(Block()), nn.Sequential(Block()))
         exda.fuse(model)
         stage = model.blocks[1]
-        stage._modules = Reluctant(stage._modules)
+        stage._modules = InterruptedByBlocks(stage._modules)
         with unchanged(model), pytest.raises(KeyboardInterrupt):
             exda.unfuse(model)
         stage._modules = dict(stage._modules)
@@ -479,7 +480,7 @@ class TestAtomic:
 
 
 class TestReport:
-    def test_is_plain_data(self):
+    def test_report_is_plain_data(self):
         report = exda.fuse(Net(Block(), InTheBlock())).as_dict()
         assert json.loads(json.dumps(report)) == {
             "model": "Net",
@@ -499,7 +500,7 @@ class TestReport:
         }
         assert report["left_alone"][0]["name"] == "blocks.1"
 
-    def test_as_a_text(self):
+    def test_text_groups_equal_blocks(self):
         lines = str(exda.fuse(Net(Block(), Block(), Lists(), InTheBlock()))).splitlines()
         assert lines[:3] == [
             "Net: 3 blocks fused",
@@ -509,13 +510,13 @@ class TestReport:
         assert lines[3].startswith("left alone: blocks.3 (InTheBlock): ")
 
 
-def test_a_model_without_memory():
+def test_model_on_the_meta_device():
     with torch.device("meta"):
         model = two_blocks()
     assert len(exda.fuse(model).blocks) == 2
 
 
-def test_reference_networks():
+def test_every_block_of_histoformer_is_fused():
     model = exda.models.Histoformer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1, ffn_expansion_factor=2)
     report = exda.fuse(model)
     assert len(report.blocks) == 8

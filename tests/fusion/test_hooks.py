@@ -1,4 +1,4 @@
-"""Hooks on a block and on everything in it fire as before, and what they change counts, whoever computes."""
+"""Hooks on a block and on its parts fire as before fuse, and take effect, whatever computes the block."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .blocks import Block, FeedForwardFirst, Net, OutputFirst, feature, image, small
+from .blocks import Block, FeedForwardFirst, Net, OutputFirst, feature, image, small_block
 
 PARTS = ["norm1", "attn", "attn.qkv", "attn.qkv_dwconv", "attn.project_out", "norm2", "ffn", "ffn.project_in"]
 PARTS += ["ffn.dwconv", "ffn.project_out"]
@@ -15,7 +15,7 @@ CALLED = ["forward", "forward-kwargs", "forward-pre", "full-backward", "full-bac
 
 
 def exercise(model):
-    """Forward, backward, state dict and back, once each."""
+    """Runs forward, backward, state_dict and load_state_dict once each."""
     model(image()).sum().backward()
     model.load_state_dict(model.state_dict())
 
@@ -27,8 +27,8 @@ def _modules():
 
 
 @pytest.mark.usefixtures("_modules")
-class TestOfTheBlock:
-    """They belong to its place in the model."""
+class TestHooksOfABlock:
+    """Hooks on a block fire once per call, whether registered before fuse or after, and survive fuse and unfuse."""
 
     @pytest.mark.parametrize("kind", HOOKS)
     def test_registered_before(self, kind):
@@ -63,14 +63,14 @@ class TestOfTheBlock:
         assert counter.since() == 0
 
 
-class TestOfAPart:
-    """Its step, or all but what has the hook, is computed by modules; the other step is not."""
+class TestHooksOfAPart:
+    """A hooked part is called: its step, or just the part, is left to modules; the other step stays on kernels."""
 
     @pytest.mark.parametrize("kind", CALLED)
     @pytest.mark.parametrize("part", [part for part in PARTS if "." not in part] + ["ffn.dwconv"])
     @pytest.mark.usefixtures("ran_as_formulas")
-    def test_fires(self, part, kind):
-        model, counter = nn.Sequential(small()), Counter()
+    def test_hook_fires_once(self, part, kind):
+        model, counter = nn.Sequential(small_block()), Counter()
         x = feature(2, 3).requires_grad_()
         before = HOOKS[kind](model[0].get_submodule(part), counter)
         exda.fuse(model)
@@ -87,9 +87,9 @@ class TestOfAPart:
 
     @pytest.mark.parametrize("patched", [False, True])
     @torch.no_grad()
-    def test_of_the_attentions_convolutions_which_kernels_call(self, patched, ran):
-        # Each one that is hooked is called by itself; the rest of the step stays on kernels.
-        model, counter = nn.Sequential(small()).double(), Counter()
+    def test_hooked_convolutions_of_the_attention_leave_it_on_kernels(self, patched, ran):
+        # Each hooked convolution is called; the rest of the step stays on kernels.
+        model, counter = nn.Sequential(small_block()).double(), Counter()
         if patched:
             exda.patch(model)
         exda.fuse(model)
@@ -104,8 +104,8 @@ class TestOfAPart:
 
     @pytest.mark.parametrize("part", ["value", "token", "value.conv_in", "value.dwconv", "value.conv_out", "token.phi"])
     @torch.no_grad()
-    def test_of_the_primitives_which_modules_call(self, part, ran_as_formulas):
-        model, counter = nn.Sequential(small()).double(), Counter()
+    def test_hooked_primitives_leave_the_step_to_modules(self, part, ran_as_formulas):
+        model, counter = nn.Sequential(small_block()).double(), Counter()
         exda.patch(model, init="paper")
         exda.fuse(model)
         x = feature(2, 3, dtype=torch.float64)
@@ -124,8 +124,8 @@ class TestOfAPart:
     @pytest.mark.parametrize("part", PARTS)
     @pytest.mark.usefixtures("ran_as_formulas")
     @torch.no_grad()
-    def test_may_change_the_output(self, part):
-        model = nn.Sequential(small()).double()
+    def test_hook_may_change_the_output(self, part):
+        model = nn.Sequential(small_block()).double()
         model[0].get_submodule(part).register_forward_hook(lambda module, maps, out: 2 * out)
         x = feature(2, 3, dtype=torch.float64)
         before = model(x)
@@ -133,10 +133,10 @@ class TestOfAPart:
         torch.testing.assert_close(model(x), before, rtol=0, atol=1e-12)
 
 
-class TestOfWhatKernelsDoNotCall:
-    """An activation or a dropout is part of a kernel, unless someone listens."""
+class TestHooksOfWhatKernelsReplace:
+    """Activations and dropouts are part of a kernel, unless they are hooked."""
 
-    def test_of_an_activation(self, ran_as_formulas):
+    def test_hooked_activation_is_called(self, ran_as_formulas):
         model, counter = Net(FeedForwardFirst(ffn=OutputFirst)), Counter()
         exda.fuse(model)
         handle = model.blocks[0].ffn.act.register_forward_hook(counter)
@@ -148,7 +148,7 @@ class TestOfWhatKernelsDoNotCall:
         assert counter.since() == 0
         assert ran_as_formulas == ["attention_step", "gated_step", "attention_step"]
 
-    def test_of_a_dropout_of_the_hosts_attention(self, ran_as_formulas):
+    def test_hooked_dropout_of_the_attention_is_called(self, ran_as_formulas):
         model, counter = Net(Block()), Counter()
         attention = model.blocks[0].attn
         attention.drop = nn.Identity()
@@ -162,7 +162,7 @@ class TestOfWhatKernelsDoNotCall:
         assert counter.since() == 1
         assert ran_as_formulas == ["gated_step"]
 
-    def test_of_a_forward_that_was_replaced(self, ran_as_formulas):
+    def test_replaced_forward_is_called(self, ran_as_formulas):
         model, counter = Net(Block()), Counter()
         exda.fuse(model)
         for part in (model.blocks[0].norm1, model.blocks[0].ffn.dwconv):

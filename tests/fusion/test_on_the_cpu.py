@@ -1,4 +1,4 @@
-"""Fused blocks as they are computed on a CPU: as exact as the block's own modules, and seen by nobody but the clock."""
+"""Fused blocks computed on a CPU: as exact as the block's modules, and with the same layouts and behaviour."""
 
 import copy
 import math
@@ -14,27 +14,39 @@ from torch.func import functional_call, jvp, vmap
 import exda_primitives as exda
 from exda_primitives.ops.cpu import strips
 
-from .blocks import BiasFree, Block, FeedForward, Histogram, NoParameters, WithBias, feature, small, trained, two_blocks
+from .blocks import (
+    BiasFree,
+    Block,
+    FeedForward,
+    Histogram,
+    NoParameters,
+    WithBias,
+    feature,
+    patch_randomly,
+    small_block,
+    two_blocks,
+)
 
 BOTH_STEPS = ["attention_step", "gated_step"]
-BEFORE = [case for case in CASES if case.position == "before"]
+# A value after the aggregation is not fused on the CPU.
+VALUE_BEFORE = [case for case in CASES if case.position == "before"]
 
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu():
-    """Not here."""
+    """Replaces conftest's fixture of this name: here nothing stands in for a GPU."""
 
 
 @pytest.fixture
 def _short_strips(monkeypatch):
-    """Of a row or a few, or of a few whole images where these are as small."""
+    """Cuts even small maps into strips: of a few rows, or of a few images if these are small enough."""
     monkeypatch.setattr(strips, "_BYTES", 8000)
 
 
 def fused(*blocks, patched=False, dtype=torch.float32):
-    model = nn.Sequential(*(blocks or (small(),)))
+    model = nn.Sequential(*(blocks or (small_block(),)))
     if patched:
-        trained(model)
+        patch_randomly(model)
     exda.fuse(model.to(dtype))
     return model
 
@@ -46,7 +58,7 @@ def randomised(model):
     return model
 
 
-def of_case(case, norm):
+def prepared(case, norm):
     """A block with the case's attention, and its input, in float64."""
     dim = case.heads * case.channels
     host = Block(partial(norm, dim), partial(MDTA, dim, case.heads, case.bias), partial(FeedForward, dim, 3, case.bias))
@@ -56,10 +68,10 @@ def of_case(case, norm):
 
 
 @pytest.mark.usefixtures("_short_strips")
-@pytest.mark.parametrize("case", BEFORE, ids=str)
+@pytest.mark.parametrize("case", VALUE_BEFORE, ids=str)
 @torch.no_grad()
-def test_float64(case, ran):
-    model, x = of_case(case, BiasFree if case.bias else WithBias)
+def test_outputs_agree_in_float64(case, ran):
+    model, x = prepared(case, BiasFree if case.bias else WithBias)
     with exda.backend("reference"):
         expected = model(x)
     exda.fuse(model)
@@ -67,9 +79,9 @@ def test_float64(case, ran):
     assert ran == BOTH_STEPS
 
 
-@pytest.mark.parametrize("case", BEFORE, ids=str)
-def test_gradients(case, ran, differentiate, relative_errors):
-    model, x = of_case(case, BiasFree if case.bias else WithBias)
+@pytest.mark.parametrize("case", VALUE_BEFORE, ids=str)
+def test_gradients_agree_in_float64(case, ran, differentiate, relative_errors):
+    model, x = prepared(case, BiasFree if case.bias else WithBias)
     expected = differentiate(model, (x,), "reference")
     exda.fuse(model)
     errors = relative_errors(differentiate(model, (x,), "auto"), expected)
@@ -80,34 +92,34 @@ def test_gradients(case, ran, differentiate, relative_errors):
 @pytest.mark.usefixtures("_short_strips")
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("norm", [WithBias, BiasFree])
-@pytest.mark.parametrize("case", BEFORE[::3], ids=str)
+@pytest.mark.parametrize("case", VALUE_BEFORE[::3], ids=str)
 @torch.no_grad()
-def test_bfloat16_is_no_further_off_than_the_modules(case, norm, autocast, ran):
-    model, x = of_case(case, norm)
+def test_bfloat16_errs_hardly_more_than_the_modules(case, norm, autocast, ran):
+    model, x = prepared(case, norm)
     expected = model(x)
     model, x = (model.float(), x.float()) if autocast else (model.bfloat16(), x.bfloat16())
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        of_modules = model(x)
+        by_modules = model(x)
         exda.fuse(model)
         found = model(x)
     assert ran == BOTH_STEPS
-    assert found.dtype is of_modules.dtype is x.dtype
-    error, of_modules = ((each.double() - expected).norm() / expected.norm() for each in (found, of_modules))
-    # One rounding of the output is what even an exact step cannot avoid.
-    assert error <= 1.3 * of_modules + 2**-9
+    assert found.dtype is by_modules.dtype is x.dtype
+    error, by_modules = ((each.double() - expected).norm() / expected.norm() for each in (found, by_modules))
+    # 2**-9 relative: even an exact step rounds its output to bfloat16 once.
+    assert error <= 1.3 * by_modules + 2**-9
 
 
 @pytest.mark.parametrize("norm", [WithBias, BiasFree, lambda _: NoParameters(), lambda _: NoParameters(False)])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("patched", [False, True])
 @pytest.mark.usefixtures("_short_strips")
-def test_no_further_off_than_the_modules(norm, bias, patched, ran, differentiate, relative_errors):
-    # Distances from float64 of outputs and gradients in float32: of the fused block, and of the block's own modules.
+def test_float32_errs_hardly_more_than_the_modules(norm, bias, patched, ran, differentiate, relative_errors):
+    # Compares float32's distances from float64, of outputs and gradients: the fused block's and its modules'.
     dim = 16
     host = Block(partial(norm, dim), partial(MDTA, dim, bias=bias), partial(FeedForward, dim, 21, bias))
     model, x = nn.Sequential(host), feature(17, 33, 2, dim=dim)
     if patched:
-        trained(model)
+        patch_randomly(model)
     expected = differentiate(copy.deepcopy(model).double(), (x.double(),), "reference")
     by_modules = relative_errors(differentiate(model, (x,), "torch"), expected)
     exda.fuse(model)
@@ -115,16 +127,16 @@ def test_no_further_off_than_the_modules(norm, bias, patched, ran, differentiate
     as_a_whole = relative_errors(differentiate(model.requires_grad_(), (x,), "auto"), expected)
     assert ran == 2 * BOTH_STEPS
     assert by_strips["output"] < 1.5 * by_modules["output"]
-    # Of 12 blocks, that of all gradients together was 0.98 to 1.51 times the modules'; each is a few roundings.
+    # Measured over 12 blocks: for all gradients together 0.98 to 1.51 times the modules', each a few roundings.
     assert math.hypot(*as_a_whole.values()) < 2 * math.hypot(*by_modules.values())
 
 
 class TestLayouts:
-    """What a block gives lies as its input does: hosts ``view`` it."""
+    """A block's output has the memory format of its input, since hosts call ``view`` on it."""
 
     @pytest.mark.usefixtures("_short_strips")
     @torch.no_grad()
-    def test_of_the_output(self, ran):
+    def test_output_keeps_the_memory_format_of_the_input(self, ran):
         model, x = fused(dtype=torch.float64), feature(9, 7, 2, torch.float64)
         expected = model(x)
         assert expected.is_contiguous()
@@ -139,7 +151,7 @@ class TestLayouts:
         assert ran == 3 * BOTH_STEPS
 
     @torch.no_grad()
-    def test_what_modules_get_in_between(self, ran):
+    def test_module_after_a_fused_step_gets_a_contiguous_map(self, ran):
         class Viewing(FeedForward):
             def forward(self, x):
                 return super().forward(x.view(*x.shape[:2], -1).view(x.shape))
@@ -150,7 +162,7 @@ class TestLayouts:
         assert ran == ["attention_step"]
 
     @torch.no_grad()
-    def test_of_the_weights(self, ran):
+    def test_layout_of_weights_does_not_matter(self, ran):
         model, x = fused(dtype=torch.float64), feature(dtype=torch.float64)
         expected = model(x)
         for parameter in model.parameters():
@@ -163,7 +175,7 @@ class TestLayouts:
 
 @pytest.mark.usefixtures("_short_strips")
 @torch.no_grad()
-def test_the_input_stays_as_it_is_and_so_do_the_bits():
+def test_input_is_not_changed_and_two_runs_agree_bit_for_bit():
     model = fused(patched=True)
     for x in (feature(9, 8), feature(9, 8).to(memory_format=torch.channels_last)):
         before = x.clone()
@@ -172,7 +184,7 @@ def test_the_input_stays_as_it_is_and_so_do_the_bits():
 
 
 @torch.no_grad()
-def test_rows_of_zeros_have_no_direction():
+def test_rows_of_zeros_give_finite_results():
     model = fused(dtype=torch.float64, patched=True)
     model[0].attn.qkv.weight[:4] = 0
     x = feature(dtype=torch.float64)
@@ -185,13 +197,13 @@ def test_rows_of_zeros_have_no_direction():
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_second_derivatives():
+def test_second_derivatives_match_finite_differences():
     model, x = fused(patched=True, dtype=torch.float64), feature(3, 4, 1, torch.float64).requires_grad_()
     assert torch.autograd.gradgradcheck(model, (x,), fast_mode=True)
 
 
 @torch.no_grad()
-def test_an_empty_batch(ran):
+def test_empty_batch_is_left_to_modules(ran):
     model = fused()
     with exda.backend("torch"):
         expected = model(feature(batch=0)).shape
@@ -200,27 +212,27 @@ def test_an_empty_batch(ran):
 
 
 class TestChosen:
-    """By the device, the backend and what the step's parts have become."""
+    """What computes a step follows from the device, the backend and its parts as they are now."""
 
-    def said(self, model):
+    def reported(self, model):
         parts = [part for part in exda.backend_report(model).parts if part.what.startswith("step")]
         return {part.name: (part.backend, part.reason) for part in parts}
 
     @pytest.mark.parametrize("patched", [False, True])
     @torch.no_grad()
-    def test_where_all_is_well(self, patched, ran):
+    def test_supported_steps_are_computed_by_strips(self, patched, ran):
         model = fused(patched=patched)
-        assert self.said(model) == {"0.attn": ("cpu", None), "0.ffn": ("cpu", None)}
+        assert self.reported(model) == {"0.attn": ("cpu", None), "0.ffn": ("cpu", None)}
         model(feature())
         assert ran == BOTH_STEPS
 
     @pytest.mark.parametrize(
         ("backend", "kind"), [("triton", "triton"), ("torch", "modules"), ("reference", "modules")]
     )
-    def test_another_backend(self, backend, kind):
+    def test_other_backends(self, backend, kind):
         model = fused()
         with exda.backend(backend):
-            assert {found for found, _ in self.said(model).values()} == {kind}
+            assert {found for found, _ in self.reported(model).values()} == {kind}
 
     @pytest.mark.parametrize(
         ("change", "name", "reason"),
@@ -233,10 +245,10 @@ class TestChosen:
             (lambda block: setattr(block.ffn, "project_in", nn.Linear(4, 6)), "0.ffn", "ffn.project_in is Linear now"),
         ],
     )
-    def test_a_part_that_is_more(self, change, name, reason):
+    def test_hooked_or_replaced_part_leaves_its_step_to_modules(self, change, name, reason):
         model = fused()
         change(model[0])
-        found = self.said(model)
+        found = self.reported(model)
         backend, why = found.pop(name)
         assert backend == "modules"
         assert reason in why
@@ -246,34 +258,34 @@ class TestChosen:
         ("config", "expected"),
         [({"value_position": "after"}, "the value comes after the aggregation"), ({}, None)],
     )
-    def test_configurations(self, config, expected):
+    def test_value_after_the_aggregation_is_left_to_modules(self, config, expected):
         model = fused()
         exda.patch(model, exda.ExDAConfig(**config))
-        backend, reason = self.said(model)["0.attn"]
+        backend, reason = self.reported(model)["0.attn"]
         assert backend == ("modules" if expected else "cpu")
         assert expected is None or expected in reason
 
-    def test_a_hook_on_a_primitive(self):
+    def test_hooked_primitive_is_called(self):
         model = fused(patched=True)
         model[0].attn.value.register_forward_hook(lambda *_: None)
-        assert "the value has to be called" in self.said(model)["0.attn"][1]
+        assert "the value has to be called" in self.reported(model)["0.attn"][1]
 
-    def test_a_norm_by_itself(self):
+    def test_norm_alone_is_left_to_modules(self):
         model = fused(Block(NoParameters, Histogram))
-        assert self.said(model)["0.attn"] == ("modules", "on the CPU, the norm by itself gains nothing")
+        assert self.reported(model)["0.attn"] == ("modules", "on the CPU, the norm by itself gains nothing")
 
-    def test_float16(self):
+    def test_float16_is_left_to_modules(self):
         reason = "the dtype is torch.float16; the CPU computes steps in torch.float32, torch.float64, torch.bfloat16"
-        assert self.said(fused(dtype=torch.float16))["0.ffn"] == ("modules", reason)
+        assert self.reported(fused(dtype=torch.float16))["0.ffn"] == ("modules", reason)
 
-    def test_autocast_to_float16(self, ran):
+    def test_autocast_to_float16_is_left_to_modules(self, ran):
         model = fused()
         with torch.autocast("cpu", torch.float16), torch.no_grad():
-            assert "the dtype is torch.float32, autocast to torch.float16" in self.said(model)["0.attn"][1]
+            assert "the dtype is torch.float32, autocast to torch.float16" in self.reported(model)["0.attn"][1]
             model(feature())
         assert ran == []
 
-    def test_bfloat16_without_gradients_alone(self, ran):
+    def test_bfloat16_is_fused_without_gradients_only(self, ran):
         model = fused(dtype=torch.bfloat16)
         model(feature(dtype=torch.bfloat16)).sum().backward()
         assert ran == []
@@ -289,24 +301,24 @@ class TestChosen:
             assert model(feature(dtype=torch.bfloat16)).dtype is torch.bfloat16
         assert ran == BOTH_STEPS
 
-    def test_bfloat16_of_the_processor(self, ran, monkeypatch):
+    def test_processor_without_bfloat16(self, ran, monkeypatch):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
         model = fused(dtype=torch.bfloat16)
         with torch.no_grad():
-            assert "bfloat16 for this processor" in self.said(model)["0.attn"][1]
+            assert "bfloat16 for this processor" in self.reported(model)["0.attn"][1]
             model(feature(dtype=torch.bfloat16))
         assert ran == []
 
-    def test_without_onednn(self, ran):
+    def test_without_onednn_modules_compute(self, ran):
         model = fused()
         with torch.backends.mkldnn.flags(enabled=False):
-            assert "oneDNN" in self.said(model)["0.attn"][1]
+            assert "oneDNN" in self.reported(model)["0.attn"][1]
             model(feature())
         assert ran == []
 
 
 class TestTraced:
-    """The modules are in the graph, and every size stays possible."""
+    """Compiled and exported graphs hold the modules' operations and serve every size."""
 
     @pytest.fixture
     def model(self):
@@ -319,7 +331,7 @@ class TestTraced:
         torch.compiler.reset()
 
     @torch.no_grad()
-    def test_compiled(self, model, ran):
+    def test_compiled_graph_serves_every_size(self, model, ran):
         whole = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
         for size in ((5, 6), (9, 7)):
             x = feature(*size)
@@ -329,7 +341,7 @@ class TestTraced:
             ran.clear()
 
     @torch.no_grad()
-    def test_exported(self, ran):
+    def test_exported_graph_serves_every_size(self, ran):
         model = fused()
         sizes = {2: torch.export.Dim("height", min=2, max=64), 3: torch.export.Dim("width", min=2, max=64)}
         graph = torch.export.export(model, (feature(6, 8),), dynamic_shapes=(sizes,), strict=False).module()
@@ -339,7 +351,7 @@ class TestTraced:
 
     @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
     @torch.no_grad()
-    def test_traced(self, ran):
+    def test_traced_graph_serves_every_size(self, ran):
         model = fused()
         graph = torch.jit.trace(model, feature(6, 8), check_trace=False)
         assert ran == []
@@ -347,7 +359,7 @@ class TestTraced:
         torch.testing.assert_close(graph(x), model(x), rtol=0, atol=1e-5)
 
     @torch.no_grad()
-    def test_torch_func(self, model, ran):
+    def test_torch_func_transforms_call_modules(self, model, ran):
         x = feature(batch=3)
         torch.testing.assert_close(vmap(lambda one: model(one[None])[0])(x), model(x), rtol=0, atol=1e-5)
         assert ran == BOTH_STEPS
@@ -363,7 +375,7 @@ class TestTraced:
 
 
 @torch.no_grad()
-def test_another_model_of_two_blocks(ran):
+def test_network_of_two_blocks(ran):
     model = two_blocks()
     x = torch.rand(1, 3, 9, 7)
     expected = model(x)

@@ -1,4 +1,4 @@
-"""What is a block, and what only looks like one."""
+"""Which blocks are recognised, and which only look like one."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from .blocks import FUSED, LEFT_ALONE, UNKNOWN, Block, Net
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_steps(name):
+def test_recognised_steps(name):
     make, steps = FUSED[name]
     model = Net(make())
     (block,) = exda.fuse(model).blocks
@@ -19,7 +19,7 @@ def test_steps(name):
 
 
 @pytest.mark.parametrize("name", LEFT_ALONE)
-def test_left_alone(name):
+def test_error_gives_the_reason_why_a_block_is_left_alone(name):
     make, reason = LEFT_ALONE[name]
     model = Net(make())
     with unchanged(model), pytest.raises(exda.NoMatchError, match=rf"left alone: blocks\.0 \(\w+\): .*{reason}"):
@@ -27,7 +27,7 @@ def test_left_alone(name):
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_nothing_around_an_unknown_attention(name):
+def test_blocks_without_a_known_attention_are_not_mentioned(name):
     model = Net(UNKNOWN[name]())
     with unchanged(model), pytest.raises(exda.NoMatchError) as caught:
         exda.fuse(model)
@@ -36,7 +36,7 @@ def test_nothing_around_an_unknown_attention(name):
 
 @pytest.mark.parametrize("name", LEFT_ALONE)
 @torch.no_grad()
-def test_one_that_is_left_alone_beside_one_that_is_fused(name):
+def test_report_names_a_block_left_alone_next_to_a_fused_one(name):
     make, _ = LEFT_ALONE[name]
     model = Net(Block(), make())
     report = exda.fuse(model)

@@ -1,4 +1,4 @@
-"""A fused block that computes without gradients does again what it did first: to other maps and other weights."""
+"""Without gradients, a fused block replays what its first call recorded, on other maps and with other weights."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .blocks import BiasFree, WithBias, feature, small
+from .blocks import BiasFree, WithBias, feature, small_block
 
 CONFIGS = {
     "paper": exda.ExDAConfig(),
@@ -26,8 +26,8 @@ def _small_programs(monkeypatch):
 
 
 def fused_and_plain(config=None, **options):
-    """Two models of the same weights, in float64."""
-    plain = nn.Sequential(small(**options)).double()
+    """A fused model and its unfused copy with the same weights, in float64."""
+    plain = nn.Sequential(small_block(**options)).double()
     if config is not None:
         exda.patch(plain, config)
         with torch.no_grad():
@@ -46,14 +46,14 @@ def agree(fused, plain, x):
 @pytest.mark.parametrize(
     ("config", "bias"), [(None, False), *zip(CONFIGS.values(), (True, False, True, False, True), strict=True)]
 )
-def test_as_the_block_itself(config, bias):
+def test_first_and_second_call_agree_with_the_block(config, bias):
     torch.manual_seed(0)
     fused, plain = fused_and_plain(config, bias=bias, norm=WithBias if bias else BiasFree)
     for _ in range(2):
         agree(fused, plain, feature(3, 4, dtype=torch.float64))
 
 
-def test_weights_that_were_changed_exchanged_and_moved():
+def test_replay_follows_weights_changed_replaced_and_moved():
     torch.manual_seed(0)
     fused, plain = fused_and_plain(exda.ExDAConfig())
     x = feature(3, 4, 1, dtype=torch.float64)
@@ -69,13 +69,13 @@ def test_weights_that_were_changed_exchanged_and_moved():
     agree(fused, plain, x)
     for model in (fused, plain):
         for parameter in model.parameters():
-            # One element further: not aligned.
+            # Moved by one element: not 16-byte aligned, as a record distinguishes.
             moved = torch.empty(parameter.numel() + 1, dtype=parameter.dtype)[1:].view(parameter.shape)
             parameter.data = moved.copy_(parameter.data)
     agree(fused, plain, x)
 
 
-def test_maps_of_all_layouts_and_sizes_by_turns():
+def test_maps_of_several_layouts_and_sizes_in_turn():
     torch.manual_seed(0)
     fused, plain = fused_and_plain(exda.ExDAConfig())
     maps = [
@@ -89,14 +89,14 @@ def test_maps_of_all_layouts_and_sizes_by_turns():
         agree(fused, plain, x)
 
 
-def test_blocks_of_one_kind_share_what_was_found_out():
+def test_second_block_of_one_kind_agrees():
     torch.manual_seed(0)
     for _ in range(2):
         fused, plain = fused_and_plain(exda.ExDAConfig())
         agree(fused, plain, feature(3, 4, 1, dtype=torch.float64))
 
 
-def test_with_gradients_and_without_by_turns():
+def test_with_and_without_gradients_in_turn():
     torch.manual_seed(0)
     fused, plain = fused_and_plain(exda.ExDAConfig())
     x = feature(3, 4, 1, dtype=torch.float64)
@@ -107,31 +107,31 @@ def test_with_gradients_and_without_by_turns():
             torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
-def test_frozen_weights_and_a_map_that_wants_gradients():
+def test_frozen_weights_and_a_map_that_requires_gradients():
     torch.manual_seed(0)
     fused, plain = fused_and_plain(exda.ExDAConfig())
     x = feature(3, 4, 1, dtype=torch.float64).requires_grad_()
     found, expected = (torch.autograd.grad(model.requires_grad_(False)(x).sum(), x) for model in (fused, plain))
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
-    # Nothing wants any: no need for torch.no_grad.
+    # Nothing requires gradients: replayed without torch.no_grad, too.
     out = fused(x.detach())
     assert not out.requires_grad
     torch.testing.assert_close(out, plain(x.detach()), rtol=1e-9, atol=1e-11)
 
 
-# opcheck copies maps without what lies between their rows: there is whatever was in memory, and its squares overflow.
+# opcheck copies maps without the padding between their rows, which then holds arbitrary numbers whose squares overflow.
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
-def test_opcheck_of_whole_steps():
+def test_steps_pass_opcheck():
     torch.manual_seed(0)
     fused, _ = fused_and_plain(exda.ExDAConfig())
     calls = []
 
-    class Seen(torch.utils._python_dispatch.TorchDispatchMode):
+    class RecordCalls(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             calls.append((func, args))
             return func(*args, **(kwargs or {}))
 
-    with torch.no_grad(), Seen():
+    with torch.no_grad(), RecordCalls():
         fused(feature(3, 4, 1, dtype=torch.float64))
     steps = [call for call in calls if call[0].namespace == "exda"]
     assert [func.name() for func, _ in steps] == ["exda::attention_step", "exda::gated_step"]

@@ -1,4 +1,4 @@
-"""Blocks whose parts take maps of whole windows alone, as X-Restormer's."""
+"""Blocks whose parts take only maps of whole windows, as X-Restormer's."""
 
 import copy
 
@@ -12,7 +12,7 @@ from .blocks import Block, FeedForward, Four, Net, Pixels, image
 
 
 class Windowed(Pixels):
-    """Each window by itself, a whole number of them."""
+    """Computes each window of 8 x 8 by itself; fails unless the map is made of whole windows."""
 
     def forward(self, x):
         windows = rearrange(x, "b c (h i) (w j) -> (b h w) c i j", i=8, j=8)
@@ -21,7 +21,7 @@ class Windowed(Pixels):
 
 
 class Overlapping(Four):
-    """X-Restormer's kind."""
+    """A block of the kind of X-Restormer's."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Overlapping(Four):
 
 
 class CutsByItself(Block):
-    """The block, not its part, makes windows: of these its attention sees one at a time."""
+    """The block itself, not its attention, cuts maps into windows."""
 
     def forward(self, x):
         rows, columns = x.shape[2] // 8, x.shape[3] // 8
@@ -39,12 +39,14 @@ class CutsByItself(Block):
 
 
 class Sevens(FeedForward):
+    """Takes only maps whose height is a multiple of 7."""
+
     def forward(self, x):
         return super().forward(rearrange(x, "b c (h i) w -> b c (h i) w", i=7))
 
 
 @torch.no_grad()
-def test_a_part_with_windows_is_any_function(ran_as_formulas):
+def test_part_with_windows_is_any_function(ran_as_formulas):
     model = Net(Overlapping()).double()
     x, other = image(16, 24, dtype=torch.float64), copy.deepcopy(model)
     (block,) = exda.fuse(model).blocks
@@ -66,6 +68,6 @@ def test_a_part_with_windows_is_any_function(ran_as_formulas):
     ],
     ids=["cuts-by-itself", "sevens"],
 )
-def test_left_alone(block, reason):
+def test_blocks_left_alone(block, reason):
     with pytest.raises(exda.NoMatchError, match=reason):
         exda.fuse(Net(block()))

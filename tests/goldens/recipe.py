@@ -1,4 +1,4 @@
-"""Weights and inputs of the golden data, regenerated from names and shapes so that nothing big need be stored.
+"""Regenerates weights and inputs of the golden data from names and shapes, so that nothing large is stored.
 
 NumPy's ``RandomState`` is its frozen legacy generator: a seed gives the same numbers in every version.
 """
@@ -18,22 +18,22 @@ import numpy.typing as npt
 FOLDER = Path(__file__).parent
 
 CONSTANTS = ("complexity", "mean", "std")
-"""Last name parts of buffers that are constants; their values are in the json file."""
+"""Last parts of the names of constant buffers, whose values are in the JSON file."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs and what the official code made of them.
+    """Inputs and the official code's outputs for them.
 
     Attributes:
         inputs: the forward's arguments, float32; for a whole network one image batch (B, C, H, W).
-        output: official float32 output, every ``stride``-th row and column of it.
-        stride: see ``output``.
-        output64: official output for the same weights and inputs in float64, every ``stride64``-th row and column.
-        stride64: see ``output64``.
-        info: everything else that the json file says of the case.
+        output: official float32 output, only every ``stride``-th row and column.
+        stride: distance in pixels of the rows and columns in ``output``.
+        output64: official output for the same weights and inputs in float64, only every ``stride64``-th row and column.
+        stride64: distance in pixels of the rows and columns in ``output64``.
+        info: the case's entry in the JSON file.
     """
 
     inputs: tuple[Array, ...]
@@ -45,13 +45,13 @@ class Case:
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int) -> Array:
-    """Float64 standard normal numbers, determined by the name, the shape and the seed."""
+    """Returns standard normal float64 numbers, determined by name, shape and seed."""
     generator = np.random.RandomState((zlib.crc32(name.encode()) ^ seed) & 0xFFFFFFFF)
     return generator.standard_normal(shape)
 
 
 def fill(key: str, shape: tuple[int, ...], seed: int) -> Array:
-    """Float32 value of the state-dict tensor ``key``: scales near 1, convolutions by fan-in, biases small."""
+    """Returns a state dict's float32 tensor: scales near 1, convolutions divided by sqrt(fan-in), small biases."""
     w = draw(key, shape, seed)
     last = key.rpartition(".")[2]
     if last in {"prompt_param", "para1", "para2"}:
@@ -60,7 +60,7 @@ def fill(key: str, shape: tuple[int, ...], seed: int) -> Array:
         w = 1.0 + 0.1 * w
     elif len(shape) >= 2:
         w = w / np.sqrt(float(np.prod(shape[1:])))
-        # The network's last convolution: with a tenth, the output stays within about one grey range of the input.
+        # The network's last convolution: a tenth, so that outputs stay within about one grey range of the input.
         if key == "output.weight":
             w = 0.1 * w
     elif last == "weight":
@@ -71,10 +71,10 @@ def fill(key: str, shape: tuple[int, ...], seed: int) -> Array:
 
 
 def fill_state(spec: dict[str, Any]) -> dict[str, Array]:
-    """The whole state dict of a parsed json file, in the official order, constants included.
+    """Returns the state dict of a parsed JSON file, in the official order, constants included.
 
     Raises:
-        ValueError: if its fingerprint is not the one that was recorded.
+        ValueError: if its SHA-256 differs from the recorded one.
     """
     state = {
         key: np.asarray(spec["constants"][key], dtype=np.float32).reshape(shape)
@@ -88,7 +88,7 @@ def fill_state(spec: dict[str, Any]) -> dict[str, Array]:
 
 
 def sha256(*arrays: Array) -> str:
-    """Of the raw little-endian float32 bytes, one array after the other."""
+    """Returns the SHA-256 of the arrays' little-endian float32 bytes, one array after the other."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
@@ -96,7 +96,7 @@ def sha256(*arrays: Array) -> str:
 
 
 def photo_input(pixels: Array, repeat: int) -> Array:
-    """A network's input: bytes, enlarged by nearest neighbour, in [0, 1], plus noise of 25 grey levels; not clipped.
+    """Returns a network's input: pixels in [0, 1], enlarged by nearest neighbour, plus noise of 25 / 255; not clipped.
 
     Args:
         pixels: uint8 (B, H, W, C).
@@ -112,16 +112,16 @@ def photo_input(pixels: Array, repeat: int) -> Array:
 
 
 def load_spec(name: str) -> dict[str, Any]:
-    """The parsed ``<name>.json``."""
+    """Returns the parsed ``<name>.json``."""
     spec: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return spec
 
 
 def load_case(name: str, index: int) -> Case:
-    """Case number ``index`` of a whole network, or of a single module (``attention-*``, ``module-*``).
+    """Returns case number ``index`` of a whole network, or of a single module (``attention-*``, ``module-*``).
 
     Raises:
-        ValueError: if the inputs that were regenerated are not those that the official code was given.
+        ValueError: if the regenerated inputs differ from those that the official code was given.
     """
     spec = load_spec(name)
     info = spec["cases"][index]

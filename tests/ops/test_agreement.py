@@ -11,8 +11,8 @@ class Case(NamedTuple):
     width: int
     batch: int
     heads: int
-    channels: int  # a head
-    tokens: int
+    channels: int  # per head
+    tokens: int  # per head
     stride: int
     scale: str
     reinject: str
@@ -36,8 +36,8 @@ class Case(NamedTuple):
         }
 
 
-# Every pair of values of any two options occurs, and every triple of reinject, value and position; channelwise needs
-# as many tokens as a head has channels, hence at least one.
+# Every pair of values of any two fields occurs, and every triple of reinject, value and position. Channelwise requires
+# as many tokens as a head has channels, so it never comes with 0 tokens.
 CASES = [
     Case(17, 33, 3, 2, 1, 1, 2, "mean", "channelwise", "sigmoid", "before", False),
     Case(9, 1, 3, 1, 5, 0, 1, "sum", "mean", "replace", "after", True),
@@ -72,7 +72,7 @@ CASES = [
     Case(1, 9, 3, 2, 1, 1, 1, "mean", "channelwise", "none", "after", False),
     Case(7, 5, 3, 1, 5, 4, 1, "sum", "mean", "sigmoid", "after", False),
     Case(1, 1, 1, 4, 2, 2, 4, "mean", "channelwise", "gelu", "before", False),
-    # The default options, and more token rows in all heads together than a tile of 16 holds.
+    # The default options; then 4 heads with 5 tokens each: more token rows than a tile of 16 holds.
     Case(17, 33, 1, 2, 6, 1, 2, "sum", "mean", "residual", "before", False),
     Case(17, 33, 1, 4, 3, 5, 2, "mean", "mean", "residual", "before", True),
 ]
@@ -94,41 +94,45 @@ def prepare(make_attention, make_maps):
     return prepare
 
 
-def test_float64(family, case, prepare, differentiate, relative_errors):
+def test_outputs_and_gradients_agree_in_float64(family, case, prepare, differentiate, relative_errors):
     module, maps = prepare(family, case, torch.float64)
     errors = relative_errors(differentiate(module, maps, "torch"), differentiate(module, maps, "reference"))
     assert max(errors.values()) < 1e-12, errors
 
 
-def test_float32(family, case, prepare, differentiate, relative_errors):
+def test_outputs_and_gradients_agree_in_float32(family, case, prepare, differentiate, relative_errors):
     module, maps = prepare(family, case, torch.float32)
     errors = relative_errors(differentiate(module, maps, "torch"), differentiate(module, maps, "reference"))
-    # Measured: 5e-6. A unit vector of one pixel is +1 or -1, so that the gradient through it is 0 but for rounding,
-    # and that is divided by its length: 3e-5.
+    # Measured: 5e-6. Over a single pixel a unit vector is +1 or -1: its gradient is rounding error, which is divided
+    # by the vector's length. Measured: 3e-5.
     bound = 2e-5 if case.height * case.width > 1 else 2e-4
     assert max(errors.values()) < bound, errors
 
 
 @HALF_TYPES
-def test_half_precision(channel_family, case, dtype, prepare, differentiate, relative_errors):
+def test_half_precision_agrees_with_the_formula_in_float32(
+    channel_family, case, dtype, prepare, differentiate, relative_errors
+):
     module, maps = prepare(channel_family, case, dtype)
     found = differentiate(module, maps, "torch")
     # The same rounded weights and maps, computed in float32.
     expected = differentiate(module.float(), tuple(x.float() for x in maps), "reference")
     errors = relative_errors(found, expected)
     eps = torch.finfo(dtype).eps
-    # Measured over four seeds: 1.6 eps for outputs, 12 eps for gradients (that of a lone alpha, which sums numbers of
-    # both signs); as much for the literal formula in half precision.
+    # Measured over four seeds: 1.6 eps for outputs, 12 eps for gradients (that of a single alpha, a sum of numbers of
+    # both signs). The literal formula in half precision errs as much.
     assert errors.pop("output") < 4 * eps
     assert max(errors.values()) < 24 * eps, errors
 
 
 @HALF_TYPES
-def test_half_precision_of_sorted_maps(case, dtype, prepare, differentiate, relative_errors):
+def test_histogram_agrees_with_the_formula_in_the_same_half_precision(
+    case, dtype, prepare, differentiate, relative_errors
+):
     module, maps = prepare("histogram", case, dtype)
-    # Against the literal formula in the same type, because rounding reorders the sorts, and another order of x in
-    # front of a 3x3 convolution is another image; test_histogram_half_precision.py compares with float32 where no
-    # value is rounded before it is sorted.
+    # Compared with the literal formula in the same dtype: rounding changes the order of the sorts, and to the 3x3
+    # convolution after it a reordered x is another image. test_histogram_half_precision.py compares with float32, on
+    # values that are not rounded before they are sorted.
     errors = relative_errors(differentiate(module, maps, "torch"), differentiate(module, maps, "reference"))
-    # Measured: 0.9 eps; what follows the sorts is float32 in both.
+    # Measured: 0.9 eps; both compute in float32 after the sorts.
     assert max(errors.values()) < 3 * torch.finfo(dtype).eps, errors

@@ -1,4 +1,4 @@
-"""``exda.backend``: which implementation runs, and until when."""
+"""``exda.backend``: which implementation it selects, for which thread or task, and until when."""
 
 import asyncio
 import contextvars
@@ -18,13 +18,13 @@ from exda_primitives.ops.dispatch import current_backend
 
 @pytest.fixture
 def used(make_attention, make_maps, monkeypatch):
-    """Names the implementation that an attention calls just now."""
+    """A function that calls an attention and names the implementation that ran."""
     module, maps = make_attention("mdta"), make_maps("mdta", 1, 6, 3, 2)
     calls = []
     noted = {name: lambda x, _, name=name: calls.append(name) or x for name in ("reference", "torch", "triton")}
     for name, function in noted.items():
         monkeypatch.setitem(ops.mdta.functions, name, function)
-    # What is computed by default, of small maps.
+    # "auto" calls this directly for maps too small for strips.
     monkeypatch.setattr("exda_primitives.ops.torch.mdta", noted["torch"])
 
     def used():
@@ -38,7 +38,7 @@ def used(make_attention, make_maps, monkeypatch):
     ("name", "expected"),
     [("reference", "reference"), ("torch", "torch"), ("auto", "torch"), ("triton", "triton")],
 )
-def test_selects(used, name, expected):
+def test_block_selects_the_implementation(used, name, expected):
     with exda.backend(name):
         assert used() == expected
 
@@ -47,7 +47,7 @@ def test_default_is_concat_free(used):
     assert used() == "torch"
 
 
-def test_nests(used):
+def test_blocks_nest(used):
     with exda.backend("reference"):
         with exda.backend("torch"):
             assert used() == "torch"
@@ -55,28 +55,28 @@ def test_nests(used):
     assert used() == "torch"
 
 
-def test_restores_after_an_exception(used):
+def test_exception_restores_the_default(used):
     with pytest.raises(KeyError), exda.backend("reference"), exda.backend("reference"):
         raise KeyError
     assert used() == "torch"
 
 
 @pytest.mark.parametrize("name", ["Reference", "cuda", "", None])
-def test_unknown_name(used, name):
+def test_unknown_name_is_an_error_that_lists_the_known(used, name):
     with pytest.raises(ValueError, match=r"unknown backend; known are 'auto', 'reference', 'torch', 'triton'") as error:
         exda.backend(name).__enter__()
     assert repr(name) in str(error.value)
     assert used() == "torch"
 
 
-def test_unknown_name_inside_keeps_the_outer_one(used):
+def test_unknown_name_keeps_the_outer_backend(used):
     with exda.backend("reference"):
         with pytest.raises(ValueError, match="'cuda'"), exda.backend("cuda"):
             pass
         assert used() == "reference"
 
 
-def test_also_decorates(make_attention, make_maps):
+def test_backend_works_as_a_decorator(make_attention, make_maps):
     module, maps = make_attention("cross"), make_maps("cross", 1, 6, 3, 2)
 
     @exda.backend("reference")
@@ -88,15 +88,15 @@ def test_also_decorates(make_attention, make_maps):
 
 
 @pytest.fixture
-def plain(make_attention, make_maps):
-    """Just an attention and its map."""
+def attention_and_map(make_attention, make_maps):
+    """An attention and an input map, (1, 6, 6, 5)."""
     return make_attention("mdta"), *make_maps("mdta", 1, 6, 6, 5)
 
 
-class TestWhoseItIs:
-    """Each thread's and each task's own, in whatever order blocks are left."""
+class TestThreadsAndTasks:
+    """Each thread and each task has its own backend, in whatever order its blocks are left."""
 
-    def test_blocks_left_in_the_order_in_which_they_were_entered(self, used):
+    def test_blocks_may_be_left_in_the_order_they_were_entered(self, used):
         first, second = exda.backend("reference"), exda.backend("torch")
         first.__enter__()
         second.__enter__()
@@ -105,7 +105,7 @@ class TestWhoseItIs:
         second.__exit__(None, None, None)
         assert current_backend() == "auto"
 
-    def test_tasks(self):
+    def test_each_task_has_its_own_backend(self):
         seen = []
 
         async def compute(name):
@@ -123,7 +123,7 @@ class TestWhoseItIs:
         assert len(seen) == 12
         assert all(own == found for own, found in seen)
 
-    def test_threads(self):
+    def test_each_thread_has_its_own_backend(self):
         seen, barrier = {}, threading.Barrier(3)
 
         def compute(name):
@@ -143,7 +143,7 @@ class TestWhoseItIs:
             assert current_backend() == "reference"
         assert seen == {name: ("auto", name) for name in ("reference", "torch", "triton")}
 
-    def test_a_generator_that_another_task_closes(self):
+    def test_generator_closed_in_another_context_leaves_the_default(self):
         def computing():
             with exda.backend("reference"):
                 yield current_backend()
@@ -153,10 +153,10 @@ class TestWhoseItIs:
         generator.close()
         assert current_backend() == "auto"
 
-    @pytest.mark.parametrize("patched", [False, True], ids=["attention", "fused"])
-    def test_replicas_compute_with_their_callers(self, patched, plain, monkeypatch):
-        module, x = plain
-        if patched:
+    @pytest.mark.parametrize("fused", [False, True], ids=["attention", "fused"])
+    def test_replicas_compute_with_the_backend_of_their_caller(self, fused, attention_and_map, monkeypatch):
+        module, x = attention_and_map
+        if fused:
             module = nn.Sequential(Block())
             exda.fuse(module)
             module, x = module[0], torch.randn(1, 8, 5, 7)
@@ -172,10 +172,11 @@ class TestWhoseItIs:
         assert seen == ["reference", "reference", "auto"]
 
     @pytest.mark.skipif(
-        not hasattr(torch._C, "_remove_obj_from_tls"), reason="this PyTorch hands autograd's threads no context"
+        not hasattr(torch._C, "_remove_obj_from_tls"), reason="this PyTorch passes no context to autograd's threads"
     )
-    def test_what_autograd_runs_again_in_a_thread_of_its_own(self):
-        # As on a GPU; on a CPU, where backward calls backward often enough.
+    def test_threads_of_autograd_inherit_the_backend(self):
+        # On a GPU, backward runs in a thread of autograd. On a CPU it does so only if it calls itself more than 60
+        # levels deep (MAX_DEPTH in PyTorch's autograd/engine.h): here 70.
         seen = []
 
         class Deep(torch.autograd.Function):
@@ -199,7 +200,7 @@ class TestWhoseItIs:
 
 
 class TestCompiled:
-    """A compiled function computes by the backend of its caller, and is compiled once for each."""
+    """A compiled function uses the backend of its caller, and is compiled once for each backend."""
 
     @pytest.fixture(autouse=True)
     def _fresh_dynamo(self):
@@ -208,8 +209,8 @@ class TestCompiled:
         torch.compiler.reset()
 
     @torch.no_grad()
-    def test_is_compiled_once_for_each(self, plain):
-        module, x = plain
+    def test_function_is_compiled_once_for_each_backend(self, attention_and_map):
+        module, x = attention_and_map
         with exda.backend("reference"):
             oracle = module(x)
         concat_free = module(x)
@@ -224,8 +225,8 @@ class TestCompiled:
         assert counter.frame_count == 2
 
     @torch.no_grad()
-    def test_entered_inside(self, plain):
-        module, x = plain
+    def test_block_inside_a_compiled_function(self, attention_and_map):
+        module, x = attention_and_map
 
         def oracle(x):
             with exda.backend("reference"):
@@ -239,7 +240,7 @@ class TestCompiled:
         assert not torch.equal(*expected)
 
 
-def test_a_thread_whose_context_is_gone_has_the_default(monkeypatch):
+def test_thread_without_a_context_has_the_default(monkeypatch):
     monkeypatch.setattr(torch._C, "_is_key_in_tls", lambda key: True)
     monkeypatch.setattr(torch._C, "_get_obj_in_tls", lambda key: None)
     assert current_backend() == "auto"

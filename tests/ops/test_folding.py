@@ -1,4 +1,4 @@
-"""The output projection is folded into the attention only where nobody can tell: otherwise it is called."""
+"""The output projection is folded into the attention only if that cannot be observed; otherwise it is called."""
 
 import copy
 
@@ -12,30 +12,29 @@ from torch.utils.flop_counter import flop_registry
 import exda_primitives as exda
 
 
-def last(module):
-    """The output projection."""
+def output_projection(module):
     return module.part(module.PARTS[-1])
 
 
 def forward_hook(module):
-    last(module).register_forward_hook(lambda conv, inputs, output: 2 * output)
+    output_projection(module).register_forward_hook(lambda conv, inputs, output: 2 * output)
 
 
 def forward_hook_with_arguments(module):
     hook = lambda conv, inputs, keywords, output: 2 * output  # noqa: E731
-    last(module).register_forward_hook(hook, with_kwargs=True)
+    output_projection(module).register_forward_hook(hook, with_kwargs=True)
 
 
 def forward_pre_hook(module):
-    last(module).register_forward_pre_hook(lambda conv, inputs: (inputs[0] + 1,))
+    output_projection(module).register_forward_pre_hook(lambda conv, inputs: (inputs[0] + 1,))
 
 
 def full_backward_hook(module):
-    last(module).register_full_backward_hook(lambda conv, inner, outer: tuple(2 * g for g in inner))
+    output_projection(module).register_full_backward_hook(lambda conv, inner, outer: tuple(2 * g for g in inner))
 
 
 def full_backward_pre_hook(module):
-    last(module).register_full_backward_pre_hook(lambda conv, outer: tuple(2 * g for g in outer))
+    output_projection(module).register_full_backward_pre_hook(lambda conv, outer: tuple(2 * g for g in outer))
 
 
 def wrapper(module):
@@ -47,32 +46,32 @@ def wrapper(module):
         def forward(self, x):
             return self.conv(x) + self.delta(x)
 
-    setattr(module, module.PARTS[-1], LowRank(last(module)))
+    setattr(module, module.PARTS[-1], LowRank(output_projection(module)))
 
 
 def sequence(module):
-    setattr(module, module.PARTS[-1], nn.Sequential(last(module), nn.Tanh()))
+    setattr(module, module.PARTS[-1], nn.Sequential(output_projection(module), nn.Tanh()))
 
 
 def subclass(module):
-    class Doubling(type(last(module))):
+    class Doubling(type(output_projection(module))):
         def forward(self, x):
             return 2 * super().forward(x)
 
-    last(module).__class__ = Doubling
+    output_projection(module).__class__ = Doubling
 
 
 def weight_norm(module):
-    parametrizations.weight_norm(last(module))
+    parametrizations.weight_norm(output_projection(module))
 
 
 def pruned(module):
-    prune.l1_unstructured(last(module), "weight", amount=0.5)
+    prune.l1_unstructured(output_projection(module), "weight", amount=0.5)
 
 
 def replaced_forward(module):
-    project = last(module).forward
-    last(module).forward = lambda x: 2 * project(x)
+    project = output_projection(module).forward
+    output_projection(module).forward = lambda x: 2 * project(x)
 
 
 ALTERATIONS = [
@@ -103,7 +102,7 @@ def prepare(make_attention, make_maps):
 
 
 @pytest.mark.parametrize("alter", ALTERATIONS, ids=lambda alter: alter.__name__)
-def test_altered_projection(family, alter, prepare, differentiate, relative_errors):
+def test_altered_projection_agrees_with_the_reference(family, alter, prepare, differentiate, relative_errors):
     module, maps = prepare(family)
     alter(module)
     errors = relative_errors(differentiate(module, maps, "torch"), differentiate(module, maps, "reference"))
@@ -115,7 +114,7 @@ def test_hooked_projection_is_called_once_and_changes_nothing(family, value, pos
     module, maps = prepare(family, value, position)
     expected = differentiate(module, maps, "torch")
     calls = []
-    last(module).register_forward_hook(lambda conv, inputs, output: calls.append(output))
+    output_projection(module).register_forward_hook(lambda conv, inputs, output: calls.append(output))
     found = differentiate(module, maps, "torch")
     assert len(calls) == 1
     for name, tensor in expected.items():
@@ -125,17 +124,17 @@ def test_hooked_projection_is_called_once_and_changes_nothing(family, value, pos
 @VALUES
 def test_removed_hook_folds_again(channel_family, value, position, prepare, monkeypatch):
     module, maps = prepare(channel_family, value, position)
-    last(module).register_forward_hook(lambda conv, inputs, output: output).remove()
+    output_projection(module).register_forward_hook(lambda conv, inputs, output: output).remove()
     calls = []
-    layer = type(last(module))
+    layer = type(output_projection(module))
     project = layer.forward
     monkeypatch.setattr(layer, "forward", lambda self, x: calls.append(self) or project(self, x))
     module(*maps)
-    # GELU after the aggregation stands between it and the projection: nothing can be folded.
-    assert (last(module) in calls) == (value == "gelu")
+    # With GELU between the aggregation and the projection, nothing can be folded.
+    assert (output_projection(module) in calls) == (value == "gelu")
 
 
-def test_host_projections_are_called(family, prepare):
+def test_hooked_host_projections_are_called(family, prepare):
     module, maps = prepare(family)
     plain = module(*maps)
     altered = copy.deepcopy(module)
@@ -147,7 +146,7 @@ def test_host_projections_are_called(family, prepare):
 
 
 class Multiplications(TorchDispatchMode):
-    """Counts them; PyTorch's own counter hooks all modules, so that nothing is folded."""
+    """Counts multiplications. PyTorch's own counter would not do: it hooks all modules, so that nothing is folded."""
 
     def __init__(self):
         super().__init__()
@@ -155,7 +154,7 @@ class Multiplications(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        # The counter has two operations for each of them.
+        # PyTorch counts a multiplication and an addition for each.
         self.count += flop_registry.get(func.overloadpacket, lambda *_, **__: 0)(*args, out_val=result) // 2
         return result
 
@@ -165,10 +164,10 @@ class Multiplications(TorchDispatchMode):
 @pytest.mark.parametrize(("value", "position"), [*VALUES.args[1], ("replace", "before"), ("gelu", "before")])
 @torch.no_grad()
 def test_no_more_multiplications_than_the_printed_formulas(value, position, size, hooked, make_attention, make_maps):
-    """Heads of 8 of 32 channels: of some of these sizes the matrices are cheaper, of others the maps."""
+    """With 8 of 32 channels per head, folding is cheaper for some of these sizes, computing on maps for others."""
     module = make_attention("mdta", 32, 4, tokens=1, stride=1, value=value, value_position=position)
     if hooked:
-        last(module).register_forward_hook(lambda conv, inputs, output: output)
+        output_projection(module).register_forward_hook(lambda conv, inputs, output: output)
     maps = make_maps("mdta", 2, 32, *size)
     counts = {}
     for name in ("torch", "reference"):

@@ -25,10 +25,11 @@ OPTIONS = {
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_gradcheck(family, options, backend, make_attention, make_maps):
+def test_gradients_match_finite_differences(family, options, backend, make_attention, make_maps):
     module = make_attention(family, 4, 2, **options)
-    # No finite difference may step across a sort: no two of these numbers are closer than its step, and upsampled by 2
-    # from 2x2 no two pixels of a token are equal but for rounding, as they would be beyond the centre of the last cell.
+    # No finite difference may change the order of a sort. No two of these values are closer than its step, and
+    # upsampled from 2x2 no two pixels of a token are equal but for rounding; a larger stride would leave them flat
+    # beyond the centres of the outermost cells.
     maps = [x.requires_grad_() for x in make_maps(family, 1, 4, 3, 3)]
     names, parameters = zip(*module.named_parameters(), strict=True)
 

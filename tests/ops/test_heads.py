@@ -1,4 +1,4 @@
-"""Heads have no order: permuted in all weights, they give the same output."""
+"""Heads have no order: the output stays the same if they are permuted in all weights."""
 
 import copy
 
@@ -13,10 +13,10 @@ HEADS, CHANNELS, TOKENS = 3, 2, 2
 
 
 def permuted(module, order):
-    """The same attention with its heads in another order: rows of what makes them, columns of what takes them."""
+    """A copy with its heads in another order: rows of the weights that write heads, columns of those that read them."""
 
     def rows(tensor, groups):
-        """``groups`` chunks of all heads one after another."""
+        """Permutes the heads within each of ``groups`` chunks (as q, k, v)."""
         return tensor.unflatten(0, (groups, HEADS, -1))[:, order].flatten(0, 2)
 
     def columns(tensor):
@@ -42,7 +42,9 @@ def permuted(module, order):
 @pytest.mark.parametrize("position", ["before", "after"])
 @settings(max_examples=10, deadline=None)
 @given(order=st.permutations(range(HEADS)), reinject=st.sampled_from(["mean", "channelwise"]), seed=st.integers(0, 99))
-def test_permuted_heads(family, backend, position, order, reinject, seed, make_attention, make_maps):
+def test_permuted_heads_give_the_same_output(
+    family, backend, position, order, reinject, seed, make_attention, make_maps
+):
     options = {"tokens": TOKENS, "stride": 1, "reinject": reinject, "value_position": position}
     module = make_attention(family, HEADS * CHANNELS, HEADS, True, seed=seed, **options)
     maps = make_maps(family, 1, HEADS * CHANNELS, 5, 4, seed=seed)
@@ -50,7 +52,7 @@ def test_permuted_heads(family, backend, position, order, reinject, seed, make_a
         torch.testing.assert_close(permuted(module, order)(*maps), module(*maps), rtol=0, atol=1e-11)
 
 
-def test_every_head_counts(family, make_attention, make_maps):
+def test_heads_permuted_before_the_projection_alone_change_the_output(family, make_attention, make_maps):
     module, maps = make_attention(family, 6, 3), make_maps(family, 1, 6, 5, 4)
     swapped = permuted(module, [1, 0, 2])
     project = module.PARTS[-1]

@@ -1,4 +1,4 @@
-"""What the memory looks like and who else is in the batch do not matter."""
+"""Results depend neither on strides and memory formats nor on the other images of a batch."""
 
 import pytest
 import torch
@@ -29,16 +29,18 @@ def as_expanded(x):
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-@pytest.mark.parametrize("lay", [as_channels_last, as_transposed, as_view_of_more], ids=lambda lay: lay.__name__)
-def test_strides(family, backend, lay, prepare, differentiate, relative_errors):
+@pytest.mark.parametrize(
+    "arrange", [as_channels_last, as_transposed, as_view_of_more], ids=lambda arrange: arrange.__name__
+)
+def test_strides_do_not_matter(family, backend, arrange, prepare, differentiate, relative_errors):
     module, maps = prepare(family)
-    laid = tuple(lay(x) for x in maps)
-    assert not any(x.is_contiguous() for x in laid)
-    errors = relative_errors(differentiate(module, laid, backend), differentiate(module, maps, backend))
+    arranged = tuple(arrange(x) for x in maps)
+    assert not any(x.is_contiguous() for x in arranged)
+    errors = relative_errors(differentiate(module, arranged, backend), differentiate(module, maps, backend))
     assert max(errors.values()) < 1e-12, errors
 
 
-def test_channels_last_weights(family, prepare, differentiate, relative_errors):
+def test_channels_last_weights_do_not_matter(family, prepare, differentiate, relative_errors):
     module, maps = prepare(family)
     expected = differentiate(module, maps, "torch")
     module = module.to(memory_format=torch.channels_last)
@@ -54,14 +56,14 @@ def test_images_of_a_batch_are_independent(family, backend, prepare, differentia
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-12)
 
 
-def test_expanded_input(family, prepare):
+def test_expanded_input_gives_equal_outputs(family, prepare):
     module, maps = prepare(family)
     output = module(*map(as_expanded, maps))
     torch.testing.assert_close(output, module(*(x[:1] for x in maps)).expand_as(output), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-def test_input_is_left_alone(family, backend, prepare, differentiate):
+def test_input_is_not_changed(family, backend, prepare, differentiate):
     module, maps = prepare(family)
     before = [x.clone() for x in maps]
     differentiate(module, maps, backend)

@@ -1,4 +1,4 @@
-"""What the concat-free path does not build: a (c+K)-channel map, and V' where the projection folds."""
+"""The concat-free path never builds a map of c+K channels, nor V' where the projection is folded."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ import exda_primitives as exda
 
 from ..maps import keys_and_values
 
-# No sum or product of these gives c + K or h * (c + K) by chance: qkv has 45 rows, kv 30, the tokens 6.
+# No other map has c + K = 7 or h * (c + K) = 21 rows by chance: qkv has 45, kv 30, the tokens 6.
 HEADS, CHANNELS, TOKENS, SIZE = 3, 5, 2, (7, 11)
 DIM, PIXELS = HEADS * CHANNELS, SIZE[0] * SIZE[1]
 CONCATENATED = {CHANNELS + TOKENS, HEADS * (CHANNELS + TOKENS)}
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps every tensor that an operation returns, so that no memory is used twice."""
+    """Keeps every tensor that an operation returns, so that no memory is reused and each storage counts once."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     def row_counts(self):
-        """Numbers of rows of all maps over the image, in a head and in all heads."""
+        """How many rows each tensor over all pixels has: by dimension (as channels per head) and in total."""
         counts = set()
         for tensor in self.tensors:
             shape = tuple(tensor.shape)
@@ -39,7 +39,7 @@ class Recorder(TorchDispatchMode):
         return counts
 
     def written(self):
-        """Elements of all memory that was written, in maps of (C, H, W)."""
+        """Size of all memory that was allocated, in maps of (C, H, W)."""
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in self.tensors}
         return sum(storages.values()) / (DIM * PIXELS * self.tensors[0].element_size())
 
@@ -66,24 +66,24 @@ def record(make_attention, make_maps):
 
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("value", ["residual", "replace", "gelu"])
-def test_no_concatenation(record, channel_family, value, position):
+def test_no_concatenated_map_is_built(record, channel_family, value, position):
     literal = record(channel_family, "reference", backward=True, value=value, value_position=position)
     folded = record(channel_family, "torch", backward=True, value=value, value_position=position)
-    assert literal.row_counts() >= CONCATENATED, "the recorder has to see what it looks for"
+    assert literal.row_counts() >= CONCATENATED, "the recorder has to find it in the reference"
     assert not folded.row_counts() & CONCATENATED
 
 
 @pytest.mark.parametrize("value", ["residual", "replace"])
-def test_value_is_folded(record, channel_family, value):
+def test_nonlinear_value_is_not_built(record, channel_family, value):
     literal = record(channel_family, "reference", value=value)
-    assert literal.holds(literal.nonlinear), "the recorder has to see what it looks for"
+    assert literal.holds(literal.nonlinear), "the recorder has to find it in the reference"
     folded = record(channel_family, "torch", value=value)
     assert not folded.holds(folded.nonlinear)
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("value", ["residual", "replace", "gelu", "sigmoid"])
-def test_writes_less(record, channel_family, value, position):
+def test_concat_free_path_writes_less_than_the_reference(record, channel_family, value, position):
     options = {"value": value, "value_position": position}
     folded, literal = (record(channel_family, backend, **options) for backend in ("torch", "reference"))
     assert folded.written() < literal.written()

@@ -1,4 +1,4 @@
-"""Upsampled tokens are flat beyond the centres of the outermost cells; a flat piece is sorted by position."""
+"""Upsampled tokens are flat beyond the centres of the outermost cells; these plateaus are sorted by position."""
 
 import pytest
 
@@ -10,6 +10,6 @@ def test_rounding_does_not_reorder_a_plateau(stride, backend, make_attention, ma
     (x,) = make_maps("histogram", 1, 6, 8, 8)
     (noise,) = make_maps("histogram", 1, 6, 8, 8, seed=3)
     output = differentiate(module, (x,), backend)["output"]
-    # No two values of x are as close as this, so that its own sorts stay as they are.
+    # No two values of x are this close: the noise leaves the sorts of x itself unchanged.
     nearby = differentiate(module, (x + 1e-13 * noise,), backend)["output"]
     assert (nearby - output).abs().max() < 1e-10

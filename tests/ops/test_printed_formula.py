@@ -1,4 +1,4 @@
-"""The reference against the printed formula of channel attention, written once more in numpy, image by image."""
+"""The reference against the paper's formula of channel attention, written independently in NumPy, image by image."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def nonlinear(v, value):
 
 
 def exda_attention(q, k, v, x, w, stride):
-    """``O[:c] + alpha * O[c:]``, before the projection, with one token a head, on one image."""
+    """``O[:c] + alpha * O[c:]`` before the projection, with one token per head: one image, (C, H, W) -> (C, H, W)."""
     channels, height, width = v.shape
     v = nonlinear(v, w["value"])
     g = token_maps(x, w["token"]["phi"]["weight"], stride)
@@ -108,9 +108,9 @@ def xca(w, x, stride):
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 9), (1, 1)], ids=lambda size: "H{}-W{}".format(*size))
 @pytest.mark.parametrize("stride", [1, 2, 4], ids="s{}".format)
 @pytest.mark.parametrize("init", ["random", "paper"])
-def test_reference_is_what_is_printed(channel_family, size, stride, init, make_attention, make_maps):
+def test_reference_computes_the_printed_formula(channel_family, size, stride, init, make_attention, make_maps):
     module = make_attention(channel_family, 6, 2, True, stride=stride, **({"init": init} if init == "paper" else {}))
-    # The printed formula knows no gate; paper init has it so, and alpha at 0.1.
+    # The printed formula has no gate, which a gate of 1 gives. That is what paper init sets, and alpha to 0.1.
     module.token_gate.data.fill_(1)
     if init == "paper":
         assert module.alpha.flatten().tolist() == pytest.approx([0.1, 0.1])
@@ -125,7 +125,7 @@ def test_reference_is_what_is_printed(channel_family, size, stride, init, make_a
 
 @pytest.mark.parametrize("tokens", [1, 3], ids="K{}".format)
 @pytest.mark.parametrize("gate", [1.0, 0.0, 0.4])
-def test_gated_rows(gate, tokens, make_attention, make_maps):
+def test_gate_scales_the_softmax_mass_of_tokens(gate, tokens, make_attention, make_maps):
     module = make_attention("mdta", 8, 2, tokens=tokens)
     module.token_gate.data.fill_(gate)
     (logits,) = make_maps("mdta", 3, 2, 4, 4 + tokens)

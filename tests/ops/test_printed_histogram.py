@@ -1,4 +1,4 @@
-"""The reference of histogram attention against its description, written once more in numpy with plain indices."""
+"""The reference of histogram attention against its description, written independently in NumPy with plain indices."""
 
 import numpy as np
 import pytest
@@ -22,16 +22,17 @@ def unit(rows):
 
 
 def bins(length, factor, boxes):
-    """Which places of a sorted sequence a run holds; -1 pads the sequence at its end."""
+    """Positions in a sorted sequence that each run holds, (factor, run's length); -1 pads the sequence at its end."""
     places = np.append(np.arange(length), np.full(-length % factor, -1))
     return places.reshape(factor, -1) if boxes else places.reshape(-1, factor).T
 
 
 def branch(q, k, v, tokens, boxes, temperature, factor):
-    """One head; rows of sorted places in, rows of sorted places out."""
+    """One branch of one head: (c, N) and tokens (K, N), all sorted -> (c + K, N), sorted."""
     runs = bins(v.shape[1], factor, boxes)
 
     def cut(rows):
+        # A column of zeros is appended for the index -1 to read; the same column takes its outputs below.
         return np.append(rows, np.zeros((len(rows), 1)), axis=1)[:, runs].reshape(len(rows) * factor, -1)
 
     q, k, v = (np.concatenate([cut(rows), cut(tokens)]) for rows in (q, k, v))
@@ -45,6 +46,7 @@ def branch(q, k, v, tokens, boxes, temperature, factor):
 def attention(w, x):
     channels, height, width = x.shape
     half, heads = channels // 2, len(w["temperature"])
+    # The first half of the channels is sorted down the columns, then along the rows.
     down = np.argsort(x[:half], axis=1, kind="stable")
     columns_sorted = np.take_along_axis(x[:half], down, 1)
     across = np.argsort(columns_sorted, axis=2, kind="stable")
@@ -55,14 +57,14 @@ def attention(w, x):
     g = np.exp(logits - logits.max(1, keepdims=True))
     g /= g.sum(1, keepdims=True)
 
-    c, K = channels // heads, len(g) // heads
+    c, tokens_per_head = channels // heads, len(g) // heads
     product = np.ones((channels, height * width))
     for head in range(heads):
         own = slice(head * c, (head + 1) * c)
         q1, k1, q2, k2, v = (maps[i * channels : (i + 1) * channels][own] for i in range(5))
         order = np.argsort(v, axis=1, kind="stable")
         q1, k1, q2, k2, v = (np.take_along_axis(m, order, 1) for m in (q1, k1, q2, k2, v))
-        tokens = g[head * K : (head + 1) * K]
+        tokens = g[head * tokens_per_head : (head + 1) * tokens_per_head]
         token_order = np.argsort(tokens, axis=1, kind="stable")
         tokens = np.take_along_axis(tokens, token_order, 1)
         for q, k, boxes in ((q1, k1, True), (q2, k2, False)):
@@ -75,16 +77,16 @@ def attention(w, x):
     out = pixelwise(product.reshape(x.shape), w["project_out.weight"])
     unsorted = np.empty_like(out[:half])
     np.put_along_axis(unsorted, across, out[:half], 2)
-    replaced = np.empty_like(unsorted)
-    np.put_along_axis(replaced, down, unsorted, 1)
-    return np.concatenate([replaced, out[half:]])
+    restored = np.empty_like(unsorted)
+    np.put_along_axis(restored, down, unsorted, 1)
+    return np.concatenate([restored, out[half:]])
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 9), (1, 1)], ids=lambda size: "H{}-W{}".format(*size))
 @pytest.mark.parametrize("heads_and_tokens", [(1, 1), (2, 1), (2, 3), (4, 2)], ids=lambda both: "h{}-K{}".format(*both))
-def test_reference_is_what_is_described(size, heads_and_tokens, make_attention, make_maps):
+def test_reference_computes_the_described_attention(size, heads_and_tokens, make_attention, make_maps):
     heads, tokens = heads_and_tokens
-    # Stride 1: every pixel of a token is a number of its own, so that rounding cannot reorder the sort.
+    # Stride 1: no two pixels of a token are equal, so rounding cannot change the order of its sort.
     module = make_attention("histogram", 8, heads, tokens=tokens, stride=1, value="none")
     module.token_gate.data.fill_(1)
     (x,) = make_maps("histogram", 2, 8, *size)

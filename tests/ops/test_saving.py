@@ -1,4 +1,4 @@
-"""What the concat-free functions keep for backward, and what they compute anew, everywhere gradients are taken."""
+"""What the concat-free functions save for backward and recompute, wherever PyTorch takes gradients."""
 
 import contextlib
 import copy
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import exda_primitives as exda
 from exda_primitives.ops.torch import gram, projection, sums
 
-# PyTorch runs it image by image there.
+# Under vmap, PyTorch warns that it runs baddbmm_ image by image.
 pytestmark = pytest.mark.filterwarnings("ignore:.*batching rule for aten..baddbmm_:UserWarning")
 
 OPTIONS = {
@@ -36,8 +36,8 @@ def autocasting(enabled):
     return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
 
 
-def kept(call):
-    """Bytes that backward keeps, each storage once."""
+def kept_for_backward(call):
+    """The bytes of each storage that backward keeps, by address; and the call's result."""
     storages = {}
 
     def pack(x):
@@ -57,14 +57,15 @@ def differentiated(module, maps, autocast=False):
     return output, torch.autograd.grad(output, leaves, functional)
 
 
-def plain(monkeypatch):
-    """Leaves all to autograd's own nodes."""
+def without_recomputation(monkeypatch):
+    """Switches recomputation off: autograd's own nodes save what they need."""
     for module in (gram, projection, sums):
         monkeypatch.setattr(module, "recomputes", lambda *_: False)
 
 
-# Units of one map in the dtype of the products. Host: q, k, v; value: the map before GELU, after the aggregation the
-# one before the depthwise convolution too. Histogram keeps orders, sorted rows and unit rows besides: see below.
+# In maps (B, C, H, W) of the products' dtype: the host's q, k, v; for a value with parameters the map before GELU, and
+# if it comes after the aggregation the one before the depthwise convolution as well. The histogram family also keeps
+# sort orders, sorted rows and unit rows: see below.
 KEPT = {
     "residual before": 4,
     "replace before": 4,
@@ -78,57 +79,60 @@ KEPT = {
 
 @EACH_PRECISION
 @pytest.mark.parametrize("name", KEPT)
-def test_maps_kept(channel_family, name, dtype, autocast, make_attention, make_maps):
+def test_backward_keeps_this_many_maps(channel_family, name, dtype, autocast, make_attention, make_maps):
     module = make_attention(channel_family, 24, 1, dtype=dtype, **OPTIONS[name])
     maps = [x.requires_grad_() for x in make_maps(channel_family, 1, 24, 32, 32, dtype=dtype)]
-    # In a network, maps are no leaves, whose casts alone autocast shares.
+    # In a network maps are no leaves, and autocast reuses casts of leaves only.
     maps = [x * 1 for x in maps]
     with autocasting(autocast):
-        storages, _ = kept(lambda: module(*maps))
+        storages, _ = kept_for_backward(lambda: module(*maps))
     for x in (*maps, *module.parameters()):
         storages.pop(x.untyped_storage().data_ptr(), None)
     unit = maps[0].numel() * (2 if autocast else maps[0].element_size())
-    # Autocast: each input in half precision.
+    # Under autocast, also each input's cast to half precision.
     expected = KEPT[name] + autocast * len(maps)
-    # Tokens, and weights cast: a fraction of a map.
+    # Tokens and cast weights take a fraction of a map.
     assert expected <= sum(storages.values()) / unit < expected + 0.8
 
 
 @EACH_PRECISION
-def test_sorted_maps_keep_less_than_autograd_would(dtype, autocast, make_attention, make_maps, monkeypatch):
+def test_histogram_keeps_seven_maps_less_than_autograd_would(dtype, autocast, make_attention, make_maps, monkeypatch):
     module = make_attention("histogram", 24, 1, dtype=dtype)
     maps = make_maps("histogram", 1, 24, 32, 32, dtype=dtype)
 
     def total():
         with autocasting(autocast):
-            return sum(kept(lambda: module(*maps))[0].values())
+            return sum(kept_for_backward(lambda: module(*maps))[0].values())
 
     found = total()
-    plain(monkeypatch)
+    without_recomputation(monkeypatch)
     unit = maps[0].numel() * (2 if autocast else maps[0].element_size())
-    # Of five projections those before the depthwise convolution, of the value u and t.
+    # Seven maps less: five projections before their depthwise convolution, and of the value's branch the maps before
+    # the depthwise convolution and after GELU.
     assert 6.9 < (total() - found) / unit < 7.1
 
 
 @EACH_PRECISION
 @EACH_OPTION
-def test_outputs_to_the_last_bit(family, options, dtype, autocast, make_attention, make_maps, monkeypatch):
+def test_recomputing_leaves_outputs_unchanged_to_the_last_bit(
+    family, options, dtype, autocast, make_attention, make_maps, monkeypatch
+):
     module = make_attention(family, 8, 2, dtype=dtype, **options)
     maps = [x.requires_grad_() for x in make_maps(family, 2, 8, 9, 7, dtype=dtype)]
     output, gradients = differentiated(module, maps, autocast)
     with torch.no_grad(), autocasting(autocast):
         assert torch.equal(module(*maps), output)
-    plain(monkeypatch)
+    without_recomputation(monkeypatch)
     expected, expected_gradients = differentiated(module, maps, autocast)
     assert torch.equal(output, expected)
-    # The order in which a map's gradients are added up may differ.
+    # A map's gradients may be added up in another order.
     eps = torch.finfo(torch.bfloat16 if autocast else dtype).eps
     for found, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=4 * eps * wanted.abs().max().item())
 
 
 @EACH_OPTION
-def test_gradients_of_what_is_not_frozen(family, options, make_attention, make_maps):
+def test_gradients_of_parts_equal_those_taken_all_at_once(family, options, make_attention, make_maps):
     module = make_attention(family, 4, 2, **options)
     maps = [x.requires_grad_() for x in make_maps(family, 2, 4, 5, 3)]
     leaves = dict(enumerate(maps)) | dict(module.named_parameters())
@@ -148,7 +152,7 @@ def test_gradients_of_what_is_not_frozen(family, options, make_attention, make_m
             torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12)
 
 
-# Every form of the value in one family; in the others the two that read the rows of their own, before and after.
+# Every form of the value in one family; in the others one form on each side of the aggregation.
 @pytest.mark.parametrize(
     ("family", "name"),
     [("mdta", name) for name in OPTIONS]
@@ -168,7 +172,7 @@ def test_second_derivatives(family, name, make_attention, make_maps):
 def test_second_derivatives_of_products_in_half_precision():
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(1, 2, rows, 50, generator=generator).bfloat16() for rows in (3, 3, 2)]
-    # Without a direction, and without a derivative.
+    # A row of zeros has no direction, and its norm no derivative.
     rows[0][0, 0, 0] = 0
     upstream = [torch.randn(x.shape, generator=generator) for x in gram.gram(*rows)]
 
@@ -187,7 +191,7 @@ def test_second_derivatives_of_products_in_half_precision():
 
 
 @pytest.mark.parametrize("activation", ["gelu", "sigmoid"])
-def test_backward_of_a_sum_inside_autocast(activation):
+def test_backward_of_a_sum_ignores_autocast(activation):
     leaves = [torch.randn(2, 3, 4), torch.randn(2, 4, 5, 6), torch.randn(2, 3)]
     leaves = [x.requires_grad_() for x in leaves]
     found = []
@@ -201,7 +205,7 @@ def test_backward_of_a_sum_inside_autocast(activation):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_backward_inside_autocast(channel_family, make_attention, make_maps):
+def test_backward_inside_autocast_gives_nearly_the_same_gradients(channel_family, make_attention, make_maps):
     module = make_attention(channel_family, 8, 2, dtype=torch.float32)
     maps = [x.requires_grad_() for x in make_maps(channel_family, 2, 8, 9, 7, dtype=torch.float32)]
     output = module(*maps)
@@ -211,7 +215,7 @@ def test_backward_inside_autocast(channel_family, make_attention, make_maps):
         found = torch.autograd.grad(output.sum(), [*maps, *module.parameters()])
     for gradient, wanted in zip(found, expected, strict=True):
         assert gradient.dtype is wanted.dtype
-        # Where autograd's own nodes multiply matrices, autocast rounds them. Measured: 3 eps.
+        # Autocast rounds the matrix products of autograd's own nodes. Measured: 3 eps.
         bound = 8 * torch.finfo(torch.bfloat16).eps * wanted.abs().max().item()
         torch.testing.assert_close(gradient, wanted, rtol=0, atol=bound)
 
@@ -227,7 +231,7 @@ def test_weights_used_again_under_autocast_get_both_gradients(make_attention, ma
     assert not torch.equal(both, alone)
 
 
-def test_a_weight_changed_before_backward_is_told(family, make_attention, make_maps):
+def test_weight_changed_before_backward_is_an_error(family, make_attention, make_maps):
     module = make_attention(family, 4, 2)
     output = module(*make_maps(family, 1, 4, 5, 3))
     with torch.no_grad():
@@ -236,7 +240,7 @@ def test_a_weight_changed_before_backward_is_told(family, make_attention, make_m
         output.sum().backward()
 
 
-def test_more_than_a_convolution_is_called(make_attention, make_maps):
+def test_hooked_or_replaced_convolutions_are_called(make_attention, make_maps):
     module, maps = make_attention("mdta", 4, 2), make_maps("mdta", 1, 4, 5, 3)
     expected = differentiated(module, maps := [x.requires_grad_() for x in maps])
     calls = []
@@ -252,7 +256,7 @@ def test_more_than_a_convolution_is_called(make_attention, make_maps):
     assert not torch.equal(module(*maps), expected[0])
 
 
-def test_other_convolutions_are_called(make_attention, make_maps):
+def test_convolutions_with_other_padding_are_called(make_attention, make_maps):
     module, (x,) = make_attention("mdta", 4, 2), make_maps("mdta", 1, 4, 5, 3)
     module.qkv_dwconv.padding_mode = "reflect"
     module.qkv_dwconv = torch.nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False, padding_mode="reflect").double()
@@ -266,18 +270,18 @@ def test_other_convolutions_are_called(make_attention, make_maps):
 
 @pytest.fixture
 def functional(make_attention, make_maps):
-    """A function of parameters and one image, its parameters and images, in float64."""
+    """A function of parameters and one image; parameters and three images for it, in float64."""
     module = make_attention("mdta", 4, 2, tokens=2)
     (images,) = make_maps("mdta", 3, 4, 5, 3)
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
     return lambda p, x: functional_call(module, p, (x[None],)).square().sum(), parameters, images
 
 
-def test_gradients_of_each_image(functional, monkeypatch):
+def test_per_image_gradients_agree_with_one_call_per_image(functional, monkeypatch):
     function, parameters, images = functional
     found = vmap(grad(function), in_dims=(None, 0))(parameters, images)
     whole = grad(lambda p: vmap(function, in_dims=(None, 0))(p, images).sum())(parameters)
-    plain(monkeypatch)
+    without_recomputation(monkeypatch)
     for i, image in enumerate(images):
         for name, expected in grad(function)(parameters, image).items():
             torch.testing.assert_close(found[name][i], expected, rtol=1e-9, atol=1e-11)
@@ -285,7 +289,7 @@ def test_gradients_of_each_image(functional, monkeypatch):
         torch.testing.assert_close(whole[name], each.sum(0), rtol=1e-9, atol=1e-11)
 
 
-def test_derivatives_taken_forward(functional):
+def test_forward_mode_derivatives(functional):
     function, parameters, images = functional
     direction = images[1]
     _, found = jvp(lambda x: function(parameters, x), (images[0],), (direction,))
@@ -300,7 +304,7 @@ def test_derivatives_taken_forward(functional):
     ("family", "precision"),
     [("mdta", "autocast"), ("histogram", "bfloat16"), ("xca", "float32")],
 )
-def test_compiled_training_step(family, precision, make_attention, make_maps):
+def test_compiled_training_step_agrees_with_eager(family, precision, make_attention, make_maps):
     torch.compiler.reset()
     dtype, autocast = PRECISIONS[precision]
     module = make_attention(family, 8, 2, dtype=dtype)
@@ -314,32 +318,32 @@ def test_compiled_training_step(family, precision, make_attention, make_maps):
     torch.compiler.reset()
 
 
-def targets(program):
+def call_targets(program):
     return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
 
 
 @pytest.mark.parametrize(("family", "strict"), [("mdta", True), ("cross", False), ("xca", False)])
-def test_exported_graphs_are_those_of_inference(family, strict, make_attention, make_maps):
+def test_exported_graphs_do_not_depend_on_requires_grad(family, strict, make_attention, make_maps):
     module, maps = make_attention(family, 4, 2), make_maps(family, 1, 4, 6, 5)
-    found = targets(torch.export.export(module, maps, strict=strict))
+    found = call_targets(torch.export.export(module, maps, strict=strict))
     frozen = copy.deepcopy(module).requires_grad_(False)
-    assert found == targets(torch.export.export(frozen, maps, strict=strict))
+    assert found == call_targets(torch.export.export(frozen, maps, strict=strict))
     assert not [target for target in found if "autograd" in target]
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace")
-def test_traced_graphs_have_no_python(make_attention, make_maps):
+def test_traced_graphs_contain_no_python_functions(make_attention, make_maps):
     module, maps = make_attention("mdta", 4, 2), make_maps("mdta", 1, 4, 6, 5)
     graph = torch.jit.trace(module, maps, check_trace=False).inlined_graph
     kinds = {node.kind() for node in graph.nodes()}
     assert "aten::_convolution" in kinds
-    # Functions of Python's are "^Name".
+    # TorchScript writes a Python function as "^Name".
     assert not [kind for kind in kinds if "^" in kind or "PythonOp" in kind]
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not-reentrant", "reentrant"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
-def test_activation_checkpointing(family, autocast, reentrant, make_attention, make_maps):
+def test_activation_checkpointing_changes_no_bit(family, autocast, reentrant, make_attention, make_maps):
     module = make_attention(family, 8, 2, dtype=torch.float32)
     maps = [x.requires_grad_() for x in make_maps(family, 1, 8, 6, 5, dtype=torch.float32)]
     expected = differentiated(module, maps, autocast)
@@ -356,6 +360,6 @@ def test_nothing_is_kept_without_gradients(family, make_attention, make_maps):
     module, maps = make_attention(family, 4, 2), make_maps(family, 1, 4, 5, 3)
     for region in (torch.no_grad(), torch.inference_mode(), contextlib.nullcontext()):
         with region:
-            storages, output = kept(lambda: module.requires_grad_(False)(*maps))
+            storages, output = kept_for_backward(lambda: module.requires_grad_(False)(*maps))
         assert not storages
         assert not output.requires_grad

@@ -1,7 +1,7 @@
-"""What people and libraries do to a convolution, and the weight and bias of the plain one that it then equals.
+"""Ways in which people and libraries alter a convolution, and the plain convolution that each then equals.
 
-Each takes a convolution and returns what to put in its place, and a function for the two tensors, which is to be asked
-after a call: by then, hooks have computed them.
+Each function takes a convolution and returns its replacement and a function for the weight and bias of the equal plain
+convolution. Call the latter only after the replacement was called: some weights are computed by hooks.
 """
 
 import copy
@@ -17,7 +17,7 @@ class Double(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A trained difference beside a layer, under the name that PEFT gives to what it adapts."""
+    """Adds a trained layer's output to that of a layer, which is named ``base_layer`` as in PEFT."""
 
     def __init__(self, base_layer):
         super().__init__()
@@ -31,7 +31,7 @@ class Adapter(nn.Module):
 
 
 class Doubled(torch.Tensor):
-    """A weight whose convolution is twice what its numbers say."""
+    """A tensor subclass whose convolutions return twice the usual result."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -40,6 +40,7 @@ class Doubled(torch.Tensor):
 
 
 def _times(layer, weight, bias):
+    """A function that returns the layer's current weight and bias times these factors."""
     return lambda: (weight * layer.weight, None if layer.bias is None else bias * layer.bias)
 
 
@@ -114,7 +115,7 @@ def spectral_norm_by_hook(layer):
 
 def pruned(layer):
     prune.l1_unstructured(layer, "weight", amount=0.5)
-    # As a step of training does, after which only the hook knows the weight.
+    # As a training step does: from then on, only the pruning hook computes the weight.
     with torch.no_grad():
         layer.weight_orig.mul_(2)
     return layer, _times(layer, 1, 1)

@@ -1,11 +1,11 @@
-"""``value``, ``token`` and their layers are read only where nobody can tell: otherwise they are called."""
+"""``value``, ``token`` and their layers are called, unless using their weights directly cannot be noticed."""
 
 import copy
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.modules import module as of_all_modules
+from torch.nn.modules import module as global_hooks
 from torch.nn.utils import parametrize
 
 import exda_primitives as exda
@@ -32,7 +32,7 @@ def make(make_attention):
 
 
 def alter(module, names, alteration):
-    """Alters the layers; returns a function for the same attention with plain convolutions in their place."""
+    """Alters the layers; returns a function for the same attention with equal plain convolutions in their place."""
     plain, effective = copy.deepcopy(module), {}
     for name in names:
         altered, effective[name] = alteration(module.get_submodule(name))
@@ -56,7 +56,7 @@ def _put(module, name, layer):
 
 
 def check(module, maps, names, equivalent, backend, differentiate, relative_errors):
-    """Outputs, and gradients of inputs and of all that was not altered."""
+    """Compares outputs, and gradients of inputs and of unaltered parameters, with the equivalent; none may vanish."""
     found = differentiate(module, maps, backend)
     expected = differentiate(equivalent(), maps, "reference")
     common = {name: tensor for name, tensor in expected.items() if not name.startswith(tuple(names))}
@@ -69,7 +69,9 @@ def check(module, maps, names, equivalent, backend, differentiate, relative_erro
 
 @BACKENDS
 @pytest.mark.parametrize("alteration", ALTERATIONS, ids=lambda alteration: alteration.__name__)
-def test_altered_layers(family, alteration, backend, make, make_maps, differentiate, relative_errors):
+def test_altered_layers_agree_with_equal_convolutions(
+    family, alteration, backend, make, make_maps, differentiate, relative_errors
+):
     module, maps = make(family), make_maps(family, 2, 6, 5, 3)
     equivalent = alter(module, LAYERS, alteration)
     check(module, maps, LAYERS, equivalent, backend, differentiate, relative_errors)
@@ -77,7 +79,9 @@ def test_altered_layers(family, alteration, backend, make, make_maps, differenti
 
 @EACH_LAYER
 @PLACES
-def test_each_layer_in_every_place(family, layer, value, position, make, make_maps, differentiate, relative_errors):
+def test_each_hooked_layer_in_every_form_and_position(
+    family, layer, value, position, make, make_maps, differentiate, relative_errors
+):
     module, maps = make(family, value, position), make_maps(family, 2, 6, 5, 3)
     equivalent = alter(module, (layer,), forward_hook)
     check(module, maps, (layer,), equivalent, "torch", differentiate, relative_errors)
@@ -103,7 +107,7 @@ HOOKS = {
 @pytest.mark.parametrize("kind", HOOKS)
 @pytest.mark.parametrize("part", ["value", "token", *LAYERS])
 def test_hooks_fire_once_and_change_nothing(part, kind, backend, make, make_maps, differentiate):
-    # Their families compute value and tokens by ways of their own.
+    # Two families are enough: these two compute value and tokens in different ways.
     for family in ("mdta", "histogram"):
         module, maps, counter = make(family), make_maps(family, 2, 6, 5, 3), Counter()
         expected = differentiate(module, maps, backend)
@@ -121,25 +125,25 @@ def test_hooks_fire_once_and_change_nothing(part, kind, backend, make, make_maps
 @FORMS
 @pytest.mark.parametrize("position", ["before", "after"])
 @torch.no_grad()
-def test_a_hook_on_a_value_of_every_form_counts(family, form, position, make, make_maps):
+def test_hook_changes_a_value_of_every_form(family, form, position, make, make_maps):
     module, maps, seen = make(family, form, position), make_maps(family, 2, 6, 5, 3), []
     if form == "none":
         module.value = exda.NonlinearValue(6, "none")
     plain = module(*maps)
     module.value.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)) or 3 * output)
     found = module(*maps)
-    ((v, made),) = seen
-    assert made.shape == v.shape
+    ((v, output),) = seen
+    assert output.shape == v.shape
     assert not torch.allclose(found, plain)
     with exda.backend("reference"):
         torch.testing.assert_close(module(*maps), found, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
-def test_hooks_on_all_modules_see_the_new_ones(family, make, make_maps):
+def test_global_hooks_fire_for_the_new_modules(family, make, make_maps):
     module, maps, counter = make(family), make_maps(family, 2, 6, 5, 3), Counter()
     expected = module(*maps)
-    handle = of_all_modules.register_module_forward_hook(counter)
+    handle = global_hooks.register_module_forward_hook(counter)
     try:
         found = module(*maps)
     finally:
@@ -150,7 +154,7 @@ def test_hooks_on_all_modules_see_the_new_ones(family, make, make_maps):
 
 
 @torch.no_grad()
-def test_without_hooks_they_are_read(channel_family, make, make_maps, monkeypatch):
+def test_without_hooks_nothing_is_called(channel_family, make, make_maps, monkeypatch):
     module, maps, called = make(channel_family), make_maps(channel_family, 2, 6, 5, 3), []
     for layer in (nn.Conv2d, exda.NonlinearValue, exda.GST):
         forward = layer.forward
@@ -160,14 +164,14 @@ def test_without_hooks_they_are_read(channel_family, make, make_maps, monkeypatc
 
 
 class Shifted(nn.Module):
-    """A value of one's own, which looks at a pixel's neighbours."""
+    """A user's own value, which adds pixels from elsewhere in the map."""
 
     def forward(self, v):
         return v + v.roll((1, 2), (-2, -1))
 
 
 class Halves(nn.Module):
-    """Tokens of one's own: the image's upper half and its lower one, for two heads each."""
+    """A user's own tokens: maps of the image's upper and lower half, for each of two heads."""
 
     def forward(self, x):
         upper = (torch.arange(x.shape[2]) < x.shape[2] / 2).to(x.dtype)[:, None].expand(x.shape[2:])
@@ -176,7 +180,7 @@ class Halves(nn.Module):
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
-def test_modules_of_ones_own(family, position, make, make_maps, differentiate, relative_errors):
+def test_users_own_value_and_tokens_agree(family, position, make, make_maps, differentiate, relative_errors):
     module, maps = make(family, position=position), make_maps(family, 2, 6, 4, 5)
     plain = differentiate(module, maps, "torch")["output"]
     module.value, module.token = Shifted(), Halves()
@@ -187,7 +191,7 @@ def test_modules_of_ones_own(family, position, make, make_maps, differentiate, r
 
 
 @torch.no_grad()
-def test_a_value_of_ones_own_on_tokens_sees_the_map():
+def test_users_own_value_on_a_token_sequence_gets_a_map():
     attention, seen = exda.ExDAXCAttention(6, 2, tokens=0, value="none").double(), []
     attention.value = Shifted()
     attention.value.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].shape))
@@ -226,7 +230,7 @@ def a_dense_branch(value):
     ids=lambda exchange: exchange.__name__,
 )
 @BACKENDS
-def test_other_convolutions_in_the_branch(family, exchange, backend, make, make_maps, differentiate):
+def test_other_convolutions_in_the_branch_agree(family, exchange, backend, make, make_maps, differentiate):
     module, maps = make(family, "replace"), make_maps(family, 2, 6, 5, 3)
     exchange(module.value)
     module.double()
@@ -246,7 +250,7 @@ def test_other_convolutions_in_the_branch(family, exchange, backend, make, make_
 
 
 @torch.no_grad()
-def test_another_projection_of_the_output_is_called(make, make_maps):
+def test_output_projection_of_another_size_is_called(make, make_maps):
     module, maps = make("mdta"), make_maps("mdta", 2, 6, 5, 3)
     module.project_out = nn.Conv2d(6, 6, 3, padding=1).double()
     with exda.backend("reference"):
@@ -256,7 +260,7 @@ def test_another_projection_of_the_output_is_called(make, make_maps):
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
 @torch.no_grad()
-def test_a_sparse_projection_is_called():
+def test_sparse_projection_is_called():
     attention, x = exda.ExDAXCAttention(6, 2), torch.randn(2, 15, 6)
     expected = attention(x, grid=(5, 3))
     attention.proj.weight = nn.Parameter(attention.proj.weight.to_sparse_csr())
@@ -264,7 +268,7 @@ def test_a_sparse_projection_is_called():
 
 
 @torch.no_grad()
-def test_cached_parametrisations(family, make, make_maps):
+def test_cached_parametrisations_give_equal_outputs(family, make, make_maps):
     module, maps = make(family), make_maps(family, 2, 6, 5, 3)
     alter(module, LAYERS, parametrised)
     expected = module(*maps)
@@ -275,7 +279,7 @@ def test_cached_parametrisations(family, make, make_maps):
 
 @pytest.mark.parametrize("part", ["value", "token", *LAYERS])
 @torch.no_grad()
-def test_kernels_leave_it_to_the_others(part, make, make_maps):
+def test_kernels_do_not_take_hooked_primitives(part, make, make_maps):
     module, maps = make("mdta").float(), make_maps("mdta", 1, 6, 5, 3, dtype=torch.float32)
     assert module.kernel_unsupported_reason(5, 3) is None
     module.get_submodule(part).register_forward_hook(lambda _, inputs, output: 2 * output)
@@ -287,20 +291,20 @@ def test_kernels_leave_it_to_the_others(part, make, make_maps):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @torch.no_grad()
-def test_called_tokens_in_half_precision(family, dtype, make, make_maps):
+def test_called_tokens_in_half_precision_agree(family, dtype, make, make_maps):
     module, maps = make(family, "none").to(dtype), make_maps(family, 1, 6, 32, 40, dtype=dtype)
     expected = module(*maps)
     module.token.register_forward_hook(lambda _, inputs, output: output)
     found = module(*maps)
     assert found.dtype is dtype
-    # Two maps of another scale round elsewhere.
+    # Called tokens scale their maps differently, so that other numbers are rounded.
     bound = 8 * torch.finfo(dtype).eps * expected.abs().max().item()
     assert (found - expected).abs().mean() <= bound
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 @torch.no_grad()
-def test_called_under_autocast(channel_family, backend, make, make_maps):
+def test_called_primitives_under_autocast_agree(channel_family, backend, make, make_maps):
     module = make(channel_family).float()
     maps = make_maps(channel_family, 1, 6, 9, 7, dtype=torch.float32)
     expected = module(*maps)
@@ -312,7 +316,7 @@ def test_called_under_autocast(channel_family, backend, make, make_maps):
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=bound)
 
 
-def test_maps_in_half_precision_keep_their_numbers():
+def test_small_numbers_of_maps_survive_half_precision():
     maps = torch.rand(1, 2, 1024, 1024) / 2**20
     assert (maps.half() == 0).float().mean() > 0.01
     kept, factor = in_dtype_of(torch.zeros((), dtype=torch.float16), maps)
@@ -325,7 +329,7 @@ def test_maps_in_half_precision_keep_their_numbers():
 
 
 @pytest.mark.parametrize("family", ["mdta", "histogram"])
-def test_compiled_in_one_graph(family, make, make_maps, differentiate):
+def test_hooked_attention_compiles_to_one_graph(family, make, make_maps, differentiate):
     torch.compiler.reset()
     module, maps = make(family), make_maps(family, 2, 6, 5, 3)
     module.value.conv_in.register_forward_hook(lambda _, inputs, output: 2 * output)
@@ -337,14 +341,14 @@ def test_compiled_in_one_graph(family, make, make_maps, differentiate):
 
 
 @torch.no_grad()
-def test_a_copy_has_what_was_altered(family, make, make_maps):
+def test_copy_keeps_alterations(family, make, make_maps):
     module, maps = make(family), make_maps(family, 2, 6, 5, 3)
     module.value.conv_in.register_forward_hook(lambda _, inputs, output: 2 * output)
     module.token.phi = nn.Sequential(module.token.phi)
     assert torch.equal(copy.deepcopy(module)(*maps), module(*maps))
 
 
-def test_the_standalone_modules_call_their_layers():
+def test_standalone_modules_call_their_layers():
     counter, value, token = Counter(), exda.NonlinearValue(6), exda.GST(6, 2)
     for layer in (value.conv_in, value.dwconv, value.conv_out, token.phi):
         layer.register_forward_hook(counter)
@@ -354,9 +358,9 @@ def test_the_standalone_modules_call_their_layers():
 
 
 @torch.no_grad()
-def test_the_maps_of_a_token_are_flat_to_the_last_bit_where_they_are_constant():
+def test_token_maps_are_flat_to_the_last_bit_beyond_the_outermost_centres():
     maps = exda.GST(6, 2, stride=4)(torch.randn(1, 6, 13, 10))
-    # Beyond the centres of the outermost cells.
+    # Rows and columns 0 and 1 are beyond the centres of the outermost cells of 4 x 4 pixels.
     assert torch.equal(maps[..., 0, :], maps[..., 1, :])
     assert torch.equal(maps[..., :, 0], maps[..., :, 1])
     assert not torch.equal(maps[..., 1, :], maps[..., 2, :])

@@ -1,4 +1,4 @@
-"""The configuration in a state dict: what trainers do to every entry of one leaves it readable, or it is refused."""
+"""The configuration in a state dict survives what trainers do to every entry; anything damaged is refused."""
 
 import contextlib
 import json
@@ -27,12 +27,12 @@ FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 @given(DESCRIPTIONS, st.sampled_from([*FLOATS, torch.uint8, torch.int8, torch.int64]))
-def test_it_comes_back_from_any_dtype(description, dtype):
+def test_description_survives_any_dtype(description, dtype):
     assert decoded(encoded(description).to(dtype), "here") == description
 
 
 @given(DESCRIPTIONS, st.sampled_from(FLOATS), st.floats(0.5, 0.99999), st.integers(1, 30))
-def test_it_survives_averages_with_itself(description, dtype, decay, times):
+def test_description_survives_averages_with_itself(description, dtype, decay, times):
     average, now = (encoded(description).to(dtype) for _ in range(2))
     by_hand = average.clone()
     for _ in range(times):
@@ -42,7 +42,7 @@ def test_it_survives_averages_with_itself(description, dtype, decay, times):
 
 
 @given(DESCRIPTIONS, DESCRIPTIONS, st.floats(0.05, 0.95))
-def test_the_average_of_two_is_one_of_them_or_refused(one, other, weight):
+def test_average_of_two_is_one_of_them_or_refused(one, other, weight):
     a, b = encoded(one), encoded(other)
     if a.shape == b.shape:
         found = one
@@ -52,7 +52,7 @@ def test_the_average_of_two_is_one_of_them_or_refused(one, other, weight):
 
 
 @given(DESCRIPTIONS, st.data())
-def test_a_damaged_one_is_refused(description, data):
+def test_damaged_description_is_refused(description, data):
     tensor = encoded(description)
     place = data.draw(st.integers(0, len(tensor) - 1))
     tensor[place] = (tensor[place] + data.draw(st.integers(1, 15))) % 16
@@ -75,12 +75,12 @@ def test_a_damaged_one_is_refused(description, data):
     ],
     ids=lambda held: str(held)[:20],
 )
-def test_anything_else_is_refused(held):
+def test_anything_but_a_description_is_refused(held):
     with pytest.raises(exda.CheckpointError, match="cannot be read"):
         decoded(held, "here")
 
 
-def test_a_newer_version_is_refused(monkeypatch):
+def test_newer_version_is_refused(monkeypatch):
     monkeypatch.setattr("exda_primitives.primitives.description.VERSION", VERSION + 1)
     tensor = encoded(Description(exda.ExDAConfig(), built_in=False))
     monkeypatch.undo()
@@ -88,14 +88,14 @@ def test_a_newer_version_is_refused(monkeypatch):
         decoded(tensor, "here")
 
 
-def test_it_is_readable_without_this_library():
+def test_description_is_readable_without_this_library():
     tensor = encoded(Description(exda.ExDAConfig(tokens=3), built_in=True))
     data = bytes(int(16 * high + low) for high, low in tensor.view(-1, 2).tolist())
     assert json.loads(data[:-4]) == {"version": VERSION, "built_in": True, **exda.ExDAConfig(tokens=3).as_dict()}
     assert data[:-4] == _text(tensor)
 
 
-def test_it_is_in_the_state_dict_and_tells_what_was_built_in(family, classes):
+def test_state_dict_holds_the_description(family, classes):
     module = classes[family](8, 2, tokens=2, stride=3)
     assert decoded(module.state_dict()["_extra_state"], "here") == Description(module.config, built_in=True)
 
@@ -110,7 +110,7 @@ def test_another_configuration_is_an_error_that_names_both(family, classes):
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_another_init_is_the_same_function(family, classes, make_maps):
+def test_another_init_is_no_mismatch(family, classes, make_maps):
     one, other = classes[family](8, 2, init="paper"), classes[family](8, 2, init="identity")
     other.load_state_dict(one.state_dict())
     maps = make_maps(family, 1, 8, 5, 3, dtype=torch.float32)

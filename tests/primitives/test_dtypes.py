@@ -1,4 +1,4 @@
-"""Primitives in another dtype than the maps: refused by name outside of autocast, computed inside."""
+"""Primitives in another dtype than the maps: an error that names them, but computed under autocast."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import nn
 import exda_primitives as exda
 
 HALF = (torch.bfloat16, torch.float32)
-EACH_WAY = pytest.mark.parametrize(("dtype", "new"), [HALF, HALF[::-1]], ids=["new-float32", "new-bfloat16"])
+BOTH_WAYS = pytest.mark.parametrize(("dtype", "new"), [HALF, HALF[::-1]], ids=["new-float32", "new-bfloat16"])
 
 
 def in_two_dtypes(module, new):
@@ -18,9 +18,9 @@ def in_two_dtypes(module, new):
     return module
 
 
-@EACH_WAY
+@BOTH_WAYS
 @pytest.mark.parametrize("backend", ["torch", "reference", "triton"])
-def test_refused_by_name(family, dtype, new, backend, make_attention, make_maps):
+def test_error_names_every_parameter_of_another_dtype(family, dtype, new, backend, make_attention, make_maps):
     module = in_two_dtypes(make_attention(family, 8, 2, dtype=dtype), new)
     module.full_name = "blocks.0.attn"
     with exda.backend(backend), pytest.raises(exda.InputError) as error:
@@ -32,7 +32,7 @@ def test_refused_by_name(family, dtype, new, backend, make_attention, make_maps)
         assert f"{name} is {new}" in message
 
 
-def test_one_parameter_is_enough(family, make_attention, make_maps):
+def test_single_parameter_of_another_dtype_is_refused(family, make_attention, make_maps):
     for name in ("token.phi.weight", "value.conv_out.bias"):
         module = make_attention(family, 8, 2, dtype=torch.float32)
         module.get_parameter(name).data = module.get_parameter(name).data.double()
@@ -40,8 +40,8 @@ def test_one_parameter_is_enough(family, make_attention, make_maps):
             module(*make_maps(family, 1, 8, 5, 3, dtype=torch.float32))
 
 
-@EACH_WAY
-def test_computed_under_autocast(family, dtype, new, make_attention, make_maps):
+@BOTH_WAYS
+def test_autocast_computes_in_two_dtypes(family, dtype, new, make_attention, make_maps):
     module = in_two_dtypes(make_attention(family, 8, 2, dtype=dtype), new)
     maps = make_maps(family, 1, 8, 5, 3, dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16):
@@ -52,7 +52,7 @@ def test_computed_under_autocast(family, dtype, new, make_attention, make_maps):
     assert all(parameter.grad.abs().max() > 0 for parameter in module.new_parameters().values())
 
 
-def test_the_gates_may_have_any(channel_family, make_attention, make_maps):
+def test_alpha_and_gate_may_have_another_dtype(channel_family, make_attention, make_maps):
     module = make_attention(channel_family, 8, 2, dtype=torch.bfloat16)
     maps = make_maps(channel_family, 1, 8, 5, 3, dtype=torch.bfloat16)
     expected = module(*maps)
@@ -61,8 +61,8 @@ def test_the_gates_may_have_any(channel_family, make_attention, make_maps):
     assert torch.equal(module(*maps), expected)
 
 
-def test_hosts_that_change_the_dtype_of_v_are_left_to_do_so(make_attention, make_maps):
-    """What makes V is asked only if its weight says what comes out."""
+def test_projections_that_change_the_dtype_of_v_are_not_refused(make_attention, make_maps):
+    """V's dtype is checked only where it follows from the projection's weight."""
 
     class InFloat32(nn.Module):
         def __init__(self, layer):
@@ -84,7 +84,7 @@ def test_hosts_that_change_the_dtype_of_v_are_left_to_do_so(make_attention, make
     [(exda.NonlinearValue(8), "conv_in.weight"), (exda.GST(8, 2), "phi.weight")],
     ids=["NonlinearValue", "GST"],
 )
-def test_of_the_primitives_alone(module, name):
+def test_standalone_primitives_name_the_parameter(module, name):
     with pytest.raises(exda.InputError) as error:
         module(torch.randn(1, 8, 4, 4).bfloat16())
     assert str(error.value).startswith(f"{module!r}: ")

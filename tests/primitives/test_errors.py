@@ -1,4 +1,4 @@
-"""Arguments and inputs that cannot work: said at once, with what was given and what to do."""
+"""Arguments and inputs that cannot work raise at once, and say what was given and what to do."""
 
 import re
 
@@ -8,7 +8,7 @@ import torch
 import exda_primitives as exda
 from exda_primitives import GST, ConfigError, ExDAConfig, InputError, NonlinearValue
 
-# (what to pass, what the message has to say)
+# id: (options, parts of the message)
 OPTIONS = {
     "scale": ({"scale": "max"}, ["scale='max'", "'sum', 'mean'"]),
     "reinject": ({"reinject": "sum"}, ["reinject='sum'", "'mean', 'channelwise'"]),
@@ -28,6 +28,7 @@ OPTIONS = {
     "gelu at identity": ({"value": "gelu", "init": "identity"}, ["value='gelu'", "init='identity'"]),
     "sigmoid at identity": ({"value": "sigmoid", "init": "identity"}, ["value='sigmoid'", "init='identity'"]),
 }
+# id: (shape, dtype, parts of the message)
 INPUTS = {
     "3-D": ((6, 5, 4), torch.float32, ["3 dimensions", "(6, 5, 4)", "(B, 6, H, W)", "[None]"]),
     "5-D": ((2, 1, 6, 5, 4), torch.float32, ["5 dimensions", "(2, 1, 6, 5, 4)", "(B, 6, H, W)", "batch"]),
@@ -55,21 +56,21 @@ def bad_input(request):
 
 
 @pytest.mark.parametrize(("options", "parts"), OPTIONS.values(), ids=OPTIONS)
-def test_options(family, options, parts, classes):
+def test_options_of_an_attention_are_checked(family, options, parts, classes):
     with pytest.raises(ConfigError) as error:
         classes[family](6, 2, **options)
     assert says(error, parts)
 
 
 @pytest.mark.parametrize(("options", "parts"), OPTIONS.values(), ids=OPTIONS)
-def test_options_of_a_configuration(options, parts):
+def test_options_of_a_configuration_are_checked(options, parts):
     with pytest.raises(ConfigError) as error:
         ExDAConfig(**options)
     assert says(error, ["ExDAConfig(", *parts])
 
 
 @pytest.mark.parametrize(("dim", "heads"), [(7, 2), (2, 4), (0, 1), (6, 0), (-6, 2), (6, -2)])
-def test_channels_that_heads_cannot_share(family, dim, heads, classes):
+def test_channels_have_to_be_a_multiple_of_heads(family, dim, heads, classes):
     for build in (classes[family], GST):
         with pytest.raises(ConfigError) as error:
             build(dim, heads)
@@ -84,12 +85,12 @@ def test_channelwise_needs_as_many_tokens_as_channels(family, tokens, classes):
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
-def test_channelwise_with_the_right_tokens(family, tokens, classes):
+def test_channelwise_accepts_as_many_tokens_as_channels_or_none(family, tokens, classes):
     assert classes[family](6, 2, tokens=tokens, reinject="channelwise").config.tokens == tokens
 
 
 @pytest.mark.parametrize("family", ["mdta", "cross", "histogram"])
-def test_attention_input(family, bad_input, classes):
+def test_input_of_an_attention_is_checked(family, bad_input, classes):
     x, parts = bad_input
     good = torch.zeros(2, 6, 5, 4)
     calls = [(x, good), (good, x)] if family == "cross" else [(x,)]
@@ -99,7 +100,7 @@ def test_attention_input(family, bad_input, classes):
         assert says(error, [f"{classes[family].__name__}(dim=6, num_heads=2)", *parts])
 
 
-def test_the_map_at_fault_is_named(bad_input, classes):
+def test_error_names_the_wrong_map(bad_input, classes):
     x, _ = bad_input
     good = torch.zeros(2, 6, 5, 4)
     for maps, name in (((x, good), "x"), ((good, x), "y")):
@@ -115,7 +116,7 @@ def test_cross_needs_equal_shapes(shape, classes):
 
 
 @pytest.mark.parametrize("build", [lambda: GST(6, 2), lambda: NonlinearValue(6)], ids=["GST", "NonlinearValue"])
-def test_primitive_input(build, bad_input):
+def test_input_of_a_primitive_is_checked(build, bad_input):
     x, parts = bad_input
     module = build()
     with pytest.raises(InputError) as error:
@@ -139,7 +140,7 @@ def test_compact_maps_check_their_input(bad_input):
     ],
     ids=["tokens 0", "tokens -1", "stride 0", "scale"],
 )
-def test_token_options(options, message):
+def test_options_of_gst_are_checked(options, message):
     with pytest.raises(ConfigError, match=message):
         GST(6, 2, **options)
 
@@ -154,12 +155,12 @@ def test_token_options(options, message):
     ],
     ids=["no channel", "form", "init", "replace at identity"],
 )
-def test_value_arguments(arguments, message):
+def test_arguments_of_nonlinear_value_are_checked(arguments, message):
     with pytest.raises(ConfigError, match=message):
         NonlinearValue(**arguments)
 
 
-def test_release_without_a_host(family, classes):
+def test_release_without_a_host_is_an_error(family, classes):
     with pytest.raises(exda.NotPatchedError, match=classes[family].__name__):
         classes[family](6, 2).release()
 

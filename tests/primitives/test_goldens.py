@@ -1,4 +1,4 @@
-"""Without primitives, the attentions compute what the official ones do, from the official state dicts."""
+"""Without primitives, the attentions load the official state dicts and compute the official outputs."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from tests.goldens.recipe import fill_state, load_case, load_spec
 
 import exda_primitives as exda
 
+# Golden file: (module that computes it, heads).
 OFFICIAL = {
     "attention-mdta_dim96_heads2_bias": (exda.ExDAAttention, 2),
     "attention-adair_cross_dim96_heads4": (exda.ExDACrossAttention, 4),
@@ -16,7 +17,7 @@ OFFICIAL = {
 
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_plain_attention_is_the_official_one(name: str, backend: str) -> None:
+def test_plain_attention_gives_the_official_outputs(name: str, backend: str) -> None:
     spec = load_spec(name)
     kind, heads = OFFICIAL[name]
     attention = kind(spec["config"]["dim"], heads, spec["config"]["bias"], tokens=0, value="none")
@@ -29,5 +30,6 @@ def test_plain_attention_is_the_official_one(name: str, backend: str) -> None:
         with exda.backend(backend), torch.no_grad():
             single = attention.float()(*inputs)[..., :: case.stride, :: case.stride]
             double = attention.double()(*(x.double() for x in inputs))[..., :: case.stride64, :: case.stride64]
+        # Bounds: tests/goldens/README.md.
         torch.testing.assert_close(single, torch.from_numpy(case.output), rtol=0, atol=2e-5)
         torch.testing.assert_close(double, torch.from_numpy(case.output64), rtol=0, atol=1e-9)

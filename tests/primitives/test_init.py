@@ -1,4 +1,4 @@
-"""Where training starts: at the host's own function, or at the printed formula."""
+"""Initial values: ``identity`` starts at the host's own function, ``paper`` at the paper's formula."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ choices = pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
 
 @pytest.fixture
 def pair(make_attention):
-    """A plain host with random weights, and the same weights in an ExDA attention at identity."""
+    """A function for an attention without primitives and an ExDA attention at identity with the same random weights."""
 
     def pair(family, bias=True, dtype=torch.float64, **options):
         host = make_attention(family, 6, 2, bias, tokens=0, value="none", dtype=dtype)
@@ -34,7 +34,7 @@ def pair(make_attention):
 @SIZES
 @choices
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-def test_identity_is_the_host(family, backend, options, size, pair, make_maps):
+def test_identity_computes_the_hosts_function(family, backend, options, size, pair, make_maps):
     host, module = pair(family, **options)
     maps = make_maps(family, 2, 6, *size)
     with exda.backend(backend):
@@ -44,14 +44,14 @@ def test_identity_is_the_host(family, backend, options, size, pair, make_maps):
 @SIZES
 @choices
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_identity_is_the_sorting_host_to_the_last_bit(dtype, options, size, pair, make_maps):
+def test_identity_of_histogram_is_the_host_to_the_last_bit(dtype, options, size, pair, make_maps):
     host, module = pair("histogram", dtype=dtype, **options)
     maps = make_maps("histogram", 2, 6, *size, dtype=dtype)
     assert torch.equal(module(*maps), host(*maps))
 
 
 @choices
-def test_training_can_leave_identity(family, options, pair, make_maps, differentiate):
+def test_gradients_at_identity_do_not_vanish(family, options, pair, make_maps, differentiate):
     _, module = pair(family, **options)
     gradients = differentiate(module, make_maps(family, 2, 6, 8, 6), "torch")
     moving = [name for name in module.new_parameters() if name in {"alpha", "token_gate"} or "conv_out" in name]
@@ -60,7 +60,7 @@ def test_training_can_leave_identity(family, options, pair, make_maps, different
 
 
 @choices
-def test_one_step_leaves_identity(family, options, pair, make_maps):
+def test_one_training_step_leaves_identity(family, options, pair, make_maps):
     host, module = pair(family, **options)
     maps = make_maps(family, 2, 6, 8, 6)
     target = make_maps(family, 2, 6, 8, 6, seed=7)[0]
@@ -74,7 +74,7 @@ def test_one_step_leaves_identity(family, options, pair, make_maps):
     assert not torch.equal(module(*maps), host(*maps))
 
 
-def test_paper(family, classes):
+def test_paper_init_sets_alpha_gate_and_value(family, classes):
     module = classes[family](6, 2, tokens=2)
     assert module.alpha.detach().equal(torch.full((2, 1, 1), 0.1))
     assert module.token_gate.detach().equal(torch.ones(2, 1, 1))
@@ -88,7 +88,7 @@ def test_paper_is_the_default_of_modules_and_identity_that_of_configurations(fam
 
 
 @choices
-def test_back_to_identity(family, options, make_attention, make_maps):
+def test_start_at_identity_restores_the_hosts_function(family, options, make_attention, make_maps):
     module = make_attention(family, 6, 2, True, **options)
     host = make_attention(family, 6, 2, True, tokens=0, value="none")
     host.load_state_dict({name: module.get_parameter(name) for name, _ in host.named_parameters()}, strict=False)

@@ -1,4 +1,4 @@
-"""``extra_macs`` against what PyTorch counts on the printed formulas."""
+"""``extra_macs`` agrees with what PyTorch counts in the reference."""
 
 import pytest
 import torch
@@ -22,13 +22,14 @@ CHOICES = {
 def counted_macs(module, maps):
     with FlopCounterMode(display=False) as counter, exda.backend("reference"), torch.no_grad():
         module(*maps)
+    # PyTorch counts a multiplication and an addition for each.
     return counter.get_total_flops() / 2
 
 
-# Sizes that strides and heads divide: elsewhere ceil mode and padded runs leave something to define.
+# Sizes that strides and heads divide; pooling in ceil mode and padded runs are tested below.
 @pytest.mark.parametrize("size", [(8, 8), (4, 12)], ids=lambda size: "H{}-W{}".format(*size))
 @pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
-def test_extra_macs(family, options, size, make_attention, make_maps):
+def test_extra_macs_are_those_that_pytorch_counts(family, options, size, make_attention, make_maps):
     module = make_attention(family, 8, 2, **options)
     host = make_attention(family, 8, 2, tokens=0, value="none")
     maps = make_maps(family, 1, 8, *size)
@@ -37,6 +38,7 @@ def test_extra_macs(family, options, size, make_attention, make_maps):
 
 def test_pooling_rounds_up(family, classes):
     module = classes[family](8, 2, value="none", stride=4)
+    # Phi: 8 channels to one token for each of 2 heads, on the 2 x 3 cells of a 5 x 9 map.
     assert module.extra_macs(5, 9) - module.token_macs(5, 9) == 8 * 2 * (2 * 3)
 
 

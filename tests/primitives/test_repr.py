@@ -45,7 +45,7 @@ def shapes(module):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_arguments_are_in_the_repr_of_defaults(name):
+def test_repr_includes_default_arguments(name):
     built = getattr(exda, name)(8, 4)
     assert shapes(eval(repr(built), vars(exda))) == shapes(built)
     assert repr(built).startswith(f"{name}(dim=8, num_heads=4, bias=False, tokens=1, stride=2")
@@ -56,14 +56,14 @@ def test_config_as_dict_builds_it_again():
     assert exda.ExDAConfig(**config.as_dict()) == config
 
 
-def test_config_is_a_value():
+def test_config_is_hashable_and_immutable():
     config = exda.ExDAConfig(tokens=2)
     assert {config: 1}[exda.ExDAConfig(tokens=2)] == 1
     with pytest.raises(AttributeError):
         config.tokens = 3
 
 
-def test_a_wrapped_projection_can_be_shown(family, make_attention):
+def test_repr_with_a_wrapped_projection(family, make_attention):
     module = make_attention(family, 8, 2, True)
     expected = repr(module)
     name = module.PARTS[-1]

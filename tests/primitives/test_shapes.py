@@ -1,4 +1,4 @@
-"""Output has the shape and the type of the input, for every combination of options and every size."""
+"""Outputs have the shape and dtype of the input, for every combination of options and every size."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def options(draw):
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 @settings(max_examples=50, deadline=None)
 @given(options=options(), batch=st.integers(1, 3), height=side, width=side)
-def test_attention(family, backend, options, batch, height, width, classes, make_maps):
+def test_attention_keeps_shape_and_dtype(family, backend, options, batch, height, width, classes, make_maps):
     module = classes[family](**options)
     maps = make_maps(family, batch, options["dim"], height, width, dtype=torch.float32)
     with exda.backend(backend), torch.no_grad():
@@ -44,7 +44,7 @@ def test_attention(family, backend, options, batch, height, width, classes, make
 
 @settings(max_examples=50, deadline=None)
 @given(form=st.sampled_from(["residual", "replace", "gelu", "sigmoid", "none"]), height=side, width=side)
-def test_value(form, height, width):
+def test_value_keeps_the_shape(form, height, width):
     v = torch.randn(2, 3, height, width)
     output = exda.NonlinearValue(3, form)(v)
     assert output.shape == v.shape
@@ -53,7 +53,7 @@ def test_value(form, height, width):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("backend", ["reference", "torch"])
-def test_type_is_kept(family, backend, dtype, make_attention, make_maps):
+def test_every_dtype_is_kept(family, backend, dtype, make_attention, make_maps):
     module = make_attention(family, tokens=2, dtype=dtype)
     with exda.backend(backend):
         assert module(*make_maps(family, 1, 6, 5, 3, dtype=dtype)).dtype is dtype

@@ -1,4 +1,4 @@
-"""Parameters: their names, their types and devices, and what an original state dict fills."""
+"""Parameters: their names, shapes, dtypes and devices, and which of them an original state dict fills."""
 
 import copy
 import pickle
@@ -36,7 +36,7 @@ choices = pytest.mark.parametrize(("options", "new"), CHOICES.values(), ids=CHOI
 
 
 class RestormerAttention(nn.Module):
-    """The official attention's parameters, in its order."""
+    """The parameters of Restormer's official attention, in its order."""
 
     def __init__(self, dim, num_heads, bias):
         super().__init__()
@@ -48,7 +48,7 @@ class RestormerAttention(nn.Module):
 
 @choices
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
-def test_names(family, bias, options, new, classes):
+def test_names_of_parameters(family, bias, options, new, classes):
     module = classes[family](8, 2, bias, **options)
     biases = {name.replace("weight", "bias") for name in HOST[family] if bias and name.endswith("weight")}
     assert set(module.state_dict()) == HOST[family] | biases | new | {"_extra_state"}
@@ -72,7 +72,7 @@ def test_restormer_state_dict_loads(bias, options, new):
 
 @pytest.mark.parametrize("kept", ["the first parameter", "all but the first", "the configuration"])
 @pytest.mark.parametrize("options", [{}, {"tokens": 0}, {"value": "gelu"}], ids=str)
-def test_a_part_of_what_was_added_is_not_enough(kept, options):
+def test_state_dict_with_only_some_new_entries_is_an_error(kept, options):
     module = exda.ExDAAttention(8, 2, **options)
     added = [*sorted(module.new_parameters()), "_extra_state"]
     chosen = {"the first parameter": added[:1], "all but the first": added[1:], "the configuration": added[-1:]}[kept]
@@ -89,7 +89,7 @@ def test_host_parameters_come_first_and_in_the_official_order():
     assert [name for name in ours if name in names] == names
 
 
-def test_shapes(family, classes):
+def test_shapes_of_new_parameters(family, classes):
     shapes = {name: tuple(p.shape) for name, p in classes[family](8, 2, tokens=3).new_parameters().items()}
     assert shapes == {
         "alpha": (2, 1, 1),
@@ -105,14 +105,14 @@ def test_shapes(family, classes):
 
 
 @pytest.mark.parametrize("init", ["paper", "identity"])
-def test_meta_device(family, init, classes):
+def test_modules_on_the_meta_device(family, init, classes):
     module = classes[family](4096, 8, True, device="meta", init=init)
     assert {parameter.device.type for parameter in module.parameters()} == {"meta"}
     assert module.extra_macs(64, 64) > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_dtype(family, dtype, classes, make_maps):
+def test_modules_of_every_dtype(family, dtype, classes, make_maps):
     module = classes[family](8, 2, True, dtype=dtype)
     assert {parameter.dtype for parameter in module.parameters()} == {dtype}
     assert module(*make_maps(family, 1, 8, 5, 3, dtype=dtype)).dtype is dtype
@@ -123,14 +123,14 @@ def test_dtype(family, dtype, classes, make_maps):
     [lambda **options: exda.GST(8, 2, **options), lambda **options: exda.NonlinearValue(8, **options)],
     ids=["GST", "NonlinearValue"],
 )
-def test_device_and_dtype_of_primitives(build):
+def test_primitives_take_device_and_dtype(build):
     parameters = list(build(device="meta", dtype=torch.float16).parameters())
     assert {(parameter.device.type, parameter.dtype) for parameter in parameters} == {("meta", torch.float16)}
 
 
 @choices
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
-def test_copies(family, options, new, duplicate, make_attention, make_maps):
+def test_copies_are_equal_and_share_nothing(family, options, new, duplicate, make_attention, make_maps):
     module, maps = make_attention(family, 8, 2, **options), make_maps(family, 1, 8, 5, 3)
     other = duplicate(module)
     assert torch.equal(other(*maps), module(*maps))

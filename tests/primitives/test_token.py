@@ -1,4 +1,4 @@
-"""Global spatial tokens: soft maps that sum to one, whatever the size."""
+"""Global spatial tokens: soft maps whose compact form sums to 1 at every size."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_upsampling_keeps_the_range(height, width, stride, seed):
 
 @sizes
 @strides
-def test_sum_is_upsampled_as_it_is(size, stride):
+def test_scale_sum_upsamples_the_compact_maps(size, stride):
     token, x = random_token(stride=stride), random_map(*size)
     expected = F.interpolate(token.maps(x).flatten(1, 2), size=size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(token(x).flatten(1, 2), expected, rtol=0, atol=1e-15)
@@ -57,7 +57,7 @@ def test_sum_is_upsampled_as_it_is(size, stride):
 
 @sizes
 @strides
-def test_mean_is_sum_times_compact_pixels(size, stride):
+def test_scale_mean_is_sum_times_compact_pixels(size, stride):
     summed, averaged = (random_token(stride=stride, scale=scale) for scale in ("sum", "mean"))
     x = random_map(*size)
     maps = summed.maps(x)
@@ -67,8 +67,8 @@ def test_mean_is_sum_times_compact_pixels(size, stride):
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 12), (4, 4), (16, 8)])
-def test_mean_does_not_depend_on_the_resolution(height, width):
-    # Stride 1 upsamples nothing: the map itself is the compact one, whose mean is 1.
+def test_scale_mean_does_not_depend_on_the_resolution(height, width):
+    # With stride 1 nothing is upsampled: the map is the compact one, scaled to a mean of 1.
     mean = random_token(stride=1, scale="mean")(random_map(height, width)).mean((-2, -1))
     torch.testing.assert_close(mean, torch.ones_like(mean), rtol=0, atol=1e-13)
 
@@ -76,7 +76,7 @@ def test_mean_does_not_depend_on_the_resolution(height, width):
 @sizes
 @strides
 def test_pooling_does_not_count_padding(size, stride):
-    # The mean of a constant is the constant only where padding is left out; other weights would show in the map.
+    # Pooling a constant gives the constant only if padding is not counted; otherwise the map would not be uniform.
     maps = random_token(stride=stride).maps(torch.ones(2, 4, *size, dtype=torch.float64))
     torch.testing.assert_close(maps, torch.full_like(maps, 1 / maps[0, 0, 0].numel()), rtol=1e-13, atol=0)
 
@@ -90,14 +90,15 @@ def test_half_precision_maps_are_float32(scale, dtype):
     torch.testing.assert_close(maps.sum((-2, -1)), torch.ones(2, 2, 3), rtol=0, atol=1e-5)
 
 
-def test_heads_and_tokens_are_told_apart():
+def test_each_token_is_computed_from_its_own_row_of_phi():
     token, x = random_token(), random_map(6, 4)
     single = GST(4, 1, 1).double()
+    # Row 4 of 2 heads with 3 tokens each: head 1, token 1.
     single.phi.weight.data.copy_(token.phi.weight[4:5])
     torch.testing.assert_close(token(x)[:, 1, 1], single(x)[:, 0, 0], rtol=0, atol=1e-15)
 
 
-def test_logits_of_hundreds_stay_finite():
+def test_large_logits_stay_finite():
     token = random_token()
     maps = token.maps(1e4 * random_map(8, 8))
     torch.testing.assert_close(maps.sum((-2, -1)), torch.ones(2, 2, 3).double(), rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The non-linear value and its ablations."""
+"""The non-linear value and its other forms."""
 
 import pytest
 import torch
@@ -25,13 +25,13 @@ def branch(value, v):
     ],
     ids=["residual", "replace", "gelu", "sigmoid", "none"],
 )
-def test_forms(form, expected):
+def test_every_form_computes_its_formula(form, expected):
     value = NonlinearValue(4, form).double()
     torch.testing.assert_close(value(V), expected(value), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(("form", "count"), [("residual", 6), ("replace", 6), ("gelu", 0), ("sigmoid", 0), ("none", 0)])
-def test_parameters(form, count):
+def test_number_of_parameters(form, count):
     assert len(list(NonlinearValue(4, form).parameters())) == count
 
 
@@ -50,11 +50,11 @@ def test_identity_keeps_the_first_convolutions():
     assert value.dwconv.weight.abs().min() > 0
 
 
-def test_paper_changes_the_value():
+def test_paper_init_changes_the_value():
     assert (NonlinearValue(4).double()(V) - V).abs().max() > 1e-3
 
 
-def test_back_to_identity():
+def test_start_at_identity_restores_the_input():
     value = NonlinearValue(4).double()
     value.start_at_identity()
     assert torch.equal(value(V), V)

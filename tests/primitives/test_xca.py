@@ -1,4 +1,4 @@
-"""Attention on tokens: what it is a drop-in for, what it has to know of the map, and what it says where it does not."""
+"""Cross-covariance attention: a drop-in for timm's, and how it learns the size (H, W) of the map."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from timm.models.xcit import XCA
 
 import exda_primitives as exda
 
-# (what to pass, what the message has to say)
+# id: (shape, dtype, parts of the message)
 INPUTS = {
     "2-D": ((35, 6), torch.float32, ["2 dimensions", "(35, 6)", "(B, N, 6)", "[None]"]),
     "map": ((2, 6, 5, 7), torch.float32, ["4 dimensions", "(2, 6, 5, 7)", "(B, N, 6)", "x.flatten(2).mT"]),
@@ -20,20 +20,21 @@ INPUTS = {
     "channels first": ((2, 6, 35), torch.float32, ["(B, N, 6)", "(2, 6, 35)", "axis 2 has to be 6"]),
     "uint8": ((2, 35, 6), torch.uint8, ["torch.uint8", "floating-point", ".float() / 255"]),
 }
-# What looks at the neighbours of a pixel.
-NEEDY = {
+# Options that look at a pixel's neighbours, and therefore need the map's size.
+NEEDS_SIZE = {
     "default": {},
     "tokens": {"value": "none"},
     "value": {"tokens": 0},
     "value after": {"tokens": 0, "value_position": "after"},
     "replace": {"tokens": 0, "value": "replace"},
 }
-CONTENT = {
+# Options that take each pixel by itself.
+NEEDS_NO_SIZE = {
     "nothing": {"tokens": 0, "value": "none"},
     "gelu": {"tokens": 0, "value": "gelu"},
     "sigmoid after": {"tokens": 0, "value": "sigmoid", "value_position": "after"},
 }
-needy = pytest.mark.parametrize("options", NEEDY.values(), ids=NEEDY)
+needs_size = pytest.mark.parametrize("options", NEEDS_SIZE.values(), ids=NEEDS_SIZE)
 
 
 def attention(**options):
@@ -49,7 +50,7 @@ def tokens(count=35):
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 @torch.no_grad()
-def test_drop_in(host, bias, backend):
+def test_attention_computes_what_timms_does(host, bias, backend):
     theirs = host(12, 3, bias).double()
     theirs.temperature.uniform_(0.5, 4)
     ours = exda.ExDAXCAttention(12, 3, bias, init="identity").double()
@@ -64,37 +65,37 @@ def test_drop_in(host, bias, backend):
 
 
 @pytest.mark.parametrize(("shape", "dtype", "parts"), INPUTS.values(), ids=INPUTS)
-def test_input(shape, dtype, parts):
+def test_input_is_checked(shape, dtype, parts):
     with pytest.raises(exda.InputError) as error:
         attention()(torch.zeros(shape, dtype=dtype), (5, 7))
     assert [part for part in ("ExDAXCAttention(dim=6, num_heads=2)", *parts) if part not in str(error.value)] == []
 
 
-@needy
+@needs_size
 @pytest.mark.parametrize("count", [35, 36, 1])
-def test_no_size_is_guessed(options, count):
+def test_missing_size_is_an_error(options, count):
     with pytest.raises(exda.InputError, match=rf"\(2, {count}, 6\).*cannot tell the size.*grid = \(H, W\)"):
         attention(**options)(tokens(count))
 
 
-@pytest.mark.parametrize("options", CONTENT.values(), ids=CONTENT)
+@pytest.mark.parametrize("options", NEEDS_NO_SIZE.values(), ids=NEEDS_NO_SIZE)
 @torch.no_grad()
-def test_no_size_is_asked_for_where_no_pixel_looks_at_its_neighbours(options):
+def test_options_that_take_each_pixel_by_itself_need_no_size(options):
     module, x = attention(**options), tokens()
     assert torch.equal(module(x), module(x, (5, 7)))
 
 
-@needy
+@needs_size
 @torch.no_grad()
-def test_the_size_matters(options):
+def test_size_changes_the_output(options):
     module, x = attention(**options), tokens()
     assert (module(x, (5, 7)) - module(x, (7, 5))).abs().max() > 1e-5
 
 
-@needy
+@needs_size
 @pytest.mark.parametrize("grid", [(5, 6), (6, 6), (1, 34)])
 @pytest.mark.parametrize("way", ["argument", "attribute", "parent"])
-def test_another_number_of_pixels(options, grid, way):
+def test_size_with_another_number_of_pixels_is_an_error(options, grid, way):
     module = attention(**options)
     module.grid = grid if way == "attribute" else None
     module.push_grid(grid if way == "parent" else None)
@@ -104,7 +105,7 @@ def test_another_number_of_pixels(options, grid, way):
 
 
 @torch.no_grad()
-def test_the_call_before_the_parent_before_the_attribute():
+def test_argument_overrides_parent_overrides_attribute():
     module, x = attention(), tokens(12)
     sizes = [(3, 4), (2, 6), (12, 1)]
     by_call, by_parent, by_hand = (module(x, size) for size in sizes)
@@ -117,7 +118,7 @@ def test_the_call_before_the_parent_before_the_attribute():
     assert torch.equal(module(x), by_hand)
 
 
-def test_the_size_is_no_state():
+def test_size_is_not_in_the_state_dict():
     module = attention()
     keys = set(module.state_dict())
     module.grid = (5, 7)
@@ -126,7 +127,7 @@ def test_the_size_is_no_state():
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
-def test_a_copy_keeps_what_was_set_by_hand_but_not_what_a_call_said(duplicate):
+def test_copy_keeps_the_attribute_but_not_the_parents_size(duplicate):
     module = attention()
     module.push_grid((5, 7))
     with pytest.raises(exda.InputError, match="cannot tell"):

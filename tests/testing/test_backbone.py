@@ -1,4 +1,4 @@
-"""Our own backbones pass the checks; each check finds its fault."""
+"""The library's own backbones pass ``check_backbone``, and each check finds the fault it is made for."""
 
 from dataclasses import replace
 
@@ -24,12 +24,12 @@ OURS = {
 
 
 @pytest.mark.parametrize(("name", "check"), [(name, check) for name in OURS for check in BACKBONE_CHECKS])
-def test_our_own(name, check):
+def test_own_backbones_pass(name, check):
     check_backbone(known_backbones()[name], OURS[name], channels=1 if name == "amir" else 3, only=[check])
 
 
 class Net(nn.Module):
-    """Two attentions, the second at half the size."""
+    """Two attentions, the second on maps of half the size."""
 
     def __init__(self):
         super().__init__()
@@ -51,6 +51,7 @@ SOUND = exda.Backbone(
     2,
 )
 FIRST, SECOND = SOUND.stages
+# "check, variant": (faulty backbone, what the error says).
 FAULTS = {
     "recognised, no stage": (replace(SOUND, stages=(FIRST,)), r"second\.0 is in no stage"),
     "recognised, misspelt": (replace(SOUND, stages=(*SOUND.stages, exda.Stage("thrid", "x", 1))), "fits no module"),
@@ -61,7 +62,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(fault):
+def test_check_finds_its_fault(fault):
     backbone, message = FAULTS[fault]
     check = fault.partition(",")[0]
     with pytest.raises(AssertionError, match=rf"'faulty' fails the check '{check}': .*{message}"):
@@ -69,12 +70,12 @@ def test_a_fault_is_found(fault):
     assert "faulty" not in known_backbones()
 
 
-def test_a_sound_one():
+def test_sound_backbone_passes():
     check_backbone(SOUND, Net)
     with pytest.raises(AssertionError, match="identity"):
         check_backbone(replace(SOUND, sorts=True), Net, only=["identity"])
 
 
-def test_a_network_without_attention():
+def test_network_without_attention_fails():
     with pytest.raises(AssertionError, match="no attention of a known family"):
         check_backbone(SOUND, lambda: nn.Conv2d(3, 3, 1), only=["recognised"])

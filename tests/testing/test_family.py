@@ -1,4 +1,4 @@
-"""Our own families pass the checks; each check finds a fault that the others' tests are not made for."""
+"""The library's own families pass ``check_family``, and each check finds the fault it is made for."""
 
 import pytest
 import torch
@@ -35,21 +35,21 @@ OURS = {
     "gsa": Packed,
     "gsa, one layer each": SeparateLocal,
 }
-# What takes seconds is done once for each operation.
+# The export check takes seconds: one family for each operation.
 EXPORTED = {"mdta", "cross", "xca", "smsa", "window"}
-# Of a family whose first module passes all of them, what differs in the others.
-FEW = {"recognised", "identity", "oracle", "saving"}
+# Checks for further modules of the window family, whose first module passes all: these depend on the module.
+CHECKS_OF_EACH_WINDOW = {"recognised", "identity", "oracle", "saving"}
 CASES = [
     (name, check)
     for name in OURS
     for check in FAMILY_CHECKS
-    if check in FEW or not name.startswith("window,")
+    if check in CHECKS_OF_EACH_WINDOW or not name.startswith("window,")
     if check != "export" or name in EXPORTED
 ]
 
 
 @pytest.mark.parametrize(("name", "check"), CASES)
-def test_our_own(name, check):
+def test_own_families_pass(name, check):
     family = known_families()[name.partition(",")[0]]
     check_family(family, OURS[name], sorts=name == "histogram", only=[check])
 
@@ -69,7 +69,7 @@ class Oracle(exda.ExDAAttention):
     computed = ops.Operation(ops.mdta.functions["reference"], lambda x, terms: 1.001 * ops.mdta(x, terms))
 
     def forward(self, x):
-        # Once it is trained.
+        # Wrong only once it is trained.
         compute = ops.mdta if self.token is None or not self.alpha.any() else self.computed
         return compute(x, self.terms())
 
@@ -77,7 +77,7 @@ class Oracle(exda.ExDAAttention):
 class Gradients(exda.ExDAAttention):
     def forward(self, x):
         out = super().forward(x)
-        # Without primitives, recognition would see it.
+        # Wrong only with primitives: without, recognition would notice.
         return out if self.token is None else 2 * out - out.detach()
 
 
@@ -120,10 +120,11 @@ class Half(exda.ExDAAttention):
 class HalfAutocast(exda.ExDAAttention):
     def forward(self, x):
         out = super().forward(x)
-        # In one of several configurations, which is not the last.
+        # Wrong in one of several configurations, which is not the last.
         return out / 0 if torch.is_autocast_enabled("cpu") and self.value is None else out
 
 
+# "check, variant": (faulty replacement, host, what the error says).
 FAULTS = {
     "identity": (Identity, MDTA, "VerificationError"),
     "oracle": (Oracle, MDTA, "ExDAConfig.* of torch.float64"),
@@ -139,7 +140,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(fault):
+def test_check_finds_its_fault(fault):
     replacement, make, message = FAULTS[fault]
     check = fault.partition(",")[0]
 
@@ -153,12 +154,12 @@ def test_a_fault_is_found(fault):
     assert "faulty" not in known_families()
 
 
-def test_a_module_that_is_none_of_the_family():
+def test_module_of_another_family_fails():
     with pytest.raises(AssertionError, match=r"fails the check 'recognised': .*not recognised: attention \(ReLU\)"):
         check_family(Sound(), ReLU)
 
 
-def test_a_layout_that_is_not_undone(monkeypatch):
+def test_layout_that_is_not_undone_fails(monkeypatch):
     forget_afterwards(monkeypatch)
     family = Sound()
     exda.register_adapter(family)
@@ -168,7 +169,7 @@ def test_a_layout_that_is_not_undone(monkeypatch):
     assert "faulty" in known_families()
 
 
-def test_what_is_registered_stays(monkeypatch):
+def test_checks_keep_registered_families(monkeypatch):
     forget_afterwards(monkeypatch)
     family = Sound()
     exda.register_adapter(family)
@@ -176,6 +177,6 @@ def test_what_is_registered_stays(monkeypatch):
     assert known_families()["faulty"] is family
 
 
-def test_a_check_that_there_is_none_of():
+def test_unknown_check_is_an_error_that_lists_the_known():
     with pytest.raises(ValueError, match="no check 'identiy'; known are recognised, layout, identity"):
         check_family(Sound(), MDTA, only=["identiy"])

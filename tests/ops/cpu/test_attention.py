@@ -1,4 +1,4 @@
-"""An attention by itself, strip by strip on a CPU: as exact as over whole maps, and only where it is faster."""
+"""Attention outside fused blocks on a CPU: strips are as exact as whole maps, and used only where they pay."""
 
 import copy
 
@@ -12,12 +12,13 @@ from exda_primitives.ops import cpu
 from exda_primitives.ops import torch as concat_free
 from exda_primitives.ops.cpu import strips, unsupported
 
-BEFORE = [case for case in CASES if case.position == "before"]
+# Strips do not support a value after the aggregation.
+VALUE_BEFORE = [case for case in CASES if case.position == "before"]
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The shapes of what was computed by strips, of a row or a few, of maps as small as they come."""
+    """Shapes of the inputs computed strip by strip; even the smallest maps are cut, into strips of a few rows."""
     monkeypatch.setattr(unsupported, "_WORTH_STRIPS", 1)
     monkeypatch.setattr(strips, "_BYTES", 8000)
     found, attention = [], cpu.attention
@@ -25,16 +26,16 @@ def calls(monkeypatch):
     return found
 
 
-def of_case(case, make_attention, make_maps):
+def prepared(case, make_attention, make_maps):
     module = make_attention("mdta", case.heads * case.channels, case.heads, case.bias, **case.options)
     (x,) = make_maps("mdta", case.batch, case.heads * case.channels, case.height, case.width)
     return module, x
 
 
-@pytest.mark.parametrize("case", BEFORE, ids=str)
+@pytest.mark.parametrize("case", VALUE_BEFORE, ids=str)
 @torch.no_grad()
-def test_no_further_from_float64_than_whole_maps(case, calls, make_attention, make_maps):
-    module, x = of_case(case, make_attention, make_maps)
+def test_strips_err_at_most_twice_as_much_as_whole_maps(case, calls, make_attention, make_maps):
+    module, x = prepared(case, make_attention, make_maps)
     with exda.backend("reference"):
         expected = module(x)
     single, x = copy.deepcopy(module).float(), x.float()
@@ -43,14 +44,14 @@ def test_no_further_from_float64_than_whole_maps(case, calls, make_attention, ma
     assert not calls
     found = single(x)
     assert calls == [tuple(x.shape)]
-    error, of_whole = ((each.double() - expected).abs().max() for each in (found, whole))
-    assert error <= 2 * of_whole + 1e-6 * expected.abs().max()
+    error, whole_error = ((each.double() - expected).abs().max() for each in (found, whole))
+    assert error <= 2 * whole_error + 1e-6 * expected.abs().max()
 
 
-@pytest.mark.parametrize("case", BEFORE[::3], ids=str)
+@pytest.mark.parametrize("case", VALUE_BEFORE[::3], ids=str)
 @torch.no_grad()
-def test_bfloat16_no_further_off_than_whole_maps(case, calls, make_attention, make_maps):
-    module, x = of_case(case, make_attention, make_maps)
+def test_bfloat16_strips_err_hardly_more_than_whole_maps(case, calls, make_attention, make_maps):
+    module, x = prepared(case, make_attention, make_maps)
     expected = module(x)
     with torch.autocast("cpu", torch.bfloat16):
         single, x = copy.deepcopy(module).float(), x.float()
@@ -59,13 +60,13 @@ def test_bfloat16_no_further_off_than_whole_maps(case, calls, make_attention, ma
         found = single(x)
     assert calls
     assert found.dtype is whole.dtype is torch.bfloat16
-    error, of_whole = ((each.double() - expected).norm() / expected.norm() for each in (found, whole))
-    assert error <= 1.3 * of_whole + 2**-9
+    error, whole_error = ((each.double() - expected).norm() / expected.norm() for each in (found, whole))
+    assert error <= 1.3 * whole_error + 2**-9
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @torch.no_grad()
-def test_the_output_lies_as_the_input_does(calls, make_attention, make_maps, layout):
+def test_output_keeps_the_memory_format_of_the_input(calls, make_attention, make_maps, layout):
     (x,) = make_maps("mdta", 2, 6, 40, 70, dtype=torch.float32)
     found = make_attention("mdta", dtype=torch.float32)(x.contiguous(memory_format=layout))
     assert calls
@@ -73,10 +74,11 @@ def test_the_output_lies_as_the_input_does(calls, make_attention, make_maps, lay
 
 
 @torch.no_grad()
-def test_from_so_many_pixels_on(make_attention, monkeypatch):
+def test_strips_are_used_from_4096_pixels_on(make_attention, monkeypatch):
     asked = []
     monkeypatch.setattr(cpu, "attention", lambda x, _: asked.append(tuple(x.shape)) or x)
     module = make_attention("mdta", dtype=torch.float32)
+    # 63 * 65 = 4095 pixels, one too few; the shape does not matter, only the number.
     for height, width in ((63, 65), (64, 64), (2, 2048)):
         module(torch.zeros(1, 6, height, width))
     assert asked == [(1, 6, 64, 64), (1, 6, 2, 2048)]
@@ -85,7 +87,7 @@ def test_from_so_many_pixels_on(make_attention, monkeypatch):
 @pytest.mark.parametrize(
     "what", ["gradients", "an input with gradients", "float64", "hook", "after", "vmap", "float16"]
 )
-def test_what_is_taken_as_a_whole(what, calls, make_attention, make_maps):
+def test_unsupported_cases_compute_whole_maps(what, calls, make_attention, make_maps):
     dtype = torch.float64 if what == "float64" else torch.float32
     module = make_attention("mdta", dtype=dtype, value_position="after" if what == "after" else "before")
     (x,) = make_maps("mdta", 2, 6, 5, 7, dtype=dtype)
@@ -101,5 +103,6 @@ def test_what_is_taken_as_a_whole(what, calls, make_attention, make_maps):
         found = vmap(module)(x[:, None])[:, 0] if what == "vmap" else module(x)
     assert not calls
     assert found.requires_grad is gradients
+    # The expected output is float32; autocast computes products in float16.
     tolerance = 0.1 if what == "float16" else 1e-5
     torch.testing.assert_close(found.to(dtype), expected, rtol=tolerance, atol=tolerance)

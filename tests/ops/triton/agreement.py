@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from torch.utils._device import _device_constructors
 
-# Relative to the largest element; of half types about two roundings, 2^-11 and 2^-8 each. Measured of the gate, whose
-# gradient takes three: 8.0e-4 and 8.7e-3; all others stay below 6.4e-4 and 4.7e-3.
+# Relative to the largest element. For half types about two roundings, 2^-11 and 2^-8 each. Measured for the gate, whose
+# gradient is rounded three times: 8.0e-4 and 8.7e-3; all others stay below 6.4e-4 and 4.7e-3.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 9e-3}
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Normal numbers, the same in every dtype but for its rounding."""
+    """Normally distributed numbers, the same in every dtype up to rounding."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes ``torch.empty`` hand out NaNs, so that what a kernel leaves out shows."""
+    """Fills what ``torch.empty`` returns with NaN, so that elements a kernel does not write are found."""
     empty = torch.empty
-    # PyTorch keeps the set of functions that a default device applies to: made now, it has the real one.
+    # PyTorch caches the set of functions that a default device applies to: filled now, it holds the real torch.empty.
     _device_constructors()
 
     def poisoned(*args: object, **options: object) -> Tensor:
@@ -35,7 +35,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 def differentiate(
     function: Callable[..., Tensor], tensors: tuple[Tensor | None, ...], upstream: Tensor
 ) -> list[Tensor]:
-    """The output, and the gradients of all tensors that there are."""
+    """Returns the output, and the gradients of all tensors that are not None."""
     leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
     output = function(*leaves)
     gradients = torch.autograd.grad(output, [leaf for leaf in leaves if leaf is not None], upstream)
@@ -48,9 +48,9 @@ def disagreement(
     *tensors: Tensor | None,
     upstream: Tensor | None = None,
 ) -> float:
-    """The largest deviation of the output or a gradient from the reference's, relative to its largest element.
+    """Returns the largest deviation of the output or a gradient from the reference, relative to its largest element.
 
-    What is smaller than 0.1 is compared with 0.1: some gradients are zero.
+    Largest elements below 0.1 are taken as 0.1, since some gradients are zero.
     """
     wide = tuple(None if t is None else t.detach().double() for t in tensors)
     assert tensors[0] is not None
@@ -61,7 +61,7 @@ def disagreement(
     assert [f.shape for f in found] == [e.shape for e in expected]
     present = [t for t in tensors if t is not None]
     assert [f.dtype for f in found] == [t.dtype for t in (tensors[0], *present)]
-    # A comparison with NaN would be False, and the maximum of it anything.
+    # `max` below would ignore a NaN, or not, depending on its place.
     assert all(f.isfinite().all() for f in found)
     return max(
         ((f.double() - e).abs().max() / max(e.abs().max().item(), 0.1)).item()

@@ -1,8 +1,9 @@
-"""Compiles kernels for GPUs that need not be there: ``python compilation.py CAPABILITY < kernels.json``.
+"""Compiles kernels for GPUs that need not be present: ``python compilation.py CAPABILITY < kernels.json``.
 
-The interpreter runs kernels that no compiler takes. The JSON is a list of [module, kernel, arguments]; an argument is
-a type ("*bf16", "*fp32", "i32") or the value of a constant (that of TYPE is the name of a dtype). What the first
-configuration of an autotuned kernel sets need not be given. Prints the kernels' shared memory, in bytes.
+The interpreter also runs kernels that the compiler would refuse. The JSON is a list of [module, kernel, arguments]; an
+argument is a type ("*bf16", "*fp32", "i32") or the value of a constant (for TYPE the name of a dtype). Constants that
+an autotuned kernel's first configuration sets may be left out. Prints the kernels' shared memory in bytes, as a JSON
+list.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def integers(*names: str) -> dict[str, str]:
 
 
 def shared_memory(kernels: Sequence[Kernel], capability: int, cache: Path) -> list[int]:
-    """Bytes that each kernel takes, compiled by a Python that does not interpret."""
+    """Bytes of shared memory of each kernel, compiled in a process that does not use the interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(cache)}
     run = subprocess.run(
         [sys.executable, __file__, str(capability)],
@@ -49,7 +50,7 @@ def shared_memory(kernels: Sequence[Kernel], capability: int, cache: Path) -> li
     return [int(each) for each in json.loads(run.stdout)]
 
 
-def compiled(kernel: Any, arguments: dict[str, Any], capability: int) -> int:
+def compiled_shared_memory(kernel: Any, arguments: dict[str, Any], capability: int) -> int:
     options = {}
     if not isinstance(kernel, triton.JITFunction):
         config = kernel.configs[0]
@@ -59,7 +60,7 @@ def compiled(kernel: Any, arguments: dict[str, Any], capability: int) -> int:
     given = {name: arguments[name] for name in kernel.arg_names}
     types = {n: v for n, v in given.items() if isinstance(v, str) and (v == "i32" or v.startswith("*"))}
     constants = {n: getattr(tl, v) if n == "TYPE" else v for n, v in given.items() if n not in types}
-    # Triton 3.3 and later want constants among the types, too.
+    # Triton 3.3 and later list constants among the types, too.
     marks = dict.fromkeys(constants, "constexpr") if "constexprs" in inspect.signature(ASTSource).parameters else {}
     source = ASTSource(kernel, types | marks, constants)
     shared: int = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).metadata.shared
@@ -70,7 +71,9 @@ if __name__ == "__main__":
     used = []
     for module, name, arguments in json.load(sys.stdin):
         try:
-            used.append(compiled(getattr(importlib.import_module(module), name), arguments, int(sys.argv[1])))
+            used.append(
+                compiled_shared_memory(getattr(importlib.import_module(module), name), arguments, int(sys.argv[1]))
+            )
         except Exception as error:
             raise SystemExit(f"{module}.{name}: {error}") from error
     print(json.dumps(used))

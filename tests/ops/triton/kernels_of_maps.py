@@ -1,4 +1,4 @@
-"""Norms, depthwise convolutions and token maps, with arguments to compile them for."""
+"""Arguments to compile the kernels of norms, depthwise convolutions, token maps and gated products."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def norms(dtype: str) -> list[Kernel]:
         | integers("PIXELS", "x_image", "x_channel", "dy_image", "dy_channel")
         | {"x_pixel": 1, "dy_pixel": 1, "EPS": 1e-5, "TYPE": "float32"}
     )
+    # One channel more than a program holds at once.
     beyond = norm.WHOLE + 1
     kernels = []
     for channels, mean, absent in ((48, True, {}), (beyond, False, {"weight": None, "bias": None, "partial": None})):
@@ -45,7 +46,7 @@ def tokens(dtype: str) -> list[Kernel]:
         | integers("dg_image", "dg_map", "dg_row")
         | {"phi_column": 1, "dg_column": 1, "STRIDE": 2, "STEPS": 1, "KNOWN": 256, "BLOCK": 1024, "TYPE": "float32"}
     )
-    # Triton makes constants of integers that are 1.
+    # Triton compiles integer arguments that are 1 as constants.
     ones = dict.fromkeys(("MAPS", "H", "W", "h", "w", "CHUNKS", "phi_image", "dg_image"), 1)
     return [
         (f"{PACKAGE}.tokens_kernels", kernel, sizes)
@@ -55,7 +56,7 @@ def tokens(dtype: str) -> list[Kernel]:
 
 
 def depthwise(dtype: str, run: int) -> list[Kernel]:
-    """Forward and backward with all that there may be; for ``run`` 8 with the gate, and without what may be absent."""
+    """Forward and backward with all optional arguments; for ``run`` 8 also the gate, and variants without them."""
     sizes = [f"{name}_{axis}" for name in ("x", "dy", "dz") for axis in ("image", "channel", "row")]
     names = ("CHANNELS", "H", "W", *sizes)
     common = (
@@ -65,12 +66,12 @@ def depthwise(dtype: str, run: int) -> list[Kernel]:
         | {"TYPE": "float32", "RUN": run}
         | dict.fromkeys(("x_column", "dy_column", "dz_column"), 1)
     )
-    # Triton makes constants of integers that are 1.
+    # Triton compiles integer arguments that are 1 as constants.
     ones = dict.fromkeys(names, 1)
     forward = (f"{PACKAGE}.depthwise_forward", "depthwise_kernel", common | {"WIDTH": 64, "VALID": None})
     sliding = {"BX": 64, "CH": 2 * run, "RY": 16, "UNROLL": 2}
     backward = (f"{PACKAGE}.depthwise_backward", "depthwise_backward_kernel", common | sliding)
-    # The gate holds GELU.
+    # The gate includes GELU.
     if run == 8:
         # Backward without shift and with all the rest is among the passes of tests/benchmarks/kernels/test_machine_code.py.
         variants = [
@@ -89,9 +90,9 @@ def depthwise(dtype: str, run: int) -> list[Kernel]:
 
 
 def gated_products(dtype: str) -> list[Kernel]:
-    """Up to 48 output channels, on rows of vectors, with all that there may be.
+    """Up to 48 output channels, on aligned rows, with all optional arguments.
 
-    Up to 128 and without is among the passes of tests/benchmarks/kernels/test_machine_code.py.
+    Up to 128, and with none, is among the passes of tests/benchmarks/kernels/test_machine_code.py.
     """
     strides = [f"{name}_{axis}" for name in ("x", "residual") for axis in ("image", "channel", "row")]
     common = (

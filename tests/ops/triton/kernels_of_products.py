@@ -1,4 +1,4 @@
-"""Gram blocks, folds and mixes, with arguments to compile them for."""
+"""Arguments to compile the kernels of Gram blocks, folds and mixes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def mixes(dtype: str, rows: int, channels: tuple[int, int, int], block: int) -> 
 
 
 def of_ones(kernels: list[Kernel]) -> list[Kernel]:
-    """The same for sizes and strides of 1: Triton makes constants of integers that are."""
+    """The same kernels for sizes and strides of 1, which Triton compiles as constants."""
     return [
         (module, name, {key: 1 if value == "i32" else value for key, value in arguments.items()})
         for module, name, arguments in kernels

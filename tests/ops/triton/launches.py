@@ -1,4 +1,4 @@
-"""What a GPU would be told to do: every kernel that Python starts, PyTorch's and Triton's, and what waits for the GPU.
+"""Counts, on the CPU, the kernels that Python would launch on a GPU (PyTorch's and Triton's), and waits for the GPU.
 
 with Launches() as launches:
     block(x)
@@ -18,11 +18,20 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.interpreter import GridExecutor
 
-# Neither views nor kernels: memory is taken, or something is asked.
-_FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "resize_", "set_"}
-# On a GPU, what is added is copied or expanded into the output first, or the border is filled.
-_KERNELS = {"baddbmm": 2, "constant_pad_nd": 2}
-# Python goes on when the GPU has answered, or has taken numbers from the host's memory (`lift_fresh`: torch.tensor).
+# Operations that are no views but launch no kernel: they allocate memory or change a tensor's metadata.
+_WITHOUT_KERNEL = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_unsafe_view",
+    "resize_",
+    "set_",
+}
+# Operations with two kernels on a GPU: one first writes the summand into the output, or fills the border.
+_SEVERAL_KERNELS = {"baddbmm": 2, "constant_pad_nd": 2}
+# Operations during which Python waits for a result of the GPU, or for a copy to it (`lift_fresh`: torch.tensor).
 _WAITS = {
     "_local_scalar_dense",
     "equal",
@@ -35,17 +44,17 @@ _WAITS = {
     "unique_consecutive",
     "unique_dim",
 }
-# PyTorch answers these without its dispatcher where the tensor is on the CPU.
-_ANSWERS = {"cpu", "item", "numpy", "tolist", "__array__"}
+# Methods that read values and that PyTorch runs without its dispatcher if the tensor is on the CPU.
+_VALUE_READS = {"cpu", "item", "numpy", "tolist", "__array__"}
 
 
 class Launches(TorchDispatchMode):
-    """Counts the kernels that start in its region, under Triton's interpreter.
+    """Counts the kernels launched in its ``with`` block, under Triton's interpreter.
 
     Attributes:
-        kernels: how often each kernel started: Triton's by the name of their function, PyTorch's as ``aten.name``.
-        operators: how often each of the library's own operators was called, each of which takes Python's time.
-        waits: what waited for the GPU.
+        kernels: number of launches of each kernel: Triton's by the name of their function, PyTorch's as ``aten.name``.
+        operators: number of calls of each of the library's own operators; every call costs time in Python.
+        waits: names of the operations that waited for the GPU.
     """
 
     def __init__(self) -> None:
@@ -54,21 +63,21 @@ class Launches(TorchDispatchMode):
         self.operators: Counter[str] = Counter()
         self.waits: list[str] = []
         self._interpreting = False
-        self._answers = _Answers(self)
+        self._value_reads = _ValueReads(self)
         self._executor = mock.patch.object(GridExecutor, "__call__", self._counting(GridExecutor.__call__))
 
     def __enter__(self) -> Launches:
-        # An operator's body enters again: the mode is off while it handles something.
-        if not self._answers.entered:
+        # Entered again for an operator's body: PyTorch switches the mode off while it handles an operation.
+        if not self._value_reads.entered:
             self._executor.start()
-        self._answers.__enter__()
+        self._value_reads.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._answers.__exit__(*error)
-        if not self._answers.entered:
+        self._value_reads.__exit__(*error)
+        if not self._value_reads.entered:
             self._executor.stop()
 
     def _counting(self, execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +85,7 @@ class Launches(TorchDispatchMode):
             if options.get("warmup"):
                 return execute(executor, *arguments, **options)
             self.kernels[executor.fn.__name__] += 1
-            # What the interpreter does to the tensors is its own affair.
+            # The interpreter's own tensor operations do not count.
             self._interpreting = True
             try:
                 return execute(executor, *arguments, **options)
@@ -100,28 +109,28 @@ class Launches(TorchDispatchMode):
             self.operators[name] += 1
             with self:
                 return func.redispatch(DispatchKeySet(DispatchKey.CPU), *args, **kwargs)
-        # In an operator's body, `contiguous`, `to` and others arrive whole.
+        # In an operator's body, composite operations (`contiguous`, `to`) arrive undecomposed.
         with self, torch._C.DisableTorchFunction():
             out = func.decompose(*args, **kwargs)
         if out is not NotImplemented:
             return out
         out = func(*args, **kwargs)
-        if name in _WAITS or _chosen_by_bool(name, args) or _crosses(out, args):
+        if name in _WAITS or _is_boolean_indexing(name, args) or _crosses_devices(out, args):
             self.wait(f"aten.{name}")
-        elif not (func.is_view or name in _FREE or _is_empty(out)):
-            self.kernels[f"aten.{name}"] += _KERNELS.get(name, 1)
+        elif not (func.is_view or name in _WITHOUT_KERNEL or _is_empty(out)):
+            self.kernels[f"aten.{name}"] += _SEVERAL_KERNELS.get(name, 1)
         return out
 
 
-class _Answers(TorchFunctionMode):
-    """Notes Python's questions to a tensor that the dispatcher does not hear of."""
+class _ValueReads(TorchFunctionMode):
+    """Notes reads of a tensor's values that do not pass through the dispatcher."""
 
     def __init__(self, launches: Launches) -> None:
         super().__init__()
         self.launches = launches
         self.entered = 0
 
-    def __enter__(self) -> _Answers:
+    def __enter__(self) -> _ValueReads:
         self.entered += 1
         super().__enter__()
         return self
@@ -134,19 +143,19 @@ class _Answers(TorchFunctionMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _ANSWERS and func is getattr(torch.Tensor, name):
+        if name in _VALUE_READS and func is getattr(torch.Tensor, name):
             self.launches.wait(f"Tensor.{name}")
         return func(*args, **(kwargs or {}))
 
 
-def _chosen_by_bool(name: str, args: tuple[Any, ...]) -> bool:
+def _is_boolean_indexing(name: str, args: tuple[Any, ...]) -> bool:
     return name in {"index", "index_put", "index_put_"} and any(
         index is not None and index.dtype is torch.bool for index in args[1]
     )
 
 
-def _crosses(out: Any, args: tuple[Any, ...]) -> bool:
-    """Whether something was copied from one kind of device to another."""
+def _crosses_devices(out: Any, args: tuple[Any, ...]) -> bool:
+    """Whether tensors of different device types are involved: a copy between devices."""
     kinds = {each.device.type for each in (out, *args) if isinstance(each, torch.Tensor)}
     return len(kinds) > 1
 

@@ -1,4 +1,4 @@
-"""The kernels' functions in plain PyTorch: any device, dtype and layout, differentiable."""
+"""What the kernels compute, in plain PyTorch, for any device, dtype and layout; differentiable."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def fold_reference(
 
 
 def _divisor(squares: Tensor) -> Tensor:
-    # The square root of 0 has no derivative, and its infinity survives a `where` behind it.
+    # At 0 the square root's derivative is infinite, and a `where` after it would make that NaN (0 * inf).
     return torch.where(squares == 0, 1, squares).sqrt().clamp_min(EPS)
 
 

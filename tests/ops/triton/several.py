@@ -1,4 +1,4 @@
-"""How far functions of several outputs are from a reference in float64."""
+"""How far functions with several outputs are from a reference in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Function = Callable[..., Sequence[Tensor | None]]
 
 
 def differentiate(function: Function, tensors: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs that there are, and the gradients of all tensors that there are."""
+    """Returns the outputs that are not None, and the gradients of all tensors that are not None."""
     leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
     outputs = [out for out in function(*leaves) if out is not None]
     upstream = [random(*out.shape, dtype=out.dtype, seed=9 + i) for i, out in enumerate(outputs)]
@@ -22,9 +22,9 @@ def differentiate(function: Function, tensors: Sequence[Tensor | None]) -> tuple
 
 
 def deviations(kernel: Function, reference: Function, tensors: Sequence[Tensor | None]) -> tuple[float, float]:
-    """The largest of the outputs and of the gradients, each relative to its tensor's largest element.
+    """Returns the largest deviations among the outputs and among the gradients, relative to a tensor's largest element.
 
-    What is smaller than 0.1 is compared with 0.1: some gradients are zero.
+    Largest elements below 0.1 are taken as 0.1, since some gradients are zero.
     """
     outputs, gradients = differentiate(kernel, tensors)
     wide = differentiate(reference, [None if t is None else t.detach().double() for t in tensors])
@@ -34,7 +34,7 @@ def deviations(kernel: Function, reference: Function, tensors: Sequence[Tensor |
 
 def _largest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     assert [f.shape for f in found] == [e.shape for e in expected]
-    # A comparison with NaN would be False, and the maximum of it anything.
+    # `max` below would ignore a NaN, or not, depending on its place.
     assert all(f.isfinite().all() for f in found)
     return max(
         ((f.double() - e).abs().max() / max(e.abs().max().item(), 0.1)).item()

@@ -1,3 +1,5 @@
+"""Every kernel compiles for GPUs that CI does not have, and its shared memory fits them."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,8 +8,8 @@ from . import kernels_of_maps as maps
 from . import kernels_of_products as products
 from .compilation import shared_memory
 
-# What one program of an A100 can have; a newer GPU has more.
-MOST = 163 * 1024
+# Bytes of shared memory that one program can have on an A100 (compute capability 8.0); an H100 (9.0) has more.
+MOST_SHARED = 163 * 1024
 
 
 def test_half_types_on_compute_capability_9(tmp_path: Path) -> None:
@@ -22,8 +24,9 @@ def test_half_types_on_compute_capability_9(tmp_path: Path) -> None:
     ]
     sliding = maps.depthwise("bf16", 8)
     found = shared_memory([*sliding, *kernels], 90, tmp_path)
-    assert max(found) <= MOST
-    # For sums over threads and for neighbours in other threads: what any program has without asking.
+    assert max(found) <= MOST_SHARED
+    # Depthwise kernels use it only for sums over threads and neighbours in other threads: within the 48 KiB that every
+    # program has without opting in to more.
     assert max(found[: len(sliding)]) <= 48 * 1024
 
 
@@ -36,4 +39,4 @@ def test_float32_on_compute_capability_8(tmp_path: Path) -> None:
         products.folds("fp32", 18, 18, True)[3],
         products.folds("fp32", 15, 0, False)[1],
     ]
-    assert max(shared_memory(kernels, 80, tmp_path)) <= MOST
+    assert max(shared_memory(kernels, 80, tmp_path)) <= MOST_SHARED

@@ -21,7 +21,7 @@ from .agreement import TOLERANCE, differentiate, disagreement, poison, random
 from .references import depthwise_reference
 
 ACTIVATIONS = pytest.mark.parametrize("activation", ["none", "gelu", "gate"])
-# Every activation in float64, where a mistake shows most, and the gate, which holds GELU, in every dtype.
+# Every activation in float64, where a mistake shows most; the gate, which includes GELU, in every dtype.
 EACH = pytest.mark.parametrize(
     ("activation", "dtype"),
     [(activation, torch.float64) for activation in ("none", "gelu", "gate")]
@@ -37,7 +37,7 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few enough pixels a program that a small map takes many: an interpreter's time goes by rows."""
+    """Sets so few pixels per program that a small map takes several programs: the interpreter is slow on large maps."""
     monkeypatch.setattr(depthwise_forward.depthwise_kernel, "configs", [SMALL])
     for name, value in {"LANES": 16, "ROWS": 4, "UNROLL": 2}.items():
         monkeypatch.setattr(depthwise_backward, name, value)
@@ -62,7 +62,7 @@ def test_output_and_gradients_agree_with_the_float64_reference(activation: str, 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 6, 1, 5), (1, 10, 6, 1)])
 @pytest.mark.usefixtures("small_programs")
-def test_narrow_maps(shape: tuple[int, ...]) -> None:
+def test_narrow_maps_agree(shape: tuple[int, ...]) -> None:
     x = random(*shape, dtype=torch.float32)
     assert compared(x, *parameters(shape[1], torch.float32), "gate") < TOLERANCE[torch.float32]
 
@@ -89,14 +89,14 @@ def test_neighbours_taken_from_registers(dtype: torch.dtype, run: int) -> None:
 
 
 @pytest.mark.parametrize("config", depthwise_forward.CONFIGS, ids=str)
-def test_every_configuration(config: triton.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_configuration_agrees(config: triton.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depthwise_forward.depthwise_kernel, "configs", [config])
     x, (weight, bias) = random(1, 1, 35, 16, dtype=torch.float32), parameters(1, torch.float32)
     expected = depthwise_reference(x.double(), weight.double(), bias.double(), "gelu")
     assert (depthwise(x, weight, bias, "gelu") - expected).abs().max() < TOLERANCE[torch.float32]
 
 
-def test_backward_as_configured() -> None:
+def test_backward_in_its_own_configuration_agrees() -> None:
     x = random(1, 1, 19, 16, dtype=torch.float32)
     assert compared(x, *parameters(1, torch.float32), "none") < TOLERANCE[torch.float32]
 
@@ -131,7 +131,7 @@ def test_a_shift_of_neighbours_taken_from_registers(dtype: torch.dtype, run: int
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (3,)], ids=str)
 @pytest.mark.usefixtures("small_programs")
-def test_some_gradients_with_a_shift(wanted: tuple[int, ...]) -> None:
+def test_only_some_gradients_with_a_shift(wanted: tuple[int, ...]) -> None:
     tensors = [random(1, 2, 3, 4), *parameters(2, torch.float64), random(2, seed=3)]
     leaves = [t.requires_grad_(i in wanted) for i, t in enumerate(tensors)]
     found, expected = (
@@ -157,7 +157,7 @@ def test_any_strides_of_the_map_and_of_the_upstream_gradient(make: Callable[[int
     x, upstream = make(2), make(1)
     weight, bias = parameters(2, torch.float32)
     assert compared(x, weight, bias, "gate", upstream) < TOLERANCE[torch.float32]
-    # Without an activation, backward takes the upstream gradient for that of z.
+    # Without an activation, the upstream gradient is that of z, which backward reads in its own strides.
     assert compared(x, weight, bias, "none", make(2)) < TOLERANCE[torch.float32]
     assert depthwise(x, weight, bias, "gate").is_contiguous()
 
@@ -167,7 +167,7 @@ def test_any_strides_of_the_map_and_of_the_upstream_gradient(make: Callable[[int
 def test_offsets_beyond_32_bits(dimension: int) -> None:
     strides = [1, 1, 1, 1]
     strides[dimension] = 2**30 + 16
-    # Pages that nobody touches take no memory.
+    # The operating system provides memory only for pages that are touched.
     storage = torch.UntypedStorage(2 * (2**31 + 64))
     x = torch.tensor([], dtype=torch.float16).set_(storage, 0, [1 + 2 * (i == dimension) for i in range(4)], strides)
     channels = x.shape[1]
@@ -214,7 +214,7 @@ def test_only_the_gradients_that_are_needed(
 
 @pytest.mark.parametrize("activation", ["none", "gelu"])
 @pytest.mark.usefixtures("small_programs")
-def test_gradients_that_nobody_needs_are_not_computed(activation: str) -> None:
+def test_unneeded_gradients_are_not_computed(activation: str) -> None:
     x, (weight, bias) = random(1, 2, 3, 3, dtype=torch.float32), parameters(2, torch.float32)
     for need_x, need_parameters in ((True, False), (False, True), (False, False)):
         found = depthwise_backward.depthwise_backward(x, x, weight, bias, activation, need_x, need_parameters)
@@ -223,7 +223,7 @@ def test_gradients_that_nobody_needs_are_not_computed(activation: str) -> None:
 
 @ACTIVATIONS
 @pytest.mark.usefixtures("small_programs")
-def test_only_the_arguments_are_saved(activation: str) -> None:
+def test_only_the_arguments_are_saved_for_backward(activation: str) -> None:
     tensors = [t.requires_grad_() for t in (random(1, 4, 3, 3, dtype=torch.float32), *parameters(4, torch.float32))]
     saved: list[Tensor] = []
 
@@ -237,14 +237,14 @@ def test_only_the_arguments_are_saved(activation: str) -> None:
 
 
 @pytest.mark.usefixtures("small_programs")
-def test_same_bits_every_time() -> None:
+def test_two_runs_agree_bit_for_bit() -> None:
     tensors = (random(1, 2, 5, 20, dtype=torch.float32), *parameters(2, torch.float32))
     first, second = (differentiate(partial(depthwise, activation="gelu"), tensors, tensors[0]) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.usefixtures("small_programs")
-def test_library_checks() -> None:
+def test_operators_pass_opcheck() -> None:
     x, (weight, bias) = random(1, 2, 2, 3, dtype=torch.float32), parameters(2, torch.float32)
     leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
     torch.library.opcheck(torch.ops.exda.depthwise.default, (*leaves, "gate", leaves[2].detach()))
@@ -296,7 +296,7 @@ X, WEIGHT, BIAS = torch.zeros(2, 3, 4, 5), torch.zeros(3, 1, 3, 3), torch.zeros(
         ((X, WEIGHT, BIAS.long()), "torch.int64"),
     ],
 )
-def test_refusals(arguments: tuple[Tensor, ...], reason: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(arguments: tuple[Tensor, ...], reason: str) -> None:
     found = unsupported_reason(*arguments)
     assert found is not None
     assert reason in found
@@ -305,7 +305,7 @@ def test_refusals(arguments: tuple[Tensor, ...], reason: str) -> None:
     assert found in str(caught.value)
 
 
-def test_the_cpu_without_an_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unsupported_reason(X, WEIGHT, BIAS) is None
     assert unsupported_reason(X.double(), WEIGHT) is None
     monkeypatch.setattr(launch, "INTERPRETED", False)
@@ -326,7 +326,7 @@ def test_the_cpu_without_an_interpreter_is_refused(monkeypatch: pytest.MonkeyPat
         ({"padding_mode": "reflect"}, "padding_mode='reflect'"),
     ],
 )
-def test_other_convolutions_are_told(options: dict[str, int | str], reason: str) -> None:
+def test_unsupported_convolutions_have_a_reason(options: dict[str, int | str], reason: str) -> None:
     usual = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4}
     assert convolution_unsupported_reason(nn.Conv2d(**usual)) is None
     assert reason in str(convolution_unsupported_reason(nn.Conv2d(**(usual | options))))

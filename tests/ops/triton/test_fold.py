@@ -20,7 +20,7 @@ from .several import deviations, differentiate
 # Measured: 1.3e-6 for float32, in the gradients of the squared norms; 4e-16 for float64.
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5}
 SIZES = [
-    # batch, heads, channels and tokens a head, rows of the matrix in front, how own rows come back
+    # batch, heads, channels per head, tokens per head, rows of the left matrix, reinjection of the tokens' rows
     (2, 2, 5, 1, 7, "mean"),
     (1, 1, 48, 1, 48, "mean"),
     (2, 1, 20, 0, 3, "mean"),
@@ -37,7 +37,7 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def maps(batch: int, heads: int, c: int, tokens: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """q, k, correlated as in an attention, with a row of zeros each; tokens."""
+    """q and k, correlated as in an attention, each with a row of zeros (if c > 1); token maps or None."""
     q = random(batch, heads * c, 40)
     k = q + random(batch, heads * c, 40, seed=1)
     if c > 1:
@@ -45,8 +45,8 @@ def maps(batch: int, heads: int, c: int, tokens: int) -> tuple[Tensor, Tensor, T
     return q, k, random(batch, heads * tokens, 40, seed=2).abs() if tokens else None
 
 
-def small(heads: int, c: int, rows: int) -> list[Tensor]:
-    """Temperature, the matrix in front, gate and alpha."""
+def small_parameters(heads: int, c: int, rows: int) -> list[Tensor]:
+    """Temperature, left matrix, gate and alpha."""
     return [
         1 + random(heads, 1, 1, seed=3).abs(),
         random(rows, heads * c, seed=4),
@@ -55,7 +55,7 @@ def small(heads: int, c: int, rows: int) -> list[Tensor]:
     ]
 
 
-def matrices(function: object, tensors: tuple[Tensor, ...], reinject: str) -> tuple[Tensor, Tensor | None]:
+def fold_tensors(function: object, tensors: tuple[Tensor, ...], reinject: str) -> tuple[Tensor, Tensor | None]:
     products, q_squares, k_squares, temperature, left, *rest = tensors
     tokens = TokenMixing(*rest, 3, reinject) if rest else None  # type: ignore[arg-type, misc]
     return function(Gram(products, q_squares, k_squares), temperature, left, tokens)  # type: ignore[operator]
@@ -67,10 +67,10 @@ def test_output_and_gradients_agree_with_the_float64_reference(
     batch: int, heads: int, c: int, tokens: int, rows: int, reinject: str, dtype: torch.dtype
 ) -> None:
     q, k, g = maps(batch, heads, c, tokens)
-    tensors = [*gram_reference(q, k, g, heads), *small(heads, c, rows)][: 7 if tokens else 5]
+    tensors = [*gram_reference(q, k, g, heads), *small_parameters(heads, c, rows)][: 7 if tokens else 5]
     found = deviations(
-        lambda *t: matrices(fold, t, reinject),
-        lambda *t: matrices(fold_reference, t, reinject),
+        lambda *t: fold_tensors(fold, t, reinject),
+        lambda *t: fold_tensors(fold_reference, t, reinject),
         [t.to(dtype) for t in tensors],
     )
     assert max(found) < BOUNDS[dtype]
@@ -81,7 +81,7 @@ def test_the_reference_is_the_printed_formula(
     batch: int, heads: int, c: int, tokens: int, rows: int, reinject: str
 ) -> None:
     q, k, g = maps(batch, heads, c, tokens)
-    temperature, left, gate, alpha = small(heads, c, rows)
+    temperature, left, gate, alpha = small_parameters(heads, c, rows)
     gram = gram_reference(q, k, g, heads)
     mixing = TokenMixing(gate, alpha, 3, reinject) if tokens else None  # type: ignore[arg-type]
     found = fold_reference(gram, temperature, left, mixing)
@@ -107,9 +107,9 @@ def test_the_reference_is_the_printed_formula(
         assert found[1] is None
 
 
-def test_a_gate_and_alpha_of_zero_are_the_host() -> None:
+def test_gate_and_alpha_of_zero_give_the_host() -> None:
     q, k, g = maps(2, 2, 4, 1)
-    temperature, left, gate, alpha = small(2, 4, 8)
+    temperature, left, gate, alpha = small_parameters(2, 4, 8)
     zero = TokenMixing(torch.zeros_like(gate), torch.zeros_like(alpha))
     with_tokens, onto_tokens = fold(gram_reference(q, k, g, 2), temperature, left, zero)
     alone, _ = fold(gram_reference(q, k, None, 2), temperature, left)
@@ -120,27 +120,27 @@ def test_a_gate_and_alpha_of_zero_are_the_host() -> None:
 
 def test_maps_of_zeros_have_finite_gradients() -> None:
     gram = gram_reference(torch.zeros(1, 4, 9), torch.zeros(1, 4, 9), torch.zeros(1, 2, 9), 2)
-    tensors = [t.float() for t in (*gram, *small(2, 2, 4))]
-    outputs, gradients = differentiate(lambda *t: matrices(fold, t, "mean"), tensors)
+    tensors = [t.float() for t in (*gram, *small_parameters(2, 2, 4))]
+    outputs, gradients = differentiate(lambda *t: fold_tensors(fold, t, "mean"), tensors)
     assert all(t.isfinite().all() for t in [*outputs, *gradients])
     assert max(t.abs().max().item() for t in gradients) < 1e3
 
 
-def test_large_logits() -> None:
+def test_large_logits_agree() -> None:
     q, k, g = maps(1, 1, 4, 1)
-    _, left, gate, alpha = small(1, 4, 4)
+    _, left, gate, alpha = small_parameters(1, 4, 4)
     tensors = [*gram_reference(q, k, g, 1), torch.full((1, 1, 1), 1e3), left, gate, alpha]
-    outputs, _ = differentiate(lambda *t: matrices(fold, t, "mean"), [t.float() for t in tensors])
-    expected, _ = differentiate(lambda *t: matrices(fold_reference, t, "mean"), [t.double() for t in tensors])
+    outputs, _ = differentiate(lambda *t: fold_tensors(fold, t, "mean"), [t.float() for t in tensors])
+    expected, _ = differentiate(lambda *t: fold_tensors(fold_reference, t, "mean"), [t.double() for t in tensors])
     for f, e in zip(outputs, expected, strict=True):
-        # A logit of 1000 is known to 1e-4 in float32.
+        # float32 holds a logit of 1000 only to about 1e-4: its own rounding, and 1000 times that of the cosine.
         torch.testing.assert_close(f, e.float(), rtol=1e-3, atol=1e-3)
 
 
 def test_blocks_and_parameters_of_other_layouts_and_dtypes() -> None:
     q, k, g = maps(2, 2, 3, 1)
     gram = Gram(*(t.transpose(-2, -1).contiguous().transpose(-2, -1).float() for t in gram_reference(q, k, g, 2)))
-    temperature, left, gate, alpha = (t.bfloat16() for t in small(2, 3, 5))
+    temperature, left, gate, alpha = (t.bfloat16() for t in small_parameters(2, 3, 5))
     left = left.T.contiguous().T
     tokens = TokenMixing(gate, alpha)
     found = fold(gram, temperature, left, tokens)
@@ -153,7 +153,9 @@ def test_blocks_and_parameters_of_other_layouts_and_dtypes() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("size", [(2, 5, 5, 5), (1, 48, 70, 33), (3, 1, 1, 1)])
-def test_compose(size: tuple[int, int, int, int], dtype: torch.dtype, bias: bool) -> None:
+def test_compose_agrees_with_the_float64_reference(
+    size: tuple[int, int, int, int], dtype: torch.dtype, bias: bool
+) -> None:
     batch, rows, channels, columns = size
     tensors = [
         random(batch, rows, channels),
@@ -165,7 +167,7 @@ def test_compose(size: tuple[int, int, int, int], dtype: torch.dtype, bias: bool
     assert max(deviations(compose, compose_reference, tensors)) < BOUNDS[dtype]  # type: ignore[arg-type]
 
 
-def test_compose_with_a_half_type_convolution() -> None:
+def test_compose_with_a_half_precision_convolution() -> None:
     matrix = random(2, 5, 6, dtype=torch.float32)
     weight, weight_bias, bias = (random(*s, dtype=torch.bfloat16) for s in ((6, 7), (6,), (5,)))
     found = compose(matrix, weight.T.contiguous().T, weight_bias, bias)
@@ -173,13 +175,13 @@ def test_compose_with_a_half_type_convolution() -> None:
         torch.testing.assert_close(f, e)
 
 
-# Ahead of time it is differentiated by the test of compiled gradients.
+# Without "test_aot_dispatch_dynamic": test_compiled_with_gradients covers it.
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
 def test_opcheck() -> None:
     gram = [t.float().requires_grad_() for t in gram_reference(*maps(2, 2, 3, 2), 2)]
-    temperature, left, gate, alpha = (t.float().requires_grad_() for t in small(2, 3, 5))
+    temperature, left, gate, alpha = (t.float().requires_grad_() for t in small_parameters(2, 3, 5))
     torch.library.opcheck(
         torch.ops.exda.fold.default, (*gram, temperature, left, gate, alpha, 2, False), test_utils=CHECKS
     )
@@ -193,10 +195,10 @@ def test_opcheck_of_compose() -> None:
 
 def test_compiled_with_gradients() -> None:
     gram = gram_reference(*maps(1, 2, 3, 3), 2)
-    leaves = [t.float().requires_grad_() for t in (*gram, *small(2, 3, 5), random(6, 4), random(6))]
+    leaves = [t.float().requires_grad_() for t in (*gram, *small_parameters(2, 3, 5), random(6, 4), random(6))]
 
     def loss(*tensors: Tensor) -> Tensor:
-        matrix, onto_tokens = matrices(fold, tensors[:7], "channelwise")
+        matrix, onto_tokens = fold_tensors(fold, tensors[:7], "channelwise")
         assert onto_tokens is not None
         product, shift = compose(matrix, *tensors[7:])
         return sum(t.square().sum() for t in (matrix, onto_tokens, product, shift))  # type: ignore[return-value]
@@ -227,7 +229,9 @@ ONE = torch.zeros(2, 1, 1)
         (TALL, ONE, torch.zeros(5, 8200), None, "4100 channels and tokens; expected at most 4096"),
     ],
 )
-def test_refusals(gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None, message: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(
+    gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         fold(gram, temperature, left, tokens)
 
@@ -240,6 +244,6 @@ def test_refusals(gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMi
         (torch.zeros(4, 5), torch.zeros(4), torch.zeros(5)),
     ],
 )
-def test_refusals_of_compose(weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> None:
+def test_compose_refuses_other_shapes(weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> None:
     with pytest.raises(InputError, match=r"expected \(C, J\), \(C,\) and \(O,\) or None"):
         compose(torch.zeros(2, 3, 4), weight, weight_bias, bias)

@@ -25,7 +25,7 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 def inputs(
     heads: int, c: int, tokens: int, rows: int, columns: int, dtype: torch.dtype = torch.float64
 ) -> list[Tensor | None]:
-    """Gram blocks, temperature, left, the branch's weight and bias, the projection's bias, gate, alpha."""
+    """Gram blocks, temperature, left matrix, the branch's weight and bias, the projection's bias, gate and alpha."""
     q = random(2, heads * c, 30)
     k = q + random(2, heads * c, 30, seed=1)
     g = random(2, heads * tokens, 30, seed=2).abs() if tokens else None
@@ -47,12 +47,12 @@ def called(function: object, tensors: list[Tensor | None] | tuple[Tensor, ...], 
     return function(Gram(*gram), temperature, left, tokens, weight, weight_bias, bias)  # type: ignore[operator, no-any-return]
 
 
-@pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two"])
+@pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two launches"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
     ("size", "reinject"),
     [
-        # heads, channels and tokens a head, rows of the matrix in front, columns of the convolution
+        # heads, channels per head, tokens per head, rows of the left matrix, columns of the branch's weight
         ((2, 5, 1, 7, 10), "mean"),
         ((1, 48, 1, 48, 48), "mean"),
         ((3, 6, 0, 3, 70), "mean"),
@@ -96,7 +96,7 @@ def test_parameters_of_other_layouts_and_dtypes() -> None:
         torch.testing.assert_close(f, e)
 
 
-def test_the_gradient_of_one_output() -> None:
+def test_gradient_of_one_output_alone() -> None:
     tensors = inputs(2, 4, 1, 5, 6)
     assert tensors[5] is not None
     weight = tensors[5].requires_grad_()
@@ -111,7 +111,7 @@ def test_opcheck() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs(2, 3, 1, 5, 4, torch.float32)]
     *gram, temperature, left, weight, weight_bias, bias, gate, alpha = tensors
     arguments = (*gram, temperature, left, gate, alpha, weight, weight_bias, bias, 2, False)
-    # The fourth check, compiled with gradients, is the test below: here it takes several times as long.
+    # Without "test_aot_dispatch_dynamic": the test below covers it, in a fraction of the time.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.exda.fold_branch.default, arguments, test_utils=checks)
 
@@ -128,9 +128,11 @@ def test_compiled_with_gradients() -> None:
         torch.testing.assert_close(f, e)
 
 
-@pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two"])
+@pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two launches"])
 @pytest.mark.parametrize(("wrong", "shape"), [(5, (5, 6)), (6, (7,)), (7, (4,))])
-def test_refusals(wrong: int, shape: tuple[int, ...], channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_shapes_are_refused(
+    wrong: int, shape: tuple[int, ...], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MOST_CHANNELS", channels)
     tensors = inputs(2, 4, 1, 5, 6)
     tensors[wrong] = torch.zeros(shape, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The second half of a gated feed-forward in one pass, against float64."""
+"""A gated feed-forward from its hidden map on, in one pass, against float64."""
 
 import pytest
 import torch
@@ -10,13 +10,13 @@ from exda_primitives.ops.triton.gated_product import applies, compute, gated_pro
 from .agreement import poison
 from .agreement import random as normal
 
-# A rounding of the gate, one of the output.
+# Relative to the largest element: two roundings, one of the gate and one of the output.
 TOLERANCE = {torch.float16: 1.2e-3, torch.bfloat16: 1.2e-2}
 CONFIGS = gated_product_kernel.configs
 
 
 def random(*shape, dtype=torch.float32, seed=0):
-    # Triton's interpreter makes no bfloat16 of float64.
+    # float32 by default: Triton's interpreter cannot convert float64 to bfloat16.
     return normal(*shape, dtype=dtype, seed=seed)
 
 
@@ -41,7 +41,7 @@ def reference(x, weight, bias, shift, matrix, constant, residual):
         (1, 1, 1, 16, None, True),
     ],
 )
-def test_agrees_with_float64(hidden, outputs, height, width, valid, biased, dtype, config, monkeypatch):
+def test_output_agrees_with_float64(hidden, outputs, height, width, valid, biased, dtype, config, monkeypatch):
     monkeypatch.setattr(gated_product_kernel, "configs", [config])
     poison(monkeypatch)
     x = random(1 + biased, 2 * hidden, height, width, dtype=dtype)
@@ -52,9 +52,9 @@ def test_agrees_with_float64(hidden, outputs, height, width, valid, biased, dtyp
     if valid:
         x[..., valid:] = torch.nan
     found = compute(x, weight, bias, shift, matrix, constant, residual, valid)[..., :valid]
-    # The matrix is taken in half precision.
-    of_matrix = matrix.to(dtype)
-    expected = reference(x[..., :valid], weight, bias, shift, of_matrix, constant, residual[..., :valid])
+    # The kernel rounds the matrix to half precision.
+    half_matrix = matrix.to(dtype)
+    expected = reference(x[..., :valid], weight, bias, shift, half_matrix, constant, residual[..., :valid])
     assert found.dtype is dtype
     assert (found - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
 
@@ -66,7 +66,7 @@ def test_without_a_residual():
     assert (found - expected).abs().max() <= TOLERANCE[torch.bfloat16] * expected.abs().max()
 
 
-def test_where_its_sums_fit_the_registers():
+def test_applies_in_half_precision_up_to_128_outputs():
     half, single = torch.zeros(1, 2, 4, 16, dtype=torch.bfloat16), torch.zeros(1, 2, 4, 16)
     assert applies(half, 128)
     assert not applies(half, gated_product.MOST_OUTPUTS + 1)

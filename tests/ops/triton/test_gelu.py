@@ -25,14 +25,14 @@ def _kernel(z, value, derivative, n, half: tl.constexpr, block: tl.constexpr):
 
 def computed(z: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     value, derivative = torch.full_like(z, torch.nan), torch.full_like(z, torch.nan)
-    # A GPU says nothing of the square of a large number, which is infinite, nor of infinity times 0.
+    # NumPy, unlike a GPU, warns when the square of a large number is infinite, and of infinity times 0.
     with np.errstate(over="ignore", invalid="ignore"):
         _kernel[(triton.cdiv(len(z), _BLOCK),)](z, value, derivative, len(z), half=half, block=_BLOCK)
     return value.double(), derivative.double()
 
 
-def every(dtype: torch.dtype) -> Tensor:
-    """All finite numbers of a half type, in float32."""
+def every_finite_number(dtype: torch.dtype) -> Tensor:
+    """Every finite number of a half type, in float32."""
     numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
     return numbers[numbers.isfinite()].float()
 
@@ -45,44 +45,44 @@ def exact(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rounding(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """By how much the half type's nearest number may be away."""
+    """Half the distance between neighbouring numbers of the half type around x: the largest rounding error."""
     normal = x.abs().clamp(min=torch.finfo(dtype).smallest_normal)
     return normal.log2().floor().exp2() * torch.finfo(dtype).eps / 2
 
 
-MOST = pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 0.02), (torch.float16, 0.13)])
-"""Of a rounding to the half type; 3e-5 of the number itself."""
+LARGEST_ERROR = pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 0.02), (torch.float16, 0.13)])
+"""Largest error, in roundings to the half type; relative to the value it is 3e-5."""
 
 
-@MOST
-def test_every_value_for_a_half_type_is_right_far_below_its_rounding(dtype: torch.dtype, most: float) -> None:
-    z = every(dtype)
+@LARGEST_ERROR
+def test_every_half_type_value_errs_far_less_than_its_rounding(dtype: torch.dtype, most: float) -> None:
+    z = every_finite_number(dtype)
     expected, _ = exact(z)
     error = (computed(z, True)[0] - expected).abs()
-    # bfloat16 has numbers for what is left beyond -8; 8 Phi(-8) is 5e-15.
+    # Below -8 the kernel returns -8 Phi(-8) = -5e-15; bfloat16 has numbers between that and 0.
     inside = z >= -8
     assert (error / rounding(expected, dtype))[inside].max() < most
     assert error[~inside].max() < 6e-15
 
 
-@MOST
-def test_every_derivative_for_a_half_type(dtype: torch.dtype, most: float) -> None:
-    z = every(dtype)
+@LARGEST_ERROR
+def test_every_half_type_derivative_errs_less_than_its_rounding(dtype: torch.dtype, most: float) -> None:
+    z = every_finite_number(dtype)
     found, (_, expected) = computed(z, True)[1], exact(z)
-    # Around its zero, -0.75, of what a rounding of z would change: the derivative's slope is below 0.8.
+    # Around the derivative's zero, z = -0.75, as much as a rounding of z would change it: its slope is below 0.8.
     allowed = rounding(expected, dtype) + 0.8 * rounding(z.double(), dtype) + 1e-15
     assert ((found - expected).abs() / allowed).max() < most
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_what_is_not_finite(half: bool) -> None:
+def test_infinity_and_nan_are_kept(half: bool) -> None:
     value, derivative = computed(torch.tensor([torch.inf, torch.nan]), half)
     assert value[0] == torch.inf
     assert value[1].isnan()
     assert derivative[1].isnan()
 
 
-def test_float32_is_as_pytorch_has_it() -> None:
+def test_float32_agrees_with_the_exact_gelu() -> None:
     z = torch.linspace(-7, 7, 20001)
     value, derivative = computed(z, False)
     expected, slope = exact(z)

@@ -16,7 +16,7 @@ from .references import gram_reference
 from .several import deviations, differentiate
 
 SIZES = [
-    # batch, heads, channels and tokens a head, pixels
+    # batch, heads, channels per head, tokens per head, pixels
     (2, 2, 5, 1, 77),
     (1, 1, 48, 1, 300),
     (2, 1, 20, 0, 1),
@@ -25,10 +25,10 @@ SIZES = [
     (1, 1, 15, 1, 257),
     (1, 1, 140, 1, 70),
 ]
-# Every size in float64, where a mistake shows most; of the other dtypes, one tile and several.
+# Every size in float64, where a mistake shows most; in the other dtypes a size of one tile and one of several.
 CASES = [(torch.float64, size) for size in SIZES]
 CASES += [(dtype, SIZES[i]) for dtype in (torch.float32, torch.float16, torch.bfloat16) for i in (0, 6)]
-# Sums of products are float32 whatever the maps are.
+# Bounds of the output: sums of products are float32 for half types, too.
 SUMS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 1e-5}
 
 
@@ -40,7 +40,7 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 def inputs(
     batch: int, heads: int, c: int, tokens: int, pixels: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """q and k as slices of one buffer, as they are in an attention, and tokens."""
+    """q and k as slices of one buffer, as in an attention, and token maps or None."""
     qkv = random(batch, 3 * heads * c, pixels, dtype=dtype)
     q, k, _ = qkv.chunk(3, 1)
     g = random(batch, heads * tokens, pixels, dtype=dtype, seed=1).abs() if tokens else None
@@ -71,7 +71,7 @@ def test_the_reference_is_the_concatenation() -> None:
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 200])
-def test_splits_of_the_pixels(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_split_over_programs_agree(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_multiprocessors", lambda device: multiprocessors)
     assert max(compared(inputs(1, 2, 3, 1, 1000, torch.float64), 2)) < 1e-12
 
@@ -85,13 +85,13 @@ def channels_last(x: Tensor) -> Tensor:
     [channels_last, lambda x: x[:, :, ::2], lambda x: x.expand(3, -1, -1), lambda x: x[:, :, 1:]],
     ids=["channels last", "every other pixel", "one image for all", "an odd start"],
 )
-def test_strides(laid_out: object) -> None:
+def test_other_strides_agree(laid_out: object) -> None:
     tensors = [laid_out(x) for x in inputs(1, 2, 4, 3, 38, torch.float64)]  # type: ignore[operator]
     assert max(compared(tensors, 2)) < 1e-12
 
 
-def test_rows_that_float16_could_not_sum() -> None:
-    # 300 pixels of about 200 squared are 1.2e7; float16 ends at 65504.
+def test_sums_that_overflow_float16_agree() -> None:
+    # 300 pixels of about 200 squared sum to 1.2e7; float16's largest number is 65504.
     q, k, _ = (200 + x for x in inputs(1, 1, 4, 1, 300, torch.float64))
     output, gradient = compared([q.half(), k.half(), None], 1)
     assert output < 1e-5
@@ -100,7 +100,7 @@ def test_rows_that_float16_could_not_sum() -> None:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)])
 @pytest.mark.parametrize(("upstream", "size"), [(1e-8, 1e4), (1e6, 1e-3)])
-def test_upstream_gradients_that_float16_could_not_hold(
+def test_upstream_gradients_outside_float16_range_agree(
     upstream: float, size: float, dtype: torch.dtype, bound: float
 ) -> None:
     q, k, g = inputs(1, 1, 4, 1, 50, torch.float64)
@@ -115,8 +115,9 @@ def test_upstream_gradients_that_float16_could_not_hold(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_what_cancels_in_the_gradient_leaves_no_rounding(dtype: torch.dtype) -> None:
-    # Flat maps: q and k are nearly parallel, and of the cosines' gradient only what stands on q remains.
+def test_gradients_that_cancel_are_as_exact_as_others(dtype: torch.dtype) -> None:
+    # Flat maps: all rows of q and k are nearly parallel, and only the small part of the cosines' gradient that is
+    # perpendicular to q remains.
     q, k = ((1 + 0.01 * random(1, 6, 64, seed=seed)).to(dtype) for seed in (1, 2))
 
     def cosines(function: Callable[..., Gram], *maps: Tensor) -> Tensor:
@@ -129,11 +130,11 @@ def test_what_cancels_in_the_gradient_leaves_no_rounding(dtype: torch.dtype) -> 
     wide = [x.detach().double().requires_grad_() for x in (q, k)]
     expected = torch.autograd.grad(cosines(gram_reference, *wide), wide, upstream)
     for f, e in zip(found, expected, strict=True):
-        # Measured: 4e-4 and 6e-3, the rounding of the result; with weights as one half-type matrix 6e-3 and 4e-2.
+        # Measured: 4e-4 and 6e-3, the rounding of the result; with weights rounded to the half type, 6e-3 and 4e-2.
         assert (f.double() - e).abs().max() < TOLERANCE[dtype] * e.abs().max()
 
 
-def test_the_same_bits_twice() -> None:
+def test_two_runs_agree_bit_for_bit() -> None:
     tensors = inputs(1, 2, 5, 1, 300, torch.float32)
     (outputs, gradients), again = (differentiate(partial(gram, heads=2), tensors) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip([*outputs, *gradients], [*again[0], *again[1]], strict=True))
@@ -175,6 +176,8 @@ Q = torch.zeros(2, 6, 5)
         (Q.int(), Q.int(), None, 2, "the dtype is torch.int32"),
     ],
 )
-def test_refusals(q: Tensor, k: Tensor, g: Tensor | None, heads: int, message: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(
+    q: Tensor, k: Tensor, g: Tensor | None, heads: int, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         gram(q, k, g, heads)

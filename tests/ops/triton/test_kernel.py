@@ -1,4 +1,4 @@
-"""Which configuration a kernel starts in, and what is kept of it."""
+"""Which configuration an autotuned kernel launches with, and how the choice is cached on disk."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Tuned:
-    """A kernel whose configurations take given times, or do not run."""
+    """A kernel whose configurations take the given times, or raise the given errors, when they are timed."""
 
-    def __init__(self, *found: float | Exception) -> None:
-        self.found, self.timed = list(found), 0
+    def __init__(self, *outcomes: float | Exception) -> None:
+        self.outcomes, self.timed = list(outcomes), 0
         self.kernel = Kernel(add_kernel, CONFIGS)
         self.kernel.tunes = True
         self.kernel.do_bench = self._bench
 
     def _bench(self, call: Any, quantiles: tuple[float, ...]) -> list[float]:
-        found = self.found[self.timed % len(self.found)]
+        outcome = self.outcomes[self.timed % len(self.outcomes)]
         self.timed += 1
         call()
-        if isinstance(found, Exception):
-            raise found
-        return [found] * len(quantiles)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return [outcome] * len(quantiles)
 
     def __call__(self, length: int = 40, dtype: torch.dtype = torch.float32, precision: str = "ieee") -> int:
-        """The block of the configuration that was taken."""
+        """Launches the kernel, which adds its block size to zeros; returns that of the chosen configuration."""
         x, out = torch.zeros(length, dtype=dtype), torch.empty(length, dtype=dtype)
         self.kernel[lambda meta: (triton.cdiv(length, meta["block"]),)](x, out, length, precision=precision)
         assert torch.equal(out, out[0].expand(length))
@@ -60,15 +60,16 @@ def out_of_resources() -> Exception:
     return triton.runtime.errors.OutOfResources(300_000, 232_448, "shared memory")
 
 
-def test_the_fastest_is_taken_and_timed_once() -> None:
+def test_fastest_configuration_is_chosen_and_timed_once() -> None:
     tuned = Tuned(3.0, 1.0, 2.0)
     assert [tuned(), tuned(), tuned()] == [32, 32, 32]
     assert tuned.timed == 3
 
 
 @pytest.mark.parametrize(
-    ("options", "anew"),
+    ("options", "retimed"),
     [
+        # The size counts in powers of two: 33 to 64 elements are one case.
         ({"length": 33}, False),
         ({"length": 64}, False),
         ({"length": 65}, True),
@@ -77,26 +78,26 @@ def test_the_fastest_is_taken_and_timed_once() -> None:
         ({"precision": "tf32"}, True),
     ],
 )
-def test_chosen_anew_for_another_size_dtype_or_precision(options: dict[str, Any], anew: bool) -> None:
+def test_another_size_dtype_or_precision_is_timed_again(options: dict[str, Any], retimed: bool) -> None:
     tuned = Tuned(3.0, 1.0, 2.0)
     tuned(length=40)
     tuned(**options)
-    assert tuned.timed == (6 if anew else 3)
+    assert tuned.timed == (6 if retimed else 3)
 
 
-def test_the_next_process_times_nothing() -> None:
+def test_next_process_reads_the_choice_from_disk() -> None:
     Tuned(3.0, 1.0, 2.0)()
     later = Tuned(1.0, 3.0, 2.0)
     assert (later(), later.timed) == (32, 0)
 
 
-def test_another_version_of_triton_is_timed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_triton_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     Tuned(3.0, 1.0, 2.0)()
     monkeypatch.setattr(triton, "__version__", "3.1.4")
     assert Tuned(1.0, 3.0, 2.0)() == 16
 
 
-def test_other_configurations_are_timed_anew() -> None:
+def test_other_configurations_are_timed_again() -> None:
     Tuned(3.0, 1.0, 2.0)()
     later = Tuned(1.0, 3.0)
     later.kernel.configs = CONFIGS[:2]
@@ -104,7 +105,7 @@ def test_other_configurations_are_timed_anew() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', "\0"])
-def test_a_damaged_file_is_warned_of_once_and_replaced(content: str, cache: Path) -> None:
+def test_damaged_file_gives_one_warning_and_is_replaced(content: str, cache: Path) -> None:
     Tuned(3.0, 1.0, 2.0)()
     (file,) = cache.iterdir()
     file.write_text(content)
@@ -117,14 +118,14 @@ def test_a_damaged_file_is_warned_of_once_and_replaced(content: str, cache: Path
         assert Tuned(3.0, 2.0, 1.0)() == 16
 
 
-def test_a_choice_that_is_no_configuration_any_more_is_made_anew(cache: Path) -> None:
+def test_choice_that_is_no_longer_a_configuration_is_timed_again(cache: Path) -> None:
     Tuned(3.0, 1.0, 2.0)()
     (file,) = cache.iterdir()
     file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), "block: 8")))
     assert Tuned(1.0, 3.0, 2.0)() == 16
 
 
-def test_two_processes_keep_what_both_chose(cache: Path) -> None:
+def test_choices_of_two_processes_are_both_kept(cache: Path) -> None:
     first, second = Tuned(3.0, 1.0, 2.0), Tuned(3.0, 1.0, 2.0)
     first(length=40)
     second(length=100)
@@ -133,13 +134,13 @@ def test_two_processes_keep_what_both_chose(cache: Path) -> None:
     assert len(json.loads(file.read_text())) == 3
 
 
-def test_without_a_place_to_keep_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_does_not_prevent_the_choice(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cache / "file").write_text("")
     monkeypatch.setenv("EXDA_CACHE", str(cache / "file"))
     assert Tuned(3.0, 1.0, 2.0)() == 32
 
 
-def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_follows_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EXDA_CACHE")
     monkeypatch.setenv("TRITON_CACHE_DIR", "/somewhere")
     assert config_cache.folder() == Path("/somewhere/exda_primitives")
@@ -148,19 +149,19 @@ def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_cache.folder() == Path("/home/me/.triton/cache/exda_primitives")
 
 
-def test_a_configuration_that_does_not_fit_is_left_out() -> None:
+def test_configuration_that_does_not_fit_is_skipped() -> None:
     assert Tuned(out_of_resources(), 2.0, 3.0)() == 32
 
 
-def test_none_fits() -> None:
+def test_error_if_no_configuration_fits() -> None:
     tuned = Tuned(out_of_resources())
     tuned.kernel.start = lambda *_: (_ for _ in ()).throw(out_of_resources())  # type: ignore[method-assign]
     with pytest.raises(InputError, match=r"add_kernel: none of its 3 configurations fits this GPU .*shared memory"):
         tuned()
 
 
-def test_memory_that_ends_while_timing_ends_nothing_else(cache: Path) -> None:
-    # The timer's own buffer: what is started fits.
+def test_out_of_memory_while_timing_is_no_error_and_is_not_cached(cache: Path) -> None:
+    # Only the timer's own buffer does not fit in memory; the kernel itself runs.
     tuned = Tuned(torch.OutOfMemoryError("CUDA out of memory"))
     assert tuned() == 16
     assert list(cache.iterdir()) == []
@@ -168,22 +169,22 @@ def test_memory_that_ends_while_timing_ends_nothing_else(cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_under_the_interpreter_the_first_is_taken() -> None:
+def test_interpreter_takes_the_first_configuration() -> None:
     tuned = Tuned(3.0, 1.0, 2.0)
     tuned.kernel.tunes = False
     assert (tuned(), tuned.timed) == (16, 0)
 
 
-def test_callbacks_of_launches_may_be_nested() -> None:
-    kernel, told = Kernel(add_kernel, CONFIGS[:1]), []
+def test_innermost_launch_callback_is_called() -> None:
+    kernel, called = Kernel(add_kernel, CONFIGS[:1]), []
 
-    def start() -> None:
+    def launch() -> None:
         kernel[(1,)](torch.zeros(16), torch.empty(16), 16, precision="ieee")
 
-    with on_launch(lambda *_: told.append("outer")):
-        start()
-        with on_launch(lambda *_: told.append("inner")):
-            start()
-        start()
-    start()
-    assert told == ["outer", "inner", "outer"]
+    with on_launch(lambda *_: called.append("outer")):
+        launch()
+        with on_launch(lambda *_: called.append("inner")):
+            launch()
+        launch()
+    launch()
+    assert called == ["outer", "inner", "outer"]

@@ -15,28 +15,29 @@ from exda_primitives.errors import InputError
 from exda_primitives.ops.triton import launch
 
 
-def test_triton_and_its_own_functions_are_interpreted() -> None:
-    # Triton decorates `tl.sum` and others when it is imported: the variable has to be set before anything imports it.
+def test_tritons_own_functions_are_interpreted_too() -> None:
+    # Triton decorates `tl.sum` and others when it is imported: conftest.py has to set TRITON_INTERPRET before that.
     assert launch.INTERPRETED
     assert not isinstance(tl.sum, triton.JITFunction)
 
 
 @given(st.integers(1, 10_000))
-def test_columns_fill_their_blocks(width: int) -> None:
+def test_column_blocks_leave_few_lanes_idle(width: int) -> None:
     size = launch.column_block(width)
     assert size.bit_count() == 1
     assert size <= 1024
+    # Idle are at most an eighth of the width, or as few as in any block.
     idle = {block: -width % block for block in (1024, 512, 256, 128, 64, 32, 16, size)}
     assert idle[size] < width
     assert 8 * idle[size] <= width or idle[size] == min(idle.values()) or width < 16
 
 
 @given(st.integers(1, 1000), st.integers(1, 100))
-def test_blocks_hold_everything_and_no_block_is_empty(a: int, b: int) -> None:
+def test_divide_up_covers_everything_without_an_empty_block(a: int, b: int) -> None:
     assert (launch.divide_up(a, b) - 1) * b < a <= launch.divide_up(a, b) * b
 
 
-def test_aligned_rows() -> None:
+def test_row_aligned() -> None:
     x = torch.zeros(2, 4, 3, 33)
     assert not launch.row_aligned(x)
     assert launch.row_aligned(x.new_zeros(2, 4, 3, 32))
@@ -55,16 +56,16 @@ def test_an_unsupported_reason_becomes_an_error() -> None:
 
 @pytest.mark.parametrize(("capability", "refused"), [((7, 5), True), ((8, 0), False), ((9, 0), False)])
 def test_old_gpus_are_refused(capability: tuple[int, int], refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Elsewhere:
+    class OnCuda:
         device = torch.device("cuda", 0)
 
     monkeypatch.setattr(launch, "INTERPRETED", False)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    found = launch.device_unsupported_reason(Elsewhere())  # type: ignore[arg-type]
+    found = launch.device_unsupported_reason(OnCuda())  # type: ignore[arg-type]
     assert (found is not None) == refused
     monkeypatch.setattr(torch.version, "hip", "6.0")
-    assert "ROCm" in str(launch.device_unsupported_reason(Elsewhere()))  # type: ignore[arg-type]
+    assert "ROCm" in str(launch.device_unsupported_reason(OnCuda()))  # type: ignore[arg-type]
 
 
 def test_kernels_import_and_refuse_the_cpu_without_an_interpreter() -> None:

@@ -1,4 +1,4 @@
-"""How many kernels each function starts: at small sizes a GPU waits for Python, which takes its time for each."""
+"""How many kernels each function launches: on small maps the GPU waits for Python, and every launch takes time."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ BATCH, HEADS, C, HEIGHT, WIDTH = 2, 2, 4, 5, 6
 CHANNELS, PIXELS = HEADS * C, HEIGHT * WIDTH
 
 
-def started(function: Callable[..., object], *arguments: object) -> dict[str, int]:
-    """Kernels that a call starts, which has to wait for nothing."""
+def launched(function: Callable[..., object], *arguments: object) -> dict[str, int]:
+    """How often a call launches each kernel; fails if the call waits for the GPU."""
     with torch.no_grad(), Launches() as launches:
         function(*arguments)
     assert launches.waits == []
     return dict(launches.kernels)
 
 
-def a_map(channels: int = CHANNELS, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A slice of a larger buffer, as q, k and v are."""
+def sliced_map(channels: int = CHANNELS, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A map cut out of a larger buffer, as q, k and v are."""
     return random(BATCH, channels + 3, HEIGHT, WIDTH, dtype=dtype)[:, 3:]
 
 
@@ -47,7 +47,7 @@ def a_map(channels: int = CHANNELS, dtype: torch.dtype = torch.float32) -> Tenso
 def test_pointwise(dtype: torch.dtype, with_bias: bool) -> None:
     bias = random(7, dtype=dtype) if with_bias else None
     expected = {"aten.baddbmm": 2} if with_bias else {"aten.bmm": 1}
-    assert started(pointwise, a_map(dtype=dtype), random(7, CHANNELS, dtype=dtype), bias) == expected
+    assert launched(pointwise, sliced_map(dtype=dtype), random(7, CHANNELS, dtype=dtype), bias) == expected
 
 
 @BIAS
@@ -55,38 +55,38 @@ def test_pointwise(dtype: torch.dtype, with_bias: bool) -> None:
 @pytest.mark.parametrize("activation", ["none", "gelu", "gate"])
 def test_depthwise(activation: str, dtype: torch.dtype, with_bias: bool) -> None:
     weight, bias = random(CHANNELS, 1, 3, 3), random(CHANNELS) if with_bias else None
-    assert started(depthwise, a_map(dtype=dtype), weight, bias, activation, bias) == {"depthwise_kernel": 1}
+    assert launched(depthwise, sliced_map(dtype=dtype), weight, bias, activation, bias) == {"depthwise_kernel": 1}
 
 
 @DTYPES
 def test_token_maps(dtype: torch.dtype) -> None:
-    assert started(token_maps, a_map(HEADS, dtype), 2) == {"pool_kernel": 1, "upsample_kernel": 1}
+    assert launched(token_maps, sliced_map(HEADS, dtype), 2) == {"pool_kernel": 1, "upsample_kernel": 1}
 
 
 @DTYPES
 @pytest.mark.parametrize("tokens", [1, 0])
 def test_gram(tokens: int, dtype: torch.dtype) -> None:
-    x, g = a_map(dtype=dtype).flatten(2), a_map(HEADS, dtype).flatten(2) if tokens else None
-    assert started(gram, x, x, g, HEADS) == {"_gram_kernel": 1}
+    x, g = sliced_map(dtype=dtype).flatten(2), sliced_map(HEADS, dtype).flatten(2) if tokens else None
+    assert launched(gram, x, x, g, HEADS) == {"_gram_kernel": 1}
 
 
-def test_the_gradient_of_an_attention() -> None:
+def test_gradient_of_an_attention() -> None:
     attention = exda.ExDAAttention(16, 2, bias=False)
     with exda.backend("triton"):
         y = attention(torch.randn(1, 16, 8, 8, requires_grad=True))
-        found = started(y.backward, torch.ones_like(y))
+        found = launched(y.backward, torch.ones_like(y))
     assert found["fold_backward_kernel"] == 1
     assert sum(found.values()) <= 45
 
 
-def test_gram_of_several_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gram_split_over_programs_adds_one_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_multiprocessors", lambda device: 200)
     x = random(1, CHANNELS, 600, dtype=torch.float32)
-    assert started(gram, x, x, None, HEADS) == {"_gram_kernel": 1, "aten.sum": 1}
+    assert launched(gram, x, x, None, HEADS) == {"_gram_kernel": 1, "aten.sum": 1}
 
 
-def blocks(tokens: int, c: int = C) -> tuple[object, ...]:
-    """Gram blocks, temperature, the matrix in front and, in their own dtype, what tokens need."""
+def fold_arguments(tokens: int, c: int = C) -> tuple[object, ...]:
+    """Arguments of ``fold``: float32 Gram fold_arguments; temperature, left matrix, gate and alpha in bfloat16."""
     x = random(BATCH, HEADS * c, 20, dtype=torch.float32)
     g = random(BATCH, HEADS * tokens, 20, dtype=torch.float32) if tokens else None
     parameters = torch.ones(HEADS, 1, 1, dtype=torch.bfloat16)
@@ -96,17 +96,17 @@ def blocks(tokens: int, c: int = C) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("tokens", [1, 0])
 def test_fold(tokens: int) -> None:
-    assert started(fold, *blocks(tokens)) == {"fold_kernel": 1}
+    assert launched(fold, *fold_arguments(tokens)) == {"fold_kernel": 1}
 
 
 @pytest.mark.parametrize("tokens", [1, 0])
-def test_the_gradient_of_fold(tokens: int) -> None:
-    gram, temperature, left, mixing = blocks(tokens)
+def test_gradient_of_fold(tokens: int) -> None:
+    gram, temperature, left, mixing = fold_arguments(tokens)
     left.requires_grad_()  # type: ignore[attr-defined]
     matrices = [x for x in fold(gram, temperature, left, mixing) if x is not None]  # type: ignore[arg-type]
     grads = [torch.ones_like(x) for x in matrices]
-    found = started(torch.autograd.grad, matrices, left, grads)
-    # Sums over images; and the gradient becomes what the parameter is.
+    found = launched(torch.autograd.grad, matrices, left, grads)
+    # Gradients are summed over images and cast to the parameters' dtype.
     assert found == {"fold_backward_kernel": 1, "aten.sum": 2, "aten._to_copy": 4 if tokens else 2}
 
 
@@ -114,36 +114,36 @@ def test_the_gradient_of_fold(tokens: int) -> None:
 def test_compose(with_bias: bool) -> None:
     small = [random(*size, dtype=torch.bfloat16) for size in ((CHANNELS, 7), (CHANNELS,), (6,))]
     matrix = random(BATCH, 6, CHANNELS, dtype=torch.float32)
-    assert started(compose, matrix, *small[:2], small[2] if with_bias else None) == {"compose_kernel": 1}
+    assert launched(compose, matrix, *small[:2], small[2] if with_bias else None) == {"compose_kernel": 1}
 
 
 @BIAS
 @pytest.mark.parametrize("tokens", [1, 0])
 def test_fold_branch(tokens: int, with_bias: bool) -> None:
     small = [random(*size, dtype=torch.bfloat16) for size in ((CHANNELS, 7), (CHANNELS,), (6,))]
-    arguments = (*blocks(tokens), *small[:2], small[2] if with_bias else None)
-    assert started(fold_branch, *arguments) == {"fold_branch_kernel": 1}
+    arguments = (*fold_arguments(tokens), *small[:2], small[2] if with_bias else None)
+    assert launched(fold_branch, *arguments) == {"fold_branch_kernel": 1}
 
 
 def test_fold_branch_of_large_matrices() -> None:
     small = [random(*size, dtype=torch.bfloat16) for size in ((HEADS * 65, 7), (HEADS * 65,))]
-    assert started(fold_branch, *blocks(1, 65), *small) == {"fold_kernel": 1, "compose_kernel": 1}
+    assert launched(fold_branch, *fold_arguments(1, 65), *small) == {"fold_kernel": 1, "compose_kernel": 1}
 
 
 @BIAS
 @DTYPES
 def test_mix(dtype: torch.dtype, with_bias: bool) -> None:
-    maps = [a_map(channels, dtype).flatten(2) for channels in (CHANNELS, CHANNELS, HEADS)]
+    maps = [sliced_map(channels, dtype).flatten(2) for channels in (CHANNELS, CHANNELS, HEADS)]
     matrices = [random(BATCH, 6, x.shape[1], dtype=torch.float32) for x in maps]
     shift = random(6, dtype=dtype).expand(BATCH, -1) if with_bias else None
-    residual = a_map(6, dtype).flatten(2) if with_bias else None
-    assert started(mix, matrices, maps, shift, residual) == {"mix_kernel": 1}
+    residual = sliced_map(6, dtype).flatten(2) if with_bias else None
+    assert launched(mix, matrices, maps, shift, residual) == {"mix_kernel": 1}
 
 
 @DTYPES
 def test_layer_norm(dtype: torch.dtype) -> None:
     weight = random(CHANNELS, dtype=torch.float32)
-    assert started(layer_norm, a_map(dtype=dtype), weight, weight, True, 1e-5) == {"layer_norm_kernel": 1}
+    assert launched(layer_norm, sliced_map(dtype=dtype), weight, weight, True, 1e-5) == {"layer_norm_kernel": 1}
 
 
 @BIAS
@@ -153,9 +153,9 @@ def test_norm_pointwise(dtype: torch.dtype, with_bias: bool) -> None:
     bias = random(7, dtype=dtype) if with_bias else None
     expected = {"norm_pointwise_kernel": 1}
     if dtype is torch.float32:
-        # Exact: the norm by itself, then PyTorch's product.
+        # In full float32 precision: the norm by itself, then PyTorch's product.
         expected = {"layer_norm_kernel": 1} | ({"aten.baddbmm": 2} if with_bias else {"aten.bmm": 1})
-    assert started(norm_pointwise, a_map(dtype=dtype), norm, norm, True, 1e-5, weight, bias) == expected
+    assert launched(norm_pointwise, sliced_map(dtype=dtype), norm, norm, True, 1e-5, weight, bias) == expected
 
 
 X = torch.ones(3, 4)
@@ -178,13 +178,13 @@ X = torch.ones(3, 4)
         lambda: X.to("meta"),
     ],
 )
-def test_waits_are_seen(wait: Callable[[], object]) -> None:
+def test_launches_notices_waits(wait: Callable[[], object]) -> None:
     with Launches() as launches:
         wait()
     assert launches.waits
 
 
-def test_what_is_counted() -> None:
+def test_launches_counts_kernels_but_no_views_or_allocations() -> None:
     with Launches() as launches:
         y = torch.empty(4, 4)[1:].view(3, 2, 2).flatten(1)
         y.copy_(X).expand(2, 3, 4).unbind()
@@ -194,11 +194,11 @@ def test_what_is_counted() -> None:
     assert launches.waits == []
 
 
-def test_what_happens_in_operators_and_nothing_outside_the_region() -> None:
+def test_launches_counts_inside_operators_and_only_inside_its_block() -> None:
     x = random(1, CHANNELS, 600, dtype=torch.float32).transpose(1, 2).contiguous().transpose(1, 2)
     with Launches() as launches:
         gram(x, x, None, HEADS)
     gram(x, x, None, HEADS)
-    # Its pixels are no neighbours: q and k are copied, once each.
+    # A row's pixels are not contiguous: q and k are copied, once each.
     assert launches.kernels["_gram_kernel"] == launches.operators["gram"] == 1
     assert launches.kernels["aten.clone"] == 2

@@ -23,7 +23,7 @@ SIZES = [
     (1, 140, (3, 130), 70),
     (1, 1, (1, 1, 1), 1),
 ]
-# Every size in float64, where a mistake shows most; of the other dtypes, maps of many channels and of few.
+# Every size in float64, where a mistake shows most; in the other dtypes two sizes with many channels and few.
 CASES = [(torch.float64, *size) for size in SIZES]
 CASES += [(dtype, *size) for dtype in (torch.float32, torch.float16, torch.bfloat16) for size in SIZES[:2]]
 
@@ -36,7 +36,7 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 def inputs(
     batch: int, rows: int, channels: Sequence[int], pixels: int, dtype: torch.dtype
 ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-    """Small matrices and shift in the accumulation dtype; maps as slices of larger buffers."""
+    """Matrices, maps (slices of larger buffers), shift, residual; matrices and shift in the accumulation dtype."""
     small = torch.float64 if dtype is torch.float64 else torch.float32
     matrices = [random(batch, rows, c, dtype=small, seed=i) / c**0.5 for i, c in enumerate(channels)]
     maps = [random(batch, c + 2, pixels, dtype=dtype, seed=5 + i)[:, 1:-1] for i, c in enumerate(channels)]
@@ -58,7 +58,7 @@ def compared(
 def test_output_and_gradients_agree_with_the_float64_reference(
     dtype: torch.dtype, batch: int, rows: int, channels: tuple[int, ...], pixels: int
 ) -> None:
-    # Matrices and maps are rounded one step each.
+    # Twice the tolerance: matrices and maps are each rounded once.
     assert max(compared(*inputs(batch, rows, channels, pixels, dtype))) < 2 * TOLERANCE[dtype]
 
 
@@ -76,13 +76,13 @@ def test_the_reference_is_the_sum_of_products() -> None:
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 200])
-def test_splits_of_the_pixels(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_split_over_programs_agree(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_multiprocessors", lambda device: multiprocessors)
     assert max(compared(*inputs(1, 3, (4, 1), 1000, torch.float64))) < 1e-12
 
 
-def test_strides() -> None:
-    """Channels last, one image for all, a matrix and a bias for all, a transposed matrix, every other pixel."""
+def test_other_strides_agree() -> None:
+    """x is channels last; y, the first matrix and the shift are expanded, the second is transposed; z skips pixels."""
     (a, b, c), (x, y, z), shift, residual = inputs(2, 6, (6, 5, 2), 36, torch.float64)
     x = x.transpose(1, 2).contiguous().transpose(1, 2)
     y, a, shift = (t[:1].expand(2, *t.shape[1:]) for t in (y, a, shift))
@@ -91,20 +91,20 @@ def test_strides() -> None:
     assert max(compared([a, b, c], [x, y, z], shift, residual[:, :, :])) < 1e-12
 
 
-def test_an_upstream_gradient_that_is_expanded() -> None:
+def test_expanded_upstream_gradient_agrees() -> None:
     matrices, maps, shift, residual = inputs(2, 3, (4, 1), 9, torch.float64)
     leaves = [t.detach().requires_grad_() for t in (*matrices, *maps, shift, residual)]
     for function in (mix, mix_reference):
         function(leaves[:2], leaves[2:4], leaves[4], leaves[5]).sum().backward()
-    # Twice the same was summed.
+    # Both functions' gradients were added up in .grad.
     for leaf, expected in zip(
         leaves, torch.autograd.grad(mix_reference(leaves[:2], leaves[2:4], *leaves[4:]).sum(), leaves), strict=True
     ):
         torch.testing.assert_close(leaf.grad, 2 * expected)
 
 
-def test_weights_that_float16_could_not_hold() -> None:
-    # What tokens weigh that sum to 1 over a large image: float16 ends at 6e-8.
+def test_weights_below_float16_range_agree() -> None:
+    # As small as the weights of tokens whose maps sum to 1 over a large image; float16's smallest number is 6e-8.
     (a, b), (x, g), _, _ = inputs(1, 16, (16, 4), 40, torch.float16)
     b = 1e-9 * b
     leaf = g.detach().requires_grad_()
@@ -119,24 +119,24 @@ def test_weights_that_float16_could_not_hold() -> None:
 
 @pytest.mark.parametrize("tokens", [16, 32])
 @pytest.mark.parametrize("branch", [True, False], ids=["branch", "no branch"])
-def test_several_tokens_that_sum_to_1_over_a_large_image(tokens: int, branch: bool) -> None:
-    # More of them than are summed up one by one: their weights take the way of the channels, as float16.
+def test_many_tokens_that_sum_to_1_over_a_large_image_agree(tokens: int, branch: bool) -> None:
+    # More tokens than the kernel adds one by one: like those of channels, their weights are rounded to float16.
     cells = 50_000
     matrices, maps, _, _ = inputs(1, 20, (24, *((24,) if branch else ()), tokens), 40, torch.float16)
     *_, onto_tokens = matrices
     *_, g = maps
     onto_tokens /= cells
-    # A token that looks at few pixels has values up to the number of cells.
+    # A token concentrated on few pixels has values up to the number of cells.
     g.copy_(cells * torch.rand(g.shape, generator=torch.Generator().manual_seed(1)) ** 8)
-    silent = [torch.zeros_like(m) for m in matrices[:-1]]
-    for before in (silent, matrices[:-1]):
+    zeros = [torch.zeros_like(m) for m in matrices[:-1]]
+    for before in (zeros, matrices[:-1]):
         found = mix([*before, onto_tokens], maps)
         expected = mix_reference([m.double() for m in (*before, onto_tokens)], [x.double() for x in maps])
         # The rounding of the weights and of the output.
         assert (found.double() - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
-def test_rows_of_zeros_among_scaled_ones() -> None:
+def test_token_rows_of_zeros_agree() -> None:
     matrices, maps, _, _ = inputs(1, 20, (24, 16), 40, torch.float16)
     matrices[1][:, ::3] = 0
     expected = mix_reference([m.double() for m in matrices], [x.double() for x in maps])
@@ -146,7 +146,7 @@ def test_rows_of_zeros_among_scaled_ones() -> None:
 @pytest.mark.parametrize(
     "wanted", [(True, False, False, False), (False, True, False, False), (False, False, True, False)]
 )
-def test_gradients_of_some(wanted: tuple[bool, ...]) -> None:
+def test_only_some_gradients(wanted: tuple[bool, ...]) -> None:
     matrices, maps, shift, residual = inputs(1, 4, (4, 1), 20, torch.float64)
     tensors = [matrices[0], maps[0], shift, residual]
     leaves = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
@@ -159,7 +159,7 @@ def test_gradients_of_some(wanted: tuple[bool, ...]) -> None:
     torch.testing.assert_close(gradient(mix), gradient(mix_reference))
 
 
-def test_the_same_bits_twice() -> None:
+def test_two_runs_agree_bit_for_bit() -> None:
     matrices, maps, shift, residual = inputs(1, 5, (5, 1), 300, torch.float32)
 
     def run(*t: Tensor) -> tuple[Tensor]:
@@ -216,7 +216,7 @@ M, X = torch.zeros(2, 3, 4), torch.zeros(2, 4, 5)
         ([M.int()], [X.int()], None, None, "the dtype is torch.int32"),
     ],
 )
-def test_refusals(
+def test_unsupported_arguments_are_refused_with_the_reason(
     matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

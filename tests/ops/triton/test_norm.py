@@ -19,6 +19,7 @@ EPS = 1e-5
 OTHERS = [torch.float32, torch.float16, torch.bfloat16]
 CASES = [(torch.float64, shape) for shape in ((2, 5, 17, 19), (1, 48, 9, 11), (3, 2, 1, 1))]
 CASES += [(dtype, (1, 48, 9, 11)) for dtype in OTHERS]
+# In blocks of 16 channels: two and a channel, two and a half, three.
 STREAMED = [(torch.float64, channels) for channels in (33, 40, 48)] + [(dtype, 40) for dtype in OTHERS]
 
 
@@ -58,7 +59,7 @@ def test_output_and_gradients_agree_with_the_float64_reference(
 
 @pytest.mark.parametrize("subtract_mean", [True, False])
 @pytest.mark.parametrize(("dtype", "channels"), STREAMED)
-def test_more_channels_than_a_program_holds(
+def test_more_channels_than_a_program_holds_agree(
     dtype: torch.dtype, channels: int, subtract_mean: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(norm, "WHOLE", 32)
@@ -66,19 +67,19 @@ def test_more_channels_than_a_program_holds(
     assert compared(*inputs(2, channels, 5, 7, dtype=dtype), subtract_mean=subtract_mean) < TOLERANCE[dtype]
 
 
-def test_the_real_bound_on_channels() -> None:
+def test_one_channel_more_than_a_program_holds_agrees() -> None:
     assert compared(*inputs(1, norm.WHOLE + 1, 1, 3, dtype=torch.float32), subtract_mean=True) < 1e-5
 
 
 @pytest.mark.parametrize("subtract_mean", [True, False])
-def test_a_single_channel(subtract_mean: bool) -> None:
+def test_single_channel_agrees(subtract_mean: bool) -> None:
     assert compared(*inputs(1, 1, 3, 5, dtype=torch.float64), subtract_mean=subtract_mean) < 1e-12
 
 
 @pytest.mark.parametrize("whole", [512, 8])
 @pytest.mark.parametrize("subtract_mean", [True, False])
-def test_without_eps(subtract_mean: bool, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pixels beyond the map, whose deviation is 0, are nowhere in the sums."""
+def test_without_eps_agrees(subtract_mean: bool, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masked pixels beyond the map have deviation 0, and without eps are divided by it: they must not enter any sum."""
     monkeypatch.setattr(norm, "WHOLE", whole)
 
     def exact(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -92,13 +93,13 @@ def test_without_eps(subtract_mean: bool, whole: int, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("weight", "bias"), [(True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("subtract_mean", [True, False])
-def test_without_some_parameters(weight: bool, bias: bool, subtract_mean: bool) -> None:
+def test_without_some_parameters_agrees(weight: bool, bias: bool, subtract_mean: bool) -> None:
     x, w, b = inputs(2, 6, 4, 5, dtype=torch.float64)
     assert compared(x, w if weight else None, b if bias else None, subtract_mean=subtract_mean) < 1e-12
 
 
 @pytest.mark.parametrize("layout", ["channels", "channels_last", "crop", "transposed"])
-def test_strided_maps(layout: str) -> None:
+def test_strided_maps_agree(layout: str) -> None:
     x, w, b = inputs(2, 6, 5, 7, dtype=torch.float64)
     if layout == "channels":
         x = torch.cat([x, x, x], dim=1)[:, 4:10]
@@ -112,14 +113,14 @@ def test_strided_maps(layout: str) -> None:
     assert compared(x, w, b, subtract_mean=True, upstream=upstream) < 1e-12
 
 
-def test_parameters_of_another_dtype_than_the_map() -> None:
+def test_float32_parameters_of_a_bfloat16_map_agree() -> None:
     x, w, b = inputs(1, 6, 4, 5, dtype=torch.bfloat16)
     options = {"subtract_mean": True, "upstream": random(1, 6, 4, 5, dtype=torch.bfloat16)}
     assert compared(x, w.float(), b.float(), **options) < TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize("whole", [512, 8])
-def test_a_mean_large_beside_the_deviation(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mean_much_larger_than_the_deviation(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norm, "WHOLE", whole)
     monkeypatch.setattr(norm, "_BLOCK_C", 8)
     x = (random(1, 40, 3, 5) + 1e4).float()
@@ -139,13 +140,13 @@ def test_computes_what_the_networks_layer_computes(norm_type: str) -> None:
 
 
 @pytest.mark.parametrize("subtract_mean", [True, False])
-def test_the_modules_own_reference(subtract_mean: bool) -> None:
+def test_layer_norm_reference_agrees(subtract_mean: bool) -> None:
     tensors = inputs(2, 6, 4, 5, dtype=torch.float64)
     expected = reference(*tensors, subtract_mean)
     torch.testing.assert_close(layer_norm_reference(*tensors, subtract_mean, EPS), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_only_what_is_asked_for_is_differentiated() -> None:
+def test_only_some_gradients() -> None:
     x, w, b = inputs(1, 6, 4, 5, dtype=torch.float32)
     x.requires_grad_()
     (alone,) = torch.autograd.grad(kernel(x, w, b, True).sum(), x)
@@ -156,13 +157,13 @@ def test_only_what_is_asked_for_is_differentiated() -> None:
     assert torch.equal(last, both[1])
 
 
-def test_the_same_bits_twice() -> None:
+def test_two_runs_agree_bit_for_bit() -> None:
     tensors = [t.requires_grad_() for t in inputs(2, 5, 17, 19, dtype=torch.float32)]
     runs = [torch.autograd.grad(kernel(*tensors, True).square().sum(), tensors) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_is_a_proper_operator() -> None:
+def test_operator_passes_opcheck() -> None:
     x, w, b = (t.requires_grad_() for t in inputs(2, 5, 3, 4, dtype=torch.float32))
     torch.library.opcheck(norm._layer_norm, (x, w, b, True, EPS))
     torch.library.opcheck(norm._layer_norm, (x, None, None, False, EPS))
@@ -189,6 +190,8 @@ def test_compiles_without_a_graph_break() -> None:
         (torch.zeros(1, 3, 4, 5), torch.zeros(3, device="meta"), None, "x is on cpu, the weight on meta"),
     ],
 )
-def test_refuses_what_it_cannot_take(x: Tensor, weight: Tensor | None, bias: Tensor | None, message: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         kernel(x, weight, bias, True)

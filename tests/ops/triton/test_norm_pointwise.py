@@ -27,9 +27,9 @@ def unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch)
 
 
-@pytest.fixture(params=[True, False], ids=["fused", "apart"])
+@pytest.fixture(params=[True, False], ids=["fused", "separate"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to compute it, whatever the dtype."""
+    """Computes in one kernel, then in separate ones, whatever the dtype."""
     monkeypatch.setattr(module, "fuses", lambda _: request.param)
 
 
@@ -77,12 +77,12 @@ def test_output_and_gradients_agree_with_the_float64_reference(
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(1, 3), (128, 5), (20, 150)])
-def test_channels_and_outputs_at_the_edges_of_blocks(channels: int, outputs: int, path: None) -> None:
+def test_channels_and_outputs_at_the_edges_of_blocks_agree(channels: int, outputs: int, path: None) -> None:
     assert compared(*inputs((1, channels, 5, 7), outputs, torch.float64)) < 1e-12
 
 
-def test_without_eps(path: None) -> None:
-    """Pixels beyond the map, whose deviation is 0, are nowhere in the sums."""
+def test_without_eps_agrees(path: None) -> None:
+    """Masked pixels beyond the map have deviation 0, and without eps are divided by it: they must not enter any sum."""
 
     def exact(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         z = x / x.var(1, keepdim=True, unbiased=False).sqrt()
@@ -96,13 +96,13 @@ def test_without_eps(path: None) -> None:
 
 @pytest.mark.parametrize("absent", [(1,), (2,), (4,), (1, 2, 4)])
 @pytest.mark.parametrize("mean", [True, False])
-def test_without_some_parameters(absent: tuple[int, ...], mean: bool, path: None) -> None:
+def test_without_some_parameters_agrees(absent: tuple[int, ...], mean: bool, path: None) -> None:
     tensors = inputs((2, 6, 4, 5), 7, torch.float64)
     assert compared(*(None if i in absent else t for i, t in enumerate(tensors)), mean=mean) < 1e-12
 
 
 @pytest.mark.parametrize("layout", ["channels", "channels_last", "crop"])
-def test_strided_maps(layout: str, path: None) -> None:
+def test_strided_maps_agree(layout: str, path: None) -> None:
     x, *parameters = inputs((2, 6, 5, 7), 4, torch.float64)
     if layout == "channels":
         x = torch.cat([x, x, x], dim=1)[:, 4:10]
@@ -114,20 +114,20 @@ def test_strided_maps(layout: str, path: None) -> None:
     assert compared(x, *parameters, upstream=upstream) < 1e-12
 
 
-def test_parameters_of_another_dtype_than_the_map(path: None) -> None:
+def test_float32_parameters_of_a_bfloat16_map_agree(path: None) -> None:
     x, *parameters = inputs((1, 6, 4, 5), 7, torch.bfloat16)
     assert compared(x, *(p.float() for p in parameters)) < TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize("mean", [True, False])
-def test_the_modules_own_reference(mean: bool) -> None:
+def test_norm_pointwise_reference_agrees(mean: bool) -> None:
     tensors = inputs((2, 6, 4, 5), 7, torch.float64)
     found = norm_pointwise_reference(*tensors[:3], mean, EPS, *tensors[3:])
     torch.testing.assert_close(found, reference(*tensors, mean), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("wanted", range(5))
-def test_only_what_is_asked_for_is_differentiated(wanted: int, path: None) -> None:
+def test_single_gradients(wanted: int, path: None) -> None:
     tensors = inputs((1, 6, 4, 5), 7, torch.float32)
     everything = [t.clone().requires_grad_() for t in tensors]
     expected = torch.autograd.grad(kernel(*everything, True).square().sum(), everything)[wanted]
@@ -136,7 +136,7 @@ def test_only_what_is_asked_for_is_differentiated(wanted: int, path: None) -> No
     assert torch.equal(found, expected)
 
 
-def test_where_it_is_one_kernel() -> None:
+def test_half_precision_is_one_kernel_up_to_128_channels() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         assert fuses(torch.zeros(1, 128, 2, 2, dtype=dtype))
         assert not fuses(torch.zeros(1, 129, 2, 2, dtype=dtype))
@@ -144,7 +144,7 @@ def test_where_it_is_one_kernel() -> None:
         assert not fuses(torch.zeros(1, 16, 2, 2, dtype=dtype))
 
 
-def test_float32_is_one_kernel_where_its_products_may_take_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_one_kernel_if_products_may_use_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "dot_precision", lambda _: "tf32")
     assert fuses(torch.zeros(1, 128, 2, 2))
     assert not fuses(torch.zeros(1, 128, 2, 2, dtype=torch.float64))
@@ -157,13 +157,13 @@ def test_autocast_does_not_change_the_dtype(path: None) -> None:
     assert torch.equal(found, kernel(*tensors, True))
 
 
-def test_the_same_bits_twice(path: None) -> None:
+def test_two_runs_agree_bit_for_bit(path: None) -> None:
     tensors = [t.requires_grad_() for t in inputs((1, 5, 18, 17), 7, torch.float32)]
     runs = [torch.autograd.grad(kernel(*tensors, True).square().sum(), tensors) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_is_a_proper_operator() -> None:
+def test_operator_passes_opcheck() -> None:
     x, nw, nb, w, b = (t.requires_grad_() for t in inputs((2, 5, 3, 4), 7, torch.float32))
     torch.library.opcheck(module._norm_pointwise, (x, nw, nb, True, EPS, w, b))
     torch.library.opcheck(module._norm_pointwise, (x, None, None, False, EPS, w, None))
@@ -191,7 +191,7 @@ def test_compiles_without_a_graph_break() -> None:
         ({4: torch.zeros(7, device="meta")}, "x is on cpu, the bias on meta"),
     ],
 )
-def test_refuses_what_it_cannot_take(change: dict[int, Tensor | None], message: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(change: dict[int, Tensor | None], message: str) -> None:
     tensors = dict(enumerate(inputs((1, 6, 4, 5), 7, torch.float32))) | change
     with pytest.raises(InputError, match=message):
         kernel(*tensors.values(), True)

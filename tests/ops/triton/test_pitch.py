@@ -1,10 +1,10 @@
-"""Maps of any width in rows that are aligned: what lies beyond them has no part in anything."""
+"""Maps of any width in aligned rows: what is stored beyond a map's width does not affect results."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fusion.blocks import feature, small, trained
+from tests.fusion.blocks import feature, patch_randomly, small_block
 from torch import nn
 
 import exda_primitives as exda
@@ -15,21 +15,19 @@ from exda_primitives.ops.triton.pitch import in_long_rows, pitch
 from .agreement import TOLERANCE, random
 from .references import depthwise_reference
 
-OF_A_BLOCK = ["attention_step", "gated_step"]
-
 
 @given(width=st.integers(1, 2000))
-def test_the_next_multiple(width):
+def test_pitch_is_the_next_multiple_of_16(width):
     assert 0 <= pitch(width) - width < 16
     assert pitch(width) % 16 == 0
 
 
 class TestInLongRows:
-    def test_of_an_aligned_map_is_the_map(self):
+    def test_aligned_map_is_returned(self):
         x = random(2, 3, 4, 32)
         assert in_long_rows(x) is x
 
-    def test_copies_once(self):
+    def test_map_is_copied_once(self):
         x = random(2, 3, 4, 19)
         longer = in_long_rows(x)
         assert longer.shape == (2, 3, 4, 32)
@@ -42,7 +40,7 @@ class TestInLongRows:
     @pytest.mark.parametrize(
         "make",
         [
-            # As long as the rows are, the storage ends with the map.
+            # The strides of long rows, but the storage ends with the map, before the last row does.
             lambda: torch.zeros(2 * 3 * 4 * 32 - 13).as_strided((2, 3, 4, 19), (384, 128, 32, 1)),
             lambda: random(2, 3, 4, 48)[..., :19],
             lambda: random(2, 3, 19, 4).transpose(2, 3),
@@ -67,7 +65,7 @@ class TestInLongRows:
         ("gate", True, torch.float32),
     ],
 )
-def test_depthwise_takes_what_is_beyond_for_zeros_and_writes_zeros(activation, shifted, dtype):
+def test_depthwise_reads_and_writes_zeros_beyond_the_width(activation, shifted, dtype):
     longer = random(1, 4, 3, 48, dtype=dtype)
     longer[..., 37:] = torch.nan
     weight, bias = random(4, 1, 3, 3, seed=1), random(4, seed=2)
@@ -80,11 +78,11 @@ def test_depthwise_takes_what_is_beyond_for_zeros_and_writes_zeros(activation, s
 
 @pytest.mark.parametrize(("width", "patched"), [(3, True), (19, False), (19, True)])
 @torch.no_grad()
-def test_a_block(width, patched):
-    """Given rows that are as long already, what is beyond the map being NaN, it computes the same."""
-    model = nn.Sequential(small(bias=True))
+def test_block_ignores_what_is_beyond_the_width(width, patched):
+    """Also if its input is in long rows already, with NaN beyond the map."""
+    model = nn.Sequential(small_block(bias=True))
     if patched:
-        trained(model)
+        patch_randomly(model)
     model.double()
     x = feature(4, width, 1, dtype=torch.float64)
     with exda.backend("reference"):

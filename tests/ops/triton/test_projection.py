@@ -30,8 +30,8 @@ def _small_programs_and_unwritten_is_nan(monkeypatch: pytest.MonkeyPatch) -> Non
     shrink_depthwise(monkeypatch)
 
 
-def fuse(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
-    """Takes norm and product together, or apart, whatever the dtype."""
+def set_fused(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
+    """Computes norm and product in one kernel or in separate ones, whatever the dtype."""
     for each in (module, product_module):
         monkeypatch.setattr(each, "fuses", lambda _: fused)
 
@@ -40,7 +40,7 @@ Call = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 def call(function: Call, mean: bool | None, activation: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Of plain tensors: ``mean`` None is without norm."""
+    """Adapts ``projected`` or its reference to take tensors only; ``mean`` None leaves the norm out."""
 
     def run(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, *parameters: Tensor | None) -> Any:
         norm = None if mean is None else NormTerms(norm_weight, norm_bias, mean, EPS)
@@ -101,17 +101,17 @@ def compared(tensors: list[Tensor | None], mean: bool | None = None, activation:
         ("gate", True, False, True),
     ],
 )
-def test_agreement(activation: str, bias: bool, mean: bool | None, tokens: bool) -> None:
+def test_outputs_and_gradients_agree(activation: str, bias: bool, mean: bool | None, tokens: bool) -> None:
     tensors = inputs(mean is not None, bias, tokens)
     assert compared(tensors, mean, activation) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("fused", [False, True], ids=["apart", "fused"])
-def test_dtypes(dtype: torch.dtype, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuse(monkeypatch, fused)
+@pytest.mark.parametrize("fused", [False, True], ids=["separate", "fused"])
+def test_every_dtype_agrees(dtype: torch.dtype, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_fused(monkeypatch, fused)
     for tokens in (False, True):
-        # Rounded between norm, products and convolution, in both directions.
+        # Half types are rounded between norm, products and convolution, forward and backward.
         assert compared(inputs(True, True, tokens, dtype), True) < 3 * TOLERANCE[dtype]
 
 
@@ -127,17 +127,17 @@ def test_dtypes(dtype: torch.dtype, fused: bool, monkeypatch: pytest.MonkeyPatch
     ],
     ids=str,
 )
-def test_shapes(sizes: dict[str, int]) -> None:
+def test_edge_shapes_agree(sizes: dict[str, int]) -> None:
     assert compared(inputs(True, True, True, **sizes), True, "gate") < 2 * TOLERANCE[torch.float32]
 
 
-def test_float32_parameters_of_a_half_precision_map() -> None:
+def test_float32_parameters_of_a_bfloat16_map_agree() -> None:
     x, *parameters = inputs(True, True, True)
     assert x is not None
     assert compared([x.bfloat16(), *parameters], True) < 3 * TOLERANCE[torch.bfloat16]
 
 
-def test_maps_of_any_strides() -> None:
+def test_maps_of_other_strides_agree() -> None:
     _, *parameters = inputs(True, True, True)
     whole = random(2, CHANNELS + 2, 3, 7, dtype=torch.float32)
     for x in (whole[:, 1:-1], whole[:, 1:-1].to(memory_format=torch.channels_last), whole[:, :CHANNELS, :, ::2]):
@@ -148,7 +148,7 @@ def test_maps_of_any_strides() -> None:
         assert logits.is_contiguous()
 
 
-# With an activation, the product is computed anew: for the map, for the norm, for the products, for the convolution.
+# With an activation, backward computes the product again, for each of these gradients.
 @pytest.mark.parametrize(
     ("activation", "each"),
     [
@@ -169,7 +169,7 @@ def test_only_the_gradients_that_are_needed(activation: str, each: list[tuple[in
         assert all(torch.equal(f, expected[i]) for f, i in zip(found, wanted, strict=True)), wanted
 
 
-def test_one_output_is_enough() -> None:
+def test_gradients_of_one_output_alone_agree() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs(True, True, True)]
     leaves = [t for t in tensors if t is not None]
     for index in range(2):
@@ -182,7 +182,7 @@ def test_one_output_is_enough() -> None:
                 torch.testing.assert_close(f, w, rtol=1e-4, atol=1e-4)
 
 
-def test_only_the_arguments_are_saved() -> None:
+def test_only_the_arguments_are_saved_for_backward() -> None:
     for norm, activation in ((True, "none"), (False, "gate")):
         tensors = [None if t is None else t.requires_grad_() for t in inputs(norm, True, True)]
         saved: list[Tensor] = []
@@ -196,13 +196,13 @@ def test_only_the_arguments_are_saved() -> None:
         assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in tensors if t is not None}
 
 
-def test_logits_do_not_hold_the_product() -> None:
+def test_logits_do_not_keep_the_product_alive() -> None:
     _, logits = call(projected, None, "none")(*inputs(tokens=True, batch=1))
     assert logits is not None
     assert logits.untyped_storage().nbytes() == logits.numel() * logits.element_size()
 
 
-def test_backward_inside_autocast() -> None:
+def test_backward_ignores_autocast() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs(True, True, True)]
     leaves = [t for t in tensors if t is not None]
     found = []
@@ -214,7 +214,7 @@ def test_backward_inside_autocast() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_same_bits_every_time() -> None:
+def test_two_runs_agree_bit_for_bit() -> None:
     tensors = inputs(True, True, True, height=5, width=17, outputs=2)
     first, second = (differentiate(call(projected, True, "gate"), tensors) for _ in range(2))
     for a, b in zip(first, second, strict=True):
@@ -222,7 +222,7 @@ def test_same_bits_every_time() -> None:
 
 
 @pytest.mark.parametrize("tokens", [False, True])
-def test_library_checks(tokens: bool) -> None:
+def test_operator_passes_opcheck(tokens: bool) -> None:
     x, *of_norm, weight, bias, phi, depthwise_weight, depthwise_bias = (
         None if t is None else t.requires_grad_() for t in inputs(True, True, tokens, batch=1, height=2, width=3)
     )
@@ -267,7 +267,7 @@ X, WEIGHT, DEPTHWISE = torch.zeros(2, 3, 4, 5), torch.zeros(4, 3), torch.zeros(4
         ((X, None, WEIGHT, None, None, DEPTHWISE.long()), "torch.int64"),
     ],
 )
-def test_refusals(arguments: tuple[Any, ...], reason: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(arguments: tuple[Any, ...], reason: str) -> None:
     found = unsupported_reason(*arguments)
     assert found is not None
     assert reason in found

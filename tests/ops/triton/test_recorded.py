@@ -1,4 +1,4 @@
-"""What is done again is what was done, to whatever comes in."""
+"""A recorded function, replayed on other tensors of the same kind, returns what the function itself would."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def scale_kernel(x, out, length, factor, block: tl.constexpr):
 
 
 def scaled(x: Tensor, factor: float) -> Tensor:
-    """Of a contiguous tensor."""
+    """``factor * x`` by a kernel, for a contiguous x."""
     out = torch.empty(x.shape, dtype=x.dtype)
     scale_kernel[(1,)](x, out, x.numel(), factor, block=64)
     return out
 
 
 class Counted:
-    """A function that is recorded, and how often it was worked out."""
+    """A recorded function and ``calls``, how often it was called instead of replayed."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function, self.calls = function, 0
@@ -43,14 +43,14 @@ class Counted:
         return self.function(*tensors, *constants)
 
     def check(self, *tensors: Tensor | None, constants: tuple[object, ...] = ()) -> None:
-        """What comes out is the function's."""
+        """Checks that the recorded function returns exactly what the function does."""
         torch.testing.assert_close(
             self.recorded(tensors, *constants), self.function(*tensors, *constants), rtol=0, atol=0
         )
 
 
-def of_parts(x: Tensor, bias: Tensor | None, factor: float = 3.0) -> Tensor:
-    """Views, copies, kernels, PyTorch's operations on some and on several of what was made."""
+def views_copies_and_kernels(x: Tensor, bias: Tensor | None, factor: float = 3.0) -> Tensor:
+    """Views, copies, kernels, and PyTorch's operations on one or several of their results."""
     first, second = x.chunk(2, dim=1)
     a, b = scaled(first.contiguous(), factor), scaled(second[:, 1:].contiguous(), 2.0)
     if bias is not None:
@@ -60,8 +60,8 @@ def of_parts(x: Tensor, bias: Tensor | None, factor: float = 3.0) -> Tensor:
     return out.unflatten(1, (-1, x.shape[2]))[:, 1:]
 
 
-def test_worked_out_once_for_a_kind() -> None:
-    counted = Counted(of_parts)
+def test_tensors_of_one_kind_call_the_function_once() -> None:
+    counted = Counted(views_copies_and_kernels)
     for seed in range(4):
         counted.check(random(2, 4, 3, seed=seed), random(2, seed=seed + 9))
     assert counted.calls == 1
@@ -79,8 +79,8 @@ def test_worked_out_once_for_a_kind() -> None:
     ],
     ids=["batch", "no bias", "dtype", "strides", "slice", "alignment"],
 )
-def test_worked_out_anew_for_another_kind(other: Callable[[], tuple[Tensor, Tensor | None]]) -> None:
-    counted = Counted(of_parts)
+def test_another_kind_calls_the_function_again(other: Callable[[], tuple[Tensor, Tensor | None]]) -> None:
+    counted = Counted(views_copies_and_kernels)
     counted.check(random(2, 4, 3), random(2))
     counted.check(*other())
     counted.check(*other())
@@ -88,21 +88,21 @@ def test_worked_out_anew_for_another_kind(other: Callable[[], tuple[Tensor, Tens
 
 
 def test_constants_are_part_of_the_kind() -> None:
-    counted = Counted(of_parts)
+    counted = Counted(views_copies_and_kernels)
     for factor in (1.5, 2.5, 1.5):
         counted.check(random(2, 4, 3), None, constants=(factor,))
     assert counted.calls == 2
 
 
-def test_tensors_that_share_memory_once_need_not_do_so_again() -> None:
-    counted = Counted(of_parts)
+def test_tensors_that_share_memory_when_recorded_need_not_do_so_later() -> None:
+    counted = Counted(views_copies_and_kernels)
     flat = random(2 * 4 * 3 + 2)
     counted.check(flat[: 2 * 4 * 3].view(2, 4, 3), flat[-2:])
     counted.check(random(2, 4, 3), random(2))
     assert counted.calls == 1
 
 
-def test_one_tensor_twice() -> None:
+def test_one_tensor_given_twice_is_replayed_on_two() -> None:
     counted = Counted(lambda x, y: scaled(x, 2.0) + y)
     x = random(3, 4)
     counted.check(x, x)
@@ -110,8 +110,8 @@ def test_one_tensor_twice() -> None:
     assert counted.calls == 1
 
 
-def test_the_output_is_new_every_time() -> None:
-    counted = Counted(of_parts)
+def test_every_call_returns_new_memory() -> None:
+    counted = Counted(views_copies_and_kernels)
     outs = [counted.recorded((random(2, 4, 3, seed=seed), None)) for seed in range(3)]
     kept = [out.clone() for out in outs]
     counted.recorded((random(2, 4, 3, seed=7), None))
@@ -120,10 +120,10 @@ def test_the_output_is_new_every_time() -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [lambda x: x.mul_(2), lambda x: scaled(x, 2.0).add_(1), lambda x: scaled(x, 1.0) + ELSEWHERE],
-    ids=["its input changed", "changed in place", "from elsewhere"],
+    [lambda x: x.mul_(2), lambda x: scaled(x, 2.0).add_(1), lambda x: scaled(x, 1.0) + NO_ARGUMENT],
+    ids=["input changed in place", "result changed in place", "tensor that is no argument"],
 )
-def test_what_cannot_be_done_again_is_worked_out(function: Callable[[Tensor], Tensor]) -> None:
+def test_function_that_cannot_be_replayed_is_called_every_time(function: Callable[[Tensor], Tensor]) -> None:
     counted = Counted(function)
     for seed in range(3):
         x = random(2, 4, 3, seed=seed)
@@ -131,11 +131,11 @@ def test_what_cannot_be_done_again_is_worked_out(function: Callable[[Tensor], Te
     assert counted.calls == 3
 
 
-ELSEWHERE = random(2, 4, 3, seed=5)
+NO_ARGUMENT = random(2, 4, 3, seed=5)
 
 
-def test_memory_is_given_back_after_its_last_use() -> None:
-    counted = Counted(of_parts)
+def test_memory_is_released_after_its_last_use() -> None:
+    counted = Counted(views_copies_and_kernels)
     counted.recorded((random(2, 4, 3), None))
     (record,) = counted.recorded._records.values()
     assert record is not None
@@ -146,21 +146,21 @@ def test_memory_is_given_back_after_its_last_use() -> None:
         for slot in done:
             slots[slot] = None
         held.append(sum(each is not None for each in slots[2:]))
-    # Two copies and their products, one after the other; of all that only the output is left.
+    # At most two copies and their products at once; only the output is left at the end.
     assert max(held) <= 4
     assert held[-1] == 1
 
 
-def test_kinds_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_records_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded, "_MOST_RECORDS", 2)
-    counted = Counted(of_parts)
+    counted = Counted(views_copies_and_kernels)
     for batch in (1, 2, 3, 1):
         counted.check(random(batch, 4, 3), None)
     assert len(counted.recorded._records) <= 2
 
 
-def test_an_error_leaves_no_record() -> None:
-    counted = Counted(of_parts)
+def test_error_leaves_no_record() -> None:
+    counted = Counted(views_copies_and_kernels)
     with pytest.raises(RuntimeError, match="size of tensor"):
         counted.recorded((random(2, 4, 3), random(5)))
     assert not counted.recorded._records

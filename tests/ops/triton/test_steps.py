@@ -1,4 +1,4 @@
-"""Gram, fold, compose and mix, one after the other, are the attention of the concat-free path."""
+"""Gram, fold, compose and mix, one after the other, compute the attention of the concat-free path."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def terms(qkv: nn.Module, project: nn.Conv2d, scale: str, reinject: str) -> Pack
     return PackedQKVTerms(temperature, Projection(nn.Identity(), qkv), project, value, tokens)
 
 
-def in_kernels(x: Tensor, terms: PackedQKVTerms) -> Tensor:
+def attention_of_kernels(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     assert terms.tokens is not None
     assert terms.value is not None
     assert terms.value.branch is not None
@@ -62,7 +62,7 @@ def in_kernels(x: Tensor, terms: PackedQKVTerms) -> Tensor:
 
 
 @pytest.mark.parametrize(("scale", "reinject"), [("sum", "mean"), ("mean", "channelwise")])
-def test_whole_attention_with_all_gradients(scale: str, reinject: str) -> None:
+def test_attention_and_all_gradients_agree(scale: str, reinject: str) -> None:
     torch.manual_seed(0)
     qkv, project = nn.Conv2d(CHANNELS, 3 * CHANNELS, 1).double(), nn.Conv2d(CHANNELS, CHANNELS, 1).double()
     made = terms(qkv, project, scale, reinject)
@@ -74,7 +74,7 @@ def test_whole_attention_with_all_gradients(scale: str, reinject: str) -> None:
     leaves += [*qkv.parameters(), *project.parameters()]
     upstream = random(2, CHANNELS, 9, 7, seed=6)
     expected_output = x + concat_free.mdta(x, made)
-    found_output = in_kernels(x, made)
+    found_output = attention_of_kernels(x, made)
     torch.testing.assert_close(found_output, expected_output, rtol=1e-10, atol=1e-12)
     expected = torch.autograd.grad(expected_output, leaves, upstream)
     found = torch.autograd.grad(found_output, leaves, upstream)

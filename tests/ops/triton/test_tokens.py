@@ -45,11 +45,11 @@ def test_output_and_gradient_agree_with_the_float64_reference(
 
 @settings(max_examples=8, deadline=None)
 @given(height=st.integers(1, 9), width=st.integers(1, 9), stride=st.integers(1, 3), seed=st.integers(0, 99))
-def test_any_size_and_stride(height: int, width: int, stride: int, seed: int) -> None:
+def test_any_size_and_stride_agree(height: int, width: int, stride: int, seed: int) -> None:
     assert compared(3 * random(1, 1, height, width, seed=seed), stride) < 1e-12
 
 
-def test_a_stride_beyond_the_map() -> None:
+def test_stride_larger_than_the_map_agrees() -> None:
     assert compared(random(1, 1, 3, 2), 5) < 1e-12
 
 
@@ -57,7 +57,7 @@ def test_a_stride_beyond_the_map() -> None:
     ("size", "stride", "dtype"),
     [((11, 13), 1, torch.float64), ((16, 17), 2, torch.bfloat16), ((8, 8), 1, torch.float64)],
 )
-def test_many_chunks_of_many_blocks(
+def test_many_chunks_of_many_blocks_agree(
     size: tuple[int, int], stride: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "_BLOCK", 16)
@@ -66,7 +66,7 @@ def test_many_chunks_of_many_blocks(
 
 
 @pytest.mark.parametrize("layout", ["channels", "channels_last", "crop", "transposed"])
-def test_strided_logits(layout: str) -> None:
+def test_strided_logits_agree(layout: str) -> None:
     phi = random(2, 2, 5, 7)
     if layout == "channels":
         phi = random(2, 9, 5, 7)[:, 6:8]
@@ -88,7 +88,8 @@ def test_large_logits_do_not_overflow(dtype: torch.dtype, size: float) -> None:
     phi.requires_grad_()
     maps = token_maps(phi, 2)
     assert maps.isfinite().all()
-    # All the mass in one of 12 cells; the other map is uniform.
+    # One map has all its mass in one of 12 cells, whose value is therefore 12; upsampled by 2, its pixels take 0.75 of
+    # it in either direction. The other map is uniform.
     assert maps[0, 0].max() == torch.tensor(12 * 0.75**2).to(dtype)
     assert torch.equal(maps[0, 1], torch.ones(6, 8, dtype=dtype))
     assert torch.autograd.grad(maps.sum(), phi)[0].isfinite().all()
@@ -117,24 +118,24 @@ def test_maps_are_non_negative_and_have_mean_one() -> None:
 def test_weights_are_exact_on_wide_maps() -> None:
     phi = random(1, 1, 1, 5003, dtype=torch.float32)
     found, expected = token_maps(phi, 2), reference(phi.double(), 2)
-    # A place computed in float32 is off by up to 5003 / 2 * 2^-24, and with it the weight.
+    # A position computed in float32, and with it the weight, would be off by up to 5003 / 2 * 2^-24 = 1.5e-4.
     assert ((found - expected).abs() / expected).max() < 2e-6
 
 
-def test_the_modules_own_reference() -> None:
+def test_token_maps_reference_agrees() -> None:
     phi = random(2, 2, 7, 9)
     torch.testing.assert_close(token_maps_reference(phi, 2), reference(phi, 2), rtol=1e-12, atol=1e-12)
     assert token_maps_reference(phi.bfloat16(), 2).dtype is torch.bfloat16
 
 
-def test_the_same_bits_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_agree_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_BLOCK", 32)
     phi = random(1, 1, 11, 13, dtype=torch.float32).requires_grad_()
     runs = [torch.autograd.grad(token_maps(phi, 2).square().sum(), phi)[0] for _ in range(2)]
     assert torch.equal(*runs)
 
 
-def test_is_a_proper_operator() -> None:
+def test_operator_passes_opcheck() -> None:
     torch.library.opcheck(tokens._token_maps, (random(1, 2, 5, 4, dtype=torch.float32).requires_grad_(), 2))
 
 
@@ -156,6 +157,6 @@ def test_compiles_without_a_graph_break() -> None:
         (torch.zeros(1, 1, 4, 5, dtype=torch.int32), 2, "the dtype is torch.int32"),
     ],
 )
-def test_refuses_what_it_cannot_take(phi: Tensor, stride: int, message: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(phi: Tensor, stride: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         token_maps(phi, stride)

@@ -42,7 +42,7 @@ def reference(
 
 
 def call(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Of plain tensors."""
+    """Adapts ``mix_value`` or its reference to take tensors only."""
 
     def run(
         v: Tensor,
@@ -52,7 +52,7 @@ def call(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         depthwise_bias: Tensor,
         *others: Tensor | None,
     ) -> Tensor:
-        # The last convolution is part of the matrices.
+        # The branch's last convolution is folded into the matrices; these stand in for it and are not read.
         branch = Branch(weight, bias, depthwise_weight, depthwise_bias, weight, bias)
         return function(v, branch, *others)
 
@@ -91,15 +91,15 @@ def compared(tensors: list[Tensor | None]) -> float:
 
 
 @pytest.mark.parametrize("value", [True, False], ids=["residual", "replace"])
-@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", ""])
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "no tokens"])
 @pytest.mark.parametrize(("shift", "residual"), [(True, True), (False, False)])
-def test_agreement(value: bool, tokens: bool, shift: bool, residual: bool) -> None:
+def test_outputs_and_gradients_agree(value: bool, tokens: bool, shift: bool, residual: bool) -> None:
     assert compared(inputs(value, tokens, shift, residual)) < TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_dtypes(dtype: torch.dtype) -> None:
-    # Rounded between the convolutions, in both directions.
+def test_every_dtype_agrees(dtype: torch.dtype) -> None:
+    # Half types are rounded between the convolutions, forward and backward.
     assert compared(inputs(dtype=dtype)) < 3 * TOLERANCE[dtype]
 
 
@@ -115,25 +115,25 @@ def test_dtypes(dtype: torch.dtype) -> None:
     ],
     ids=str,
 )
-def test_shapes(sizes: dict[str, int]) -> None:
+def test_edge_shapes_agree(sizes: dict[str, int]) -> None:
     assert compared(inputs(**sizes)) < 2 * TOLERANCE[torch.float32]
 
 
-def test_float32_parameters_of_half_precision_maps() -> None:
+def test_float32_parameters_of_bfloat16_maps_agree() -> None:
     tensors = inputs()
     for index in (0, 7, 10):
         tensors[index] = tensors[index].bfloat16()  # type: ignore[union-attr]
     assert compared(tensors) < 3 * TOLERANCE[torch.bfloat16]
 
 
-def test_a_slice_of_a_larger_map_and_an_expanded_shift() -> None:
+def test_sliced_map_and_expanded_shift_agree() -> None:
     tensors = inputs()
     tensors[0] = random(2, 3 * CHANNELS, 3, 7, dtype=torch.float32)[:, 2 * CHANNELS :]
     tensors[9] = random(ROWS, dtype=torch.float32).expand(2, -1)
     assert compared(tensors) < TOLERANCE[torch.float32]
 
 
-# Without the matrix of the value, what asks for other kernels: the map, the branch's first and last, and pairs.
+# Without the value's matrix only the gradients that take other kernels: the map, the branch's first and last, pairs.
 @pytest.mark.parametrize(
     ("value", "each"),
     [
@@ -156,7 +156,7 @@ def test_only_the_gradients_that_are_needed(value: bool, each: list[tuple[int, .
         assert all(torch.equal(f, expected[i]) for f, i in zip(found, wanted, strict=True)), wanted
 
 
-def test_only_the_arguments_are_saved() -> None:
+def test_only_the_arguments_are_saved_for_backward() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs()]
     saved: list[Tensor] = []
 
@@ -166,11 +166,11 @@ def test_only_the_arguments_are_saved() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         call(mix_value)(*tensors)
-    # Of shift and residual, nothing is needed.
+    # The gradients of shift and residual need neither.
     assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in tensors[:9] if t is not None}
 
 
-def test_backward_inside_autocast() -> None:
+def test_backward_ignores_autocast() -> None:
     tensors = [None if t is None else t.requires_grad_() for t in inputs()]
     leaves = [t for t in tensors if t is not None]
     found = []
@@ -182,7 +182,7 @@ def test_backward_inside_autocast() -> None:
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_library_checks(value: bool) -> None:
+def test_operator_passes_opcheck(value: bool) -> None:
     tensors = inputs(value, tokens=value, shift=value, residual=value, batch=1, height=2, width=3)
     v, *of_branch, value_matrix, branch_matrix, g, token_matrix, shift, residual = (
         None if t is None else t.requires_grad_() for t in tensors
@@ -222,7 +222,7 @@ def test_second_derivatives_are_refused() -> None:
         (9, torch.zeros(ROWS), "shift is (3,)"),
     ],
 )
-def test_refusals(index: int, wrong: Tensor, reason: str) -> None:
+def test_unsupported_arguments_are_refused_with_the_reason(index: int, wrong: Tensor, reason: str) -> None:
     tensors = inputs()
     tensors[index] = wrong
     with pytest.raises(InputError) as caught:
