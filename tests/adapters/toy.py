@@ -2,7 +2,7 @@
 
 import exda_primitives as exda
 
-from ..patching.friends import Plain
+from ..patching.lookalikes import Plain
 
 
 class Negated(Plain):
