@@ -6,7 +6,7 @@ from ..patching.lookalikes import Plain
 
 
 class Negated(Plain):
-    """Restormer's attention in parts, another one as a whole."""
+    """The layers of Restormer's attention, on the negated map: a family of its own."""
 
     def forward(self, x):
         return super().forward(-x)

@@ -56,7 +56,7 @@ def _train(family, rank, folder):
 
 
 def _by_layers(family, rank):
-    """Every convolution by itself, which has its weight during its own call alone."""
+    """Shards every convolution by itself, so that it holds its whole weight only during its own call."""
     sharded, mesh = network(family), init_device_mesh("cpu", (WORLD,))
     for module in [module for module in sharded.modules() if isinstance(module, torch.nn.Conv2d)]:
         fully_shard(module, mesh=mesh)
@@ -68,7 +68,7 @@ def _by_layers(family, rank):
 
 
 def _flat_by_layers(family, rank):
-    """The same by FSDP's first interface, which keeps the parameters in flat tensors."""
+    """The same with FullyShardedDataParallel, which keeps the parameters in flat tensors."""
     policy = ModuleWrapPolicy({torch.nn.Conv2d})
     flat = FullyShardedDataParallel(
         network(family), auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")

@@ -97,7 +97,7 @@ def test_without_frequency_blocks_it_is_restormer() -> None:
     assert torch.equal(model(x), restormer(x))
 
 
-def test_gradients_reach_all_but_what_is_never_used_and_the_border_of_the_bands() -> None:
+def test_gradients_reach_all_but_unused_parameters_and_the_rates_of_the_bands() -> None:
     model = tiny()
     model(torch.rand(1, 3, 16, 8)).square().sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}

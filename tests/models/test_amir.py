@@ -91,7 +91,7 @@ def test_patch_is_the_identity() -> None:
     assert_patches(network(), {"mdta": 51}, [(1, 1, 32, 24), (1, 1, 16, 40)], IDENTITY)
 
 
-def test_gradients_reach_all_but_what_serves_the_official_training_only() -> None:
+def test_gradients_reach_all_but_parameters_of_the_official_training() -> None:
     model = tiny()
     for name, parameter in model.named_parameters():
         if name.endswith("gamma"):
@@ -101,7 +101,7 @@ def test_gradients_reach_all_but_what_serves_the_official_training_only() -> Non
     assert without == set(load_spec(NAME)["used_without_gradient"])
 
 
-def test_what_cannot_run_is_refused() -> None:
+def test_arguments_and_sizes_that_cannot_run_are_refused() -> None:
     with pytest.raises(ValueError, match="dual_pixel_task must be False"):
         AMIR(dual_pixel_task=True)
     with pytest.raises(ValueError, match="heads needs one entry for each of the 4 levels"):

@@ -101,7 +101,7 @@ def test_defaults_build_but_cannot_run() -> None:
             model(torch.rand(1, 3, 8, 8))
 
 
-def test_every_gradient() -> None:
+def test_gradients_reach_every_parameter() -> None:
     model = tiny()
     model(torch.rand(1, 3, 16, 8)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

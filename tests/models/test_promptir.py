@@ -51,14 +51,14 @@ def test_patch_is_the_identity() -> None:
     assert_patches(network(), {"mdta": 47}, [(1, 3, 32, 24), (1, 3, 16, 40)], IDENTITY)
 
 
-def test_gradients_reach_all_but_what_is_never_used() -> None:
+def test_gradients_reach_all_but_unused_parameters() -> None:
     model = shallow()
     model(torch.rand(1, 3, 16, 8)).square().sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without == set(load_spec(NAME)["never_used"])
 
 
-def test_what_cannot_run_is_refused() -> None:
+def test_arguments_that_cannot_run_are_refused() -> None:
     with pytest.raises(ValueError, match="dim must be 48, the prompts' widths being fixed, got 32"):
         PromptIR(dim=32)
     with pytest.raises(ValueError, match="decoder must be True"):
