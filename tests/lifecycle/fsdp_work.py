@@ -49,6 +49,7 @@ def _train(family, rank, folder):
     return {
         "output": output,
         "patched": exda.is_patched(model),
+        # fully_shard splits the first axis, so that a length of 1 cannot be split.
         "sharded": all(p.to_local().numel() < p.numel() for p in exda.new_parameters(model) if len(p) > 1),
         "gradients": gradients,
         "state": get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)),

@@ -61,6 +61,7 @@ def test_frequency_bands_are_equal_at_every_size(tmp_path):
 
     class Bands(torch.nn.Module):
         def forward(self, x):
+            # The first 7 frequencies, so that sides of different lengths can be stacked.
             return torch.stack([_is_low(x.mean((1, 2, 3)), side)[:, :7] for side in x.shape[2:]]).float()
 
     model = Bands().eval()

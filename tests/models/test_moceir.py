@@ -251,7 +251,7 @@ def test_depth_has_no_effect() -> None:
         ("spread", [5, 10, 20, 40]),
     ],
 )
-def test_ranks(rank_type: Any, ranks: list[int]) -> None:
+def test_ranks_of_the_experts(rank_type: Any, ranks: list[int]) -> None:
     assert expert_ranks(rank_type, 2, 40, 4) == ranks
 
 
@@ -306,7 +306,7 @@ def test_half_precision() -> None:
         assert tiny()(images(2)).isfinite().all()
 
 
-def test_patch_is_the_identity() -> None:
+def test_patch_preserves_the_output() -> None:
     sizes = [(1, 3, 32, 24), (2, 3, 16, 40)]
     assert_patches(network(), {"mdta": 38, "cross": 10}, sizes, IDENTITY)
 
@@ -321,7 +321,7 @@ def test_every_attention_has_its_stage() -> None:
     assert report.multiple_of == 8
 
 
-def test_fewer_levels() -> None:
+def test_network_with_fewer_levels_runs() -> None:
     model = MoCEIR(
         dim=8, levels=2, heads=[1, 2], num_blocks=[1, 1], num_dec_blocks=[1], stage_depth=[1], rank_type="spread"
     )
@@ -357,7 +357,7 @@ def test_arguments_that_cannot_run_are_refused(arguments: dict[str, Any], messag
         MoCEIR(**{**TINY, "dim": 8, **arguments})
 
 
-def test_images_that_do_not_fit() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):
         tiny()(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match=r"multiples of 8, got 12 x 16; pad by reflection"):

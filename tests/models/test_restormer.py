@@ -59,7 +59,7 @@ def test_published_networks_in_both_precisions(name: str) -> None:
     assert worst(model, oblong, torch.float64) <= FLOAT64
 
 
-def test_attention_with_bias() -> None:
+def test_attention_with_bias_in_both_precisions() -> None:
     name = "attention-mdta_dim96_heads2_bias"
     attention = build(name, Attention)
     assert [(key, list(value.shape)) for key, value in attention.state_dict().items()] == list(
@@ -110,7 +110,7 @@ def test_padding_by_reflection_works_as_advised() -> None:
     assert small()(padded)[..., :height, :width].shape == x.shape
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="num_blocks needs one entry for each of the 4 levels"):
         Restormer(num_blocks=[1, 1, 1])
     with pytest.raises(ValueError, match="heads needs one entry for each of the 4 levels"):

@@ -150,7 +150,7 @@ class DetachedInput(Plain):
 
 
 class Grid(Windowed):
-    """Each window holds pixels a fixed step pattern, not neighbours."""
+    """Each window holds pixels that are a fixed step apart, not neighbours."""
 
     pattern = "b c (i y) (j x) -> (b y x) c i j"
 

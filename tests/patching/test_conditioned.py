@@ -163,7 +163,7 @@ def test_lookalikes_are_refused_with_a_reason(make, reason):
         (Masked, torch.ones(2, 8, 6), r"expected a mask \(B, 1, H/m, W/n\)"),
     ],
 )
-def test_bad_input(make, extra, message):
+def test_bad_input_is_refused(make, extra, message):
     attention = exda.from_host(make())
     with pytest.raises(exda.InputError, match=message):
         attention(torch.randn(2, 8, 8, 6), extra)

@@ -177,14 +177,14 @@ def test_configs_of_a_plain_model_is_empty():
 class TestSelectiveUnpatch:
     """unpatch selects attentions by the same patterns as patch."""
 
-    def test_by_stage(self):
+    def test_stage_is_unpatched_and_patched_anew(self):
         model = mixed()
         assert exda.unpatch(model, include="encoder") == tuple(ENCODER)
         assert exda.configs_of(model) == dict.fromkeys(DECODER, VALUE)
         exda.patch(model, VALUE)
         assert exda.config_of(model) == VALUE
 
-    def test_exclude_wins(self):
+    def test_exclude_takes_precedence_over_include(self):
         model = mixed()
         assert exda.unpatch(model, include="encoder", exclude="encoder_level1") == tuple(ENCODER[1:])
 

@@ -38,7 +38,7 @@ def test_model_patched_before_stays_patched():
     assert exda.is_patched(model)
 
 
-def test_only_what_it_added_is_taken_out():
+def test_restores_only_what_it_replaced():
     model = restormer()
     exda.patch(model, include="encoder")
     with exda.patched(model, include="decoder"):

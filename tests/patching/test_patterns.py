@@ -44,7 +44,7 @@ def names(report):
     ],
     ids=repr,
 )
-def test_include(model, include, expected):
+def test_include_selects_by_stage_name_and_pattern(model, include, expected):
     assert names(exda.plan(model, include=include)) == expected
 
 
@@ -59,7 +59,7 @@ def test_include(model, include, expected):
     ],
     ids=str,
 )
-def test_exclude_wins(model, include, exclude, expected):
+def test_exclude_takes_precedence_over_include(model, include, exclude, expected):
     assert names(exda.plan(model, include=include, exclude=exclude)) == expected
 
 

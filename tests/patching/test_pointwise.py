@@ -83,7 +83,7 @@ def test_module_loads_the_official_state_dict(x):
     torch.testing.assert_close(attention(x), host(x), rtol=1e-12, atol=1e-12)
 
 
-def test_bad_input():
+def test_bad_input_is_refused():
     with pytest.raises(exda.InputError, match=r"map \(B, 8, H, W\)"):
         exda.ExDAPointwiseAttention(8, 2)(torch.randn(1, 6, 4, 4))
 

@@ -39,7 +39,7 @@ def test_names_are_grouped(deep):
     assert [len(group) for group in report.grouped()] == [2, 3, 1, 1, 1, 3, 2, 2]
 
 
-def test_columns(deep):
+def test_table_has_a_header_and_a_row_per_group(deep):
     lines = str(exda.plan(deep)).splitlines()
     header = next(line for line in lines if "module" in line)
     assert all(word in header for word in ("n", "family", "dim", "heads", "stage", "parameters", "MACs/px"))

@@ -160,6 +160,7 @@ class TestRandomNumbers:
                 out = super().forward(x)
                 if not self.training:
                     return out
+                # ``empty_like`` draws nothing and stands for dropout. The sigmoid gives bernoulli probabilities.
                 return nn.functional.dropout(out) if draw is torch.empty_like else out + draw(out.sigmoid())
 
         model = Net(Drawing())

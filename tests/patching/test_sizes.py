@@ -19,6 +19,7 @@ import exda_primitives as exda
 from .models import train_new_parameters
 from .tokens import XCA, SizedBlock
 
+# Both have 36 pixels, so that the number of tokens does not tell them apart.
 WIDE, TALL = (4, 9), (9, 4)
 
 

@@ -37,7 +37,7 @@ def test_parameters_have_the_official_names():
         ([(1, 5, 7, 6), (1, 5, 6, 6)], "equal shape"),
     ],
 )
-def test_bad_input(shapes, message):
+def test_bad_input_is_refused(shapes, message):
     with pytest.raises(exda.InputError, match=message):
         exda.ExDASpectralAttention(6, 2)(*(torch.randn(shape) for shape in shapes))
 

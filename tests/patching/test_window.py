@@ -163,7 +163,7 @@ def test_module_built_from_scratch_loads_a_state_dict_of_timm():
         (lambda a: a(torch.randn(2, 12, 8), torch.zeros(2, 9, 9)), r"got \(2, 9, 9\)"),
     ],
 )
-def test_bad_input(call, message):
+def test_bad_input_is_refused(call, message):
     with pytest.raises(exda.InputError, match=message):
         call(exda.ExDAWindowAttention(8, 2, window_size=(4, 3)))
 

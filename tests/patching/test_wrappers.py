@@ -45,7 +45,7 @@ CALLS = {"patch": exda.patch, "plan": exda.plan, "from_host": exda.from_host}
 @pytest.mark.usefixtures("_one_process")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", WRAPPERS)
-def test_refused_with_the_line_to_write(kind, call):
+def test_wrapped_model_is_refused_with_the_line_to_write(kind, call):
     wrap, line = WRAPPERS[kind]
     model = wrap(two_blocks())
     with unchanged(model), pytest.raises(exda.WrappedModelError) as caught:
@@ -66,7 +66,7 @@ def test_wrapper_further_down_is_refused_by_name(kind):
         exda.patch(model)
 
 
-def test_the_line_to_write_works():
+def test_line_to_write_works():
     model = DataParallel(two_blocks())
     exda.patch(model.module)
     model = DataParallel(model.module)

@@ -72,6 +72,7 @@ class Trainer:
                 held[name.removeprefix("module.")] = tensor
                 held.pop(name)
         there = net.state_dict()
+        # BasicSR compares sizes: every common entry has to be a tensor.
         assert all(there[name].size() is not None and held[name].size() is not None for name in there.keys() & held)
         net.load_state_dict(held, strict=True)
 
