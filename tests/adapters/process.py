@@ -1,11 +1,11 @@
-"""A fresh interpreter."""
+"""Runs commands in a process of their own."""
 
 import os
 import subprocess
 
 
 def run(*command, **environment):
-    """The standard output of a command that has to succeed."""
+    """Returns the standard output of a command; fails if the command does."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Networks of one's own for models.create."""
+"""User-defined architectures for models.create."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def infer(state: exda.StateShapes) -> dict[str, Any]:
 TOY = exda.Architecture("toy", Toy, infer, {"toy": {}, "toy-wide": {"dim": 16, "heads": 4}})
 
 
-def test_it_is_listed_built_and_told_from_a_checkpoint(tmp_path: Path) -> None:
+def test_registered_architecture_is_listed_built_and_identified(tmp_path: Path) -> None:
     exda.register_adapter(TOY)
     assert exda.models.list_models()[-2:] == ["toy", "toy-wide"]
     wide = exda.models.create("toy-wide")
@@ -42,7 +42,7 @@ def test_it_is_listed_built_and_told_from_a_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(made.attn.qkv.weight, wide.attn.qkv.weight)
 
 
-def test_a_generous_one_takes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+def test_architecture_that_infers_nothing_does_not_claim_other_files(tmp_path: Path) -> None:
     exda.register_adapter(exda.Architecture("generous", Toy, lambda state: {}))
     path = tmp_path / "model.pth"
     torch.save(exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1]).state_dict(), path)
@@ -52,10 +52,10 @@ def test_a_generous_one_takes_nothing_that_is_not_its_own(tmp_path: Path) -> Non
         exda.models.identify(path)
 
 
-def test_a_name_that_is_taken() -> None:
+def test_taken_name_is_refused() -> None:
     with pytest.raises(exda.RegistrationError, match="the name 'restormer' is taken"):
         exda.register_adapter(exda.Architecture("restormer", Toy, infer))
 
 
-def test_ours_are_known_before_anything_is_imported_by_hand() -> None:
+def test_own_architectures_are_known_without_further_imports() -> None:
     assert "promptir" in run(sys.executable, "-c", "import exda_primitives as exda; print(exda.models.list_models())")

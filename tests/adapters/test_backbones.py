@@ -1,4 +1,4 @@
-"""The networks whose stages are known."""
+"""The stages of the reference backbones, and how a backbone is recognised."""
 
 import pytest
 from torch import nn
@@ -55,11 +55,11 @@ OTHER_CHILDREN = {
     "amir": ("dict_generator", "channel_routing_latent"),
     "moceir": ("freq_embed",),
 }
-"""What a network is known by besides the children that its stages are in."""
+"""Children by which a backbone is recognised, besides those that hold its stages."""
 
 
 def skeleton(backbone):
-    """A network of which only the names of its children are there."""
+    """A network that has the names of the backbone's children, and nothing in them."""
     model = nn.Module()
     levels = dict.fromkeys(name.split(".")[0] for name in STAGES[backbone])
     for name in (*levels, "patch_embed", "output", *OTHER_CHILDREN[backbone]):
@@ -80,7 +80,7 @@ def test_stage_of(backbone, name, stage, downscale):
 @pytest.mark.parametrize(
     "name", ["patch_embed.proj", "output", "encoder_level11.0.attn", "enc.00.attn", "body.latent.0.attn", ""]
 )
-def test_names_outside_of_all_stages(backbone, name):
+def test_names_outside_all_stages_have_none(backbone, name):
     assert known_backbones()[backbone].stage_of(name) is None
 
 
@@ -90,7 +90,7 @@ def test_multiple_of(backbone):
 
 
 @pytest.mark.parametrize("backbone", STAGES)
-def test_the_most_specific_one_wins(backbone):
+def test_most_specific_backbone_wins(backbone):
     model = skeleton(backbone)
     model.latent = nn.Sequential(MDTA())
     (match,) = exda.plan(model).matches
@@ -107,7 +107,7 @@ def test_the_most_specific_one_wins(backbone):
         ("moceir", "freq_embed"),
     ],
 )
-def test_a_network_without_one_of_the_children_is_another(backbone, missing):
+def test_network_without_a_required_child_is_not_recognised(backbone, missing):
     model = skeleton(backbone)
     model.attention = nn.Sequential(MDTA())
     assert exda.plan(model).matches[0].backbone == backbone
@@ -117,7 +117,7 @@ def test_a_network_without_one_of_the_children_is_another(backbone, missing):
     assert report.multiple_of is None
 
 
-def test_a_restormer_without_refinement_is_one():
+def test_restormer_without_refinement_is_recognised():
     model = skeleton("restormer")
     model.attention = nn.Sequential(MDTA())
     del model.refinement
@@ -126,7 +126,7 @@ def test_a_restormer_without_refinement_is_one():
 
 
 @pytest.mark.parametrize("backbone", STAGES)
-def test_as_a_part_of_a_larger_model(backbone):
+def test_backbone_inside_a_larger_model_is_recognised(backbone):
     model = nn.ModuleDict({"teacher": nn.Sequential(MDTA()), "student": skeleton(backbone)})
     model["student"].refinement = nn.Sequential(MDTA())
     teacher, student = exda.plan(model).matches
@@ -134,7 +134,7 @@ def test_as_a_part_of_a_larger_model(backbone):
     assert (student.backbone, student.stage) == (backbone, "refinement")
 
 
-def test_two_networks_of_different_kinds():
+def test_two_backbones_in_one_model_are_recognised():
     model = nn.ModuleDict({kind: skeleton(kind) for kind in ("restormer", "promptir")})
     for network in model.values():
         network.latent = nn.Sequential(MDTA())

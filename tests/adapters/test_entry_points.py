@@ -115,7 +115,7 @@ OURS_FIRST = """
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Runs a script with the package installed."""
+    """Returns a function that runs a script with the package installed."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     files = {
         "pyproject.toml": PROJECT,
@@ -133,18 +133,18 @@ def installed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(installed):
-    """What the script says."""
+def printed(installed):
+    """What script.py printed, parsed."""
     return json.loads(installed("script.py"))
 
 
-def test_its_family_is_used(said):
-    assert said["families"] == ["toy"]
-    assert said["same"]
+def test_installed_family_is_used(printed):
+    assert printed["families"] == ["toy"]
+    assert printed["same"]
 
 
-def test_it_is_loaded_when_it_is_needed(said):
-    assert not said["loaded_at_import"]
+def test_installed_adapter_is_loaded_lazily(printed):
+    assert not printed["loaded_at_import"]
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ def test_it_is_loaded_when_it_is_needed(said):
         ("clash", "exda_toy_clash", "RegistrationError: .*'mdta' is taken"),
     ],
 )
-def test_one_that_fails_only_warns(said, name, module, cause):
-    (warning,) = (message for message in said["warnings"] if f"'{name}'" in message)
+def test_failing_adapter_only_warns(printed, name, module, cause):
+    (warning,) = (message for message in printed["warnings"] if f"'{name}'" in message)
     assert re.search(rf"{module}.*could not be loaded and is ignored: {cause}", warning)
 
 
-def test_ours_come_first_even_where_they_are_imported_by_hand(installed):
+def test_own_adapters_come_first_even_if_imported_explicitly(installed):
     assert set(installed("ours_first.py").split()) == {"mdta", "clash", "broken"}

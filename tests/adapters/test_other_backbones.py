@@ -1,4 +1,4 @@
-"""Networks that share Restormer's children, or have attentions in one place only."""
+"""Backbones that share the names of Restormer's children, or have attentions in one place only."""
 
 import warnings
 
@@ -30,7 +30,7 @@ PLACES = {
 
 
 def kbnet():
-    # 24 is the narrowest it builds.
+    # 24 is the smallest width that KBNet_l can be built with.
     return KBNet_l(dim=24, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1, heads=[1, 2, 4, 8])
 
 
@@ -39,7 +39,7 @@ def m3snet():
 
 
 class XRestormerBlock(nn.Module):
-    """The parts of X-Restormer's block; of the attention in windows the projections are there."""
+    """The children of X-Restormer's block; its window attention has only the projections."""
 
     def __init__(self, dim=8):
         super().__init__()
@@ -62,14 +62,14 @@ def places(report):
     return {match.name: (match.backbone, match.stage, match.downscale) for match in report.matches}
 
 
-def test_kbnet():
+def test_stages_of_kbnet():
     report = exda.plan(kbnet())
     assert places(report) == {f"{level}.0.ffn": ("kbnet", *place) for level, place in PLACES.items()}
     assert report.multiple_of == 8
     assert not report.near_misses
 
 
-def test_xrestormer():
+def test_stages_of_xrestormer():
     report = exda.plan(xrestormer())
     assert places(report) == {
         f"{level}.{i}.channel_attn": ("xrestormer", *place) for level, place in PLACES.items() for i in (0, 1)
@@ -77,22 +77,22 @@ def test_xrestormer():
     assert report.multiple_of == 64
 
 
-def test_m3snet():
+def test_stages_of_m3snet():
     report = exda.plan(m3snet())
     assert places(report) == {f"middle_blks.{i}": ("m3snet", "latent", 16) for i in (0, 1)}
     assert report.multiple_of == 16
 
 
 @torch.no_grad()
-def test_half_of_it_is_not():
+def test_half_the_multiple_is_not_enough():
     with pytest.raises(RuntimeError, match="divisible"):
         kbnet().eval()(torch.rand(1, 3, 16, 12))
-    # It pads, and does not crop.
+    # M3SNet pads the image to a multiple and does not crop the output.
     assert m3snet().eval()(torch.rand(1, 3, 32, 24)).shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize("make", [kbnet, xrestormer])
-def test_without_the_part_it_is_known_by_it_is_restormer(make):
+def test_without_its_characteristic_part_it_is_a_restormer(make):
     model = make()
     for part in ("spatial_attn", "attn"):
         for block in model.latent:
@@ -104,7 +104,7 @@ def test_without_the_part_it_is_known_by_it_is_restormer(make):
 
 
 @pytest.mark.parametrize("make", [KBNet_s, NAFNet])
-def test_networks_of_the_same_makers_without_channel_attention(make):
+def test_networks_without_channel_attention_are_not_recognised(make):
     with torch.device("meta"):
         model = make()
     assert not exda.plan(model).matches
@@ -112,7 +112,7 @@ def test_networks_of_the_same_makers_without_channel_attention(make):
 
 
 @pytest.mark.parametrize("make", [kbnet, xrestormer, m3snet])
-def test_as_a_part_of_a_larger_model(make):
+def test_backbone_inside_a_larger_model_is_recognised(make):
     model = nn.ModuleDict({"teacher": nn.Sequential(MDTA()), "student": make()})
     teacher, *student = exda.plan(model).matches
     assert (teacher.backbone, teacher.stage) == (None, None)

@@ -1,4 +1,4 @@
-"""Families and backbones of one's own."""
+"""User-defined families and backbones."""
 
 import re
 import sys
@@ -19,7 +19,7 @@ from .toy import TOY_NET, ExDANegated, Negated, NegatedFamily
 
 
 @torch.no_grad()
-def test_a_family():
+def test_registered_family_is_patched():
     model = Net(Negated(), MDTA()).eval()
     x = image()
     before = model(x)
@@ -34,13 +34,13 @@ def test_a_family():
     assert torch.equal(model(x), before)
 
 
-def test_a_family_by_its_name():
+def test_registered_family_is_selected_by_name():
     exda.register_adapter(NegatedFamily())
     model = Net(Negated(), MDTA())
     assert [match.name for match in exda.plan(model, families="negated").matches] == ["blocks.0.attn"]
 
 
-def test_a_family_that_breaks_its_promise():
+def test_family_whose_replacement_differs_does_not_match():
     class Wrong(NegatedFamily):
         name = "wrong"
 
@@ -49,7 +49,7 @@ def test_a_family_that_breaks_its_promise():
         exda.patch(Net(MDTA()), families="wrong")
 
 
-def test_a_mismatch_is_a_near_miss_and_the_closest_is_told():
+def test_closest_mismatch_is_reported_as_the_near_miss():
     class Far(NegatedFamily):
         name = "far"
 
@@ -72,7 +72,7 @@ def test_a_mismatch_is_a_near_miss_and_the_closest_is_told():
     assert (near_miss.family, near_miss.reason) == ("close", "nearly")
 
 
-def test_a_backbone():
+def test_registered_backbone_gives_stages_and_multiple():
     model = Net(MDTA(), MDTA(), MDTA())
     assert exda.plan(model).multiple_of is None
     exda.register_adapter(TOY_NET)
@@ -86,7 +86,7 @@ def test_a_backbone():
     assert report.extra_macs(8, 8) > 0
 
 
-def test_the_backbone_that_asks_for_most_says_the_multiple_everywhere():
+def test_backbone_with_most_required_children_gives_the_multiple():
     larger = exda.Backbone("larger", frozenset({"head", "blocks", "tail", "blocks.0.attn"}), (), multiple_of=2)
     exda.register_adapter(TOY_NET)
     exda.register_adapter(larger)
@@ -94,7 +94,7 @@ def test_the_backbone_that_asks_for_most_says_the_multiple_everywhere():
     assert exda.plan(model).multiple_of == known_multiple(model) == 2
 
 
-def test_a_stage_of_ones_own_is_a_pattern():
+def test_registered_stage_is_a_pattern():
     exda.register_adapter(TOY_NET)
     model = Net(MDTA(), MDTA(), MDTA())
     assert [match.name for match in exda.plan(model, include="rest").matches] == ["blocks.1.attn", "blocks.2.attn"]
@@ -110,7 +110,7 @@ NOT_ADAPTERS = {
 
 
 @pytest.mark.parametrize("given", NOT_ADAPTERS)
-def test_not_an_adapter(given):
+def test_anything_but_an_adapter_is_refused(given):
     adapter, message = NOT_ADAPTERS[given]
     before = dict(known_families()), dict(known_backbones())
     with pytest.raises(exda.RegistrationError, match=message):
@@ -119,7 +119,7 @@ def test_not_an_adapter(given):
 
 
 @pytest.mark.parametrize("missing", ["name", "replacement"])
-def test_a_family_without_what_it_needs(missing):
+def test_incomplete_family_is_refused(missing):
     class Incomplete(exda.Family):
         if missing != "name":
             name = "incomplete"
@@ -133,7 +133,7 @@ def test_a_family_without_what_it_needs(missing):
         exda.register_adapter(Incomplete())
 
 
-def test_a_family_name_that_is_taken():
+def test_taken_family_name_is_refused():
     class Impostor(NegatedFamily):
         name = "mdta"
 
@@ -143,7 +143,7 @@ def test_a_family_name_that_is_taken():
     assert known_families()["mdta"] is holder
 
 
-FIRST_OF_ALL = """
+REGISTER_FIRST = """
 import exda_primitives as exda
 
 class Impostor(exda.Family):
@@ -161,13 +161,13 @@ print(len(exda.plan(exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1])).match
 """
 
 
-def test_a_name_that_is_taken_is_refused_before_anything_was_looked_up():
-    refusal, matches = run(sys.executable, "-c", FIRST_OF_ALL).splitlines()
+def test_taken_name_is_refused_before_the_first_lookup():
+    refusal, matches = run(sys.executable, "-c", REGISTER_FIRST).splitlines()
     assert "'mdta' is taken" in refusal
     assert matches == "11"
 
 
-AT_ONCE = """
+LOOK_UP_IN_THREADS = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -184,7 +184,7 @@ with ThreadPoolExecutor(4) as pool:
 """
 
 
-OWN = """
+CHECK_OWN = """
 from exda_primitives.models.registry import ARCHITECTURES, known_architectures
 from exda_primitives.patching.registry import BACKBONES, FAMILIES
 
@@ -195,22 +195,22 @@ assert BACKBONES.known == BACKBONES.own and len(BACKBONES.own) > 8
 """
 
 
-def test_what_is_known_at_first_is_the_librarys_own():
-    run(sys.executable, "-c", OWN)
+def test_registries_hold_only_our_own_adapters_at_first():
+    run(sys.executable, "-c", CHECK_OWN)
 
 
-def test_every_thread_finds_all_of_them_at_once():
-    assert run(sys.executable, "-c", AT_ONCE).split() == [str(len(FAMILIES.own))] * 4
+def test_first_lookups_in_threads_find_every_family():
+    assert run(sys.executable, "-c", LOOK_UP_IN_THREADS).split() == [str(len(FAMILIES.own))] * 4
 
 
-def test_a_backbone_name_that_is_taken():
+def test_taken_backbone_name_is_refused():
     holder = known_backbones()["restormer"]
     with pytest.raises(exda.RegistrationError, match="'restormer' is taken"):
         exda.register_adapter(exda.Backbone("restormer", frozenset({"head"}), (), 1))
     assert known_backbones()["restormer"] is holder
 
 
-def test_the_very_same_adapter_twice_is_fine():
+def test_registering_the_same_adapter_twice_is_allowed():
     family = NegatedFamily()
     exda.register_adapter(family)
     exda.register_adapter(family)
@@ -232,11 +232,11 @@ exda.register_adapter(exda.Architecture("again", Again, lambda state: {{}}))
 
 
 def run_cell(version):
-    """As a notebook does: every definition is made anew."""
+    """Makes every definition anew, as a notebook does when a cell is run again."""
     exec(CELL.format(version=version), {"__name__": "__main__", "exda": exda, "NegatedFamily": NegatedFamily})
 
 
-def test_a_cell_of_a_notebook_that_runs_again():
+def test_rerun_notebook_cell_replaces_its_adapters():
     run_cell(1)
     run_cell(2)
     assert known_families()["again"].version == 2
@@ -244,7 +244,7 @@ def test_a_cell_of_a_notebook_that_runs_again():
     assert list(known_families()).count("again") == 1
 
 
-def test_another_one_of_the_name_only_where_that_is_said():
+def test_another_adapter_of_the_name_needs_replace():
     run_cell(1)
     other = exda.Backbone("again", frozenset({"head", "tail"}), (), 8)
     with pytest.raises(exda.RegistrationError, match=r"'again' is taken by Backbone.*replace=True"):
@@ -265,7 +265,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("kind", OURS)
-def test_the_librarys_own_are_replaced_where_that_is_said_and_come_back(kind):
+def test_own_adapters_are_replaced_with_replace_and_come_back(kind):
     known, adapter = OURS[kind]
     own, order = known()[adapter.name], list(known())
     with pytest.raises(
@@ -280,7 +280,7 @@ def test_the_librarys_own_are_replaced_where_that_is_said_and_come_back(kind):
     assert list(known()) == order
 
 
-def test_forgotten():
+def test_unregistered_adapter_is_no_longer_used():
     model = Net(Negated())
     run_cell(1)
     assert [match.family for match in exda.plan(model).matches] == ["again"]
@@ -292,7 +292,7 @@ def test_forgotten():
     assert not exda.plan(model).matches
 
 
-def test_what_cannot_be_forgotten():
+def test_own_and_unknown_adapters_cannot_be_unregistered():
     run_cell(1)
     with pytest.raises(exda.RegistrationError, match="'mdta' is exda_primitives' own"):
         exda.unregister_adapter("mdta")
@@ -312,7 +312,7 @@ STAGES = {
 
 @pytest.mark.parametrize("prefixes", STAGES)
 @pytest.mark.parametrize("inside", [False, True], ids=["the model", "a part"])
-def test_stages_that_nothing_can_be_in_are_noted(prefixes, inside):
+def test_stages_that_fit_no_module_are_noted(prefixes, inside):
     names, message = STAGES[prefixes]
     stages = tuple(exda.Stage(name, f"stage {i}", 1) for i, name in enumerate(names))
     exda.register_adapter(exda.Backbone("toy_net", TOY_NET.children, stages, 4))
@@ -328,8 +328,8 @@ def test_stages_that_nothing_can_be_in_are_noted(prefixes, inside):
 
 
 @pytest.mark.parametrize("name", ["restormer", "promptir", "adair", "histoformer", "amir", "moceir"])
-def test_nothing_to_note_of_our_own(name):
+def test_own_backbones_have_no_notes(name):
     with torch.device("meta"):
         model = exda.models.create(name)
-    # Without families nothing is probed: names are all that is looked at.
+    # Without families nothing is probed: only names are compared.
     assert exda.plan(model, families=[]).notes == ()

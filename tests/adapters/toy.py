@@ -2,11 +2,11 @@
 
 import exda_primitives as exda
 
-from ..patching.friends import Plain
+from ..patching.lookalikes import Plain
 
 
 class Negated(Plain):
-    """Restormer's attention in parts, another one as a whole."""
+    """The layers of Restormer's attention, on the negated map: a family of its own."""
 
     def forward(self, x):
         return super().forward(-x)

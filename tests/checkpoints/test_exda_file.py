@@ -1,4 +1,4 @@
-"""exda.save and exda.load: what is written comes back, and what does not fit changes nothing."""
+"""exda.save and exda.load: what was saved is restored, and a file that does not fit changes nothing."""
 
 import json
 import re
@@ -42,21 +42,21 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "exda.safetensors"
 
 
-def test_into_an_unpatched_model(file: Path, image: torch.Tensor) -> None:
+def test_load_patches_an_unpatched_model(file: Path, image: torch.Tensor) -> None:
     model = restormer()
     exda.load(model, file)
     assert exda.config_of(model) == CONFIG
     assert torch.equal(model(image), trained()(image))
 
 
-def test_into_a_patched_model(file: Path, image: torch.Tensor) -> None:
+def test_load_fills_a_patched_model(file: Path, image: torch.Tensor) -> None:
     model = restormer()
     exda.patch(model, CONFIG)
     exda.load(model, file)
     assert torch.equal(model(image), trained()(image))
 
 
-def test_ours_alone_leaves_the_host_and_whole_does_not(tmp_path: Path, image: torch.Tensor) -> None:
+def test_only_a_whole_file_replaces_the_hosts_weights(tmp_path: Path, image: torch.Tensor) -> None:
     model, path = trained(), tmp_path / "whole.safetensors"
     exda.save(model, path, whole=True)
     other = restormer(seed=1)
@@ -68,7 +68,7 @@ def test_ours_alone_leaves_the_host_and_whole_does_not(tmp_path: Path, image: to
     assert not torch.equal(third(image), model(image))
 
 
-def test_only_what_was_patched_is_patched_again(tmp_path: Path) -> None:
+def test_load_patches_only_the_saved_attentions(tmp_path: Path) -> None:
     model, path = trained(include="decoder"), tmp_path / "decoder.safetensors"
     exda.save(model, path)
     other = restormer()
@@ -78,23 +78,23 @@ def test_only_what_was_patched_is_patched_again(tmp_path: Path) -> None:
     ]
 
 
-def test_the_file_holds_the_new_parameters_and_a_readable_header(file: Path) -> None:
+def test_file_holds_the_new_parameters_and_a_readable_header(file: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         header, names = opened.metadata(), set(opened.keys())
     attentions = {match.name for match in exda.plan(restormer(), CONFIG).matches}
-    said = {f"{name}._extra_state" for name in attentions}
-    assert names == set(exda.plan(restormer(), CONFIG).new_parameters) | said
+    states = {f"{name}._extra_state" for name in attentions}
+    assert names == set(exda.plan(restormer(), CONFIG).new_parameters) | states
     assert json.loads(header["attentions"]) == dict.fromkeys(attentions, CONFIG.as_dict())
     assert header["version"] == "2"
 
 
-def test_into_another_dtype(file: Path) -> None:
+def test_load_keeps_the_models_dtype(file: Path) -> None:
     model = restormer().bfloat16()
     exda.load(model, file)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def test_a_shared_attention_is_written_once_and_still_shared(tmp_path: Path) -> None:
+def test_shared_attention_is_shared_after_load(tmp_path: Path) -> None:
     def shared() -> torch.nn.Sequential:
         block = restormer().latent[0]
         return torch.nn.Sequential(block, block)
@@ -108,33 +108,33 @@ def test_a_shared_attention_is_written_once_and_still_shared(tmp_path: Path) -> 
     assert isinstance(other[0].attn, exda.ExDAModule)
 
 
-def test_inside_a_compiled_model(file: Path, image: torch.Tensor) -> None:
+def test_load_patches_inside_a_compiled_model(file: Path, image: torch.Tensor) -> None:
     model = torch.compile(restormer(), backend="eager")
     exda.load(model, file)
-    # A graph for all sizes multiplies in another order than a small map by itself.
+    # A graph for all sizes multiplies in another order than the model does for a small map.
     torch.testing.assert_close(model(image), trained()(image), rtol=0, atol=1e-5)
 
 
-def test_of_an_unpatched_model() -> None:
+def test_save_refuses_an_unpatched_model() -> None:
     with pytest.raises(exda.NotPatchedError):
         exda.save(restormer(), "never-written.safetensors")
     assert not Path("never-written.safetensors").exists()
 
 
-def test_into_another_configuration(file: Path) -> None:
+def test_load_refuses_a_model_with_another_configuration(file: Path) -> None:
     model = restormer()
     exda.patch(model)
     with unchanged(model), pytest.raises(exda.AlreadyPatchedError):
         exda.load(model, file)
 
 
-def test_into_a_model_without_such_attentions(file: Path) -> None:
+def test_load_refuses_a_model_without_the_attentions(file: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
     with unchanged(model), pytest.raises(exda.ExDAError):
         exda.load(model, file)
 
 
-def test_into_more_patched_attentions_than_were_saved(tmp_path: Path) -> None:
+def test_load_refuses_a_model_with_more_patched_attentions(tmp_path: Path) -> None:
     path = tmp_path / "decoder.safetensors"
     exda.save(trained(include="decoder"), path)
     model = trained()
@@ -159,7 +159,7 @@ def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **header
     ],
     ids=lambda given: str(given)[:30],
 )
-def test_a_damaged_header(file: Path, header: dict[str, str], message: str) -> None:
+def test_damaged_or_unknown_header_is_refused(file: Path, header: dict[str, str], message: str) -> None:
     rewrite(file, **header)
     model = restormer()
     with unchanged(model), pytest.raises(exda.CheckpointError, match=message):
@@ -167,7 +167,7 @@ def test_a_damaged_header(file: Path, header: dict[str, str], message: str) -> N
 
 
 @pytest.mark.parametrize("damage", ["missing", "foreign", "shape", "dtype"])
-def test_tensors_that_do_not_fit(file: Path, damage: str) -> None:
+def test_tensors_that_do_not_fit_are_refused(file: Path, damage: str) -> None:
     tensors = load_file(file)
     name = "decoder_level1.0.attn.alpha"
     if damage == "missing":
@@ -187,20 +187,20 @@ def test_tensors_that_do_not_fit(file: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, -1])
-def test_a_truncated_file(file: Path, kept: int) -> None:
+def test_truncated_file_is_refused(file: Path, kept: int) -> None:
     file.write_bytes(file.read_bytes()[:kept])
     model = restormer()
     with unchanged(model), pytest.raises(exda.CheckpointError, match="whole safetensors"):
         exda.load(model, file)
 
 
-def test_no_file_and_a_folder(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "none", "does not exist"), (tmp_path, "is a folder")):
         with pytest.raises(exda.CheckpointError, match=message):
             exda.load(restormer(), path)
 
 
-def test_a_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file.read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -214,7 +214,7 @@ def test_a_failed_save_leaves_the_old_file(file: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["exda.pth", "exda", "exda.ckpt"])
-def test_a_file_by_another_name(name: str, tmp_path: Path) -> None:
+def test_file_may_have_any_name(name: str, tmp_path: Path) -> None:
     model = restormer()
     exda.patch(model)
     exda.save(model, tmp_path / name)

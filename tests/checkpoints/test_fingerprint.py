@@ -1,4 +1,4 @@
-"""A patch belongs to the host that it was trained on: on another one it is refused."""
+"""A saved patch fits only the host that it was trained on, and is refused on another one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from exda_primitives.models import Restormer
 SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}
 
 
-def host(seed: int = 0, **more: Any) -> Restormer:
+def host(seed: int = 0, **options: Any) -> Restormer:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Restormer(**{**SMALL, **more}).eval()
+        return Restormer(**{**SMALL, **options}).eval()
 
 
 def patch_file(path: Path, model: nn.Module | None = None) -> Path:
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
     return patch_file(tmp_path / "patch.safetensors")
 
 
-def test_the_host_that_it_was_trained_on(file: Path) -> None:
+def test_host_that_it_was_trained_on_is_accepted(file: Path) -> None:
     model = host()
     exda.load(model, file)
     assert exda.is_patched(model)
@@ -48,7 +48,7 @@ def test_the_host_that_it_was_trained_on(file: Path) -> None:
 
 @pytest.mark.parametrize("patched", [False, True])
 @pytest.mark.parametrize("changed", ["another", "one weight", "fine-tuned"])
-def test_another_host(file: Path, changed: str, patched: bool) -> None:
+def test_another_host_is_refused_unless_allowed(file: Path, changed: str, patched: bool) -> None:
     model = host(seed=1 if changed == "another" else 0)
     with torch.no_grad():
         if changed == "one weight":
@@ -65,7 +65,7 @@ def test_another_host(file: Path, changed: str, patched: bool) -> None:
     assert exda.is_patched(model)
 
 
-def test_full_fine_tuning_saved_whole(tmp_path: Path) -> None:
+def test_whole_file_of_a_fine_tuned_model_loads_on_another_host(tmp_path: Path) -> None:
     model = host()
     exda.patch(model)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_full_fine_tuning_saved_whole(tmp_path: Path) -> None:
     assert torch.equal(other(image), model(image))
 
 
-def test_another_backbone_whose_names_and_shapes_fit(tmp_path: Path) -> None:
+def test_another_backbone_is_refused_though_names_and_shapes_fit(tmp_path: Path) -> None:
     # A deeper network has all attentions of a shallower one.
     deeper = host(num_blocks=[1, 1, 1, 1])
     path = patch_file(tmp_path / "patch.safetensors", host(num_blocks=[1, 0, 0, 1]))
@@ -88,14 +88,14 @@ def test_another_backbone_whose_names_and_shapes_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_the_same_host_in_another_dtype(file: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_same_host_in_another_dtype_is_accepted(file: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     exda.load(host().to(dtype), file)
     with pytest.raises(exda.CheckpointError, match="other weights"):
         exda.load(host(seed=1).to(dtype), file)
     exda.load(host().float(), patch_file(tmp_path / "other.safetensors", host().to(dtype)))
 
 
-def test_some_weights_in_a_half_type(file: Path) -> None:
+def test_host_with_some_weights_in_bfloat16_is_accepted(file: Path) -> None:
     model = host().bfloat16()
     for module in model.modules():
         if "Norm" in type(module).__name__:
@@ -104,14 +104,14 @@ def test_some_weights_in_a_half_type(file: Path) -> None:
     assert exda.is_patched(model)
 
 
-def test_a_host_without_weights_yet_is_taken_as_it_is(file: Path) -> None:
+def test_host_on_meta_is_accepted(file: Path) -> None:
     with torch.device("meta"):
         model = Restormer(**SMALL)
     exda.load(model, file)
     assert exda.is_patched(model)
 
 
-def test_the_names_do_not_depend_on_wrappers(file: Path) -> None:
+def test_wrapped_host_is_accepted(file: Path) -> None:
     model = host()
     for block in model.latent:
         block.ffn = torch.compile(block.ffn, backend="eager")
@@ -124,7 +124,7 @@ TENSORS = st.integers(0, 10**6).map(lambda seed: torch.randn(3, 5, generator=tor
 
 @given(TENSORS, TENSORS)
 @settings(max_examples=30)
-def test_a_fingerprint_is_of_names_shapes_and_values(one: torch.Tensor, other: torch.Tensor) -> None:
+def test_fingerprint_depends_on_names_shapes_and_values_but_not_order(one: torch.Tensor, other: torch.Tensor) -> None:
     marks = [
         fingerprint(each)
         for each in (
@@ -139,7 +139,7 @@ def test_a_fingerprint_is_of_names_shapes_and_values(one: torch.Tensor, other: t
     assert all(mark != marks[0] for mark in marks[2:])
 
 
-def test_weights_that_have_none() -> None:
+def test_empty_meta_and_quantised_weights_have_no_fingerprint() -> None:
     assert fingerprint({}) is None
     assert fingerprint({"a": torch.zeros(2, device="meta")}) is None
     assert fingerprint({"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}) is None

@@ -1,4 +1,4 @@
-"""A patched network comes back from its state dict alone, whatever it was, however it was patched and wrapped."""
+"""A patched network is rebuilt from its state dict alone, whatever its architecture, configuration and wrapping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import exda_primitives as exda
 from exda_primitives.models import AMIR, AdaIR, ExDA, Histoformer, MoCEIR, PromptIR, Restormer, create, identify
 
 SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}
-# What is between the levels is told by their blocks.
+# A block at every level, by which the modules between the levels are inferred.
 WHOLE: dict[str, Any] = {**SMALL, "num_blocks": [1, 1, 1, 1]}
 NETWORKS = {
     "restormer": (Restormer, SMALL),
@@ -54,7 +54,7 @@ def image() -> Tensor:
 @torch.no_grad()
 def restored(model: nn.Module) -> Tensor:
     with torch.random.fork_rng():
-        # MoCE-IR's experts draw numbers in eval mode, too.
+        # MoCE-IR's routing draws random numbers in eval mode too.
         torch.manual_seed(0)
         out: Tensor = model.eval()(image())
     return out
@@ -64,11 +64,11 @@ def written(state: dict[str, Tensor], path: Path, wrapping: str = "bare") -> Pat
     if path.suffix == ".safetensors":
         save_file(state, path)
         return path
-    behind = {f"net.{name}": tensor for name, tensor in state.items()}
+    prefixed = {f"net.{name}": tensor for name, tensor in state.items()}
     held: dict[str, Any] = {
         "bare": state,
         "BasicSR": {"params": state, "params_ema": state},
-        "Lightning": {"state_dict": behind, "epoch": 3},
+        "Lightning": {"state_dict": prefixed, "epoch": 3},
         "by hand": {"model_state_dict": {f"module.{name}": t for name, t in state.items()}, "epoch": 3},
     }
     torch.save(held[wrapping], path)
@@ -76,7 +76,7 @@ def written(state: dict[str, Tensor], path: Path, wrapping: str = "bare") -> Pat
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_any_network(name: str, tmp_path: Path) -> None:
+def test_network_is_rebuilt(name: str, tmp_path: Path) -> None:
     model = trained(*NETWORKS[name], config=exda.ExDAConfig(tokens=2, scale="mean", value_position="after"))
     made = create(checkpoint=written(dict(model.state_dict()), tmp_path / "model.pth"))
     assert type(made) is type(model)
@@ -88,7 +88,7 @@ def test_any_network(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_any_options(options: dict[str, Any], tmp_path: Path) -> None:
+def test_configuration_is_rebuilt(options: dict[str, Any], tmp_path: Path) -> None:
     model = trained(config=exda.ExDAConfig(**options))
     made = create(checkpoint=written(dict(model.state_dict()), tmp_path / "model.pth"))
     assert exda.config_of(made) == exda.ExDAConfig(**options)
@@ -98,7 +98,7 @@ def test_any_options(options: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrapping", ["bare", "BasicSR", "Lightning", "by hand", "safetensors"])
-def test_out_of_any_trainers_file(wrapping: str, tmp_path: Path) -> None:
+def test_network_is_rebuilt_from_any_trainers_file(wrapping: str, tmp_path: Path) -> None:
     model = trained(include="latent")
     path = tmp_path / ("model.safetensors" if wrapping == "safetensors" else "model.pth")
     written(dict(model.state_dict()), path, wrapping)
@@ -110,7 +110,7 @@ def test_out_of_any_trainers_file(wrapping: str, tmp_path: Path) -> None:
     assert torch.equal(restored(into), restored(model))
 
 
-def test_a_network_that_was_built_with_exda_is_one_again(tmp_path: Path) -> None:
+def test_network_built_with_exda_is_rebuilt_as_such(tmp_path: Path) -> None:
     config = exda.ExDAConfig(stride=4, value_position="after", init="paper")
     model = ExDA(**SMALL, config=config)
     path = written(dict(model.state_dict()), tmp_path / "model.pth")
@@ -121,7 +121,7 @@ def test_a_network_that_was_built_with_exda_is_one_again(tmp_path: Path) -> None
     assert identify(path).arguments["config"] == config
 
 
-def test_another_configuration_than_the_files_is_refused(tmp_path: Path) -> None:
+def test_model_with_another_configuration_is_refused(tmp_path: Path) -> None:
     path = written(dict(trained().state_dict()), tmp_path / "model.pth")
     model = Restormer(**SMALL)
     exda.patch(model, exda.ExDAConfig(stride=4))
@@ -129,14 +129,14 @@ def test_another_configuration_than_the_files_is_refused(tmp_path: Path) -> None
         exda.load_checkpoint(path, into=model)
 
 
-def from_before(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_configurations(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
 
 
-def test_a_file_without_configurations_is_refused_or_read_with_one(tmp_path: Path) -> None:
+def test_file_without_configurations_needs_a_given_one(tmp_path: Path) -> None:
     config = exda.ExDAConfig(value_position="after")
     model = trained(config=config)
-    path = written(from_before(dict(model.state_dict())), tmp_path / "model.pth")
+    path = written(without_configurations(dict(model.state_dict())), tmp_path / "model.pth")
     why = "does not say with which configuration.*config=ExDAConfig"
     for read in (create, identify):
         with pytest.raises(exda.CheckpointError, match=why):
@@ -153,13 +153,13 @@ def test_a_file_without_configurations_is_refused_or_read_with_one(tmp_path: Pat
 @pytest.mark.parametrize(
     "config", [exda.ExDAConfig(tokens=2**30), exda.ExDAConfig(tokens=2), exda.ExDAConfig(tokens=0)]
 )
-def test_a_configuration_that_its_weights_do_not_fit(config: exda.ExDAConfig, tmp_path: Path) -> None:
-    path = written(from_before(dict(trained().state_dict())), tmp_path / "model.pth")
+def test_given_configuration_that_does_not_fit_is_refused(config: exda.ExDAConfig, tmp_path: Path) -> None:
+    path = written(without_configurations(dict(trained().state_dict())), tmp_path / "model.pth")
     with pytest.raises(exda.CheckpointError, match="does not fit"):
         create(checkpoint=path, config=config)
 
 
-def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
+def test_damaged_configuration_is_refused_by_name(tmp_path: Path) -> None:
     state = dict(trained().state_dict())
     state["latent.0.attn._extra_state"] = state["latent.0.attn._extra_state"] + 1
     path = written(state, tmp_path / "model.pth")
@@ -167,7 +167,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
         create(checkpoint=path)
 
 
-def test_an_entry_of_that_name_may_be_another_modules(tmp_path: Path) -> None:
+def test_extra_state_of_another_module_is_loaded(tmp_path: Path) -> None:
     class Counting(nn.Conv2d):
         def get_extra_state(self) -> Tensor:
             return torch.ones(3)
@@ -185,7 +185,7 @@ def test_an_entry_of_that_name_may_be_another_modules(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("patched", ["params", "params_ema"])
-def test_half_patched_trainers(patched: str, tmp_path: Path) -> None:
+def test_file_with_one_patched_entry_needs_param_key(patched: str, tmp_path: Path) -> None:
     model = trained()
     host = Restormer(**SMALL).state_dict()
     other = {"params": "params_ema", "params_ema": "params"}[patched]
@@ -200,9 +200,7 @@ def test_half_patched_trainers(patched: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", [Restormer, PromptIR, AdaIR, Histoformer, AMIR, MoCEIR], ids=lambda n: n.__name__)
-def test_an_output_that_the_image_cannot_be_added_to_is_of_no_network_that_is_known(
-    network: type[nn.Module], tmp_path: Path
-) -> None:
+def test_output_that_the_image_cannot_be_added_to_is_refused(network: type[nn.Module], tmp_path: Path) -> None:
     arguments = {**NETWORKS[network.__name__.lower()][1], "out_channels": 64}
     with torch.device("meta"):
         state = {n: torch.zeros(t.shape) for n, t in network(**arguments).state_dict().items()}
@@ -212,7 +210,7 @@ def test_an_output_that_the_image_cannot_be_added_to_is_of_no_network_that_is_kn
         )
 
 
-def test_leftovers_are_named_and_left_out_on_request(tmp_path: Path) -> None:
+def test_unknown_entries_are_named_and_can_be_ignored(tmp_path: Path) -> None:
     model = trained()
     state = {**model.state_dict(), "chnl_reduce1.body.weight": torch.zeros(3), "noise_level.weight": torch.zeros(1)}
     path = written(state, tmp_path / "model.pth")
@@ -227,7 +225,7 @@ def test_leftovers_are_named_and_left_out_on_request(tmp_path: Path) -> None:
         create(checkpoint=path, ignore="nothing*")
 
 
-def test_a_value_outside_of_an_attention_is_the_networks_own(tmp_path: Path) -> None:
+def test_primitives_outside_an_attention_are_loaded_like_other_modules(tmp_path: Path) -> None:
     def made() -> nn.Module:
         return nn.ModuleDict({"value": exda.NonlinearValue(8), "token": exda.GST(8, 2)})
 
@@ -236,14 +234,16 @@ def test_a_value_outside_of_an_attention_is_the_networks_own(tmp_path: Path) -> 
     assert all(torch.equal(t, other.state_dict()[name]) for name, t in model.state_dict().items())
 
 
-def test_version_1_of_our_own_files_is_read(tmp_path: Path) -> None:
+def test_version_1_of_exda_files_is_read(tmp_path: Path) -> None:
     model, path = trained(config=exda.ExDAConfig(tokens=2)), tmp_path / "old.safetensors"
     names = [name for name, module in model.named_modules() if isinstance(module, exda.ExDAModule)]
     exda.save(model, path, whole=True)
     header = {"format": "exda_primitives", "version": "1", "whole": "true"}
     options = '{"tokens": 2, "stride": 2, "scale": "sum", "reinject": "mean", "value": "residual", "init": "identity"}'
     save_file(
-        from_before(load_file(path)), path, {**header, "config": options, "modules": str(names).replace("'", '"')}
+        without_configurations(load_file(path)),
+        path,
+        {**header, "config": options, "modules": str(names).replace("'", '"')},
     )
     assert torch.equal(restored(create(checkpoint=path)), restored(model))
     into = Restormer(**SMALL)

@@ -1,4 +1,4 @@
-"""exda.load_checkpoint: the files that other people's trainers write."""
+"""exda.load_checkpoint reads the files that third-party trainers write."""
 
 import pickle
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def restormer(seed: int) -> exda.models.Restormer:
         return exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1).eval()
 
 
-def behind(prefix: str, state: State) -> State:
+def with_prefix(prefix: str, state: State) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
@@ -30,9 +30,9 @@ WRAPPINGS: dict[str, Callable[[State], Any]] = {
     "bare": lambda state: state,
     "params": lambda state: {"params": state},
     "params-and-average": lambda state: {"params": {}, "params_ema": state},
-    "lightning": lambda state: {"state_dict": behind("net.", state), "epoch": 3, "loops": {"fit_loop": {}}},
-    "ddp": lambda state: {"params": behind("module.", state)},
-    "compiled-lightning": lambda state: {"state_dict": behind("net._orig_mod.", state)},
+    "lightning": lambda state: {"state_dict": with_prefix("net.", state), "epoch": 3, "loops": {"fit_loop": {}}},
+    "ddp": lambda state: {"params": with_prefix("module.", state)},
+    "compiled-lightning": lambda state: {"state_dict": with_prefix("net._orig_mod.", state)},
 }
 
 
@@ -43,7 +43,7 @@ def state() -> State:
 
 @pytest.mark.parametrize("patched", [False, True], ids=["host", "patched"])
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_every_wrapping(wrapping: str, patched: bool, state: State, tmp_path: Path) -> None:
+def test_weights_load_from_every_wrapping(wrapping: str, patched: bool, state: State, tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     torch.save(WRAPPINGS[wrapping](state), path)
     model = restormer(0)
@@ -56,15 +56,15 @@ def test_every_wrapping(wrapping: str, patched: bool, state: State, tmp_path: Pa
     torch.testing.assert_close(model(image), restormer(1)(image), rtol=0, atol=1e-5)
 
 
-def test_safetensors(state: State, tmp_path: Path) -> None:
+def test_safetensors_file_loads(state: State, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file(behind("module.", state), path)
+    save_file(with_prefix("module.", state), path)
     model = restormer(0)
     exda.load_checkpoint(path, into=model)
     assert torch.equal(model.state_dict()["output.weight"], state["output.weight"])
 
 
-def test_a_patched_models_own_state_dict(tmp_path: Path) -> None:
+def test_patched_state_dict_loads_into_a_patched_model(tmp_path: Path) -> None:
     model, path = restormer(1), tmp_path / "patched.pth"
     exda.patch(model, exda.ExDAConfig(init="paper"))
     torch.save(model.state_dict(), path)
@@ -75,7 +75,7 @@ def test_a_patched_models_own_state_dict(tmp_path: Path) -> None:
     assert torch.equal(other(image), model(image))
 
 
-def test_onto_the_meta_device(state: State, tmp_path: Path) -> None:
+def test_loads_into_a_model_on_meta(state: State, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save(state, path)
     with torch.device("meta"):
@@ -94,7 +94,9 @@ def test_onto_the_meta_device(state: State, tmp_path: Path) -> None:
     ],
     ids=["missing", "foreign", "shape", "dtype"],
 )
-def test_what_does_not_fit(change: Callable[[State], Any], message: str, state: State, tmp_path: Path) -> None:
+def test_state_dict_that_does_not_fit_is_refused(
+    change: Callable[[State], Any], message: str, state: State, tmp_path: Path
+) -> None:
     change(state)
     path = tmp_path / "model.pth"
     torch.save(state, path)
@@ -120,7 +122,7 @@ def test_code_is_not_run(held: object, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("held", [[1, 2], {"weights": 3}, {}, {1: torch.zeros(1)}, torch.zeros(2)], ids=str)
-def test_no_state_dict(held: object, tmp_path: Path) -> None:
+def test_file_without_a_state_dict_is_refused(held: object, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save(held, path)
     model = restormer(0)
@@ -129,7 +131,7 @@ def test_no_state_dict(held: object, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -100])
-def test_a_truncated_file(kept: int, state: State, tmp_path: Path) -> None:
+def test_truncated_file_is_refused(kept: int, state: State, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[:kept])

@@ -1,4 +1,4 @@
-"""A load is whole or not at all: whatever fails, and wherever, the model is as it was."""
+"""Loading is atomic: whatever fails, and wherever, the model is as it was before."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NAMES = ("whole.safetensors", "patched.pth", "host.pth", "new.safetensors")
 
 
 def expanded(model: nn.Module) -> None:
-    """One row for all: it cannot be written to."""
+    """Expands one row over the whole weight, which therefore cannot be written to."""
     weight = model.get_parameter("output.weight")
     weight.data = weight.data[:1].expand_as(weight)
 
@@ -64,7 +64,7 @@ def quantised(model: Any) -> None:
 @pytest.mark.parametrize("name", ["whole.safetensors", "patched.pth", "host.pth"])
 @pytest.mark.parametrize("change", [expanded, quantised], ids=["expanded", "quantised"])
 @pytest.mark.parametrize("patched", [False, True], ids=["host", "patched"])
-def test_a_tensor_that_cannot_be_written_to(
+def test_tensor_that_cannot_be_written_to_is_refused(
     files: dict[str, Path], name: str, change: Callable[[nn.Module], None], patched: bool
 ) -> None:
     model = network(patched=patched)
@@ -75,14 +75,16 @@ def test_a_tensor_that_cannot_be_written_to(
 
 
 class Failure(BaseException):
-    """Nobody's."""
+    """Raised by this test alone, so that nothing else catches it."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)
-def test_an_error_at_any_tensor(files: dict[str, Path], name: str, device: str, data: st.DataObject) -> None:
+def test_error_at_any_tensor_changes_nothing(
+    files: dict[str, Path], name: str, device: str, data: st.DataObject
+) -> None:
     with torch.device(device):
         model = network(patched=data.draw(st.booleans()) or name == "host.pth")
     fails_at, done = data.draw(st.integers(0, 20)), 0
@@ -96,10 +98,10 @@ def test_an_error_at_any_tensor(files: dict[str, Path], name: str, device: str, 
         return writes(*arguments, **keywords)
 
     with pytest.MonkeyPatch.context() as patcher, unchanged(model, random_numbers=False):
-        # What copying draws on, beside all that a plan and a probe copy before: from the copy on.
+        # Fails only within ``copy_into``: planning and probing call ``Tensor.copy_`` before it.
         into = fit.copy_into
 
-        def begun(*arguments: Any) -> None:
+        def failing_copy_into(*arguments: Any) -> None:
             with pytest.MonkeyPatch.context() as inner:
                 if device == "cpu":
                     inner.setattr(Tensor, "copy_", failing)
@@ -108,14 +110,14 @@ def test_an_error_at_any_tensor(files: dict[str, Path], name: str, device: str, 
                 into(*arguments)
 
         for module in ("exda_file", "third_party"):
-            patcher.setattr(f"exda_primitives.checkpoints.{module}.copy_into", begun)
+            patcher.setattr(f"exda_primitives.checkpoints.{module}.copy_into", failing_copy_into)
         with pytest.raises(Failure):
             load(model, files[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_the_meta_device_keeps_dtype_ties_and_what_is_trained(
+def test_load_into_meta_keeps_dtype_ties_and_requires_grad(
     files: dict[str, Path], name: str, dtype: torch.dtype
 ) -> None:
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""What trainers keep beside the weights, and under which names: read without running anything."""
+"""Trainers' files: objects beside the weights are skipped without running code, weights found under any entry."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def model() -> Restormer:
 
 @pytest.mark.parametrize("held", BESIDE.values(), ids=BESIDE)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_it_is_passed_over(held: Any, zipped: bool, model: Restormer, tmp_path: Path) -> None:
+def test_other_objects_are_skipped(held: Any, zipped: bool, model: Restormer, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save({"opt": held, "params": model.state_dict(), "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
     made = exda.models.create(checkpoint=path)
     assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_nothing_of_it_is_made(tmp_path: Path) -> None:
+def test_other_objects_are_read_as_placeholders(tmp_path: Path) -> None:
     torch.save(BESIDE, tmp_path / "beside.pth")
     read = read_pickle(tmp_path / "beside.pth")
     assert isinstance(read["Namespace"], Unread)
@@ -55,14 +55,16 @@ class Evil:
         return (exec, ("raise SystemExit('code was run')",))
 
 
-class InNumpy:
-    """As a crafted file would have it: code as the argument of something that is allowed."""
+class InNamespace:
+    """As in a crafted file: code as the argument of an allowed class."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (argparse.Namespace, (Evil(),))
 
 
-@pytest.mark.parametrize("held", [Evil(), InNumpy(), {"opt": argparse.Namespace(a=Evil())}], ids=["bare", "in", "deep"])
+@pytest.mark.parametrize(
+    "held", [Evil(), InNamespace(), {"opt": argparse.Namespace(a=Evil())}], ids=["bare", "in", "deep"]
+)
 def test_code_is_not_run(held: Any, tmp_path: Path, model: Restormer) -> None:
     path = tmp_path / "model.pth"
     torch.save({"opt": held, "params": model.state_dict()}, path)
@@ -70,14 +72,14 @@ def test_code_is_not_run(held: Any, tmp_path: Path, model: Restormer) -> None:
         exda.models.create(checkpoint=path)
 
 
-def test_what_is_allowed_is_so_for_the_length_of_a_read_alone(tmp_path: Path) -> None:
+def test_classes_are_allowed_only_during_a_read(tmp_path: Path) -> None:
     torch.save({"opt": argparse.Namespace()}, tmp_path / "beside.pth")
     read_pickle(tmp_path / "beside.pth")
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "beside.pth", weights_only=True)
 
 
-def behind(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
@@ -90,12 +92,12 @@ ENTRIES = ("params", "params_ema", "state_dict", "state_dict_ema", "model_state_
     ("entry", "prefix"),
     [*((entry, "") for entry in ENTRIES), *(("params", prefix) for prefix in PREFIXES), ("generator", "generator.")],
 )
-def test_under_any_entry_and_prefix(entry: str, prefix: str, patched: bool, tmp_path: Path) -> None:
+def test_weights_are_found_under_any_entry_and_prefix(entry: str, prefix: str, patched: bool, tmp_path: Path) -> None:
     model = Restormer(**SMALL)
     if patched:
         exda.patch(model, exda.ExDAConfig(stride=4), include="latent", verify=False)
     path = tmp_path / "model.pth"
-    torch.save({"epoch": 3, entry: behind(prefix, dict(model.state_dict()))}, path)
+    torch.save({"epoch": 3, entry: with_prefix(prefix, dict(model.state_dict()))}, path)
     made, into = exda.models.create(checkpoint=path), Restormer(**SMALL)
     exda.load_checkpoint(path, into=into)
     for each in (made, into):
@@ -104,7 +106,7 @@ def test_under_any_entry_and_prefix(entry: str, prefix: str, patched: bool, tmp_
 
 
 @pytest.mark.parametrize("held", [np.ones(3), None, [1]], ids=["array", "none", "list"])
-def test_weights_that_are_no_tensors_are_named(held: Any, tmp_path: Path) -> None:
+def test_weights_that_are_no_tensors_are_refused_by_name(held: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save({"params": {"conv.weight": held}}, path)
     with pytest.raises(exda.CheckpointError, match=r"'conv\.weight' is a"):

@@ -1,4 +1,4 @@
-"""Files of wrapped networks are those of the bare network, and go into wrapped networks."""
+"""Wrapped networks are saved as bare ones are, and files load into wrapped networks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def restored(model: nn.Module) -> Tensor:
 
 @wrappers
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "new"])
-def test_saved_from_any_and_loaded_into_the_bare_one(
+def test_file_of_a_wrapped_network_loads_into_a_bare_one(
     wrap: Callable[[nn.Module], nn.Module], whole: bool, tmp_path: Path
 ) -> None:
     path, model = tmp_path / "exda.safetensors", network()
@@ -80,6 +80,7 @@ def test_saved_from_any_and_loaded_into_the_bare_one(
     exda.save(wrap(model), path, whole=whole)
     exda.save(network(), tmp_path / "bare.safetensors", whole=whole)
     assert load_file(path).keys() == load_file(tmp_path / "bare.safetensors").keys()
+    # Another host where the file replaces its weights, else the host that the patch belongs to.
     other = network(seed=int(whole), patched=False)
     exda.load(other, path)
     assert torch.equal(restored(other), expected)
@@ -87,7 +88,9 @@ def test_saved_from_any_and_loaded_into_the_bare_one(
 
 @wrappers
 @pytest.mark.parametrize("patched", [True, False], ids=["patched", "host"])
-def test_loaded_into_any(wrap: Callable[[nn.Module], nn.Module], patched: bool, tmp_path: Path) -> None:
+def test_files_load_into_wrapped_networks(
+    wrap: Callable[[nn.Module], nn.Module], patched: bool, tmp_path: Path
+) -> None:
     if wrap in (compiled_parts,) and not patched:
         # Patching what is compiled by itself is refused, see tests/patching/test_compiled.py.
         patched = True
@@ -98,7 +101,7 @@ def test_loaded_into_any(wrap: Callable[[nn.Module], nn.Module], patched: bool, 
     exda.load(model, tmp_path / "exda.safetensors")
     network_in = model.module if isinstance(model, AveragedModel) else inner
     network_in = getattr(network_in, "_orig_mod", network_in)
-    # Compiled parts multiply in another order than a small map by itself.
+    # Compiled parts multiply in another order than the bare network does for a small map.
     torch.testing.assert_close(restored(network_in), restored(network()), rtol=0, atol=1e-5)
     exda.load_checkpoint(tmp_path / "host.pth", into=model)
     host = network(2, patched=False).state_dict()
@@ -106,17 +109,17 @@ def test_loaded_into_any(wrap: Callable[[nn.Module], nn.Module], patched: bool, 
     assert all(torch.equal(tensor, state[name]) for name, tensor in host.items())
 
 
-def test_networks_of_ones_own_with_attentions_built_in(tmp_path: Path) -> None:
-    def own(seed: int) -> nn.Module:
+def test_user_network_with_built_in_attentions_is_saved_and_loaded(tmp_path: Path) -> None:
+    def user_network(seed: int) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return nn.Sequential(nn.Conv2d(3, 8, 1), exda.ExDAAttention(8, 2, tokens=2), nn.Conv2d(8, 3, 1)).eval()
 
-    exda.save(own(0), tmp_path / "whole.safetensors", whole=True)
-    model = own(1)
+    exda.save(user_network(0), tmp_path / "whole.safetensors", whole=True)
+    model = user_network(1)
     exda.load(model, tmp_path / "whole.safetensors")
-    assert torch.equal(restored(model), restored(own(0)))
-    exda.save(own(0), tmp_path / "new.safetensors")
+    assert torch.equal(restored(model), restored(user_network(0)))
+    exda.save(user_network(0), tmp_path / "new.safetensors")
     with pytest.raises(exda.CheckpointError, match="other weights"):
-        exda.load(own(1), tmp_path / "new.safetensors")
-    exda.load(own(0), tmp_path / "new.safetensors")
+        exda.load(user_network(1), tmp_path / "new.safetensors")
+    exda.load(user_network(0), tmp_path / "new.safetensors")

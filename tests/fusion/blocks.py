@@ -5,8 +5,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from tests.patching.friends import ReLU
 from tests.patching.hosts import MDTA, Cross, Histogram, Renamed, depthwise
+from tests.patching.lookalikes import ReLU
 from tests.patching.spectral import Spectral
 from torch import nn
 

@@ -1,8 +1,7 @@
-"""Random life cycles of a small network, beside a plain model of what must hold: weights by name, and configurations.
+"""Random life cycles of a small network, checked against its expected weights by name and configurations by block.
 
-After every step the network must compute, in float64, what a network that was just built, patched as the plain model
-says and filled with its weights computes; have those keys; and, as long as it is no copy, the very parameters of the
-beginning.
+After every step the network must compute, in float64, what a freshly built network computes that is patched and filled
+as expected. It must have the same keys and, until it is replaced by a copy, the original parameter objects.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ configs = st.sampled_from(CONFIGS)
 
 
 class TokenBlock(nn.Module):
-    """``x + attn(x)`` on the pixels of a map, whose size the attention does not know."""
+    """``x + attn(x)`` on the pixels of a map; the attention is not told the map's size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ def host(family: str, seed: int) -> Any:
 
 @cache
 def patched(family: str, configs: tuple[tuple[int, exda.ExDAConfig], ...]) -> nn.Module:
-    """To be copied."""
+    """A network that is patched once for each configuration; callers copy it."""
     net: nn.Module = host(family, 0)
     for block, config in configs:
         exda.patch(net, config, include=attention(block), verify=False)
@@ -101,15 +100,15 @@ def attention(block: int) -> str:
 
 
 @dataclass
-class Plain:
-    """What is known of the network without looking at it."""
+class Expected:
+    """The state that the network is expected to have."""
 
     family: str
     weights: dict[str, Tensor]
     configs: dict[int, exda.ExDAConfig] = field(default_factory=dict)
 
     def network(self) -> nn.Module:
-        """Just built, patched and filled."""
+        """Returns a freshly built network, patched and filled as expected."""
         net = copy.deepcopy(patched(self.family, tuple(self.configs.items())))
         own = dict(net.named_parameters())
         assert own.keys() == self.weights.keys()
@@ -119,7 +118,7 @@ class Plain:
         return net
 
     def take(self, net: nn.Module) -> None:
-        """The weights of a network, under its bare names."""
+        """Takes over the weights of ``net``, under names without torch.compile's prefix."""
         self.weights = {bare(name): p.detach().clone() for name, p in net.named_parameters()}
 
 
@@ -133,13 +132,13 @@ def restored(net: nn.Module) -> Tensor:
     return out
 
 
-class Life(RuleBasedStateMachine):
-    """Rules are what people do to a network."""
+class LifeCycle(RuleBasedStateMachine):
+    """Each rule is something that users do to a network."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.saved: dict[str, Plain] = {}
+        self.saved: dict[str, Expected] = {}
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -147,8 +146,8 @@ class Life(RuleBasedStateMachine):
     @initialize(family=st.sampled_from(FAMILIES))
     def begin(self, family: str) -> None:
         self.net = host(family, 0)
-        self.plain = Plain(family, {})
-        self.plain.take(self.net)
+        self.expected = Expected(family, {})
+        self.expected.take(self.net)
         self.remember()
         self.fused = False
 
@@ -158,56 +157,61 @@ class Life(RuleBasedStateMachine):
         return {block for block in range(BLOCKS) if hasattr(self.net.blocks[block].attn, "_orig_mod")}
 
     def remember(self) -> None:
-        """The parameters that have to stay the objects that they are."""
-        self.objects = {name: p for name, p in self.net.named_parameters() if "attn." not in name or is_hosts(name)}
+        """Notes the parameters that must stay the same objects."""
+        self.objects = {
+            name: p for name, p in self.net.named_parameters() if "attn." not in name or is_host_parameter(name)
+        }
 
     @rule(chosen=blocks, config=configs)
     def patch(self, chosen: set[int], config: exda.ExDAConfig) -> None:
         names = [attention(block) for block in chosen]
-        there = {block: self.plain.configs[block] for block in chosen if block in self.plain.configs}
-        bound = chosen & self.compiled - self.plain.configs.keys()
-        if bound or any(held != config for held in there.values()):
-            self.refused(lambda: exda.patch(self.net, config, include=names, verify=False))
+        patched_already = {block: self.expected.configs[block] for block in chosen if block in self.expected.configs}
+        # An attention that was compiled by itself cannot be patched.
+        unpatchable = chosen & self.compiled - self.expected.configs.keys()
+        if unpatchable or any(held != config for held in patched_already.values()):
+            self.assert_refused(lambda: exda.patch(self.net, config, include=names, verify=False))
             return
-        torch.manual_seed(len(self.plain.configs))
+        torch.manual_seed(len(self.expected.configs))
         exda.patch(self.net, config, include=names)
-        self.plain.configs |= dict.fromkeys(chosen, config)
-        self.plain.configs = dict(sorted(self.plain.configs.items()))
-        # What is new is random: taken over, but for what begins as the host.
-        before = self.plain.weights
-        self.plain.take(self.net)
+        self.expected.configs |= dict.fromkeys(chosen, config)
+        self.expected.configs = dict(sorted(self.expected.configs.items()))
+        # New parameters are random, and are taken over; all others must be as before.
+        before = self.expected.weights
+        self.expected.take(self.net)
         for name, tensor in before.items():
-            # A step of training in fused blocks sums in another order.
-            torch.testing.assert_close(self.plain.weights[name], tensor, rtol=1e-9, atol=1e-12)
+            # Not bit for bit: training in fused blocks sums in another order.
+            torch.testing.assert_close(self.expected.weights[name], tensor, rtol=1e-9, atol=1e-12)
 
-    @precondition(lambda self: self.plain.configs)
+    @precondition(lambda self: self.expected.configs)
     @rule()
     def unpatch(self) -> None:
         exda.unpatch(self.net)
-        self.plain.configs = {}
-        self.plain.weights = {n: t for n, t in self.plain.weights.items() if "attn." not in n or is_hosts(n)}
+        self.expected.configs = {}
+        self.expected.weights = {
+            n: t for n, t in self.expected.weights.items() if "attn." not in n or is_host_parameter(n)
+        }
         assert not exda.is_patched(self.net)
 
     @rule(alone=st.booleans(), seed=st.integers(0, 3))
     def train(self, alone: bool, seed: int) -> None:
-        twin = self.plain.network()
+        twin = self.expected.network()
         for net in (self.net, twin):
-            trained = exda.new_parameters(net) if alone and self.plain.configs else list(net.parameters())
+            trained = exda.new_parameters(net) if alone and self.expected.configs else list(net.parameters())
             target = torch.rand(2, 3, 8, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
             gradients = torch.autograd.grad((net(image()) - target).square().mean(), trained, allow_unused=True)
             with torch.no_grad():
                 for parameter, gradient in zip(trained, gradients, strict=True):
                     if gradient is not None:
                         parameter.sub_(gradient, alpha=0.1)
-        self.plain.take(twin)
+        self.expected.take(twin)
 
-    @precondition(lambda self: self.plain.family != "xca" and not self.fused and not self.compiled)
+    @precondition(lambda self: self.expected.family != "xca" and not self.fused and not self.compiled)
     @rule()
     def fuse(self) -> None:
         try:
             exda.fuse(self.net)
         except exda.NoMatchError:
-            # Blocks of one norm and one function are not all fused.
+            # Not every block with a single norm and function can be fused.
             return
         self.fused = True
 
@@ -226,43 +230,43 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.compiled)
     @rule()
-    def take_the_compilers_out(self) -> None:
+    def remove_compilation(self) -> None:
         for block in self.compiled:
             holder = self.net.blocks[block]
             holder.attn = holder.attn._orig_mod
 
-    @precondition(lambda self: self.plain.configs and not self.compiled)
+    @precondition(lambda self: self.expected.configs and not self.compiled)
     @rule(whole=st.booleans())
     def save(self, whole: bool) -> None:
         name = "whole" if whole else "new"
         exda.save(self.net, self.path(name), whole=whole)
-        self.saved[name] = copy.deepcopy(self.plain)
+        self.saved[name] = copy.deepcopy(self.expected)
 
     @rule()
     def save_as_trainers_do(self) -> None:
         state = {bare(name): tensor.clone() for name, tensor in self.net.state_dict().items()}
         torch.save({"params": state}, self.path("trainer"))
-        self.saved["trainer"] = copy.deepcopy(self.plain)
+        self.saved["trainer"] = copy.deepcopy(self.expected)
 
     @precondition(lambda self: self.saved and not self.compiled)
     @rule(data=st.data())
     def load(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.saved)))
         held = self.saved[name]
-        ours = {n: t for n, t in held.weights.items() if "attn." in n and not is_hosts(n)}
+        ours = {n: t for n, t in held.weights.items() if "attn." in n and not is_host_parameter(n)}
         hosts = {n: t for n, t in held.weights.items() if n not in ours}
-        mine, theirs = self.plain.configs, held.configs
+        mine, theirs = self.expected.configs, held.configs
         fits = all(mine[block].computes_as(theirs[block]) for block in mine.keys() & theirs.keys())
         if name != "trainer":
             fits = fits and mine.keys() <= theirs.keys()
         if name == "new":
-            fits = fits and all(torch.equal(self.plain.weights[n], tensor) for n, tensor in hosts.items())
+            fits = fits and all(torch.equal(self.expected.weights[n], tensor) for n, tensor in hosts.items())
         if not fits:
-            self.refused(lambda: self.read(name))
+            self.assert_refused(lambda: self.read(name))
             return
         self.read(name)
-        self.plain.configs = dict(sorted((theirs | mine).items()))
-        self.plain.weights |= held.weights
+        self.expected.configs = dict(sorted((theirs | mine).items()))
+        self.expected.weights |= held.weights
 
     def read(self, name: str) -> None:
         if name == "trainer":
@@ -277,14 +281,14 @@ class Life(RuleBasedStateMachine):
         state = torch.load(self.path("trainer"), weights_only=True)["params"]
         own = {bare(name): name for name in self.net.state_dict()}
         state = {own.get(name, name): tensor for name, tensor in state.items()}
-        mine, theirs = self.plain.configs, held.configs
+        mine, theirs = self.expected.configs, held.configs
         if theirs.keys() <= mine.keys() and all(mine[b].computes_as(theirs[b]) for b in theirs):
             self.net.load_state_dict(state, strict=True)
-            self.plain.weights |= held.weights
+            self.expected.weights |= held.weights
 
     @precondition(lambda self: not self.compiled)
     @rule(how=st.sampled_from(["deepcopy", "pickle", "average", "torch.save"]))
-    def go_on_with_a_copy(self, how: str) -> None:
+    def continue_with_a_copy(self, how: str) -> None:
         if how == "deepcopy":
             self.net = copy.deepcopy(self.net)
         elif how == "pickle":
@@ -300,12 +304,12 @@ class Life(RuleBasedStateMachine):
         self.remember()
 
     @rule(dtype=st.sampled_from([torch.float32, torch.float64]))
-    def through_a_wrapper(self, dtype: torch.dtype) -> None:
+    def call_through_data_parallel(self, dtype: torch.dtype) -> None:
         with torch.no_grad():
             out = nn.DataParallel(self.net)(image())
         assert torch.equal(out, restored(self.net))
 
-    def refused(self, call: Any) -> None:
+    def assert_refused(self, call: Any) -> None:
         before = restored(self.net)
         keys = list(self.net.state_dict())
         try:
@@ -314,32 +318,32 @@ class Life(RuleBasedStateMachine):
             assert torch.equal(restored(self.net), before)
             assert list(self.net.state_dict()) == keys
         else:
-            raise AssertionError("it was not refused")
+            raise AssertionError("expected an ExDAError, but the call succeeded")
 
     def path(self, name: str) -> Path:
         return Path(self.folder.name) / (name if name in ("trainer", "module") else f"{name}.safetensors")
 
     @invariant()
-    def it_is_what_the_plain_model_says(self) -> None:
+    def network_is_as_expected(self) -> None:
         if not hasattr(self, "net"):
             return
         own = {bare(name): p for name, p in self.net.named_parameters()}
-        assert own.keys() == self.plain.weights.keys()
-        assert all(torch.allclose(own[n], t, rtol=1e-9, atol=1e-12) for n, t in self.plain.weights.items())
+        assert own.keys() == self.expected.weights.keys()
+        assert all(torch.allclose(own[n], t, rtol=1e-9, atol=1e-12) for n, t in self.expected.weights.items())
         for name, parameter in self.objects.items():
             assert own[bare(name)] is parameter
-        assert exda.is_patched(self.net) == bool(self.plain.configs)
+        assert exda.is_patched(self.net) == bool(self.expected.configs)
         found = {
             int(bare(name).split(".")[1]): module.config
             for name, module in self.net.named_modules()
             if isinstance(module, exda.ExDAModule)
         }
-        assert found.keys() == self.plain.configs.keys()
-        assert all(found[block].computes_as(config) for block, config in self.plain.configs.items())
-        torch.testing.assert_close(restored(self.net), restored(self.plain.network()), rtol=1e-8, atol=1e-10)
+        assert found.keys() == self.expected.configs.keys()
+        assert all(found[block].computes_as(config) for block, config in self.expected.configs.items())
+        torch.testing.assert_close(restored(self.net), restored(self.expected.network()), rtol=1e-8, atol=1e-10)
 
 
-def is_hosts(name: str) -> bool:
+def is_host_parameter(name: str) -> bool:
     """Whether a parameter of an attention is the host's own."""
     inner = bare(name).split("attn.", 1)[1].split(".")[0]
     return inner not in ("value", "token", "alpha", "token_gate")

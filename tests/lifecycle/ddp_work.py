@@ -45,7 +45,7 @@ def _train(family, frozen, rank):
 
 
 def _saved_and_loaded(rank):
-    """What a wrapped network of other new parameters holds and computes after it has read what another saved."""
+    """Saves a wrapped network and loads the file after the new parameters were zeroed; returns state and output."""
     model = network("mdta", frozen=False)
     file = Path(tempfile.gettempdir()) / f"exda-ddp-{os.getpid()}.safetensors"
     try:

@@ -49,6 +49,7 @@ def _train(family, rank, folder):
     return {
         "output": output,
         "patched": exda.is_patched(model),
+        # fully_shard splits the first axis, so that a length of 1 cannot be split.
         "sharded": all(p.to_local().numel() < p.numel() for p in exda.new_parameters(model) if len(p) > 1),
         "gradients": gradients,
         "state": get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)),
@@ -56,7 +57,7 @@ def _train(family, rank, folder):
 
 
 def _by_layers(family, rank):
-    """Every convolution by itself, which has its weight during its own call alone."""
+    """Shards every convolution by itself, so that it holds its whole weight only during its own call."""
     sharded, mesh = network(family), init_device_mesh("cpu", (WORLD,))
     for module in [module for module in sharded.modules() if isinstance(module, torch.nn.Conv2d)]:
         fully_shard(module, mesh=mesh)
@@ -68,7 +69,7 @@ def _by_layers(family, rank):
 
 
 def _flat_by_layers(family, rank):
-    """The same by FSDP's first interface, which keeps the parameters in flat tensors."""
+    """The same with FullyShardedDataParallel, which keeps the parameters in flat tensors."""
     policy = ModuleWrapPolicy({torch.nn.Conv2d})
     flat = FullyShardedDataParallel(
         network(family), auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The reference networks at their smallest, and small images for them."""
+"""The reference networks at a small size, and small images for them."""
 
 import torch
 
@@ -6,7 +6,7 @@ import exda_primitives as exda
 
 SMALL = {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2}
 FEW_BLOCKS = {"num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0}
-# At an eighth of the size, which is the furthest from the image's; what compiles a network takes its time a block.
+# One block, at an eighth of the image's side, the level furthest from the input: compiling takes time per block.
 ONE_BLOCK = {"num_blocks": [0, 0, 0, 1], "num_refinement_blocks": 0}
 CLASSES = {"mdta": exda.models.Restormer, "cross": exda.models.AdaIR, "histogram": exda.models.Histoformer}
 
@@ -24,7 +24,7 @@ def network(family="mdta", seed=0, **options):
 
 
 def trained(family="mdta", seed=0, config=None, **options):
-    """Patched, with random values for every new parameter, as if trained."""
+    """The patched network of a family, with random values for every new parameter, as if trained."""
     model = network(family, seed, **options)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed + 1)

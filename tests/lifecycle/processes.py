@@ -1,4 +1,4 @@
-"""Two processes that talk over gloo."""
+"""Runs a function in two processes that communicate over gloo."""
 
 import time
 
@@ -7,20 +7,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 WORLD = 2
-SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 
 def run(work, folder):
-    """What ``work(rank)`` returns in each of the processes; it must be a function of an importable module.
+    """Returns what ``work(rank)`` returns in each process; ``work`` must be a function of an importable module.
 
     A process that raises fails the caller with its traceback; one that hangs is killed, and fails it too.
     """
     processes = mp.spawn(_joined, args=(work, folder), nprocs=WORLD, join=False)
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
         while not processes.join(timeout=1):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{work} did not come back from {WORLD} processes in {SECONDS} s")
+                raise TimeoutError(f"{work} did not return in {WORLD} processes within {TIMEOUT_SECONDS} s")
     finally:
         for process in processes.processes:
             process.kill()

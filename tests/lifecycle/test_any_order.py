@@ -1,15 +1,15 @@
-"""Whatever people do to a network, in whatever order, it is what a plain model says; thousands more run by hand."""
+"""A few random life cycles of a network, see any_order; raise ``max_examples`` to run thousands by hand."""
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .any_order import Life
+from .any_order import LifeCycle
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*holds nothing of what ExDA added:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*leaked:ResourceWarning"),
 ]
-TestAnyOrder = Life.TestCase
+TestAnyOrder = LifeCycle.TestCase
 TestAnyOrder.settings = settings(
     max_examples=5,
     stateful_step_count=10,

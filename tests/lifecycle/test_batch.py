@@ -1,4 +1,4 @@
-"""The batch stays open in what is traced, exported or written to ONNX."""
+"""The batch size stays dynamic in traced, exported and ONNX models."""
 
 import io
 
@@ -24,7 +24,7 @@ OPTIONS = {
     "gelu after": {"value": "gelu", "init": "paper", "value_position": "after"},
     "no tokens": {"tokens": 0},
 }
-OPEN = ({0: torch.export.Dim.DYNAMIC},)
+DYNAMIC_BATCH = ({0: torch.export.Dim.DYNAMIC},)
 
 
 @pytest.fixture(params=NETWORKS)
@@ -40,15 +40,15 @@ def network(family, **options):
     return model
 
 
-def called(model):
-    """With layers that are called in place of being read."""
+def with_hooked_layers(model):
+    """Hooks layers, so that they are called instead of having their weights read."""
     for block in model.blocks:
         block.attn.value.conv_in.register_forward_hook(lambda _, inputs, output: output)
         block.attn.token.register_forward_hook(lambda _, inputs, output: output)
     return model
 
 
-def check(found, model, batches=(1, 3)):
+def assert_same_outputs(found, model, batches=(1, 3)):
     for batch in batches:
         x = image(7, 6, batch)
         torch.testing.assert_close(found(x), model(x), rtol=0, atol=5e-6)
@@ -58,32 +58,34 @@ def check(found, model, batches=(1, 3)):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 @torch.no_grad()
-def test_traced_at_one(family, backend, options):
+def test_trace_at_batch_1_works_at_others(family, backend, options):
     model = network(family, **options)
     with exda.backend(backend):
-        check(torch.jit.trace(model, image(7, 6, 1), check_trace=False), model)
+        assert_same_outputs(torch.jit.trace(model, image(7, 6, 1), check_trace=False), model)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace")
 @torch.no_grad()
-def test_traced_at_one_where_layers_are_called(family):
-    model = called(network(family))
-    check(torch.jit.trace(model, image(7, 6, 1), check_trace=False), model)
+def test_trace_at_batch_1_works_at_others_with_hooked_layers(family):
+    model = with_hooked_layers(network(family))
+    assert_same_outputs(torch.jit.trace(model, image(7, 6, 1), check_trace=False), model)
 
 
 @torch.no_grad()
-def test_exported(family):
-    # At 1, torch.export makes the batch of anything a constant.
+def test_export_with_a_dynamic_batch(family):
+    # Exported with a batch of 2: at 1, torch.export makes any model's batch size a constant.
     model = network(family)
-    check(torch.export.export(model, (image(7, 6, 2),), dynamic_shapes=OPEN).module(), model, (2, 3))
+    assert_same_outputs(
+        torch.export.export(model, (image(7, 6, 2),), dynamic_shapes=DYNAMIC_BATCH).module(), model, (2, 3)
+    )
 
 
 @pytest.mark.parametrize("family", ["mdta", "histogram"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore::UserWarning")
 @torch.no_grad()
-def test_onnx_from_a_trace_at_one(family):
+def test_onnx_from_a_trace_at_batch_1_works_at_others(family):
     model, file = network(family), io.BytesIO()
     axes = {"x": {0: "batch"}}
     torch.onnx.export(model, (image(7, 6, 1),), file, dynamo=False, input_names=["x"], dynamic_axes=axes)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    check(lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), model)
+    assert_same_outputs(lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), model)

@@ -1,4 +1,4 @@
-"""Blocks computed anew in the backward pass."""
+"""Gradient checkpointing, which computes blocks again in the backward pass."""
 
 import functools
 
@@ -11,7 +11,7 @@ from .networks import CLASSES, image, loss, trained
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["not-reentrant", "reentrant"])
 @pytest.mark.parametrize("family", CLASSES)
-def test_around_every_block(family, reentrant):
+def test_gradients_equal_those_without_checkpointing(family, reentrant):
     model, x = trained(family).double().train(), image(dtype=torch.float64)
     value = loss(model, x)
     value.backward()

@@ -1,4 +1,4 @@
-"""What counts operations counts the primitives', too: by hooks on the layers, in a trace, in PyTorch's dispatcher."""
+"""Counters of operations count the primitives' too: by hooks on layers, in a trace, in PyTorch's dispatcher."""
 
 import logging
 
@@ -15,7 +15,7 @@ from .networks import CLASSES, ONE_BLOCK, image, network, trained
 
 @pytest.fixture(params=CLASSES)
 def pair(request):
-    """Host and patched."""
+    """The network of a family, unpatched and patched."""
     return network(request.param, **ONE_BLOCK), trained(request.param, **ONE_BLOCK)
 
 
@@ -35,8 +35,8 @@ def outputs(model, parts):
 
 
 @torch.no_grad()
-def test_by_hooks_on_layers(pair):
-    """As thop and ptflops do."""
+def test_hooks_on_layers_count_the_new_layers(pair):
+    """Counts as thop and ptflops do."""
 
     def counted(model):
         macs = {}
@@ -57,13 +57,13 @@ def test_by_hooks_on_layers(pair):
     sizes = {each: output.shape[2:] for each, output in outputs(patched, attentions).items()}
     found = counted(patched)
     ours = sum(found[layer] for layer in layers_of_primitives(patched).values())
-    # The rest is products of the maps.
+    # ``token_macs`` are products of maps, which no hook on a layer sees.
     assert ours == sum(each.extra_macs(*size) - each.token_macs(*size) for each, size in sizes.items()) > 0
     assert sum(found.values()) - sum(counted(host).values()) == ours
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_by_fvcore(pair):
+def test_fvcore_counts_the_new_layers(pair):
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     host, patched = (FlopCountAnalysis(model, image()) for model in pair)
@@ -75,7 +75,7 @@ def test_by_fvcore(pair):
 
 
 @torch.no_grad()
-def test_by_pytorch(pair):
+def test_flop_counter_mode_counts_the_new_layers(pair):
     counts = []
     for model in pair:
         with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""DistributedDataParallel over two processes, each with an image of its own."""
+"""DistributedDataParallel over two processes, each with its own image."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def case(request):
     return request.param
 
 
-def test_gradients_are_the_mean_of_what_each_image_gives(ranks, case):
+def test_gradients_are_the_mean_over_the_images(ranks, case):
     single = []
     for rank in range(processes.WORLD):
         model = network(*case)
@@ -36,7 +36,7 @@ def test_gradients_are_the_mean_of_what_each_image_gives(ranks, case):
     assert any(not torch.equal(single[0][name], single[1][name]) for name in ours)
 
 
-def test_a_step_leaves_the_processes_equal(ranks, case):
+def test_processes_are_equal_after_a_step(ranks, case):
     first, second = (each[case]["state"] for each in ranks)
     before = network(*case).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in before)
@@ -45,7 +45,7 @@ def test_a_step_leaves_the_processes_equal(ranks, case):
     assert moved <= ranks[0][case]["gradients"].keys()
 
 
-def test_a_patch_is_saved_from_and_loaded_into_the_wrapper(ranks):
+def test_patch_is_saved_from_and_loaded_into_the_wrapper(ranks):
     before = network("mdta", frozen=False)
     for rank, found in enumerate(each["loaded"] for each in ranks):
         for name, tensor in before.state_dict().items():

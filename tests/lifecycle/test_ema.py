@@ -1,4 +1,4 @@
-"""Averages of a patched network follow its new parameters too."""
+"""Moving averages of a patched network average its new parameters too."""
 
 import copy
 
@@ -37,7 +37,7 @@ def average(request):
 
 @pytest.fixture(scope="module", params=CLASSES)
 def made(request):
-    """To be copied: to patch takes longer."""
+    """A patched network, which each test copies because patching takes longer."""
     return trained(request.param, **FEW_BLOCKS)
 
 
@@ -55,7 +55,7 @@ def step(model):
 @torch.no_grad()
 def test_every_parameter_is_averaged(average, model):
     ema = average(model)
-    # The first update of torch's only copies.
+    # The first update of PyTorch's AveragedModel only copies.
     ema.update_parameters(model) if isinstance(ema, AveragedModel) else ema.update(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     step(model)
@@ -67,7 +67,7 @@ def test_every_parameter_is_averaged(average, model):
 
 
 @torch.no_grad()
-def test_the_average_is_a_patched_network_of_its_own(average, model, tmp_path):
+def test_average_is_an_independent_patched_network(average, model, tmp_path):
     ema = average(model).module
     x = image()
     expected = model(x)

@@ -1,4 +1,4 @@
-"""torch.save and torch.load of patched networks, read by a process that knows nothing of them."""
+"""torch.save and torch.load of patched networks, also in a process that has not imported the library."""
 
 import sys
 
@@ -28,10 +28,10 @@ def family(request):
 
 
 @torch.no_grad()
-def test_a_whole_network_in_another_process(family, tmp_path):
+def test_pickled_network_loads_in_another_process(family, tmp_path):
     model, x = trained(family), image()
     threads = torch.get_num_threads()
-    # Sums of one thread, as in the other process: the sorts of Histoformer see the last bit.
+    # One thread, as in the other process, so that sums are equal: Histoformer's sorts depend on the last bit.
     torch.set_num_threads(1)
     torch.save((model, x, model(x)), tmp_path / "model.pt")
     torch.set_num_threads(threads)
@@ -45,7 +45,7 @@ def test_a_whole_network_in_another_process(family, tmp_path):
 
 
 @torch.no_grad()
-def test_a_state_dict_of_tensors_alone(family, tmp_path):
+def test_state_dict_loads_with_weights_only(family, tmp_path):
     model, x = trained(family), image()
     torch.save(model.state_dict(), tmp_path / "state.pth")
     other = network(family, seed=5)
@@ -54,7 +54,7 @@ def test_a_state_dict_of_tensors_alone(family, tmp_path):
     assert torch.equal(other(x), model(x))
 
 
-def test_an_optimizer_of_the_new_parameters_goes_on_where_it_was(tmp_path):
+def test_optimizer_of_the_new_parameters_resumes(tmp_path):
     def train(model, optimizer):
         optimizer.zero_grad()
         model(image()).square().mean().backward()

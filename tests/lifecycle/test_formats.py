@@ -13,8 +13,8 @@ def family(request):
     return request.param
 
 
-def test_channels_last(family):
-    # In float64: the sorts of Histoformer see the last bit of float32.
+def test_channels_last_preserves_gradients(family):
+    # In float64, as Histoformer's sorts depend on the last bit of float32.
     model, x = trained(family).double(), image(dtype=torch.float64)
     expected = torch.autograd.grad(loss(model, x), exda.new_parameters(model))
     model.to(memory_format=torch.channels_last)

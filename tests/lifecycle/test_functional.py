@@ -8,7 +8,7 @@ import exda_primitives as exda
 
 from .networks import CLASSES, image, loss, network, trained
 
-# PyTorch runs it image by image there.
+# vmap has no batching rule for this operation: PyTorch loops over the batch and warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.*batching rule for aten..baddbmm_:UserWarning")
 
 
@@ -22,7 +22,7 @@ def parameters_of(model):
 
 
 @torch.no_grad()
-def test_call_with_other_parameters(family):
+def test_functional_call_uses_the_given_parameters(family):
     model, other = trained(family), trained(family, seed=5)
     before = model(image())
     assert torch.equal(functional_call(model, parameters_of(other), image()), other(image()))
@@ -43,7 +43,7 @@ def test_gradients_are_those_of_autograd(family):
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_gradients_of_each_image():
+def test_vmapped_gradients_are_those_of_each_image():
     model = trained().double()
     images = image(batch=3, dtype=torch.float64)
 
@@ -59,7 +59,7 @@ def test_gradients_of_each_image():
 
 
 @torch.no_grad()
-def test_an_ensemble_at_once():
+def test_vmapped_ensemble_equals_its_networks():
     models = [trained(seed=seed).double() for seed in (0, 5)]
     parameters, buffers = stack_module_state(models)
     x = image(dtype=torch.float64)

@@ -11,7 +11,7 @@ import exda_primitives as exda
 from .networks import image, network
 
 STEPS = 2
-# Lightning's own use of PyTorch.
+# Lightning itself uses what PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
 
@@ -73,7 +73,7 @@ def patch(request):
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["all", "new-alone"])
-def test_trains_what_it_is_asked_to(fit, patch, frozen):
+def test_trains_all_parameters_or_only_the_new_ones(fit, patch, frozen):
     module = Restoration()
     patch(module)
     if frozen:
@@ -91,7 +91,7 @@ def test_trains_what_it_is_asked_to(fit, patch, frozen):
 
 
 @torch.no_grad()
-def test_its_checkpoint_loads_into_a_patched_network(fit, patch):
+def test_checkpoint_loads_into_a_patched_network(fit, patch):
     module = Restoration()
     patch(module)
     path = fit(module)
@@ -102,7 +102,7 @@ def test_its_checkpoint_loads_into_a_patched_network(fit, patch):
 
 
 @torch.no_grad()
-def test_its_checkpoint_loads_into_another_module(fit, patch):
+def test_checkpoint_loads_into_another_module(fit, patch):
     module = Restoration()
     patch(module)
     path = fit(module)
@@ -112,7 +112,7 @@ def test_its_checkpoint_loads_into_another_module(fit, patch):
     assert torch.equal(other(image()), module(image()))
 
 
-def test_its_checkpoint_patches_an_unpatched_network(fit):
+def test_checkpoint_patches_an_unpatched_network(fit):
     module = Restoration()
     exda.patch(module, exda.ExDAConfig(tokens=2, scale="mean"))
     path, model = fit(module), network(seed=5)
@@ -122,7 +122,7 @@ def test_its_checkpoint_patches_an_unpatched_network(fit):
 
 
 @torch.no_grad()
-def test_lightning_loads_it_back_by_itself(fit):
+def test_checkpoint_loads_by_load_state_dict(fit):
     module = Restoration()
     exda.patch(module)
     path = fit(module)

@@ -1,4 +1,4 @@
-"""PEFT's LoRA on a patched network, new layers included, and on the network before the patch."""
+"""PEFT's LoRA on a patched network, new layers included, and on a network before patching."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.patching.models import Net, image, train_new_parameters
 
 import exda_primitives as exda
 
-# PEFT takes no depthwise convolutions.
+# Without ``value.dwconv``: PEFT does not adapt depthwise convolutions.
 NEW = ["value.conv_in", "value.conv_out", "token.phi"]
 NETWORKS = {
     "mdta": (lambda: Net(MDTA()), ["qkv", "project_out"]),
@@ -38,13 +38,13 @@ def lora(model, targets, dropout=0.0):
 
 @torch.no_grad()
 def move(parameters):
-    """Starts at 0, as LoRA's second matrix does, hide the first one's gradient."""
+    """Adds noise, since LoRA's second matrix starts at 0, which hides the gradient of the first."""
     for parameter in parameters:
         parameter.add_(torch.randn_like(parameter))
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
-def test_on_a_patched_network(family, model, position):
+def test_adapters_on_a_patched_network_act_and_get_gradients(family, model, position):
     x = image(dtype=torch.float64)
     exda.patch(model, value_position=position)
     train_new_parameters(model)
@@ -66,7 +66,7 @@ def test_on_a_patched_network(family, model, position):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_those_on_new_layers_are_new_parameters(family, model):
+def test_adapters_on_new_layers_are_new_parameters(family, model):
     exda.patch(model)
     adapters = lora(model, [*NEW, *NETWORKS[family][1]])
     held = [*exda.new_parameters(model)]
@@ -76,7 +76,7 @@ def test_those_on_new_layers_are_new_parameters(family, model):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @torch.no_grad()
-def test_before_the_patch(family, model, dropout):
+def test_network_with_adapters_is_patched_and_unpatched(family, model, dropout):
     x = image(dtype=torch.float64)
     move(lora(model, NETWORKS[family][1], dropout))
     before, layers = model(x), dict(model.blocks[0].attn.named_children())
@@ -90,7 +90,7 @@ def test_before_the_patch(family, model, dropout):
 
 
 @torch.no_grad()
-def test_merged_into_the_layers(family, model):
+def test_merged_adapters_keep_the_patch(family, model):
     x = image(dtype=torch.float64)
     exda.patch(model)
     train_new_parameters(model)
@@ -104,7 +104,7 @@ def test_merged_into_the_layers(family, model):
     assert isinstance(merged.blocks[0].attn, type(NETWORKS[family][0]().blocks[0].attn))
 
 
-def test_whole_primitives_trained_beside_it(family, model):
+def test_modules_to_save_trains_whole_primitives(family, model):
     x = image(dtype=torch.float64)
     exda.patch(model)
     train_new_parameters(model)

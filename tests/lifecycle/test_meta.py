@@ -1,4 +1,4 @@
-"""Built and patched without weights, then loaded: the same network as the one that was built with them."""
+"""A network built and patched on the meta device, then loaded, equals one that was built with weights."""
 
 import copy
 
@@ -19,7 +19,7 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def made(family):
-    """To be copied: to patch takes longer."""
+    """A patched network, which each test copies because patching takes longer."""
     return trained(family, config=CONFIG, **FEW_BLOCKS)
 
 
@@ -59,7 +59,7 @@ def emptied(model, source, path):
 
 
 def two_files(model, source, path):
-    """The host's own checkpoint and what was trained beside it."""
+    """Loads the host's checkpoint, then a file of the new parameters."""
     host = source.state_dict()
     new = {*exda.plan(_unpatched(source), CONFIG).new_parameters}
     host = {name: each for name, each in host.items() if name not in new and not name.endswith("_extra_state")}
@@ -77,14 +77,14 @@ def _unpatched(source):
 
 @torch.no_grad()
 @pytest.mark.parametrize("load", [checkpoint, own_file, assigned, emptied, two_files], ids=lambda load: load.__name__)
-def test_the_same_outputs(load, empty, source, tmp_path):
+def test_loaded_network_computes_the_same(load, empty, source, tmp_path):
     load(empty, source, tmp_path / "weights.safetensors" if load is own_file else tmp_path / "weights.pth")
     assert torch.equal(empty(image()), source(image()))
     assert exda.config_of(empty) == CONFIG
 
 
 @torch.no_grad()
-def test_an_unpatched_network_without_weights_is_patched_by_the_file(family, source, tmp_path):
+def test_load_patches_an_unpatched_network_on_meta(family, source, tmp_path):
     exda.save(source, tmp_path / "whole.safetensors", whole=True)
     with torch.device("meta"):
         model = network(family, **FEW_BLOCKS)
@@ -93,7 +93,7 @@ def test_an_unpatched_network_without_weights_is_patched_by_the_file(family, sou
 
 
 @torch.no_grad()
-def test_unpatched_again_it_has_the_weights_that_were_loaded(empty, source, tmp_path):
+def test_unpatch_keeps_the_loaded_weights(empty, source, tmp_path):
     checkpoint(empty, source, tmp_path / "weights.pth")
     exda.unpatch(empty)
     exda.unpatch(source)

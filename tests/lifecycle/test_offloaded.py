@@ -1,4 +1,4 @@
-"""accelerate: weights that are there during their own layer's call alone."""
+"""accelerate's offloading, which loads a layer's weights only for its call."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from .networks import CLASSES, FEW_BLOCKS, image, trained
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("family", CLASSES)
 @torch.no_grad()
-def test_offloaded_to_the_cpu(family, position):
+def test_offloaded_network_computes_the_same(family, position):
     model = trained(family, config=exda.ExDAConfig(value_position=position), **FEW_BLOCKS).double()
     x = image(dtype=torch.float64)
     expected = model(x)

@@ -13,10 +13,10 @@ from exda_primitives.models.adair import _is_low
 from .networks import ONE_BLOCK, image, network
 
 # Height and width.
-OPEN = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+DYNAMIC_SIZES = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
 
 NETWORKS = {
-    # The others are at the image's size; more blocks only take longer.
+    # One block at an eighth of the image's side, the others at the image's size; more blocks only take longer.
     "restormer": lambda: network(**ONE_BLOCK),
     "mdta": lambda: Net(MDTA()),
     "cross": lambda: Net(Cross(), inputs=2),
@@ -27,13 +27,13 @@ SIZES = {
     "restormer": ((16, 24), (32, 8)),
     "mdta": ((16, 24), (9, 7), (21, 32)),
     "cross": ((16, 24), (9, 7), (21, 32)),
-    # Few pixels: of many, two are so close that the rounding of another library sorts them the other way round.
+    # Few pixels: among many, two are so close that another library's rounding sorts them the other way round.
     "histogram": ((6, 8), (9, 7), (1, 5)),
 }
 
 
 def onnx(model, x, path):
-    torch.onnx.export(model, (x,), dynamo=True, dynamic_shapes=OPEN, verbose=False).save(path)
+    torch.onnx.export(model, (x,), dynamo=True, dynamic_shapes=DYNAMIC_SIZES, verbose=False).save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
@@ -41,7 +41,7 @@ def onnx(model, x, path):
 @exports_open_sizes_to_onnx
 @pytest.mark.parametrize(("kind", "stride"), [("restormer", 2), ("cross", 1), ("histogram", 1)])
 @torch.no_grad()
-def test_the_same_outputs_at_every_size(kind, stride, tmp_path):
+def test_onnx_model_computes_the_same_at_every_size(kind, stride, tmp_path):
     model = NETWORKS[kind]().eval()
     before = model(image())
     exda.patch(model, exda.ExDAConfig(init="paper", tokens=2, scale="mean", stride=stride))
@@ -56,11 +56,12 @@ def test_the_same_outputs_at_every_size(kind, stride, tmp_path):
 
 
 @torch.no_grad()
-def test_frequency_bands_of_open_sizes(tmp_path):
-    """Of AdaIR, whose whole network takes minutes to export."""
+def test_frequency_bands_are_equal_at_every_size(tmp_path):
+    """The frequency bands of AdaIR alone, since exporting the whole network takes minutes."""
 
     class Bands(torch.nn.Module):
         def forward(self, x):
+            # The first 7 frequencies, so that sides of different lengths can be stacked.
             return torch.stack([_is_low(x.mean((1, 2, 3)), side)[:, :7] for side in x.shape[2:]]).float()
 
     model = Bands().eval()

@@ -1,4 +1,4 @@
-"""torchao's quantised linear layers in a patched XCiT: called, as in the host."""
+"""torchao's quantised linear layers in a patched XCiT are called, as in the host."""
 
 import copy
 import re
@@ -32,13 +32,13 @@ def image():
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
 @torch.no_grad()
-def test_after_the_patch(network, image, config):
+def test_patched_network_can_be_quantised(network, image, config):
     host, model = copy.deepcopy(network), copy.deepcopy(network)
     quantize_(host, config())
     exda.patch(model)
     quantize_(model, config())
     expected = host(image)
-    # Activations that are quantised, too, turn rounding into a step.
+    # Where activations are quantised too, a rounding difference can become a whole quantisation step.
     torch.testing.assert_close(model(image), expected, rtol=0, atol=2e-2 * expected.abs().max().item())
     before = model(image)
     train_new_parameters(model)
@@ -48,7 +48,7 @@ def test_after_the_patch(network, image, config):
         torch.testing.assert_close(model(image), found, rtol=0, atol=2e-2 * found.abs().max().item())
 
 
-def test_before_the_patch_it_is_a_near_miss_that_says_so(network):
+def test_network_quantised_before_patching_is_a_near_miss(network):
     model = copy.deepcopy(network)
     quantize_(model, Int8WeightOnlyConfig())
     report = exda.plan(model)

@@ -1,4 +1,4 @@
-"""The state dict of a patched network in the hands of code that takes every entry for a weight."""
+"""State dicts of patched networks in third-party code that treats every entry as a weight."""
 
 import copy
 from collections import OrderedDict
@@ -37,7 +37,7 @@ def rebuilt(state, path):
     return exda.models.create(checkpoint=path)
 
 
-def test_timm_averages_every_entry_and_copies_it_back(model, tmp_path):
+def test_average_of_timms_model_ema_is_rebuilt(model, tmp_path):
     average = ModelEmaV2(model, decay=0.9)
     with torch.no_grad():
         for _ in range(5):
@@ -50,7 +50,7 @@ def test_timm_averages_every_entry_and_copies_it_back(model, tmp_path):
 
 
 def averaged_by_hand(state, other, decay=0.99):
-    """Every entry that is a float, in place, as many training scripts do."""
+    """Averages every floating-point entry in place, as many training scripts do."""
     for name, tensor in state.items():
         if tensor.dtype.is_floating_point:
             tensor.mul_(decay).add_(other[name].detach(), alpha=1 - decay)
@@ -58,7 +58,7 @@ def averaged_by_hand(state, other, decay=0.99):
 
 
 def mean_of_files(state, other):
-    """As "model soups" do."""
+    """Averages two state dicts, as "model soups" do."""
     return OrderedDict((name, torch.stack([tensor, other[name]]).mean(0)) for name, tensor in state.items())
 
 
@@ -80,7 +80,7 @@ def sizes_and_copies(state, other):
     [averaged_by_hand, mean_of_files, cast, cast_to_bfloat16, sizes_and_copies],
     ids=lambda handled: handled.__name__,
 )
-def test_by_hand(handled, model, tmp_path):
+def test_state_dict_changed_by_hand_is_rebuilt(handled, model, tmp_path):
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -93,14 +93,14 @@ def test_by_hand(handled, model, tmp_path):
 
 
 @torch.no_grad()
-def test_functional_call_with_the_state_dict(model):
+def test_functional_call_accepts_the_state_dict(model):
     other = trained(config=CONFIG, seed=5, **FEW_BLOCKS)
     assert torch.equal(functional_call(model, dict(other.state_dict()), image()), restored(other))
     assert exda.config_of(model) == CONFIG
     assert model.state_dict().keys() == other.state_dict().keys()
 
 
-def test_safetensors_own_functions(model, tmp_path):
+def test_safetensors_save_model_and_load_model_restore_the_network(model, tmp_path):
     save_model(model, tmp_path / "model.safetensors")
     other = trained(config=CONFIG, seed=5, **FEW_BLOCKS)
     load_model(other, tmp_path / "model.safetensors")
@@ -109,7 +109,7 @@ def test_safetensors_own_functions(model, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
-def test_distributed_checkpoints(model, tmp_path):
+def test_distributed_checkpoint_restores_the_network(model, tmp_path):
     dcp.save(model.state_dict(), checkpoint_id=tmp_path / "dcp")
     other = trained(config=CONFIG, seed=5, **FEW_BLOCKS)
     state = other.state_dict()
@@ -118,7 +118,7 @@ def test_distributed_checkpoints(model, tmp_path):
     assert torch.equal(restored(other), restored(model))
 
 
-def test_parameters_alone_put_back_as_averages_by_name_do(model):
+def test_parameters_alone_load_with_strict_false(model):
     shadow = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     other = trained(config=CONFIG, seed=5, **FEW_BLOCKS)
     found = other.load_state_dict(shadow, strict=False)
@@ -126,7 +126,7 @@ def test_parameters_alone_put_back_as_averages_by_name_do(model):
     assert all(name.endswith("_extra_state") for name in found.missing_keys)
 
 
-def test_the_original_loads_strictly_and_is_warned_of_once_a_load():
+def test_original_loads_strictly_with_one_warning_per_load():
     model, host = network(**FEW_BLOCKS), network(seed=5, **FEW_BLOCKS)
     exda.patch(model)
     ours = [parameter.detach().clone() for parameter in exda.new_parameters(model)]
@@ -140,7 +140,7 @@ def test_the_original_loads_strictly_and_is_warned_of_once_a_load():
     assert all(parameter.requires_grad for parameter in exda.new_parameters(model))
 
 
-def test_a_file_that_was_patched_in_part_leaves_the_rest_as_it_is(model):
+def test_state_dict_of_a_partly_patched_network_leaves_the_rest(model):
     part = network(seed=5, **FEW_BLOCKS)
     exda.patch(part, CONFIG, include="latent")
     before = model.get_parameter("encoder_level1.0.attn.alpha").clone()
@@ -150,7 +150,7 @@ def test_a_file_that_was_patched_in_part_leaves_the_rest_as_it_is(model):
     assert torch.equal(model.get_parameter("latent.0.attn.alpha"), part.get_parameter("latent.0.attn.alpha"))
 
 
-def test_the_tensors_given_are_not_touched(model):
+def test_given_state_dict_is_not_changed(model):
     host = network(seed=5, **FEW_BLOCKS).state_dict()
     keys = list(host)
     with pytest.warns(UserWarning, match="ExDA"):

@@ -1,4 +1,4 @@
-"""Every public function under whatever the process is set to: the result is that of plain surroundings, or an error."""
+"""Every public function gives the same result under any global setting and beside another thread."""
 
 import threading
 from contextlib import contextmanager, nullcontext
@@ -36,7 +36,7 @@ def restormer():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The new parameters of ``patched``, and a network's original checkpoint."""
+    """A folder with the new parameters of ``patched`` and the original checkpoint of ``restormer``."""
     folder = tmp_path_factory.mktemp("files")
     exda.save(patched(), folder / "new.safetensors")
     torch.save({"params": restormer().state_dict()}, folder / "host.pth")
@@ -56,7 +56,7 @@ def patch(files, made):
     return exda.patch(made).as_dict(), weights(made)
 
 
-def patched_for_a_while(files, made):
+def patched_context(files, made):
     with exda.patched(made) as report:
         found = report.as_dict(), exda.is_patched(made)
     return *found, exda.is_patched(made), weights(made)
@@ -71,7 +71,7 @@ def from_host(files, made):
     return weights(exda.from_host(made.blocks[0].attn))
 
 
-def told(files, made):
+def queries(files, made):
     return exda.is_patched(made), exda.config_of(made).as_dict(), len(exda.new_parameters(made))
 
 
@@ -107,10 +107,10 @@ def backend_report(files, made):
 FUNCTIONS = [
     (plan, model),
     (patch, model),
-    (patched_for_a_while, model),
+    (patched_context, model),
     (unpatch, patched),
     (from_host, model),
-    (told, patched),
+    (queries, patched),
     (save, patched),
     (load, model),
     (load, patched),
@@ -203,16 +203,16 @@ def same(found, expected):
 
 
 @pytest.fixture(scope="module")
-def plainly():
-    """What a function gives in plain surroundings, computed once."""
+def result_by_default():
+    """Computes a function's result under default settings, once for each function and model."""
     return lru_cache(lambda function, make, files: function(files, make()))
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
 @pytest.mark.parametrize(("function", "make"), FUNCTIONS, ids=lambda case: case.__name__)
-def test_gives_the_same(function, make, surroundings, files, plainly):
-    expected = plainly(function, make, files)
+def test_result_does_not_depend_on_global_settings(function, make, surroundings, files, result_by_default):
+    expected = result_by_default(function, make, files)
     made = make()
     with surroundings():
         found = function(files, made)
@@ -220,10 +220,10 @@ def test_gives_the_same(function, make, surroundings, files, plainly):
 
 
 @pytest.mark.parametrize(("function", "make"), FUNCTIONS, ids=lambda case: case.__name__)
-def test_gives_the_same_in_a_thread_beside_another(function, make, files, plainly):
-    expected = plainly(function, make, files)
+def test_result_is_the_same_in_a_thread_beside_another(function, make, files, result_by_default):
+    expected = result_by_default(function, make, files)
     made, found = make(), []
-    # What is initialised at random has other numbers where another thread draws.
+    # These initialise at random, from the generator that a busy thread would draw from too.
     quiet = function in (patch, from_host)
     with nullcontext() if quiet else busy_thread():
         thread = threading.Thread(target=lambda: found.append(function(files, made)))

@@ -51,6 +51,7 @@ def test_defaults_are_the_official_ones() -> None:
         assert_official_state(AdaIR(), load_spec(BIG))
 
 
+# One image of 64 x 96, two of 64 x 64, one of 64 x 96.
 @pytest.mark.parametrize(("name", "index"), [(SMALL, 0), (SMALL, 1), (BIG, 3)])
 def test_network_in_both_precisions(name: str, index: int) -> None:
     case = load_case(name, index)
@@ -58,14 +59,15 @@ def test_network_in_both_precisions(name: str, index: int) -> None:
     assert worst(network(name), case, torch.float64) <= FLOAT64
 
 
-def test_network_on_an_image_big_enough_for_low_frequencies() -> None:
+def test_network_on_an_image_large_enough_for_low_frequencies() -> None:
+    # 512 x 1024.
     case = load_case(SMALL, 2)
     assert case.info["fre"]["fre3"]["mask_half_size"] == [[1, 2]]
     assert worst(network(SMALL), case, torch.float32) <= FLOAT32_NETWORK
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_frequency_block(index: int) -> None:
+def test_frequency_block_in_both_precisions(index: int) -> None:
     block, case = build(FREQUENCY_BLOCK, FrequencyBlock), load_case(FREQUENCY_BLOCK, index)
     assert worst(block, case, torch.float32) <= FLOAT32_MODULE
     assert worst(block, case, torch.float64) <= FLOAT64
@@ -76,7 +78,7 @@ def test_frequency_block_has_the_official_keys_in_the_official_order() -> None:
     assert_official_state(FrequencyBlock(**spec["config"]), spec)
 
 
-def test_cross_attention() -> None:
+def test_cross_attention_in_both_precisions() -> None:
     attention = build(CROSS_ATTENTION, lambda num_head, **config: CrossAttention(num_heads=num_head, **config))
     for index in range(len(load_spec(CROSS_ATTENTION)["cases"])):
         case = load_case(CROSS_ATTENTION, index)
@@ -84,7 +86,7 @@ def test_cross_attention() -> None:
         assert worst(attention, case, torch.float64) <= FLOAT64
 
 
-def test_patch_is_the_identity() -> None:
+def test_patch_preserves_the_output() -> None:
     assert_patches(network(BIG), {"mdta": 44, "cross": 9}, [(1, 3, 32, 24), (1, 3, 16, 40)], IDENTITY)
 
 
@@ -97,7 +99,7 @@ def test_without_frequency_blocks_it_is_restormer() -> None:
     assert torch.equal(model(x), restormer(x))
 
 
-def test_gradients_reach_all_but_what_is_never_used_and_the_border_of_the_bands() -> None:
+def test_gradients_reach_all_but_unused_parameters_and_the_rates_of_the_bands() -> None:
     model = tiny()
     model(torch.rand(1, 3, 16, 8)).square().sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
@@ -106,14 +108,14 @@ def test_gradients_reach_all_but_what_is_never_used_and_the_border_of_the_bands(
     assert without == set(load_spec(SMALL)["never_used"]) | rates
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="heads needs one entry for each of the 4 levels"):
         AdaIR(heads=[1, 2])
     with pytest.raises(ValueError, match="64 channels cannot be shared out equally among 3 heads"):
         AdaIR(dim=8, heads=[1, 2, 3, 8])
 
 
-def test_images_that_do_not_fit() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):
         tiny()(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match=r"multiples of 8, got 12 x 16; pad by reflection"):

@@ -49,6 +49,7 @@ def test_state_dict_has_the_official_keys_in_the_official_order() -> None:
 
 
 def test_network_in_both_precisions() -> None:
+    # 64 x 96.
     case = load_case(NAME, 3)
     assert worst(network(), case, torch.float32) <= FLOAT32_NETWORK
     assert worst(network(), case, torch.float64) <= FLOAT64
@@ -58,7 +59,7 @@ def test_network_on_two_images() -> None:
     assert worst(network(), load_case(NAME, 4), torch.float64) <= FLOAT64
 
 
-def test_mixture_of_experts() -> None:
+def test_mixture_of_experts_in_both_precisions() -> None:
     module = build(MIXTURE, mixture)
     for index in range(len(load_spec(MIXTURE)["cases"])):
         case = load_case(MIXTURE, index)
@@ -87,11 +88,11 @@ def test_an_expert_whose_exponential_underflows_gives_the_logarithm_of_epsilon()
     assert torch.allclose(out, torch.tensor(2.220446049250313e-16).log())
 
 
-def test_patch_is_the_identity() -> None:
+def test_patch_preserves_the_output() -> None:
     assert_patches(network(), {"mdta": 51}, [(1, 1, 32, 24), (1, 1, 16, 40)], IDENTITY)
 
 
-def test_gradients_reach_all_but_what_serves_the_official_training_only() -> None:
+def test_gradients_reach_all_but_parameters_of_the_official_training() -> None:
     model = tiny()
     for name, parameter in model.named_parameters():
         if name.endswith("gamma"):
@@ -101,7 +102,7 @@ def test_gradients_reach_all_but_what_serves_the_official_training_only() -> Non
     assert without == set(load_spec(NAME)["used_without_gradient"])
 
 
-def test_what_cannot_run_is_refused() -> None:
+def test_arguments_and_sizes_that_cannot_run_are_refused() -> None:
     with pytest.raises(ValueError, match="dual_pixel_task must be False"):
         AMIR(dual_pixel_task=True)
     with pytest.raises(ValueError, match="heads needs one entry for each of the 4 levels"):
@@ -110,7 +111,7 @@ def test_what_cannot_run_is_refused() -> None:
         tiny()(torch.rand(1, 1, 8, 16))
 
 
-def test_images_that_do_not_fit() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):
         tiny()(torch.rand(1, 16, 16))
     with pytest.raises(ValueError, match=r"multiples of 8, got 12 x 16; pad by reflection"):

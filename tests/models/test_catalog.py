@@ -1,4 +1,4 @@
-"""exda.models.create, identify and list."""
+"""exda.models.create, identify and list_models."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def saved(model: nn.Module, path: Path, prefix: str = "") -> Path:
 
 
 @pytest.mark.parametrize("golden", OFFICIAL)
-def test_official_state_dicts_tell_their_configuration(golden: str) -> None:
+def test_configuration_is_inferred_from_official_state_dicts(golden: str) -> None:
     spec = load_spec(golden)
     identity = identity_of(contents(on_meta(spec["state_dict"])))
     assert identity.architecture.name == OFFICIAL[golden]
     assert spec["config"] == {**spec["config"], **identity.arguments}
-    told = {"inp_channels", "out_channels", "dim", "num_blocks", "heads", "ffn_expansion_factor", "bias"}
-    assert told <= identity.arguments.keys()
+    inferred = {"inp_channels", "out_channels", "dim", "num_blocks", "heads", "ffn_expansion_factor", "bias"}
+    assert inferred <= identity.arguments.keys()
 
 
 UNUSUAL: list[tuple[type[nn.Module], dict[str, Any]]] = [
@@ -83,7 +83,7 @@ UNUSUAL: list[tuple[type[nn.Module], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("network", "options"), UNUSUAL, ids=[f"{c.__name__}-{i}" for i, (c, _) in enumerate(UNUSUAL)])
-def test_unusual_configurations_build_the_very_same_state(network: type[nn.Module], options: dict[str, Any]) -> None:
+def test_unusual_configurations_are_inferred_and_rebuilt(network: type[nn.Module], options: dict[str, Any]) -> None:
     with torch.device("meta"):
         state = network(**{**SMALL, **options}).state_dict()
         identity = identity_of(contents(state))
@@ -102,7 +102,7 @@ def test_an_adair_without_its_frequency_blocks_is_a_restormer() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "net.", "module.", "net._orig_mod.", "net.module."])
 @pytest.mark.parametrize("network", [Restormer, AdaIR, AMIR])
-def test_create_takes_the_weights(network: type[nn.Module], prefix: str, tmp_path: Path) -> None:
+def test_create_loads_the_weights(network: type[nn.Module], prefix: str, tmp_path: Path) -> None:
     model = network(**SMALL)
     made = create("auto", checkpoint=saved(model, tmp_path / "model.ckpt", prefix))
     assert type(made) is network
@@ -110,7 +110,7 @@ def test_create_takes_the_weights(network: type[nn.Module], prefix: str, tmp_pat
     assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_what_a_lightning_module_holds_besides_is_left_out(tmp_path: Path) -> None:
+def test_other_modules_in_a_lightning_checkpoint_are_ignored(tmp_path: Path) -> None:
     model, path = Restormer(**SMALL), tmp_path / "last.ckpt"
     state = {f"net.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save({"state_dict": {**state, "loss_fn.features.0.weight": torch.ones(2)}}, path)
@@ -118,7 +118,7 @@ def test_what_a_lightning_module_holds_besides_is_left_out(tmp_path: Path) -> No
     other = Restormer(**SMALL)
     exda.load_checkpoint(path, into=other)
     assert torch.equal(other.output.weight, model.output.weight)
-    # Outside of Lightning's own wrapping there is no reason for it to be there.
+    # Only in Lightning's own layout, under "state_dict", are entries beside the network's expected.
     torch.save({**state, "loss_fn.features.0.weight": torch.ones(2)}, path)
     with pytest.raises(exda.CheckpointError, match="of no network that is known"):
         create(checkpoint=path)
@@ -130,7 +130,7 @@ def test_a_half_precision_file_makes_a_network_of_the_default_dtype(tmp_path: Pa
     assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
 
 
-def test_what_save_wrote_comes_patched(tmp_path: Path) -> None:
+def test_create_patches_from_a_file_of_save(tmp_path: Path) -> None:
     model, path = Restormer(**SMALL).eval(), tmp_path / "whole.safetensors"
     exda.patch(model, exda.ExDAConfig(tokens=2, stride=3, init="paper"), include=["decoder", "latent.0"])
     exda.save(model, path, whole=True)
@@ -143,7 +143,7 @@ def test_what_save_wrote_comes_patched(tmp_path: Path) -> None:
         create(checkpoint=path)
 
 
-def test_arguments_win_over_the_file(tmp_path: Path) -> None:
+def test_arguments_override_the_file(tmp_path: Path) -> None:
     config = exda.ExDAConfig(init="paper", stride=4, scale="mean")
     model = ExDA(**SMALL, config=config).eval()
     made = create("exda", checkpoint=saved(model, tmp_path / "model.ckpt"), config=config)
@@ -162,7 +162,7 @@ def test_arguments_win_over_the_file(tmp_path: Path) -> None:
         ("exda-tiny-3557", 5.85, 35),
     ],
 )
-def test_the_sizes_of_exda(name: str, millions: float, attentions: int) -> None:
+def test_parameters_and_attentions_of_the_exda_sizes(name: str, millions: float, attentions: int) -> None:
     with torch.device("meta"):
         model = create(name)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
@@ -171,7 +171,7 @@ def test_the_sizes_of_exda(name: str, millions: float, attentions: int) -> None:
     assert all(a.value is not None and a.token is not None and a.config.init == "paper" for a in found)
 
 
-def test_a_file_of_the_deeper_sizes_says_what_it_is(tmp_path: Path) -> None:
+def test_arguments_of_a_deeper_size_are_inferred(tmp_path: Path) -> None:
     model = create("exda-tiny-3557", dim=8)
     path = saved(model, tmp_path / "model.ckpt")
     found = exda.models.identify(path).arguments
@@ -191,14 +191,14 @@ def test_histoformer_by_name_is_the_published_one() -> None:
     assert sum(p.numel() for p in model.parameters()) == load_spec("histoformer-official")["parameters"]
 
 
-def test_list_names_what_create_takes() -> None:
+def test_list_models_lists_what_create_accepts() -> None:
     assert {"restormer", "promptir", "adair", "histoformer", "amir", "exda-base"} <= set(exda.models.list_models())
     with torch.device("meta"):
         for name in exda.models.list_models():
             assert isinstance(create(name), nn.Module)
 
 
-def test_create_refuses(tmp_path: Path) -> None:
+def test_create_refuses_unknown_names_and_files_of_other_networks(tmp_path: Path) -> None:
     with pytest.raises(exda.ConfigError, match=r"'restomer'.*Did you mean 'restormer'\? Known are .*exda-tiny"):
         create("restomer")
     with pytest.raises(exda.ConfigError, match="needs a checkpoint"):
@@ -222,7 +222,7 @@ def test_create_refuses(tmp_path: Path) -> None:
     ],
     ids=["extra", "output", "embedding", "heads", "no-heads", "feed-forward"],
 )
-def test_why_a_state_dict_is_not_known(change: dict[str, Tensor], reason: str) -> None:
+def test_error_says_why_a_state_dict_is_unknown(change: dict[str, Tensor], reason: str) -> None:
     state = Restormer(**SMALL).state_dict() | change
     with pytest.raises(exda.CheckpointError, match=rf"(?s)of no network that is known.*({reason})"):
         identity_of(contents(state))
@@ -233,19 +233,19 @@ def test_why_a_state_dict_is_not_known(change: dict[str, Tensor], reason: str) -
     dims=st.lists(st.integers(4, 512), min_size=1, max_size=4),
 )
 @settings(deadline=None)
-def test_the_factor_gives_the_widths(factor: float, dims: list[int]) -> None:
+def test_inferred_expansion_factor_gives_the_widths(factor: float, dims: list[int]) -> None:
     widths = [(dim, int(dim * factor)) for dim in dims]
     found = expansion_factor(widths)
     assert [int(dim * found) for dim in dims] == [hidden for _, hidden in widths]
 
 
-def test_no_factor() -> None:
+def test_contradictory_widths_have_no_expansion_factor() -> None:
     with pytest.raises(ArchitectureMismatch, match="no factor"):
         expansion_factor([(10, 20), (10, 30)])
     assert expansion_factor([]) == 2.66
 
 
-def test_experts_without_channels() -> None:
+def test_experts_without_channels_are_refused() -> None:
     with torch.device("meta"):
         state = MoCEIR().state_dict()
         state["dec.0.2.layers.0.adapter.experts.0.0.proj.0.weight"] = torch.zeros(0, 32, 1, 1)
@@ -254,6 +254,6 @@ def test_experts_without_channels() -> None:
 
 
 @pytest.mark.parametrize("given", [Path("model.pth"), "model.pth"])
-def test_a_file_in_the_place_of_the_name(given: Path | str) -> None:
+def test_file_given_as_name_is_refused_with_a_hint(given: Path | str) -> None:
     with pytest.raises(exda.ConfigError, match=r"models\.create\(checkpoint='model\.pth'\)"):
         exda.models.create(given)  # type: ignore[arg-type]

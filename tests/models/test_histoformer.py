@@ -45,6 +45,7 @@ def test_state_dict_has_the_official_keys_in_the_official_order(name: str) -> No
         assert_official_state(Histoformer(**spec["config"]), spec)
 
 
+# At the official size, images of 64 x 96, 40 x 56 and 8 x 8.
 @pytest.mark.parametrize(
     ("name", "index"), [(SMALL, index) for index in range(11)] + [(BIG, index) for index in (3, 5, 6)]
 )
@@ -63,7 +64,7 @@ def test_network_in_float32_where_no_values_are_close_enough_to_change_places(na
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_attention(name: str) -> None:
+def test_attention_in_both_precisions(name: str) -> None:
     attention = build(name, lambda ifBox, **config: HistogramAttention(**config))  # noqa: N803 - and never used
     for index in range(len(load_spec(name)["cases"])):
         case = load_case(name, index)
@@ -88,7 +89,7 @@ def test_attention_leaves_its_input_as_it_is() -> None:
     assert torch.equal(x, kept)
 
 
-def test_patch_is_the_identity_to_the_last_bit() -> None:
+def test_patch_preserves_the_output_to_the_last_bit() -> None:
     assert_patches(network(BIG), {"histogram": 40}, [(1, 3, 32, 24), (1, 3, 16, 40)], 0.0)
 
 
@@ -101,7 +102,7 @@ def test_defaults_build_but_cannot_run() -> None:
             model(torch.rand(1, 3, 8, 8))
 
 
-def test_every_gradient() -> None:
+def test_gradients_reach_every_parameter() -> None:
     model = tiny()
     model(torch.rand(1, 3, 16, 8)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -114,7 +115,7 @@ def test_skip_conv_of_the_dual_pixel_task_is_never_used() -> None:
     assert without == {"skip_conv.weight", "skip_conv.bias"}
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="num_blocks needs one entry for each of the 4 levels"):
         Histoformer(num_blocks=[1, 1, 1])
     with pytest.raises(ValueError, match="8 channels cannot be shared out equally among 3 heads"):
@@ -123,7 +124,7 @@ def test_bad_arguments() -> None:
         Histoformer(dim=8, LayerNorm_type="Without")  # type: ignore[arg-type]
 
 
-def test_images_that_do_not_fit() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     model = tiny()
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):
         model(torch.rand(3, 8, 8))

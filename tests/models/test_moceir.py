@@ -41,14 +41,14 @@ def reseed(*_: Any) -> None:
 
 @cache
 def network() -> nn.Module:
-    """The published network, its noise drawn as when the golden outputs were made."""
+    """The published network, with the seed that the noise of the golden outputs was drawn with."""
     model = build(NAME, MoCEIR)
     model.register_forward_pre_hook(reseed)
     return model
 
 
 def tiny(**arguments: Any) -> nn.Module:
-    """A small network with weights as the golden ones: an untrained one's experts hardly tell in its output."""
+    """A small network filled as the golden ones are: with initial weights, experts hardly affect the output."""
     model = MoCEIR(**TINY, **arguments)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -74,7 +74,7 @@ def images(count: int, height: int = 24, width: int = 40) -> Tensor:
 
 @torch.no_grad()
 def run(model: nn.Module, x: Tensor, seed: int) -> tuple[Tensor, list[list[list[int]]]]:
-    """The output, and by decoder block and image the experts that were chosen."""
+    """Returns the output, and the chosen experts for each decoder block and image."""
     chosen: list[list[list[int]]] = []
 
     def note(_: nn.Module, __: Any, gates: Tensor) -> None:
@@ -88,8 +88,8 @@ def run(model: nn.Module, x: Tensor, seed: int) -> tuple[Tensor, list[list[list[
     return output, chosen
 
 
-class Chosen(nn.Module):
-    """A routing whose mind is made up."""
+class FixedRouting(nn.Module):
+    """A routing with given gates."""
 
     topk = 1
 
@@ -103,7 +103,7 @@ class Chosen(nn.Module):
 
 def mixture(gates: list[list[float]]) -> MixtureOfExperts:
     module = MixtureOfExperts(8, 16, [1, 2, 4, 8], topk=1, complexity_scale="max")
-    module.add_module("routing", Chosen(torch.tensor(gates)))
+    module.add_module("routing", FixedRouting(torch.tensor(gates)))
     return module
 
 
@@ -163,7 +163,7 @@ def test_choices_are_the_official_ones() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_noise_is_drawn_in_either_mode(training: bool) -> None:
+def test_noise_is_drawn_in_either_mode(training: bool) -> None:
     routing = Routing(8, 16, 2, torch.ones(3)).train(training)
     x, frequencies = torch.rand(5, 8, 3, 7), torch.rand(5, 16)
     torch.manual_seed(3)
@@ -204,7 +204,7 @@ def test_in_training_every_image_gets_its_own_expert() -> None:
     module = mixture(gates).train()
     together = module(x, x, shared)
     for i, gate in enumerate(gates):
-        module.add_module("routing", Chosen(torch.tensor([gate])))
+        module.add_module("routing", FixedRouting(torch.tensor([gate])))
         for training in (False, True):
             alone = module.train(training)(x[i : i + 1], x[i : i + 1], shared[i : i + 1])
             assert torch.allclose(alone, together[i : i + 1], atol=1e-6)
@@ -251,11 +251,11 @@ def test_depth_has_no_effect() -> None:
         ("spread", [5, 10, 20, 40]),
     ],
 )
-def test_ranks(rank_type: Any, ranks: list[int]) -> None:
+def test_ranks_of_the_experts(rank_type: Any, ranks: list[int]) -> None:
     assert expert_ranks(rank_type, 2, 40, 4) == ranks
 
 
-def test_the_high_pass_starts_as_one_and_is_trained() -> None:
+def test_high_pass_kernel_starts_as_a_laplacian_and_is_trained() -> None:
     kernel = MoCEIR(**TINY).freq_embed.high_conv[0].conv.weight
     assert torch.equal(kernel[5, 0], torch.tensor([[-1.0, -1, -1], [-1, 8, -1], [-1, -1, -1]]))
     assert kernel.requires_grad
@@ -306,7 +306,7 @@ def test_half_precision() -> None:
         assert tiny()(images(2)).isfinite().all()
 
 
-def test_patch_is_the_identity() -> None:
+def test_patch_preserves_the_output() -> None:
     sizes = [(1, 3, 32, 24), (2, 3, 16, 40)]
     assert_patches(network(), {"mdta": 38, "cross": 10}, sizes, IDENTITY)
 
@@ -321,7 +321,7 @@ def test_every_attention_has_its_stage() -> None:
     assert report.multiple_of == 8
 
 
-def test_fewer_levels() -> None:
+def test_network_with_fewer_levels_runs() -> None:
     model = MoCEIR(
         dim=8, levels=2, heads=[1, 2], num_blocks=[1, 1], num_dec_blocks=[1], stage_depth=[1], rank_type="spread"
     )
@@ -352,12 +352,12 @@ def test_fewer_levels() -> None:
         ({"rank_type": "spread", "num_experts": 6}, r"every expert needs a channel, got ranks \[0, 1, 2, 4, 8, 16\]"),
     ],
 )
-def test_what_cannot_run_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_arguments_that_cannot_run_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MoCEIR(**{**TINY, "dim": 8, **arguments})
 
 
-def test_images_that_do_not_fit() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):
         tiny()(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match=r"multiples of 8, got 12 x 16; pad by reflection"):

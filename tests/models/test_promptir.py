@@ -33,6 +33,7 @@ def test_state_dict_has_the_official_keys_in_the_official_order() -> None:
 
 
 def test_network_in_both_precisions() -> None:
+    # 64 x 96.
     case = load_case(NAME, 3)
     assert worst(network(), case, torch.float32) <= FLOAT32_NETWORK
     assert worst(network(), case, torch.float64) <= FLOAT64
@@ -47,18 +48,18 @@ def test_network_where_the_prompts_are_not_resized_and_where_they_are_enlarged(i
     assert worst(network(), load_case(NAME, index), torch.float32) <= FLOAT32_NETWORK
 
 
-def test_patch_is_the_identity() -> None:
+def test_patch_preserves_the_output() -> None:
     assert_patches(network(), {"mdta": 47}, [(1, 3, 32, 24), (1, 3, 16, 40)], IDENTITY)
 
 
-def test_gradients_reach_all_but_what_is_never_used() -> None:
+def test_gradients_reach_all_but_unused_parameters() -> None:
     model = shallow()
     model(torch.rand(1, 3, 16, 8)).square().sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without == set(load_spec(NAME)["never_used"])
 
 
-def test_what_cannot_run_is_refused() -> None:
+def test_arguments_that_cannot_run_are_refused() -> None:
     with pytest.raises(ValueError, match="dim must be 48, the prompts' widths being fixed, got 32"):
         PromptIR(dim=32)
     with pytest.raises(ValueError, match="decoder must be True"):
@@ -67,7 +68,7 @@ def test_what_cannot_run_is_refused() -> None:
         PromptIR(heads=[1, 2])
 
 
-def test_images_that_do_not_fit() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     with torch.device("meta"):
         model = shallow()
         with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):

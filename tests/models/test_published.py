@@ -1,4 +1,4 @@
-"""The published checkpoints: what is said of them, and how files are found by their names."""
+"""The published checkpoints: their table in the documentation, and how a file is found by its name."""
 
 import hashlib
 import re
@@ -35,12 +35,12 @@ def row(published):
     return f"| `{published.name}` | {published.task} | {published.network} | {size} | {published.licence} | {link} |"
 
 
-def test_the_page_lists_them_all():
+def test_page_lists_every_published_checkpoint():
     rows = re.findall(r"^\| `[\w-]+` \| .* \| \[.*$", PAGE.read_text(), re.MULTILINE)
     assert rows == [row(each) for each in PUBLISHED.values()]
 
 
-def test_a_name_is_where_its_licence_and_place_are():
+def test_every_published_checkpoint_has_a_licence_and_an_address():
     for name, each in PUBLISHED.items():
         assert name == each.name
         assert each.where.startswith("https://")
@@ -48,7 +48,7 @@ def test_a_name_is_where_its_licence_and_place_are():
         assert each.network in exda.models.list_models()
 
 
-def test_what_cannot_be_restored_says_so():
+def test_restorer_refuses_a_network_of_six_channels():
     dual = PUBLISHED["restormer-dual-pixel-defocus-deblurring"]
     small = {"dim": 8, "num_blocks": [1] * 4, "num_refinement_blocks": 1}
     assert not dual.images
@@ -57,13 +57,13 @@ def test_what_cannot_be_restored_says_so():
 
 
 @pytest.mark.parametrize("suffix", ["", ".pth", ".ckpt", ".safetensors"])
-def test_a_file_is_found_by_its_name(folder, suffix):
+def test_file_is_found_by_its_name(folder, suffix):
     for name in (NAME, "my network"):
         (folder / f"{name}{suffix}").write_bytes(b"weights")
         assert checkpoint_by_name(name) == checkpoint_file(name) == folder / f"{name}{suffix}"
 
 
-def test_a_path_comes_first(folder, tmp_path, monkeypatch):
+def test_existing_path_comes_before_a_name(folder, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -74,7 +74,7 @@ def test_a_path_comes_first(folder, tmp_path, monkeypatch):
     assert checkpoint_file("model.pth") == folder / "model.pth"
 
 
-def test_where_to_find_what_is_not_there(folder):
+def test_error_says_where_a_missing_checkpoint_is_published(folder):
     with pytest.raises(exda.CheckpointError) as caught:
         checkpoint_by_name(NAME)
     assert PUBLISHED[NAME].where in str(caught.value)
@@ -83,7 +83,7 @@ def test_where_to_find_what_is_not_there(folder):
     assert checkpoint_file("folder/file.pth") == Path("folder/file.pth")
 
 
-def test_a_hash_that_differs_is_refused(folder):
+def test_file_with_another_hash_is_refused(folder):
     (folder / f"{NAME}.pth").write_bytes(b"weights")
     right = hashlib.sha256(b"weights").hexdigest()
     for star in ("", "*"):
@@ -94,7 +94,7 @@ def test_a_hash_that_differs_is_refused(folder):
         checkpoint_by_name(NAME)
 
 
-def test_the_folder_of_somebody_who_named_none(monkeypatch):
+def test_folder_defaults_to_dot_exda_in_home(monkeypatch):
     monkeypatch.delenv("EXDA_HOME", raising=False)
     monkeypatch.setenv("HOME", "/somewhere")
     assert home() == Path("/somewhere/.exda")

@@ -51,7 +51,7 @@ def test_small_network_in_float64(index: int) -> None:
     assert worst(network(SMALL), load_case(SMALL, index), torch.float64) <= FLOAT64
 
 
-# Kinds of norm, and numbers of channels in and out, differ; all else is alike.
+# The published networks differ only in the norm and the channels in and out: two of them are enough.
 @pytest.mark.parametrize("name", BIG[2:])
 def test_published_networks_in_both_precisions(name: str) -> None:
     model, oblong = build(name, Restormer), load_case(name, 3)
@@ -59,7 +59,7 @@ def test_published_networks_in_both_precisions(name: str) -> None:
     assert worst(model, oblong, torch.float64) <= FLOAT64
 
 
-def test_attention_with_bias() -> None:
+def test_attention_with_bias_in_both_precisions() -> None:
     name = "attention-mdta_dim96_heads2_bias"
     attention = build(name, Attention)
     assert [(key, list(value.shape)) for key, value in attention.state_dict().items()] == list(
@@ -85,14 +85,14 @@ def test_bias_reaches_every_convolution_but_the_embedding_and_the_resampling() -
     assert model(torch.rand(1, 6, 8, 16)).shape == (1, 3, 8, 16)
 
 
-def test_smallest_image_and_every_gradient() -> None:
+def test_gradients_reach_every_parameter_on_the_smallest_image() -> None:
     model = small()
     model(torch.rand(1, 3, 8, 8)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8), (1, 1, 3, 8, 8)])
-def test_not_a_batch_of_images(shape: tuple[int, ...]) -> None:
+def test_anything_but_a_batch_of_images_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"shape \(B, C, H, W\)"):
         small()(torch.rand(shape))
 
@@ -103,14 +103,14 @@ def test_size_that_does_not_halve_three_times_says_how_to_pad(size: tuple[int, i
         small()(torch.rand(1, 3, *size))
 
 
-def test_the_advice_on_padding_works() -> None:
+def test_padding_by_reflection_works_as_advised() -> None:
     x = torch.rand(1, 3, 13, 21)
     height, width = x.shape[-2:]
     padded = nn.functional.pad(x, (0, -width % 8, 0, -height % 8), mode="reflect")
     assert small()(padded)[..., :height, :width].shape == x.shape
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="num_blocks needs one entry for each of the 4 levels"):
         Restormer(num_blocks=[1, 1, 1])
     with pytest.raises(ValueError, match="heads needs one entry for each of the 4 levels"):
@@ -121,7 +121,7 @@ def test_bad_arguments() -> None:
         LayerNorm(8, "Without")  # type: ignore[arg-type]
 
 
-# What takes a network apart takes its time a block; there is one at an eighth of the size.
+# Export and compilation take time per block: one block, at an eighth of the image's side.
 ONE_BLOCK = {"num_blocks": [0, 0, 0, 1], "num_refinement_blocks": 0}
 
 

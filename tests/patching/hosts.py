@@ -1,4 +1,4 @@
-"""Attentions as people write them: one function, many spellings."""
+"""Attention modules as users write them: one function, many implementations."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def temperature(*shape):
-    # Not 1, so that a replacement that loses it shows.
+    # Random instead of 1, so that a replacement that drops the temperature is noticed.
     return nn.Parameter(1 + 3 * torch.rand(shape))
 
 
@@ -17,7 +17,7 @@ def depthwise(channels, kernel=3, dilation=1, bias=False):
 
 
 class MDTA(nn.Module):
-    """Under the names of Restormer's paper and code."""
+    """Restormer's attention, with the names of its paper and code."""
 
     def __init__(self, dim=8, num_heads=2, bias=False):
         super().__init__()
@@ -36,7 +36,7 @@ class MDTA(nn.Module):
 
 
 class Renamed(nn.Module):
-    """No name of the official code is left, the temperature has an axis more, and einops is gone."""
+    """Restormer's attention without einops, under other names, its temperature (1, heads, 1, 1)."""
 
     def __init__(self, dim=8, nh=2):
         super().__init__()
@@ -57,7 +57,7 @@ class Renamed(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """A module of one's own around a convolution."""
+    """A user-defined module around a convolution."""
 
     def __init__(self, conv):
         super().__init__()
@@ -79,7 +79,7 @@ def with_depthwise(make):
 
 
 class WrappedMDTA(MDTA):
-    """Every convolution inside a module of its own: ``qkv.inner.weight`` or ``qkv.0.weight``."""
+    """Wraps every convolution in a module: ``qkv.inner.weight`` or ``qkv.0.weight``."""
 
     def __init__(self, wrap=Wrapper):
         super().__init__()
@@ -94,7 +94,7 @@ def frozen_temperature():
 
 
 class Idle(MDTA):
-    """Children without parameters, as left over from experiments."""
+    """Has further children without parameters, as left over from experiments."""
 
     def __init__(self):
         super().__init__()
@@ -107,7 +107,7 @@ class Idle(MDTA):
 
 
 class OneLayerForBoth(MDTA):
-    """A vector scales and shifts the input."""
+    """A vector scales and shifts the input; one linear layer computes both from it."""
 
     def __init__(self):
         super().__init__()
@@ -139,7 +139,7 @@ class Cross(nn.Module):
 
 
 class OutputFirst(Cross):
-    """The projections of q and of the output have equal shapes: the order of the children must not decide."""
+    """Children in reverse order: q's projection and the output's have equal shapes, and order must not decide."""
 
     def __init__(self):
         super().__init__()
@@ -147,7 +147,7 @@ class OutputFirst(Cross):
 
 
 class Histogram(nn.Module):
-    """Histoformer's: channels sorted by value, attended in boxes and in interleaved runs."""
+    """Histoformer's attention: each channel's pixels are sorted, then attended in contiguous and interleaved bins."""
 
     def __init__(self, dim=8, num_heads=2, bias=False):
         super().__init__()
@@ -161,6 +161,7 @@ class Histogram(nn.Module):
         half = x.shape[1] // 2
         rows, from_row = x[:, :half].sort(dim=-2)
         columns, from_column = rows.sort(dim=-1)
+        # In place, so that the caller's map changes.
         x[:, :half] = columns
         q1, k1, q2, k2, v = self.qkv_dwconv(self.qkv(x)).flatten(2).chunk(5, dim=1)
         v, order = v.sort(dim=-1)
@@ -178,6 +179,7 @@ class Histogram(nn.Module):
         length, heads = v.shape[-1], self.num_heads
         sizes = {"head": heads, "run": heads}
         q, k, v = (rearrange(F.pad(m, (0, -length % heads)), runs, **sizes) for m in (q, k, v))
+        # A softmax with 1 added to its denominator.
         weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * self.temperature).exp()
         weights = weights / (weights.sum(-1, keepdim=True) + 1)
         there, back = runs.split(" -> ")

@@ -1,4 +1,4 @@
-"""Small networks to hold an attention."""
+"""Small networks that hold attentions."""
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ def two_blocks():
 
 
 def restormer():
-    """The names of the official network, for stages and patterns."""
+    """A small Restormer, whose module names make stages and patterns known."""
     return exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1, heads=[1, 2, 4, 8])
 
 
@@ -50,7 +50,7 @@ def image(height=16, width=24, batch=2, dtype=torch.float32):
 
 @torch.no_grad()
 def train_new_parameters(model):
-    """Stands in for a training: every new parameter gets a value that matters."""
+    """Stands in for training: adds noise to every new parameter, so that each affects the output."""
     for parameter in exda.new_parameters(model):
         parameter.add_(torch.randn_like(parameter), alpha=0.5)
 

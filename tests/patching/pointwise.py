@@ -1,4 +1,4 @@
-"""Channel attention by 1x1 convolutions alone, and with layers of their own for q, k and v."""
+"""Channel attention with 1x1 convolutions only, packed or separate for q, k and v."""
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -30,7 +30,7 @@ class Packed(nn.Module):
 
 
 class Separate(Packed):
-    """Three convolutions, in an order of their own."""
+    """Three convolutions, registered in another order than q, k, v."""
 
     def __init__(self, dim=8):
         super().__init__(dim)
@@ -42,7 +42,7 @@ class Separate(Packed):
 
 
 class SeparateLocal(Separate):
-    """And a depthwise convolution after each."""
+    """Three convolutions, each followed by a depthwise one."""
 
     def __init__(self):
         super().__init__()

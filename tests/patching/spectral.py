@@ -1,4 +1,4 @@
-"""Attentions on maps with their channels last, and what looks like one of them."""
+"""Spectral attentions on maps (B, H, W, C), and a look-alike."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Spectral(nn.Module):
-    """As the papers say it, with names of its own; ``rows`` whose channels the attention's rows are."""
+    """S-MSA as in the papers, under other names; the attention's rows are the channels of ``rows``, "k" or "q"."""
 
     def __init__(self, dim=6, heads=2, rows="k", biased=False):
         super().__init__()
@@ -39,7 +39,7 @@ class Guided(Spectral):
 
 
 class Linear(Spectral):
-    """Without the softmax."""
+    """A look-alike: the same layers without any attention."""
 
     def forward(self, x):
         return self.out(self.third(x)) + self.position(self.first(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Attentions whose layers were adapted, wrapped, normalised or quantised before the patch: matched, or told why not."""
+"""Attentions whose layers were adapted, wrapped, normalised or quantised before patching: matched or explained."""
 
 import copy
 
@@ -24,7 +24,7 @@ HOSTS = {
 
 
 def layers(model):
-    """Of the first attention, by name."""
+    """The first attention's children with parameters, as (name, child)."""
     return [(name, child) for name, child in model.blocks[0].attn.named_children() if [*child.parameters()]]
 
 
@@ -39,7 +39,7 @@ def with_dropout(model):
 
 
 def wrapped(model):
-    """As MONAI writes its 1x1 convolutions, ``qkv.conv``."""
+    """Each layer in a container, as MONAI's 1x1 convolutions ``qkv.conv``."""
     for name, layer in layers(model):
         holder = nn.Sequential()
         holder.add_module("conv", layer)
@@ -65,7 +65,7 @@ def spectral_norm_by_hook(model):
     for _, layer in layers(model):
         nn.utils.spectral_norm(layer)
     with torch.enable_grad():
-        # By now, the weights are no leaves of autograd's.
+        # After one forward, the weights are no longer autograd leaves.
         model(image(dtype=torch.float64))
 
 
@@ -105,7 +105,7 @@ def model(family):
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @torch.no_grad()
-def test_matched_and_called(family, model, change):
+def test_changed_layers_are_matched_and_still_called(family, model, change):
     change(model)
     x, held = image(dtype=torch.float64), [child for _, child in layers(model)]
     before = model(x)
@@ -122,7 +122,7 @@ def test_matched_and_called(family, model, change):
 
 
 @torch.no_grad()
-def test_an_adapter_is_no_reason_for_a_false_friend():
+def test_lookalike_with_adapters_is_still_refused():
     class Mean(MDTA):
         def forward(self, x):
             return super().forward(x.mean((2, 3), keepdim=True).expand_as(x))
@@ -133,7 +133,7 @@ def test_an_adapter_is_no_reason_for_a_false_friend():
     assert "output differs" in near_miss.reason
 
 
-def test_a_wrapper_of_several_layers_is_none():
+def test_sequential_with_two_parameterised_layers_is_not_matched():
     model = Net(MDTA())
     attention = model.blocks[0].attn
     attention.qkv = nn.Sequential(attention.qkv, nn.BatchNorm2d(24))
@@ -141,7 +141,7 @@ def test_a_wrapper_of_several_layers_is_none():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
-def test_dynamically_quantised_is_a_near_miss_that_says_so():
+def test_dynamically_quantised_attention_is_a_near_miss():
     model = torch.ao.quantization.quantize_dynamic(tokens.two_blocks(), {nn.Linear})
     report = exda.plan(model)
     assert not report.matches
@@ -152,7 +152,7 @@ def test_dynamically_quantised_is_a_near_miss_that_says_so():
 
 
 class Shards(torch.Tensor):
-    """What wraps other tensors, as torchao's and DTensor do."""
+    """A tensor that wraps another one, as torchao's and DTensor do."""
 
     @staticmethod
     def __new__(cls, inner):
@@ -171,7 +171,7 @@ class Shards(torch.Tensor):
 
 
 @pytest.mark.parametrize(("make", "name"), [(MDTA, "qkv"), (XCA, "proj")], ids=["mdta", "xca"])
-def test_weights_of_other_kinds_are_a_near_miss_that_says_so(make, name):
+def test_tensor_subclass_weights_are_a_near_miss(make, name):
     attention = make()
     layer = getattr(attention, name)
     layer.weight = nn.Parameter(Shards(layer.weight.detach()))
@@ -182,7 +182,7 @@ def test_weights_of_other_kinds_are_a_near_miss_that_says_so(make, name):
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
 @torch.no_grad()
-def test_quantised_after_the_patch():
+def test_patched_model_can_be_quantised():
     torch.manual_seed(0)
     model, x = tokens.two_blocks().eval(), image()
     exda.patch(model)

@@ -1,4 +1,4 @@
-"""Either everything is replaced or nothing: whatever goes wrong, and whenever."""
+"""Patching is atomic: it replaces everything or nothing, whatever fails and whenever."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from .unchanged import unchanged
 
 
 def different_widths():
-    """4 channels a head, then 8."""
+    """Two attentions, with 4 and 8 channels per head."""
     return Net(MDTA(num_heads=2), MDTA(num_heads=1))
 
 
@@ -21,22 +21,22 @@ class TestConfiguration:
     CHANNELWISE = exda.ExDAConfig(tokens=4, reinject="channelwise")
 
     @pytest.mark.parametrize("call", [exda.patch, exda.plan])
-    def test_is_refused_with_the_name_of_the_one_that_it_does_not_fit(self, call):
+    def test_error_names_the_attention_that_it_does_not_fit(self, call):
         model = different_widths()
         with unchanged(model), pytest.raises(exda.ConfigError, match=r"blocks\.1\.attn.*dim / num_heads = 8, not 4"):
             call(model, self.CHANNELWISE)
 
-    def test_fits_those_that_it_was_meant_for(self):
+    def test_excluding_the_misfit_patches_the_rest(self):
         model = different_widths()
         report = exda.patch(model, self.CHANNELWISE, exclude="blocks.1.attn")
         assert [match.name for match in report.matches] == ["blocks.0.attn"]
 
-    def test_of_another_type(self):
+    def test_of_another_type_is_refused(self):
         model = two_blocks()
         with unchanged(model), pytest.raises((TypeError, exda.ConfigError), match="ExDAConfig"):
             exda.patch(model, {"tokens": 1})
 
-    def test_of_a_single_host(self):
+    def test_that_does_not_fit_is_refused_by_from_host(self):
         host = MDTA(num_heads=1)
         with unchanged(host), pytest.raises(exda.ConfigError, match="not 4"):
             exda.from_host(host, self.CHANNELWISE)
@@ -44,7 +44,7 @@ class TestConfiguration:
 
 @pytest.fixture
 def _wrong_with_tokens(monkeypatch):
-    """An ExDA attention that is right without primitives, as the probe sees it, and wrong with them."""
+    """Makes ExDA attentions wrong only with tokens: the probe, which uses none, passes; verification must not."""
     right = exda.ExDAAttention.forward
 
     def forward(self, x):
@@ -55,7 +55,7 @@ def _wrong_with_tokens(monkeypatch):
 
 @pytest.mark.usefixtures("_wrong_with_tokens")
 class TestVerification:
-    """The last look before the swap."""
+    """The comparison of outputs right before the modules are swapped."""
 
     def test_names_the_module_and_changes_nothing(self):
         model = two_blocks()
@@ -65,8 +65,9 @@ class TestVerification:
         ):
             exda.patch(model)
 
-    def test_after_some_that_were_right(self):
+    def test_failing_at_a_later_module_changes_nothing(self):
         model = Net(MDTA(), MDTA())
+        # An output of zeros hides the wrong factor, so that this one passes.
         torch.nn.init.zeros_(model.blocks[0].attn.project_out.weight)
         with unchanged(model, random_numbers=False), pytest.raises(exda.VerificationError, match=r"blocks\.1\.attn"):
             exda.patch(model)
@@ -76,33 +77,33 @@ class TestVerification:
         assert exda.patch(model, verify=False).applied
         assert exda.is_patched(model)
 
-    def test_of_a_single_host(self):
+    def test_fails_in_from_host_too(self):
         host = MDTA()
         with unchanged(host, random_numbers=False), pytest.raises(exda.VerificationError):
             exda.from_host(host)
         assert isinstance(exda.from_host(host, verify=False), exda.ExDAAttention)
 
-    def test_before_the_block_of_patched(self):
+    def test_fails_in_patched_too(self):
         model = two_blocks()
         with unchanged(model, random_numbers=False), pytest.raises(exda.VerificationError), exda.patched(model):
             pass
 
 
 @pytest.mark.parametrize("value", ["replace", "gelu", "sigmoid"])
-def test_verification_of_values_without_an_identity_start(value):
+def test_verification_passes_for_values_without_an_identity_start(value):
     model = two_blocks()
     assert exda.patch(model, exda.ExDAConfig(value=value, init="paper")).applied
 
 
 @pytest.mark.parametrize("weight", [float("nan"), 1e30], ids=["nan", "huge"])
-def test_verification_of_a_model_that_diverged(weight):
+def test_verification_passes_for_a_model_that_diverged(weight):
     model = two_blocks()
     torch.nn.init.constant_(model.blocks[0].attn.project_out.weight, weight)
     assert exda.patch(model).applied
 
 
 @pytest.mark.parametrize("init", ["identity", "paper"])
-def test_verification_leaves_new_parameters_at_their_start(init):
+def test_verification_leaves_new_parameters_at_their_initial_values(init):
     found = []
     for verify in (True, False):
         model = two_blocks()
@@ -115,7 +116,7 @@ def test_verification_leaves_new_parameters_at_their_start(init):
 
 
 class Refusing(dict):
-    """Children of a module that cannot be replaced by ours."""
+    """A module's children; storing an ExDA module among them is interrupted."""
 
     def __setitem__(self, key, module):
         if isinstance(module, exda.ExDAModule):
@@ -123,7 +124,7 @@ class Refusing(dict):
         super().__setitem__(key, module)
 
 
-def test_an_interruption_in_the_middle_of_the_swap():
+def test_interrupted_patch_changes_nothing():
     model = restormer()
     block = model.decoder_level2[0]
     block._modules = Refusing(block._modules)
@@ -133,7 +134,7 @@ def test_an_interruption_in_the_middle_of_the_swap():
 
 
 @torch.no_grad()
-def test_an_interruption_in_the_middle_of_unpatching():
+def test_interrupted_unpatch_changes_nothing_and_can_be_repeated():
     class Reluctant(dict):
         def __setitem__(self, key, module):
             if not isinstance(module, exda.ExDAModule):
@@ -156,7 +157,7 @@ def test_planning_changes_nothing():
         exda.plan(model)
 
 
-def test_a_failure_does_not_spoil_the_next_attempt():
+def test_patch_succeeds_after_a_failed_attempt():
     model = different_widths().eval()
     with pytest.raises(exda.ConfigError):
         exda.patch(model, TestConfiguration.CHANNELWISE)

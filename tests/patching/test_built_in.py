@@ -1,4 +1,4 @@
-"""Networks that were written with ExDA: told as such by everything that looks for it."""
+"""Networks written with ExDA attentions: patch, plan and configuration queries report them as built in."""
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ def tiny():
         return exda.models.create("exda-tiny")
 
 
-def own(**options):
+def built_in_and_host(**options):
     return Net(exda.ExDAAttention(8, 2, **options), MDTA())
 
 
-def test_patch_says_that_it_has_them(tiny):
+def test_patch_raises_and_names_them(tiny):
     with pytest.raises(exda.NoMatchError, match="has 28 ExDA attentions already, built in") as caught:
         exda.patch(tiny)
     assert r"encoder_level1.{0..1}.attn" in str(caught.value)
@@ -36,20 +36,20 @@ def test_plan_reports_them(tiny):
     assert report.as_dict()["built_in"] == report.built_in
 
 
-def test_their_configuration(tiny):
+def test_configuration_is_reported(tiny):
     assert exda.config_of(tiny) == exda.ExDAConfig(init="paper")
     assert list(exda.configs_of(tiny))[:2] == ["encoder_level1.0.attn", "encoder_level1.1.attn"]
     assert not exda.is_patched(tiny)
 
 
-def test_several_configurations():
+def test_config_of_raises_for_several_configurations():
     model = Net(exda.ExDAAttention(8, 2), exda.ExDAAttention(8, 2, tokens=3))
     with pytest.raises(exda.MixedConfigError, match=r"tokens=1: blocks\.0\.attn\n  tokens=3: blocks\.1\.attn"):
         exda.config_of(model)
 
 
-def test_beside_a_patched_one():
-    model = own(tokens=3)
+def test_patch_and_unpatch_leave_the_built_in_one():
+    model = built_in_and_host(tokens=3)
     report = exda.patch(model, tokens=2)
     assert [match.name for match in report.matches] == ["blocks.1.attn"]
     assert report.built_in == ("blocks.0.attn",)
@@ -59,12 +59,12 @@ def test_beside_a_patched_one():
     assert exda.config_of(model).tokens == 3
 
 
-def test_selected_alone():
-    model = own()
+def test_selecting_only_built_in_ones_raises():
+    model = built_in_and_host()
     with unchanged(model), pytest.raises(exda.NoMatchError, match="built in"):
         exda.patch(model, include="blocks.0")
 
 
-def test_the_model_is_one_itself():
+def test_model_that_is_an_exda_attention_raises():
     with pytest.raises(exda.NoMatchError, match=r"has 1 ExDA attentions already, built in.*\(the model itself\)"):
         exda.patch(exda.ExDAAttention(8, 2))

@@ -1,4 +1,4 @@
-"""As many tokens as channels a head, in a network whose levels differ in that."""
+"""``tokens="channels"``: as many tokens as channels per head, in a network whose levels differ in that number."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def model():
     return model
 
 
-def test_every_attention_has_its_own_number(model):
+def test_every_attention_has_its_own_number_of_tokens(model):
     configs = exda.configs_of(model)
     assert len(configs) == 8
     assert {name: config.tokens for name, config in configs.items()} == {
@@ -30,7 +30,7 @@ def test_every_attention_has_its_own_number(model):
         assert module.token.phi.weight.shape[0] == module.dim == config.tokens * module.num_heads
 
 
-def test_the_report_has_the_numbers():
+def test_report_lists_the_numbers_of_tokens():
     report = exda.plan(restormer(), CHANNELWISE)
     assert report.config == CHANNELWISE
     assert {match.config.tokens for match in report.matches} == {8, 16}
@@ -38,19 +38,19 @@ def test_the_report_has_the_numbers():
     assert "with tokens=16: decoder_level1.0.attn, refinement.0.attn" in str(report)
 
 
-def test_it_is_one_configuration(model):
+def test_config_of_returns_one_configuration(model):
     assert exda.config_of(model) == CHANNELWISE
     other = restormer()
     exda.patch(other, exda.config_of(model))
     assert exda.configs_of(other) == exda.configs_of(model)
 
 
-def test_the_same_again_is_a_no_op(model):
+def test_patching_again_is_a_no_op(model):
     with unchanged(model):
         assert not exda.patch(model, CHANNELWISE).applied
 
 
-def test_the_number_is_the_same_configuration_where_it_is_that(model):
+def test_integer_tokens_are_accepted_only_where_they_equal_the_channels(model):
     eight = exda.ExDAConfig(tokens=8, reinject="channelwise")
     with unchanged(model):
         assert not exda.patch(model, eight, include="encoder").applied
@@ -61,7 +61,7 @@ def test_the_number_is_the_same_configuration_where_it_is_that(model):
         exda.patch(model, eight, include="decoder_level1")
 
 
-def test_outputs_and_gradients_are_those_of_the_printed_formulas(model):
+def test_outputs_and_gradients_equal_the_reference_backends(model):
     model.double()
     train_new_parameters(model)
     x = image(dtype=torch.float64)
@@ -70,15 +70,15 @@ def test_outputs_and_gradients_are_those_of_the_printed_formulas(model):
         with exda.backend(backend):
             output = model(x)
         found[backend] = output, *torch.autograd.grad(output.square().mean(), list(model.parameters()))
-    for ours, printed in zip(found["torch"], found["reference"], strict=True):
-        torch.testing.assert_close(ours, printed, rtol=1e-9, atol=1e-12)
+    for ours, reference in zip(found["torch"], found["reference"], strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-12)
 
 
-def test_an_attention_by_itself():
+def test_single_attention_has_the_number_in_its_configuration():
     assert exda.from_host(MDTA(), CHANNELWISE).config.tokens == 4
     assert exda.ExDAAttention(8, 2, tokens="channels").config == exda.ExDAConfig(tokens=4, init="paper")
-    repr_of_it = repr(exda.ExDAAttention(8, 2, tokens="channels", reinject="channelwise"))
-    assert "tokens=4" in repr_of_it
+    text = repr(exda.ExDAAttention(8, 2, tokens="channels", reinject="channelwise"))
+    assert "tokens=4" in text
 
 
 def built_in():
@@ -91,13 +91,13 @@ def patched():
     return model
 
 
-def test_a_network_that_is_built_with_it():
+def test_built_in_network_returns_the_configuration():
     assert exda.config_of(built_in()) == CHANNELWISE
 
 
 @pytest.mark.parametrize("make", [built_in, patched])
 @torch.no_grad()
-def test_from_nothing_but_its_checkpoint(make, tmp_path):
+def test_create_rebuilds_the_model_from_its_checkpoint_alone(make, tmp_path):
     model = make().eval()
     train_new_parameters(model)
     torch.save({"params": model.state_dict()}, tmp_path / "model.pth")
@@ -109,7 +109,7 @@ def test_from_nothing_but_its_checkpoint(make, tmp_path):
 
 
 @torch.no_grad()
-def test_saved_and_loaded(tmp_path):
+def test_load_restores_what_save_wrote(tmp_path):
     model = patched().eval()
     train_new_parameters(model)
     exda.save(model, tmp_path / "exda.safetensors")
@@ -122,7 +122,7 @@ def test_saved_and_loaded(tmp_path):
 
 @pytest.mark.parametrize("into", [patched, restormer])
 @torch.no_grad()
-def test_a_checkpoint_that_does_not_say_it(into, tmp_path):
+def test_checkpoint_without_configuration_loads_with_a_given_one(into, tmp_path):
     model = patched().eval()
     train_new_parameters(model)
     state = {name: each for name, each in model.state_dict().items() if not name.endswith("_extra_state")}
@@ -137,10 +137,10 @@ def test_a_checkpoint_that_does_not_say_it(into, tmp_path):
 
 
 @pytest.mark.parametrize("tokens", ["all", "", None], ids=repr)
-def test_no_other_word(tokens):
+def test_other_values_for_tokens_are_refused(tokens):
     with pytest.raises(exda.ConfigError, match=r"expected an integer of at least 0 or 'channels'"):
         exda.ExDAConfig(tokens=tokens)
 
 
-def test_as_plain_data():
+def test_configuration_survives_as_dict():
     assert exda.ExDAConfig(**CHANNELWISE.as_dict()) == CHANNELWISE

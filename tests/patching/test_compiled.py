@@ -22,7 +22,7 @@ def compiled(module):
 
 
 @torch.no_grad()
-def test_patched_inside_and_said():
+def test_patch_reaches_inside_and_notes_it():
     inner = two_blocks().eval()
     model = compiled(inner)
     x = image()
@@ -41,7 +41,7 @@ def test_patched_inside_and_said():
 
 
 @torch.no_grad()
-def test_compiled_in_place():
+def test_model_compiled_in_place_recompiles():
     model = two_blocks().eval()
     model.compile(backend="eager")
     x = image()
@@ -51,24 +51,24 @@ def test_compiled_in_place():
     assert (model(x) - before).abs().max() > 1e-3
 
 
-def test_plan_says_it_too():
+def test_plan_notes_that_the_model_is_compiled():
     model = compiled(two_blocks())
     with unchanged(model):
         assert any("compiled" in note for note in exda.plan(model).notes)
 
 
-def test_patterns_have_no_prefix():
+def test_patterns_need_no_orig_mod_prefix():
     model = compiled(two_blocks())
     assert [match.name for match in exda.patch(model, include="blocks.1").matches] == ["blocks.1.attn"]
 
 
-def test_patched_context():
+def test_patched_reaches_inside():
     model = compiled(two_blocks())
     with unchanged(model, random_numbers=False), exda.patched(model):
         assert exda.is_patched(model)
 
 
-def test_an_attention_compiled_by_itself_is_a_near_miss():
+def test_attention_compiled_by_itself_is_a_near_miss():
     model = Net(MDTA(), MDTA())
     model.blocks[0].attn = compiled(model.blocks[0].attn)
     wrapper = model.blocks[0].attn
@@ -80,14 +80,14 @@ def test_an_attention_compiled_by_itself_is_a_near_miss():
     assert model.blocks[0].attn is wrapper
 
 
-def test_only_attentions_compiled_by_themselves():
+def test_model_with_compiled_attentions_only_raises():
     model = Net(compiled(MDTA()))
     with unchanged(model), pytest.raises(exda.NoMatchError, match="patch before compiling"):
         exda.patch(model)
 
 
 @torch.no_grad()
-def test_a_compiled_block():
+def test_attention_in_a_compiled_block_is_patched():
     model = two_blocks().eval()
     model.blocks[0] = compiled(model.blocks[0])
     x = image()
@@ -98,7 +98,7 @@ def test_a_compiled_block():
     assert (model(x) - before).abs().max() > 1e-3
 
 
-def test_a_compiled_root_attention():
+def test_compiled_root_attention_is_refused():
     model = compiled(MDTA())
     with unchanged(model), pytest.raises(exda.RootModuleError, match=r"exda\.from_host"):
         exda.patch(model)

@@ -6,8 +6,8 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .friends import Plain
 from .hosts import OneLayerForBoth
+from .lookalikes import Plain
 
 CONFIGS = {
     "default": exda.ExDAConfig(init="paper"),
@@ -26,7 +26,7 @@ class ScaleAlone(Plain):
 
 
 class TwoLayers(Plain):
-    """Registered in the other order, and needed only where there is a vector."""
+    """The shift is registered before the scale, and the vector is optional."""
 
     def __init__(self):
         super().__init__()
@@ -39,14 +39,14 @@ class TwoLayers(Plain):
 
 
 class NeverGiven(Plain):
-    """The same class at another level: its layers are not there."""
+    """The same forward without layers for a vector, as at levels that never get one."""
 
     def forward(self, x, prior=None):
         return super().forward(x) if prior is None else super().forward(x * self.scale(prior)[..., None, None])
 
 
 class Masked(Plain):
-    """A mask's entry is for several pixels."""
+    """A mask, one entry for several pixels, multiplies q, k and v."""
 
     mask = None
 
@@ -82,12 +82,12 @@ HOSTS = {
 @pytest.fixture(params=HOSTS)
 def host(request):
     torch.manual_seed(0)
-    make, family, more = HOSTS[request.param]
+    make, family, extra = HOSTS[request.param]
     x = torch.randn(2, 8, 8, 6, dtype=torch.float64, requires_grad=True)
-    return nn.ModuleDict({"attention": make()}).double(), family, (x, more())
+    return nn.ModuleDict({"attention": make()}).double(), family, (x, extra())
 
 
-def test_at_the_start_it_computes_the_same_and_is_given_back(host):
+def test_patch_preserves_the_output_and_unpatch_restores_the_host(host):
     model, family, inputs = host
     original, expected = model["attention"], model["attention"](*inputs)
     report = exda.patch(model)
@@ -99,7 +99,7 @@ def test_at_the_start_it_computes_the_same_and_is_given_back(host):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_outputs_and_gradients_are_those_of_the_printed_formula(host, config):
+def test_outputs_and_gradients_equal_the_reference_backends(host, config):
     model, _, inputs = host
     exda.patch(model, config)
     leaves = [leaf for leaf in (*inputs, *model.parameters()) if leaf is not None and leaf.requires_grad]
@@ -119,8 +119,8 @@ class ShiftThenScale(TwoLayers):
         return super().forward(x if prior is None else x + self.shift(prior)[..., None, None], prior)
 
 
-class OfNothing(TwoLayers):
-    """Another function where no vector is given."""
+class OtherWithoutVector(TwoLayers):
+    """Computes another function when no vector is given."""
 
     def forward(self, x, prior=None):
         return super().forward(2 * x if prior is None else x, prior)
@@ -133,7 +133,7 @@ class ThreeChannels(OneLayerForBoth):
 
 
 class MaskedInput(Plain):
-    """The mask is the input's, not that of q, k and v."""
+    """The mask multiplies the input instead of q, k and v."""
 
     def forward(self, x, mask):
         rows, columns = x.shape[2] // mask.shape[2], x.shape[3] // mask.shape[3]
@@ -144,18 +144,18 @@ class MaskedInput(Plain):
     ("make", "reason"),
     [
         (ShiftThenScale, "differs"),
-        (OfNothing, "differs"),
+        (OtherWithoutVector, "differs"),
         (ThreeChannels, r"P -> 16 or P -> 8, or two of the latter, found condition 5 -> 24"),
         (MaskedInput, r"forward takes \(x, mask\)"),
     ],
 )
-def test_what_looks_alike_is_left_with_a_reason(make, reason):
+def test_lookalikes_are_refused_with_a_reason(make, reason):
     with pytest.raises(exda.NoMatchError, match=reason):
         exda.patch(nn.ModuleDict({"attention": make()}))
 
 
 @pytest.mark.parametrize(
-    ("make", "more", "message"),
+    ("make", "extra", "message"),
     [
         (NeverGiven, torch.ones(2, 5), "no layer for one; expected None"),
         (TwoLayers, torch.ones(5), r"expected a prior \(B, P\) for B = 2 maps, got \(5,\)"),
@@ -163,7 +163,7 @@ def test_what_looks_alike_is_left_with_a_reason(make, reason):
         (Masked, torch.ones(2, 8, 6), r"expected a mask \(B, 1, H/m, W/n\)"),
     ],
 )
-def test_bad_input(make, more, message):
+def test_bad_input_is_refused(make, extra, message):
     attention = exda.from_host(make())
     with pytest.raises(exda.InputError, match=message):
-        attention(torch.randn(2, 8, 8, 6), more)
+        attention(torch.randn(2, 8, 8, 6), extra)

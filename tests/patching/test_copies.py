@@ -1,4 +1,4 @@
-"""Copies of a patched model are patched models of their own."""
+"""Copies of a patched model are patched models that are independent of it."""
 
 import copy
 import io
@@ -43,12 +43,12 @@ def model(request):
 
 
 @torch.no_grad()
-def test_equal_outputs(copied, model):
+def test_copy_computes_the_same(copied, model):
     x = image()
     assert torch.equal(copied(model)(x), model(x))
 
 
-def test_stays_patched(copied, model):
+def test_copy_is_patched_with_its_own_parameters(copied, model):
     clone = copied(model)
     assert exda.is_patched(clone)
     assert exda.config_of(clone) == exda.config_of(model)
@@ -57,7 +57,7 @@ def test_stays_patched(copied, model):
     assert ours.isdisjoint(id(parameter) for parameter in exda.new_parameters(clone))
 
 
-def test_unpatches_to_a_host_of_its_own(copied, model):
+def test_copy_unpatches_to_its_own_host(copied, model):
     clone = copied(model)
     parameters = {name: clone.get_parameter(name) for name, _ in clone.named_parameters()}
     replacement = clone.blocks[0].attn
@@ -73,7 +73,7 @@ def test_unpatches_to_a_host_of_its_own(copied, model):
     assert torch.equal(clone(x), model(x))
 
 
-def test_unpatching_the_copy_leaves_the_original(copied, model):
+def test_unpatching_the_copy_leaves_the_original_patched(copied, model):
     x = image()
     before = model(x)
     exda.unpatch(copied(model))
@@ -81,7 +81,7 @@ def test_unpatching_the_copy_leaves_the_original(copied, model):
     assert torch.equal(model(x), before)
 
 
-def test_training_the_copy_trains_the_host_that_it_unpatches_to(copied, model):
+def test_weights_changed_in_the_copy_reach_its_own_host(copied, model):
     clone = copied(model)
     with torch.no_grad():
         clone.blocks[0].attn.get_parameter("project_out.weight" if not _renamed(clone) else "proj.weight").fill_(3)
@@ -111,7 +111,7 @@ def test_hooks_of_a_copy_are_shared_with_its_own_host():
 
 
 @torch.no_grad()
-def test_an_averaged_model_follows():
+def test_averaged_model_averages_new_parameters():
     model = two_blocks().eval()
     exda.patch(model)
     average = AveragedModel(model, avg_fn=lambda averaged, current, n: (averaged + current) / 2)
@@ -125,7 +125,7 @@ def test_an_averaged_model_follows():
 
 
 @torch.no_grad()
-def test_a_model_inside_an_average_can_be_patched():
+def test_model_inside_an_average_can_be_patched():
     average = AveragedModel(two_blocks().eval())
     x = image()
     before = average(x)

@@ -25,7 +25,7 @@ HOOKS = {
 
 
 class Counter:
-    """Counts its calls since it was last asked."""
+    """A hook that counts its calls; ``since`` returns the count and resets it."""
 
     def __init__(self):
         self.calls = 0
@@ -39,7 +39,7 @@ class Counter:
 
 
 def exercise(model):
-    """Forward, backward, state dict and back, once each."""
+    """Calls forward, backward, state_dict and load_state_dict once each."""
     model(image()).sum().backward()
     model.load_state_dict(model.state_dict())
 
@@ -49,7 +49,7 @@ def register(request):
     return HOOKS[request.param]
 
 
-def test_registered_before_fires_throughout(register):
+def test_hook_registered_before_fires_while_patched_and_after(register):
     model, counter = two_blocks(), Counter()
     register(model.blocks[0].attn, counter)
     exda.patch(model)
@@ -61,7 +61,7 @@ def test_registered_before_fires_throughout(register):
     assert counter.since() == 1
 
 
-def test_a_handle_from_before_removes_it_from_both(register):
+def test_handle_from_before_removes_the_hook_from_both_modules(register):
     model, counter = two_blocks(), Counter()
     handle = register(model.blocks[0].attn, counter)
     exda.patch(model)
@@ -72,7 +72,7 @@ def test_a_handle_from_before_removes_it_from_both(register):
     assert counter.since() == 0
 
 
-def test_registered_while_patched_survives_unpatch(register):
+def test_hook_registered_while_patched_survives_unpatch(register):
     model, counter = two_blocks(), Counter()
     exda.patch(model)
     handle = register(model.blocks[0].attn, counter)
@@ -88,7 +88,7 @@ def test_registered_while_patched_survives_unpatch(register):
 
 @pytest.mark.parametrize("part", ["qkv", "qkv_dwconv", "project_out"])
 @pytest.mark.parametrize("kind", ["forward", "forward-pre", "full-backward", "full-backward-pre"])
-def test_of_a_layer_inside(part, kind):
+def test_hook_on_an_inner_layer_fires(part, kind):
     model, counter = two_blocks(), Counter()
     HOOKS[kind](getattr(model.blocks[0].attn, part), counter)
     exda.patch(model)
@@ -97,7 +97,7 @@ def test_of_a_layer_inside(part, kind):
     assert counter.since() == 1
 
 
-def test_a_forward_replaced_inside_is_used():
+def test_replaced_forward_of_an_inner_layer_is_used():
     model, counter = two_blocks(), Counter()
     exda.patch(model)
     layer = model.blocks[0].attn.project_out
@@ -122,7 +122,7 @@ def test_a_hook_may_change_the_output():
     torch.testing.assert_close(model(x), before, rtol=0, atol=1e-5)
 
 
-def test_the_order_of_hooks_stays():
+def test_order_of_hooks_is_kept():
     model, order = two_blocks(), []
     attention = model.blocks[0].attn
     attention.register_forward_hook(lambda *_: order.append("first"))
@@ -134,7 +134,7 @@ def test_the_order_of_hooks_stays():
 
 
 @pytest.mark.parametrize("where", ["", "blocks.0", "blocks.0.attn", "blocks.0.attn.qkv"], ids=repr)
-def test_planning_calls_none_and_changes_none(register, where):
+def test_planning_and_patching_call_no_hook(register, where):
     model, counter = two_blocks(), Counter()
     register(model.get_submodule(where), counter)
     with unchanged(model):

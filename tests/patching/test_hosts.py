@@ -1,4 +1,4 @@
-"""True hosts, whatever they are called and however they are written."""
+"""Hosts are recognised by what they compute, whatever their names and implementation."""
 
 import copy
 
@@ -59,7 +59,7 @@ def case(request):
     return family, Net(make(), inputs=2 if family == "cross" else 1).eval()
 
 
-def test_planned(case):
+def test_plan_matches_the_host(case):
     family, model = case
     with unchanged(model):
         report = exda.plan(model)
@@ -69,7 +69,7 @@ def test_planned(case):
 
 @pytest.mark.parametrize("size", [(16, 24), (7, 5)], ids=["16x24", "7x5"])
 @torch.no_grad()
-def test_identity_and_back(case, size):
+def test_patch_preserves_the_output_and_unpatch_restores_the_host(case, size):
     family, model = case
     x, host = image(*size), model.blocks[0].attn
     before = model(x)
@@ -85,7 +85,7 @@ def test_identity_and_back(case, size):
     assert torch.equal(model(x), before)
 
 
-def test_outputs_and_gradients_in_float64_and_keys_that_stay(case):
+def test_patch_preserves_outputs_gradients_and_keys_in_float64(case):
     _, model = case
     model, x = model.double().requires_grad_(True), image(8, 6, dtype=torch.float64)
     host, names = copy.deepcopy(model), [name for name, _ in model.named_parameters()]
@@ -102,7 +102,7 @@ def test_outputs_and_gradients_in_float64_and_keys_that_stay(case):
 
 
 @torch.no_grad()
-def test_new_parameters_take_part(case):
+def test_new_parameters_affect_the_output(case):
     _, model = case
     x = image()
     before = model(x)
@@ -112,13 +112,13 @@ def test_new_parameters_take_part(case):
 
 
 @torch.no_grad()
-def test_a_projection_that_starts_at_zero_hides_nothing():
+def test_host_with_a_zero_projection_is_recognised():
     model = Net(MDTA())
     nn.init.zeros_(model.blocks[0].attn.project_out.weight)
     assert [match.name for match in exda.patch(model).matches] == ["blocks.0.attn"]
 
 
-def test_the_host_may_write_into_its_input_but_the_replacement_does_not():
+def test_replacement_leaves_its_input_where_the_host_writes_into_it():
     host = Histogram().eval()
     x = torch.randn(1, 8, 6, 6)
     replacement = exda.from_host(host)

@@ -1,4 +1,4 @@
-"""Hosts that call their attention by the names of its arguments."""
+"""Networks that call their attention with keyword arguments."""
 
 import copy
 import pickle
@@ -17,14 +17,14 @@ from .tokens import Renamed as RenamedTokens
 
 
 class Exchanged(Cross):
-    """The names of the replacement, each for the other map."""
+    """Names its maps as the replacement does, but swapped."""
 
     def forward(self, y, x):
         return super().forward(y, x)
 
 
 class Named(nn.Module):
-    """Calls its attention by ``names``, the last one first."""
+    """Calls its attention with keyword arguments ``names``, the last one first."""
 
     def __init__(self, attention, names):
         super().__init__()
@@ -51,12 +51,12 @@ def case(request):
     return Named(make(), names).eval(), inputs
 
 
-# Without tokens and branch: nothing has to know the size of the map.
+# Without tokens and without convolutions on the value, no attention has to know the size of the map.
 CONFIG = exda.ExDAConfig(tokens=0, value="gelu", init="paper")
 
 
 @torch.no_grad()
-def test_at_the_start_it_computes_the_same(case):
+def test_patch_preserves_the_output(case):
     model, inputs = case
     expected = model(*inputs)
     exda.patch(model, tokens=0, value="none")
@@ -67,7 +67,7 @@ def test_at_the_start_it_computes_the_same(case):
 
 @pytest.mark.parametrize("again", [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @torch.no_grad()
-def test_names_are_places(case, again):
+def test_keyword_call_equals_positional_call(case, again):
     model, inputs = case
     exda.patch(model, CONFIG)
     model = again(model)
@@ -75,7 +75,7 @@ def test_names_are_places(case, again):
 
 
 @torch.no_grad()
-def test_traced(case):
+def test_symbolic_trace_keeps_keyword_calls(case):
     model, inputs = case
     exda.patch(model, CONFIG)
 
@@ -93,13 +93,13 @@ def test_traced(case):
 
 
 @torch.no_grad()
-def test_compiled(case):
+def test_keyword_call_compiles_as_one_graph(case):
     model, inputs = case
     exda.patch(model, CONFIG)
     assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(*inputs), model(*inputs))
 
 
-def test_what_is_missing_is_said():
+def test_missing_and_unknown_arguments_raise_type_error():
     model = nn.Sequential(Cross())
     exda.patch(model)
     x = torch.randn(1, 8, 4, 4)
@@ -109,7 +109,7 @@ def test_what_is_missing_is_said():
         model[0](x, x, z=x)
 
 
-def test_names_of_the_replacement_where_the_host_has_others():
+def test_replacement_accepts_its_own_names_too():
     model = nn.Sequential(Renamed())
     exda.patch(model)
     x = torch.randn(1, 8, 4, 4)
@@ -117,7 +117,7 @@ def test_names_of_the_replacement_where_the_host_has_others():
 
 
 @torch.no_grad()
-def test_a_fused_block():
+def test_fused_block_accepts_keyword_arguments():
     class Named(Block):
         def forward(self, feature):
             return super().forward(feature)
@@ -133,7 +133,7 @@ def test_a_fused_block():
     torch.testing.assert_close(found, model[0](feature=x), rtol=0, atol=1e-5)
 
 
-def test_a_subclass_that_calls_on_by_name():
+def test_subclass_may_call_super_with_keyword_arguments():
     class Negated(exda.ExDACrossAttention):
         def forward(self, x, y):
             return super().forward(x=-x, y=y)
@@ -145,7 +145,7 @@ def test_a_subclass_that_calls_on_by_name():
 
 
 class Taken(MDTA):
-    """Its attributes have names that the replacement has methods of."""
+    """Has an attribute with the name of one of the replacement's methods."""
 
     def __init__(self):
         super().__init__()
@@ -159,6 +159,6 @@ class TakenByLayer(MDTA):
 
 
 @pytest.mark.parametrize(("make", "name"), [(Taken, "part"), (TakenByLayer, "terms")])
-def test_a_host_with_an_attribute_named_as_a_method(make, name):
+def test_host_with_an_attribute_named_as_a_method_is_refused(make, name):
     with pytest.raises(exda.NoMatchError, match=rf"has an attribute '{name}', which is a method's name"):
         exda.patch(nn.Sequential(make()))

@@ -1,4 +1,4 @@
-"""Several configurations in one model: each where it was asked for, and said wherever one is asked for."""
+"""Several configurations in one model: each attention keeps its own, and every query reports them."""
 
 import copy
 import json
@@ -29,7 +29,7 @@ def mixed():
     return model
 
 
-def test_tokens_in_the_encoder_and_the_value_in_the_decoder():
+def test_configs_of_lists_the_configuration_of_each_attention():
     model = mixed()
     assert exda.configs_of(model) == dict.fromkeys(ENCODER, TOKENS) | dict.fromkeys(DECODER, VALUE)
     assert list(exda.configs_of(model)) == [*ENCODER, *DECODER]
@@ -38,7 +38,7 @@ def test_tokens_in_the_encoder_and_the_value_in_the_decoder():
 
 
 @torch.no_grad()
-def test_the_function_is_the_hosts_until_it_is_trained():
+def test_patch_preserves_the_output_and_unpatch_restores_the_host():
     model = restormer().eval()
     x = image()
     before = model(x)
@@ -49,7 +49,7 @@ def test_the_function_is_the_hosts_until_it_is_trained():
     assert torch.equal(model(x), before)
 
 
-def test_outputs_and_gradients_are_those_of_the_printed_formulas():
+def test_outputs_and_gradients_equal_the_reference_backends():
     model = mixed().double()
     train_new_parameters(model)
     x = image(dtype=torch.float64)
@@ -58,11 +58,11 @@ def test_outputs_and_gradients_are_those_of_the_printed_formulas():
         with exda.backend(backend):
             output = model(x)
         found[backend] = output, *torch.autograd.grad(output.square().mean(), list(model.parameters()))
-    for ours, printed in zip(found["torch"], found["reference"], strict=True):
-        torch.testing.assert_close(ours, printed, rtol=1e-9, atol=1e-12)
+    for ours, reference in zip(found["torch"], found["reference"], strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-12)
 
 
-def test_there_is_no_single_configuration_to_name():
+def test_config_of_raises_and_lists_the_configurations():
     with pytest.raises(exda.MixedConfigError) as caught:
         exda.config_of(mixed())
     lines = str(caught.value).splitlines()
@@ -74,7 +74,7 @@ def test_there_is_no_single_configuration_to_name():
     assert isinstance(caught.value, exda.ConfigError)
 
 
-def test_the_report_says_which_is_where():
+def test_report_lists_the_attentions_of_each_configuration():
     model = restormer()
     exda.patch(model, TOKENS, include="encoder")
     report = exda.patch(model, VALUE, include="decoder")
@@ -91,7 +91,7 @@ def test_the_report_says_which_is_where():
     assert data["already_patched"] == ENCODER
 
 
-def test_one_configuration_is_not_spread_out():
+def test_report_of_one_configuration_lists_none():
     model = restormer()
     exda.patch(model, include="encoder")
     assert "with " not in str(exda.patch(model))
@@ -102,7 +102,7 @@ def test_one_configuration_is_not_spread_out():
     [(None, ENCODER[0]), ("encoder", ENCODER[0]), (["decoder", "encoder_level2"], ENCODER[1])],
     ids=["all", "the same", "one of them"],
 )
-def test_another_configuration_on_what_is_patched(include, name):
+def test_patching_with_another_configuration_is_refused(include, name):
     model = restormer()
     exda.patch(model, TOKENS, include="encoder")
     with unchanged(model), pytest.raises(exda.AlreadyPatchedError) as caught:
@@ -110,7 +110,7 @@ def test_another_configuration_on_what_is_patched(include, name):
     assert all(part in str(caught.value) for part in (f"{name}: ", str(TOKENS), str(VALUE), "exda.unpatch(model, inc"))
 
 
-def test_plan_says_that_patch_would_refuse():
+def test_plan_notes_that_patch_would_refuse():
     model = restormer()
     exda.patch(model, TOKENS, include="encoder")
     with unchanged(model):
@@ -120,7 +120,7 @@ def test_plan_says_that_patch_would_refuse():
     assert not exda.plan(model, TOKENS).notes
 
 
-def test_a_family_is_a_selection():
+def test_families_select_attentions():
     model = nn.ModuleDict({"first": Net(MDTA()), "second": Net(Cross(), inputs=2)})
     exda.patch(model, TOKENS, families="mdta")
     report = exda.patch(model, VALUE, families="cross")
@@ -130,7 +130,7 @@ def test_a_family_is_a_selection():
         exda.patch(model, families="histogram")
 
 
-def test_nothing_is_selected():
+def test_empty_selection_raises():
     model = restormer()
     exda.patch(model)
     with unchanged(model), pytest.raises(exda.NoMatchError, match="none of the 8 attentions"):
@@ -148,7 +148,7 @@ def test_patched_inside_a_partly_patched_model():
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deep", "pickle"]
 )
-def test_copies(copied):
+def test_copies_keep_each_configuration(copied):
     model = mixed()
     other = copied(model)
     assert exda.configs_of(other) == exda.configs_of(model)
@@ -157,12 +157,12 @@ def test_copies(copied):
     assert len(exda.configs_of(model)) == 6
 
 
-def test_of_a_compiled_model_what_is_inside():
+def test_configs_of_looks_inside_a_compiled_model():
     model = mixed()
     assert exda.configs_of(torch.compile(model, backend="eager")) == exda.configs_of(model)
 
 
-def test_a_shared_module_is_there_once():
+def test_shared_module_is_listed_once():
     attention = MDTA()
     model = Net(attention, MDTA(), attention)
     exda.patch(model)
@@ -170,32 +170,32 @@ def test_a_shared_module_is_there_once():
     assert exda.plan(model).already_patched == ("blocks.0.attn", "blocks.1.attn")
 
 
-def test_of_a_model_without_exda():
+def test_configs_of_a_plain_model_is_empty():
     assert exda.configs_of(two_blocks()) == {}
 
 
-class TestUnpatchApart:
-    """What is put back can be selected as what is patched."""
+class TestSelectiveUnpatch:
+    """unpatch selects attentions by the same patterns as patch."""
 
-    def test_by_stage(self):
+    def test_stage_is_unpatched_and_patched_anew(self):
         model = mixed()
         assert exda.unpatch(model, include="encoder") == tuple(ENCODER)
         assert exda.configs_of(model) == dict.fromkeys(DECODER, VALUE)
         exda.patch(model, VALUE)
         assert exda.config_of(model) == VALUE
 
-    def test_exclude_wins(self):
+    def test_exclude_takes_precedence_over_include(self):
         model = mixed()
         assert exda.unpatch(model, include="encoder", exclude="encoder_level1") == tuple(ENCODER[1:])
 
-    def test_a_shared_module_under_all_its_names(self):
+    def test_shared_module_is_unpatched_under_all_its_names(self):
         attention = MDTA()
         model = Net(attention, MDTA(), attention)
         exda.patch(model)
         assert exda.unpatch(model, include="blocks.2") == ("blocks.0.attn", "blocks.2.attn")
         assert model.blocks[0].attn is model.blocks[2].attn is attention
 
-    def test_what_is_not_patched_cannot_be_selected(self):
+    def test_selecting_what_is_not_patched_raises(self):
         model = mixed()
         with unchanged(model), pytest.raises(exda.PatternError, match=r"include='latent'.*patched attentions"):
             exda.unpatch(model, include="latent")
@@ -215,7 +215,7 @@ STEPS = st.one_of(
 @torch.no_grad()
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(STEPS, min_size=1, max_size=6))
-def test_whatever_is_patched_and_put_back_in_whatever_order(steps):
+def test_any_sequence_of_patch_unpatch_and_copy_preserves_the_output(steps):
     torch.manual_seed(0)
     model, held = Net(MDTA(), MDTA(), MDTA()).eval(), {}
     x = image(8, 8, 1)

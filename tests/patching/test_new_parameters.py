@@ -1,4 +1,4 @@
-"""The parameters that ExDA added: each once, and trained alone."""
+"""new_parameters lists what ExDA added, each parameter once; train_only_new freezes everything else."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def distinct(parameters):
 
 
 @pytest.mark.parametrize("name", ["value", "token", "alpha", "token_gate"])
-def test_each_once_where_two_attentions_share_it(name):
+def test_parameter_shared_by_two_attentions_is_listed_once(name):
     model = patched()
     first, second = (block.attn for block in model.blocks)
     before = len(exda.new_parameters(model))
@@ -33,7 +33,7 @@ def test_each_once_where_two_attentions_share_it(name):
     torch.optim.AdamW(exda.new_parameters(model))
 
 
-def test_each_once_where_a_layer_is_shared_within_an_attention():
+def test_layer_shared_within_an_attention_is_listed_once():
     model = patched()
     attention = model.blocks[0].attn
     attention.value.conv_out = attention.value.conv_in
@@ -41,7 +41,7 @@ def test_each_once_where_a_layer_is_shared_within_an_attention():
 
 
 class TestTrainOnlyNew:
-    """Everything else is frozen, so that whatever looks at all parameters sees the new ones alone."""
+    """Everything else is frozen: clipping and optimizers over all parameters act on the new ones alone."""
 
     def test_returns_what_is_trained(self):
         model = patched()
@@ -57,6 +57,7 @@ class TestTrainOnlyNew:
         optimizer = torch.optim.SGD(new, lr=0.0)
         for _ in range(3):
             optimizer.zero_grad()
+            # Times 100, so that the gradients exceed the norm to which they are clipped.
             model(x).square().mean().mul(100).backward()
             nn.utils.clip_grad_norm_(model.parameters(), largest)
         norm = torch.stack([p.grad.norm() for p in new if p.grad is not None]).norm()
@@ -83,13 +84,13 @@ class TestTrainOnlyNew:
         model.requires_grad_(False)
         assert all(parameter.requires_grad for parameter in exda.train_only_new(model))
 
-    def test_undone(self):
+    def test_requires_grad_undoes_it(self):
         model = patched()
         exda.train_only_new(model)
         model.requires_grad_(True)
         assert all(parameter.requires_grad for parameter in model.parameters())
 
-    def test_of_what_is_patched_in_part_with_several_configurations(self):
+    def test_applies_to_a_partly_patched_model_with_several_configurations(self):
         model = Net(MDTA(), MDTA(), MDTA())
         exda.patch(model, tokens=2, value="none", include="blocks.0")
         exda.patch(model, tokens=0, include="blocks.1")
@@ -103,31 +104,31 @@ class TestTrainOnlyNew:
         assert {name.split(".")[3] for name in trained if name.startswith("blocks.1")} == {"value"}
         assert not any(name.startswith(("blocks.2", "head", "tail")) for name in trained)
 
-    def test_buffers_go_on(self):
+    def test_buffers_are_still_updated(self):
         model = nn.Sequential(nn.BatchNorm2d(3), patched()).train()
         exda.train_only_new(model)
         model(image())
         assert model[0].num_batches_tracked == 1
 
-    def test_of_a_built_in_one(self):
+    def test_applies_to_built_in_attentions(self):
         attention = exda.ExDAAttention(8, 2)
         new = exda.train_only_new(Net(attention))
         assert {id(p) for p in new} == {id(p) for p in attention.new_parameters().values()}
         assert not attention.qkv.weight.requires_grad
 
-    def test_before_wrapping(self):
+    def test_wrapped_model_is_refused(self):
         model = patched()
         wrapped = nn.DataParallel(model)
         with unchanged(model), pytest.raises(exda.WrappedModelError, match=r"exda\.train_only_new\(model\.module\)"):
             exda.train_only_new(wrapped)
 
-    def test_inside_of_a_compiled_model(self):
+    def test_applies_inside_a_compiled_model(self):
         model = patched()
         new = exda.train_only_new(torch.compile(model, backend="eager"))
         assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in new}
 
     @pytest.mark.parametrize("make", [two_blocks, lambda: Net(exda.ExDAAttention(8, 2, tokens=0, value="gelu"))])
-    def test_nothing_would_be_left(self, make):
+    def test_model_without_new_parameters_is_refused(self, make):
         model = make()
         with unchanged(model), pytest.raises(exda.NotPatchedError, match=r"Net holds no parameters.*exda\.patch"):
             exda.train_only_new(model)

@@ -1,12 +1,12 @@
-"""A model without a known attention: an error that tells what came close."""
+"""A model without a known attention: patch raises an error that lists the near misses."""
 
 import pytest
 from torch import nn
 
 import exda_primitives as exda
 
-from .friends import Buffer, ReLU
 from .hosts import Cross
+from .lookalikes import Buffer, ReLU
 from .models import Net, two_blocks
 from .unchanged import unchanged
 
@@ -26,7 +26,7 @@ def test_patch_lists_every_near_miss():
     assert "blocks.1.attn (Buffer) is not mdta: it holds buffers (mask)" in message
 
 
-def test_plan_reports_instead():
+def test_plan_reports_near_misses_without_raising():
     model = Net(ReLU(), Buffer())
     with unchanged(model):
         report = exda.plan(model)
@@ -41,26 +41,26 @@ def test_patched_raises_before_the_block():
     assert not entered
 
 
-def test_a_family_that_is_not_there():
+def test_family_without_a_match_raises():
     model = two_blocks()
     with unchanged(model), pytest.raises(exda.NoMatchError):
         exda.patch(model, families="cross")
 
 
-def test_only_the_families_asked_for():
+def test_families_restrict_the_matches():
     model = Net(Cross(), inputs=2)
     assert [match.family for match in exda.plan(model, families=["cross", "mdta"]).matches] == ["cross"]
     assert not exda.plan(model, families="mdta").matches
 
 
 @pytest.mark.parametrize("call", [exda.unpatch, exda.config_of])
-def test_nothing_to_take_out(call):
+def test_model_that_is_not_patched_raises(call):
     model = two_blocks()
     with unchanged(model), pytest.raises(exda.NotPatchedError, match="Net"):
         call(model)
 
 
-def test_no_new_parameters():
+def test_model_that_is_not_patched_has_no_new_parameters():
     model = two_blocks()
     assert exda.new_parameters(model) == []
     assert not exda.is_patched(model)

@@ -1,4 +1,4 @@
-"""The host's parameters stay what they are; the new ones are added beside them."""
+"""Patching keeps the host's parameters as they are and adds new ones."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .friends import ReLU
 from .hosts import MDTA, Renamed, frozen_temperature
+from .lookalikes import ReLU
 from .models import Net, image, restormer, two_blocks
 from .unchanged import unchanged
 
@@ -18,7 +18,7 @@ def is_new(key):
     return not NEW.isdisjoint(key.split(".")) or key.endswith("._extra_state")
 
 
-def test_objects_and_keys_stay_and_new_keys_are_ours():
+def test_patch_keeps_parameters_and_keys_and_adds_only_new_keys():
     model = Net(MDTA(bias=True), Renamed())
     before, state = dict(model.named_parameters()), model.state_dict()
     exda.patch(model)
@@ -28,7 +28,7 @@ def test_objects_and_keys_stay_and_new_keys_are_ours():
     assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
 
 
-def test_new_parameters_are_the_new_keys():
+def test_report_lists_exactly_the_new_keys():
     model = two_blocks()
     before = set(model.state_dict())
     report = exda.patch(model)
@@ -38,7 +38,7 @@ def test_new_parameters_are_the_new_keys():
     assert ours == {id(model.get_parameter(key)) for key in report.new_parameters}
 
 
-def test_an_original_state_dict_loads_with_only_ours_missing():
+def test_original_state_dict_loads_with_only_new_keys_missing():
     original = restormer().state_dict()
     model = restormer()
     report = exda.patch(model)
@@ -49,7 +49,7 @@ def test_an_original_state_dict_loads_with_only_ours_missing():
     assert all(torch.equal(model.state_dict()[key], value) for key, value in original.items())
 
 
-def test_a_patched_state_dict_loads_strictly():
+def test_patched_state_dict_loads_strictly():
     source, target = two_blocks(), two_blocks()
     exda.patch(source, exda.ExDAConfig(init="paper"))
     exda.patch(target, exda.ExDAConfig(init="paper"))
@@ -60,7 +60,7 @@ def test_a_patched_state_dict_loads_strictly():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @torch.no_grad()
-def test_dtype(dtype):
+def test_patch_keeps_the_dtype(dtype):
     model = two_blocks().to(dtype)
     x = image(dtype=dtype)
     before = model(x)
@@ -68,7 +68,7 @@ def test_dtype(dtype):
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     after = model(x)
     assert after.dtype == dtype
-    # Two ways of rounding to half precision.
+    # In half precision, host and replacement round intermediate results at different places.
     torch.testing.assert_close(after, before, rtol=0, atol=1e-12 if dtype == torch.float64 else 3e-2)
 
 
@@ -81,9 +81,9 @@ def test_each_attention_keeps_its_own_dtype():
 
 
 class TestMeta:
-    """A model without weights."""
+    """A model on the meta device, without weights."""
 
-    def test_patch_works_and_says_that_nothing_was_compared(self):
+    def test_patch_works_and_notes_that_nothing_was_verified(self):
         with torch.device("meta"):
             model = two_blocks()
         report = exda.patch(model)
@@ -97,14 +97,14 @@ class TestMeta:
         assert not exda.patch(model, verify=False).notes
         assert not exda.patch(two_blocks()).notes
 
-    def test_false_friends_are_told_apart(self):
+    def test_lookalikes_are_refused(self):
         with torch.device("meta"):
             model = Net(ReLU())
         with unchanged(model), pytest.raises(exda.NoMatchError, match="output differs"):
             exda.patch(model)
 
     @torch.no_grad()
-    def test_weights_loaded_afterwards_are_the_hosts(self):
+    def test_weights_loaded_afterwards_give_the_hosts_output(self):
         source = two_blocks().eval()
         with torch.device("meta"):
             model = two_blocks().eval()
@@ -117,7 +117,7 @@ class TestMeta:
         torch.testing.assert_close(model(x), source(x), rtol=0, atol=1e-5)
 
 
-def test_requires_grad():
+def test_patch_keeps_requires_grad():
     model = Net(frozen_temperature(), MDTA())
     model.blocks[1].attn.requires_grad_(False)
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -127,13 +127,13 @@ def test_requires_grad():
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_mode(training):
+def test_patch_keeps_the_training_mode(training):
     model = two_blocks().train(training)
     exda.patch(model)
     assert {module.training for module in model.modules()} == {training}
 
 
-def test_mode_of_each_part():
+def test_patch_keeps_the_training_mode_of_each_part():
     model = two_blocks().train()
     model.blocks[0].attn.eval()
     model.blocks[1].attn.qkv.eval()
@@ -145,7 +145,7 @@ def test_mode_of_each_part():
     assert not second.qkv.training
 
 
-def test_the_host_is_no_part_of_the_model_any_more():
+def test_host_is_no_longer_part_of_the_model():
     model = two_blocks()
     hosts = [block.attn for block in model.blocks]
     exda.patch(model)
@@ -155,7 +155,7 @@ def test_the_host_is_no_part_of_the_model_any_more():
     assert len(names) == len({id(parameter) for parameter in model.parameters()})
 
 
-def test_attributes_that_a_parent_may_read():
+def test_replacement_has_the_attributes_of_the_host():
     model = two_blocks()
     model.blocks[0].attn.note = note = object()
     exda.patch(model)
@@ -164,17 +164,17 @@ def test_attributes_that_a_parent_may_read():
 
 
 @pytest.mark.parametrize("name", ["config", "dim", "num_heads", "full_name"])
-def test_attributes_of_the_same_name_as_one_of_ours(name):
+def test_host_attribute_with_a_reserved_name_is_kept_or_the_host_refused(name):
     model = two_blocks()
     theirs = model.blocks[0].attn
     setattr(theirs, name, 17)
     exda.plan(model)
     exda.patch(model)
-    # Refusing it is as good.
+    # Either the host is refused and stays, or the replacement has its attribute.
     assert model.blocks[0].attn is theirs or getattr(model.blocks[0].attn, name) == 17
 
 
-def test_config_of():
+def test_config_of_returns_the_configuration():
     model = two_blocks()
     config = exda.ExDAConfig(tokens=2, scale="mean")
     exda.patch(model, config)
@@ -182,7 +182,7 @@ def test_config_of():
     assert exda.is_patched(model)
 
 
-def test_without_primitives_nothing_is_added():
+def test_configuration_without_primitives_adds_no_parameters():
     model = two_blocks()
     before = set(model.state_dict())
     report = exda.patch(model, exda.ExDAConfig(tokens=0, value="none"))

@@ -1,4 +1,4 @@
-"""The hook by which a parent hands the size of its map down: what it reads, when it comes and goes."""
+"""ParentHook passes a map's size (H, W) from a block to its attention: what it reads, when it exists."""
 
 import copy
 import pickle
@@ -30,7 +30,7 @@ def patched(model):
 
 
 class Sized(SizedBlock):
-    """Everything in these blocks but what their call is like."""
+    """Base of the blocks below, which differ only in the signature of forward."""
 
     def attend(self, x):
         return x + self.attn(self.norm(x))
@@ -116,7 +116,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize(("make", "call"), CALLS.values(), ids=CALLS)
 @torch.no_grad()
-def test_the_size_is_read_from_the_call(make, call):
+def test_size_is_read_from_the_call(make, call):
     block, x = patched(make()), torch.randn(2, 35, 8)
     expected = x + block.attn(block.norm(x), (5, 7))
     assert torch.equal(call(block, x), expected)
@@ -125,7 +125,7 @@ def test_the_size_is_read_from_the_call(make, call):
 
 @pytest.mark.parametrize(("make", "call"), UNKNOWN.values(), ids=UNKNOWN)
 @torch.no_grad()
-def test_the_size_is_not_guessed(make, call):
+def test_ambiguous_size_is_not_guessed(make, call):
     block, x = patched(make()), torch.randn(2, 36, 8)
     with pytest.raises(exda.InputError, match=r"^attn: .*cannot tell the size.*grid = \(H, W\)"):
         call(block, x)
@@ -134,14 +134,14 @@ def test_the_size_is_not_guessed(make, call):
 
 
 @torch.no_grad()
-def test_the_size_of_an_earlier_call_is_not_kept():
+def test_size_of_an_earlier_call_is_not_kept():
     block, x = patched(Optional()), torch.randn(2, 36, 8)
     block(x, 4, 9)
     with pytest.raises(exda.InputError, match="cannot tell"):
         block(x)
 
 
-def test_a_size_that_is_not_that_of_the_tokens():
+def test_size_that_does_not_fit_the_tokens_raises():
     block = patched(SizedBlock())
     with pytest.raises(exda.InputError, match=r"^attn: .*37 tokens, for a map of 4 x 9 = 36 pixels.*class token"):
         block(torch.randn(2, 37, 8), 4, 9)
@@ -155,24 +155,24 @@ def test_no_size_is_needed_without_tokens_and_convolution(options):
     assert block(torch.randn(2, 36, 8)).shape == (2, 36, 8)
 
 
-class TestComesAndGoes:
-    """Never a hook without a replacement, nor a replacement without its hook."""
+class TestExists:
+    """A block has the hook exactly as long as it holds a replacement."""
 
-    def test_with_patch_and_unpatch(self):
+    def test_from_patch_to_unpatch(self):
         model = two_blocks()
         with unchanged(model, random_numbers=False):
             exda.patch(model)
             assert [len(hooks_of(block)) for block in model.blocks] == [1, 1]
             exda.unpatch(model)
 
-    def test_with_the_block_of_patched(self):
+    def test_inside_patched(self):
         model = two_blocks()
         exda.patch(model, include="blocks.0")
         with unchanged(model, random_numbers=False), exda.patched(model):
             assert [len(hooks_of(block)) for block in model.blocks] == [1, 1]
         assert [len(hooks_of(block)) for block in model.blocks] == [1, 0]
 
-    def test_among_other_hooks(self):
+    def test_without_disturbing_other_hooks(self):
         model, calls = two_blocks(), []
         block = model.blocks[0]
         block.register_forward_pre_hook(lambda *_: calls.append("before"))
@@ -186,12 +186,12 @@ class TestComesAndGoes:
             later.remove()
         assert calls == 2 * ["before", "before, with keywords", "later"]
 
-    def test_not_where_only_planned(self):
+    def test_not_after_plan(self):
         model = two_blocks()
         with unchanged(model):
             exda.plan(model)
 
-    def test_not_after_an_interruption_in_the_middle_of_the_swap(self):
+    def test_not_after_an_interrupted_patch(self):
         class Refusing(dict):
             def __setitem__(self, key, module):
                 if isinstance(module, exda.ExDAModule):
@@ -204,7 +204,7 @@ class TestComesAndGoes:
         with unchanged(model, random_numbers=False), pytest.raises(KeyboardInterrupt):
             exda.patch(model)
 
-    def test_still_there_after_an_interruption_in_the_middle_of_unpatching(self):
+    def test_still_after_an_interrupted_unpatch(self):
         class Reluctant(dict):
             def __setitem__(self, key, module):
                 if not isinstance(module, exda.ExDAModule):
@@ -221,7 +221,7 @@ class TestComesAndGoes:
         exda.unpatch(model)
         assert not any(map(hooks_of, model.modules()))
 
-    def test_on_the_model_itself(self):
+    def test_on_a_model_that_is_the_block_itself(self):
         block = SizedBlock()
         with unchanged(block, random_numbers=False):
             exda.patch(block)
@@ -229,7 +229,7 @@ class TestComesAndGoes:
             assert block(torch.randn(1, 12, 8), 3, 4).shape == (1, 12, 8)
             exda.unpatch(block)
 
-    def test_not_for_families_that_need_none(self):
+    def test_not_for_families_on_maps(self):
         from .models import two_blocks as on_maps
 
         model = on_maps()
@@ -241,7 +241,7 @@ class TestShared:
     """One attention in several places, one block in several places, several attentions in one block."""
 
     @torch.no_grad()
-    def test_attention(self):
+    def test_attention_in_two_blocks(self):
         attention = XCA()
         model = Net(SizedBlock(attention), MapBlock(attention), SizedBlock()).eval()
         with unchanged(model, random_numbers=False):
@@ -252,7 +252,7 @@ class TestShared:
             exda.unpatch(model)
 
     @torch.no_grad()
-    def test_block(self):
+    def test_block_in_two_places(self):
         block = SizedBlock()
         model = Net(block, MapBlock(), block).eval()
         with unchanged(model, random_numbers=False):
@@ -280,11 +280,11 @@ class TestShared:
 
 
 class TestCopies:
-    """A copy has hooks of its own, which speak to its own attention."""
+    """A copy has its own hooks, which pass sizes to its own attention."""
 
     @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
     @torch.no_grad()
-    def test_is_independent(self, duplicate):
+    def test_copy_is_independent(self, duplicate):
         model = patched(two_blocks())
         other = duplicate(model)
         x = image(7, 5)
@@ -299,7 +299,7 @@ class TestCopies:
         assert [len(hooks_of(block)) for block in model.blocks] == [1, 1]
 
     @torch.no_grad()
-    def test_of_different_sizes_in_turn(self):
+    def test_original_and_copy_take_different_sizes_in_turn(self):
         model = patched(two_blocks())
         other = copy.deepcopy(model)
         wide, tall = image(4, 9), image(9, 4)
@@ -309,7 +309,7 @@ class TestCopies:
         assert torch.equal(model(wide), expected[0])
 
     @torch.no_grad()
-    def test_of_weights_only(self):
+    def test_state_dict_carries_over_to_another_patched_model(self):
         model, other = patched(two_blocks()), two_blocks().eval()
         exda.patch(other)
         other.load_state_dict(model.state_dict(), strict=True)
@@ -317,7 +317,7 @@ class TestCopies:
         assert torch.equal(other(x), model(x))
 
     @torch.no_grad()
-    def test_averaged(self):
+    def test_averaged_model(self):
         model = patched(two_blocks())
         average = torch.optim.swa_utils.AveragedModel(
             model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
@@ -334,7 +334,7 @@ class TestCopies:
         assert torch.equal(average(x), model(x))
 
 
-def test_an_attention_that_somebody_took_out_by_hand():
+def test_hook_tolerates_an_attention_removed_by_hand():
     block = patched(SizedBlock())
     block.attn = nn.Identity()
     assert block(torch.randn(1, 12, 8), 3, 4).shape == (1, 12, 8)

@@ -15,7 +15,7 @@ def test_patches_inside_and_restores_after():
         assert exda.is_patched(model)
 
 
-def test_takes_what_patch_takes():
+def test_takes_the_arguments_of_patch():
     model = restormer()
     config = exda.ExDAConfig(tokens=2)
     with exda.patched(model, config, include="decoder", exclude="decoder_level1", families="mdta", verify=False) as r:
@@ -30,7 +30,7 @@ def test_restores_after_an_exception(error):
         raise error
 
 
-def test_a_model_patched_before_stays_patched():
+def test_model_patched_before_stays_patched():
     model = two_blocks()
     exda.patch(model)
     with unchanged(model), exda.patched(model) as report:
@@ -38,7 +38,7 @@ def test_a_model_patched_before_stays_patched():
     assert exda.is_patched(model)
 
 
-def test_only_what_it_added_is_taken_out():
+def test_restores_only_what_it_replaced():
     model = restormer()
     exda.patch(model, include="encoder")
     with exda.patched(model, include="decoder"):
@@ -47,20 +47,20 @@ def test_only_what_it_added_is_taken_out():
     assert isinstance(model.encoder_level1[0].attn, exda.ExDAAttention)
 
 
-def test_another_configuration_does_not_enter():
+def test_another_configuration_is_refused():
     model = two_blocks()
     exda.patch(model)
     with unchanged(model), pytest.raises(exda.AlreadyPatchedError), exda.patched(model, exda.ExDAConfig(tokens=2)):
         pass
 
 
-def test_unpatched_inside():
+def test_unpatch_inside_is_allowed():
     model = two_blocks()
     with unchanged(model, random_numbers=False), exda.patched(model):
         exda.unpatch(model)
 
 
-def test_nested():
+def test_nested_uses_undo_only_their_own():
     model = two_blocks()
     with unchanged(model, random_numbers=False), exda.patched(model, include="blocks.0"):
         with exda.patched(model):

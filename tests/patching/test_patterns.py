@@ -44,7 +44,7 @@ def names(report):
     ],
     ids=repr,
 )
-def test_include(model, include, expected):
+def test_include_selects_by_stage_name_and_pattern(model, include, expected):
     assert names(exda.plan(model, include=include)) == expected
 
 
@@ -59,7 +59,7 @@ def test_include(model, include, expected):
     ],
     ids=str,
 )
-def test_exclude_wins(model, include, exclude, expected):
+def test_exclude_takes_precedence_over_include(model, include, exclude, expected):
     assert names(exda.plan(model, include=include, exclude=exclude)) == expected
 
 
@@ -83,27 +83,27 @@ def test_patch_replaces_what_plan_says():
         ("", "selects none"),
     ],
 )
-def test_a_pattern_that_selects_nothing(argument, pattern, hint):
+def test_pattern_that_selects_nothing_raises_with_a_hint(argument, pattern, hint):
     model = restormer()
     with unchanged(model), pytest.raises(exda.PatternError, match=hint) as caught:
         exda.patch(model, **{argument: pattern})
     assert f"{argument}={pattern!r}" in str(caught.value)
 
 
-def test_one_bad_pattern_among_good_ones():
+def test_one_bad_pattern_among_good_ones_raises():
     model = restormer()
     with unchanged(model), pytest.raises(exda.PatternError, match="'bottleneck'"):
         exda.patch(model, include=["decoder", "bottleneck"])
 
 
-def test_stages_of_an_unknown_backbone():
+def test_stage_of_an_unknown_backbone_raises():
     model = two_blocks()
     with unchanged(model), pytest.raises(exda.PatternError, match=r"unknown for this backbone.*blocks\.0\.attn"):
         exda.patch(model, include="decoder")
 
 
 @pytest.mark.parametrize("families", ["mtda", ["mdta", "mtda"]], ids=str)
-def test_an_unknown_family(families):
+def test_unknown_family_raises(families):
     model = two_blocks()
     with unchanged(model), pytest.raises(exda.PatternError, match=r"no family 'mtda'.*mdta"):
         exda.patch(model, families=families)
@@ -114,14 +114,14 @@ def test_an_unknown_family(families):
     [{"exclude": "*"}, {"include": "decoder", "exclude": "decoder_level*"}, {"include": []}],
     ids=["all-excluded", "what-is-included-excluded", "empty-list"],
 )
-def test_nothing_is_left_says_so(selection):
+def test_empty_selection_raises(selection):
     model = restormer()
     with unchanged(model), pytest.raises(exda.ExDAError) as caught:
         exda.patch(model, **selection)
     assert "include" in str(caught.value) or "exclude" in str(caught.value)
 
 
-def test_a_network_inside_another_module():
+def test_stages_are_known_inside_another_module():
     class Task(nn.Module):
         """As training frameworks wrap a network."""
 

@@ -1,4 +1,4 @@
-"""Channel attention by 1x1 convolutions alone, and with layers of their own for q, k and v."""
+"""Channel attention with 1x1 convolutions only, packed or separate for q, k and v."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def x():
     return torch.randn(2, 8, 7, 5, dtype=torch.float64, requires_grad=True)
 
 
-def test_at_the_start_it_computes_the_same_and_is_given_back(host, x):
+def test_patch_preserves_the_output_and_unpatch_restores_the_host(host, x):
     original, expected = host["attention"], host["attention"](x)
     report = exda.patch(host)
     assert [(match.family, match.dim, match.heads) for match in report.matches] == [("gsa", 8, 2)]
@@ -40,7 +40,7 @@ def test_at_the_start_it_computes_the_same_and_is_given_back(host, x):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_outputs_and_gradients_are_those_of_the_printed_formula(host, x, config):
+def test_outputs_and_gradients_equal_the_reference_backends(host, x, config):
     exda.patch(host, config)
     leaves = [x, *host.parameters()]
 
@@ -55,7 +55,7 @@ def test_outputs_and_gradients_are_those_of_the_printed_formula(host, x, config)
 
 
 @pytest.mark.parametrize("kind", HOSTS.values(), ids=HOSTS)
-def test_what_looks_alike_is_left_with_a_reason(kind):
+def test_lookalikes_are_refused_with_a_reason(kind):
     class WithoutSoftmax(kind):
         def weigh(self, logits):
             return logits.relu()
@@ -72,7 +72,7 @@ def test_what_looks_alike_is_left_with_a_reason(kind):
 
 
 @torch.no_grad()
-def test_the_module_takes_the_official_state_dict(x):
+def test_module_loads_the_official_state_dict(x):
     attention = exda.ExDAPointwiseAttention(8, 2, init="identity").double()
     names = {"temperature", "qkv.weight", "project_out.weight"}
     assert {name for name, _ in attention.named_parameters()} - attention.new_parameters().keys() == names
@@ -83,13 +83,13 @@ def test_the_module_takes_the_official_state_dict(x):
     torch.testing.assert_close(attention(x), host(x), rtol=1e-12, atol=1e-12)
 
 
-def test_bad_input():
+def test_bad_input_is_refused():
     with pytest.raises(exda.InputError, match=r"map \(B, 8, H, W\)"):
         exda.ExDAPointwiseAttention(8, 2)(torch.randn(1, 6, 4, 4))
 
 
 @torch.no_grad()
-def test_saved_and_loaded(host, x, tmp_path):
+def test_load_restores_what_save_wrote(host, x, tmp_path):
     kind = type(host["attention"])
     exda.patch(host)
     for parameter in exda.new_parameters(host):

@@ -1,4 +1,4 @@
-"""Tensors that PyTorch keeps under other names by now: parametrised, pruned or normalised after the patch."""
+"""Parameters that PyTorch stores under other names since patching: parametrised, pruned or weight-normalised."""
 
 import copy
 
@@ -42,7 +42,7 @@ def model():
 
 @WAYS
 @pytest.mark.parametrize("name", ["alpha", "token_gate"])
-def test_they_stay_new_parameters(model, way, name):
+def test_renamed_parameters_stay_new_parameters(model, way, name):
     attention = model.blocks[0].attn
     plain = {*attention.new_parameters()}
     names = way(attention, name)
@@ -54,7 +54,7 @@ def test_they_stay_new_parameters(model, way, name):
 
 
 @WAYS
-def test_the_temperature_is_no_new_parameter(model, way):
+def test_renamed_temperature_is_no_new_parameter(model, way):
     attention = model.blocks[0].attn
     plain = {*attention.new_parameters()}
     way(attention, "temperature")
@@ -63,7 +63,7 @@ def test_the_temperature_is_no_new_parameter(model, way):
 
 @WAYS
 @torch.no_grad()
-def test_unpatch_leaves_nothing_of_a_new_one(model, way):
+def test_unpatch_leaves_nothing_of_a_renamed_parameter(model, way):
     attention, x = model.blocks[0].attn, image()
     host = copy.deepcopy(attention._host[0])
     way(attention, "alpha")
@@ -72,7 +72,7 @@ def test_unpatch_leaves_nothing_of_a_new_one(model, way):
     model(x)
 
 
-def test_a_parametrised_temperature_is_a_near_miss_that_says_so():
+def test_parametrised_temperature_is_a_near_miss():
     model = Net(MDTA())
     parametrize.register_parametrization(model.blocks[0].attn, "temperature", nn.Softplus())
     (near_miss,) = exda.plan(model).near_misses

@@ -1,4 +1,4 @@
-"""The report: a table to read, plain data to keep."""
+"""The report, as a printed table and as plain data."""
 
 import json
 
@@ -8,8 +8,8 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .friends import Buffer
 from .hosts import MDTA, Cross, Histogram
+from .lookalikes import Buffer
 from .models import Net, restormer, two_blocks
 
 
@@ -19,13 +19,13 @@ def deep():
     return exda.models.Restormer(dim=8, num_blocks=[2, 3, 1, 1], num_refinement_blocks=2)
 
 
-def test_counts(deep):
+def test_counts_attentions_and_new_parameters(deep):
     text = str(exda.plan(deep))
     assert "Restormer: 15 attentions to replace" in text
     assert f"{exda.plan(deep).extra_parameters:,} new parameters" in text
 
 
-def test_says_what_was_done():
+def test_report_of_patch_says_replaced():
     report = exda.patch(two_blocks())
     assert "Net: 2 attentions replaced" in str(report)
 
@@ -39,7 +39,7 @@ def test_names_are_grouped(deep):
     assert [len(group) for group in report.grouped()] == [2, 3, 1, 1, 1, 3, 2, 2]
 
 
-def test_columns(deep):
+def test_table_has_a_header_and_a_row_per_group(deep):
     lines = str(exda.plan(deep)).splitlines()
     header = next(line for line in lines if "module" in line)
     assert all(word in header for word in ("n", "family", "dim", "heads", "stage", "parameters", "MACs/px"))
@@ -48,7 +48,7 @@ def test_columns(deep):
 
 
 class Deeper(nn.Module):
-    """Names as long as they get."""
+    """Gives its inner module a very long dotted name."""
 
     def __init__(self, inner, levels):
         super().__init__()
@@ -141,14 +141,14 @@ def test_plan_and_patch_agree():
     assert (planned.applied, done.applied) == (False, True)
 
 
-def test_what_a_known_backbone_adds():
+def test_known_backbone_adds_stage_and_downscale():
     match = exda.plan(restormer()).matches[1]
     assert (match.name, match.backbone, match.stage) == ("encoder_level2.0.attn", "restormer", "encoder")
     assert (match.dim, match.heads, match.downscale) == (16, 2, 2)
     assert exda.plan(restormer()).multiple_of == 8
 
 
-def test_macs_of_a_known_backbone():
+def test_macs_of_a_known_backbone_grow_with_the_image():
     report = exda.plan(restormer())
     assert report.extra_macs(64, 64) > 0
     assert report.extra_macs(128, 64) == pytest.approx(2 * report.extra_macs(64, 64))
@@ -158,6 +158,7 @@ def test_macs_of_a_known_backbone():
 def test_macs_of_the_value_branch():
     config = exda.ExDAConfig(tokens=0)
     (match,) = exda.plan(restormer(), config, include="encoder_level1").matches
+    # Two 1x1 convolutions of 8 channels and a depthwise 3x3 between them.
     assert match.extra_macs_per_pixel == 2 * 8 * 8 + 9 * 8
 
 

@@ -1,4 +1,4 @@
-"""The model is the attention itself."""
+"""Models that are an attention themselves: patch refuses, from_host replaces."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .friends import ReLU
 from .hosts import MDTA, Cross, Histogram, Renamed
+from .lookalikes import ReLU
 from .unchanged import unchanged
 
 
@@ -17,7 +17,7 @@ def test_patch_names_from_host():
         exda.patch(host)
 
 
-def test_plan_says_what_is_there():
+def test_plan_matches_the_model_itself():
     (match,) = exda.plan(MDTA()).matches
     assert (match.name, match.family) == ("", "mdta")
     assert "alpha" in match.new_parameters
@@ -25,7 +25,7 @@ def test_plan_says_what_is_there():
 
 @pytest.mark.parametrize("make", [MDTA, Renamed, Cross, Histogram])
 @torch.no_grad()
-def test_from_host(make):
+def test_from_host_preserves_the_output_and_release_returns_the_host(make):
     host = make()
     maps = torch.randn(2 if make is Cross else 1, 2, 8, 9, 7)
     expected = host(*maps.clone())
@@ -41,7 +41,7 @@ def test_from_host_takes_a_configuration():
     assert exda.from_host(MDTA(), exda.ExDAConfig(tokens=3)).config.tokens == 3
 
 
-def test_from_host_refuses_a_false_friend():
+def test_from_host_refuses_a_lookalike():
     host = ReLU()
     with unchanged(host), pytest.raises(exda.NoMatchError, match=r"ReLU\) is not mdta: its output differs"):
         exda.from_host(host)
@@ -53,17 +53,17 @@ def test_from_host_does_not_look_inside():
         exda.from_host(host)
 
 
-def test_from_host_knows_families():
+def test_from_host_restricts_the_families():
     with pytest.raises(exda.NoMatchError):
         exda.from_host(MDTA(), families="cross")
 
 
-def test_a_replacement_by_itself_cannot_be_unpatched_in_place():
+def test_unpatch_refuses_a_replacement_without_a_parent():
     replacement = exda.from_host(MDTA())
     with unchanged(replacement), pytest.raises(exda.ExDAError, match="ExDAAttention"):
         exda.unpatch(replacement)
 
 
-def test_release_of_one_built_from_scratch():
+def test_release_of_a_module_built_from_scratch_raises():
     with pytest.raises(exda.NotPatchedError, match="no other module"):
         exda.ExDAAttention(8, 2).release()

@@ -1,4 +1,4 @@
-"""One module under several names: replaced once, still one."""
+"""One module under several names is replaced once and stays shared."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def shared():
     return Net(attention, MDTA(), attention), attention
 
 
-def test_the_report_counts_it_once_under_all_its_names():
+def test_plan_lists_it_once_with_its_aliases():
     model, _ = shared()
     with unchanged(model):
         report = exda.plan(model)
@@ -44,7 +44,7 @@ def test_restored_and_still_shared():
 
 
 @torch.no_grad()
-def test_trained_in_one_place_acts_in_the_other():
+def test_patch_preserves_the_output_until_trained():
     model, _ = shared()
     model.eval()
     x = image()
@@ -64,7 +64,7 @@ def test_any_of_its_names_selects_it(include):
     assert not isinstance(model.blocks[1].attn, exda.ExDAAttention)
 
 
-def test_patched_puts_all_of_its_names_back():
+def test_patched_restores_it_under_all_its_names():
     model, attention = shared()
     with exda.patched(model):
         assert model.blocks[2].attn is not attention
@@ -72,7 +72,7 @@ def test_patched_puts_all_of_its_names_back():
     assert model.blocks[2].attn is attention
 
 
-def test_a_shared_block():
+def test_shared_block_is_patched_and_unpatched_in_both_places():
     model = Net(MDTA())
     model.blocks.append(model.blocks[0])
     exda.patch(model)

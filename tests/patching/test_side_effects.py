@@ -1,4 +1,4 @@
-"""What another thread, the compiler and the process see of a dry run: nothing."""
+"""plan, patch and fuse run copies of the model: other threads, the compiler and global state see none of it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -55,21 +55,21 @@ def block(attention=MDTA, ffn=blocks.FeedForward):
     return blocks.Net(blocks.Block(attention=attention, ffn=ffn))
 
 
-# Without parameters, which are initialised at random.
+# Adds no parameters, whose random initialisation would draw random numbers.
 DRAWS_NOTHING = [exda.ExDAConfig(tokens=0, value="gelu", init="paper")]
 CALLS = {"plan": exda.plan, "patch": exda.patch, "fuse": exda.fuse}
 calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 @pytest.fixture(autouse=True)
-def _by_the_modules():
-    # Not by kernels under the interpreter.
+def _torch_backend():
+    # PyTorch operations instead of kernels under Triton's interpreter.
     with exda.backend("torch"):
         yield
 
 
-def world():
-    """All of the process that a forward pass depends on, as a thread sees it that does nothing."""
+def global_state():
+    """The global state that a forward pass depends on, as the calling thread sees it."""
     return {
         "hooks": [dict(held) for name, held in vars(global_hooks).items() if "_hooks" in name and held],
         "random numbers": torch.get_rng_state().tolist(),
@@ -87,20 +87,20 @@ def world():
 
 
 @calls
-def test_another_thread_sees_nothing(call):
+def test_another_thread_sees_its_global_state_unchanged(call):
     seen = []
 
     class Observed(MDTA):
         def forward(self, x):
             with ThreadPoolExecutor(1) as pool:
-                seen.append(pool.submit(world).result())
+                seen.append(pool.submit(global_state).result())
             return super().forward(x)
 
     model = block(Observed)
     handle = global_hooks.register_module_forward_hook(lambda *_: None)
     try:
         with ThreadPoolExecutor(1) as pool:
-            before = pool.submit(world).result()
+            before = pool.submit(global_state).result()
         call(model, *DRAWS_NOTHING if call is not exda.fuse else ())
     finally:
         handle.remove()
@@ -110,8 +110,8 @@ def test_another_thread_sees_nothing(call):
 
 
 @calls
-def test_a_thread_that_computes_meanwhile(call):
-    # Every call is heard by the hook on all modules, and no random number comes twice.
+def test_concurrent_thread_keeps_its_hooks_and_random_numbers(call):
+    # The thread's every call reaches the global hook, and no random number is drawn twice or skipped.
     heard, drawn, done = [], [], threading.Event()
     torch.manual_seed(0)
     expected = torch.rand(200_000)
@@ -141,9 +141,9 @@ def test_a_thread_that_computes_meanwhile(call):
 
 
 class TestRandomNumbers:
-    """Of a host that draws: its own, and the same for both sides of a comparison."""
+    """A host that draws random numbers: compared with equal ones on both sides, the generator as before."""
 
-    def test_a_block_that_drops_is_fused(self):
+    def test_block_with_dropout_is_fused(self):
         model = block(ffn=blocks.Dropout)
         with unchanged(model):
             assert len(exda.fuse(model).blocks) == 1
@@ -154,12 +154,13 @@ class TestRandomNumbers:
         [torch.rand_like, torch.randn_like, lambda x: torch.rand(x.shape), torch.bernoulli, torch.empty_like],
         ids=["rand_like", "randn_like", "rand", "bernoulli", "dropout"],
     )
-    def test_an_attention_that_draws_in_training(self, draw):
+    def test_attention_that_draws_in_training_is_a_near_miss(self, draw):
         class Drawing(MDTA):
             def forward(self, x):
                 out = super().forward(x)
                 if not self.training:
                     return out
+                # ``empty_like`` draws nothing and stands for dropout. The sigmoid gives bernoulli probabilities.
                 return nn.functional.dropout(out) if draw is torch.empty_like else out + draw(out.sigmoid())
 
         model = Net(Drawing())
@@ -168,7 +169,7 @@ class TestRandomNumbers:
         assert "differs" in near_miss.reason
         assert "training mode" in near_miss.reason
 
-    def test_an_operation_without_a_generator(self):
+    def test_operation_without_a_generator_argument_changes_nothing(self):
         class Drawing(MDTA):
             def forward(self, x):
                 return super().forward(x) + 0 * nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
@@ -179,7 +180,7 @@ class TestRandomNumbers:
 
 
 class TestCompiled:
-    """torch.compile compiles nothing for a copy, which would use up the user's limit."""
+    """Nothing is compiled for a copy, which would count towards the user's recompilation limit."""
 
     @pytest.fixture(autouse=True)
     def _fresh_dynamo(self):
@@ -191,17 +192,17 @@ class TestCompiled:
     @pytest.mark.parametrize("attention", [CompiledForward, CompiledMethod, CompiledFunction])
     @calls
     @torch.no_grad()
-    def test_attention(self, attention, call):
+    def test_attention_is_not_compiled_for_a_copy(self, attention, call):
         model, x = block(attention).eval(), image(5, 7)
         call(model)
         assert counter.frame_count == 0
         model(x)
         if call is exda.plan:
-            # What the user compiled is compiled still.
+            # The model's own forward is still compiled.
             assert counter.frame_count == 1
 
     @torch.no_grad()
-    def test_feed_forward(self):
+    def test_feed_forward_is_not_compiled_for_a_copy(self):
         model, x = block(ffn=CompiledFeedForward), image(5, 7)
         expected = model(x)
         counter.clear()
@@ -209,7 +210,7 @@ class TestCompiled:
         assert counter.frame_count == 0
         torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
 
-    def test_whole_attention(self):
+    def test_modules_compiled_as_a_whole_are_not_compiled_for_a_copy(self):
         model = block()
         model.blocks[0].attn.compile(backend=counter)
         model.blocks[0].ffn = torch.compile(model.blocks[0].ffn, backend=counter)
@@ -219,7 +220,7 @@ class TestCompiled:
 
 
 class TestParametrized:
-    """``parametrize.cached()`` keeps what the model computes, not what a copy with random weights did."""
+    """``parametrize.cached()`` caches what the model computes, not what a copy with random weights did."""
 
     @pytest.fixture
     def model(self):
@@ -236,7 +237,7 @@ class TestParametrized:
 
     @calls
     @torch.no_grad()
-    def test_cached(self, model, call):
+    def test_call_inside_cached_preserves_the_output(self, model, call):
         x = image(5, 7)
         expected = model(x)
         with parametrize.cached():
@@ -244,7 +245,7 @@ class TestParametrized:
             torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-5)
 
     @torch.no_grad()
-    def test_cached_before(self, model):
+    def test_plan_keeps_what_was_cached_before(self, model):
         x = image(5, 7)
         with parametrize.cached():
             expected = model(x)
@@ -256,7 +257,7 @@ class TestParametrized:
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.autograd.set_detect_anomaly])
 @calls
-def test_modes_that_compute_otherwise(mode, call):
+def test_recognition_works_in_other_autograd_modes(mode, call):
     model = block().eval()
     x = image(5, 7)
     expected = model(x).detach()
@@ -267,7 +268,7 @@ def test_modes_that_compute_otherwise(mode, call):
     assert not any(parameter.is_inference() for parameter in model.parameters())
 
 
-def test_deterministic_algorithms():
+def test_recognition_works_with_deterministic_algorithms():
     torch.use_deterministic_algorithms(True)
     try:
         model = two_blocks()
@@ -278,7 +279,7 @@ def test_deterministic_algorithms():
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_defaults(device, dtype):
+def test_recognition_works_with_another_default_device_and_dtype(device, dtype):
     model = block()
     torch.set_default_device(device)
     torch.set_default_dtype(dtype)

@@ -1,4 +1,4 @@
-"""A size of a map goes with the call that it was said in: to no other thread, no later call, and into backward."""
+"""A map's size belongs to the call that passes it, backward included, and to no other thread or later call."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,7 @@ import exda_primitives as exda
 from .models import train_new_parameters
 from .tokens import XCA, SizedBlock
 
+# Both have 36 pixels, so that the number of tokens does not tell them apart.
 WIDE, TALL = (4, 9), (9, 4)
 
 
@@ -34,7 +35,7 @@ def tokens(seed=0, count=36):
 
 
 def gradients(block, wide, tall):
-    """Of two maps of different sizes in one backward pass, in both orders of the forward passes."""
+    """Gradients of two maps of different sizes in one backward pass, for both orders of the forward passes."""
     found = []
     for sizes in ((WIDE, TALL), (TALL, WIDE)):
         maps = {size: x.clone().requires_grad_() for size, x in ((WIDE, wide), (TALL, tall))}
@@ -45,7 +46,7 @@ def gradients(block, wide, tall):
 
 
 class Checkpointed(SizedBlock):
-    """Its attention alone is computed a second time, when the block's call is over."""
+    """Checkpoints its attention alone, which is recomputed after the block's call is over."""
 
     reentrant: bool
 
@@ -57,7 +58,7 @@ class Reentrant(Checkpointed):
     reentrant = True
 
 
-class Other(Checkpointed):
+class NonReentrant(Checkpointed):
     reentrant = False
 
 
@@ -75,7 +76,7 @@ def applied():
 
 CHECKPOINTED = {
     "reentrant": lambda: patched(Reentrant()),
-    "not reentrant": lambda: patched(Other()),
+    "not reentrant": lambda: patched(NonReentrant()),
     "wrapped, reentrant": lambda: wrapped(CheckpointImpl.REENTRANT),
     "wrapped": lambda: wrapped(CheckpointImpl.NO_REENTRANT),
     "applied": applied,
@@ -83,9 +84,9 @@ CHECKPOINTED = {
 
 
 @pytest.mark.parametrize("make", CHECKPOINTED.values(), ids=CHECKPOINTED)
-def test_an_attention_that_is_checkpointed_by_itself(make):
+def test_checkpointed_attention_is_recomputed_with_its_own_size(make):
     block, plain = make(), patched(SizedBlock())
-    # A wrapper's names are other names, in the same order.
+    # Wrappers change the parameters' names, but not their order.
     for ours, theirs in zip(block.parameters(), plain.parameters(), strict=True):
         theirs.data = ours.data
     expected = gradients(plain, tokens(0), tokens(1))
@@ -93,7 +94,7 @@ def test_an_attention_that_is_checkpointed_by_itself(make):
         assert all(map(torch.allclose, found, each))
 
 
-def test_a_size_set_by_hand_and_changed_before_backward():
+def test_grid_changed_before_backward_does_not_affect_recomputation():
     attention, found = patched(Reentrant()).attn, []
     for checkpointed in (False, True):
         outputs = []
@@ -106,8 +107,8 @@ def test_a_size_set_by_hand_and_changed_before_backward():
     assert all(map(torch.allclose, *found))
 
 
-def test_memory_that_is_gone_is_an_error():
-    # Nothing tells what the tokens' copy is a copy of.
+def test_recomputation_from_a_clone_raises():
+    # The tokens are recomputed from a clone, which nothing links to the call's size.
     block = patched(Reentrant())
     with saved_tensors_hooks(torch.clone, lambda x: x):
         loss = block(tokens().requires_grad_(), *WIDE).sum()
@@ -116,11 +117,11 @@ def test_memory_that_is_gone_is_an_error():
 
 
 @torch.no_grad()
-def test_threads():
+def test_threads_use_their_own_sizes():
     block = patched(SizedBlock())
     cases = [(tokens(seed), size) for seed, size in enumerate([WIDE, TALL, (6, 6), (2, 18)])]
     expected = [block(x, *size) for x, size in cases]
-    # All threads are inside of the block's call at once.
+    # All threads are inside the block's call at once; the hook returns None, which leaves the input as it is.
     barrier = threading.Barrier(len(cases))
     block.norm.register_forward_pre_hook(lambda *_: [barrier.wait(10)][:0] or None)
     with ThreadPoolExecutor(len(cases)) as pool:
@@ -130,16 +131,16 @@ def test_threads():
 
 
 class TestAfterTheCall:
-    """Called by itself afterwards, an attention knows no size, whatever became of the call."""
+    """Called by itself afterwards, an attention knows no size, whether the block's call returned or raised."""
 
-    def test_that_returned(self):
+    def test_a_call_that_returned(self):
         block = patched(SizedBlock())
         block(tokens(), *WIDE)
         with pytest.raises(exda.InputError, match="cannot tell the size"):
             block.attn(tokens())
 
     @pytest.mark.parametrize("where", ["before", "inside"])
-    def test_that_raised(self, where):
+    def test_a_call_that_raised(self, where):
         block = patched(SizedBlock())
 
         def fail(*_):
@@ -158,7 +159,7 @@ class TestAfterTheCall:
         assert block(tokens(), *TALL).shape == (2, 36, 8)
 
     @torch.no_grad()
-    def test_of_one_inside_another(self):
+    def test_a_nested_call_restores_the_outer_size(self):
         # One attention in two blocks, one of which holds the other.
         class Outer(SizedBlock):
             def __init__(self, attention, inner):
@@ -177,7 +178,7 @@ class TestAfterTheCall:
 
 
 class TestCompiled:
-    """As one graph, or the attention alone under a block that is not."""
+    """The block as one graph, or its attention alone."""
 
     @pytest.fixture(autouse=True)
     def _fresh_dynamo(self):
@@ -203,7 +204,7 @@ class TestCompiled:
 
 
 @torch.no_grad()
-def test_vmap():
+def test_vmap_uses_the_size_of_the_call():
     block = patched(SizedBlock())
     x = torch.stack([tokens(0), tokens(1)])
     found = torch.vmap(lambda each: block(each, *WIDE))(x)

@@ -1,4 +1,4 @@
-"""Networks that somebody else wrote, as they are installed from PyPI."""
+"""Third-party networks as installed from PyPI with spandrel."""
 
 import warnings
 
@@ -36,7 +36,7 @@ def m3snet():
     ids=["restormer", "restormer-biases", "m3snet"],
 )
 @torch.no_grad()
-def test_identity_at_two_sizes_and_back(make, attentions):
+def test_patch_preserves_outputs_at_two_sizes_and_unpatch_restores_them(make, attentions):
     model = make().eval()
     images = [image(32, 48), image(40, 72)]
     before = [model(x) for x in images]
@@ -48,7 +48,7 @@ def test_identity_at_two_sizes_and_back(make, attentions):
     assert all(torch.equal(model(x), expected) for x, expected in zip(images, before, strict=True))
 
 
-def test_stages():
+def test_stages_of_the_matches():
     assert [match.stage for match in exda.plan(restormer()).matches] == [
         *["encoder"] * 3,
         "latent",
@@ -58,7 +58,7 @@ def test_stages():
 
 
 @torch.no_grad()
-def test_the_state_dict_of_one_implementation_in_the_other():
+def test_patched_state_dict_loads_into_our_implementation():
     ours = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1).eval()
     theirs = restormer().eval()
     exda.patch(theirs)
@@ -75,7 +75,7 @@ def full_size():
     return Restormer().eval()
 
 
-def test_plan_at_full_size(full_size):
+def test_plan_matches_every_attention_at_full_size(full_size):
     report = exda.plan(full_size)
     assert len(report.matches) == 44
     assert not report.near_misses
@@ -83,7 +83,7 @@ def test_plan_at_full_size(full_size):
 
 
 @torch.no_grad()
-def test_identity_at_full_size(full_size):
+def test_patch_preserves_outputs_at_full_size(full_size):
     images = [image(32, 24, batch=1), image(16, 40, batch=1)]
     before = [full_size(x) for x in images]
     with exda.patched(full_size):

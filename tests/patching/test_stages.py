@@ -1,4 +1,4 @@
-"""Networks that are known by the names of their children: which stage, at which size."""
+"""Backbones known by the names of their children: the stage and downscale of each attention."""
 
 import pytest
 import timm
@@ -23,7 +23,7 @@ RESTORMER = unet_backbone(
     [f"encoder_level{i}" for i in (1, 2, 3)], "latent", [f"decoder_level{i}" for i in (3, 2, 1)], "refinement"
 )
 LCA = [("encoder", 2), ("encoder", 4), ("latent", 8), ("latent", 8), ("decoder", 4), ("decoder", 2)]
-# Network: what its attentions are behind, each with its stage and size; other children; what sizes are multiples of.
+# Backbone: ({prefix of an attention's name: (stage, downscale)}, other children, multiple that image sides must have).
 NETWORKS = {
     "ndr": (
         unet_backbone(["block1", "block2", "block3"], "bottom", ["block_up3", "block_up2", "block_up1"], "refinement"),
@@ -88,7 +88,7 @@ NETWORKS = {
 }
 
 
-def put(network, name, module):
+def add_at(network, name, module):
     parent = network
     *path, last = name.split(".")
     for part in path:
@@ -100,13 +100,13 @@ def put(network, name, module):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_stages(name):
+def test_stage_and_downscale_of_every_attention(name):
     places, others, multiple = NETWORKS[name]
     network = nn.Module()
     for place in places:
-        put(network, f"{place}.0.attn", Cross() if name == "hvicidnet" else MDTA())
+        add_at(network, f"{place}.0.attn", Cross() if name == "hvicidnet" else MDTA())
     for other in others:
-        put(network, other, nn.Module())
+        add_at(network, other, nn.Module())
     report = exda.plan(nn.ModuleDict({"net": network}))
     assert {match.name: (match.backbone, match.stage, match.downscale) for match in report.matches} == {
         f"net.{place}.0.attn": (name, *where) for place, where in places.items()
@@ -115,15 +115,15 @@ def test_stages(name):
     assert not [note for note in report.notes if "fits no module" in note and name != "edgenext"]
 
 
-def test_degradation_network_of_the_same_names_is_none():
+def test_names_of_a_backbone_around_plain_convolutions_are_no_backbone():
     network = nn.Module()
     for name in NETWORKS["ndr"][0]:
-        put(network, name, nn.Conv2d(8, 8, 3))
+        add_at(network, name, nn.Conv2d(8, 8, 3))
     assert exda.plan(nn.ModuleDict({"net": network, "attention": MDTA()})).multiple_of is None
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("xcit_nano_12_p8_224", {8}), ("edgenext_xx_small", {8, 16, 32})])
-def test_timm_encodes(name, sizes):
+def test_attentions_of_timm_classifiers_are_encoder_stages(name, sizes):
     with torch.device("meta"):
         report = exda.plan(timm.create_model(name), include="encoder")
     assert {match.downscale for match in report.matches} == sizes

@@ -1,4 +1,4 @@
-"""What the process and the rest of the model may look like while an attention is recognised and replaced."""
+"""Recognition and replacement under other global settings, and beside unusual modules and hooks."""
 
 import threading
 
@@ -21,13 +21,13 @@ def default_dtype(request):
     torch.set_default_dtype(torch.float32)
 
 
-def test_default_dtype(default_dtype):
+def test_patching_works_under_another_default_dtype(default_dtype):
     model = two_blocks()
     assert len(exda.patch(model).matches) == 2
     assert {parameter.dtype for parameter in exda.new_parameters(model)} == {default_dtype}
 
 
-def test_default_dtype_other_than_the_models():
+def test_new_parameters_have_the_models_dtype_not_the_default():
     model = two_blocks()
     torch.set_default_dtype(torch.float64)
     try:
@@ -37,21 +37,21 @@ def test_default_dtype_other_than_the_models():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-def test_default_device():
+def test_new_parameters_are_on_the_models_device():
     model = two_blocks()
     with torch.device("meta"):
         assert len(exda.patch(model).matches) == 2
     assert not any(parameter.is_meta for parameter in model.parameters())
 
 
-def test_autocast():
+def test_recognition_works_under_autocast():
     model = two_blocks()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert len(exda.patch(model).matches) == 2
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
-def test_gradient_mode(mode):
+def test_new_parameters_require_gradients_in_any_mode(mode):
     model = two_blocks()
     with mode():
         exda.patch(model)
@@ -59,7 +59,7 @@ def test_gradient_mode(mode):
 
 
 @torch.no_grad()
-def test_a_lazy_convolution_elsewhere():
+def test_lazy_convolution_elsewhere_is_no_obstacle():
     model = Net(MDTA())
     model.tail = nn.Sequential(nn.LazyConv2d(8, 1), nn.Conv2d(8, 3, 1))
     assert len(exda.patch(model).matches) == 1
@@ -67,7 +67,7 @@ def test_a_lazy_convolution_elsewhere():
 
 
 class Recorder:
-    """An owner of hooks that cannot be copied, as a trainer or a logger."""
+    """A hook that cannot be deep-copied because it holds a lock, as trainers and loggers do."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -77,7 +77,7 @@ class Recorder:
         self.calls += 1
 
 
-def test_a_hook_whose_owner_cannot_be_copied():
+def test_hook_that_cannot_be_copied_is_no_obstacle():
     model, recorder = two_blocks(), Recorder()
     model.blocks[0].attn.register_forward_hook(recorder)
     model.blocks[1].attn.qkv.register_forward_hook(recorder)
@@ -93,7 +93,7 @@ def test_a_hook_whose_owner_cannot_be_copied():
     ],
     ids=["forward", "forward_pre"],
 )
-def test_hooks_on_all_modules_see_nothing_of_the_probe(register):
+def test_global_hooks_are_not_called_by_the_probe(register):
     model, recorder = two_blocks(), Recorder()
     handle = register(recorder)
     try:
@@ -103,7 +103,7 @@ def test_hooks_on_all_modules_see_nothing_of_the_probe(register):
     assert recorder.calls == 0
 
 
-def test_gradients_from_before_stay():
+def test_earlier_gradients_are_kept():
     model = two_blocks()
     model(image()).sum().backward()
     with unchanged(model):
@@ -113,7 +113,7 @@ def test_gradients_from_before_stay():
     assert all(model.get_parameter(name).grad is grad for name, grad in kept.items())
 
 
-def test_what_cannot_be_copied_is_refused_with_the_cause():
+def test_attention_that_cannot_be_copied_is_a_near_miss():
     class Remembers(MDTA):
         def forward(self, x):
             self.last = super().forward(x)
@@ -128,9 +128,9 @@ def test_what_cannot_be_copied_is_refused_with_the_cause():
 
 
 class TestEmptyWeights:
-    """accelerate's init_empty_weights puts every parameter on the meta device that a module registers."""
+    """accelerate's init_empty_weights puts every parameter that a module registers on the meta device."""
 
-    def test_a_model_that_is_built_inside(self):
+    def test_model_built_inside_is_patched_on_meta(self):
         import accelerate
 
         with accelerate.init_empty_weights():
@@ -144,7 +144,7 @@ class TestEmptyWeights:
         x = image()
         assert torch.equal(model(x), other(x))
 
-    def test_a_model_with_weights(self):
+    def test_model_with_weights_is_refused(self):
         import accelerate
 
         model = two_blocks()

@@ -1,4 +1,4 @@
-"""What a patched model goes through in the hands of its users."""
+"""A patched model works with channels_last, autocast, gradient checkpointing and torch.compile."""
 
 import pytest
 import torch

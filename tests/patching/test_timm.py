@@ -1,4 +1,4 @@
-"""timm's XCiT and EdgeNeXt as they are installed: patched, trained, put through what users do, and unpatched."""
+"""timm's XCiT and EdgeNeXt as installed: patched, trained, copied, exported, compiled and unpatched."""
 
 import copy
 import pickle
@@ -49,7 +49,7 @@ def fresh(request):
 
 @pytest.fixture(params=SMALL)
 def model(request):
-    """A smaller one with all that surrounds an attention, patched and trained."""
+    """A smaller network with the same modules around its attention, patched and trained."""
     torch.manual_seed(0)
     model = SMALL[request.param]().eval()
     exda.patch(model)
@@ -69,7 +69,7 @@ def block(model):
 
 
 @torch.no_grad()
-def test_identity_training_and_back(fresh):
+def test_patch_preserves_outputs_until_trained_and_unpatch_restores_them(fresh):
     model, attentions = fresh
     images = [image(), image(96, 64), image(32, 128)]
     before = [model(x) for x in images]
@@ -91,7 +91,7 @@ def test_identity_training_and_back(fresh):
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_other_networks_hold_none(name):
+def test_other_networks_have_neither_matches_nor_near_misses(name):
     with torch.device("meta"):
         model = timm.create_model(name)
     report = exda.plan(model)
@@ -99,7 +99,7 @@ def test_other_networks_hold_none(name):
     assert not report.near_misses
 
 
-def test_channel_attention_of_another_kind_is_named():
+def test_channel_attention_of_davit_is_a_near_miss():
     with torch.device("meta"):
         report = exda.plan(timm.create_model("davit_tiny"))
     assert not report.matches
@@ -107,7 +107,7 @@ def test_channel_attention_of_another_kind_is_named():
     assert all("softmax over channels" in miss.reason for miss in report.near_misses)
 
 
-def test_dropout_is_refused_with_the_way_out():
+def test_dropout_is_refused_with_the_remedy():
     model = timm.create_model("xcit_nano_12_p16_224", attn_drop_rate=0.1)
     with pytest.raises(exda.NoMatchError, match=r"blocks\.0\.attn \(XCA\) is not xca: .*attn_drop, p=0\.1.*set p to 0"):
         exda.patch(model)
@@ -124,7 +124,7 @@ def test_gradient_checkpointing(model):
     model(x).square().sum().backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    # In between, another size: each recomputation has to see its own.
+    # A forward at another size before backward: the recomputation has to use its own size.
     model.set_grad_checkpointing(True)
     first = model(x).square().sum()
     with torch.no_grad():
@@ -157,12 +157,12 @@ def test_autocast(fresh):
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @torch.no_grad()
-def test_copies(model, duplicate):
+def test_copies_compute_the_same(model, duplicate):
     other, x = duplicate(model), image(32, 96)
     assert torch.equal(other(x), model(x))
 
 
-# The strict form of EdgeNeXt is left to the compiler, whose tracing it is.
+# No strict export of EdgeNeXt: it traces as torch.compile does, which ``test_block_compiles_by_itself`` covers.
 @pytest.mark.parametrize(
     ("model", "strict"), [("xcit", True), ("xcit", False), ("edgenext", False)], indirect=["model"]
 )
@@ -171,7 +171,7 @@ def test_export_with_dynamic_sizes(model, strict):
     dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     program = torch.export.export(model, (image(128, 192),), dynamic_shapes=(dynamic,), strict=strict)
     x = image(160, 128)
-    # Exporting leaves nothing of its own behind.
+    # Export leaves nothing on the model that cannot be copied or pickled.
     again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
     torch.testing.assert_close(program.module()(x), again(x), rtol=0, atol=1e-5)
 
@@ -188,12 +188,12 @@ def test_compiled_as_one_graph(model):
         x = image(*size)
         torch.testing.assert_close(whole(x), model(x), rtol=0, atol=1e-5)
     torch.compiler.reset()
-    # One for all sizes; a side of 2 tokens, which pools to 1, may have another.
+    # One graph for all sizes; a side of 2 tokens, which pools to 1, may need a second.
     assert len(graphs) <= 2
 
 
 @torch.no_grad()
-def test_a_block_compiled_by_itself(block):
+def test_block_compiles_by_itself(block):
     torch.compiler.reset()
     module, call = block
     compiled = torch.compile(module, backend="eager", fullgraph=True)
@@ -204,7 +204,7 @@ def test_a_block_compiled_by_itself(block):
 
 
 @torch.no_grad()
-def test_traced(model):
+def test_jit_trace_computes_the_same(model):
     x = image()
     traced = torch.jit.trace(model, x, check_trace=False)
     torch.testing.assert_close(traced(x), model(x), rtol=0, atol=1e-5)

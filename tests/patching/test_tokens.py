@@ -1,4 +1,4 @@
-"""Attentions on tokens: recognised by what they compute, refused with the cause."""
+"""Attentions on tokens: recognised by what they compute, look-alikes refused with the cause."""
 
 import re
 
@@ -12,7 +12,7 @@ from torch import nn
 import exda_primitives as exda
 
 from .models import image, train_new_parameters
-from .tokens import FRIENDS, HOSTS, XCA, MapBlock, Net, SizedBlock, ViT
+from .tokens import HOSTS, LOOKALIKES, XCA, MapBlock, Net, SizedBlock, ViT
 from .unchanged import unchanged
 
 BLOCKS = pytest.mark.parametrize("block", [SizedBlock, MapBlock])
@@ -24,14 +24,14 @@ def host(request):
     return HOSTS[request.param]()
 
 
-@pytest.fixture(params=FRIENDS)
-def friend(request):
-    make, cause = FRIENDS[request.param]
+@pytest.fixture(params=LOOKALIKES)
+def lookalike(request):
+    make, cause = LOOKALIKES[request.param]
     return make(), cause
 
 
 @BLOCKS
-def test_planned(host, block):
+def test_plan_matches_and_counts_as_patch_does(host, block):
     model = Net(block(host))
     with unchanged(model):
         report = exda.plan(model)
@@ -47,7 +47,7 @@ def test_planned(host, block):
 @BLOCKS
 @SIZES
 @torch.no_grad()
-def test_identity_and_back(host, block, size):
+def test_patch_preserves_the_output_until_trained_and_unpatch_restores_it(host, block, size):
     model = Net(block(host)).eval()
     x = image(*size)
     before = model(x)
@@ -61,8 +61,8 @@ def test_identity_and_back(host, block, size):
     assert torch.equal(model(x), before)
 
 
-def test_refused_with_the_cause(friend):
-    attention, cause = friend
+def test_patch_refuses_a_lookalike_with_the_cause(lookalike):
+    attention, cause = lookalike
     model = Net(SizedBlock(attention))
     with unchanged(model), pytest.raises(exda.ExDAError) as caught:
         exda.patch(model)
@@ -78,7 +78,7 @@ def test_refused_with_the_cause(friend):
     ],
     ids=["ViT", "timm's ViT", "Swin"],
 )
-def test_attentions_over_tokens_are_not_alike(make):
+def test_attentions_over_tokens_are_no_near_miss(make):
     model = nn.Sequential(make())
     with unchanged(model):
         report = exda.plan(model)
@@ -97,15 +97,15 @@ def test_linear_layers_of_other_sizes_are_no_near_miss():
     assert not exda.plan(nn.ModuleList([nn.ModuleDict({"a": nn.Linear(8, 24), "b": nn.Linear(24, 8)})])).near_misses
 
 
-def test_dropout_in_training_mode_holds():
-    """With p = 0 the host drops nothing in training either: nothing to refuse."""
+def test_dropout_of_zero_in_training_mode_is_accepted():
+    """With p = 0 the host drops nothing in training either, so that there is nothing to refuse."""
     model = Net(SizedBlock(XCA(attn_drop=0.0))).train()
     assert len(exda.patch(model).matches) == 1
     assert model.blocks[0].attn.training
 
 
 @torch.no_grad()
-def test_from_host():
+def test_from_host_preserves_the_output_given_the_size():
     host, x = XCA(), torch.randn(2, 35, 8)
     with unchanged(host, random_numbers=False):
         replacement = exda.from_host(host)
@@ -118,11 +118,11 @@ def test_from_host():
 
 
 @pytest.mark.parametrize("value", ["replace", "gelu", "sigmoid"])
-def test_verification_of_values_without_an_identity_start(value):
+def test_verification_passes_for_values_without_an_identity_start(value):
     assert exda.patch(Net(MapBlock()), exda.ExDAConfig(value=value, init="paper")).applied
 
 
-def test_verification_looks_at_the_tokens_too(monkeypatch):
+def test_verification_uses_the_tokens(monkeypatch):
     right = exda.ExDAXCAttention.forward
 
     def wrong_with_tokens(self, x, grid=None):

@@ -1,4 +1,4 @@
-"""torch.fx, and timm's feature extractor on top of it, trace a patched model as the model before."""
+"""torch.fx, and timm's feature extractor on top of it, trace a patched model as they traced the original."""
 
 import copy
 import warnings
@@ -36,7 +36,7 @@ def edgenext():
 @traces_new_tensors
 @pytest.mark.parametrize("make", [xcit, edgenext])
 @torch.no_grad()
-def test_symbolic_trace(make):
+def test_symbolic_trace_keeps_attentions_as_modules(make):
     model = make().eval()
     x, tall = torch.rand(2, 3, 64, 64), torch.rand(1, 3, 96, 64)
     with warnings.catch_warnings():
@@ -48,14 +48,14 @@ def test_symbolic_trace(make):
     assert [node.target for node in graph.graph.nodes if node.op == "call_module" and node.target in ours] == ours
     assert torch.equal(graph(x), model(x))
     if make is edgenext:
-        # XCiT's own graph holds the sizes of its positional encoding.
+        # XCiT's graph, patched or not, has the sizes of its positional encoding as constants.
         assert torch.equal(graph(tall), model(tall))
     assert torch.equal(copy.deepcopy(graph)(x), model(x))
 
 
 @pytest.mark.parametrize(("make", "node"), [(xcit, "blocks.0"), (edgenext, "stages.1")])
 @torch.no_grad()
-def test_feature_extractor(make, node):
+def test_feature_extractor_returns_the_nodes_output(make, node):
     model, x = patched(make()), torch.rand(1, 3, 64, 64)
     seen = []
     model.get_submodule(node).register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
@@ -76,7 +76,7 @@ PRIMITIVES = {
 
 @pytest.mark.parametrize(("make", "inputs"), PRIMITIVES.values(), ids=PRIMITIVES)
 @torch.no_grad()
-def test_primitives(make, inputs):
+def test_primitives_are_traced_as_one_call(make, inputs):
     class Traced(nn.Module):
         def __init__(self):
             super().__init__()
@@ -118,7 +118,7 @@ CALLS = {
 
 @pytest.mark.parametrize(("make", "call"), CALLS.values(), ids=CALLS)
 @torch.no_grad()
-def test_sizes(make, call):
+def test_traced_size_is_that_of_the_input(make, call):
     model = patched(Model(make(), call))
     graph = fx.symbolic_trace(model)
     for size in [(4, 9)] if call is CALLS["numbers"][1] else [(4, 9), (9, 4), (3, 5)]:
@@ -127,7 +127,7 @@ def test_sizes(make, call):
 
 
 @torch.no_grad()
-def test_a_fused_block():
+def test_fused_block_is_traced():
     model = nn.Sequential(blocks.Block(norm=blocks.NoParameters, ffn=blocks.Pixels))
     exda.patch(model)
     exda.fuse(model)

@@ -16,7 +16,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_with_all_else_frozen(family):
+def test_training_only_new_parameters_lowers_the_loss(family):
     model = MODELS[family]()
     exda.patch(model)
     model.requires_grad_(False)
@@ -36,7 +36,7 @@ def test_with_all_else_frozen(family):
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_the_start_has_a_gradient(family):
+def test_gradients_at_the_identity_start_are_not_zero(family):
     model = MODELS[family]()
     exda.patch(model)
     (model(image()) - image()).square().mean().backward()
@@ -45,7 +45,7 @@ def test_the_start_has_a_gradient(family):
         assert start.grad.abs().max() > 0
 
 
-def test_each_new_parameter_once():
+def test_optimizer_accepts_the_new_parameters():
     model = two_blocks()
     exda.patch(model)
     ours = exda.new_parameters(model)

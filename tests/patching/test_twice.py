@@ -1,4 +1,4 @@
-"""Patching what is patched already."""
+"""Patching a model that is patched already."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from .models import Net, restormer, two_blocks
 from .unchanged import unchanged
 
 
-def test_the_same_configuration_is_a_no_op_and_says_so():
+def test_same_configuration_is_a_no_op_and_the_report_says_so():
     model = two_blocks()
     first = exda.patch(model, exda.ExDAConfig(tokens=2))
     with unchanged(model):
@@ -33,7 +33,7 @@ def test_another_configuration_is_an_error(other):
         exda.patch(model, other)
 
 
-def test_another_configuration_after_unpatch():
+def test_another_configuration_is_accepted_after_unpatch():
     model = two_blocks()
     exda.patch(model)
     exda.unpatch(model)
@@ -41,7 +41,7 @@ def test_another_configuration_after_unpatch():
     assert exda.config_of(model).tokens == 2
 
 
-def test_the_same_configuration_extends():
+def test_same_configuration_patches_more_attentions():
     model = restormer()
     exda.patch(model, include="encoder")
     encoder = model.encoder_level1[0].attn
@@ -53,28 +53,28 @@ def test_the_same_configuration_extends():
     assert not isinstance(model.latent[0].attn, exda.ExDAModule)
 
 
-def test_all_after_a_part_does_the_rest():
+def test_patching_all_after_a_part_does_the_rest():
     model = restormer()
     exda.patch(model, include="encoder")
     assert len(exda.patch(model).matches) == 5
     assert len(exda.unpatch(model)) == 8
 
 
-def test_a_part_after_all_is_a_no_op():
+def test_patching_a_part_after_all_is_a_no_op():
     model = restormer()
     exda.patch(model)
     with unchanged(model):
         assert not exda.patch(model, include="decoder").applied
 
 
-def test_a_pattern_that_selects_nothing_is_an_error_still():
+def test_pattern_that_selects_nothing_still_raises():
     model = restormer()
     exda.patch(model)
     with pytest.raises(exda.PatternError, match="bottleneck"):
         exda.patch(model, include="bottleneck")
 
 
-def test_an_attention_put_in_later_is_found():
+def test_attention_put_in_later_is_patched():
     model = two_blocks()
     exda.patch(model)
     model.blocks[0].attn = MDTA()
@@ -82,7 +82,7 @@ def test_an_attention_put_in_later_is_found():
     assert [match.name for match in report.matches] == ["blocks.0.attn"]
 
 
-def test_plan_of_a_patched_model():
+def test_plan_of_a_patched_model_has_no_matches():
     model = two_blocks()
     exda.patch(model)
     with unchanged(model):
@@ -91,7 +91,7 @@ def test_plan_of_a_patched_model():
     assert len(report.already_patched) == 2
 
 
-def test_an_attention_added_by_hand_counts():
+def test_attention_replaced_by_hand_counts_as_patched():
     model = Net(MDTA())
     model.blocks[0].attn = exda.from_host(model.blocks[0].attn)
     assert exda.is_patched(model)

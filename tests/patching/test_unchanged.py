@@ -1,4 +1,4 @@
-"""The helper that the tests of atomicity rest on sees what it has to see."""
+"""The helper ``unchanged``, on which the tests of atomicity rely, detects every kind of change."""
 
 import copy
 
@@ -71,13 +71,13 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_sees(change):
+def test_detects_the_change(change):
     model = two_blocks()
     with pytest.raises(AssertionError), unchanged(model):
         change(model)
 
 
-def test_sees_nothing_where_nothing_is():
+def test_accepts_a_model_that_was_only_called():
     model = two_blocks()
     with unchanged(model):
         model(torch.zeros(1, 3, 8, 8))

@@ -1,4 +1,4 @@
-"""Channel attention that is of no family: never left out in silence; and what only looks like it is not named."""
+"""Channel attention of no known family is reported as a near miss; modules that compute something else are not."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def attended(q, k, v, scale):
 
 
 class Grouped(nn.Module):
-    """Every channel is projected by itself, to several."""
+    """A grouped convolution projects every channel separately, to several."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ class Tokens(nn.Module):
 
 
 class Fused(Tokens):
-    """The same by the fused operation."""
+    """The same with scaled_dot_product_attention."""
 
     def forward(self, x):
         q, k, v = rearrange(self.qkv(x), "b n (three g c) -> three b g c n", three=3, g=3)
@@ -74,7 +74,7 @@ def helper(logits):
 
 
 class ChannelsLast(nn.Module):
-    """By a function of its module, on maps with their channels last, and with a layer in between."""
+    """On maps (B, H, W, C), with the softmax in a function outside the class."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ class ChannelsLast(nn.Module):
 
 
 class FiveWithoutSoftmax(nn.Module):
-    """Five equal linear layers and a temperature, and a ReLU."""
+    """Five equal linear layers and a temperature, with a ReLU instead of the softmax."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ class FiveWithoutSoftmax(nn.Module):
 
 
 class Frames(nn.Module):
-    """Of five frames at once."""
+    """Attention over the channels of five frames at once."""
 
     def __init__(self):
         super().__init__()
@@ -167,7 +167,7 @@ UNFAMILIAR = {
 
 
 @pytest.mark.parametrize("name", UNFAMILIAR)
-def test_near_miss_with_the_reason(name):
+def test_channel_attention_of_no_family_is_a_near_miss_with_a_reason(name):
     make, family, reason = UNFAMILIAR[name]
     model = nn.ModuleDict({"attention": make(), "other": nn.Conv2d(8, 8, 1)})
     with unchanged(model):
@@ -178,7 +178,7 @@ def test_near_miss_with_the_reason(name):
 
 
 class Pixels(nn.Module):
-    """Attention over pixels, with a temperature a head."""
+    """Attention over pixels, with a temperature per head."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +191,7 @@ class Pixels(nn.Module):
 
 
 class Windows(nn.Module):
-    """Attention over the 64 pixels of windows; 64 divides the channels."""
+    """Attention over the 64 pixels of windows; 64 divides the number of channels."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +206,7 @@ class Windows(nn.Module):
 
 
 class Columns(nn.Module):
-    """Attention over the W columns of a map, each with its rows and channels as features; 24 divides the channels."""
+    """Attention over the W columns of a map, with rows and channels as features; W = 24 divides the channels."""
 
     def __init__(self):
         super().__init__()
@@ -218,7 +218,7 @@ class Columns(nn.Module):
 
 
 class Rows(Columns):
-    """The same over the H rows; 8 divides the channels."""
+    """The same over the H rows; H = 8 divides the channels."""
 
     def forward(self, x):
         return super().forward(x.mT).mT
@@ -236,7 +236,7 @@ class Gate(nn.Module):
 
 
 class Scaled(nn.Module):
-    """A residual block with a scale a channel."""
+    """A residual block with a scale per channel."""
 
     def __init__(self):
         super().__init__()
@@ -248,7 +248,7 @@ class Scaled(nn.Module):
 
 
 class Views(nn.Module):
-    """Attention over the columns of two views, by four equal layers; two scales a channel."""
+    """Attention over the columns of two views, with four equal layers and two scales per channel."""
 
     def __init__(self):
         super().__init__()
@@ -270,9 +270,9 @@ class PixelsOfOneSize(Positions):
 
 
 @pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled, Views, PixelsOfOneSize])
-def test_what_is_no_channel_attention_is_not_named(make):
+def test_other_modules_are_no_near_miss(make):
     assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses
 
 
-def test_not_asked_for():
+def test_families_restrict_the_near_misses():
     assert not exda.plan(nn.ModuleDict({"attention": Grouped()}), families="mdta").near_misses

@@ -1,4 +1,4 @@
-"""The very host modules come back, as they are by now, and nothing of ours stays."""
+"""unpatch puts back the original host modules with their current weights, and leaves nothing of ours."""
 
 import pytest
 import torch
@@ -12,14 +12,14 @@ from .unchanged import unchanged
 
 
 @pytest.mark.parametrize("make", [MDTA, Renamed, Cross, Histogram])
-def test_there_and_back_is_where_it_was(make):
+def test_patch_and_unpatch_leave_the_model_unchanged(make):
     model = Net(make(), inputs=2 if make is Cross else 1)
     with unchanged(model, random_numbers=False):
         exda.patch(model)
         exda.unpatch(model)
 
 
-def test_says_what_was_put_back():
+def test_returns_the_names_that_were_put_back():
     model = two_blocks()
     exda.patch(model, include="blocks.1")
     assert exda.unpatch(model) == ("blocks.1.attn",)
@@ -27,7 +27,7 @@ def test_says_what_was_put_back():
     assert exda.new_parameters(model) == []
 
 
-def test_twice_is_an_error():
+def test_unpatching_twice_raises():
     model = two_blocks()
     exda.patch(model)
     exda.unpatch(model)
@@ -59,11 +59,11 @@ def converted_to_new_objects(model):
         torch.__future__.set_overwrite_module_params_on_conversion(previous)
 
 
-def layer_exchanged(model):
+def layer_replaced(model):
     model.blocks[0].attn.project_out = nn.Conv2d(8, 8, 1, bias=False)
 
 
-def parameter_exchanged(model):
+def parameter_replaced(model):
     model.blocks[0].attn.temperature = nn.Parameter(torch.full((2, 1, 1), 7.0))
 
 
@@ -72,8 +72,8 @@ CHANGES = [
     loaded_by_assignment,
     converted,
     converted_to_new_objects,
-    layer_exchanged,
-    parameter_exchanged,
+    layer_replaced,
+    parameter_replaced,
 ]
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_left_on_the_host():
     assert list(model.state_dict()) == keys
 
 
-def test_patch_unpatch_and_patch_again():
+def test_repeated_patch_and_unpatch_preserve_the_output():
     model = two_blocks().eval()
     x = image()
     before = model(x)
@@ -131,7 +131,7 @@ def test_patch_unpatch_and_patch_again():
     assert torch.equal(model(x), before)
 
 
-def test_an_optimizer_from_before_still_moves_the_host():
+def test_optimizer_from_before_patching_still_updates_the_host():
     model = two_blocks()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     exda.patch(model)

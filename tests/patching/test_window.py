@@ -1,4 +1,4 @@
-"""Window attention: found only where it is asked for, changed in its value alone, given back."""
+"""Window attention: matched only when its family is asked for, changed only in its value, and unpatched."""
 
 import warnings
 
@@ -48,14 +48,14 @@ def network(request):
     make, attentions, size = NETWORKS[request.param]
     model = make().eval()
     with torch.no_grad():
-        # Some begin with blocks that return their input.
+        # Some networks initialise their blocks to return their input, which would hide what the attention does.
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model, attentions, image(*size)
 
 
 @torch.no_grad()
-def test_networks_from_elsewhere(network):
+def test_third_party_networks_are_patched_and_unpatched(network):
     model, attentions, x = network
     expected = model(x)
     with unchanged(model, random_numbers=False):
@@ -77,21 +77,21 @@ def test_networks_from_elsewhere(network):
 
 
 @torch.no_grad()
-def test_a_saved_patch_is_put_where_it_was(tmp_path):
+def test_load_finds_the_patched_attentions_without_families(tmp_path):
     make, attentions, size = NETWORKS["SwinIR"]
     model, x = make().eval(), image(*size)
     exda.patch(model, tokens=0, families="window")
     for parameter in exda.new_parameters(model):
         parameter.add_(0.1)
     exda.save(model, tmp_path / "patch.safetensors", whole=True)
-    # Nothing is said of families: the file knows.
+    # No ``families`` here: the file says which attentions were patched.
     other = make().eval()
     exda.load(other, tmp_path / "patch.safetensors")
     assert len(exda.configs_of(other)) == attentions
     assert torch.equal(other(x), model(x))
 
 
-def test_the_value_is_made_of_the_window_as_a_map():
+def test_value_branch_takes_the_window_as_a_map():
     torch.manual_seed(0)
     host = windows.Swin()
     ours = exda.from_host(host, tokens=0, value="residual", families="window")
@@ -100,8 +100,8 @@ def test_the_value_is_made_of_the_window_as_a_map():
             parameter.normal_()
     x = torch.randn(3, 12, 8)
     v = host.all_three(x)[..., 16:]
-    bent = ours.value(v.mT.reshape(3, 8, 4, 3)).flatten(2).mT
-    packed = torch.cat([host.all_three(x)[..., :16], bent], -1)
+    new_value = ours.value(v.mT.reshape(3, 8, 4, 3)).flatten(2).mT
+    packed = torch.cat([host.all_three(x)[..., :16], new_value], -1)
     host.packed = lambda _: packed
     torch.testing.assert_close(ours(x), host(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.linear_value(x), v.mT.reshape(3, 8, 4, 3), rtol=0, atol=0)
@@ -118,7 +118,7 @@ def test_the_value_is_made_of_the_window_as_a_map():
         (windows.OddHeads, "3 heads"),
     ],
 )
-def test_what_looks_alike_is_left_with_a_reason(make, reason):
+def test_lookalikes_are_near_misses_with_a_reason(make, reason):
     torch.manual_seed(0)
     report = exda.plan(nn.Sequential(make()), tokens=0, families="window")
     assert report.matches == ()
@@ -126,7 +126,7 @@ def test_what_looks_alike_is_left_with_a_reason(make, reason):
     assert reason in miss.reason
 
 
-def test_tokens_have_no_counterpart():
+def test_tokens_are_refused():
     model = nn.Sequential(windows.Swin())
     with pytest.raises(exda.ConfigError, match=r"0: ExDAWindowAttention.*no counterpart.*tokens=0"):
         exda.patch(model, families="window")
@@ -135,13 +135,13 @@ def test_tokens_have_no_counterpart():
         exda.ExDAWindowAttention(8, 2, tokens=1)
 
 
-def test_the_report_says_that_it_is_an_extension():
+def test_report_notes_that_it_is_an_extension():
     report = exda.plan(nn.Sequential(windows.Swin()), tokens=0, families="window")
     assert any("extension" in note for note in report.notes)
     assert not any("extension" in note for note in exda.plan(exda.models.Restormer(dim=8)).notes)
 
 
-def test_from_scratch_it_takes_a_state_dict_of_timm():
+def test_module_built_from_scratch_loads_a_state_dict_of_timm():
     torch.manual_seed(0)
     host = timm.models.swin_transformer.WindowAttention(8, 2, window_size=(4, 3))
     ours = exda.ExDAWindowAttention(8, 2, window_size=(4, 3), init="identity")
@@ -163,19 +163,19 @@ def test_from_scratch_it_takes_a_state_dict_of_timm():
         (lambda a: a(torch.randn(2, 12, 8), torch.zeros(2, 9, 9)), r"got \(2, 9, 9\)"),
     ],
 )
-def test_bad_input(call, message):
+def test_bad_input_is_refused(call, message):
     with pytest.raises(exda.InputError, match=message):
         call(exda.ExDAWindowAttention(8, 2, window_size=(4, 3)))
 
 
-def test_keys_and_values_of_another_map():
+def test_keys_and_values_of_another_map_are_refused():
     ours = exda.from_host(windows.Apart(), tokens=0, families="window")
     x = torch.randn(2, 12, 8)
     with pytest.raises(exda.InputError, match="keys and values of another map"):
         ours(x, x, None)
 
 
-def test_an_index_that_is_not_given():
+def test_missing_index_of_positions_raises():
     ours = exda.from_host(windows.Called(), tokens=0, families="window")
     with pytest.raises(exda.InputError, match=r"expected an index of positions \(12, 12\), got none"):
         ours(torch.randn(2, 12, 8))

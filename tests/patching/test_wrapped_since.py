@@ -1,4 +1,4 @@
-"""What was compiled, wrapped or hooked after patching is the host's after unpatching, or unpatching is refused."""
+"""Attentions compiled, wrapped or hooked after patching: unpatch carries this over to the host, or refuses."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ def _fresh_dynamo():
 
 
 @pytest.fixture(autouse=True)
-def _by_the_modules():
+def _torch_backend():
     with exda.backend("torch"):
         yield
 
@@ -81,7 +81,7 @@ def hooks(model):
     ids=lambda case: getattr(case, "__name__", case),
 )
 @torch.no_grad()
-def test_unpatch(make, part, kind):
+def test_unpatch_keeps_wrappers_and_restores_the_output(make, part, kind):
     model, x = make().eval(), image(5, 7)
     host = model(x)
     exda.patch(model)
@@ -104,7 +104,7 @@ def test_unpatch(make, part, kind):
     [(compiled, "attention"), (checkpoint_wrapper, "attention and block"), (checkpoint_wrapper, "blocks")],
 )
 @torch.no_grad()
-def test_the_end_of_patched(kind, part):
+def test_leaving_patched_restores_the_output_under_wrappers(kind, part):
     model, x = two_blocks().eval(), image(5, 7)
     host = model(x)
     with exda.patched(model):
@@ -119,7 +119,7 @@ def test_the_end_of_patched(kind, part):
     ("part", "kind"), [*(("block", kind) for kind in WRAPS.values()), ("blocks", checkpoint_wrapper)]
 )
 @torch.no_grad()
-def test_unfuse(kind, part):
+def test_unfuse_keeps_wrappers(kind, part):
     model, x = fusion.Net(fusion.Block()).eval(), image(5, 7)
     original = list(model.blocks)
     exda.fuse(model)
@@ -136,7 +136,7 @@ def test_unfuse(kind, part):
 
 
 @torch.no_grad()
-def test_a_compiled_wrapper_stays_compiled():
+def test_compiled_wrapper_compiles_the_host():
     model = two_blocks().eval()
     exda.patch(model)
     counter = torch._dynamo.testing.CompileCounter()
@@ -184,7 +184,7 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
-def test_refused_with_the_model_as_it_was(change, message):
+def test_unpatch_refuses_and_changes_nothing(change, message):
     model = two_blocks()
     report = exda.patch(model)
     model.blocks[1].attn = change(model.blocks[1].attn)
@@ -194,7 +194,7 @@ def test_refused_with_the_model_as_it_was(change, message):
         assert "Nothing was changed" in str(error.value)
 
 
-def test_a_part_in_data_parallel():
+def test_part_in_data_parallel_is_refused():
     model = two_blocks()
     exda.patch(model)
     model.blocks[1].attn = nn.DataParallel(model.blocks[1].attn)
@@ -202,7 +202,7 @@ def test_a_part_in_data_parallel():
         exda.unpatch(model)
 
 
-def test_a_block_whose_forward_was_replaced():
+def test_unfuse_refuses_a_block_whose_forward_was_replaced():
     model = fusion.two_blocks()
     exda.fuse(model)
     replaced_forward(model.blocks[1])
@@ -211,7 +211,7 @@ def test_a_block_whose_forward_was_replaced():
 
 
 @torch.no_grad()
-def test_a_wrapper_of_ones_own():
+def test_user_defined_wrapper_is_kept():
     model, x = two_blocks().eval(), image(5, 7)
     model.blocks[0].attn = Wrapping(model.blocks[0].attn)
     host = model(x)
@@ -222,11 +222,11 @@ def test_a_wrapper_of_ones_own():
 
 
 class TestHooks:
-    """As accelerate's, which take the forward's place on the instance and move weights around every call."""
+    """accelerate's hooks, which replace forward on the instance and move weights around every call."""
 
     @pytest.mark.parametrize("duplicate", [lambda model: model, copy.deepcopy])
     @torch.no_grad()
-    def test_are_those_of_the_host_afterwards(self, duplicate):
+    def test_move_to_the_host(self, duplicate):
         import accelerate
 
         model, x = two_blocks().eval(), image(5, 7)
@@ -246,7 +246,7 @@ class TestHooks:
         assert counter.calls == 2
 
     @torch.no_grad()
-    def test_offloaded_weights_come_for_the_host(self):
+    def test_load_offloaded_weights_for_the_host(self):
         import accelerate
 
         model, x = two_blocks().eval(), image(5, 7)
@@ -258,7 +258,7 @@ class TestHooks:
         assert model.blocks[0].attn.temperature.is_meta
         torch.testing.assert_close(model(x), host, rtol=0, atol=1e-5)
 
-    def test_attributes_that_were_added(self):
+    def test_attributes_added_after_patching_move_to_the_host(self):
         model = two_blocks()
         exda.patch(model)
         model.blocks[0].attn.rank = 4
@@ -268,7 +268,7 @@ class TestHooks:
 
 
 class Counting:
-    """A hook of accelerate's kind."""
+    """Counts its calls, with the interface of accelerate's hooks."""
 
     no_grad = False
 

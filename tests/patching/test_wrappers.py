@@ -1,4 +1,4 @@
-"""Wrapped and scripted models are refused, with the line to write instead."""
+"""Wrapped and scripted models are refused with the line to write instead."""
 
 import pytest
 import torch
@@ -40,12 +40,12 @@ WRAPPERS = {
 CALLS = {"patch": exda.patch, "plan": exda.plan, "from_host": exda.from_host}
 
 
-# FSDP over one process tells that it does not shard.
+# FSDP over one process warns that it does not shard.
 @pytest.mark.filterwarnings("ignore:FSDP is switching:UserWarning")
 @pytest.mark.usefixtures("_one_process")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", WRAPPERS)
-def test_refused_with_the_line_to_write(kind, call):
+def test_wrapped_model_is_refused_with_the_line_to_write(kind, call):
     wrap, line = WRAPPERS[kind]
     model = wrap(two_blocks())
     with unchanged(model), pytest.raises(exda.WrappedModelError) as caught:
@@ -59,14 +59,14 @@ def test_refused_with_the_line_to_write(kind, call):
 @pytest.mark.filterwarnings("ignore:FSDP is switching:UserWarning")
 @pytest.mark.usefixtures("_one_process")
 @pytest.mark.parametrize("kind", WRAPPERS)
-def test_a_wrapper_further_down_is_named(kind):
+def test_wrapper_further_down_is_refused_by_name(kind):
     model = two_blocks()
     model.blocks[0] = WRAPPERS[kind][0](model.blocks[0])
     with unchanged(model), pytest.raises(exda.WrappedModelError, match=rf"blocks\.0.*{kind}"):
         exda.patch(model)
 
 
-def test_the_line_to_write_works():
+def test_line_to_write_works():
     model = DataParallel(two_blocks())
     exda.patch(model.module)
     model = DataParallel(model.module)
@@ -74,7 +74,7 @@ def test_the_line_to_write_works():
     assert len(exda.new_parameters(model)) == len(exda.new_parameters(model.module)) > 0
 
 
-def test_a_subclass_of_a_wrapper():
+def test_subclass_of_a_wrapper_is_refused():
     class Ours(DataParallel):
         pass
 
@@ -82,13 +82,13 @@ def test_a_subclass_of_a_wrapper():
         exda.patch(Ours(two_blocks()))
 
 
-def test_a_class_that_only_has_the_name():
-    stranger = type("DataParallel", (nn.Sequential,), {})
-    assert len(exda.plan(stranger(two_blocks())).matches) == 2
+def test_unrelated_class_of_the_same_name_is_accepted():
+    unrelated = type("DataParallel", (nn.Sequential,), {})
+    assert len(exda.plan(unrelated(two_blocks())).matches) == 2
 
 
 @pytest.mark.usefixtures("_one_process")
-def test_gradients_of_new_parameters_under_ddp():
+def test_new_parameters_get_gradients_under_ddp():
     model = two_blocks()
     exda.patch(model)
     DistributedDataParallel(model)(image()).sum().backward()
@@ -98,27 +98,27 @@ def test_gradients_of_new_parameters_under_ddp():
 
 
 class TestScripts:
-    """torch.jit is deprecated, and still in use."""
+    """Models of torch.jit, which is deprecated but still in use."""
 
     pytestmark = pytest.mark.filterwarnings("ignore")
 
     @pytest.mark.parametrize("call", CALLS)
-    def test_traced(self, call):
+    def test_traced_model_is_refused(self, call):
         model = torch.jit.trace(two_blocks(), image(), check_trace=False)
         with pytest.raises(exda.WrappedModelError, match="script"):
             CALLS[call](model)
 
-    def test_scripted(self):
+    def test_scripted_model_is_refused(self):
         model = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1)))
         with pytest.raises(exda.WrappedModelError, match="script"):
             exda.patch(model)
 
-    def test_a_scripted_part_elsewhere_does_no_harm(self):
+    def test_scripted_part_elsewhere_is_no_obstacle(self):
         model = two_blocks()
         model.tail = torch.jit.script(model.tail)
         assert len(exda.patch(model).matches) == 2
 
-    def test_a_traced_part_is_not_passed_over_in_silence(self):
+    def test_traced_part_is_named_in_the_report_or_the_error(self):
         model = two_blocks()
         model.blocks[0] = torch.jit.trace(model.blocks[0], torch.rand(1, 8, 9, 7), check_trace=False)
         try:
@@ -134,6 +134,6 @@ class TestScripts:
 @pytest.mark.parametrize(
     "given", [None, "model", {"weight": 1}, torch.zeros(2)], ids=lambda given: type(given).__name__
 )
-def test_not_a_module(call, given):
+def test_anything_but_a_module_raises(call, given):
     with pytest.raises(TypeError, match=rf"expected a torch\.nn\.Module, got {type(given).__name__}"):
         call(given)

@@ -1,4 +1,4 @@
-"""Attentions on tokens, the blocks that hold them, and what looks like one of them."""
+"""Attentions on tokens, the blocks that hold them, and look-alikes."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from .hosts import temperature
 
 
 class XCA(nn.Module):
-    """Under the names of timm's XCiT."""
+    """Cross-covariance attention, with the names of timm's XCiT."""
 
     def __init__(self, dim=8, num_heads=2, qkv_bias=True, attn_drop=0.0, proj_drop=0.0):
         super().__init__()
@@ -34,7 +34,7 @@ class XCA(nn.Module):
 
 
 class Renamed(nn.Module):
-    """Other names, another order, a temperature with an axis more, einsum for the products."""
+    """XCA with other names and another order, a temperature (1, heads, 1, 1), and einsum for the products."""
 
     def __init__(self, dim=8, nh=4):
         super().__init__()
@@ -60,7 +60,7 @@ HOSTS = {
 
 
 class Spatial(XCA):
-    """Attention over tokens with a learnt temperature: the very parameters of the true one."""
+    """Attention over tokens instead of channels, with exactly the parameters of XCA."""
 
     def attend(self, q, k, v):
         return super().attend(q.mT, k.mT, v.mT).mT
@@ -126,15 +126,15 @@ class TakesSize(XCA):
 
 
 class GridTaken(XCA):
-    """A name that the replacement has a meaning of its own for."""
+    """Has an attribute ``grid``, which means something else to the replacement."""
 
     def __init__(self):
         super().__init__()
         self.grid = 7
 
 
-# What a refusal has to say.
-FRIENDS = {
+# Look-alike and the pattern that the message of its refusal must match.
+LOOKALIKES = {
     "spatial": (Spatial, "output differs"),
     "no-norm": (NoNorm, "output differs"),
     "relu": (ReLU, "output differs"),
@@ -152,7 +152,7 @@ FRIENDS = {
 
 
 class SizedBlock(nn.Module):
-    """A block of XCiT: tokens and the two sides come in."""
+    """A block as XCiT's, called with tokens and the map's two sides."""
 
     def __init__(self, attention=None, dim=8):
         super().__init__()
@@ -164,7 +164,7 @@ class SizedBlock(nn.Module):
 
 
 class MapBlock(SizedBlock):
-    """A block of EdgeNeXt: a map comes in."""
+    """A block as EdgeNeXt's, called with a map."""
 
     def forward(self, x):
         out = super().forward(x.flatten(2).mT, None, None)

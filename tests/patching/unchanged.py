@@ -1,4 +1,4 @@
-"""Whether a model, and the world around it, is exactly as it was."""
+"""``unchanged``: checks that a model and the global state are exactly as they were."""
 
 import random
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import torch
 def unchanged(model, *, random_numbers=True):
     """Fails unless model and global state are the same at the end of the block, down to the objects."""
     before, weights = _objects(model), _values(model)
-    world = _world(random_numbers)
+    state = _global_state(random_numbers)
     yield
     after = _objects(model)
     assert after.keys() == before.keys()
@@ -19,7 +19,7 @@ def unchanged(model, *, random_numbers=True):
     assert not different, f"changed: {different}"
     different = [name for name, value in _values(model).items() if not torch.equal(value, weights[name])]
     assert not different, f"other values: {different}"
-    assert _world(random_numbers) == world
+    assert _global_state(random_numbers) == state
 
 
 def _objects(model):
@@ -61,15 +61,15 @@ def _values(model):
     return {name: value.detach().clone() for name, value in held.items() if not value.is_meta}
 
 
-def _world(random_numbers):
-    world = {
+def _global_state(random_numbers):
+    state = {
         "gradients": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
         "device": torch.empty(0).device,
         "autocast": torch.is_autocast_enabled("cpu"),
     }
     if random_numbers:
-        world["torch"] = torch.get_rng_state().tolist()
-        world["numpy"] = [str(part) for part in np.random.get_state(legacy=True)]  # noqa: NPY002
-        world["python"] = random.getstate()
-    return world
+        state["torch"] = torch.get_rng_state().tolist()
+        state["numpy"] = [str(part) for part in np.random.get_state(legacy=True)]  # noqa: NPY002
+        state["python"] = random.getstate()
+    return state

@@ -1,4 +1,4 @@
-"""Window attentions as other people write them, with names of their own, and what looks like one of them."""
+"""Window attentions as third parties write them, under other names, and look-alikes."""
 
 import math
 
@@ -8,14 +8,14 @@ from torch import nn
 
 
 def positions(height, width):
-    """(N, N): equal numbers for pixels that lie so to each other, from a table of coordinates."""
+    """Index (N, N) into the table of relative positions: pairs of pixels with equal offsets get equal numbers."""
     pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
     offsets = pixels[:, None] - pixels[None] + torch.tensor([height - 1, width - 1])
     return offsets[..., 0] * (2 * width - 1) + offsets[..., 1]
 
 
 class Swin(nn.Module):
-    """One table of relative positions."""
+    """With one table of relative positions."""
 
     def __init__(self, dim=8, heads=2, size=(4, 3)):
         super().__init__()
@@ -51,7 +51,7 @@ class Swin(nn.Module):
 
 
 class Square(Swin):
-    """Without an attribute that says the window's size."""
+    """A square window, without an attribute that holds its size."""
 
     def __init__(self):
         super().__init__(size=(3, 3))
@@ -59,7 +59,7 @@ class Square(Swin):
 
 
 class Called(Swin):
-    """With an index from the caller, as HAT's."""
+    """The caller passes the index of positions, as in HAT."""
 
     def __init__(self, size=(4, 3)):
         super().__init__(size=size)
@@ -70,7 +70,7 @@ class Called(Swin):
 
 
 class SwinV2(Swin):
-    """Cosines, a learnt scale, and positions from a network."""
+    """Cosine logits with a learnt scale, and a bias that a network computes from offsets, as in Swin V2."""
 
     def __init__(self, biased=True):
         super().__init__()
@@ -107,7 +107,7 @@ class Unbiased(SwinV2):
 
 
 class Projections(nn.Module):
-    """q, and k and v, by layers of their own; by heads."""
+    """One layer for q and one for k and v; returns all three split by heads."""
 
     def __init__(self, dim, heads):
         super().__init__()
@@ -120,7 +120,7 @@ class Projections(nn.Module):
 
 
 class Apart(Swin):
-    """As Uformer's, which may be given another map for its keys and values."""
+    """As Uformer's attention, whose forward accepts another map for the keys and values."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ class Apart(Swin):
 
 
 class Relu(Swin):
-    """Other weights than a softmax's."""
+    """ReLU instead of the softmax."""
 
     def weights(self, logits):
         return logits.relu()
@@ -147,7 +147,7 @@ class OtherScale(Swin):
 
 
 class ValueFirst(Swin):
-    """The three in another order."""
+    """The packed projection holds v, q, k in this order."""
 
     def packed(self, x):
         q, k, v = self.all_three(x).chunk(3, -1)

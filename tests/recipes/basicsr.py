@@ -11,14 +11,14 @@ from torch import nn
 
 
 class Trainer:
-    """Of one network.
+    """Trains one network.
 
     Args:
-        define_network: makes it; the line ``exda.patch`` stands there.
-        folder: for files.
+        define_network: builds the network; the line ``exda.patch`` is in this function.
+        folder: where files are written.
         pretrained: file to start from.
-        decay: of the moving average; 0 for none.
-        learning_rate: of Adam.
+        decay: decay of the moving average; 0 for no average.
+        learning_rate: learning rate of Adam.
     """
 
     def __init__(self, define_network, folder, pretrained=None, decay=0.999, learning_rate=1e-3):
@@ -72,6 +72,7 @@ class Trainer:
                 held[name.removeprefix("module.")] = tensor
                 held.pop(name)
         there = net.state_dict()
+        # BasicSR compares sizes: every common entry has to be a tensor.
         assert all(there[name].size() is not None and held[name].size() is not None for name in there.keys() & held)
         net.load_state_dict(held, strict=True)
 
@@ -81,7 +82,7 @@ class Trainer:
 
 
 def loaded_for_testing(define_network, path):
-    """What the repositories' test scripts do: the network, its weights, DataParallel."""
+    """Builds, fills and wraps a network as the repositories' test scripts do."""
     network = define_network()
     network.load_state_dict(torch.load(path)["params"])
     return nn.DataParallel(network).eval()

@@ -1,4 +1,4 @@
-"""The line in ``define_network`` of a trainer that descends from BasicSR: start, train, save, resume, test, restore."""
+"""``exda.patch`` as one line in ``define_network`` of a BasicSR trainer: start, train, save, resume, test, restore."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def host(request):
 def define_network(host):
     def define():
         network = host()
-        # The line.
+        # The only line that is added to a trainer.
         exda.patch(network, CONFIG, verify=False)
         return network
 
@@ -47,7 +47,7 @@ def restored(network):
         return network.eval()(images()[0])
 
 
-def test_it_begins_as_the_original(define_network, original, tmp_path):
+def test_training_starts_from_the_original_weights(define_network, original, tmp_path):
     path, network = original
     with pytest.warns(UserWarning, match="holds nothing of what ExDA added") as warned:
         trainer = Trainer(define_network, tmp_path, pretrained=path)
@@ -58,7 +58,7 @@ def test_it_begins_as_the_original(define_network, original, tmp_path):
 
 
 @pytest.mark.parametrize("decay", [0, 0.9])
-def test_it_goes_on_after_a_break(define_network, tmp_path, decay):
+def test_resumed_training_equals_uninterrupted_training(define_network, tmp_path, decay):
     torch.manual_seed(2)
     whole = Trainer(define_network, tmp_path, decay=decay)
     for _ in range(2):
@@ -73,7 +73,7 @@ def test_it_goes_on_after_a_break(define_network, tmp_path, decay):
         assert torch.equal(restored(resumed.net_g_ema), restored(whole.net_g_ema))
 
 
-def test_what_it_wrote_is_tested_restored_and_unpatched(define_network, host, original, tmp_path):
+def test_saved_file_is_tested_rebuilt_and_unpatched(define_network, host, original, tmp_path):
     trainer = Trainer(define_network, tmp_path, pretrained=original[0], decay=0.5)
     for _ in range(2):
         trainer.step(*images())
@@ -94,7 +94,7 @@ def test_what_it_wrote_is_tested_restored_and_unpatched(define_network, host, or
     assert torch.equal(restored(plain), restored(now))
 
 
-def test_the_line_behind_one_of_the_two_networks_is_told(define_network, host, tmp_path):
+def test_patching_only_one_of_the_two_networks_is_detected(define_network, host, tmp_path):
     trainer = Trainer(host, tmp_path, decay=0)
     exda.patch(trainer.net_g, CONFIG, verify=False)
     torch.save({"params": trainer.net_g.state_dict(), "params_ema": host().state_dict()}, tmp_path / "net_g_1.pth")
@@ -102,7 +102,7 @@ def test_the_line_behind_one_of_the_two_networks_is_told(define_network, host, t
         exda.models.create(checkpoint=tmp_path / "net_g_1.pth")
 
 
-def test_another_configuration_at_resuming_is_told(define_network, host, tmp_path):
+def test_resuming_with_another_configuration_raises(define_network, host, tmp_path):
     trainer = Trainer(define_network, tmp_path)
     trainer.save(1)
 

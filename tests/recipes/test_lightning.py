@@ -1,4 +1,4 @@
-"""The line in the ``__init__`` of a LightningModule, as PromptIR's and AdaIR's trainers have it."""
+"""``exda.patch`` as one line in the ``__init__`` of a LightningModule, as in PromptIR's and AdaIR's trainers."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import exda_primitives as exda
 
 SMALL = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "ffn_expansion_factor": 2}
-# Lightning's own use of PyTorch.
+# Lightning itself uses what PyTorch deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
 
@@ -34,7 +34,7 @@ class Original(LightningModule):
 class Patched(Original):
     def __init__(self):
         super().__init__()
-        # The line.
+        # The only line that is added to a trainer.
         exda.patch(self.net, tokens=2, scale="mean")
 
 
@@ -71,7 +71,7 @@ def original(tmp_path):
     return tmp_path / "original.ckpt", module
 
 
-def test_the_original_checkpoint_loads_by_itself(original):
+def test_original_checkpoint_loads_with_one_warning(original):
     path, module = original
     with pytest.warns(UserWarning, match="holds nothing of what ExDA added") as warned:
         patched = Patched.load_from_checkpoint(path, weights_only=True)
@@ -79,7 +79,7 @@ def test_the_original_checkpoint_loads_by_itself(original):
     torch.testing.assert_close(restored(patched), restored(module), rtol=0, atol=1e-5)
 
 
-def test_train_break_resume_load_and_restore(tmp_path):
+def test_resumed_training_equals_uninterrupted_training_and_is_rebuilt(tmp_path):
     torch.manual_seed(2)
     whole, fit = Patched(), trainer(tmp_path, 2)
     fit.fit(whole, pairs())
@@ -98,7 +98,7 @@ def test_train_break_resume_load_and_restore(tmp_path):
     assert torch.equal(restored(network), restored(whole))
 
 
-def test_a_patched_checkpoint_in_the_original_module_is_told(tmp_path):
+def test_patched_checkpoint_in_the_original_module_raises(tmp_path):
     fit = trainer(tmp_path, 1)
     fit.fit(Patched(), pairs())
     fit.save_checkpoint(tmp_path / "patched.ckpt")
@@ -106,7 +106,7 @@ def test_a_patched_checkpoint_in_the_original_module_is_told(tmp_path):
         Original.load_from_checkpoint(tmp_path / "patched.ckpt", weights_only=True)
 
 
-def test_another_configuration_at_resuming_is_told(tmp_path):
+def test_resuming_with_another_configuration_raises(tmp_path):
     class Changed(Original):
         def __init__(self):
             super().__init__()

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.patching.friends import ReLU
 from tests.patching.hosts import MDTA, Cross, Histogram, Renamed
+from tests.patching.lookalikes import ReLU
 from tests.patching.pointwise import Packed, SeparateLocal
 from tests.patching.spectral import Guided, Spectral
 from tests.patching.test_conditioned import Masked, TwoLayers

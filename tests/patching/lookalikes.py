@@ -1,4 +1,4 @@
-"""False friends: what looks like Restormer's attention, by its names and shapes, and computes something else."""
+"""Look-alikes: modules with the names and shapes of Restormer's attention that compute something else."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from .hosts import MDTA, depthwise
 
 
 class Variant(MDTA):
-    """An MDTA whose ``mix`` of q, k, v, each (B, C, H, W), is another one."""
+    """MDTA split into ``mix`` (q, k, v, each (B, C, H, W)) and ``weigh`` (logits), for subclasses to override."""
 
     def forward(self, x):
         q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
@@ -28,7 +28,7 @@ class Variant(MDTA):
 
 
 class Plain(Variant):
-    """The base of all of these is the true attention, so that what differs is what the class says."""
+    """The true attention on maps; each subclass changes only what its name or docstring says."""
 
     def mix(self, q, k, v):
         return super().mix(q, k, v).unflatten(-1, q.shape[2:])
@@ -51,7 +51,7 @@ class TopK(Plain):
 
 
 class FourTopK(Plain):
-    """Four masks, weighted by learnt numbers of their own."""
+    """Sum of four softmaxes weighted by the learnt ``attn1`` to ``attn4``, the parameters of a four-mask top-k."""
 
     def __init__(self):
         super().__init__()
@@ -74,25 +74,25 @@ class NoNorm(Plain):
 
 
 class ScaledLogits(Plain):
-    """The square root that attention over pixels has."""
+    """Logits multiplied by channels ** -0.5, as in attention over pixels."""
 
     def weigh(self, logits):
         return super().weigh(logits * logits.shape[-1] ** -0.5)
 
 
 class Windowed(Plain):
-    """The same attention within windows; the map is padded to a multiple of them."""
+    """The same attention within windows of side ``window``; the map is padded to a multiple of it."""
 
     window = 8
-    apart = "b c (y i) (x j) -> (b y x) c i j"
+    pattern = "b c (y i) (x j) -> (b y x) c i j"
 
     def mix(self, q, k, v):
         height, width = q.shape[2:]
         size = self.window
         q, k, v = (F.pad(m, (0, -width % size, 0, -height % size)) for m in (q, k, v))
         grid = {"y": q.shape[2] // size, "x": q.shape[3] // size}
-        q, k, v = (rearrange(m, self.apart, **grid) for m in (q, k, v))
-        there, back = self.apart.split(" -> ")
+        q, k, v = (rearrange(m, self.pattern, **grid) for m in (q, k, v))
+        there, back = self.pattern.split(" -> ")
         return rearrange(super().mix(q, k, v), f"{back} -> {there}", **grid)[..., :height, :width]
 
 
@@ -103,7 +103,7 @@ class LargeWindows(Windowed):
 
 
 class Tiles(Plain):
-    """On maps no larger than a tile this is the true attention; beyond, one in overlapping tiles, averaged."""
+    """The true attention on maps no larger than a tile; on larger ones, the average over overlapping tiles."""
 
     def __init__(self, side=384):
         super().__init__()
@@ -124,7 +124,7 @@ class Tiles(Plain):
 
 
 class TilesOfOneImage(Tiles):
-    """As local attention at test time is written in public: for a batch of one."""
+    """Accepts a batch of one image only, as public code for test-time local attention does."""
 
     def forward(self, x):
         assert len(x) == 1
@@ -132,7 +132,7 @@ class TilesOfOneImage(Tiles):
 
 
 class OneScale(Plain):
-    """A fused operation that takes one number for all heads, and no gradient to it."""
+    """By scaled_dot_product_attention, whose scale is one number for all heads and gets no gradient."""
 
     def mix(self, q, k, v):
         size = q.shape[2:]
@@ -150,9 +150,9 @@ class DetachedInput(Plain):
 
 
 class Grid(Windowed):
-    """Every window collects pixels a fixed step apart."""
+    """Each window holds pixels that are a fixed step apart, not neighbours."""
 
-    apart = "b c (i y) (j x) -> (b y x) c i j"
+    pattern = "b c (i y) (j x) -> (b y x) c i j"
 
 
 class Rows(Plain):
@@ -181,8 +181,8 @@ class Pixels(Plain):
         return rearrange(out, "b head (h w) c -> b (head c) h w", h=size[0])
 
 
-class WeighedKeys(Plain):
-    """What is called value is q."""
+class ValueIsQuery(Plain):
+    """q and v are swapped: the value is q."""
 
     def mix(self, q, k, v):
         return super().mix(v, k, q)
@@ -355,8 +355,9 @@ def zero_projection():
     return host
 
 
-# What a refusal has to say.
-FRIENDS = {
+# Look-alike and the pattern that the message of its refusal must match. The probe compares strips of 580 pixels, longer
+# than test-time tiles of 384 * 1.5, and strips one pixel longer than the largest plausible number in the settings.
+LOOKALIKES = {
     "relu": (ReLU, "output differs"),
     "relu-zero-projection": (zero_projection, "output differs"),
     "softmax-over-queries": (OtherAxis, "output differs"),
@@ -376,7 +377,7 @@ FRIENDS = {
     "rows": (Rows, "output differs"),
     "columns": (Columns, "output differs"),
     "pixels": (Pixels, "output differs"),
-    "value-is-q": (WeighedKeys, "output differs"),
+    "value-is-q": (ValueIsQuery, "output differs"),
     "noise-in-eval": (Noisy, "output differs"),
     "branch-3x3": (Branch, r"nothing else with parameters, found .*branch \(Conv2d\)"),
     "branch-1x1": (PointwiseBranch, "8 -> 24 and no other, found .*branch 8 -> 8"),

@@ -1,4 +1,4 @@
-"""False friends are refused, by name and with the cause, and stay as they are."""
+"""Look-alikes are refused with their name and the cause, and stay unchanged."""
 
 import re
 
@@ -7,20 +7,20 @@ from torch import nn
 
 import exda_primitives as exda
 
-from .friends import FRIENDS, Plain
 from .hosts import MDTA
+from .lookalikes import LOOKALIKES, Plain
 from .models import Net
 from .unchanged import unchanged
 
 
-@pytest.fixture(params=FRIENDS)
-def friend(request):
-    make, cause = FRIENDS[request.param]
+@pytest.fixture(params=LOOKALIKES)
+def lookalike(request):
+    make, cause = LOOKALIKES[request.param]
     return make(), cause
 
 
-def test_refused_with_the_cause(friend):
-    attention, cause = friend
+def test_patch_refuses_a_lookalike_with_the_cause(lookalike):
+    attention, cause = lookalike
     model = Net(attention)
     with unchanged(model), pytest.raises(exda.NoMatchError) as caught:
         exda.patch(model)
@@ -28,8 +28,8 @@ def test_refused_with_the_cause(friend):
     assert re.search(rf"blocks\.0\.attn \({kind}\) is not mdta: .*{cause}", str(caught.value))
 
 
-def test_left_alone_beside_a_true_one(friend):
-    attention, cause = friend
+def test_patch_leaves_a_lookalike_beside_a_host(lookalike):
+    attention, cause = lookalike
     model = Net(attention, MDTA())
     with unchanged(attention, random_numbers=False):
         report = exda.patch(model)
@@ -40,11 +40,11 @@ def test_left_alone_beside_a_true_one(friend):
         exda.unpatch(model)
 
 
-def test_their_common_base_is_no_false_friend():
+def test_common_base_of_the_lookalikes_matches():
     assert len(exda.plan(Net(Plain())).matches) == 1
 
 
-def test_a_flag_on_the_instance_is_not_overlooked():
+def test_instances_that_differ_in_a_flag_are_probed_separately():
     class Flagged(Plain):
         relu = False
 
@@ -58,7 +58,7 @@ def test_a_flag_on_the_instance_is_not_overlooked():
     assert [miss.name for miss in report.near_misses] == ["blocks.1.attn"]
 
 
-def test_what_holds_no_attention_is_no_near_miss():
+def test_modules_without_attention_are_no_near_miss():
     assert not exda.plan(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 8))).near_misses
 
 
@@ -71,20 +71,20 @@ class TestBuiltIn:
         assert [match.name for match in exda.patch(model).matches] == ["blocks.1.attn"]
         assert model.blocks[0].attn is built_in
 
-    def test_is_not_taken_out(self):
+    def test_is_kept_by_unpatch(self):
         model = Net(exda.ExDAAttention(8, 2), MDTA())
         built_in = model.blocks[0].attn
         exda.patch(model)
         assert exda.unpatch(model) == ("blocks.1.attn",)
         assert model.blocks[0].attn is built_in
 
-    def test_alone_is_nothing_to_patch(self):
+    def test_alone_raises_no_match(self):
         model = Net(exda.ExDAAttention(8, 2))
         with unchanged(model), pytest.raises(exda.NoMatchError):
             exda.patch(model)
         assert not exda.is_patched(model)
 
-    def test_does_not_bind_the_configuration_of_a_patch(self):
+    def test_may_have_another_configuration_than_the_patch(self):
         model = Net(exda.ExDAAttention(8, 2, tokens=3), MDTA())
         exda.patch(model, exda.ExDAConfig(tokens=1))
         assert exda.config_of(model).tokens == 1
