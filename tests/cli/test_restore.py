@@ -35,7 +35,7 @@ def host() -> torch.nn.Module:
 
 
 def same(found: np.ndarray, expected: torch.Tensor) -> bool:
-    """Whether both are equal up to the last of 8 bits, which the rounding of fused blocks may change in a few values."""
+    """Whether both are equal up to the last of 8 bits, which fused blocks may round otherwise in a few values."""
     shown = (expected * 255).round().permute(1, 2, 0).numpy()
     differences = np.abs(found - shown)
     return bool(differences.max() <= 1) and bool((differences > 0).mean() < 1e-3)

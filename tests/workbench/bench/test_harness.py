@@ -249,7 +249,7 @@ def test_a_network_without_blocks_to_fuse() -> None:
 
 
 class Grey(torch.nn.Module):
-    """A network of one channel whose forward pass raises while ``refusing()``, such as under a compiler or an exporter."""
+    """A network of one channel whose forward pass raises while ``refusing()``, such as under a compiler."""
 
     def __init__(self, refusing: Callable[[], bool] = lambda: False) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ class TestFoldersAndZips:
     def test_a_member_without_a_name_is_left_out(self, tmp_path: Path) -> None:
         path = in_zip(tmp_path, **{"a.png": bytes_of_a_png(), "b": b""})
         whole = bytearray(path.read_bytes())
-        # Empties the name of "b": it begins 46 bytes into the entry of the central directory, and ends at its first zero.
+        # Empties the name of "b": it begins 46 bytes into its central directory entry, and ends at the first zero.
         whole[whole.rindex(b"PK\x01\x02") + 46] = 0
         path.write_bytes(whole)
         images = open_images(path)

@@ -39,7 +39,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, photographs: list[torch.Tenso
 
 def test_patching_leaves_the_output_unchanged(demo: Demo) -> None:
     assert len(demo.report.matches) == 8
-    # The host's own rounding is 1.2e-5 from float64 here, the patched network's 4e-7, since it adds up strips of pixels.
+    # The host's own rounding error is 1.2e-5 here, the patched network's 4e-7, since it adds up strips of pixels.
     assert demo.unchanged <= 2e-5
 
 
