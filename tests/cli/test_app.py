@@ -29,7 +29,7 @@ print("loaded", sorted(heavy & sys.modules.keys()))
 
 
 def exda(*arguments: str, stdout: object = subprocess.PIPE, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """In a process of its own: exit code, output, errors."""
+    """Runs exda in a process of its own; returns its exit code, output and errors."""
     command = [sys.executable, "-c", "from exda_primitives.cli import app; app()", *arguments]
     own = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
     done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=own, check=False)
@@ -50,13 +50,13 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
-def test_a_full_device_behind_the_output(arguments: list[str]) -> None:
+def test_output_to_a_full_device_is_a_plain_error(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         code, _, errors = exda(*arguments, stdout=full)
     assert (code, errors) == (1, "error: No space left on device\n")
 
 
-def test_a_reader_that_is_gone() -> None:
+def test_a_closed_pipe_ends_without_a_message() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     code, _, errors = exda("--help", stdout=writing)
@@ -64,7 +64,7 @@ def test_a_reader_that_is_gone() -> None:
     assert (code, errors) == (1, "")
 
 
-def test_no_file_takes_the_place_of_a_stream_that_was_closed() -> None:
+def test_no_file_takes_the_place_of_a_closed_stream() -> None:
     script = (
         "import os, sys; os.close(1); os.close(2); from exda_primitives.cli import app\n"
         "try: app(['--version'])\n"
@@ -74,13 +74,13 @@ def test_no_file_takes_the_place_of_a_stream_that_was_closed() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_a_terminal_that_knows_ascii_alone() -> None:
+def test_an_ascii_terminal_gets_escaped_names() -> None:
     code, _, errors = exda("info", "d\u00e4mo\udcff.pth", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
     assert (code, errors) == (1, "error: d\\xe4mo\\udcff.pth: does not exist.\n")
 
 
-def test_an_empty_environment() -> None:
-    """As cron has it, without HOME, PATH or TERM."""
+def test_an_empty_environment_is_enough() -> None:
+    """As under cron, without HOME, PATH or TERM."""
     command = ["env", "-i", sys.executable, "-c", "from exda_primitives.cli import app; app()", "plan", "demo"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -89,7 +89,7 @@ def test_an_empty_environment() -> None:
 
 @pytest.fixture
 def failing() -> typer.Typer:
-    """A command that raises what it is asked for."""
+    """A command that raises the error of `ERRORS` with the given name."""
     made = typer.Typer(cls=PlainErrorGroup)
 
     @made.callback()
@@ -133,7 +133,9 @@ def test_a_fault_of_the_program_keeps_its_traceback(failing: typer.Typer, monkey
 
 
 @pytest.mark.parametrize("arguments", [["info", "~/none.pth"], ["info", "demo", "--adapter=~/none.pth"]])
-def test_the_home_folder_in_quotes(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quoted_tilde_is_the_home_folder(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""exda bench: a smoke run of all that it does, with a network that is done within seconds."""
+"""exda bench: a smoke run of all that it does, with a network that takes seconds."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def run(out: Path, *options: object) -> Result:
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_triton() -> Iterator[None]:
-    """Its interpreter, which the tests of its kernels run, is slow; as is a copy that no cache holds."""
+    """Leaves out Triton, whose interpreter is slow, and measures the bandwidth by a copy that fits into a cache."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(triton_or_torch, "_MISSING", "not needed here")
         patched.setattr(bandwidth_floor, "_BYTES", {"cpu": 2**20})
@@ -37,7 +37,7 @@ def _without_triton() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both tasks, at 16 x 16."""
+    """Results of both tasks, at 16 x 16."""
     out = tmp_path_factory.mktemp("bench")
     variants = ("--variant", "reference", "--variant", "torch", "--variant", "triton", "--variant", "fused-original")
     result = run(out, "--size", 16, *variants, "--task", "forward", "--task", "training")
@@ -75,7 +75,7 @@ def test_results_of_another_machine_are_kept_apart(tmp_path: Path) -> None:
     assert read(tmp_path / "results.jsonl") == [timed()]
 
 
-def test_what_was_measured_outlasts_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_cases_survive_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(out: object, terms: object) -> None:
         raise KeyboardInterrupt
 
@@ -92,7 +92,9 @@ def test_what_was_measured_outlasts_an_interruption(tmp_path: Path, monkeypatch:
     assert sorted(variants) == ["original", "torch", "triton"]
 
 
-def test_minutes_go_to_the_most_telling_and_the_rest_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_limit_measures_the_most_telling_cases_and_leaves_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("--size", 16, "--size", "20x15", "--minutes", 10)
     monkeypatch.setattr(Budget, "estimate", lambda self, work: 1e9 if self._spent else None)
     result = run(tmp_path, *options)
@@ -117,7 +119,7 @@ def test_minutes_go_to_the_most_telling_and_the_rest_is_left(tmp_path: Path, mon
     ]
 
 
-def test_whether_memory_is_kept_is_a_fact_of_the_machine(results: Path) -> None:
+def test_results_say_whether_freed_memory_is_kept(results: Path) -> None:
     (kept,) = {record.origin.machine["memory_kept"] for record in read(results / "results.jsonl")}
     assert kept is memory.keep()
     assert ("freed memory kept" if kept else "freed memory given back") in (results / "results.md").read_text()
@@ -143,7 +145,7 @@ def test_a_wrong_result_fails_the_command(tmp_path: Path, monkeypatch: pytest.Mo
         (("--device", "tpu"), "'tpu' is none of auto, cpu, cuda"),
     ],
 )
-def test_options_that_do_not_exist(tmp_path: Path, options: tuple[str, str], message: str) -> None:
+def test_unknown_option_values_are_refused(tmp_path: Path, options: tuple[str, str], message: str) -> None:
     result = run(tmp_path, *options)
     assert result.exit_code != 0
     assert message in result.output
@@ -158,7 +160,7 @@ def test_plots(results: Path, tmp_path: Path) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tmp_path / "plots").iterdir())
 
 
-def test_plots_of_nothing(tmp_path: Path) -> None:
+def test_plots_without_results_are_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "plot", str(tmp_path)])
     assert result.exit_code == 1
     assert "cannot be read as results of exda bench" in result.output

@@ -1,4 +1,4 @@
-"""The command line."""
+"""exda demo: the report, the image, and outputs that are refused."""
 
 from pathlib import Path
 

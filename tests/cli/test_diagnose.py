@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("quick", [digits, function, position])
-def test_the_quick_form(quick, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_runs_write_all_their_files(quick, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = quick.__name__.rpartition(".")[2]
     options = quick.quick_options() | {"steps": 2}
     monkeypatch.setattr(quick, "quick_options", lambda: options)
@@ -34,31 +34,31 @@ def test_the_quick_form(quick, data: Path, tmp_path: Path, monkeypatch: pytest.M
     result = run(name, "--quick", "--out", out, *(["--data", data] if quick is digits else []))
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in out.iterdir()) == [f"diagnose_{name}.{end}" for end in ("json", "md", "png")]
-    held = json.loads((out / f"diagnose_{name}.json").read_text())
-    assert {row["seed"] for row in held["runs"]} == {0, 1, 2}
-    assert {row["variant"] for row in held["runs"]} >= {"linear", "widened", "residual", "replace", "gelu", "after"}
-    assert held["config"]["steps"] == 2
+    saved = json.loads((out / f"diagnose_{name}.json").read_text())
+    assert {row["seed"] for row in saved["runs"]} == {0, 1, 2}
+    assert {row["variant"] for row in saved["runs"]} >= {"linear", "widened", "residual", "replace", "gelu", "after"}
+    assert saved["config"]["steps"] == 2
     assert "V + g(V) before aggregation" in result.output
-    assert held["machine"]["cpu"] in (out / f"diagnose_{name}.md").read_text()
+    assert saved["machine"]["cpu"] in (out / f"diagnose_{name}.md").read_text()
     assert (out / f"diagnose_{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_depths_and_their_resumption(data: Path, tmp_path: Path) -> None:
+def test_depths_can_be_added_later(data: Path, tmp_path: Path) -> None:
     more = ("--out", tmp_path, "--data", data, "--batch", 2, "--rate", 0.01)
     assert run("digits", *TINY, *more, "--depth", 2).exit_code == 0
     path = tmp_path / "diagnose_digits.json"
     first = json.loads(path.read_text())
     assert (first["config"]["batch"], first["config"]["rate"]) == (2, 0.01)
     assert run("digits", *TINY, *more, "--depth", 1, "--depth", 2).exit_code == 0
-    held = json.loads(path.read_text())
-    assert held["runs"][:2] == first["runs"]
-    assert [(row["condition"], row["variant"]) for row in held["runs"][2:]] == [
+    saved = json.loads(path.read_text())
+    assert saved["runs"][:2] == first["runs"]
+    assert [(row["condition"], row["variant"]) for row in saved["runs"][2:]] == [
         ("depth 1", "linear"),
         ("depth 1", "residual"),
     ]
 
 
-def test_what_was_measured_otherwise_is_kept(tmp_path: Path) -> None:
+def test_results_of_another_configuration_are_kept(tmp_path: Path) -> None:
     assert run("position", *TINY, "--out", tmp_path).exit_code == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     result = run("position", *TINY, "--out", tmp_path, "--steps", 3)
@@ -76,7 +76,7 @@ def test_what_was_measured_otherwise_is_kept(tmp_path: Path) -> None:
         (("digits", "--rate", 0), 2, "a rate of 0 learns nothing"),
     ],
 )
-def test_bad_options(tmp_path: Path, options: tuple[object, ...], code: int, message: str) -> None:
+def test_bad_options_are_refused(tmp_path: Path, options: tuple[object, ...], code: int, message: str) -> None:
     result = run(*options, "--out", tmp_path)
     assert result.exit_code == code
     assert message in result.output
@@ -84,7 +84,7 @@ def test_bad_options(tmp_path: Path, options: tuple[object, ...], code: int, mes
 
 
 @pytest.mark.parametrize("suffix", [".md", ".png"])
-def test_a_file_of_something_else_is_kept(tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_is_no_result_is_kept(tmp_path: Path, suffix: str) -> None:
     mine = tmp_path / f"diagnose_position{suffix}"
     mine.write_text("mine")
     result = run("position", *TINY, "--out", tmp_path)
@@ -93,7 +93,7 @@ def test_a_file_of_something_else_is_kept(tmp_path: Path, suffix: str) -> None:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_folder_that_cannot_be_is_known_before_the_training(tmp_path: Path) -> None:
+def test_an_impossible_folder_is_refused_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     result = run("position", *TINY, "--out", tmp_path / "file" / "out")
     assert result.exit_code == 1
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_is_known_before_the_training(tmp_path: Path) ->
     assert "seed 0" not in result.output
 
 
-def test_matplotlib_is_missed_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_reported_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("position", "--out", tmp_path)
     assert result.exit_code == 1

@@ -86,7 +86,7 @@ def test_patched_and_in_tiles(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert len({one, three, four}) == 3
 
 
-def test_clean_images_degraded_here(tmp_path: Path) -> None:
+def test_clean_images_are_degraded_by_the_command(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     np.savez(tmp_path / "some.npz", images=random.integers(0, 256, (2, 20, 34, 3), np.uint8))
     arguments = ("--clean", tmp_path / "some.npz", "--degrade", "noise25", "--degrade", "haze")
@@ -140,21 +140,21 @@ def test_weatherbench_is_two_folders(pairs: tuple[Path, Path], tmp_path: Path) -
     assert "the published set has 600" in result.output
 
 
-def test_results_of_other_settings_stay(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_results_of_other_settings_are_kept(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(out, "--pairs", *pairs).exit_code == 0
     before = {path: path.read_bytes() for path in out.iterdir()}
     refused = run(out, "--pairs", *pairs, protocol="restormer-noise")
     assert refused.exit_code == 1
     assert "holds results of another protocol" in refused.output
-    # Before the work, not after it.
+    # Refused before the work, not after it.
     assert "restoring" not in refused.output
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     assert run(out, "--pairs", *pairs, "--overwrite", protocol="restormer-noise").exit_code == 0
     assert (out / "evaluate.json").read_bytes() != before[out / "evaluate.json"]
 
 
-def test_it_goes_on_where_it_was_interrupted(
+def test_an_interrupted_evaluation_resumes(
     pairs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restored = Restorer.__call__
@@ -174,19 +174,19 @@ def test_it_goes_on_where_it_was_interrupted(
     second = run(tmp_path / "out", "--pairs", *pairs)
     assert second.exit_code == 0, second.output
     assert "evaluated before: 1 of 2" in second.output
-    # One is not restored a second time.
+    # The first image is not restored a second time.
     assert len(calls) == 3
     assert run(tmp_path / "at once", "--pairs", *pairs).exit_code == 0
     one, other = (json.loads((tmp_path / out / "evaluate.json").read_text()) for out in ("out", "at once"))
     assert one["pictures"] == other["pictures"]
-    # And all is there now.
+    # All images are evaluated now: none is restored again.
     third = run(tmp_path / "out", "--pairs", *pairs)
     assert third.exit_code == 0
     assert "evaluated before: 2 of 2" in third.output
     assert len(calls) == 5
 
 
-def test_other_images_of_the_same_names_are_other_images(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_changed_images_of_the_same_names_are_refused(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert run(tmp_path / "out", "--pairs", *pairs).exit_code == 0
     write_image(pairs[0] / "b.png", 19, 23, seed=9)
     refused = run(tmp_path / "out", "--pairs", *pairs)
@@ -204,7 +204,7 @@ def test_other_images_of_the_same_names_are_other_images(pairs: tuple[Path, Path
         (lambda low, high: [write_image(each / "b.png", 9, 9) for each in (low, high)], "b (pairs): 9 x 9 pixels"),
     ],
 )
-def test_bad_images(spoil: object, complaint: str, pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_bad_images_are_refused(spoil: object, complaint: str, pairs: tuple[Path, Path], tmp_path: Path) -> None:
     assert callable(spoil)
     spoil(*pairs)
     result = run(tmp_path / "out", "--pairs", *pairs)
@@ -226,7 +226,7 @@ def test_bad_images(spoil: object, complaint: str, pairs: tuple[Path, Path], tmp
         (["--pairs", "a", "b", "--degrade", "rain"], "--clean and --degrade go together"),
     ],
 )
-def test_options_that_do_not_go_together(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+def test_conflicting_options_are_refused(arguments: list[str], complaint: str, tmp_path: Path) -> None:
     result = run(tmp_path / "out", *arguments)
     assert result.exit_code == 2
     assert complaint in result.output
@@ -241,21 +241,21 @@ def test_options_that_do_not_go_together(arguments: list[str], complaint: str, t
         (["--clean", "missing", "--degrade", "rain"], "missing does not exist"),
     ],
 )
-def test_names_that_do_not_exist(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+def test_unknown_names_are_refused(arguments: list[str], complaint: str, tmp_path: Path) -> None:
     source = arguments if arguments[0] != "--protocol" else [*arguments, "--pairs", "a", "b"]
     result = run(tmp_path / "out", *source)
     assert result.exit_code == 1
     assert complaint in result.output
 
 
-def test_a_folder_that_cannot_be_is_known_before_the_work(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_impossible_folder_is_refused_before_the_work(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     result = run(pairs[0] / "a.png" / "out", "--pairs", *pairs)
     assert result.exit_code == 1
     assert "cannot hold results" in result.output
     assert "restoring" not in result.output
 
 
-def test_what_is_no_image_is_said(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
     write_image(tmp_path / "clean/a.png", 16, 16)
     (tmp_path / "clean/b.heic").write_bytes(b"")
     result = run(tmp_path / "out", "--clean", tmp_path / "clean", "--degrade", "rain", protocol="promptir")
@@ -263,7 +263,7 @@ def test_what_is_no_image_is_said(tmp_path: Path) -> None:
     assert "no images, left out: b.heic" in result.output
 
 
-def test_a_checkpoint_that_is_none(pairs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(pairs: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     result = run(tmp_path / "out", "--pairs", *pairs, checkpoint=tmp_path / "weights.pth")
     assert result.exit_code == 1

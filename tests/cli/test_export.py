@@ -96,9 +96,9 @@ def test_a_wrong_command_does_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_program_of_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_network_is_exported_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forget_afterwards(monkeypatch)
-    # Small enough to be captured at once.
+    # A network small enough to be captured quickly.
     (tmp_path / "net.py").write_text(NET)
     weights = {"conv.weight": torch.rand(3, 3, 3, 3), "conv.bias": torch.rand(3)}
     torch.save(weights, tmp_path / "net.pth")
@@ -112,7 +112,7 @@ def test_a_program_of_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.
         torch.testing.assert_close(found, expected)
 
 
-def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_is_a_plain_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise ExDAError("net.onnx: not written: [why]")
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_exact_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inexact_export_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     difference = Difference(((1, 8, 8),), 0.07, 0.19, 0.28, own=0.07)
     done = Exported(
         HOST, {"network": "histoformer", "patched": "{}", "precision": "float32", "multiple": "8"}, difference

@@ -47,7 +47,7 @@ def test_a_lightning_checkpoint_of_a_compiled_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_what_save_wrote(whole: bool, tmp_path: Path) -> None:
+def test_files_written_by_save(whole: bool, tmp_path: Path) -> None:
     path = tmp_path / "exda.safetensors"
     exda.save(patched(), path, whole=whole)
     shown = rows(info(path))
@@ -55,7 +55,7 @@ def test_what_save_wrote(whole: bool, tmp_path: Path) -> None:
     assert shown["network"].strip().startswith("restormer" if whole else "none: the parameters that ExDA added")
 
 
-def test_no_checkpoint(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.pth"
     path.write_text("not a checkpoint")
     result = info(path)
@@ -64,15 +64,15 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def of_a_trainer(path: Path, **entries: dict[str, torch.Tensor]) -> Path:
+def save_entries(path: Path, **entries: dict[str, torch.Tensor]) -> Path:
     torch.save(entries, path)
     return path
 
 
-def test_a_half_patched_trainers_file(tmp_path: Path) -> None:
+def test_a_file_of_a_patched_and_an_unpatched_network_needs_param_key(tmp_path: Path) -> None:
     model = patched()
     exda.unpatch(host := patched())
-    path = of_a_trainer(tmp_path / "net_g.pth", params=model.state_dict(), params_ema=host.state_dict())
+    path = save_entries(tmp_path / "net_g.pth", params=model.state_dict(), params_ema=host.state_dict())
     refused = info(path)
     assert refused.exit_code == 1
     assert "'params' is of a patched network" in refused.output
@@ -80,9 +80,9 @@ def test_a_half_patched_trainers_file(tmp_path: Path) -> None:
     assert "ExDA" not in rows(info(path, "--param-key", "params_ema"))
 
 
-def test_a_file_from_before_configurations_were_in_it(tmp_path: Path) -> None:
+def test_a_file_without_configuration_needs_patched_with(tmp_path: Path) -> None:
     state = {name: each for name, each in patched().state_dict().items() if not name.endswith("_extra_state")}
-    path = of_a_trainer(tmp_path / "old.pth", params={**state, "leftover.weight": torch.zeros(1)})
+    path = save_entries(tmp_path / "old.pth", params={**state, "leftover.weight": torch.zeros(1)})
     for given, why in (
         ([], "does not say with which configuration"),
         (["--patched-with", "tokens=2"], "has beside it leftover"),

@@ -30,7 +30,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(autouse=True)
 def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it were not installed; importing it takes longer than all that is here."""
+    """Makes UMAP look uninstalled: importing it takes longer than all of these tests."""
     monkeypatch.setitem(sys.modules, "umap", None)
 
 
@@ -54,7 +54,7 @@ def test_attentions_are_recognised_once(images: Path, tmp_path: Path, monkeypatc
     assert len(calls) == 1
 
 
-def test_the_demo(images: Path, tmp_path: Path) -> None:
+def test_an_inspection_of_the_demo_writes_all_its_files(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     result = run("demo", *options(images, out), "--block", "latent", "--block", "*_level3")
     assert result.exit_code == 0, result.output
@@ -64,17 +64,17 @@ def test_the_demo(images: Path, tmp_path: Path) -> None:
     names = {"inspect.json", "inspect.md", "embeddings.npz", "clusters.png", "tsne.png", "tokens.png", "spectra.png"}
     assert {path.name for path in out.iterdir()} == names | {"tokens"}
 
-    held = json.loads((out / "inspect.json").read_text())
-    assert held["kind"] == "inspect"
-    assert held["seeds"] == [0, 1]
-    assert {"torch", "commit", "cpu"} <= held["machine"].keys()
-    assert held["config"]["labels"] == ["noise50", "haze"]
-    assert held["config"]["pictures"] == 8
-    assert held["config"]["images"] == images.name
-    assert held["config"]["images_sha256"] == fingerprint(images)
-    assert held["config"]["exda"]["tokens"] == 1
-    assert held["config"]["versions"]["scikit-learn"]
-    clusters = [row for row in held["runs"] if row["measure"] == "clusters"]
+    saved = json.loads((out / "inspect.json").read_text())
+    assert saved["kind"] == "inspect"
+    assert saved["seeds"] == [0, 1]
+    assert {"torch", "commit", "cpu"} <= saved["machine"].keys()
+    assert saved["config"]["labels"] == ["noise50", "haze"]
+    assert saved["config"]["pictures"] == 8
+    assert saved["config"]["images"] == images.name
+    assert saved["config"]["images_sha256"] == fingerprint(images)
+    assert saved["config"]["exda"]["tokens"] == 1
+    assert saved["config"]["versions"]["scikit-learn"]
+    clusters = [row for row in saved["runs"] if row["measure"] == "clusters"]
     assert [(row["of"], row["block"]) for row in clusters[::2]] == [
         (of, block) for of in ("outputs", "tokens") for block in ("all", *blocks)
     ]
@@ -85,10 +85,10 @@ def test_the_demo(images: Path, tmp_path: Path) -> None:
 
     arrays = np.load(out / "embeddings.npz")
     assert arrays["labels"].tolist() == ["noise50"] * 4 + ["haze"] * 4
-    labelled = degraded(exda_images(images), ["noise50", "haze"], 32, 0)
+    labelled = degraded(opened(images), ["noise50", "haze"], 32, 0)
     network = patched_demo()
     expected = embeddings(network, labelled, "latent")["latent.0.attn"]
-    # Other hooks and readers beside it do not change what the network computes.
+    # What else is collected at the same time does not change the embeddings.
     assert np.array_equal(arrays["outputs/latent.0.attn"], expected.numpy())
 
     before = {path: path.read_bytes() for path in out.glob("*.*")}
@@ -110,7 +110,7 @@ def patched_demo() -> torch.nn.Module:
     return network
 
 
-def exda_images(images: Path) -> Any:
+def opened(images: Path) -> Any:
     from exda_primitives.workbench.data import open_images
 
     return open_images(images)
@@ -121,8 +121,8 @@ def test_a_host_has_no_tokens(images: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "tokens.png was not drawn" in result.output
     assert not (tmp_path / "out" / "tokens").exists()
-    held = json.loads((tmp_path / "out" / "inspect.json").read_text())
-    assert {(row["measure"], row["block"]) for row in held["runs"]} == {
+    saved = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert {(row["measure"], row["block"]) for row in saved["runs"]} == {
         ("clusters", "latent.0.attn"),
         ("spectrum", "latent.0.attn"),
     }
@@ -132,7 +132,7 @@ def test_a_host_has_no_tokens(images: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_what_the_result_says_of_the_primitives() -> None:
+def test_the_configuration_of_the_primitives_in_a_result() -> None:
     network = tiny_restormer()
     assert configuration(network) is None
     exda.patch(network, tokens=2, include="encoder")
@@ -145,7 +145,7 @@ def test_what_the_result_says_of_the_primitives() -> None:
     assert configuration(built_in) == exda.ExDAConfig(init="paper").as_dict()
 
 
-def test_blocks_without_tokens_of_a_model_that_has_some(images: Path, tmp_path: Path) -> None:
+def test_selected_blocks_without_tokens_in_a_model_with_tokens(images: Path, tmp_path: Path) -> None:
     network = tiny_restormer()
     exda.patch(network, include="decoder")
     exda.save(network, tmp_path / "partly.safetensors", whole=True)
@@ -155,15 +155,15 @@ def test_blocks_without_tokens_of_a_model_that_has_some(images: Path, tmp_path: 
 
 
 def test_the_smallest_images(images: Path, tmp_path: Path) -> None:
-    """The deepest maps are then of a few pixels, and the compact ones of a single pixel."""
+    """The deepest maps have a few pixels, and the compact maps a single one."""
     out = tmp_path / "out"
     command = ["--images", images, "--out", out, "--degrade", "noise50", "--degrade", "haze", "--seeds", 1]
     blocks = ["--block", "latent", "--block", "decoder_level2"]
     result = run("demo", *command, "--size", 16, *blocks)
     assert result.exit_code == 0, result.output
     assert "tokens of latent.0.attn were not clustered: only 1 of the points are different" in result.output
-    held = json.loads((out / "inspect.json").read_text())
-    clusters = {(row["of"], row["block"]) for row in held["runs"] if row["measure"] == "clusters"}
+    saved = json.loads((out / "inspect.json").read_text())
+    clusters = {(row["of"], row["block"]) for row in saved["runs"] if row["measure"] == "clusters"}
     assert clusters == {
         ("outputs", "all"),
         ("outputs", "latent.0.attn"),
@@ -183,7 +183,7 @@ def test_an_inspection_that_fails_can_be_repeated(images: Path, tmp_path: Path) 
     assert again.exit_code == 0, again.output
 
 
-def test_a_folder_that_cannot_be_made(images: Path, tmp_path: Path) -> None:
+def test_an_impossible_folder_is_refused(images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("demo", *options(images, tmp_path / "file" / "out"))
     assert result.exit_code == 1
@@ -210,10 +210,10 @@ def test_a_file_and_labels_from_folders(tmp_path: Path) -> None:
     command = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--labels-from-folders", "--seeds", 1]
     result = run(tmp_path / "whole.safetensors", *command, "--of", "tokens", "--block", "refinement")
     assert result.exit_code == 0, result.output
-    held = json.loads((tmp_path / "out" / "inspect.json").read_text())
-    assert held["config"]["labels"] == ["haze", "rain"]
-    assert held["config"]["labels_from"] == "folders"
-    assert len(held["config"]["model_sha256"]) == 64
+    saved = json.loads((tmp_path / "out" / "inspect.json").read_text())
+    assert saved["config"]["labels"] == ["haze", "rain"]
+    assert saved["config"]["labels_from"] == "folders"
+    assert len(saved["config"]["model_sha256"]) == 64
     assert np.load(tmp_path / "out" / "embeddings.npz")["tokens/refinement.0.attn"].shape == (6, 16)
 
 
@@ -228,14 +228,14 @@ def test_a_file_and_labels_from_folders(tmp_path: Path) -> None:
         (["--block", "nowhere"], 1, "nowhere"),
     ],
 )
-def test_errors(images: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_bad_options_are_refused(images: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     result = run("demo", "--images", images, "--out", tmp_path / "out", "--size", 32, *arguments)
     assert result.exit_code == code, result.output
     assert message in result.output
     assert not (tmp_path / "out").exists()
 
 
-def test_no_images(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     result = run("demo", "--images", tmp_path / "images", "--out", tmp_path / "out")
     assert result.exit_code == 1
@@ -243,7 +243,7 @@ def test_no_images(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_no_such_model(images: Path, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_refused(images: Path, tmp_path: Path) -> None:
     result = run(tmp_path / "none.pth", "--images", images, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "none.pth" in result.output

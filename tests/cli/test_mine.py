@@ -1,4 +1,4 @@
-"""exda bench mine: a network of one's own."""
+"""exda bench mine: benchmarks of a user's own network."""
 
 import re
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def plain(result: Result) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    """Compiling, Triton's interpreter and large copies are slow, and not what is tested."""
+    """Leaves out what is slow and not tested here: compiling, Triton's interpreter and large copies."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(triton_or_torch, "_MISSING", "not needed here")
         patched.setattr(bandwidth_floor, "_BYTES", {"cpu": 2**20})
@@ -107,7 +107,7 @@ def test_a_patched_checkpoint_replaces_earlier_results_of_the_same(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("without_onnxruntime")
-def test_a_class_of_ones_own_of_which_fuse_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_class_without_blocks_to_fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nets.py").write_text(SOURCE)
     monkeypatch.setattr("exda_primitives.workbench.bench.plots.matplotlib_figure", _missing)
     result = mine(f"{tmp_path}/nets.py:Plain", "--size", 16, "--minutes", 10, "--out", tmp_path / "out")
@@ -124,10 +124,10 @@ def _missing(extra: str) -> None:
 
 
 @pytest.mark.usefixtures("without_onnxruntime")
-def test_what_the_minutes_have_no_time_for_is_left(
+def test_cases_that_exceed_the_minutes_are_left(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Compiling what there is of it is going to take longer.
+    # Makes the estimate for compiling longer than the minutes.
     monkeypatch.setattr("exda_primitives.workbench.bench.harness._LAYER", {"compiled": 1e6})
     result = mine(checkpoint, "--size", 16, "--minutes", 5, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -136,7 +136,7 @@ def test_what_the_minutes_have_no_time_for_is_left(
     assert "compiled" not in {each.case.mode for each in read(tmp_path / "out" / "results.jsonl")}
 
 
-def test_too_short_a_time_is_said_before_the_work(
+def test_too_short_a_time_is_refused_before_the_work(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "seconds_of_a_pass", lambda *arguments: 10.0)
@@ -161,21 +161,23 @@ def test_too_short_a_time_is_said_before_the_work(
         (("--adapter", "none.py"), "none.py does not exist"),
     ],
 )
-def test_what_cannot_be_measured(checkpoint: Path, tmp_path: Path, options: tuple[str, str], message: str) -> None:
+def test_options_that_cannot_be_measured_are_refused(
+    checkpoint: Path, tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
     result = mine(checkpoint, "--out", tmp_path / "out", *options)
     assert result.exit_code in (1, 2)
     assert message in plain(result)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_of_nobody(tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_unknown_network_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "net.pth")
     result = mine(tmp_path / "net.pth")
     assert result.exit_code == 1
     assert "is of no network that is known" in plain(result)
 
 
-def test_results_of_another_network_stay(checkpoint: Path, tmp_path: Path) -> None:
+def test_results_of_another_network_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     append(tmp_path / "results.jsonl", timed())
     result = mine(checkpoint, "--size", 16, "--out", tmp_path)
     assert result.exit_code == 1

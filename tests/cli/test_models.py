@@ -12,7 +12,7 @@ def listed(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, ["models", *arguments], env={"COLUMNS": "140"})
 
 
-def test_all_of_them(listed, tmp_path):
+def test_all_checkpoints_are_listed(listed, tmp_path):
     (tmp_path / "promptir.ckpt").write_bytes(b"")
     lines = listed().output.splitlines()
     here = {line.split()[0]: line.split()[-1] for line in lines[1:] if line.split()[-1:] in (["yes"], ["no"])}
@@ -21,13 +21,13 @@ def test_all_of_them(listed, tmp_path):
     assert str(tmp_path) in lines[-1]
 
 
-def test_one_with_its_place(listed):
+def test_a_single_checkpoint_is_shown_with_address_and_licence(listed):
     output = listed("*deraining").output
     assert "https://drive.google.com/" in output
     assert "licence: Academic" in output
 
 
-def test_none(listed):
+def test_an_unknown_checkpoint_is_refused(listed):
     result = listed("*nothing*")
     assert result.exit_code == 2
     assert "no published checkpoint is called" in result.output

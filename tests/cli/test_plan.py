@@ -57,13 +57,13 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Net", "small"])
-def test_a_class_or_function_that_imports_what_stands_beside_it(name: str, source: Path) -> None:
+def test_a_class_or_function_that_imports_a_neighbouring_file(name: str, source: Path) -> None:
     result = plan(f"{source}:{name}")
     assert result.exit_code == 0, result.output
     assert "Net: 1 attentions to replace" in result.output
 
 
-def test_one_that_is_written_with_exda(source: Path) -> None:
+def test_a_network_with_exda_built_in(source: Path) -> None:
     source.write_text("import exda_primitives as exda\ndef net(): return exda.models.create('exda-tiny', dim=8)\n")
     result = plan(f"{source}:net")
     assert result.exit_code == 0, result.output
@@ -85,13 +85,13 @@ def test_nothing_to_patch(source: Path) -> None:
         ("nothing", "nothing() is a NoneType, no torch.nn.Module"),
     ],
 )
-def test_what_is_no_network(name: str, message: str, source: Path) -> None:
+def test_names_that_are_no_network_are_refused(name: str, message: str, source: Path) -> None:
     result = plan(f"{source}:{name}")
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
 
 
-def test_no_such_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     for name in ("none.py:Net", "none.pth"):
         result = plan(f"{tmp_path}/{name}")
         assert result.exit_code == 1

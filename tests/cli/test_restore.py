@@ -35,7 +35,7 @@ def host() -> torch.nn.Module:
 
 
 def same(found: np.ndarray, expected: torch.Tensor) -> bool:
-    """To the last bit of 8, by which the rounding of fused blocks may change a number that lies between two."""
+    """Whether both are equal up to the last of 8 bits, which fused blocks may round otherwise in a few values."""
     shown = (expected * 255).round().permute(1, 2, 0).numpy()
     differences = np.abs(found - shown)
     return bool(differences.max() <= 1) and bool((differences > 0).mean() < 1e-3)
@@ -46,7 +46,7 @@ def image(tmp_path: Path) -> Path:
     return save(pixels(60, 90), tmp_path / "in.png")
 
 
-def test_a_image(image: Path, tmp_path: Path) -> None:
+def test_a_single_image(image: Path, tmp_path: Path) -> None:
     result = run(image, tmp_path / "out.png")
     assert result.exit_code == 0, result.output
     assert "90 x 60" in result.output
@@ -68,7 +68,7 @@ def test_tiles_say_their_seam_and_what_they_cost(image: Path, tmp_path: Path) ->
     assert "tiles may show" in result.output
 
 
-def test_patched(image: Path, tmp_path: Path) -> None:
+def test_a_patched_network(image: Path, tmp_path: Path) -> None:
     model = host()
     exda.patch(model)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_a_folder_with_a_broken_image(tmp_path: Path) -> None:
     assert not (tmp_path / "out/sub/2.tif").exists()
 
 
-def test_what_exists_is_kept(image: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_kept(image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     out.write_bytes(b"mine")
     result = run(image, out)
@@ -117,7 +117,7 @@ def test_what_exists_is_kept(image: Path, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_the_output_cannot_hold_is_said(tmp_path: Path) -> None:
+def test_a_lost_bit_depth_is_reported(tmp_path: Path) -> None:
     save(pixels(bits=16), tmp_path / "in.png")
     result = run(tmp_path / "in.png", tmp_path / "out.jpg")
     assert result.exit_code == 0, result.output
@@ -153,7 +153,7 @@ def test_a_wrong_command_does_nothing(arguments: list[str], code: int, message: 
 
 
 @pytest.mark.parametrize("kind", ["missing", "damaged", "dual-pixel"])
-def test_a_checkpoint_that_does_not_do(kind: str, image: Path, tmp_path: Path) -> None:
+def test_unusable_checkpoints_are_refused(kind: str, image: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     if kind == "damaged":
         path.write_bytes(HOST.read_bytes()[:1000])
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_does_not_do(kind: str, image: Path, tmp_path: Path) -
     assert not (tmp_path / "out.png").exists()
 
 
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+def test_files_left_out_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     save(pixels(), folder / "1.png")
@@ -181,7 +181,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-host"])
-def test_the_weights_of_the_package(name: str, image: Path, tmp_path: Path) -> None:
+def test_the_packaged_weights_restore(name: str, image: Path, tmp_path: Path) -> None:
     result = run(image, tmp_path / "out.png", checkpoint=name)
     assert result.exit_code == 0, result.output
     model = host()
@@ -194,7 +194,7 @@ def test_the_weights_of_the_package(name: str, image: Path, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_in_good_order(
+def test_a_signal_stops_the_run_and_leaves_no_partial_file(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("1.png", "2.png", "3.png", "4.png"):
@@ -211,7 +211,7 @@ def test_a_signal_ends_it_in_good_order(
         return restored(self, *arguments)
 
     monkeypatch.setattr(Restorer, "__call__", killed)
-    # As a script starts its background commands; what is sent all the same is meant.
+    # Scripts start their background commands with SIGINT ignored; one that is sent all the same must stop the run.
     ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         result = run(tmp_path / "in", tmp_path / "out")
@@ -219,13 +219,13 @@ def test_a_signal_ends_it_in_good_order(
         signal.signal(signal.SIGINT, ignored)
     assert result.exit_code == 128 + number
     assert "interrupted: 1 of 4 images were written, none in part\n" in result.output
-    # What came before is said all the same.
+    # What was skipped before the signal is reported all the same.
     assert "2.png: skipped: not a PNG" in result.output
     assert os.listdir(tmp_path / "out") == ["1.png"]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_under_nohup_a_closed_terminal_is_no_reason(image: Path, tmp_path: Path) -> None:
+def test_under_nohup_a_closed_terminal_does_not_stop_the_run(image: Path, tmp_path: Path) -> None:
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_on_signal(lambda: "never"):
@@ -235,7 +235,7 @@ def test_under_nohup_a_closed_terminal_is_no_reason(image: Path, tmp_path: Path)
         signal.signal(signal.SIGHUP, ignored)
 
 
-def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     for name in ("1.png", "2.png"):
         save(pixels(), tmp_path / "in" / name)
@@ -270,7 +270,7 @@ def test_tiles_of_a_network_that_sorts(tmp_path: Path) -> None:
     assert "sorts pixels" not in whole.output
 
 
-def test_without_the_extra(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
     result = run(image, tmp_path / "out.png")
     assert result.exit_code == 1

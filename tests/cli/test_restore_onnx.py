@@ -36,7 +36,7 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [(), ("--tile", 48, "--overlap", 16)], ids=["whole", "tiles"])
-def test_the_same_image_as_of_the_checkpoint(
+def test_the_same_image_as_from_the_checkpoint(
     options: tuple[object, ...], file: Path, image: Path, tmp_path: Path
 ) -> None:
     result = run(image, tmp_path / "onnx.png", "--onnx", file, *options)
@@ -44,18 +44,18 @@ def test_the_same_image_as_of_the_checkpoint(
     assert ("each tile is all that the model sees" in result.output) is bool(options)
     assert run(image, tmp_path / "torch.png", "--checkpoint", HOST, *options).exit_code == 0
     differences = np.abs(stored(tmp_path / "onnx.png").astype(int) - stored(tmp_path / "torch.png"))
-    # Of 8 bits the last may be rounded the other way.
+    # The last of the 8 bits may be rounded the other way.
     assert differences.max() <= 1
     assert (differences > 0).mean() < 1e-3
 
 
-def test_tiles_where_nothing_is_said(file: Path, tmp_path: Path) -> None:
+def test_tiles_of_512_by_default(file: Path, tmp_path: Path) -> None:
     result = run(save(pixels(24, 530), tmp_path / "in.png"), tmp_path / "out.png", "--onnx", file)
     assert result.exit_code == 0, result.output
     assert " 512 " in result.output
 
 
-def test_what_is_no_such_file(image: Path, tmp_path: Path) -> None:
+def test_unusable_onnx_files_are_refused(image: Path, tmp_path: Path) -> None:
     class Two(torch.nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return x + y
@@ -80,10 +80,10 @@ def test_what_is_no_such_file(image: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.png").exists()
 
 
-def test_a_multiple_that_is_none_is_left_aside(file: Path, image: Path, tmp_path: Path) -> None:
-    held = onnx.load(file)
-    onnx.helper.set_model_props(held, {"multiple": "two", "sorts": "yes"})
-    onnx.save(held, tmp_path / "odd.onnx")
+def test_a_multiple_that_is_no_number_is_ignored(file: Path, image: Path, tmp_path: Path) -> None:
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {"multiple": "two", "sorts": "yes"})
+    onnx.save(model, tmp_path / "odd.onnx")
     result = run(image, tmp_path / "out.png", "--onnx", tmp_path / "odd.onnx", "--tile", 48, "--overlap", 16)
     assert result.exit_code == 0, result.output
     assert "This network sorts pixels by their values" in result.output
@@ -97,7 +97,7 @@ def test_a_multiple_that_is_none_is_left_aside(file: Path, image: Path, tmp_path
         (("--onnx", "a.onnx", "--half", "--memory", "4"), "--memory, --half: only for checkpoints"),
     ],
 )
-def test_options_that_do_not_go_together(options: tuple[str, ...], message: str, image: Path, tmp_path: Path) -> None:
+def test_conflicting_options_are_refused(options: tuple[str, ...], message: str, image: Path, tmp_path: Path) -> None:
     result = run(image, tmp_path / "out.png", *options)
     assert result.exit_code == 2
     assert message in result.output

@@ -1,4 +1,4 @@
-"""Files of the user's that commands run: --adapter FILE.py, and exda plan FILE.py:Class."""
+"""Users' files that commands run: --adapter FILE.py, and exda plan FILE.py:Class."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is registered and where modules are looked for are as before, afterwards."""
+    """Restores the registries and ``sys.path`` afterwards."""
     forget_afterwards(monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -50,7 +50,7 @@ def adapter(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_network_of_ones_own(adapter: Path, tmp_path: Path) -> None:
+def test_a_users_network_is_restored_by_its_adapter(adapter: Path, tmp_path: Path) -> None:
     weights = tmp_path / "net.safetensors"
     convolutions = {"stem": (4, 3, 3, 3), "head": (3, 4, 3, 3)}
     state = {f"{name}.weight": torch.ones(shape) for name, shape in convolutions.items()}
@@ -63,7 +63,7 @@ def test_a_network_of_ones_own(adapter: Path, tmp_path: Path) -> None:
     options = ("--checkpoint", weights, "--adapter", adapter, "--device", "cpu")
     result = run("restore", source, tmp_path / "out.png", *options)
     assert result.exit_code == 0, result.output
-    # Its forward, with what stands beside its file, gives its input back.
+    # With SCALE = 0, imported from the file beside it, the forward pass returns its input.
     assert torch.equal(read_image(tmp_path / "out.png"), read_image(source))
     assert "net-of-a-test" in run("info", weights).output
 
@@ -80,7 +80,7 @@ def command(name: str, tmp_path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize("name", ["restore", "evaluate", "inspect", "info", "plan"])
-def test_every_command_that_takes_a_checkpoint_names_the_line(name: str, tmp_path: Path) -> None:
+def test_every_command_names_the_failing_line_of_an_adapter(name: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ntorch.nothing\n")
     result = run(*command(name, tmp_path), "--adapter", file)
@@ -102,7 +102,7 @@ def test_every_command_that_takes_a_checkpoint_names_the_line(name: str, tmp_pat
         ),
     ],
 )
-def test_what_is_wrong_with_it_is_one_line(text: str, said: str, tmp_path: Path) -> None:
+def test_an_error_in_the_file_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(text)
     result = run("info", "demo", "--adapter", file)
@@ -112,14 +112,14 @@ def test_what_is_wrong_with_it_is_one_line(text: str, said: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
-def test_no_file(kind: str, tmp_path: Path) -> None:
+def test_a_path_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
     file = tmp_path if kind == "folder" else tmp_path / "none.py"
     result = run("info", "demo", "--adapter", file)
     assert result.exit_code == 1
     assert result.output == f"error: {file} {'is no regular file' if kind == 'folder' else 'does not exist'}\n"
 
 
-def test_a_constructor_that_fails(tmp_path: Path) -> None:
+def test_a_failing_constructor_names_its_line(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def net():\n    raise ValueError('no heads')\n")
     result = run("plan", f"{file}:net")

@@ -19,7 +19,7 @@ from exda_primitives.workbench.training.step import Step
 
 @pytest.fixture
 def command(tmp_path):
-    """Runs the command on a file of three steps."""
+    """Runs exda train with a configuration of three steps."""
     file = tmp_path / "run.yaml"
     given = settings(tmp_path, recipe={"steps": 3, "ema": 0.5})
     given["data"]["validation"] = images(tmp_path, "valid.npz", 1, seed=1)
@@ -53,7 +53,7 @@ def test_summary_table_result_and_plot(command, tmp_path):
     assert (tmp_path / "out" / "history.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_dry_run_says_it_all_and_does_nothing(command, tmp_path):
+def test_a_dry_run_describes_the_training_and_writes_nothing(command, tmp_path):
     done = command("--dry-run", "--devices", 2)
     assert done.exit_code == 0, done.output
     for line in ("3 steps of 4 pairs, 2 epochs", "2 x cpu", "random weights", "2 pairs, whole images"):
@@ -61,20 +61,20 @@ def test_dry_run_says_it_all_and_does_nothing(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_image_is_said(command, tmp_path):
+def test_entries_that_are_no_images_are_named(command, tmp_path):
     np.savez(tmp_path / "more.npz", images=np.zeros((1, 20, 20, 3), np.uint8), labels=np.zeros(1))
     done = command("--dry-run", "--set", f"data.source={tmp_path / 'more.npz'}")
     assert done.exit_code == 0, done.output
     assert "noise25, haze; no images, left out: labels" in done.output
 
 
-def test_a_folder_that_cannot_be(command, tmp_path):
+def test_an_impossible_folder_is_refused(command, tmp_path):
     done = command(out=tmp_path / "run.yaml" / "out")
     assert done.exit_code == 1
     assert "cannot hold results" in done.output
 
 
-def test_the_same_command_again(command, tmp_path):
+def test_the_same_command_again_changes_nothing(command, tmp_path):
     assert command().exit_code == 0
     before = (tmp_path / "out" / "result.json").read_bytes()
     again = command()
@@ -116,7 +116,7 @@ def test_divergence_is_an_error_not_a_traceback(command, tmp_path):
         (("--config", "none.yaml"), "none.yaml: cannot be read"),
     ],
 )
-def test_bad_input(command, tmp_path, options, message):
+def test_bad_input_is_refused(command, tmp_path, options, message):
     done = command(*options)
     assert done.exit_code == 1
     assert message in done.output
@@ -125,7 +125,7 @@ def test_bad_input(command, tmp_path, options, message):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_what_is_kept(command, tmp_path, monkeypatch, number):
+def test_a_signal_stops_the_training_with_a_checkpoint(command, tmp_path, monkeypatch, number):
     step = Step.__call__
 
     def signalled(self, passes):
@@ -144,8 +144,8 @@ def test_a_signal_ends_it_with_what_is_kept(command, tmp_path, monkeypatch, numb
     assert "goes on after step 1, bit for bit" in again.output
 
 
-def test_stopped_before_anything_is_done(command, tmp_path, monkeypatch):
-    def interrupted(*told, **options):
+def test_an_interruption_before_the_first_step_writes_nothing(command, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("exda_primitives.workbench.training.prepare", interrupted)
@@ -165,14 +165,14 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
 
 
 def test_the_first_loss_is_in_the_file_at_once(command):
-    """Where no line is asked for, and there is no bar."""
+    """Even without log lines and without a progress bar."""
     done = command("--set", "recipe.log_every=100", "--set", "data.validation=null")
     lines = done.output.splitlines()
     assert lines.index(next(line for line in lines if line.startswith("step 1: loss 0."))) < len(lines) - 4
 
 
-def test_names_that_are_no_text(command, tmp_path):
-    """And long ones: as long as a file system takes."""
+def test_image_names_that_are_no_text_or_very_long(command, tmp_path):
+    """Names that are not UTF-8, and names of 254 and 255 bytes, the longest that a file system takes."""
     for seed, name in enumerate((b"\xff\xfe.png", "\u00e9".encode() * 125 + b".png", b"a" * 251 + b".png")):
         write_image(Path(os.fsdecode(os.fsencode(tmp_path / "clean") + b"/" + name)), 20, 27, seed=seed)
     (tmp_path / "clean" / os.fsdecode(b"\xff.txt")).touch()

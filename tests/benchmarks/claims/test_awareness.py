@@ -1,4 +1,4 @@
-"""The claim that degradations are told apart."""
+"""The claim that tokens separate degradations in feature space."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def write_inspection(folder, name, exda, nmi, **config):
     write(folder / name / "inspect.json", "inspect", runs, {"model": name, "exda": exda, **shared, **config})
 
 
-def test_one_network_of_each_kind_decides_nothing(tmp_path):
+def test_one_network_of_each_kind_is_inconclusive(tmp_path):
     write_inspection(tmp_path, "host", None, [0.5, 0.52, 0.51])
     write_inspection(tmp_path, "ours", {"tokens": 1}, [0.9, 0.92, 0.93])
     write_inspection(tmp_path, "value", {"tokens": 0}, [0.9, 0.92, 0.93])
@@ -38,12 +38,12 @@ def test_one_network_of_each_kind_decides_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("controlled", "verdict"), [(1000, REPRODUCED), (1050, INCONCLUSIVE)])
-def test_a_pair_for_each_seed_of_training(tmp_path, controlled, verdict):
+def test_each_training_seed_gives_one_pair(tmp_path, controlled, verdict):
     runs = trained("host", [20] * 3, parameters=1000) + trained("tokens", [20] * 3, parameters=controlled)
     for run in runs:
         nmi = 0.3 + 0.01 * run["seed"] + 0.4 * (run["arm"] == "tokens")
         run["told_apart"] = {"nmi": [nmi - 0.1, nmi + 0.1], "ari": [nmi / 2]}
-    # Of a run of before this was measured, and of one that diverged, there is no figure.
+    # Runs from before this was measured, and runs that diverged, have no scores.
     write_quality(tmp_path, [*runs, *trained("both, identity", [20, 20, None], parameters=controlled)])
     nmi, ari = (claim.measure(tmp_path) for claim in awareness.CLAIMS)
     assert (nmi.effect, ari.effect) == (verdict, verdict)
@@ -53,7 +53,7 @@ def test_a_pair_for_each_seed_of_training(tmp_path, controlled, verdict):
     assert nmi.size is verdict
     # The paper's +0.33 of ARI is not reached by +0.2.
     assert ari.size is INCONCLUSIVE
-    # Networks that were inspected come on top, as one repeat; where others have more, they do not count.
+    # Inspected networks add a row with one repeat, which does not count where other rows have more.
     write_inspection(tmp_path, "host", None, [0.5, 0.52])
     write_inspection(tmp_path, "ours", {"tokens": 1}, [0.4, 0.42])
     both = awareness.CLAIMS[0].measure(tmp_path)

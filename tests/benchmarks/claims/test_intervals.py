@@ -1,4 +1,4 @@
-"""Gains, their intervals, and what so many pairs would have seen."""
+"""Gains, their confidence intervals, and the smallest effect that a number of pairs detects."""
 
 import math
 
@@ -14,14 +14,15 @@ from exda_primitives.errors import ExDAError
 from .made import INCONCLUSIVE, g
 
 
-def test_a_gain_of_three_has_the_interval_of_students_table():
+def test_the_interval_of_a_gain_is_students():
     found = gain([1.0, 2.0, 3.0])
+    # Student's t for 95 % with 2 degrees of freedom is 4.303; the standard deviation is 1.
     half = 4.303 / math.sqrt(3)
     assert found == pytest.approx((2 - half, 2, 2 + half, 3), abs=1e-3)
     assert gain([1.0, 2.0, 3.0], repeats=1).repeats == 1
 
 
-def test_a_single_pair_decides_nothing():
+def test_a_single_pair_is_inconclusive():
     found = gain([5.0])
     assert (found.low, found.high) == (-math.inf, math.inf)
     assert DECIBEL.interval(found) == "+5.00 (no interval)"
@@ -29,29 +30,29 @@ def test_a_single_pair_decides_nothing():
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 12])
-def test_what_so_many_pairs_see_is_seen_four_times_in_five(n):
+def test_the_visible_effect_is_detected_with_a_power_of_80_percent(n):
     generator = np.random.default_rng(n)
     effect = visible(np.linspace(-1, 1, n).tolist())
     deviation = np.linspace(-1, 1, n).std(ddof=1)
     drawn = generator.normal(effect, deviation, (4000, n))
     seen = np.mean([gain(each).low > 0 for each in drawn.tolist()])
     assert seen == pytest.approx(0.8, abs=0.02)
-    # And so many are needed for it.
+    # The inverse: an effect just above it needs n pairs.
     assert pairs_for(effect * 1.0001, deviation) == n
 
 
-def test_a_single_pair_sees_nothing():
+def test_a_single_pair_detects_no_effect():
     assert visible([0.5]) == math.inf
 
 
-def test_what_a_gain_would_have_seen_is_what_its_pairs_would_have():
+def test_the_effect_visible_to_a_gain_is_that_of_its_differences():
     differences = [0.1, -0.1, 0.2, 0.0, -0.2]
     assert seen(gain(differences)) == pytest.approx(visible(differences))
     assert seen(gain(differences, repeats=1)) == math.inf
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9))
-def test_a_gain_the_other_way_round_is_its_negative(differences):
+def test_negated_differences_negate_the_gain(differences):
     found, other = gain(differences), gain([-each for each in differences])
     assert found.low <= found.mean <= found.high
     assert (-other.high, -other.mean, -other.low) == pytest.approx(found[:3], abs=1e-6)
@@ -75,7 +76,7 @@ def test_ratios_need_pairs():
         log_ratios([1.0, 2.0], [1.0])
 
 
-def test_units():
+def test_ratios_and_percentages_as_text():
     ratio = times("ratio")
     assert [ratio.number(math.log(value)) for value in (0.00123, 1.504, 1234)] == ["0.00123x", "1.5x", "1,234x"]
     assert MORE.interval(g(math.log(1.05), math.log(1.05))) == "+5.0 % (+5.0 % to +5.0 %)"

@@ -21,13 +21,13 @@ from .made import INCONCLUSIVE, MACHINE, REFUTED, REPRODUCED, write_cpu
         ([1.2], INCONCLUSIVE),
     ],
 )
-def test_cost_on_a_cpu(tmp_path, times, verdict):
+def test_verdict_on_cpu_cost(tmp_path, times, verdict):
     write_cpu(tmp_path, times)
     assert [claim.measure(tmp_path).effect for claim in overhead.CLAIMS[:2]] == [verdict, verdict]
     assert [claim.measure(tmp_path) for claim in overhead.CLAIMS[2:]] == [None, None]
 
 
-def test_times_that_are_none_are_refused(tmp_path):
+def test_a_time_that_is_nan_is_refused(tmp_path):
     write_cpu(tmp_path, [1.0, math.nan, 1.0])
     with pytest.raises(ExDAError, match="positive, finite"):
         overhead.CLAIMS[0].measure(tmp_path)
@@ -43,13 +43,13 @@ def test_damaged_results_without_an_envelope_are_refused(tmp_path, text, match):
         files.plain(path, ("command", "machine"))
 
 
-def test_results_that_lack_a_path_are_refused(tmp_path):
+def test_a_result_without_the_times_of_a_path_is_refused(tmp_path):
     write_cpu(tmp_path, [1.0], seconds={"original": [1.0]})
     with pytest.raises(ConfigError, match="lacks times"):
         overhead.CLAIMS[0].measure(tmp_path)
 
 
-def test_cost_on_a_gpu(tmp_path):
+def test_gpu_cost_leaves_out_cpu_records_and_wrong_results(tmp_path):
     gpu = {"gpu": "a GPU", "gpu_gib": 1, "capability": "9.0", "driver": "1", "cuda": "12", "triton": "3"}
     comparison = Comparison("restormer", "forward", "bfloat16", 1, 256, 512)
 

@@ -1,4 +1,4 @@
-"""The page of evidence is what the files of results give."""
+"""The evidence page is generated from the result files."""
 
 import importlib
 import re
@@ -30,10 +30,10 @@ def evidence(monkeypatch):
     return importlib.import_module("evidence")
 
 
-def test_the_page_and_its_plots_are_those_of_the_results(evidence):
+def test_the_committed_page_and_plots_match_the_results(evidence):
     rendered = evidence.rendered(ROOT / "benchmarks" / "results")
     written = {name: (ROOT / "docs" / name).read_text() for name in rendered}
-    # Which one differs is enough to know.
+    # Compares names, not texts: a failure lists the files that differ.
     assert [name for name in rendered if written[name] != rendered[name]] == []
 
 
@@ -44,7 +44,7 @@ def test_all_plots_are_named_on_the_page(evidence):
     assert named
 
 
-def test_commands_name_no_place_on_the_machine_that_they_ran_on():
+def test_commands_on_the_page_hold_no_absolute_path():
     commands = [line for line in (ROOT / "docs" / "evidence.md").read_text().splitlines() if line[:8] == "Command:"]
     assert commands
     assert [command for command in commands if re.search(r"[\s='\"]/", command)] == []
@@ -71,11 +71,11 @@ def test_a_result_of_another_version_leaves_the_page_as_it_is(evidence, tmp_path
     assert {path: path.read_bytes() for path in docs.rglob("*.*")} == before
 
 
-def test_names_of_plots_differ(evidence):
+def test_claim_names_are_unique(evidence):
     assert len({claim.name for claim in evidence.CLAIMS}) == len(evidence.CLAIMS)
 
 
-def test_plots_of_what_is_measured_no_longer_are_removed(evidence, tmp_path):
+def test_plots_whose_results_are_gone_are_removed(evidence, tmp_path):
     found, docs = tmp_path / "results", tmp_path / "docs"
     found.mkdir()
     write_cpu(found, [1.0, 1.01, 1.02])
@@ -103,12 +103,12 @@ def test_the_page_says_verdict_rule_seeds_machine_and_command(evidence, tmp_path
     assert "“non-linear values are better” (+6.00 dB)" in page.partition("## In short")[2].partition("\n## ")[0]
 
 
-def test_every_claim_is_said_in_one_group(evidence):
+def test_every_claim_belongs_to_exactly_one_group(evidence):
     names = [name for group in GROUPS.values() for name in group]
     assert sorted(names) == sorted(claim.name for claim in evidence.CLAIMS)
 
 
-def test_a_sentence_says_what_each_claim_came_to():
+def test_a_groups_sentence_gives_the_verdict_of_each_claim():
     refuted, unclear = Row("a", (), g(-2, -1, 3), REFUTED), Row("b", (), g(-1, 1, 3), INCONCLUSIVE)
     claims = [
         (DIGITS, None),
@@ -130,6 +130,6 @@ def test_the_overview_has_a_line_for_each_measured_claim():
     drawn = ET.fromstring(overview([(DIGITS, Finding((), rows[1:], "", ())), (FORM_DIGITS, None), (BOTH, None)]))
     assert len(drawn.findall("{*}circle")) == 1
     drawn = ET.fromstring(overview([(DIGITS, Finding((), rows, "", ())), (BOTH, Finding((), rows[:1], "", ()))]))
-    # Of few repeats beside many, none counts.
+    # A row of few repeats does not count where another row has more.
     assert len(drawn.findall("{*}circle")) == 2
     assert len(drawn.findall("{*}g")) == 2

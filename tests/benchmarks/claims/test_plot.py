@@ -1,4 +1,4 @@
-"""The plots of the page."""
+"""The SVG plots of the evidence page."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace

@@ -36,7 +36,7 @@ from .made import (
         ([0.5, 2.0, 1.0], LINEAR, INCONCLUSIVE, INCONCLUSIVE),
     ],
 )
-def test_function(tmp_path, residual, widened, verdict, at_size):
+def test_verdict_on_functions(tmp_path, residual, widened, verdict, at_size):
     write_errors(tmp_path, "function", {"order 2": {"linear": LINEAR, "residual": residual, "widened": widened}})
     found = FUNCTION.measure(tmp_path)
     assert (found.effect, found.size) == (verdict, at_size)
@@ -76,7 +76,7 @@ def test_files_in_folders_are_further_conditions(tmp_path):
 @pytest.mark.parametrize(
     ("after", "verdict"), [(LINEAR, REPRODUCED), (NONLINEAR, REFUTED), ([0.9, 1.4, 0.6], INCONCLUSIVE)]
 )
-def test_position(tmp_path, after, verdict):
+def test_verdict_on_positions(tmp_path, after, verdict):
     variants = {"linear": LINEAR, "widened": LINEAR, "residual": NONLINEAR, "after": after}
     write_errors(tmp_path, "position", {"a mixture": variants})
     assert POSITION.measure(tmp_path).effect is verdict
@@ -85,7 +85,7 @@ def test_position(tmp_path, after, verdict):
 @pytest.mark.parametrize(
     ("after", "verdict"), [([20, 20.1, 20.2], REPRODUCED), ([22, 22.1, 22.1], REFUTED), ([20, 23, 20.2], INCONCLUSIVE)]
 )
-def test_the_position_of_the_non_linearity_in_digits(tmp_path, after, verdict):
+def test_verdict_on_positions_in_digits(tmp_path, after, verdict):
     host, before = [20, 20.1, 20.2], [22, 22.1, 22.2]
     write_digits(tmp_path, linear=host, widened=host, residual=before, after=after)
     found = POSITION_DIGITS.measure(tmp_path)
@@ -97,7 +97,7 @@ def test_the_position_of_the_non_linearity_in_digits(tmp_path, after, verdict):
     ("claim", "kind"), [(FORM_ERRORS, "function"), (FORM_ERRORS, "position"), (FORM_DIGITS, "digits")]
 )
 @pytest.mark.parametrize(("better", "verdict"), [(True, REPRODUCED), (False, REFUTED)])
-def test_forms(tmp_path, claim, kind, better, verdict):
+def test_verdict_on_forms(tmp_path, claim, kind, better, verdict):
     low, high = ([20.0, 20.1, 20.2], [22.0, 22.1, 22.2])
     ours, others = (high, low) if better is (kind == "digits") else (low, high)
     variants = {"residual": ours, "replace": others, "gelu": others, "sigmoid": others}
@@ -108,7 +108,7 @@ def test_forms(tmp_path, claim, kind, better, verdict):
     assert claim.measure(tmp_path).effect is verdict
 
 
-def test_without_the_variants_that_it_is_about_a_claim_is_not_measured(tmp_path):
+def test_a_claim_without_its_variants_is_not_measured(tmp_path):
     write_digits(tmp_path, linear=[20, 20.1], gelu=[22, 22.1])
     assert DIGITS.measure(tmp_path) is None
     assert FORM_DIGITS.measure(tmp_path) is None

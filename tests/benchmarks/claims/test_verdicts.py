@@ -16,18 +16,19 @@ from .made import DIGITS, INCONCLUSIVE, NOT_MEASURED, REFUTED, REPRODUCED, g
         (g(1, 2), [g(0.5, 2)], REPRODUCED),
         (g(1, 2), [g(0.5, 2), g(0.1, 1)], REPRODUCED),
         (g(-2, -1), [g(-2, -1)], REFUTED),
-        # A control that does better, and one that is as good.
+        # A control that does better, and a control that does as well.
         (g(1, 2), [g(0.5, 2), g(-2, -1)], REFUTED),
         (g(1, 2), [g(-0.1, 0.1)], REFUTED),
-        # One of which it is not known, and one that is better than nothing for sure.
+        # The gain over the control or over the host is not certain, or there is no control.
         (g(1, 2), [g(-1, 1)], INCONCLUSIVE),
         (g(-1, 2), [g(0.5, 1)], INCONCLUSIVE),
         (g(0, 2), [g(0.5, 1)], INCONCLUSIVE),
         (g(-1, 2), [g(-2, -1)], INCONCLUSIVE),
         (g(1, 2), [], INCONCLUSIVE),
-        # What is worse than the host needs no control to be so.
+        # Worse than the host: refuted without a control, and by two repeats of one.
         (g(-2, -1), [], REFUTED),
         (g(-2, -1), [g(-2, -1, 2)], REFUTED),
+        # Fewer than three repeats.
         (g(1, 2, 2), [g(0.5, 2)], INCONCLUSIVE),
         (g(-2, -1, 1), [g(-2, -1)], INCONCLUSIVE),
         (g(1, 2), [g(0.5, 2, 2)], INCONCLUSIVE),
@@ -57,7 +58,7 @@ def test_size(of_effect, figure, verdict):
         (g(1, 2), g(-0.1, 0.1), REPRODUCED),
         (g(1, 2), g(1, 2), REFUTED),
         (g(-1, 1), g(1, 2), REFUTED),
-        # Better for sure, but hardly.
+        # After the aggregation it is certainly better, but hardly.
         (g(1, 2), g(0.05, 0.1), REPRODUCED),
         (g(1, 2), g(-0.5, 0.5), INCONCLUSIVE),
         (g(-1, 1), g(-0.1, 0.1), INCONCLUSIVE),

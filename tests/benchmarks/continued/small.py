@@ -1,4 +1,4 @@
-"""A host of two short phases, and forms of three steps that start from it."""
+"""A small benchmark of continued training: a host of two short phases, and trainings of three steps from it."""
 
 from benchmarks.continued.forms import Continued, Host, Phase, Search
 from benchmarks.continued.host import host_weights
@@ -15,7 +15,7 @@ MODEL = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "ffn_
 PHASE = {"steps": 2, "batch": 1, "learning_rate": 1e-3, "save_every": 1, "ema": 0.9}
 
 
-def form(folder, *studies, recipe=None, **changes):
+def benchmark_config(folder, *studies, recipe=None, **changes):
     host = Host(
         "a test's",
         "small",
@@ -41,13 +41,13 @@ def sources(folder):
     return given if given.train.exists() else made_sources(folder)
 
 
-def host(folder, told, name="work", is_over=lambda: False):
-    return host_weights(told, str(sources(folder).train), folder / name, "cpu", is_over, "a test")
+def host(folder, config, name="work", is_over=lambda: False):
+    return host_weights(config, str(sources(folder).train), folder / name, "cpu", is_over, "a test")
 
 
-def session(folder, told, name="continued"):
-    weights = host(folder, told)
+def session(folder, config, name="continued"):
+    weights = host(folder, config)
     console = Console(quiet=True)
     return ContinuedSession(
-        told, weights, sources(folder), folder / f"{name}.json", folder / "work", "cpu", "a test", console
+        config, weights, sources(folder), folder / f"{name}.json", folder / "work", "cpu", "a test", console
     )

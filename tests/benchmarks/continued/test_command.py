@@ -1,7 +1,7 @@
 """``python -m benchmarks.continued``."""
 
 import pytest
-from tests.benchmarks.continued.small import form, sources
+from tests.benchmarks.continued.small import benchmark_config, sources
 from typer.testing import CliRunner
 
 from benchmarks.continued import __main__ as command
@@ -9,7 +9,7 @@ from benchmarks.continued import __main__ as command
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "FORMS", {"continued": form(tmp_path, name="continued")})
+    monkeypatch.setattr(command, "FORMS", {"continued": benchmark_config(tmp_path, name="continued")})
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
     monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
 
@@ -21,7 +21,7 @@ def invoked(folder, *more):
     return CliRunner().invoke(command.app, ["run", "--form", "continued", *arguments, *more])
 
 
-def test_one_command_trains_the_host_and_what_goes_on_from_it(tmp_path):
+def test_one_command_trains_the_host_and_continues_from_it(tmp_path):
     stopped = invoked(tmp_path, "--minutes", "0")
     assert (stopped.exit_code, "the host is not trained yet" in stopped.output) == (0, True)
     assert not (tmp_path / "out.json").exists()

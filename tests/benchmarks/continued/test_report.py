@@ -1,4 +1,4 @@
-"""Tables, what is said of few seeds, and the image."""
+"""Tables, verdicts, and the plot."""
 
 import pytest
 from benchmarks.continued.forms import FORMS, LORA
@@ -11,7 +11,7 @@ OWN = "haze, rain and noise"
 
 
 def scores(*names, gain=0.0):
-    """Two photographs of 20 and 22 dB, and the gain."""
+    """Scores of two photographs: 20 and 22 dB plus the gain."""
     one = {"psnr": [20.0 + gain, 22.0 + gain], "ssim": [0.5, 0.6], "degraded_psnr": 15.0}
     return dict.fromkeys(names, one)
 
@@ -38,7 +38,7 @@ def run(arm, seed, gain, *, setting="base", what="the base", names=("rain", "haz
 
 
 def result(form, *runs):
-    told = FORMS[form]
+    config = FORMS[form]
     arms = dict.fromkeys(each["arm"] for each in runs)
     return {
         "kind": "continued",
@@ -54,14 +54,14 @@ def result(form, *runs):
             "form": form,
             "host": {
                 "name": "a host",
-                "model": {"name": "restormer", **told.model},
-                "degradations": list(told.host.degradations),
-                "phases": [{"patch": each.patch, "recipe": dict(each.recipe)} for each in told.host.phases],
+                "model": {"name": "restormer", **config.model},
+                "degradations": list(config.host.degradations),
+                "phases": [{"patch": each.patch, "recipe": dict(each.recipe)} for each in config.host.phases],
             },
             "widened": {"ffn_expansion_factor": 2.4},
             "ranks": {LORA: 21},
-            "data": dict(told.data),
-            "recipe": dict(told.recipe),
+            "data": dict(config.data),
+            "recipe": dict(config.recipe),
             "search": {"steps": 400, "seed": 100},
             "test": {"crop": 256, "protocol": "PSNR"},
             "pictures": {"train": {"pictures": 3}, "test": {"pictures": 2}},
@@ -79,7 +79,7 @@ def continued():
     return result("continued", *runs)
 
 
-def test_further_training():
+def test_report_of_further_training():
     text = markdown(continued())
     lines = text.splitlines()
     assert "15,000 steps" not in text
@@ -96,7 +96,7 @@ def test_further_training():
     assert "- the base: 14 runs, first tokens 0" in lines
 
 
-def test_a_new_degradation():
+def test_report_of_a_new_degradation():
     more = {"setting": "low", "what": "low light", "names": ("low",), "given_back": True, "bytes": 151_234}
     runs = [
         run(arm, seed, gain, own=scores(OWN, gain=-1), **more)

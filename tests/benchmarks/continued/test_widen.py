@@ -1,4 +1,4 @@
-"""A wider network that computes what the host does, and can be trained."""
+"""The widened network computes the same as the host, and its new channels can be trained."""
 
 import pytest
 import torch
@@ -16,21 +16,21 @@ from exda_primitives.workbench.training.plan import parameters
 
 
 @pytest.mark.parametrize("factor", [2.0, 2.5, 3.3])
-def test_it_computes_what_the_host_does(factor):
+def test_the_widened_network_computes_the_same_as_the_host(factor):
     torch.manual_seed(1)
     host = exda.models.create("restormer", **MODEL).double()
     wide = widened(host.float(), MODEL, factor).double()
     host.double()
     image = torch.rand(1, 3, 24, 16, dtype=torch.float64)
     torch.testing.assert_close(wide(image), host(image))
-    # The first half of the channels are gates: put at the end of all, new ones would gate old values.
+    # The first half of the channels gates the second: new ones appended at the very end would gate old values.
     old, new = (net.encoder_level1[0].ffn.dwconv.weight for net in (host, wide))
     half, wider = len(old) // 2, len(new) // 2
     assert torch.equal(new[:half], old[:half])
     assert torch.equal(new[wider : wider + half], old[half:])
 
 
-def test_what_is_new_can_be_trained():
+def test_the_new_channels_can_be_trained():
     torch.manual_seed(1)
     wide = widened(exda.models.create("restormer", **MODEL), MODEL, 3.0).double()
     before = wide.state_dict()
@@ -42,7 +42,8 @@ def test_what_is_new_can_be_trained():
         optimizer.step()
     ffn = "encoder_level1.0.ffn"
     hidden = 8 * MODEL["ffn_expansion_factor"]
-    # What reads the new channels moves in the first step, what makes them in the second.
+    # The weights that read the new channels start at zero and move in the first step; those that make them get
+    # a gradient, and move, from the second.
     for name, new in ((f"{ffn}.project_out.weight", lambda w: w[:, hidden:]), (f"{ffn}.project_in.weight", _new_rows)):
         assert (new(wide.state_dict()[name]) - new(before[name])).abs().amax(dim=(1, 2, 3)).min() > 0, name
 
@@ -54,7 +55,7 @@ def _new_rows(weight):
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory):
-    """The demo's weights are of the forms' size."""
+    """Weights of an untrained host and of its widened network, both at the size of the benchmark's networks."""
     folder = tmp_path_factory.mktemp("starts")
     host = exda.models.create("restormer", **CONTINUED.model)
     wide = widened(host, CONTINUED.model, model_arguments(CONTINUED, WIDENED)["ffn_expansion_factor"])
@@ -81,4 +82,5 @@ def test_ranks_take_what_primitives_leave():
     whole, half = ARMS["frozen, LoRA"], ARMS["frozen, half both, half LoRA"]
     assert half.primitives is not None
     left = counted(CONTINUED.model, PRIMITIVES[COMPARED]) - counted(CONTINUED.model, half.primitives)
+    # 37,498 are the parameters of both primitives, which the rank of the whole arm matches.
     assert rank(CONTINUED.model, half) == round(rank(CONTINUED.model, whole) * left / 37498)

@@ -19,7 +19,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     shrink(monkeypatch, scratch)
-    # Triton's interpreter on the CPU stands for the GPU.
+    # Triton's interpreter on the CPU stands in for the GPU.
     monkeypatch.setattr(triton_or_torch, "computes_steps", lambda device: "triton")
 
     def run(process: str, status: int = 0) -> list[Row]:
@@ -32,5 +32,5 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
 
 @pytest.fixture
 def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By kernels, whose outputs are then anything: for what is not their affair."""
+    """Makes kernels leave their outputs undefined, for tests that do not depend on results."""
     compute_nothing(monkeypatch)

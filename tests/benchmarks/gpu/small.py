@@ -1,6 +1,6 @@
 """The stages without a GPU and at the smallest sizes: ``python -m tests.benchmarks.gpu.small FOLDER stage ...``.
 
-Under Triton's interpreter, which computes nothing in a process of its own: there it would take too long.
+Triton's interpreter stands in for the GPU. In a process of its own it computes nothing, since that would take too long.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STRIPS = [Block("L1", 4, 1, 2, 4), Block("L1-odd", 4, 2, 4, 3, bias=True, norm="
 
 
 class Recorded:
-    """A forward pass as the record of its operators' calls."""
+    """A captured forward pass: records its operators' calls and replays them."""
 
     def __init__(self, forward: Callable[[], Tensor]) -> None:
         self._replay, self.output = captured(lambda _: forward(), torch.empty(0))
@@ -48,7 +48,7 @@ class Recorded:
 
 
 class Cpu:
-    """What the stages ask of a GPU."""
+    """The CPU, with the interface that the stages use of a GPU."""
 
     torch = torch.device("cpu")
 
@@ -74,7 +74,7 @@ class Cpu:
 
 
 def shrink(patch: pytest.MonkeyPatch, scratch: Path) -> None:
-    """Makes everything small, and the CPU what the stages find."""
+    """Makes everything small, and lets the stages find the CPU as their device."""
     few = {"num_blocks": (1, 0, 0, 0), "num_refinement_blocks": 0, "heads": (2, 1, 1, 1)}
     patch.setitem(bench.BACKBONES, "restormer", partial(Restormer, dim=4, ffn_expansion_factor=1, **few))
     patch.setattr(blocks, "LEVELS", ())
@@ -96,7 +96,7 @@ def shrink(patch: pytest.MonkeyPatch, scratch: Path) -> None:
 
 
 def compute_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Kernels are started and leave their outputs as these were."""
+    """Starts kernels without computing: their outputs keep what was there."""
     patch.setattr(GridExecutor, "__call__", lambda *args, **options: None)
 
 

@@ -17,7 +17,7 @@ from benchmarks.gpu.sitting import Sitting
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import cache, checkout, pack
 
-# Of the project's requirements only what `NEEDED` names is there, of the project what lies in the checkout.
+# Only those of the project's requirements that `NEEDED` names can be imported, and the project only from the checkout.
 BARE = """
 import sys
 for name in ("PIL", "lightning", "matplotlib", "pytest", "rich", "sklearn", "timm", "torchmetrics", "typer"):
@@ -33,7 +33,7 @@ print(exda_primitives.__file__, exda_primitives.adapters.__file__)
 
 
 def test_imports_need_torch_and_little_else(tmp_path: Path) -> None:
-    # Some distributions install a package of this name.
+    # Some distributions install a package that is also called `benchmarks`.
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "__init__.py").write_text("raise RuntimeError('not this one')")
     done = subprocess.run(
@@ -48,7 +48,7 @@ def test_imports_need_torch_and_little_else(tmp_path: Path) -> None:
     assert done.stdout.count("adapters") == 1
 
 
-def test_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_runs_its_stages_and_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = (Stage("about", 1, 60, ("about",)), Stage("no", 1, 60, ("about",), "a-program-of-nobody"))
     monkeypatch.setattr(command, "CALLS", {"A": stages})
     monkeypatch.setattr(command, "MODULE", (sys.executable, "-m", "tests.benchmarks.gpu.small", str(tmp_path)))
@@ -66,14 +66,14 @@ def test_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (out / "report.md").read_text() == text
 
 
-def test_calls_fit_into_a_loan() -> None:
+def test_calls_fit_into_their_time_limits() -> None:
     assert CALLS.keys() == command.SECONDS.keys()
-    # Ten minutes a command, fifteen in all.
+    # A command may take ten minutes, both together fifteen.
     assert command.SECONDS["A"] <= 570
     assert command.SECONDS["A"] + command.SECONDS["B"] <= 840
 
 
-def test_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_writes_requirements_commit_and_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     stages: list[Stage] = []
     kernels, packed = tmp_path / "kernels", tmp_path / "packed"
@@ -102,13 +102,13 @@ def test_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [process.split()[:3] for process in stages[0].processes[:1]] == [["compile", "--call", "A"]]
     with tarfile.open(packed / "kernels.tar.gz") as archive:
         assert archive.getnames() == ["key/a.cubin", "key/a.json"]
-    # A cache that is there is not touched.
+    # An existing cache is left alone.
     (kernels / "key" / "a.cubin").unlink()
     cache.unpack_kernels()
     assert not (kernels / "key" / "a.cubin").exists()
     monkeypatch.setattr(cache, "KERNELS", tmp_path / "elsewhere")
     cache.unpack_kernels()
     assert (tmp_path / "elsewhere" / "key" / "a.json").read_text() == "a.json"
-    # Of other code the commit says nothing.
+    # The packed commit holds only for the code that was packed.
     monkeypatch.setattr(checkout, "fingerprint", lambda: "other")
     assert checkout.packed_commit() is None

@@ -1,4 +1,7 @@
-"""What is compiled ahead is what the stages start, and it compiles. Both by a Python that does not interpret."""
+"""The kernels compiled ahead are those that the stages launch, and they compile.
+
+Both are checked in a Python process without Triton's interpreter.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ assert held == found
 """
 
 
-def not_interpreted(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_without_interpreter(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -37,15 +40,16 @@ def not_interpreted(*arguments: str, **environment: str) -> subprocess.Completed
     )
 
 
-def test_launches_are_those_of_the_code_as_it_is() -> None:
-    done = not_interpreted("-c", COMPARE)
+def test_the_committed_launches_match_the_code() -> None:
+    done = run_without_interpreter("-c", COMPARE)
     assert done.returncode == 0, f"run: python -m benchmarks.gpu specs\n{done.stderr}"
     assert SPECS.stat().st_size < 100_000
 
 
 def test_a_kernel_is_compiled_and_a_row_says_so(tmp_path: Path) -> None:
+    # The first of a million shares: a single kernel.
     process = ("stage", "compile", "--call", "A", "--share", "0/1000000", "--out", str(tmp_path))
-    done = not_interpreted("-m", "benchmarks.gpu", *process, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+    done = run_without_interpreter("-m", "benchmarks.gpu", *process, TRITON_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     *_, row = read(tmp_path / FILE)
     assert (row["kind"], row["kernels"], row["failed"], row["left"]) == ("compiled", 1, 0, 0)

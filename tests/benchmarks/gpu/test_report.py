@@ -1,4 +1,4 @@
-"""Tables of rows that nobody measured."""
+"""Tables of made-up rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def lines(*rows: Row) -> list[str]:
     return markdown(rows).splitlines()
 
 
-def test_nothing() -> None:
+def test_a_report_without_rows_is_its_title() -> None:
     assert lines() == ["# The kernels on a GPU"]
 
 
-def test_machine() -> None:
+def test_machine_and_ceilings() -> None:
     ceilings = {"copy_terabytes_per_second": 3.02, "product_teraflops": 777.4, "microseconds_of_an_addition": 3.21}
     found = lines(row("machine", "about", **MACHINE, fingerprint="0123"), row("ceilings", "about", **ceilings))
     assert found[2] == "## Machine"
@@ -100,7 +100,7 @@ def test_times() -> None:
     assert "140.0" not in "".join(found)
 
 
-def test_of_what_is_wrong_no_time_is_shown() -> None:
+def test_no_time_is_shown_for_wrong_results() -> None:
     for error in (0.0061, math.nan):
         found = lines(
             time("fused", "eager", 120, 0.53),

@@ -1,3 +1,5 @@
+"""Rows of results: one line of JSON each."""
+
 from __future__ import annotations
 
 import math
@@ -24,7 +26,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read(tmp_path / "none") == []
 
 
-def test_a_line_that_was_not_finished_spoils_no_other(tmp_path: Path) -> None:
+def test_an_unfinished_line_spoils_no_other(tmp_path: Path) -> None:
     rows = Rows(tmp_path, "a stage")
     rows.write("first")
     with (tmp_path / FILE).open("a") as file:

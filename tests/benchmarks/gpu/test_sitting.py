@@ -1,4 +1,4 @@
-"""No stage can stop another, whatever becomes of it."""
+"""A stage that fails, crashes or hangs does not stop the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.gpu.sitting import LOG, Sitting
 
 from benchmarks.gpu import sitting
 
-# What each stage does here, by its name.
+# The process of a stage: its name says what it does.
 PROCESS = """
 import json, os, signal, sys, time
 name, out = sys.argv[2], sys.argv[sys.argv.index("--out") + 1]
@@ -46,11 +46,11 @@ def stage(name: str, most: float = 30.0, **more: object) -> Stage:
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sitting, "_GRACE", 0.2)
 
 
-def test_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stages_run_in_order_and_write_their_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done, rows = run(tmp_path / "new", stage("one"), Stage("two", 1, 30, ("left --option", "right")))
     assert done
     assert [(row["stage"], row["kind"], row.get("fate")) for row in rows if row["stage"] in ("one", "two")] == [
@@ -58,7 +58,7 @@ def test_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("one", "stage", "done"),
         ("two", "stage", "done"),
     ]
-    # Of several at a time each has a name of its own.
+    # Processes that run at the same time have names of their own.
     assert {row["stage"] for row in rows} == {"one", "two", "left", "right"}
     assert "this is one within 30\n" in (tmp_path / "new" / LOG).read_text()
     printed = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("name", "fate", "status"),
     [("crash", "failed", [-11]), ("fail", "failed", [3]), ("hang", "timed out", [-9]), ("leave", "failed", [1])],
 )
-def test_what_goes_wrong_stops_nothing(tmp_path: Path, name: str, fate: str, status: list[int]) -> None:
+def test_a_failing_stage_does_not_stop_the_next(tmp_path: Path, name: str, fate: str, status: list[int]) -> None:
     done, rows = run(tmp_path, stage(name, most=2.0 if name == "hang" else 30.0), stage("next"))
     assert not done
     fates = {row["stage"]: row for row in rows if row["kind"] == "stage"}
@@ -85,12 +85,13 @@ def test_several_that_hang_are_ended_together(tmp_path: Path, monkeypatch: pytes
     kill = sitting._kill
     monkeypatch.setattr(sitting, "_kill", lambda late, sent: (killed.append((len(late), sent)), kill(late, sent)))
     _, rows = run(tmp_path, Stage("all", 1, 2.0, ("hang", "fine", *["hang"] * 3)))
+    # The four that hang get both signals; in the end the process groups of all five are killed.
     assert killed == [(4, signal.SIGTERM), (4, signal.SIGKILL), (5, signal.SIGKILL)]
     (fate,) = [row for row in rows if row["kind"] == "stage"]
     assert (fate["fate"], fate["exit_status"]) == ("timed out", [-9, 0, -9, -9, -9])
 
 
-def test_what_there_is_no_time_for_is_skipped(tmp_path: Path) -> None:
+def test_a_stage_without_enough_time_left_is_skipped(tmp_path: Path) -> None:
     done, rows = run(tmp_path, Stage("long", 5, 30, ("long",)), stage("short"), seconds=4.0)
     assert not done
     assert [(row["stage"], row.get("fate")) for row in rows] == [
@@ -101,7 +102,7 @@ def test_what_there_is_no_time_for_is_skipped(tmp_path: Path) -> None:
     assert "this is short within 4\n" in (tmp_path / LOG).read_text()
 
 
-def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_program_fails_only_its_stage(tmp_path: Path) -> None:
     _, rows = run(tmp_path, stage("under", under="compute-sanitizer-of-nobody --tool memcheck"), stage("next"))
     first, *_, last = rows
     assert first["fate"] == "failed"
@@ -109,7 +110,7 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert last["fate"] == "done"
 
 
-def test_what_is_there_is_added_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_appended_to_an_existing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, stage("one"))
     capsys.readouterr()
     _, rows = run(tmp_path, stage("two", environment={"A": "B"}))

@@ -31,7 +31,7 @@ def kinds(rows: list[Row]) -> list[str]:
     return [row["kind"] for row in rows]
 
 
-def of(rows: list[Row], kind: str) -> list[Row]:
+def of_kind(rows: list[Row], kind: str) -> list[Row]:
     return [row for row in rows if row["kind"] == kind]
 
 
@@ -43,7 +43,7 @@ def test_about(ran: Ran) -> None:
 
 
 def test_blocks_are_right(ran: Ran) -> None:
-    # Not bfloat16, to which the interpreter does not round.
+    # Half precision is fp16, because the interpreter does not round to bfloat16.
     odd, total = ran("correct --precisions fp16 --cases L1-odd")
     assert (odd["ok"], odd["same_bits_again"], odd["not_on_kernels"]) == (True, True, [])
     assert 0 < odd["own_error"] < 0.01
@@ -51,7 +51,7 @@ def test_blocks_are_right(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
-def test_a_wrong_kernel_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+def test_a_wrong_kernel_is_not_right(ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     monkeypatch.setattr(triton_or_torch, "attention_step", lambda x, norm, terms, like: x * factor)
     monkeypatch.setattr(triton_or_torch, "gated_step", lambda x, norm, terms, like: x)
     first, second, total = ran("correct --precisions float32")
@@ -59,12 +59,12 @@ def test_a_wrong_kernel_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch, factor:
     assert (total["right"], total["not_right"]) == (0, 2)
 
 
-def test_a_block_that_is_not_on_kernels_is_not_right(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_does_not_run_on_kernels_is_not_right(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_or_torch, "step_unsupported_reason", lambda *_: "a reason")
     row, _ = ran("correct --precisions float32 --cases L1-odd")
     assert row["error"] < 1e-6
     assert not row["ok"]
-    # Both steps, and the attention, which is none of the kernels' then.
+    # Both steps for this reason, and the attention, which then does not run on kernels either.
     assert ["a reason" in each for each in row["not_on_kernels"]] == [True, True, False]
 
 
@@ -76,7 +76,7 @@ def test_gradients(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
-def test_a_wrong_gradient_that_a_large_one_hides_shows(
+def test_a_small_wrong_gradient_is_found_beside_large_ones(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     def step(x: Tensor, norm: NormTerms, terms: PackedQKVTerms, _: Tensor | None) -> Tensor:
@@ -95,42 +95,43 @@ def test_a_wrong_gradient_that_a_large_one_hides_shows(
     assert next(iter(row["worst"])) == "0.attn.temperature"
 
 
-def test_what_has_no_gradient_shows(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gradient_gives_an_error_row(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_or_torch, "attention_step", lambda x, norm, terms, like: x)
     monkeypatch.setattr(triton_or_torch, "gated_step", lambda x, norm, terms, like: x)
-    # Parameters that nothing depends on: PyTorch's error is a row.
+    # The output does not depend on the parameters: PyTorch raises an error, which becomes a row.
     assert kinds(ran("gradients --precisions float32")) == ["error"]
 
 
 @pytest.mark.usefixtures("nothing_is_computed")
 def test_ratio(ran: Ran) -> None:
     rows = ran(f"ratio --variants original torch fused {PAIR} --profile")
-    assert {row["variant"] for row in of(rows, "prepared")} == {"original", "torch", "fused"}
-    assert {(row["variant"], row["mode"]) for row in of(rows, "time")} == {
+    assert {row["variant"] for row in of_kind(rows, "prepared")} == {"original", "torch", "fused"}
+    assert {(row["variant"], row["mode"]) for row in of_kind(rows, "time")} == {
         (variant, mode) for variant in ("original", "torch", "fused") for mode in ("eager", "captured")
     }
-    captured = {row["variant"]: row for row in of(rows, "captured")}
+    captured = {row["variant"]: row for row in of_kind(rows, "captured")}
     assert captured["original"]["same_bits"] == captured["torch"]["same_bits"] == [True, True]
-    accuracy = {row["variant"]: row["error"] for row in of(rows, "accuracy")}
+    accuracy = {row["variant"]: row["error"] for row in of_kind(rows, "accuracy")}
     assert 0 < accuracy["original"] < 1e-6
     assert 0 < accuracy["torch"] < 1e-6
-    fused, original = of(rows, "passes")
+    fused, original = of_kind(rows, "passes")
     assert (fused["variant"], original["variant"], original["passes"]) == ("fused", "original", [])
     passes = {each["kernel"]: each for each in fused["passes"]}
-    # Of each of the two blocks q, k, v, the value's and the gate's.
+    # Three launches in each of the two blocks: for q, k and v, for the value, for the gate.
     assert passes["depthwise_kernel"]["launches"] == 6
     assert passes["depthwise_kernel"]["megabytes"] > 0
-    assert all(row["peak_bytes"] > 0 for row in of(rows, "prepared"))
+    assert all(row["peak_bytes"] > 0 for row in of_kind(rows, "prepared"))
     assert "error" not in kinds(rows)
 
 
-def test_a_second_stage_finds_networks_and_references(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_stage_reuses_networks_and_references(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     ran("networks")
     first = ran(f"ratio --variants original {PAIR}")
+    # Making either again would fail.
     monkeypatch.setattr("benchmarks.gpu.networks.Networks", None)
     monkeypatch.setattr("exda_primitives.workbench.bench.steps.Bench.signals", None)
     second = ran(f"ratio --variants original {PAIR}")
-    assert [row["error"] for row in of(first, "accuracy")] == [row["error"] for row in of(second, "accuracy")]
+    assert [row["error"] for row in of_kind(first, "accuracy")] == [row["error"] for row in of_kind(second, "accuracy")]
 
 
 def test_a_variant_that_fails_stops_no_other(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +140,9 @@ def test_a_variant_that_fails_stops_no_other(ran: Ran, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(triton_or_torch, "attention_step", fail)
     rows = ran(f"ratio --variants fused original {PAIR} --no-reference")
-    (error,) = of(rows, "error")
+    (error,) = of_kind(rows, "error")
     assert (error["variant"], error["error"]) == ("fused", "OutOfMemoryError: CUDA out of memory")
-    assert [row["variant"] for row in of(rows, "time")] == ["original"] * 2
+    assert [row["variant"] for row in of_kind(rows, "time")] == ["original"] * 2
 
 
 def test_a_lost_gpu_ends_the_stage(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_a_lost_gpu_ends_the_stage(ran: Ran, monkeypatch: pytest.MonkeyPatch) ->
     assert kinds(ran("correct --precisions float32", status=1)) == ["error", "failed"]
 
 
-def test_a_stage_without_a_gpu(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_without_a_gpu_says_so(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for process in (
@@ -172,18 +173,18 @@ def test_host(ran: Ran) -> None:
     addition, *rows = ran("host")
     assert addition["microseconds"] > 0
     assert [row["variant"] for row in rows] == ["original", "fused", "fused-unpatched"]
-    # Of two blocks.
+    # The network has two blocks.
     assert all(row["microseconds_a_block"] == pytest.approx(500 * row["ms"]) for row in rows)
 
 
 @pytest.mark.usefixtures("nothing_is_computed")
 def test_training(ran: Ran) -> None:
     rows = ran("training --precision float32 --turns 1 --seconds 0")
-    found = {row["variant"]: row for row in of(rows, "training")}
+    found = {row["variant"]: row for row in of_kind(rows, "training")}
     assert found.keys() == {"original", "fused", "torch"}
     assert 0 < found["original"]["gradient_error"] < 1e-5
     assert 0 < found["torch"]["gradient_error"] < 1e-5
-    assert [row["variant"] for row in of(rows, "time")] == ["original", "fused", "original", "fused", "torch"]
+    assert [row["variant"] for row in of_kind(rows, "time")] == ["original", "fused", "original", "fused", "torch"]
 
 
 def test_the_harness_takes_its_command(ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -213,11 +214,11 @@ def test_nothing_new_is_begun_when_time_is_up(ran: Ran, tmp_path: Path) -> None:
 
 
 def test_a_stage_that_hangs_ends_itself(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
-    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda after, exit, file: told.extend((after, exit)))
-    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: told.append("cancelled"))
+    calls: list[object] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda after, exit, file: calls.extend((after, exit)))
+    monkeypatch.setattr("faulthandler.cancel_dump_traceback_later", lambda: calls.append("cancelled"))
     ran(f"networks --end {time.monotonic() + 50}")
-    assert told == [pytest.approx(49, abs=1), True, "cancelled"]
+    assert calls == [pytest.approx(49, abs=1), True, "cancelled"]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -233,12 +234,12 @@ def test_all_processes_of_a_call_can_be_parsed(call: str) -> None:
             assert all(recording.block.name in {*cases, "L1", "L4"} for recording in module.recordings(options))
 
 
-def test_an_unknown_stage() -> None:
+def test_an_unknown_stage_is_refused() -> None:
     with pytest.raises(SystemExit, match="'corect' is no stage; there are about, compile, correct"):
         stage.parsed(["corect"])
 
 
-def test_levels_are_restormers() -> None:
+def test_levels_match_the_blocks_of_restormer() -> None:
     with torch.device("meta"):
         network = Restormer()
     found = {

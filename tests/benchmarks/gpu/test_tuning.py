@@ -1,4 +1,4 @@
-"""What is said of configurations, with kernels that are tuned under Triton's interpreter as they are on a GPU."""
+"""Reports on configurations, with kernels tuned under Triton's interpreter as they are on a GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIGS = [triton.Config({"BLOCK_N": 16}), triton.Config({"BLOCK_N": 32})]
 
 @pytest.fixture
 def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """All kernels that the interpreter runs with their first configuration are tuned, by no timer's leave."""
+    """Tunes all kernels, of which the interpreter would take the first configuration; every time is 2 ms."""
     monkeypatch.setenv("EXDA_CACHE", str(tmp_path / "choices"))
     for kernel in kernels.all_of_them():
         monkeypatch.setattr(kernel, "tunes", len(kernel.configs) > 1)
@@ -58,26 +58,26 @@ def test_a_choice_is_reported_once(tmp_path: Path) -> None:
     assert (row["kind"], row["kernel"], row["ms"]) == ("tuned", "_gram_kernel", 2.0)
     assert "C=2 K=0" in row["key"]
     assert len(row["ms_of_all"]) == 2
-    # q, which is k as well, and the sums of two heads; at 2 ms.
+    # float32: x, which is both q and k, and the sums of two heads; in 2 ms.
     moved = 4 * (4 * 24 + 2 * 4 * 2)
     assert row["terabytes_per_second"] == pytest.approx(moved / 2e-3 / 1e12)
 
 
 @pytest.mark.usefixtures("tuned")
-def test_configurations_that_agree(tmp_path: Path) -> None:
+def test_configurations_that_agree_give_no_row(tmp_path: Path) -> None:
     agreement = tuning.Agreement(Rows(tmp_path, "a stage"))
     with agreement.checked():
         first = product()
         second = product()
         product(torch.float16)
     assert (agreement.compared, agreement.disagreeing, rows_of(tmp_path)) == (4, 0, [])
-    # What was poisoned is as the chosen one wrote it.
+    # The outputs, poisoned for each comparison, hold in the end what the chosen configuration wrote.
     assert torch.equal(first.products, second.products)
     assert first.products.isfinite().all()
 
 
 @pytest.mark.usefixtures("tuned")
-def test_a_configuration_that_leaves_something_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritten_outputs_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compute_nothing(monkeypatch)
     agreement = tuning.Agreement(Rows(tmp_path, "a stage"))
     with agreement.checked():
@@ -89,7 +89,7 @@ def test_a_configuration_that_leaves_something_out(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("tuned")
-def test_a_configuration_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_that_does_not_fit_is_no_disagreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agreement = tuning.Agreement(Rows(tmp_path, "a stage"))
     start = Kernel.start
 
@@ -120,17 +120,17 @@ def test_a_stage_compares_the_configurations_of_all_kernels(ran: Ran) -> None:
 
 
 @pytest.mark.usefixtures("tuned", "nothing_is_computed")
-def test_a_stage_reports_what_is_chosen(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_reports_the_chosen_configurations(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triton.testing.do_bench", lambda call, warmup, rep, quantiles: [0.5] * len(quantiles))
     rows = ran("ratio --size 8x16 --precision float32 --variants fused --turns 1 --seconds 0 --no-reference")
     tuned = [row for row in rows if row["kind"] == "tuned"]
-    # The depthwise kernel, made small, has a single one.
+    # The depthwise kernel, made small, has a single configuration.
     assert {row["kernel"] for row in tuned} == {"_gram_kernel", "mix_kernel"}
     assert all(row["ms"] == 0.5 for row in tuned)
 
 
 @pytest.mark.usefixtures("tuned")
-def test_ways_to_spend_less_time() -> None:
+def test_tuning_can_go_without_times_or_configurations() -> None:
     calls: list[None] = []
     tuning.untimed()
     kernel = next(each for each in kernels.tuned() if each.__name__ == "_gram_kernel")

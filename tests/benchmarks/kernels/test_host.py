@@ -1,4 +1,4 @@
-"""What Python does for a block before its kernels run, by a Python that does not interpret them."""
+"""Python's work for a block before its kernels run, in a process without Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.gpu.checkout import ROOT
 
 from benchmarks.kernels import mocked
 
-# While a block's kernels are written down, Triton starts them; later they are started as they were written down; and
-# where nothing is written down, past Triton one by one. Each time the same is handed to the driver.
+# Kernels start in three ways: by Triton while a block's launches are recorded ("written down"), later from that record
+# ("as written"), and without a record one by one past Triton. Each way must hand the same values to the driver.
 COMPARE = """
 import torch
 from benchmarks.gpu import blocks
@@ -23,7 +23,7 @@ from benchmarks.kernels import mocked
 from exda_primitives.ops.triton import inference
 
 def address(x):
-    # Of the block's own memory, any.
+    # Addresses in the block's own memory may differ.
     return known.get(x, "memory") if type(x) is int and x > 2**32 else x
 
 def start(compiled, *values):
@@ -52,13 +52,13 @@ for bias in (False, True):
     assert [len(each) for each in ways] == [11, 11, 11], ways
     for written, later, alone in zip(*ways):
         assert written[:4] == later[:4] == alone[:4], (written, later, alone)
-        # Then the stream, what was compiled, and what profilers ask for.
+        # Left out between: the stream, what was compiled, and what profilers ask for.
         assert written[10:] == later[10:] == alone[10:], (written, later, alone)
     assert {"x", "0.attn.temperature"} <= {x for each in handed for x in each if type(x) is str}
 """
 
 
-def not_interpreted(*arguments: str) -> None:
+def run_without_interpreter(*arguments: str) -> None:
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -72,11 +72,11 @@ def not_interpreted(*arguments: str) -> None:
 
 
 def test_each_way_to_start_a_kernel_hands_over_the_same() -> None:
-    not_interpreted("-c", COMPARE)
+    run_without_interpreter("-c", COMPARE)
 
 
-def test_the_command(tmp_path: Path) -> None:
-    not_interpreted("-m", "benchmarks.kernels", "host", "--turns", "2", "--out", str(tmp_path))
+def test_the_host_command_writes_json_and_a_table(tmp_path: Path) -> None:
+    run_without_interpreter("-m", "benchmarks.kernels", "host", "--turns", "2", "--out", str(tmp_path))
     result = json.loads((tmp_path / "kernels_host.json").read_text())
     started = {name: sum(each.values()) for name, each in result["kernels_started"].items()}
     assert started == {"original": 0, "patched": 0, "fused": 8, "fused, patched": 11}
@@ -87,6 +87,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert all(f"| {name} |" in table for name in started)
 
 
-def test_the_interpreter_mocks_nothing() -> None:
+def test_mocked_launches_are_refused_under_the_interpreter() -> None:
     with pytest.raises(RuntimeError, match="unset TRITON_INTERPRET"), mocked.launches():
         pass

@@ -1,4 +1,4 @@
-"""What the passes that take the most time compile to, for aligned maps in bfloat16."""
+"""Machine code of the passes that take the most time, for aligned maps in bfloat16."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import triton
 
-from .test_host import not_interpreted
+from .test_host import run_without_interpreter
 
 VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
@@ -37,7 +37,7 @@ def compile(name, spec):
     found[name] = {"error": code} if isinstance(code, str) else dataclasses.asdict(code)
 """
 
-# Maps of 64 columns, of which a program holds several channels; and of 1024, of which it holds one.
+# Maps of 64 columns, where a program holds several channels, and of 1024 columns, where it holds one.
 STENCILS = """
 for activation in ("none", "gelu", "gate"):
     spec = launch("A", "depthwise_kernel", ACTIVATION=activation, RUN=8, dy=None)
@@ -63,25 +63,25 @@ open(sys.argv[1], "w").write(json.dumps(found))
 
 
 def compiled(what: str, folder: Path) -> dict[str, dict[str, int]]:
-    not_interpreted("-c", PROGRAM + what + WRITE, str(folder / "found.json"))
+    run_without_interpreter("-c", PROGRAM + what + WRITE, str(folder / "found.json"))
     found: dict[str, dict[str, int]] = json.loads((folder / "found.json").read_text())
     assert not [each["error"] for each in found.values() if "error" in each]
     return found
 
 
-def test_stencils_wait_for_nobody_and_do_not_spill(tmp_path: Path) -> None:
+def test_stencils_neither_spill_nor_synchronise(tmp_path: Path) -> None:
     found = compiled(STENCILS, tmp_path)
     assert len(found) == 8
     assert not [name for name, each in found.items() if each["spilled"]]
     forward = [each for name, each in found.items() if not name.startswith("backward")]
     assert all((each["barriers"], each["shared"]) == (0, 0) for each in forward)
-    # Of a thread's 16 pixels, GELU and the shift that comes with it take 19 each, and took 39 by erf.
+    # A thread has 16 pixels; GELU and the shift that comes with it take 19 instructions a pixel (39 by erf).
     assert found["gelu 1024"]["instructions"] - found["none 1024"]["instructions"] < 16 * 25
     backward = found["backward 64"], found["backward 1024"]
     assert max(each["registers"] for each in backward) < 128
     # What any program has without asking.
     assert max(each["shared"] for each in backward) <= 48 * 1024
-    # The ten sums of a channel are added up together, once; Triton 3.2 has threads wait for what is their own as well.
+    # The ten sums of a channel are added up together, once. Triton 3.2 makes threads wait for their own values, too.
     if VERSION >= (3, 6):
         assert max(each["barriers"] for each in backward) <= 5
 

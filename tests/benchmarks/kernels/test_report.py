@@ -1,4 +1,4 @@
-"""What the kernels compile to, and what they move, by a Python that does not interpret them."""
+"""Reports of the kernels' machine code and of the bytes that they move."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.gpu import blocks
 from benchmarks.kernels import machine_code, passes
 from exda_primitives.models import Restormer
 
-from .test_host import not_interpreted
+from .test_host import run_without_interpreter
 
 CODE = """
  Function a_kernel:
@@ -30,7 +30,7 @@ CODE = """
         /*0090*/                   NOP;
 """
 
-# Nothing is compiled: that takes seconds a kernel.
+# A stand-in for the compiler, which takes seconds a kernel.
 COMMAND = """
 import sys
 from benchmarks.kernels import __main__, report
@@ -41,7 +41,7 @@ def compiled(of):
     fine = MachineCode(40, 0, 1024, 2, {128: 3, 16: 1}, {64: 2}, 500)
     spills = MachineCode(255, 96, 1024, 2, {}, {32: 1}, 500)
     large = MachineCode(255, 96, 300_000, 2, {}, {32: 1}, 500)
-    # The first, in its first configuration and in the one after it; the second does not compile.
+    # The first kernel spills, the second does not compile, and a later configuration does not fit.
     special = {0: spills, 1: "PTXASError: no", 2: large}
     others = [job for job in given if job[1]]
     order = [given[0], given[1], others[0]]
@@ -52,7 +52,7 @@ __main__.main(["report", "--size", "64", "--dtype", "bf16", "tf32", "--every", "
 """
 
 
-def test_what_is_read_of_machine_code() -> None:
+def test_machine_code_is_parsed() -> None:
     code = machine_code.parsed(CODE, 512)
     assert (code.registers, code.spilled, code.shared, code.barriers, code.instructions) == (48, 24, 512, 1, 9)
     assert code.loads == {128: 2, 32: 1, 16: 1}
@@ -65,7 +65,7 @@ def test_another_text_is_refused(text: str) -> None:
         machine_code.parsed(text, 0)
 
 
-def test_the_levels_have_the_networks_blocks() -> None:
+def test_levels_count_the_blocks_of_restormer() -> None:
     with torch.device("meta"):
         network = Restormer()
     found = [each.norm1.body.weight.numel() for each in network.modules() if type(each).__name__ == "TransformerBlock"]
@@ -74,14 +74,14 @@ def test_the_levels_have_the_networks_blocks() -> None:
     assert blocks.LEVELS[1].blocks + blocks.LAST.blocks == found.count(96)
 
 
-def test_the_floor_is_that_of_three_maps_a_block() -> None:
+def test_the_floor_is_three_maps_per_block() -> None:
     maps = 4 * 48 * 64**2 + 12 * 96 * 32**2 + 12 * 192 * 16**2 + 8 * 384 * 8**2 + 8 * 96 * 64**2
     assert passes.floor(64, "bf16") == 3 * 2 * maps
     assert passes.floor(64, "float32") == 3 * 4 * maps
 
 
-def test_the_command(tmp_path: Path) -> None:
-    not_interpreted("-c", COMMAND, "--out", str(tmp_path))
+def test_the_report_command_writes_json_and_tables(tmp_path: Path) -> None:
+    run_without_interpreter("-c", COMMAND, "--out", str(tmp_path))
     result = json.loads((tmp_path / "kernels_report.json").read_text())
     assert [(each["dtype"], each["patched"]) for each in result["networks"]] == [
         ("bf16", True),
@@ -90,12 +90,12 @@ def test_the_command(tmp_path: Path) -> None:
         ("tf32", False),
     ]
     patched = result["networks"][0]
-    # As many as the network starts: 10 a block, one more where the fold of many channels takes two, and one more where
-    # the gate of many channels is a pass of its own.
+    # The network's launches: 10 a block, one more where the fold of many channels takes two, and one more where the
+    # gate of many channels is a pass of its own.
     assert patched["launches"] == (4 + 12) * 10 + 8 * 11 + (12 + 8) * 12
     assert patched["bytes"] == sum(each["blocks"] * each["bytes"] for each in patched["passes"])
     first, *_ = [each for each in patched["passes"] if each["name"] == "depthwise"]
-    # Read q, k and v's maps of 48 channels, write them; 9 weights a channel.
+    # Reads and writes the maps of q, k and v, 48 channels each; 9 weights a channel.
     assert first["bytes"] == 2 * (2 * 144 * 64**2 + 9 * 144)
     assert first["ms"] == pytest.approx(4 * first["bytes"] / 2e9, abs=1e-4)
     assert {each["configuration"] for each in result["compiled"]} > {0, 1, 2}

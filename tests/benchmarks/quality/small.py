@@ -1,4 +1,4 @@
-"""A benchmark of two steps, and its images."""
+"""A small quality benchmark, and its images."""
 
 import numpy as np
 from benchmarks.quality.forms import ARMS, BASE, HOST, BenchmarkConfig, Setting, Study
@@ -8,8 +8,8 @@ from rich.console import Console
 SETTING = Setting(BASE, "the base")
 
 
-def form(*studies, recipe=None, **changes):
-    """Of three steps, with a checkpoint after each."""
+def benchmark_config(*studies, recipe=None, **changes):
+    """A benchmark of three steps with a checkpoint after each."""
     given = {
         "name": "small",
         "model": {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 0, "ffn_expansion_factor": 2},
@@ -32,16 +32,16 @@ def sources(folder, seed=0):
     return Sources(folder / "crops.npz", folder / "photographs.npz")
 
 
-def session(folder, told, name="quality"):
+def session(folder, config, name="quality"):
     given = Sources(folder / "crops.npz", folder / "photographs.npz")
     if not given.train.exists():
         given = sources(folder)
     console = Console(quiet=True)
-    return Session(told, given, folder / f"{name}.json", folder / name, "cpu", "a test", console)
+    return Session(config, given, folder / f"{name}.json", folder / name, "cpu", "a test", console)
 
 
 class Clock:
-    """Goes on by one each time it is looked at."""
+    """A clock that advances by one second at each reading."""
 
     def __init__(self):
         self.now = -1.0

@@ -1,7 +1,7 @@
 """``python -m benchmarks.quality``."""
 
 import pytest
-from tests.benchmarks.quality.small import form, sources
+from tests.benchmarks.quality.small import benchmark_config, sources
 from typer.testing import CliRunner
 
 from benchmarks.quality import __main__ as command
@@ -9,7 +9,7 @@ from benchmarks.quality import __main__ as command
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(command, "FORMS", {"cpu": form(name="cpu")})
+    monkeypatch.setattr(command, "FORMS", {"cpu": benchmark_config(name="cpu")})
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
     monkeypatch.setattr("exda_primitives.workbench.training.run.draw", lambda history, path: None)
 
@@ -26,7 +26,7 @@ def invoked(folder, *more):
     return CliRunner().invoke(command.app, ["run", "--form", "cpu", *arguments, *more])
 
 
-def test_one_command_trains_and_reports_and_goes_on(tmp_path):
+def test_one_command_trains_resumes_and_reports(tmp_path):
     stopped = invoked(tmp_path, "--minutes", "0")
     assert (stopped.exit_code, list(tmp_path.glob("quality.*"))) == (0, [])
     done = invoked(tmp_path)
@@ -43,8 +43,8 @@ def test_one_command_trains_and_reports_and_goes_on(tmp_path):
 def test_the_large_form_needs_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     given = sources(tmp_path)
-    told = ["run", "--form", "gpu", "--train", str(given.train), "--test", str(given.test)]
-    refused = CliRunner().invoke(command.app, [*told, "--out", str(tmp_path / "quality.json")])
+    arguments = ["run", "--form", "gpu", "--train", str(given.train), "--test", str(given.test)]
+    refused = CliRunner().invoke(command.app, [*arguments, "--out", str(tmp_path / "quality.json")])
     assert (refused.exit_code, "needs a GPU" in refused.output) == (1, True)
     assert not (tmp_path / "quality.json").exists()
 

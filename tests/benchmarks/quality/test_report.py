@@ -1,4 +1,4 @@
-"""Differences, their intervals, tables and the image."""
+"""Differences, their intervals, tables and the plot."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ IMAGES = 4
 
 
 def run(arm, seed, gain, *, setting=BASE, what="the base", changes=None, budget="steps", diverged=None):
-    """PSNR of 20 to 23 dB in rain and 30 in haze, and the gain; half of it in haze."""
+    """A run whose PSNR is 20 to 23 dB plus the gain in rain, and 30 dB plus half the gain in haze; plus the seed."""
     base = np.arange(20.0, 20.0 + IMAGES) + seed
     psnr = {"rain": base + gain, "haze": np.full(IMAGES, 30.0 + seed) + gain / 2}
     scores = {
@@ -66,22 +66,22 @@ def hosts(seeds, **more):
     return [run(HOST, seed, 0.0, **more) for seed in seeds]
 
 
-def test_equal_differences_have_no_width():
+def test_the_interval_of_equal_differences_has_no_width():
     assert interval(np.full((3, 5), 0.25)) == pytest.approx((0.25, 0.25, 0.25))
 
 
-def test_a_difference_of_seeds_alone_is_as_wide_as_theirs():
+def test_the_interval_spans_seeds_that_differ():
     found = interval(np.array([[-1.0] * 6, [0.0] * 6, [1.0] * 6]))
-    # Of three seeds, a draw is one of them alone with probability 1 / 27 = 0.037.
+    # A draw of three seeds takes one of them alone with probability 1 / 27 = 0.037, more than the 0.025 of each tail.
     assert found == pytest.approx((-1.0, 0.0, 1.0))
 
 
 def test_photographs_are_drawn_for_all_seeds_together():
-    """Many seeds make no interval narrow whose width comes from the photographs."""
+    """Many seeds do not narrow an interval whose width comes from the photographs."""
     images = np.random.default_rng(0).standard_normal(24)
     one, many = interval(images[None]), interval(np.tile(images, (50, 1)))
     assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.05)
-    # What the formula of the standard error says; 24 photographs, 10,000 draws.
+    # By the formula of the standard error; 24 photographs, 10,000 draws.
     assert one.high - one.low == pytest.approx(2 * 1.96 * images.std() / 24**0.5, rel=0.05)
 
 
@@ -92,7 +92,7 @@ def test_photographs_are_drawn_for_all_seeds_together():
     st.floats(-3, 3),
 )
 @settings(max_examples=25, deadline=None)
-def test_what_is_added_to_all_moves_the_interval(values, shift):
+def test_adding_a_constant_moves_the_interval(values, shift):
     differences = np.array(values)
     found, moved = interval(differences, draws=200), interval(differences + shift, draws=200)
     assert differences.min() - 1e-9 <= found.low <= found.high <= differences.max() + 1e-9
@@ -100,7 +100,7 @@ def test_what_is_added_to_all_moves_the_interval(values, shift):
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan]])])
-def test_no_differences(bad):
+def test_differences_that_are_empty_or_not_finite_are_refused(bad):
     with pytest.raises(exda.ExDAError, match="expected finite ones"):
         interval(bad)
 
@@ -140,7 +140,7 @@ def test_a_variation_of_the_primitives_is_compared_with_the_host_of_the_base():
     assert [group.by_seed("psnr")[0] for group in found] == pytest.approx([0.75, -0.75])
 
 
-def full():
+def full_result():
     seeds = (0, 1, 2)
     varied = {"setting": "tokens4", "what": "K = 4 tokens", "changes": {"primitives": {"tokens": 4}}}
     return result(
@@ -155,7 +155,7 @@ def full():
 
 
 def test_tables():
-    text = markdown(full())
+    text = markdown(full_result())
     lines = text.splitlines()
     assert lines.count("## The base, equal steps") == lines.count("## The base, equal time") == 1
     host = "Host: 1,234 parameters, 26.750 dB (seeds: 3, standard deviation over seeds 1.000); the degraded photographs"
@@ -176,31 +176,32 @@ def test_tables():
     assert text.endswith("Command: `python -m benchmarks.quality`\n")
 
 
-def quiet():
-    """Two recipes; the second has a hundredth of the scatter."""
+def quiet_result():
+    """A result with two recipes, the second with a hundredth of the scatter between seeds."""
     gains = (0.4, -0.4, 0.8, -0.8)
     quieter = {"setting": "quieter", "what": "all three", "changes": {"recipe": {"batch": 8}}}
-    told = result(
+    made = result(
         *hosts(range(4)),
         *hosts(range(4), **quieter),
         *(run("both, paper", seed, gain) for seed, gain in enumerate(gains)),
         *(run("both, paper", seed, gain / 100, **quieter) for seed, gain in enumerate(gains)),
     )
-    told["config"] = {**CONFIG, "form": "quiet"}
-    return told
+    made["config"] = {**CONFIG, "form": "quiet"}
+    return made
 
 
-def test_how_quiet_it_is():
-    lines = markdown(quiet()).splitlines()
-    # Of 0.75 times the gains, rain and half of it in haze; bounds by chi squared, 3 / 9.348 and 3 / 0.2158.
+def test_the_scatter_between_seeds_is_reported():
+    lines = markdown(quiet_result()).splitlines()
+    # Standard deviation of 0.75 times the gains (mean of the whole in rain and half in haze); the bounds by chi squared
+    # with 3 degrees of freedom, variance times 3 / 9.348 and 3 / 0.2158.
     base = next(line for line in lines if line.startswith("| the base | 4 |"))
     assert "| 1.291 | 0.548 [0.310, 2.042] | 61 | 61.0 |" in base
     assert any("| 0.005 [0.003, 0.020] | 2 | 2.0 |" in line for line in lines)
     assert "| haze | 0.365 | 0.004 |" in lines
-    # All photographs differ alike.
+    # All photographs have the same differences, so that one tells as much as four.
     assert "| 4 | 0.548 | 0.005 |" in lines
     assert "| 1 | 0.548 | 0.005 |" in lines
-    assert "## How quiet it is" not in markdown(full())
+    assert "## How quiet it is" not in markdown(full_result())
 
 
 def test_differences_at_the_marks():
@@ -209,12 +210,12 @@ def test_differences_at_the_marks():
     for each, gain in zip(runs, (0, 0, 0.4, 0.8, 0.4), strict=True):
         each["curve"] = {"100": run(each["arm"], each["seed"], gain)["scores"]}
     lines = markdown(result(*runs)).splitlines()
-    # 0.3 and 0.6: Student's interval of two is 12.706 half-differences to either side.
+    # Differences 0.3 and 0.6: Student's interval of two is 12.706 half-differences to either side.
     assert "| 100 | +0.450 [-1.456, +2.356] | +0.300 |" in lines
     assert "| 300 | +0.150 [+0.150, +0.150] | +0.150 |" in lines
 
 
-def test_degradations_told_apart():
+def test_clustering_scores_of_degradations_are_reported():
     host, ours = run(HOST, 0, 0.0), run(COMPARED, 0, 0.0)
     older = [run("value", 0, 0.0), *(run(arm, 1, 0.0) for arm in (HOST, COMPARED))]
     assert "NMI" not in markdown(result(host, ours, *older))
@@ -225,16 +226,16 @@ def test_degradations_told_apart():
     assert f"| {COMPARED} | 1 | 0.300 -> 0.550 | 0.050 -> 0.300 |" in lines
 
 
-def test_what_is_not_done_is_said():
-    told = result(*({**each, "name": f"base-steps-host-seed{each['seed']}"} for each in hosts([0])))
-    told["config"] = {**CONFIG, "form": "cpu"}
-    assert "- the base, equal steps (29)" in markdown(told)
+def test_missing_runs_are_listed():
+    made = result(*({**each, "name": f"base-steps-host-seed{each['seed']}"} for each in hosts([0])))
+    made["config"] = {**CONFIG, "form": "cpu"}
+    assert "- the base, equal steps (29)" in markdown(made)
 
 
 def test_a_report_is_three_files(tmp_path):
     path = tmp_path / "quality.json"
-    write_report(full(), path, Console(quiet=True))
-    assert path.with_suffix(".md").read_text() == markdown(full())
+    write_report(full_result(), path, Console(quiet=True))
+    assert path.with_suffix(".md").read_text() == markdown(full_result())
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 

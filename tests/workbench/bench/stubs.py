@@ -1,4 +1,4 @@
-"""A comparison that takes no time, a backend that can be made wrong, and records that nobody measured."""
+"""A tiny comparison, a backend whose output can be altered, and made-up records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COST = Cost(1000, 100, 10**9, 10**8, 1e-3)
 
 @dataclass(frozen=True)
 class Altered:
-    """Restormer's attention without the concatenation, with something done to its output."""
+    """Restormer's concat-free attention with an altered output."""
 
     alter: Callable[[Tensor, Any], Tensor]
 

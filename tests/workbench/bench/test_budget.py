@@ -1,4 +1,4 @@
-"""What is left of a time, and what is going to take how long."""
+"""Budgets of time: what is left, and estimates of what a case takes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from exda_primitives.workbench.bench.harness import Effort
 from exda_primitives.workbench.bench.networks import Networks
 
 
-def test_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_left_is_the_budget_without_the_time_that_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter((100.0, 130.0, 170.0))
     monkeypatch.setattr(budget.time, "monotonic", lambda: next(now))
     given = Budget(60)
@@ -20,24 +20,24 @@ def test_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given.left() == -10
 
 
-def test_without_an_end() -> None:
+def test_a_budget_without_an_end() -> None:
     assert Budget().left() == float("inf")
 
 
-def test_estimates_are_of_the_nearest_that_was_done() -> None:
+def test_estimates_come_from_the_nearest_finished_work() -> None:
     given = Budget(60)
     assert given.estimate(100) is None
     given.spent(100, 7.0)
     given.spent(1000, 20.0)
     assert given.estimate(4000) == 80
     assert given.estimate(150) == 10.5
-    # What is smaller begins with the same.
+    # Smaller work has the same fixed costs: its estimate does not shrink.
     assert given.estimate(1) == 7
     assert given.estimate(900) == 20
 
 
 @pytest.mark.parametrize(("seconds_a_pixel", "sides"), [(1e-9, [24, 40, 80, 160]), (1e-4, [24, 40, 80])])
-def test_a_pass_is_told_from_smaller_ones(
+def test_the_time_of_a_pass_is_estimated_from_smaller_passes(
     monkeypatch: pytest.MonkeyPatch, seconds_a_pixel: float, sides: list[int]
 ) -> None:
     seen: list[int] = []
@@ -57,5 +57,5 @@ def test_a_pass_is_told_from_smaller_ones(
     assert seen == [side for side in sides for _ in range(3)]
 
 
-def test_what_a_comparison_takes_at_least() -> None:
+def test_the_least_time_of_a_comparison() -> None:
     assert Effort(20, 1, 60, fewest=1).least(2.0) == 2 * (10 + 2 * 2)

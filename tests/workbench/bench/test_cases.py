@@ -1,4 +1,4 @@
-"""What is timed, and why some of it cannot run."""
+"""Cases to time, their order, and the reasons why some cannot run."""
 
 from dataclasses import replace
 
@@ -23,13 +23,13 @@ def test_sizes(text: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "256x", "x256", "0", "-8", "8.0", "8x8x8", "big"])
-def test_no_sizes(text: str) -> None:
+def test_texts_that_are_no_sizes_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=repr(text)):
         parse_size(text)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([1, 8, 16]))
-def test_what_is_padded_fits_and_is_no_larger_than_need_be(height: int, width: int, multiple: int) -> None:
+def test_padded_sides_are_the_next_multiples(height: int, width: int, multiple: int) -> None:
     for side, found in zip((height, width), padded((height, width), multiple), strict=True):
         assert found % multiple == 0
         assert side <= found < side + multiple
@@ -52,9 +52,10 @@ def test_number_formats_of_one_shape_follow_each_other() -> None:
     assert found[0].pixels == 2 * 8 * 16
 
 
-def test_the_most_telling_comes_first() -> None:
+def test_comparisons_come_in_the_order_of_what_they_tell() -> None:
     sizes = [(1024, 1024), (256, 256), (1000, 1000), (2160, 3840), (512, 512)]
     found = [(e.task, e.backbone, e.height) for e in comparisons("rp", ["forward", "training"], ["bf16"], 1, sizes)]
+    # Up to 1024 x 1024 in the order given; 3840 x 2160 comes after everything else.
     small = [1024, 256, 1000, 512]
     assert found == [
         *(("forward", "r", height) for height in small),
@@ -68,7 +69,7 @@ def test_the_most_telling_comes_first() -> None:
 @pytest.mark.parametrize("variant", ["original", "reference", "torch", "fused", "fused-original"])
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("task", ["forward", "training"])
-def test_what_runs_anywhere(variant: str, mode: str, task: str) -> None:
+def test_cases_that_run_on_the_cpu(variant: str, mode: str, task: str) -> None:
     assert skip_reason(Case(replace(COMPARISON, task=task), variant, mode), CPU) is None
 
 
@@ -90,7 +91,7 @@ def test_kernels_need_their_hardware(variant: str, monkeypatch: pytest.MonkeyPat
     assert skip_reason(replace(case, comparison=replace(COMPARISON, task="training")), CUDA) is None
 
 
-def test_what_onnxruntime_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnxruntime_takes_forward_passes_that_can_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(COMPARISON, "original", "onnxruntime")
     assert skip_reason(case, CPU) is None
     assert skip_reason(replace(case, variant="torch"), CPU) is None
@@ -113,7 +114,7 @@ def test_number_formats_need_their_hardware(monkeypatch: pytest.MonkeyPatch) -> 
     assert skip_reason(bf16, CUDA) is None
 
 
-def test_auto_is_timed_where_it_is_something_of_its_own() -> None:
+def test_auto_is_skipped_where_it_is_the_same_as_torch() -> None:
     assert skip_reason(Case(COMPARISON, "auto", "eager"), CPU) is None
     training = replace(COMPARISON, task="training")
     for case, device in ((Case(COMPARISON, "auto", "eager"), CUDA), (Case(training, "auto", "eager"), CPU)):

@@ -33,13 +33,13 @@ COUNTED = cache(TINY.macs)
 
 @pytest.fixture(autouse=True)
 def _counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting its operations, the same number in every test, would take a third of the time."""
+    """Counts operations once: counting the same number in every test would take a third of the time."""
     monkeypatch.setattr(Networks, "macs", lambda self, comparison: COUNTED(comparison))
 
 
 @pytest.fixture(autouse=True)
 def _without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its interpreter, which the tests of its kernels run, is slow."""
+    """Leaves out Triton, whose interpreter is slow."""
     monkeypatch.setattr(triton_or_torch, "_MISSING", "not needed here")
 
 
@@ -55,7 +55,7 @@ def run(
     return {record.case.variant: record for record in records}
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, alter: Callable[[Tensor, Any], Tensor]) -> None:
+def alter_attention(monkeypatch: pytest.MonkeyPatch, alter: Callable[[Tensor, Any], Tensor]) -> None:
     monkeypatch.setitem(ops.mdta.functions, "torch", Altered(alter))
 
 
@@ -65,7 +65,7 @@ def statuses(records: dict[str, Record]) -> dict[str, str]:
 
 @pytest.mark.parametrize("task", ["forward", "training"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_what_is_right_is_timed(task: str, precision: str) -> None:
+def test_correct_cases_are_timed(task: str, precision: str) -> None:
     shares: list[float] = []
     records = run(replace(COMPARISON, task=task, precision=precision), progress=shares.append)
     assert statuses(records) == dict.fromkeys(("original", "reference", "torch"), "timed")
@@ -85,8 +85,8 @@ def test_what_is_right_is_timed(task: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["forward", "training"])
-def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
-    broken(monkeypatch, lambda out, terms: 1.001 * out)
+def test_wrong_cases_are_not_timed(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+    alter_attention(monkeypatch, lambda out, terms: 1.001 * out)
     records = run(replace(COMPARISON, task=task))
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": "wrong"}
     assert records["torch"].seconds == ()
@@ -95,23 +95,23 @@ def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch, task: str) 
 
 
 def test_nan_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(monkeypatch, lambda out, terms: out * torch.nan)
+    alter_attention(monkeypatch, lambda out, terms: out * torch.nan)
     assert statuses(run())["torch"] == "wrong"
 
 
-def test_wrong_at_the_identity_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(monkeypatch, lambda out, terms: out if terms.tokens.alpha.any() else 1.01 * out)
+def test_an_error_at_the_identity_start_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    alter_attention(monkeypatch, lambda out, terms: out if terms.tokens.alpha.any() else 1.01 * out)
     records = run()
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": "wrong"}
     assert "at identity init" in (records["torch"].reason or "")
 
 
-def test_where_rounding_hides_an_error_float64_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(monkeypatch, lambda out, terms: (1 + 1e-4) * out)
+def test_an_error_that_rounding_hides_is_found_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    alter_attention(monkeypatch, lambda out, terms: (1 + 1e-4) * out)
     comparison = replace(COMPARISON, precision="bf16")
-    # The primitives' effect is large enough for bf16, and so the error is small beside what is looked for ...
+    # The primitives' effect is large enough to be checked in bf16; beside it, this error is small ...
     assert statuses(run(comparison))["torch"] == "timed"
-    # ... but where it is not, the format says nothing.
+    # ... but where the effect is too small for bf16, a crop is checked in float64.
     monkeypatch.setattr(check, "MIN_EFFECT", 1e6)
     records = run(comparison)
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": "wrong"}
@@ -129,33 +129,36 @@ def test_where_rounding_hides_an_error_float64_does_not(monkeypatch: pytest.Monk
         (RuntimeError("a bug"), "error"),
     ],
 )
-def test_what_raises_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch, error: Exception, status: str) -> None:
+def test_a_case_that_raises_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: str
+) -> None:
     def alter(out: Tensor, terms: Any) -> Tensor:
         raise error
 
-    broken(monkeypatch, alter)
+    alter_attention(monkeypatch, alter)
     records = run()
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": status}
     assert str(error) in (records["torch"].reason or "")
 
 
-def test_what_raises_late_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_raises_while_timed_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def alter(out: Tensor, terms: Any) -> Tensor:
         calls.append(1)
-        # 8 attentions; checked with the trained weights and at the identity start, watched twice, timed once.
+        # 8 attentions a pass: checks with the trained weights and at the identity start, two passes that measure
+        # the memory, and the first timed pass.
         if len(calls) > 5 * 8:
             raise torch.OutOfMemoryError("none left")
         return out
 
-    broken(monkeypatch, alter)
+    alter_attention(monkeypatch, alter)
     records = run()
     assert statuses(records) == {"original": "timed", "reference": "timed", "torch": "out of memory"}
     assert len(records["reference"].seconds) == 2
 
 
-def references_that_fit(monkeypatch: pytest.MonkeyPatch, *fitting: str) -> None:
+def let_references_fit(monkeypatch: pytest.MonkeyPatch, *fitting: str) -> None:
     computed = Checker._reference
 
     def reference(self: Checker, model: torch.nn.Module, precision: Precision) -> Any:
@@ -166,15 +169,15 @@ def references_that_fit(monkeypatch: pytest.MonkeyPatch, *fitting: str) -> None:
     monkeypatch.setattr(Checker, "_reference", reference)
 
 
-def test_a_reference_too_large_in_float64_is_one_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    references_that_fit(monkeypatch, "float32")
+def test_a_reference_too_large_in_float64_is_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_references_fit(monkeypatch, "float32")
     records = run(replace(COMPARISON, precision="bf16"))
     assert records["torch"].check is not None
     assert records["torch"].check.against.startswith("float32")
 
 
 def test_without_a_reference_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    references_that_fit(monkeypatch)
+    let_references_fit(monkeypatch)
     records = run()
     assert set(statuses(records).values()) == {"out of memory"}
     assert "nothing can be checked" in (records["original"].reason or "")
@@ -192,21 +195,21 @@ class FullPrecisionAlone(torch.nn.Module):
         return restored
 
 
-def test_a_format_that_the_original_does_not_know_is_nobodys_fault() -> None:
+def test_a_format_that_the_original_cannot_run_skips_all_cases() -> None:
     given = Networks(FullPrecisionAlone(TINY.original))
     records = run(replace(COMPARISON, precision="bf16"), build=lambda _: given)
     assert set(statuses(records).values()) == {"skipped"}
     assert "the original cannot run in bf16: NotImplementedError: no such transform" in (records["torch"].reason or "")
 
 
-def test_cases_that_cannot_run_here_are_said() -> None:
+def test_cases_that_cannot_run_are_skipped() -> None:
     records = run(variants=("torch", "triton"))
     assert records["triton"].status == "skipped"
     assert records["triton"].check is None
     assert records["torch"].status == "timed"
 
 
-def test_fused_networks_are_timed_where_the_time_goes_is_said() -> None:
+def test_fused_networks_are_timed_with_their_shares_of_the_time() -> None:
     records = run(variants=("fused", "fused-original"))
     assert statuses(records) == {"original": "timed", "fused": "timed", "fused-original": "timed"}
     for variant, extra in (("fused", TINY.report.extra_parameters), ("fused-original", 0)):
@@ -218,24 +221,24 @@ def test_fused_networks_are_timed_where_the_time_goes_is_said() -> None:
 
 
 @pytest.mark.parametrize("variant", ["fused", "fused-original"])
-def test_a_kernel_that_is_wrong_once_fused_is_not_timed(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+def test_a_wrong_fused_block_is_not_timed(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     monkeypatch.setattr(FusedBlock, "forward", lambda self, x: 1.01 * x)
     assert statuses(run(variants=(variant,))) == {"original": "timed", variant: "wrong"}
 
 
-def test_a_network_that_is_patched_already() -> None:
+def test_a_patched_network_is_timed_as_the_original_and_fused() -> None:
     records = run(variants=("torch", "fused-original"), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
     assert statuses(records) == {"original": "timed", "torch": "skipped", "fused-original": "timed"}
     assert records["torch"].reason == ("torch: the network is patched already; fused-original runs it fused")
 
 
-def test_a_patched_network_that_is_computed_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patched_network_computed_wrongly_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ops.mdta.functions, "auto", Altered(lambda out, terms: 1.01 * out))
     records = run(variants=(), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
     assert statuses(records) == {"original": "wrong"}
 
 
-def test_a_network_of_which_fuse_takes_nothing() -> None:
+def test_a_network_without_blocks_to_fuse() -> None:
     plain = Networks(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)))
     records = run(variants=("fused", "fused-original"), build=lambda _: plain)
     assert statuses(records) == {"original": "timed", "fused": "skipped", "fused-original": "skipped"}
@@ -246,7 +249,7 @@ def test_a_network_of_which_fuse_takes_nothing() -> None:
 
 
 class Grey(torch.nn.Module):
-    """Whose forward pass may be refused by those that do not call it as it is."""
+    """A network of one channel whose forward pass raises while ``refusing()``, such as under a compiler."""
 
     def __init__(self, refusing: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
@@ -264,7 +267,7 @@ def in_modes(networks: Networks, *modes: str, **options: Any) -> dict[str, Recor
     return {each.case.mode: each for each in harness.run(COMPARISON, cases_of(COMPARISON, [], modes))}
 
 
-def test_onnxruntime_takes_its_turns() -> None:
+def test_onnxruntime_is_checked_and_timed() -> None:
     records = in_modes(Networks(Grey(), channels=1), "eager", "onnxruntime")
     assert {mode: record.status for mode, record in records.items()} == {"eager": "timed", "onnxruntime": "timed"}
     assert records["onnxruntime"].ratio == 1
@@ -274,21 +277,22 @@ def test_onnxruntime_takes_its_turns() -> None:
     assert 0 < records["onnxruntime"].check.error <= records["onnxruntime"].check.allowed
 
 
-def test_onnxruntime_may_round_as_it_does() -> None:
+def test_onnxruntime_has_a_larger_allowed_error() -> None:
     checker = Checker(TINY, Bench.of(CPU, "forward", 1, 16, 24), patched=False)
     own = checker.own(FLOAT32).relative
+    # Multiples of the original's own error: 2 are allowed, 20 for onnxruntime.
     for error, modes in ((1.5, {"eager", "onnxruntime"}), (10, {"onnxruntime"}), (30, set())):
         found = {"output": checker.original.signals["output"] * (1 + error * own)}
         checks = {mode: checker.check_case("original", mode, FLOAT32, found) for mode in ("eager", "onnxruntime")}
         assert {mode for mode, check in checks.items() if not check.problem} == modes
 
 
-def test_what_others_refuse_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modes_that_refuse_a_network_are_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile(model: torch.nn.Module, **options: Any) -> Callable[[Tensor], Tensor]:
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr(torch, "compile", compile)
-    # PyTorch 2.6 exports by tracing what torch.export refuses.
+    # PyTorch 2.6 falls back on tracing where torch.export refuses a network.
     refusing = Grey(lambda: torch.compiler.is_compiling() or torch.jit.is_tracing())
     records = in_modes(Networks(refusing, channels=1), "eager", "onnxruntime", "compiled")
     assert {mode: record.status for mode, record in records.items()} == {
@@ -300,10 +304,10 @@ def test_what_others_refuse_is_skipped_with_the_reason(monkeypatch: pytest.Monke
     assert records["compiled"].reason == "RuntimeError: no C++ compiler"
 
 
-def test_what_there_is_no_time_for_is_left() -> None:
+def test_cases_without_time_are_left() -> None:
     records = in_modes(Networks(Grey(), channels=1), "eager", "compiled", budget=Budget(0))
     assert records["eager"].status == "timed"
-    # The fewest, whatever they take.
+    # The fewest turns are taken whatever the time.
     assert len(records["eager"].seconds) == 1
     assert records["compiled"].status == "left"
     assert "more than is left" in (records["compiled"].reason or "")
@@ -321,7 +325,7 @@ def test_number_formats_share_a_reference(monkeypatch: pytest.MonkeyPatch) -> No
     assert computed == [FLOAT64, FLOAT64]
 
 
-def test_tf32_is_as_it_was_before() -> None:
+def test_tf32_settings_are_restored() -> None:
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with PRECISIONS["tf32"].settings():
         assert torch.backends.cuda.matmul.allow_tf32

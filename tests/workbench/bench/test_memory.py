@@ -1,4 +1,4 @@
-"""Peak memory, and errors that mean there is not enough."""
+"""Peak memory, and errors that mean that memory is not enough."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from exda_primitives.workbench.bench.precision import FLOAT32
 from exda_primitives.workbench.bench.training import TrainingStep
 
 
-def test_the_most_at_a_time_counts() -> None:
+def test_the_peak_is_the_most_alive_at_a_time() -> None:
     def step() -> torch.Tensor:
         first = torch.zeros(1000)
         second = first + 1
         del first
         return second.double()
 
-    # 4000 bytes and 4000, then 4000 and 8000.
+    # Alive together: first 4000 and 4000 bytes, then 4000 and 8000.
     assert Peak(CPU, ()).of(step) == 12000
 
 
@@ -27,7 +27,7 @@ def test_weights_do_not_count() -> None:
 
     def step() -> None:
         with torch.no_grad():
-            # A view of the weights is made on the way.
+            # Makes a view of the weights, which does not count either.
             layer(image)
 
     assert Peak(CPU, tuple(layer.parameters())).of(step) == 4 * 5 * 10
@@ -37,7 +37,7 @@ def test_gradients_and_the_state_of_the_optimizer_count() -> None:
     model = nn.Conv2d(3, 3, 31, padding=15, bias=False)
     image = torch.rand(1, 3, 4, 4)
     peak = Peak(CPU, tuple(model.parameters())).of(TrainingStep(model, model, image, image, FLOAT32))
-    # A gradient and two moments; what the update makes on the way is no more than two of them.
+    # A gradient and two moments, each of the weights' size; the temporaries of the update add at most two and a half.
     assert 3 <= peak / (4 * model.weight.numel()) < 5.5
 
 
@@ -51,11 +51,11 @@ def test_gradients_and_the_state_of_the_optimizer_count() -> None:
         (ValueError("can't allocate memory"), False),
     ],
 )
-def test_errors(error: Exception, expected: bool) -> None:
+def test_errors_of_missing_memory_are_recognised(error: Exception, expected: bool) -> None:
     assert out_of_memory(error) is expected
 
 
-def test_what_this_pytorch_raises_is_known() -> None:
+def test_the_error_of_the_installed_pytorch_is_recognised() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**15)
     assert out_of_memory(raised.value)

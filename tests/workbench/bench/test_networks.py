@@ -15,7 +15,7 @@ from exda_primitives.workbench.bench.networks import BACKBONES, NAMED, Networks,
 TINY = Networks.build("restormer-tiny")
 
 
-def test_the_named_ones_are_built_as_published() -> None:
+def test_named_networks_have_the_published_size() -> None:
     for name in NAMED:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in BACKBONES[name]().parameters())
@@ -33,8 +33,9 @@ def test_weights_are_shared_and_the_same_at_every_call() -> None:
         assert all(found[name] is weight for name, weight in original.items())
 
 
-def test_no_new_parameter_hides_a_term() -> None:
+def test_trained_parameters_are_neither_0_nor_1_nor_at_the_identity_start() -> None:
     identity, trained = TINY.of("torch", identity=True).state_dict(), TINY.of("torch").state_dict()
+    # A value of 0 or 1 would hide a term of the formula from the checks.
     assert len(TINY.report.new_parameters) > 10
     for name in TINY.report.new_parameters:
         assert not torch.equal(trained[name], identity[name])
@@ -59,7 +60,7 @@ def test_blocks_are_recognised_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(fused) == 2
     assert [exda.is_patched(model) for model in fused] == [False, True]
     assert len(networks.fusion().blocks) == 8
-    # One that was fused by nobody is, as before.
+    # A network that is not fused yet is fused as before.
     copy_for_variant(networks.original, "fused-original", CPU, torch.float32)
     assert len(fused) == 3
 
@@ -84,7 +85,7 @@ def test_a_network_without_attentions_is_not_patched() -> None:
     assert networks.macs(COMPARISON) == 9 * 16 * 24
 
 
-def test_operations_that_depend_on_numbers_are_not_counted() -> None:
+def test_operations_that_depend_on_values_are_not_counted() -> None:
     class Choosing(torch.nn.Conv2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) if x.mean() > 0 else x
@@ -108,5 +109,5 @@ def test_costs_are_those_of_the_batch() -> None:
     one, four = (replace(COMPARISON, batch=batch) for batch in (1, 4))
     assert TINY.macs(four) == 4 * (TINY.macs(one) or 0)
     assert TINY.extra_macs(four) == 4 * (TINY.report.extra_macs(16, 24) or 0) > 0
-    # The first convolution alone: 3 x 3 x 3 to 8 channels.
+    # More than the first convolution alone, with its 3 x 3 x 3 weights for each of 8 channels.
     assert (TINY.macs(one) or 0) > 27 * 8 * 16 * 24

@@ -28,7 +28,7 @@ def test_what_is_read_is_what_was_written(file: Path) -> None:
     assert finished(records) == {timed().case, SKIPPED.case, timed("torch").case}
 
 
-def test_figures_that_follow_from_the_times(file: Path) -> None:
+def test_figures_derived_from_the_times(file: Path) -> None:
     row = json.loads(file.read_text().splitlines()[0])
     assert row["schema"] == SCHEMA
     assert row["seconds_p50"] == 0.2
@@ -68,7 +68,7 @@ def test_results_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
         same_machine([timed()], MACHINE | {"gpu": "a GPU"}, tmp_path)
 
 
-def test_csv_has_a_row_a_case(file: Path, tmp_path: Path) -> None:
+def test_csv_has_one_row_per_case(file: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "results.csv", read(file))
     with (tmp_path / "results.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in words."""
+"""The sentence that sums up a comparison."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ FUSED = replace(timed("fused-original", seconds=(1.21,), ratio=0.62), peak_bytes
 PATCHED = replace(timed("fused", seconds=(0.5,), ratio=0.25), peak_bytes=150)
 
 
-def test_everything() -> None:
+def test_a_sentence_about_all_variants() -> None:
     records = [
         replace(ORIGINAL, cost=replace(COST, share_in_blocks=0.968, share_fused=0.9)),
         timed(mode="onnxruntime", ratio=0.912),
@@ -27,7 +27,7 @@ def test_everything() -> None:
     )
 
 
-def test_what_was_not_timed_is_said() -> None:
+def test_variants_that_were_not_timed_are_named() -> None:
     fused = Record(FUSED.case, "skipped", ORIGIN, "no block")
     compiled = Record(timed(mode="compiled").case, "left", ORIGIN, "too long")
     captured = Record(timed(mode="captured").case, "skipped", ORIGIN, "no CUDA device")
@@ -43,7 +43,7 @@ def test_memory_that_was_not_measured_is_not_compared() -> None:
     assert sentence(records) == "fused: 0.62 of the time as it is (1.21 s for 1.95 s at 24x16)."
 
 
-def test_alone() -> None:
+def test_the_original_alone() -> None:
     assert sentence([ORIGINAL]) == "1.95 s as it is at 24x16."
 
 

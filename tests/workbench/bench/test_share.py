@@ -1,4 +1,4 @@
-"""Which share of the time lies where."""
+"""Shares of the time that blocks and their fused parts take."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ CLOCK = {"time": 0.0}
 
 
 class Taking(nn.Module):
-    """Takes some seconds, beside its parts."""
+    """Takes some seconds of a fake clock, in addition to those of its parts."""
 
     def __init__(self, seconds: float, **parts: nn.Module) -> None:
         super().__init__()
@@ -32,21 +32,21 @@ def block() -> Taking:
     return Taking(1, norm1=Taking(2), attn=Taking(4), norm2=Taking(8), other=Taking(16))
 
 
-def test_blocks_and_what_is_fused_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_of_blocks_and_of_their_fused_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "perf_counter", lambda: CLOCK["time"])
     again = block()
     network = Taking(38, first=block(), second=again, third=again)
     steps = (FusedStep("norm1", "attn", "attention"), FusedStep("norm2", "other", "any function"))
     blocks = (FusedMatch("first", (), steps), FusedMatch("second", ("third",), steps))
     report = FusionReport("Taking", blocks, (), (), ())
-    # The module that has two names is one child, and is called once.
+    # The block with two names is one child, and is called once.
     found = share(network, lambda: network(torch.zeros(1, device=CPU)), report)
     assert found.blocks == pytest.approx(2 * 31 / (2 * 31 + 38))
-    # Of any other function, the norm alone.
+    # In a step of any other function only the norm is fused.
     assert found.fused == pytest.approx(2 * (2 + 4 + 8) / (2 * 31 + 38))
 
 
-def test_a_pass_that_others_disturbed_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_of_the_passes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "perf_counter", lambda: CLOCK["time"])
     network = Taking(1, body=Taking(3))
     report = FusionReport("Taking", (FusedMatch("body", (), ()),), (), (), ())

@@ -1,4 +1,4 @@
-"""Steps as they are and, with a stand-in for CUDA, captured."""
+"""Eager steps and, with a stand-in for CUDA, captured ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Doubling:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Stands in for CUDA: what is captured is only written down, and replays are counted."""
+    """Stands in for CUDA: nothing is captured, and replays are counted."""
     made: list[Any] = []
 
     class Graph:
@@ -68,6 +68,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_capture_follows_warm_ups_and_is_replayed(graphs: list[Any]) -> None:
     step = Doubling()
     captured = Captured(step, None)
+    # Three warm-ups and the capture.
     assert step.calls == 3 + 1
     assert captured.signals()["output"].tolist() == [2, 2]
     captured()
@@ -95,7 +96,7 @@ def training_step(precision: str) -> Step:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_gradients_change_nothing_and_a_step_does(precision: str) -> None:
+def test_signals_change_no_weights_and_a_step_does(precision: str) -> None:
     step = training_step(precision)
     first, second = step.signals(), step.signals()
     assert first.keys() == dict(TINY.of("torch").named_parameters()).keys()
@@ -116,7 +117,7 @@ def test_a_gradient_that_overflows_is_scaled_down() -> None:
         torch.testing.assert_close(signals[name], gradient, rtol=2e-3, atol=1e-4)
 
 
-def test_images_are_the_same_for_everybody() -> None:
+def test_images_are_the_same_in_every_bench() -> None:
     first, second = (Bench.of(CPU, "forward", 2, 8, 16) for _ in range(2))
     assert first.image.shape == (2, 3, 8, 16)
     assert torch.equal(first.image, second.image)

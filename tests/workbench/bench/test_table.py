@@ -30,7 +30,7 @@ def test_variants_stand_side_by_side() -> None:
     assert "## Forward pass, bf16, 4 images at a time" in lines
 
 
-def test_everything_that_was_measured_is_said() -> None:
+def test_all_that_was_measured_is_in_the_details() -> None:
     text = markdown(RECORDS)
     detail = next(line for line in text.splitlines() if "| torch | eager |" in line)
     for figure in ("300", "480", "1.500", "float64, output", "2e-07", "0.00128", "0.1"):
@@ -40,7 +40,7 @@ def test_everything_that_was_measured_is_said() -> None:
     assert "Command: `exda bench run`" in text
 
 
-def test_every_table_is_one() -> None:
+def test_all_rows_of_a_table_have_the_same_number_of_cells() -> None:
     table: list[int] = []
     for line in [*markdown(RECORDS).splitlines(), ""]:
         if line.startswith("|"):
@@ -51,7 +51,7 @@ def test_every_table_is_one() -> None:
             table = []
 
 
-def test_what_was_not_timed_stands_together_by_its_reason() -> None:
+def test_cases_that_were_not_timed_are_grouped_by_reason() -> None:
     _, rows = left_out(RECORDS)
     case = "restormer-tiny forward float32 1 x 24x16 triton"
     assert rows == [["skipped", "no | device", f"{case} eager, {case} compiled"]]

@@ -42,7 +42,7 @@ def test_the_cpu_clock_measures_a_call() -> None:
 
 
 class Steps:
-    """Steps that write down their turns; the named one raises at its third call."""
+    """Steps that record their turns; the one named ``failing`` raises at its third call."""
 
     def __init__(self, *names: str, failing: str = "") -> None:
         self.calls: list[str] = []
@@ -63,7 +63,7 @@ def unit_clock(step: Callable[[], object]) -> float:
     return 1.0
 
 
-def test_everybody_takes_turns_and_comes_first_equally_often() -> None:
+def test_steps_take_turns_and_come_first_equally_often() -> None:
     steps = Steps("a", "b")
     found = list(turns(steps.steps, unit_clock, 4, 2, 60, pytest.fail))
     assert found == [{"a": 1.0, "b": 1.0}] * 4
@@ -76,7 +76,7 @@ def test_no_turn_is_begun_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(list(turns(Steps("a").steps, unit_clock, 50, 0, 0, pytest.fail))) == FEWEST_TURNS
 
 
-def test_who_raises_takes_part_no_longer() -> None:
+def test_a_step_that_raises_takes_no_further_turns() -> None:
     steps, failures = Steps("a", "b", failing="a"), {}
     found = list(turns(steps.steps, unit_clock, 4, 0, 60, failures.__setitem__))
     assert [sorted(turn) for turn in found] == [["a", "b"], ["a", "b"], ["b"], ["b"]]

@@ -1,4 +1,4 @@
-"""Files of images for the tests of data."""
+"""Random images and image files for the tests of data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def random_images(*shape: int) -> Tensor:
 
 
 def write_image(path: Path, height: int = 6, width: int = 5, mode: str = "RGB", seed: int = 0) -> Path:
-    """An image of random bytes, in a folder that is made if need be."""
+    """Writes an image of random bytes, and its folder if it is missing."""
     channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, *channels), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is known of an image before its pixels are read is what is found when they are."""
+"""Sizes, channels and bits from an image's header are those of its pixels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_sizes(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".webp"])
-def test_upright(tmp_path: Path, ending: str) -> None:
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path, ending: str) -> None:
     path = with_orientation(tmp_path / f"some{ending}", ON_ITS_SIDE)
     assert read_header(path).size == read_image(path).shape[-2:] == (10, 6)
 
@@ -62,14 +62,14 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, ending: str) -> None:
         read_header(path)
 
 
-def test_what_stands_behind_a_image_does_no_harm(tmp_path: Path) -> None:
+def test_bytes_after_an_image_do_no_harm(tmp_path: Path) -> None:
     for ending in (".png", ".jpg"):
         path = write_image(tmp_path / f"some{ending}", 12, 17)
         path.write_bytes(path.read_bytes() + b"\0" * 1000)
         assert read_header(path).size == (12, 17)
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("of no interest")
     (tmp_path / "empty.png").touch()
     Image.fromarray(np.zeros((4, 5), np.float32)).save(tmp_path / "floats.tif")

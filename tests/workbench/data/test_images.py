@@ -57,10 +57,10 @@ class TestFoldersAndZips:
             assert torch.equal(one, other)
         assert "4 images, 2 other files left out" in repr(folder)
 
-    def test_a_member_without_a_name(self, tmp_path: Path) -> None:
+    def test_a_member_without_a_name_is_left_out(self, tmp_path: Path) -> None:
         path = in_zip(tmp_path, **{"a.png": bytes_of_a_png(), "b": b""})
         whole = bytearray(path.read_bytes())
-        # A name ends at its first zero; in the directory it comes after 46 bytes.
+        # Empties the name of "b": it begins 46 bytes into its central directory entry, and ends at the first zero.
         whole[whole.rindex(b"PK\x01\x02") + 46] = 0
         path.write_bytes(whole)
         images = open_images(path)
@@ -80,12 +80,12 @@ class TestFoldersAndZips:
         with pytest.raises(ImageError, match=r"gone\.png cannot be read"):
             images[3]
 
-    def test_a_folder_that_cannot_be_looked_into(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_folder_that_cannot_be_read_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_images(tmp_path, ["a.png", "locked/b.png"])
         original = Path.iterdir
 
         def refused(self: Path) -> object:
-            # Whoever runs this may have all rights.
+            # Raised here, since permissions do not stop a superuser who runs the tests.
             if self.name == "locked":
                 raise PermissionError(13, "Permission denied")
             return original(self)
@@ -94,7 +94,7 @@ class TestFoldersAndZips:
         with pytest.raises(ImageError, match=r"locked cannot be looked into \(Permission denied\)"):
             open_images(tmp_path)
 
-    def test_values_are_the_bytes_by_255(self, tmp_path: Path) -> None:
+    def test_values_are_the_bytes_divided_by_255(self, tmp_path: Path) -> None:
         path = write_image(tmp_path / "one.png", height=3, width=7)
         pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
         image = open_images(tmp_path)[0]
@@ -173,7 +173,7 @@ class TestBrokenZips:
     def test_an_encrypted_member(self, tmp_path: Path) -> None:
         path = in_zip(tmp_path, **{"a.png": bytes_of_a_png()})
         data = bytearray(path.read_bytes())
-        # The flags of the member, at its place and in the directory.
+        # Sets the flag "encrypted" in the member's own header and in the central directory.
         data[6] |= 1
         data[data.index(b"PK\x01\x02") + 8] |= 1
         path.write_bytes(data)
@@ -183,6 +183,7 @@ class TestBrokenZips:
     def test_a_member_that_claims_to_be_huge(self, tmp_path: Path) -> None:
         path = in_zip(tmp_path, **{"a.png": bytes_of_a_png()})
         data = bytearray(path.read_bytes())
+        # The unpacked size is 24 bytes into the entry of the central directory.
         size = data.index(b"PK\x01\x02") + 24
         data[size : size + 4] = struct.pack("<I", 2**31)
         path.write_bytes(data)
@@ -309,6 +310,7 @@ class TestKindsOfFiles:
     def test_photographs_are_upright(self, tmp_path: Path) -> None:
         image = Image.open(write_image(tmp_path / "a.png", 8, 16))
         exif = Image.Exif()
+        # Orientation 6: to be turned clockwise by 90 degrees.
         exif[0x0112] = 6
         image.save(tmp_path / "b.png", exif=exif)
         assert torch.equal(read_image(tmp_path / "b.png"), torch.rot90(read_image(tmp_path / "a.png"), -1, (1, 2)))
@@ -325,7 +327,7 @@ class TestKindsOfFiles:
     @pytest.mark.filterwarnings("ignore::UserWarning")
     @given(data=st.data())
     @settings(max_examples=150, deadline=None)
-    def test_a_damaged_file_is_an_image_error_or_a_image(
+    def test_a_damaged_file_is_an_image_error_or_an_image(
         self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
     ) -> None:
         folder = tmp_path_factory.mktemp("damaged", numbered=True)
@@ -343,7 +345,7 @@ class TestKindsOfFiles:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.zip", "a.npz"])
-def test_nobody_is_waited_for(name: str, tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_without_waiting(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     opened = read_image if name.endswith("png") else open_images
     with pytest.raises(ImageError, match=rf"{name} is no regular file"):

@@ -32,12 +32,12 @@ def same(one: Pair, other: Pair) -> bool:
     return torch.equal(one.degraded, other.degraded) and torch.equal(one.clean, other.clean) and one[2:] == other[2:]
 
 
-def made(folder: Path, **options: object) -> PairedSet:
+def paired_set(folder: Path, **options: object) -> PairedSet:
     return PairedSet(open_images(folder), NAMES, **options)  # type: ignore[arg-type]
 
 
 def test_every_image_comes_with_every_degradation_as_often_as_asked(folder: Path) -> None:
-    pairs = made(folder, repeats={"blur": 2})
+    pairs = paired_set(folder, repeats={"blur": 2})
     assert len(pairs) == 12
     listed = [(pair.degradation, pair.name) for pair in pairs]
     assert listed == [
@@ -48,38 +48,38 @@ def test_every_image_comes_with_every_degradation_as_often_as_asked(folder: Path
 
 def test_whole_images_for_testing(folder: Path) -> None:
     images = open_images(folder)
-    for index, pair in enumerate(made(folder)):
+    for index, pair in enumerate(paired_set(folder)):
         assert torch.equal(pair.clean, images[index % 3])
         assert pair.degraded.shape == pair.clean.shape
         assert not torch.equal(pair.degraded, pair.clean)
 
 
 def test_an_item_depends_on_seed_epoch_and_index_and_on_nothing_else(folder: Path) -> None:
-    pairs = made(folder, seed=3, patch=16)
+    pairs = paired_set(folder, seed=3, patch=16)
     forwards = [pairs[index] for index in range(9)]
     torch.rand(3)
-    backwards = [made(folder, seed=3, patch=16)[index] for index in reversed(range(9))]
+    backwards = [paired_set(folder, seed=3, patch=16)[index] for index in reversed(range(9))]
     assert all(same(one, other) for one, other in zip(forwards, backwards[::-1], strict=True))
-    assert not any(same(one, other) for one, other in zip(forwards, made(folder, seed=4, patch=16), strict=True))
+    assert not any(same(one, other) for one, other in zip(forwards, paired_set(folder, seed=4, patch=16), strict=True))
     pairs.set_epoch(1)
     assert not any(same(one, other) for one, other in zip(forwards, pairs, strict=True))
     pairs.set_epoch(0)
     assert all(same(one, other) for one, other in zip(forwards, pairs, strict=True))
 
 
-def test_repeats_of_a_image_differ(folder: Path) -> None:
+def test_repeats_of_an_image_differ(folder: Path) -> None:
     pairs = PairedSet(open_images(folder), ["noise25"], repeats={"noise25": 2})
     assert not torch.equal(pairs[0].degraded, pairs[3].degraded)
 
 
-def test_the_last_bits_of_the_seed_are_not_all_that_counts(folder: Path) -> None:
-    # A generator on the CPU uses 32 bits of its seed.
-    assert not torch.equal(made(folder, seed=1)[0].degraded, made(folder, seed=1 + (1 << 40))[0].degraded)
+def test_seeds_that_differ_beyond_32_bits_give_other_items(folder: Path) -> None:
+    # A generator on the CPU uses only 32 bits of its seed.
+    assert not torch.equal(paired_set(folder, seed=1)[0].degraded, paired_set(folder, seed=1 + (1 << 40))[0].degraded)
 
 
 def test_the_global_generators_are_left_alone(folder: Path) -> None:
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    made(folder, patch=16)[4]
+    paired_set(folder, patch=16)[4]
     assert torch.equal(before, torch.get_rng_state())
     assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002
 
@@ -105,13 +105,13 @@ def test_workers_make_no_difference_even_if_they_outlive_an_epoch(folder: Path, 
 
 
 def test_it_can_be_copied_and_pickled(folder: Path) -> None:
-    pairs = made(folder, patch=8)
+    pairs = paired_set(folder, patch=8)
     pairs.set_epoch(7)
     for other in (pickle.loads(pickle.dumps(pairs)), copy.deepcopy(pairs)):
         assert same(pairs[5], other[5])
 
 
-def test_patches_are_pieces_of_the_turned_image_in_all_eight_ways(tmp_path: Path) -> None:
+def test_patches_are_flipped_and_turned_in_all_eight_ways(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 9, 9)
     pairs = PairedSet(open_images(tmp_path), ["noise15"], patch=9, repeats={"noise15": 100})
     image = pairs.images[0]
@@ -128,7 +128,7 @@ def test_patches_come_from_everywhere(tmp_path: Path) -> None:
     assert {round(pair.clean.item() * 255) for pair in pairs} == set(range(30))
 
 
-def test_both_of_a_pair_are_cut_and_turned_alike(tmp_path: Path) -> None:
+def test_both_images_of_a_pair_are_cut_and_turned_alike(tmp_path: Path) -> None:
     clean = write_image(tmp_path / "clean.png", 12, 15)
     files = PairedFiles("same", (FilePair(clean, clean, "rain"),))
     for pair in PairedFileSet(files, patch=7, repeats={"rain": 20}):
@@ -136,20 +136,20 @@ def test_both_of_a_pair_are_cut_and_turned_alike(tmp_path: Path) -> None:
         assert pair.clean.shape == (3, 7, 7)
 
 
-def test_a_image_is_degraded_whole_before_it_is_cut(folder: Path) -> None:
-    # Haze that was made for a patch alone would have its whole ramp in it.
+def test_an_image_is_degraded_whole_before_it_is_cut(folder: Path) -> None:
+    # Haze that was paired_set for a patch alone would have its whole ramp in it.
     pairs = PairedSet(open_images(folder), ["haze"], patch=1, repeats={"haze": 60})
     shares = torch.stack([(pair.degraded - pair.clean).abs().mean() for pair in pairs])
     assert shares.std() > 0.02
 
 
 @pytest.mark.parametrize("patch", [21, 28])
-def test_images_smaller_than_the_patch(folder: Path, patch: int) -> None:
+def test_images_smaller_than_the_patch_are_refused(folder: Path, patch: int) -> None:
     with pytest.raises(ImageError, match=rf"0\.png has 20 x 27 pixels, too few for patches of {patch}"):
-        made(folder, patch=patch)[0]
+        paired_set(folder, patch=patch)[0]
 
 
-def test_a_image_that_cannot_be_read_is_named_through_workers(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named_through_workers(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     loader = DataLoader(PairedSet(open_images(tmp_path), ["noise15"]), num_workers=1)
@@ -184,25 +184,25 @@ def test_pairs_of_different_sizes(tmp_path: Path) -> None:
         ({"repeats": {"blur": 0}}, "at least 1"),
     ],
 )
-def test_bad_options(folder: Path, options: dict[str, object], message: str) -> None:
+def test_bad_options_are_refused(folder: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        made(folder, **options)
+        paired_set(folder, **options)
 
 
-def test_a_negative_epoch(folder: Path) -> None:
+def test_a_negative_epoch_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="an epoch must not be negative, got -1"):
-        made(folder).set_epoch(-1)
+        paired_set(folder).set_epoch(-1)
 
 
-def test_bad_degradations(folder: Path) -> None:
+def test_bad_degradations_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'fog'; there are: noise15"):
         PairedSet(open_images(folder), ["rain", "fog"])
     with pytest.raises(ConfigError, match="no degradation"):
         PairedSet(open_images(folder), [])
 
 
-def test_an_item_is_what_its_seed_gives(folder: Path) -> None:
-    # Another way to mix the three would change everybody's data.
+def test_the_seed_of_an_item_is_mixed_from_seed_epoch_and_index(folder: Path) -> None:
+    # Pinned: another way to mix the three would change the data of every training.
     mixed = int(np.random.SeedSequence([3, 2, 1]).generate_state(1, np.uint64)[0])
     pairs = PairedSet(open_images(folder), ["snow"], seed=3)
     pairs.set_epoch(2)

@@ -1,4 +1,4 @@
-"""What the demo ships besides weights."""
+"""What the demo ships besides weights: its photograph and its network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.demo.photograph import photograph
 
 
-def test_photograph() -> None:
+def test_the_photograph_is_an_image_in_range() -> None:
     image = photograph()
     assert image.shape == (1, 3, 512, 512)
     assert image.dtype is torch.float32

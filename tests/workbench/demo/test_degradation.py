@@ -1,4 +1,4 @@
-"""The demo's weather."""
+"""The mixture of rain, haze and noise that the demo's host was trained on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def streaks(size: int, *, density: float, length: float, angle: float) -> Tensor
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 48), (1, 3, 37, 23), (3, 3, 1, 1), (1, 3, 1, 50), (3, 24, 16)])
-def test_range_and_shape(shape: tuple[int, ...]) -> None:
+def test_shape_is_kept_with_values_in_range(shape: tuple[int, ...]) -> None:
     degraded = mixed(images(*shape), seeded())
     assert degraded.shape == shape
     assert degraded.isfinite().all()
@@ -36,7 +36,7 @@ def test_range_and_shape(shape: tuple[int, ...]) -> None:
     assert degraded.max() <= 1
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+def test_the_result_depends_on_the_seed_alone() -> None:
     clean = images(2, 3, 40, 40)
     before = torch.get_rng_state()
     first = mixed(clean, seeded(1))
@@ -51,7 +51,7 @@ def test_the_photographs_layout_is_kept() -> None:
     assert mixed(photograph(), seeded()).stride(0) == 3 * 512 * 512
 
 
-def test_it_does_degrade_and_leaves_its_input_alone() -> None:
+def test_the_image_is_degraded_and_the_input_left_alone() -> None:
     clean = images(2, 3, 64, 64)
     copy = clean.clone()
     degraded = mixed(clean, seeded())
@@ -75,13 +75,13 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.rand(8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)])
-def test_bad_input(bad: Tensor) -> None:
+def test_bad_input_is_refused(bad: Tensor) -> None:
     with pytest.raises(ImageError, match=r"expected float images \(B, C, H, W\)"):
         mixed(bad, seeded())
 
 
 @pytest.mark.parametrize("angle", [0.0, math.pi / 2])
-def test_rain_is_sparse_and_along_its_angle(angle: float) -> None:
+def test_rain_is_sparse_and_falls_along_its_angle(angle: float) -> None:
     found = streaks(96, density=0.002, length=15.0, angle=angle)
     assert 0 < (found > 0).float().mean() < 0.2
     down = (found[1:] - found[:-1]).abs().sum()

@@ -27,7 +27,7 @@ def announced() -> list[str]:
 
 @pytest.fixture(scope="module")
 def photographs() -> list[torch.Tensor]:
-    """Two parts of the package's, of different sizes."""
+    """Two crops of the packaged photograph, of different sizes."""
     whole = photograph()
     return [whole[..., 64:256, 128:384], whole[..., 256:448, 64:224]]
 
@@ -39,14 +39,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory, photographs: list[torch.Tenso
 
 def test_patching_leaves_the_output_unchanged(demo: Demo) -> None:
     assert len(demo.report.matches) == 8
-    # The host's own distance from float64 is 1.2e-5 there, the patched network's 4e-7: strips of pixels round less.
+    # The host's own rounding error is 1.2e-5 here, the patched network's 4e-7, since it adds up strips of pixels.
     assert demo.unchanged <= 2e-5
 
 
 def test_the_patch_restores_what_the_host_cannot(demo: Demo) -> None:
     degraded, host, patched = (demo.scores[title][UNSEEN] for title in ("degraded", "host", "host, patched"))
     assert abs(host.psnr - degraded.psnr) < 4
-    # Measured on whole photographs: 10 dB.
+    # On whole photographs it is 10 dB.
     assert patched.psnr > max(host.psnr, degraded.psnr) + 4
     assert demo.scores["host"][OWN].psnr > demo.scores["degraded"][OWN].psnr + 2
 
@@ -66,7 +66,7 @@ def test_every_step_is_announced(demo: Demo, announced: list[str]) -> None:
     assert min(demo.seconds, demo.fused_seconds) > 0
 
 
-def test_the_image_has_a_row_for_each(demo: Demo) -> None:
+def test_the_sheet_has_a_row_for_each_photograph(demo: Demo) -> None:
     with Image.open(demo.image) as image:
         assert image.width >= 4 * 256
         assert 2 * 192 < image.height < 2 * 192 + 200
@@ -84,7 +84,7 @@ def test_the_patch_is_of_this_host_and_small() -> None:
         exda.load(host, patch_file())
 
 
-def test_what_is_said_was_measured() -> None:
+def test_the_packaged_figures_are_those_of_the_results() -> None:
     patch, form = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("demo_patch", "adaptation"))
     found = measured()
     assert found["psnr"] == {title: patch["psnr"][title] for title in found["psnr"]}
@@ -99,7 +99,7 @@ def test_what_is_said_was_measured() -> None:
     assert "LoRA of equal size" in second
 
 
-def test_a_photograph_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_photograph_is_scaled_and_cropped(tmp_path: Path) -> None:
     Image.new("RGB", (3000, 1207), (200, 10, 10)).save(tmp_path / "large.jpg")
     assert photograph_of(tmp_path / "large.jpg").shape == (1, 3, 408, LONGEST)
     Image.new("L", (70, 90)).save(tmp_path / "grey.png")
@@ -112,12 +112,12 @@ def test_a_photograph_of_ones_own(tmp_path: Path) -> None:
         photograph_of(tmp_path / "none.png")
 
 
-def test_everything_is_in_the_package() -> None:
-    held = {each.name for each in (resources.files("exda_primitives.workbench.demo") / "data").iterdir()}
-    assert {"host.safetensors", "low_light.safetensors", "measured.json", "kingfisher.png", "CREDITS.md"} <= held
+def test_all_files_are_in_the_package() -> None:
+    names = {each.name for each in (resources.files("exda_primitives.workbench.demo") / "data").iterdir()}
+    assert {"host.safetensors", "low_light.safetensors", "measured.json", "kingfisher.png", "CREDITS.md"} <= names
 
 
-def test_the_page_has_the_figures() -> None:
+def test_the_demo_page_has_the_figures() -> None:
     found = json.loads((RESULTS / "demo_patch.json").read_text())["psnr"]
     rows = [f"| {title} | {' | '.join(f'{value:.2f}' for value in row.values())} |" for title, row in found.items()]
     assert "\n".join(rows) in (RESULTS.parents[1] / "docs" / "demo.md").read_text()

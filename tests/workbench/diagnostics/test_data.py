@@ -1,4 +1,4 @@
-"""Where digits come from, and what is no source of any."""
+"""Sources of digits, and files that are refused."""
 
 import os
 import struct
@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_mnist(root: Path) -> None:
-    """As torchvision has it on disk: big-endian headers and bytes."""
+    """Writes MNIST as torchvision keeps it on disk: big-endian headers and bytes."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
@@ -88,42 +88,42 @@ def test_a_missing_package_is_named(
         ({"images": np.array([None])}, "cannot be read as digits"),
     ],
 )
-def test_a_file_without_digits(elsewhere: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_a_file_without_digits_is_refused(elsewhere: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     np.savez(elsewhere / "bad.npz", **arrays)
     with pytest.raises(ConfigError, match=message):
         load_digits(Path("bad.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no digits", b"PK\x03\x04 broken", b"\x93NUMPY"])
-def test_a_broken_file(elsewhere: Path, content: bytes) -> None:
+def test_a_broken_file_is_refused(elsewhere: Path, content: bytes) -> None:
     (elsewhere / "bad.npz").write_bytes(content)
     with pytest.raises(ConfigError, match=r"bad.npz: cannot be read as digits"):
         load_digits(Path("bad.npz"))
 
 
-def test_damage_inside_of_a_packed_file(elsewhere: Path) -> None:
+def test_a_damaged_packed_file_is_refused_or_read_right(elsewhere: Path) -> None:
     np.savez_compressed("bad.npz", images=BYTES)
     whole = Path("bad.npz").read_bytes()
     for start in range(0, len(whole), 3):
         Path("bad.npz").write_bytes(whole[:start] + b"\xff\xff\xff" + whole[start + 3 :])
-        # Where nothing is read, nothing is missed.
+        # Damage in bytes that are not read goes unnoticed, and does no harm.
         with suppress(ConfigError):
             assert torch.equal(load_digits(Path("bad.npz")).images[:, 0], torch.from_numpy(BYTES) / 255)
 
 
-def test_a_file_is_read_where_mnist_might_be_fetched(elsewhere: Path) -> None:
+def test_a_file_is_read_even_where_mnist_may_be_downloaded(elsewhere: Path) -> None:
     np.savez("some.npz", images=BYTES)
     assert load_digits(Path("some.npz"), download=True).source == "some.npz"
 
 
-def test_places_that_hold_nothing(elsewhere: Path) -> None:
+def test_places_without_digits_are_refused(elsewhere: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.npz: cannot be read as digits"):
         load_digits(Path("nowhere.npz"))
     with pytest.raises(ConfigError, match=r"no MNIST of torchvision there .*--download fetches it"):
         load_digits(elsewhere)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "digits.npz")
     with pytest.raises(ConfigError, match="no regular file"):
         load_digits(tmp_path / "digits.npz")

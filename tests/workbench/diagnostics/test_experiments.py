@@ -55,13 +55,13 @@ def test_every_network_takes_its_batches(some_digits: Digits) -> None:
 
 
 def test_degradation_of_a_uniform_image() -> None:
-    """Away from the border a blur leaves it, the ramp runs from 0.6 to 1 and averages 0.8, the noise is 0.15."""
+    """Away from the border the blur changes nothing, the ramp runs from 0.6 to 1 (mean 0.8), and the noise is 0.15."""
     grey = torch.full((400, 1, 28, 28), 0.5)
     degraded = degrade(grey, torch.Generator().manual_seed(0))[..., 2:-2, 2:-2]
     assert degraded.mean().item() == pytest.approx(0.4, abs=0.003)
     by_pixel = degraded.mean(0).std().item()
     assert by_pixel < 0.02
-    # Six by six pixels bring the noise to 0.025; the corner of the steepest ramp is 0.3 or 0.5.
+    # Means of 6 x 6 pixels bring the noise down to 0.025; at the corners of the steepest ramp the image is 0.3 or 0.5.
     patches = torch.nn.functional.avg_pool2d(degraded, 6, 6).flatten(1)
     assert patches.min(1).values.mean().item() == pytest.approx(0.31, abs=0.02)
     assert patches.max(1).values.mean().item() == pytest.approx(0.49, abs=0.02)
@@ -93,7 +93,9 @@ def test_psnr_is_averaged_over_images() -> None:
 @pytest.mark.parametrize(
     ("images", "depths", "message"), [(4, [1], "at least 5"), (20, [1, 0], "at least 1 attention")]
 )
-def test_digits_that_cannot_be_run(some_digits: Digits, images: int, depths: list[int], message: str) -> None:
+def test_too_few_digits_or_attentions_are_refused(
+    some_digits: Digits, images: int, depths: list[int], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         DigitsExperiment(Digits(some_digits.images[:images], "few", "0"), depths)
 
@@ -125,7 +127,7 @@ def test_a_window_sees_its_nine_positions() -> None:
         WindowNetwork(layout, VARIANTS["token"], 4, False)
 
 
-def test_features() -> None:
+def test_features_are_those_of_the_given_order() -> None:
     x = torch.tensor([[[[2.2, 0.0, -1.1]]]])
     order0, order2 = function.features(x, 0), function.features(x, 2)
     assert order0.flatten().tolist() == pytest.approx([1, 0, -0.5])
@@ -134,13 +136,13 @@ def test_features() -> None:
 
 
 @pytest.mark.parametrize("name", ["linear", "gelu", "token"])
-def test_the_mixture_of_a_task_is_what_the_network_starts_with(name: str) -> None:
-    """Before training, a linear value gives A x; that of the target is told by ReLUs that do nothing."""
+def test_the_target_mixture_is_that_of_the_untrained_network(name: str) -> None:
+    """Before training, a linear value gives A x; so does the target where its ReLUs change nothing."""
     experiment = PositionExperiment()
     x = position.images(3, torch.Generator().manual_seed(0)).abs()
     network = experiment.network(TASKS[0], name)
     found = network(x)
-    # On positive inputs all the ReLUs are the identity.
+    # On positive inputs all ReLUs are the identity.
     wanted = position.target(TASKS[0], x)
     assert torch.allclose(position.target(TASKS[1], x), wanted)
     assert torch.allclose(found, wanted, atol=1e-5) == (name == "linear")
@@ -150,12 +152,12 @@ def test_the_tasks_differ_by_the_place_of_the_relu() -> None:
     x = position.images(5, torch.Generator().manual_seed(0))
     for own in (True, False):
         first, then = (position.target(task, x) for task in TASKS if task.startswith(FIXED) != own)
-        # Jensen: the mean of what a convex function gives is at least what it gives for the mean.
+        # Jensen's inequality: the mean of a convex function's values is at least the function's value of the mean.
         assert (first - then).min() >= -1e-6
         assert (first - then).mean() > 0.05
 
 
-def test_a_fixed_mixture_is_that_of_all_images() -> None:
+def test_a_fixed_mixture_is_the_same_for_all_images() -> None:
     x = position.images(2, torch.Generator().manual_seed(0)).abs()
     swapped = position.target(TASKS[2], torch.cat((x[:1], x[1:] * 2)))
     assert torch.allclose(swapped[1], 2 * position.target(TASKS[2], x)[1])

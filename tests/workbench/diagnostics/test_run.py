@@ -41,7 +41,7 @@ KINDS = [DigitsExperiment, FunctionExperiment, PositionExperiment]
 
 @pytest.fixture(scope="module", params=KINDS)
 def result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[type[Experiment], Path]:
-    """Of every experiment: two seeds, two steps."""
+    """Experiment and result file of a run of two seeds and two steps."""
     path = tmp_path_factory.mktemp("run") / "result.json"
     run(tiny(request.param), path, [0, 1], "exda diagnose")
     return request.param, path
@@ -63,11 +63,11 @@ def test_every_run_is_there_once(result: tuple[type[Experiment], Path]) -> None:
     assert len(set(values)) == len(values)
 
 
-def test_what_is_asked_for_twice_is_trained_once() -> None:
+def test_duplicate_conditions_and_seeds_are_trained_once() -> None:
     assert len(grid(DigitsExperiment(some_digits(), [1, 1, 2], 2, NAMES), [0, 0])) == 4
 
 
-def test_tokens_are_compared_in_channel_attention_alone() -> None:
+def test_tokens_are_compared_only_in_channel_attention() -> None:
     found = {(each.condition, each.variant) for each in grid(tiny(FunctionExperiment), [0])}
     assert (f"{CHANNELS}, order 2", "token") in found
     assert (f"{POSITIONS}, order 2", "token") not in found
@@ -75,7 +75,7 @@ def test_tokens_are_compared_in_channel_attention_alone() -> None:
 
 def test_a_seed_gives_the_same_bits(result: tuple[type[Experiment], Path], tmp_path: Path) -> None:
     kind, path = result
-    # Neither what was drawn before nor the number of threads matters, and neither is changed.
+    # The state of the global generator and the number of threads do not matter, and are left as they are.
     torch.manual_seed(5)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     again = run(tiny(kind), tmp_path / "again.json", [1], "exda diagnose")
@@ -86,7 +86,7 @@ def test_a_seed_gives_the_same_bits(result: tuple[type[Experiment], Path], tmp_p
     assert len(again["runs"]) == len(before) // 2
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     result: tuple[type[Experiment], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, path = result
@@ -118,14 +118,14 @@ def test_another_configuration_is_refused(result: tuple[type[Experiment], Path])
     assert path.read_bytes() == before
 
 
-def test_progress_reaches_the_whole(tmp_path: Path) -> None:
+def test_progress_grows_to_1(tmp_path: Path) -> None:
     shares: list[float] = []
     run(tiny(DigitsExperiment), tmp_path / "result.json", [0], "", lambda each, done: shares.append(done))
-    # Depth 1 and depth 2, two variants and two steps each.
+    # Two variants of two steps each; depth 2 counts twice as much as depth 1.
     assert shares == pytest.approx([1 / 12, 2 / 12, 3 / 12, 4 / 12, 6 / 12, 8 / 12, 10 / 12, 1])
 
 
-def test_no_seeds_are_an_error(tmp_path: Path) -> None:
+def test_no_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no seeds"):
         run(tiny(PositionExperiment), tmp_path / "result.json", [], "")
 
@@ -148,8 +148,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert [row["seed"] for row in read(path, "position")["runs"]] == [0]
 
 
-def test_training_trains() -> None:
-    """A few steps bring the loss below that of the network as it starts."""
+def test_training_lowers_the_error() -> None:
+    """40 steps bring the error well below that after one step."""
     first, later = (tiny(FunctionExperiment, steps).train(Run(CONDITIONS[1], "linear", 0)) for steps in (1, 40))
     assert later["error"] < 0.9 * first["error"]
 
@@ -167,7 +167,7 @@ def test_the_table(result: tuple[type[Experiment], Path]) -> None:
     assert [table.title for table in printed(kind, found)] == list(tiny(kind).conditions)
 
 
-def test_of_one_seed_there_is_neither_spread_nor_interval(result: tuple[type[Experiment], Path]) -> None:
+def test_one_seed_has_neither_spread_nor_interval(result: tuple[type[Experiment], Path]) -> None:
     kind, path = result
     found = read(path, kind.kind)
     found["runs"] = [row for row in found["runs"] if row["seed"] == 1]
@@ -188,7 +188,7 @@ def test_variants_are_compared_seed_by_seed() -> None:
     assert against_linear(other, [], DigitsExperiment.metric) is None
 
 
-def test_the_image(result: tuple[type[Experiment], Path]) -> None:
+def test_the_plot(result: tuple[type[Experiment], Path]) -> None:
     kind, path = result
     made = plot.figure(kind, read(path, kind.kind))
     assert isinstance(made, matplotlib.figure.Figure)

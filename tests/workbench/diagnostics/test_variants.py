@@ -1,4 +1,4 @@
-"""The forms of the value path: sizes, what is linear in the value, and what is not."""
+"""The forms of the value path: their sizes, and which of them are linear in the value."""
 
 import pytest
 import torch
@@ -60,8 +60,8 @@ def test_the_sizes_of_the_digits_networks() -> None:
     assert sizes["both"] == 2579 + 2 * 16 + 4
 
 
-def test_leaving_out_biases_takes_nothing_away() -> None:
-    """Inside of the image the function of a network with these biases is one of the network without them."""
+def test_the_biases_left_out_can_be_expressed_by_the_others() -> None:
+    """Away from the border, a network without these biases can compute the same function as one with them."""
     layout = Layout(**{**vars(digits.LAYOUT), "residual": False})
     torch.manual_seed(0)
     full = channel_network(layout, "linear").double()
@@ -78,7 +78,7 @@ def test_leaving_out_biases_takes_nothing_away() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != WIDENED])
-def test_only_some_are_linear_in_the_value(name: str) -> None:
+def test_only_linear_and_branch_are_linear_in_the_value(name: str) -> None:
     """With queries and keys held fixed, twice the value weights (and no biases) give twice the output.
 
     Not so with tokens: they are values of their own, which are not doubled.
@@ -101,14 +101,14 @@ def test_only_some_are_linear_in_the_value(name: str) -> None:
     assert torch.allclose(after, 2 * before, rtol=1e-9) == (name in ("linear", "branch"))
 
 
-def test_a_width_that_does_not_exist_is_an_error() -> None:
+def test_an_impossible_width_and_an_unknown_variant_are_refused() -> None:
     with pytest.raises(ConfigError, match="no width from 2 on has 1"):
         channel_network(Layout(1, 1, 1, 2, 1), WIDENED)
     with pytest.raises(ConfigError, match="'wide' is no variant; there are linear, widened"):
         channel_network(digits.LAYOUT, "wide")
 
 
-def test_looking_for_a_width_draws_no_random_numbers() -> None:
+def test_the_search_for_a_width_draws_no_random_numbers() -> None:
     torch.manual_seed(0)
     widened = channel_network(digits.LAYOUT, WIDENED)
     torch.manual_seed(0)

@@ -26,7 +26,7 @@ def gauss() -> Array:
 
 
 def similarity(a: Array, b: Array, smooth: Any, pixels: int, unbiased: bool, extent: float = 1.0) -> Array:
-    """The map of one channel."""
+    """SSIM's map of one channel."""
     c1, c2 = (0.01 * extent) ** 2, (0.03 * extent) ** 2
     u, v = smooth(a), smooth(b)
     n = pixels / (pixels - 1) if unbiased else 1.0
@@ -35,7 +35,7 @@ def similarity(a: Array, b: Array, smooth: Any, pixels: int, unbiased: bool, ext
 
 
 def uniform_ssim(a: Array, b: Array, size: int) -> float:
-    """scikit-image: a uniform window, sample covariance, a border left out."""
+    """SSIM of scikit-image: a uniform window, sample covariance, the border left out."""
     edge = size // 2
     maps = [
         similarity(a[..., c], b[..., c], lambda x: uniform_filter(x, size), size**2, True)[edge:-edge, edge:-edge]
@@ -45,7 +45,7 @@ def uniform_ssim(a: Array, b: Array, size: int) -> float:
 
 
 def gaussian_ssim(a: Array, b: Array, unbiased: bool, mode: str = "valid", extent: float = 1.0) -> float:
-    """A window of 11 x 11; ``mode`` "same" continues by zeros."""
+    """SSIM with a Gaussian window of 11 x 11; ``mode`` "same" pads with zeros."""
     window = gauss()
     maps = [
         similarity(a[..., c], b[..., c], lambda x: convolve2d(x, window, mode), 121, unbiased, extent)
@@ -55,7 +55,7 @@ def gaussian_ssim(a: Array, b: Array, unbiased: bool, mode: str = "valid", exten
 
 
 def as_bytes(image: Array) -> Array:
-    """img_as_ubyte."""
+    """scikit-image's ``img_as_ubyte``."""
     return np.clip(np.rint(image.astype(np.float32) * np.float32(255)), 0, 255).astype(np.uint8)
 
 
@@ -75,7 +75,7 @@ def restormer_noise(a: Array, b: Array) -> tuple[float, float]:
 
 
 def matlab_luma(image: Array) -> Array:
-    """rgb2ycbcr of uint8, which is uint8; in whole numbers."""
+    """The luma of MATLAB's ``rgb2ycbcr`` for uint8, whose result is uint8, in whole numbers."""
     red, green, blue = (as_bytes(image)[..., c].astype(np.int64) for c in range(3))
     return ((65481 * red + 128553 * green + 24966 * blue + 127500) // 255000 + 16)[..., None].astype(np.float64)
 
@@ -87,6 +87,7 @@ def restormer_y(a: Array, b: Array) -> tuple[float, float]:
 
 def histoformer(a: Array, b: Array) -> tuple[float, float]:
     def luma(image: Array) -> Array:
+        # As the repository has it: the weights of red, green, blue on blue, green, red.
         blue_first = as_bytes(image)[..., ::-1].astype(np.float64)
         return (blue_first @ np.array([65.481, 128.553, 24.966]) / 255 + 16)[..., None] / 255
 

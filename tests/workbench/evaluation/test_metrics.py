@@ -1,4 +1,4 @@
-"""PSNR and SSIM of every protocol, beside the formulas of its repository in NumPy and SciPy."""
+"""PSNR and SSIM of every protocol, compared with its repository's formulas in NumPy and SciPy."""
 
 import math
 
@@ -25,7 +25,7 @@ PSNR_TOLERANCE = 1e-5
 def pair(
     height: int = 40, width: int = 53, channels: int = 3, seed: int = 0, noise: float = 0.1
 ) -> tuple[Tensor, Tensor]:
-    """An image that goes beyond [0, 1], and a clean one of bytes with smooth parts."""
+    """A restored image with values beyond [0, 1], and a clean one of 8-bit values with smooth parts."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, channels, 5, 6, generator=random)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
@@ -33,16 +33,16 @@ def pair(
     return clean + noise * torch.randn(clean.shape, generator=random), clean
 
 
-def rows_last(image: Tensor) -> np.ndarray:
+def channels_last(image: Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("noise", [0.2, 0.01])
-def test_as_in_the_repository(name: str, noise: float) -> None:
+def test_scores_are_those_of_the_repository(name: str, noise: float) -> None:
     restored, clean = pair(channels=1 if name == "amir" else 3, noise=noise)
     found = measure(restored, clean, PROTOCOLS[name], "CT")
-    psnr, similarity = BY_NAME[name](rows_last(restored), rows_last(clean))
+    psnr, similarity = BY_NAME[name](channels_last(restored), channels_last(clean))
     assert found.psnr == pytest.approx(psnr, abs=PSNR_TOLERANCE)
     assert found.ssim == pytest.approx(similarity, abs=1e-9)
 
@@ -68,7 +68,7 @@ def test_units_of_a_modality(unit: str) -> None:
 
 
 @pytest.mark.parametrize("name", COLOUR)
-def test_equal_images(name: str) -> None:
+def test_equal_images_have_infinite_psnr_and_ssim_1(name: str) -> None:
     _, clean = pair()
     found = measure(clean, clean, PROTOCOLS[name])
     assert found.psnr == math.inf
@@ -76,7 +76,7 @@ def test_equal_images(name: str) -> None:
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
-def test_ssim_as_torchmetrics_has_it(gaussian: bool) -> None:
+def test_ssim_is_that_of_torchmetrics(gaussian: bool) -> None:
     restored, clean = (image.double() for image in pair())
     window = Window("gaussian" if gaussian else "uniform", 11, sample_covariance=False)
     _, similarity = structural_similarity_index_measure(
@@ -85,7 +85,7 @@ def test_ssim_as_torchmetrics_has_it(gaussian: bool) -> None:
     assert ssim(restored, clean, window) == pytest.approx(float(similarity[..., 5:-5, 5:-5].mean()), abs=1e-12)
 
 
-def test_ssim_where_a_image_is_bright_and_even() -> None:
+def test_ssim_of_a_bright_uniform_image_is_exact() -> None:
     # E[x^2] - E[x]^2 in float32 would be off by 2e-3 here.
     clean = torch.full((3, 30, 30), 252 / 255, dtype=torch.float64)
     assert ssim(clean, clean - 1 / 255, PROTOCOLS["moce-ir"].window) == pytest.approx(0.99999, abs=1e-5)
@@ -133,7 +133,7 @@ def test_crop_around_the_centre(height: int, width: int) -> None:
         ("weatherbench", (18, 40), "by 4 on each side"),
     ],
 )
-def test_images_smaller_than_the_window(name: str, size: tuple[int, int], complaint: str) -> None:
+def test_images_smaller_than_the_window_are_refused(name: str, size: tuple[int, int], complaint: str) -> None:
     with pytest.raises(ImageError, match=complaint):
         cropped(torch.zeros(3, *size), PROTOCOLS[name])
     assert cropped(torch.zeros(3, 19, 19), PROTOCOLS[name]).numel()
@@ -141,23 +141,23 @@ def test_images_smaller_than_the_window(name: str, size: tuple[int, int], compla
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("which", [0, 1])
-def test_values_that_are_not_finite(value: float, which: int) -> None:
+def test_values_that_are_not_finite_are_refused(value: float, which: int) -> None:
     images = pair()
     images[which][1, 3, 4] = value
     with pytest.raises(ImageError, match="holds NaN or infinity"):
         measure(*images, PROTOCOLS["promptir"])
 
 
-def test_shapes_that_differ() -> None:
+def test_different_shapes_are_refused() -> None:
     with pytest.raises(ImageError, match=r"\(3, 40, 53\).*\(3, 40, 52\)"):
         measure(pair()[0], pair(width=52)[1], PROTOCOLS["promptir"])
 
 
-def test_no_range_to_refer_to() -> None:
+def test_a_clean_image_without_a_range_is_refused() -> None:
     with pytest.raises(ImageError, match="no range"):
         measure(torch.rand(1, 20, 20), torch.ones(1, 20, 20), PROTOCOLS["amir"], "CT")
 
 
-def test_no_units() -> None:
+def test_an_unknown_modality_is_refused() -> None:
     with pytest.raises(ImageError, match="units for PET, CT, MRI, not for 'rain'"):
         measure(*pair(channels=1), PROTOCOLS["amir"], "rain")

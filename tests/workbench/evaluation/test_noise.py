@@ -1,4 +1,4 @@
-"""Noise, number for number as numpy.random's own generator gives it to the repositories."""
+"""Noise with the very numbers that the repositories draw from numpy.random."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ def tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def truncated(clean: np.ndarray, sigma: int) -> np.ndarray:
-    """PromptIR, AdaIR and MoCE-IR, with the next numbers of numpy.random."""
+    """Noise as PromptIR, AdaIR and MoCE-IR add it, truncated to bytes, from the next numbers of numpy.random."""
     return np.clip(clean + np.random.randn(*clean.shape) * sigma, 0, 255).astype(np.uint8)  # noqa: NPY002
 
 
 @pytest.mark.parametrize("name", ["promptir", "adair", "moce-ir"])
-def test_seeded_once_and_truncated(name: str) -> None:
+def test_noise_that_is_seeded_once_and_truncated_to_bytes(name: str) -> None:
     np.random.seed(0)  # noqa: NPY002
     expected = [(sigma, image, truncated(image, sigma)) for sigma in (15, 25) for image in images()]
     noise = Noise(PROTOCOLS[name], seed=0)
@@ -34,7 +34,7 @@ def test_seeded_once_and_truncated(name: str) -> None:
         assert torch.equal(noise.add(tensor(clean), sigma), tensor(noisy))
 
 
-def test_seeded_for_each_image_and_left_as_it_is() -> None:
+def test_noise_that_is_seeded_for_each_image_and_not_clipped() -> None:
     noise = Noise(PROTOCOLS["restormer-noise"], seed=0)
     for clean in images():
         image = np.float32(clean) / 255.0
@@ -48,7 +48,7 @@ def test_seeded_for_each_image_and_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("name", "moves"), [("promptir", True), ("moce-ir", False), ("restormer-noise", False)])
-def test_images_that_are_passed_over(name: str, moves: bool) -> None:
+def test_skipped_images_move_later_noise_as_in_the_repository(name: str, moves: bool) -> None:
     first, second = map(tensor, images())
     at_once, after = Noise(PROTOCOLS[name], seed=0), Noise(PROTOCOLS[name], seed=0)
     after.skip(first.shape)
@@ -56,18 +56,18 @@ def test_images_that_are_passed_over(name: str, moves: bool) -> None:
     assert same != moves
 
 
-def test_another_seed() -> None:
+def test_another_seed_gives_other_noise() -> None:
     clean = tensor(images()[0])
     zero, one = (Noise(PROTOCOLS["promptir"], seed).add(clean, 25) for seed in (0, 1))
     assert not torch.equal(zero, one)
 
 
-def test_a_protocol_without_noise() -> None:
+def test_a_protocol_without_noise_is_refused() -> None:
     with pytest.raises(ConfigError, match="'histoformer' adds no noise"):
         Noise(PROTOCOLS["histoformer"], seed=0)
 
 
-def test_names() -> None:
+def test_noise_levels_by_name() -> None:
     assert sigma_of("noise15") == 15
     assert is_noise("noise50")
     assert not is_noise("noise")

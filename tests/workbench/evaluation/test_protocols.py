@@ -6,18 +6,18 @@ from exda_primitives.errors import ConfigError
 from exda_primitives.workbench.evaluation import PROTOCOLS, protocol_named
 
 
-def test_by_name() -> None:
+def test_protocols_by_name() -> None:
     for name, protocol in PROTOCOLS.items():
         assert protocol_named(name) is protocol
         assert protocol.name == name
 
 
-def test_an_unknown_name() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'restormer-Y'\. Did you mean 'restormer-y'\? There are: promptir"):
         protocol_named("restormer-Y")
 
 
-def test_crops_of_the_repositories() -> None:
+def test_protocols_that_crop_to_multiples_of_16() -> None:
     assert {name for name, protocol in PROTOCOLS.items() if protocol.crop == 16} == {"promptir", "adair", "moce-ir"}
 
 

@@ -1,4 +1,4 @@
-"""Published figures: found for their network and benchmark alone, and as their table adds them up."""
+"""Published figures: each belongs to one network and benchmark, and they agree with the averages of their tables."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_rows_add_up_to_their_average(row: Published, average: float) -> None:
 
 
 @pytest.mark.parametrize("row", PUBLISHED)
-def test_rows_name_what_there_is(row: Published) -> None:
+def test_rows_name_known_networks_protocols_and_benchmarks(row: Published) -> None:
     assert row.architecture in known_architectures()
     assert row.protocol in PROTOCOLS
     assert set(row.benchmarks) <= set(BENCHMARKS)
@@ -37,7 +37,7 @@ def test_rows_name_what_there_is(row: Published) -> None:
         ("moceir", "moce-ir-5", 38.04),
     ],
 )
-def test_networks_as_published(name: str, benchmark: str, rain: float) -> None:
+def test_published_figures_are_found_for_their_network(name: str, benchmark: str, rain: float) -> None:
     with torch.device("meta"):
         state = create(name).state_dict()
     architecture = known_architectures()[name.removesuffix("-s")]
@@ -56,5 +56,7 @@ def test_networks_as_published(name: str, benchmark: str, rain: float) -> None:
         ("restormer", {"dim": 48, "num_blocks": [4, 6, 6, 8]}, "promptir-3"),
     ],
 )
-def test_nothing_published(architecture: str, arguments: dict[str, object], benchmark: str | None) -> None:
+def test_other_networks_and_benchmarks_have_no_published_figures(
+    architecture: str, arguments: dict[str, object], benchmark: str | None
+) -> None:
     assert published_for(architecture, arguments, benchmark) is None

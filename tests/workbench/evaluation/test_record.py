@@ -1,4 +1,4 @@
-"""Results as files, and what they never replace."""
+"""Result files of an evaluation, and the files that they never replace."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def record(
     )
 
 
-def written(
+def write_results(
     folder: Path, found: list[ImageResult] = FOUND, published: Published | None = PUBLISHED[0], **options: Any
 ) -> results.Result:
     with record(folder, published, total=len(found), **options) as made:
@@ -73,8 +73,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_four_files(tmp_path: Path) -> None:
-    written(tmp_path)
+def test_a_finished_evaluation_writes_four_files(tmp_path: Path) -> None:
+    write_results(tmp_path)
     assert tuple(contents(tmp_path)) == FILES
     result = results.read(tmp_path / "evaluate.json", "evaluate")
     assert result["seeds"] == [0]
@@ -99,7 +99,7 @@ def test_four_files(tmp_path: Path) -> None:
 
 
 def test_table(tmp_path: Path) -> None:
-    result = written(tmp_path)
+    result = write_results(tmp_path)
     head, rows = rows_of(result)
     assert head[2:4] == ["PSNR (dB)", "SSIM"]
     assert head[6:] == ["published PSNR (dB)", "published SSIM"]
@@ -116,19 +116,19 @@ def test_table(tmp_path: Path) -> None:
     ):
         assert said in text
     assert "not comparable" not in text
-    written(tmp_path, protocol="moce-ir", overwrite=True)
+    write_results(tmp_path, protocol="moce-ir", overwrite=True)
     assert "measured here is moce-ir, published promptir" in (tmp_path / "evaluate.md").read_text()
 
 
 def test_without_published_figures(tmp_path: Path) -> None:
-    result = written(tmp_path, published=None)
+    result = write_results(tmp_path, published=None)
     assert len(rows_of(result)[0]) == 6
     assert "ublished" not in (tmp_path / "evaluate.md").read_text()
 
 
 def test_infinite_psnr(tmp_path: Path) -> None:
     equal = ImageResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
-    written(tmp_path, [*FOUND, equal])
+    write_results(tmp_path, [*FOUND, equal])
     result = json.loads((tmp_path / "evaluate.json").read_text())
     assert result["runs"][0]["psnr"] == "inf"
     assert result["pictures"][3]["degraded_psnr"] == "inf"
@@ -141,6 +141,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
         made.add(FOUND[0])
     before = contents(tmp_path)
     made.add(FOUND[1])
+    # The temporary file of the atomic write, as a link to a device that is always full.
     partial = f".evaluate.json.{zlib.crc32(b'evaluate.json'):08x}.{os.getpid()}.partial"
     (tmp_path / partial).symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: .*evaluate\.json'"):
@@ -150,40 +151,40 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"protocol": "moce-ir"}])
 def test_other_results_are_not_replaced(tmp_path: Path, changes: dict[str, Any]) -> None:
-    written(tmp_path)
+    write_results(tmp_path)
     before = contents(tmp_path)
     with pytest.raises(ConfigError, match=f"results of another {next(iter(changes))}.*--overwrite"):
         refuse_others(tmp_path, config(**changes))
     with pytest.raises(ConfigError, match="results of another"):
-        written(tmp_path, **changes)
+        write_results(tmp_path, **changes)
     assert contents(tmp_path) == before
-    written(tmp_path, overwrite=True, **changes)
+    write_results(tmp_path, overwrite=True, **changes)
     assert contents(tmp_path)["evaluate.json"] != before["evaluate.json"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
-def test_what_there_is_outlasts_an_interruption(tmp_path: Path, error: type[BaseException]) -> None:
-    def broken_off(made: Record) -> None:
+def test_results_survive_an_interruption(tmp_path: Path, error: type[BaseException]) -> None:
+    def interrupted(made: Record) -> None:
         with made:
             made.add(FOUND[0])
             raise error
 
     with pytest.raises(error):
-        broken_off(record(tmp_path))
+        interrupted(record(tmp_path))
     assert tuple(contents(tmp_path)) == ("evaluate.json",)
-    held = results.read(tmp_path / "evaluate.json", "evaluate")
-    assert (held["missing"], len(held["pictures"]), held["runs"][0]["psnr"]) == (2, 1, 30)
+    saved = results.read(tmp_path / "evaluate.json", "evaluate")
+    assert (saved["missing"], len(saved["pictures"]), saved["runs"][0]["psnr"]) == (2, 1, 30)
     with record(tmp_path, command="exda evaluate again") as made:
         assert made.found == FOUND[:1]
         for each in FOUND[1:]:
             made.add(each)
         found = made.finish()
     assert found["command"] == "exda evaluate; exda evaluate again"
-    at_once = written(tmp_path / "at once")
+    at_once = write_results(tmp_path / "at once")
     assert {**found, "command": ""} == {**at_once, "command": ""}
 
 
-def test_it_is_written_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_written_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = record(tmp_path)
     made.add(FOUND[0])
     assert not contents(tmp_path)
@@ -192,8 +193,8 @@ def test_it_is_written_every_few_seconds(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(results.read(tmp_path / "evaluate.json", "evaluate")["pictures"]) == 2
 
 
-def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
-    written(tmp_path)
+def test_finished_images_are_not_evaluated_again(tmp_path: Path) -> None:
+    write_results(tmp_path)
     before = contents(tmp_path)
     with record(tmp_path) as made:
         assert made.found == FOUND
@@ -202,14 +203,14 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
         assert made.found == []
 
 
-def test_infinite_figures_are_gone_on_with(tmp_path: Path) -> None:
+def test_infinite_figures_are_resumed(tmp_path: Path) -> None:
     equal = ImageResult("e", "rain", 32, 48, Score(math.inf, 1.0), Score(math.inf, 1.0), None)
     with record(tmp_path) as made:
         made.add(equal)
     assert record(tmp_path).found == [equal]
 
 
-def test_results_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_results_of_another_machine_are_not_resumed(tmp_path: Path) -> None:
     with record(tmp_path) as made:
         made.add(FOUND[0])
     path = tmp_path / "evaluate.json"
@@ -219,16 +220,16 @@ def test_results_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", [{"pictures": 3}, {"pictures": [{"name": "a"}]}, {"pictures": None}])
-def test_damaged_results_are_not_gone_on_with(tmp_path: Path, damage: dict[str, Any]) -> None:
-    held = written(tmp_path)
-    (tmp_path / "evaluate.json").write_text(json.dumps(held | damage))
+def test_damaged_results_are_not_resumed(tmp_path: Path, damage: dict[str, Any]) -> None:
+    saved = write_results(tmp_path)
+    (tmp_path / "evaluate.json").write_text(json.dumps(saved | damage))
     with pytest.raises(ConfigError, match=r"is damaged .*--overwrite"):
         record(tmp_path)
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     odd = ImageResult("a\udcff\nb", "rain", 32, 48, Score(30.0, 0.9), Score(20.0, 0.5), None)
-    written(tmp_path, [odd], command="exda evaluate b\udcff")
+    write_results(tmp_path, [odd], command="exda evaluate b\udcff")
     assert results.read(tmp_path / "evaluate.json", "evaluate")["pictures"][0]["name"] == odd.name
     assert "a\\udcff\nb" in (tmp_path / "evaluate.csv").read_text()
     assert "b\\udcff" in (tmp_path / "evaluate.md").read_text()
@@ -243,32 +244,33 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         ("[]", "is no result of this library"),
     ],
 )
-def test_files_of_something_else(tmp_path: Path, text: str, complaint: str) -> None:
+def test_files_of_something_else_are_kept_unless_overwritten(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "evaluate.json").write_text(text)
     with pytest.raises(ConfigError, match=re.escape(complaint)):
-        written(tmp_path)
+        write_results(tmp_path)
     assert contents(tmp_path) == {"evaluate.json": text.encode()}
-    written(tmp_path, overwrite=True)
+    write_results(tmp_path, overwrite=True)
     assert tuple(contents(tmp_path)) == FILES
 
 
 @pytest.mark.parametrize("name", ["evaluate.csv", "evaluate.md", "evaluate.png"])
-def test_files_without_a_result(tmp_path: Path, name: str) -> None:
+def test_files_without_a_result_are_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(ConfigError, match=f"{name} exists without evaluate.json"):
-        written(tmp_path)
+        write_results(tmp_path)
     assert contents(tmp_path) == {name: b"mine"}
 
 
-def test_digest(tmp_path: Path) -> None:
+def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
+    # An example of FIPS 180-2.
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert file_digest(path) == {"file": "abc", "sha256": digest}
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_can_be_written(tmp_path: Path, name: str) -> None:
-    written(tmp_path, protocol=name)
+    write_results(tmp_path, protocol=name)
     found = results.read(tmp_path / "evaluate.json", "evaluate")
     assert found["config"] == config(name)

@@ -1,4 +1,4 @@
-"""From cases to figures, with networks whose result is known."""
+"""From cases to scores, with networks whose result is known."""
 
 import math
 from functools import partial
@@ -39,13 +39,13 @@ class Half(nn.Module):
 
 
 class Sick(nn.Module):
-    """NaN for white images."""
+    """Gives NaN for white images."""
 
     def forward(self, image: Tensor) -> Tensor:
         return image.where(image < 0.999, torch.nan)
 
 
-def same() -> Restorer:
+def identity_restorer() -> Restorer:
     return Restorer(nn.Identity())
 
 
@@ -80,35 +80,37 @@ def test_pairs_of_files(folders: tuple[Path, Path]) -> None:
 def test_noise_by_the_rule_of_the_protocol(tmp_path: Path) -> None:
     images = open_images(clean_folder(tmp_path))
     cases = clean_cases(images, ["noise15", "noise50"], seed=0)
-    found = list(evaluate(same(), cases, PROMPTIR))
+    found = list(evaluate(identity_restorer(), cases, PROMPTIR))
     noise = Noise(PROMPTIR, seed=0)
     for result, (sigma, index) in zip(found, [(15, 0), (15, 1), (50, 0), (50, 1)], strict=True):
         clean = images[index][:, 1:33, 2:34]
         assert result.restored == measure(noise.add(clean, sigma), clean, PROMPTIR)
 
 
-def test_a_level_alone_has_the_noise_that_it_has_among_all(tmp_path: Path) -> None:
+def test_a_level_alone_has_the_noise_that_it_has_among_all_levels(tmp_path: Path) -> None:
     cases = clean_cases(open_images(clean_folder(tmp_path)), ["noise15", "noise50"], seed=0)
     for name, alike in (("promptir", True), ("moce-ir", False)):
-        of_all = [each for each in evaluate(same(), cases, PROTOCOLS[name]) if each.degradation == "noise50"]
-        alone = list(evaluate(same(), cases, PROTOCOLS[name], degradations=["noise50"]))
+        of_all = [
+            each for each in evaluate(identity_restorer(), cases, PROTOCOLS[name]) if each.degradation == "noise50"
+        ]
+        alone = list(evaluate(identity_restorer(), cases, PROTOCOLS[name], degradations=["noise50"]))
         assert (of_all == alone) is alike
         fresh = clean_cases(open_images(tmp_path / "clean"), ["noise50"], seed=0)
-        assert (list(evaluate(same(), fresh, PROTOCOLS[name])) == alone) is not alike
+        assert (list(evaluate(identity_restorer(), fresh, PROTOCOLS[name])) == alone) is not alike
 
 
-def test_what_is_left_out_is_not_looked_at(tmp_path: Path) -> None:
+def test_degradations_left_out_are_not_checked(tmp_path: Path) -> None:
     images = open_images(clean_folder(tmp_path))
     cases = clean_cases(images, ["rain", "noise25"], seed=0)
-    alone = list(evaluate(same(), clean_cases(images, ["noise25"], seed=0), PROMPTIR))
-    assert list(evaluate(same(), cases, PROMPTIR, degradations=["noise25"])) == alone
+    alone = list(evaluate(identity_restorer(), clean_cases(images, ["noise25"], seed=0), PROMPTIR))
+    assert list(evaluate(identity_restorer(), cases, PROMPTIR, degradations=["noise25"])) == alone
     small = Case("small", "haze", lambda: torch.rand(3, 4, 4), stored=lambda: torch.rand(3, 4, 4))
     check([small, *cases], PROMPTIR, ["rain"])
     with pytest.raises(ImageError, match="small"):
         check([small, *cases], PROMPTIR)
 
 
-def test_noise_is_not_cut_where_the_repository_does_not(tmp_path: Path) -> None:
+def test_noise_is_not_clipped_where_the_repository_does_not(tmp_path: Path) -> None:
     seen = []
 
     class Watch(nn.Module):
@@ -126,7 +128,7 @@ def test_other_degradations_depend_on_the_seed_and_the_image(tmp_path: Path) -> 
     images = open_images(clean_folder(tmp_path))
 
     def scores(seed: int, *names: str) -> list[ImageResult]:
-        return list(evaluate(same(), clean_cases(images, names, seed), PROMPTIR))
+        return list(evaluate(identity_restorer(), clean_cases(images, names, seed), PROMPTIR))
 
     assert scores(0, "rain") == scores(0, "rain")
     assert scores(0, "rain") != scores(1, "rain")
@@ -167,7 +169,7 @@ def test_medical_images() -> None:
 
 def test_equal_images_have_infinite_psnr(tmp_path: Path) -> None:
     clean = clean_folder(tmp_path)
-    found = list(evaluate(same(), file_cases(paired_folders(clean, clean)), PROMPTIR))
+    found = list(evaluate(identity_restorer(), file_cases(paired_folders(clean, clean)), PROMPTIR))
     assert all(each.restored.psnr == math.inf for each in found)
     assert summaries(found)[0].restored.psnr == math.inf
     assert as_record(found[0])["psnr"] == "inf"
@@ -192,7 +194,14 @@ def test_progress(folders: tuple[Path, Path]) -> None:
     check(cases, PROMPTIR, progress=lambda case, done, total: steps.append((str(case), done, total)))
     assert steps == [("a (pairs)", 1, 2), ("b (pairs)", 2, 2)]
     steps.clear()
-    list(evaluate(same(), cases, PROMPTIR, progress=lambda case, done, total: steps.append((case.name, done, total))))
+    list(
+        evaluate(
+            identity_restorer(),
+            cases,
+            PROMPTIR,
+            progress=lambda case, done, total: steps.append((case.name, done, total)),
+        )
+    )
     assert steps == [("a", 0, 2), ("a", 1, 2), ("b", 1, 2), ("b", 2, 2), ("b", 2, 2)]
 
 
@@ -211,17 +220,17 @@ def test_nan_of_a_network_names_the_image(tmp_path: Path) -> None:
         next(found)
 
 
-def test_a_network_for_other_channels(folders: tuple[Path, Path]) -> None:
+def test_a_network_for_other_channels_is_refused(folders: tuple[Path, Path]) -> None:
     grey = Restorer(nn.Conv2d(1, 1, 1))
     with pytest.raises(ImageError, match=r"a \(pairs\): the model takes grey images"):
         list(evaluate(grey, file_cases(paired_folders(*folders)), PROMPTIR))
 
 
 @pytest.mark.parametrize("doing", ["check", "evaluate"])
-def test_bad_images(doing: str, folders: tuple[Path, Path]) -> None:
+def test_bad_images_are_named(doing: str, folders: tuple[Path, Path]) -> None:
     def run() -> None:
         cases = file_cases(paired_folders(*folders))
-        check(cases, PROMPTIR) if doing == "check" else list(evaluate(same(), cases, PROMPTIR))
+        check(cases, PROMPTIR) if doing == "check" else list(evaluate(identity_restorer(), cases, PROMPTIR))
 
     run()
     write_image(folders[0] / "b.png", 33, 48)
@@ -236,13 +245,13 @@ def test_bad_images(doing: str, folders: tuple[Path, Path]) -> None:
         run()
 
 
-def test_images_without_a_partner(folders: tuple[Path, Path]) -> None:
+def test_images_without_a_partner_are_named(folders: tuple[Path, Path]) -> None:
     write_image(folders[0] / "c.png")
     with pytest.raises(DataError, match=r"high/c\.\*: missing"):
         paired_folders(*folders)
 
 
-def test_what_cannot_be_evaluated(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     images = open_images(clean_folder(tmp_path))
     cases = file_cases(paired_folders(*folders))
     with pytest.raises(ConfigError, match="nothing to evaluate"):
@@ -261,23 +270,25 @@ def test_what_cannot_be_evaluated(tmp_path: Path, folders: tuple[Path, Path]) ->
 
 @pytest.mark.parametrize("protocol", [name for name, each in PROTOCOLS.items() if each.noise])
 @pytest.mark.parametrize("done", [1, 2, 4, 5])
-def test_what_is_left_gets_the_noise_that_it_would_have_got(tmp_path: Path, protocol: str, done: int) -> None:
+def test_a_resumed_evaluation_has_the_same_noise(tmp_path: Path, protocol: str, done: int) -> None:
     images = open_images(clean_folder(tmp_path, count=2))
     cases = clean_cases(images, ["noise15", "rain", "noise50"], 0)
-    at_once = list(evaluate(same(), cases, PROTOCOLS[protocol], degradations=["noise15", "rain", "noise50"]))
-    rest = list(evaluate(same(), cases, PROTOCOLS[protocol], done=done))
+    at_once = list(
+        evaluate(identity_restorer(), cases, PROTOCOLS[protocol], degradations=["noise15", "rain", "noise50"])
+    )
+    rest = list(evaluate(identity_restorer(), cases, PROTOCOLS[protocol], done=done))
     assert len(at_once) == 6
     assert rest == at_once[done:]
 
 
-def test_of_some_degradations_only_those_count_as_done(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_done_counts_only_the_selected_degradations(folders: tuple[Path, Path], tmp_path: Path) -> None:
     images = open_images(clean_folder(tmp_path / "clean"))
     cases = clean_cases(images, ["noise15", "rain"], 0)
-    some = list(evaluate(same(), cases, PROMPTIR, degradations=["rain"]))
-    assert list(evaluate(same(), cases, PROMPTIR, degradations=["rain"], done=1)) == some[1:]
+    some = list(evaluate(identity_restorer(), cases, PROMPTIR, degradations=["rain"]))
+    assert list(evaluate(identity_restorer(), cases, PROMPTIR, degradations=["rain"], done=1)) == some[1:]
 
 
-def test_images_are_told_apart(folders: tuple[Path, Path]) -> None:
+def test_the_digest_depends_on_contents_and_names(folders: tuple[Path, Path]) -> None:
     def digest(*degradations: str) -> str:
         return check(file_cases(paired_folders(*folders)), PROMPTIR, degradations)
 

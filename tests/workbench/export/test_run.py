@@ -1,4 +1,4 @@
-"""Networks as files: what they compute, what they say of themselves, and when there are none."""
+"""Exported networks: what they compute, their metadata, and when no file is written."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ from exda_primitives.workbench.export.program import METADATA
 
 
 def one_attention() -> nn.Module:
-    """Patched, with random values for every new parameter."""
+    """A patched network of one attention, with random values for all new parameters."""
     model = Net(MDTA()).eval()
     exda.patch(model)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def one_attention() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [network, trained], ids=["host", "patched"])
-def test_a_network_at_other_sizes(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+def test_an_exported_network_computes_the_same_at_other_sizes(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     model = make()
     done = export(model, tmp_path / "model.onnx")
     assert done.difference.relative < 1e-6
@@ -49,12 +49,12 @@ def test_a_network_at_other_sizes(make: Callable[[], nn.Module], tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
+def test_the_metadata_of_a_file(tmp_path: Path) -> None:
     model = trained()
     done = export(model, tmp_path / "model.onnx", opset=18)
-    held = onnx.load(tmp_path / "model.onnx")
-    assert [(each.domain, each.version) for each in held.opset_import] == [("", 18)]
-    said = {each.key: each.value for each in held.metadata_props}
+    loaded = onnx.load(tmp_path / "model.onnx")
+    assert [(each.domain, each.version) for each in loaded.opset_import] == [("", 18)]
+    said = {each.key: each.value for each in loaded.metadata_props}
     assert said == done.metadata
     (patched,) = json.loads(said.pop("patched")).items()
     assert patched[0] == str(exda.config_of(model))
@@ -69,16 +69,16 @@ def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
         "sorts": "no",
         "precision": "float32",
     }
-    shapes = [[d.dim_param or d.dim_value for d in each.type.tensor_type.shape.dim] for each in held.graph.input]
+    shapes = [[d.dim_param or d.dim_value for d in each.type.tensor_type.shape.dim] for each in loaded.graph.input]
     assert shapes == [["batch", 3, "height", "width"]]
 
 
 def kilobytes(file: Path) -> float:
-    """Of weights."""
+    """The size of a file's weights in KiB."""
     return sum(len(each.raw_data) for each in onnx.load(file).graph.initializer) / 2**10
 
 
-def test_in_float16(tmp_path: Path) -> None:
+def test_an_export_in_float16(tmp_path: Path) -> None:
     model = one_attention()
     whole, half = (export(model, tmp_path / f"{half}.onnx", half=half) for half in (False, True))
     assert whole.difference.relative < half.difference.relative < 1e-2
@@ -91,7 +91,7 @@ def test_in_float16(tmp_path: Path) -> None:
         torch.testing.assert_close(found, model(x), rtol=0, atol=4e-3)
 
 
-def test_a_program_of_torch(tmp_path: Path) -> None:
+def test_an_export_as_a_program_of_pytorch(tmp_path: Path) -> None:
     model = one_attention()
     done = export(model, tmp_path / "model.pt2", format="pt2")
     assert done.difference.relative < 1e-6
@@ -137,14 +137,14 @@ def test_the_network_is_left_as_it_is(tmp_path: Path) -> None:
     assert all(each.dtype == after[name].dtype and torch.equal(each, after[name]) for name, each in before.items())
 
 
-def test_six_channels(tmp_path: Path) -> None:
+def test_a_network_of_six_input_channels(tmp_path: Path) -> None:
     model = exda.models.Restormer(6, 3, **SMALL | ONE_BLOCK, dual_pixel_task=True)
     done = export(model, tmp_path / "model.onnx")
     assert (done.metadata["input_channels"], done.metadata["output_channels"]) == ("6", "3")
 
 
 class Baked(nn.Module):
-    """Of which a trace keeps the branch that it took."""
+    """A network whose trace keeps the branch that it takes while it is traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Baked(nn.Module):
         return restored
 
 
-def test_what_a_trace_gets_wrong_is_captured(tmp_path: Path) -> None:
+def test_a_network_that_a_trace_gets_wrong_is_captured(tmp_path: Path) -> None:
     model = Baked()
     write_traced(model, image(batch=2), tmp_path / "traced.onnx", 17)
     x = image(0, 16, 48)
@@ -165,7 +165,7 @@ def test_what_a_trace_gets_wrong_is_captured(tmp_path: Path) -> None:
         torch.testing.assert_close(OnnxNetwork(tmp_path / "model.onnx")(x), model(x))
 
 
-def test_a_file_that_computes_something_else_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = tmp_path / "model.onnx"
     there.write_bytes(b"mine")
     whole = OnnxNetwork.forward
@@ -183,16 +183,16 @@ def test_nan_is_no_agreement(wrong: float) -> None:
     assert not found.is_allowed
 
 
-def test_another_shape_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_with_another_output_shape_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = OnnxNetwork.forward
     monkeypatch.setattr(OnnxNetwork, "forward", lambda self, x: whole(self, x)[:1])
     with pytest.raises(ExDAError, match=r"ValueError: an output of \(1, 3, 56, 24\) instead of \(2, 3, 56, 24\)"):
         export(network(**ONE_BLOCK), tmp_path / "model.onnx")
 
 
-def test_rounding_that_a_network_magnifies_is_its_own() -> None:
+def test_rounding_that_the_network_itself_magnifies_is_allowed() -> None:
     class Sign(nn.Module):
-        """Whose output any rounding turns over where its input is nearly 0.5."""
+        """A network whose output changes its sign wherever x * 3 / 3 is rounded to another number than x."""
 
         def forward(self, x: Tensor) -> Tensor:
             return torch.where(x * 3 / 3 == x, 1.0, -1.0).to(x.dtype)
@@ -204,7 +204,7 @@ def test_rounding_that_a_network_magnifies_is_its_own() -> None:
     assert found.is_allowed
 
 
-def test_why_a_network_that_sorts_cannot_be_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_sorts_says_why_it_is_inexact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("histogram", **ONE_BLOCK)
     nothing = Difference(((1, 8, 8),), 0.0, 0.0, 1e-5)
     monkeypatch.setattr(run, "difference_of", lambda *_: nothing)
@@ -216,7 +216,7 @@ def test_why_a_network_that_sorts_cannot_be_exact(tmp_path: Path, monkeypatch: p
         export(model, tmp_path / "other.onnx")
 
 
-def test_bands_that_rounding_moves() -> None:
+def test_a_network_with_bands_says_why_it_is_inexact() -> None:
     assert "bands" in (run._inexact(network("cross", **ONE_BLOCK)) or "")
     assert run._inexact(network()) is None
 
@@ -267,7 +267,7 @@ class Prompted(nn.Module):
 
 
 class Unknown(nn.Module):
-    """With an operation that no file knows."""
+    """A network with an operation that no file format has."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(x.numpy() * 2) if not torch.jit.is_tracing() else torch.special.airy_ai(x)
@@ -283,7 +283,9 @@ class Unknown(nn.Module):
     ],
     ids=lambda given: type(given).__name__,
 )
-def test_what_cannot_be_exported_is_refused_with_the_reason(model: nn.Module, message: str, tmp_path: Path) -> None:
+def test_networks_that_cannot_be_exported_are_refused_with_the_reason(
+    model: nn.Module, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ExDAError, match=message):
         export(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -297,12 +299,12 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(model: nn.Module, me
         ({"compiled": True}, "only the format 'pt2' can be compiled, got 'onnx'"),
     ],
 )
-def test_options_that_do_not_exist(options: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_unknown_options_are_refused(options: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         export(one_attention(), tmp_path / "model.onnx", **options)  # type: ignore[arg-type]
 
 
-def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExDAError, match='run: pip install "onnx>='):
         export(one_attention(), tmp_path / "model.onnx")
@@ -321,7 +323,7 @@ def test_a_package_for_darktable(tmp_path: Path) -> None:
     model = one_attention()
     done = export(model, tmp_path / "My net.dtmodel", format="dtmodel")
     with zipfile.ZipFile(done.path) as package:
-        # As darktable-ai's packages: one folder, of the name of the id.
+        # As in darktable-ai's packages: one folder, which has the id as its name.
         assert package.namelist() == ["denoise-my-net/config.json", "denoise-my-net/model.onnx"]
         config = json.loads(package.read("denoise-my-net/config.json"))
         (tmp_path / "model.onnx").write_bytes(package.read("denoise-my-net/model.onnx"))
@@ -332,7 +334,7 @@ def test_a_package_for_darktable(tmp_path: Path) -> None:
     assert inside.metadata == done.metadata
     (given,), (made,) = inside.session.get_inputs(), inside.session.get_outputs()
     assert (given.name, made.name) == ("input", "output")
-    # A tile of darktable's.
+    # The size of a tile of darktable's.
     x = image(1, 256, 256)
     with torch.no_grad():
         torch.testing.assert_close(inside(x), model(x), rtol=0, atol=5e-6)
@@ -346,7 +348,7 @@ def test_a_package_for_darktable(tmp_path: Path) -> None:
         ({"least_side": "512"}, "from 512"),
     ],
 )
-def test_what_darktable_cannot_call(change: dict[str, str], message: str) -> None:
+def test_networks_that_darktable_cannot_call_are_refused(change: dict[str, str], message: str) -> None:
     metadata = {"input_channels": "3", "output_channels": "3", "multiple": "8", "least_side": "16"}
     check_packable(metadata)
     with pytest.raises(ExDAError, match=message):

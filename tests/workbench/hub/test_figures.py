@@ -43,11 +43,11 @@ def test_figures_are_on_the_card(tmp_path: Path) -> None:
     assert len(entries) == 6
     assert "| rain | 2 | 32.00 | 0.8500 |" in text
     assert "photographs; by protocol promptir of `exda evaluate`, seed 0." in text
-    # Folders of whoever measured it are in the result, and are not published.
+    # Folders of the machine that measured are in the result, but are not published.
     assert "/home" not in text
 
 
-def test_what_is_infinite_is_in_the_table_alone(tmp_path: Path) -> None:
+def test_infinite_figures_are_only_in_the_table(tmp_path: Path) -> None:
     model = network()
     found = [ImageResult("a", "rain", 32, 48, Score(float("inf"), 1.0), Score(20.0, 0.5), None)]
     hub.save_pretrained(model, tmp_path / "hub", license="mit", results=evaluated(tmp_path / "out", model, 1, found))
@@ -56,7 +56,7 @@ def test_what_is_infinite_is_in_the_table_alone(tmp_path: Path) -> None:
     assert "| rain | 1 | inf |" in text
 
 
-def test_results_that_are_not_of_it(tmp_path: Path) -> None:
+def test_results_of_another_network_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     model = network()
     path = evaluated(tmp_path / "out", model)
     exda.patch(model)
@@ -68,10 +68,10 @@ def test_results_that_are_not_of_it(tmp_path: Path) -> None:
 
     refused("was measured with a restormer of .* parameters, this network is a restormer of")
     exda.unpatch(model)
-    held = json.loads(path.read_text())
-    path.write_text(json.dumps(held | {"missing": 2}))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"missing": 2}))
     refused("lacks 2 images")
-    path.write_text(json.dumps(held | {"runs": [{}]}))
+    path.write_text(json.dumps(result | {"runs": [{}]}))
     refused("is damaged")
     path.write_text("{}")
     refused("is no result of this library")

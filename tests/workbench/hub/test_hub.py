@@ -1,4 +1,4 @@
-"""Folders and repositories, without a network."""
+"""Folders and repositories of the Hub, without network access."""
 
 import json
 import socket
@@ -55,9 +55,9 @@ def trained(model: nn.Module, **options: Any) -> nn.Module:
     return model
 
 
-def changed(folder: Path, **entries: object) -> None:
-    held = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(held | entries))
+def change_config(folder: Path, **entries: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | entries))
 
 
 def saved(folder: Path, model: nn.Module | None = None, **options: Any) -> nn.Module:
@@ -69,7 +69,7 @@ def saved(folder: Path, model: nn.Module | None = None, **options: Any) -> nn.Mo
 @pytest.mark.parametrize("patched", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
-def test_every_network_comes_back(name: str, patched: bool, tmp_path: Path) -> None:
+def test_every_network_is_loaded_as_it_was_saved(name: str, patched: bool, tmp_path: Path) -> None:
     model = network(name)
     if patched and name != "exda":
         trained(model, tokens=2, include="decoder")
@@ -125,7 +125,7 @@ def test_a_patch_alone(tmp_path: Path) -> None:
         hub.from_pretrained(tmp_path)
 
 
-def test_a_patch_of_a_network_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_network_is_saved_as_a_patch_alone(tmp_path: Path) -> None:
     model = trained(nn.Sequential(network(), nn.Conv2d(3, 3, 1)))
     with pytest.raises(exda.CheckpointError, match=r"no network that is known(.|\n)*whole=False"):
         saved(tmp_path / "whole", model)
@@ -138,14 +138,14 @@ def test_a_patch_of_a_network_that_nobody_knows(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_network_in_wrappers(tmp_path: Path) -> None:
+def test_a_network_is_saved_without_its_wrapper(tmp_path: Path) -> None:
     model = trained(network())
     saved(tmp_path, nn.DataParallel(model))
     x = image()
     assert torch.equal(hub.from_pretrained(tmp_path)(x), model(x))
 
 
-def test_what_the_weights_do_not_show_has_to_be_said(tmp_path: Path) -> None:
+def test_arguments_that_the_weights_do_not_show_must_be_given(tmp_path: Path) -> None:
     model = exda.models.MoCEIR(dim=8, num_blocks=[1, 1, 1, 1], stage_depth=[1, 1, 1], topk=2)
     with pytest.raises(exda.ConfigError, match=r"routing\.topk is 2 in this MoCEIR, and 1 in the one.*arguments="):
         saved(tmp_path, model)
@@ -161,15 +161,15 @@ def test_what_the_weights_do_not_show_has_to_be_said(tmp_path: Path) -> None:
 
 def test_config_says_everything(tmp_path: Path) -> None:
     model = saved(tmp_path, trained(network(), tokens=2))
-    held = json.loads((tmp_path / "config.json").read_text())
-    assert (held["library_name"], held["library_version"]) == ("exda_primitives", exda.__version__)
-    assert (held["holds"], held["weights"], held["architecture"]) == ("network", "model.safetensors", "restormer")
-    assert held["arguments"]["num_blocks"] == [1, 1, 1, 1]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["library_name"], config["library_version"]) == ("exda_primitives", exda.__version__)
+    assert (config["holds"], config["weights"], config["architecture"]) == ("network", "model.safetensors", "restormer")
+    assert config["arguments"]["num_blocks"] == [1, 1, 1, 1]
     configs = exda.configs_of(model)
-    assert {n: {"built_in": False, **c.as_dict()} for n, c in configs.items()} == held["attentions"]
-    assert held["parameters"] == sum(each.numel() for each in model.parameters())
-    assert held["added_parameters"] == sum(each.numel() for each in exda.new_parameters(model))
-    assert held["dtype"] == "float32"
+    assert {n: {"built_in": False, **c.as_dict()} for n, c in configs.items()} == config["attentions"]
+    assert config["parameters"] == sum(each.numel() for each in model.parameters())
+    assert config["added_parameters"] == sum(each.numel() for each in exda.new_parameters(model))
+    assert config["dtype"] == "float32"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_config_says_everything(tmp_path: Path) -> None:
         ('{"library_name": "exda_primitives"}', "is damaged"),
     ],
 )
-def test_a_folder_without_a_config_of_ours(text: str | None, said: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_config_of_this_library_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / "config.json").unlink()
     if text is not None:
@@ -207,14 +207,14 @@ def test_a_folder_without_a_config_of_ours(text: str | None, said: str, tmp_path
         ({"attentions": {"latent.0.attn": {"token": 3, "built_in": False}}}, "is damaged"),
     ],
 )
-def test_a_config_that_does_not_fit(entries: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_config_that_does_not_fit_is_refused(entries: dict[str, Any], said: str, tmp_path: Path) -> None:
     saved(tmp_path)
-    changed(tmp_path, **entries)
+    change_config(tmp_path, **entries)
     with pytest.raises(exda.CheckpointError, match=said):
         hub.from_pretrained(tmp_path)
 
 
-def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "patch", whole=False)
     saved(tmp_path / "other", trained(network(seed=1)), whole=False)
     file = tmp_path / "patch" / "exda.safetensors"
@@ -262,7 +262,7 @@ def test_the_card(tmp_path: Path) -> None:
     assert 'hub.from_pretrained("derain")' in card.text
 
 
-def test_a_card_that_is_there_is_kept(tmp_path: Path) -> None:
+def test_an_existing_card_is_kept(tmp_path: Path) -> None:
     model = saved(tmp_path)
     path = tmp_path / "README.md"
     path.write_text(path.read_text() + "\nBy hand.\n")
@@ -282,7 +282,7 @@ def test_a_card_that_is_there_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("license", ["", "other"])
-def test_a_licence_that_is_none(license: str, tmp_path: Path) -> None:
+def test_a_missing_licence_is_refused(license: str, tmp_path: Path) -> None:
     with pytest.raises(exda.ConfigError, match="names no licence"):
         hub.save_pretrained(network(), tmp_path, license=license)
     hub.save_pretrained(network(), tmp_path, license="other", card_data={"license_name": "academic"})
@@ -291,7 +291,7 @@ def test_a_licence_that_is_none(license: str, tmp_path: Path) -> None:
 
 
 class Api:
-    """In the place of ``huggingface_hub.HfApi``."""
+    """Stands in for ``huggingface_hub.HfApi``."""
 
     def __init__(self, token: str | None = None, error: Exception | None = None) -> None:
         self.token, self.error, self.made, self.uploaded = token, error, {}, {}
@@ -309,7 +309,7 @@ class Api:
         return f"https://hub/{options['repo_id']}/commit/1"
 
 
-def test_push(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pushed_folder_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: setattr(api, "token", token) or api)
     model = trained(network())
@@ -367,12 +367,12 @@ def test_a_repository_that_was_never_downloaded_without_a_network(name: str, tmp
         hub.from_pretrained(name, cache_dir=tmp_path)
 
 
-def test_a_name_that_no_repository_has(tmp_path: Path) -> None:
+def test_a_name_that_no_repository_can_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(exda.HubError, match="no such folder, and no repository can be called so"):
         hub.from_pretrained(tmp_path / "nothing" / "here")
 
 
-# Of whichever HTTP client: no more of it is looked at.
+# Stands in for the response of any HTTP client: nothing else of it is read.
 RESPONSE: Any = SimpleNamespace(headers={}, request=None)
 
 
@@ -387,7 +387,7 @@ RESPONSE: Any = SimpleNamespace(headers={}, request=None)
         (ConnectionError("no route"), exda.HubError, "not reached, or refused: no route"),
     ],
 )
-def test_a_hub_that_refuses(
+def test_errors_of_the_hub_are_explained(
     error: Exception, expected: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*_: object, **__: object) -> str:

@@ -1,4 +1,4 @@
-"""Showing images to a model leaves no trace in it."""
+"""Collecting from a model leaves no trace in it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,10 +23,10 @@ def hooks(model: nn.Module) -> list[int]:
     return [len(getattr(module, kind)) for module in model.modules() for kind in kinds]
 
 
-def test_in_the_order_of_the_images() -> None:
+def test_rows_are_in_the_order_of_the_images() -> None:
     model = network()
     found = collect(model, [image()[0], image(height=8, width=40)[0]], attentions(model, "refinement"), size)
-    # Too low an image is continued to 16.
+    # An image of less than 16 rows is padded to 16.
     assert {name: [row.tolist() for row in rows] for name, rows in found.items()} == {
         "refinement.0.attn": [[1, 16, 16, 24], [1, 16, 16, 40]]
     }
@@ -59,7 +59,7 @@ def no_second_image() -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("where", ["the model", "the reader", "the images", "an image"])
-def test_after_an_exception_too(where: str) -> None:
+def test_nothing_is_left_behind_after_an_exception(where: str) -> None:
     model = trained().train()
     chosen = attentions(model)
     images: Any = {"the images": no_second_image(), "an image": [torch.zeros(3, 4, 4, dtype=torch.uint8)]}
@@ -72,7 +72,7 @@ def test_after_an_exception_too(where: str) -> None:
     assert model.training
 
 
-def test_hooks_of_others_stay() -> None:
+def test_hooks_of_others_are_kept() -> None:
     model = network()
     called = []
     model.latent[0].attn.register_forward_hook(lambda *_: called.append(1))
@@ -82,13 +82,13 @@ def test_hooks_of_others_stay() -> None:
 
 
 def test_the_input_is_what_it_was_before_the_call() -> None:
-    # Its host sorts half of its input in place.
+    # The attention sorts half of its input in place.
     model = nn.Sequential(nn.Conv2d(3, 8, 1), Histogram())
     (row,) = collect(model, image(), attentions(model), lambda call: call.inputs[0])["1"]
     torch.testing.assert_close(row, model[0](image()).detach())
 
 
-def test_a_block_that_a_image_does_not_reach() -> None:
+def test_a_block_that_an_image_does_not_reach_is_refused() -> None:
     class Route(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -104,12 +104,12 @@ def test_a_block_that_a_image_does_not_reach() -> None:
     assert not any(hooks(model))
 
 
-def test_no_images() -> None:
+def test_no_images_are_refused() -> None:
     with pytest.raises(exda.ImageError, match="no images"):
         collect(network(), [], {}, size)
 
 
 @pytest.mark.parametrize("image", [torch.rand(1, 3, 8, 8), torch.rand(3, 0, 8), torch.zeros(3, 8, 8).byte()])
-def test_what_is_no_image(image: Tensor) -> None:
+def test_tensors_that_are_no_images_are_refused(image: Tensor) -> None:
     with pytest.raises(exda.ImageError, match="expected a float image"):
         collect(network(), [image], {}, size)

@@ -1,4 +1,4 @@
-"""Images as points."""
+"""Embeddings: images as points, from the outputs or the token maps of attentions."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_outputs_of_every_family(family: str, patched: bool) -> None:
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_tokens() -> None:
+def test_token_features_are_quantiles_of_their_maps() -> None:
     model = trained(config=exda.ExDAConfig(tokens=2))
     seen: list[Tensor] = []
     attention = model.get_submodule("encoder_level1.0.attn")
@@ -44,13 +44,13 @@ def test_tokens() -> None:
         assert torch.allclose(below, torch.linspace(0, 1, 16), atol=1.01 / len(token))
 
 
-def test_tokens_by_how_not_where_they_look() -> None:
+def test_token_features_do_not_depend_on_position() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), exda.ExDAAttention(8, 2, stride=1))
     found = embeddings(model, torch.stack([image()[0], image()[0].flip(-1).roll(3, -2)]), of="tokens")["1"]
     assert torch.allclose(found[0], found[1], rtol=1e-4)
 
 
-def test_tokens_of_the_second_map() -> None:
+def test_tokens_of_cross_attention_are_of_its_second_map() -> None:
     model = trained("cross")
     name, attention = next((n, m) for n, m in model.named_modules() if isinstance(m, exda.ExDACrossAttention))
     seen: list[Tensor] = []
@@ -62,7 +62,7 @@ def test_tokens_of_the_second_map() -> None:
     assert torch.allclose(embeddings(model, image(), name, "tokens")[name][0, 15::16], largest, rtol=1e-4)
 
 
-def test_tokens_of_attention_on_tokens() -> None:
+def test_embeddings_of_attention_on_tokens() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -81,7 +81,7 @@ def test_tokens_of_attention_on_tokens() -> None:
     assert torch.allclose(embeddings(model, x)["attn"][0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_no_image_depends_on_the_others() -> None:
+def test_the_embedding_of_an_image_does_not_depend_on_the_others() -> None:
     model = trained()
     images = [image(seed)[0] for seed in range(3)]
     together = concatenated(embeddings(model, images))
@@ -96,12 +96,12 @@ def test_concatenated_in_the_models_order() -> None:
     assert torch.equal(concatenated(found), torch.cat([*found.values()], 1))
 
 
-def test_another_dtype() -> None:
+def test_embeddings_are_float32_for_any_dtype() -> None:
     model = trained()
     single = concatenated(embeddings(model, image()))
     double = concatenated(embeddings(model.double(), image()))
     assert double.dtype == torch.float32
-    # float32 against float64, through the whole network.
+    # Computed in float32 and in float64, through the whole network.
     assert torch.allclose(single, double, rtol=1e-3, atol=1e-5)
 
 
@@ -111,16 +111,17 @@ def test_progress() -> None:
     assert done == [1, 2]
 
 
-def test_not_finite() -> None:
+def test_embeddings_that_are_not_finite_are_refused() -> None:
     model = trained()
     with pytest.raises(exda.ExDAError, match=r"encoder_level1.*1 of 2 images are not finite, the first of image 2"):
         embeddings(model, [image()[0], image()[0] * torch.nan])
 
 
-def test_standardised() -> None:
+def test_standardised_features_have_mean_0_and_variance_1() -> None:
     points = torch.tensor([[1.0, 0.3, 5.0], [3.0, 0.3, 5.0], [5.0, 0.3 + 3e-8, 8.0]])
     found = standardised(points)
+    # sqrt gives -sqrt(1.5), 0, sqrt(1.5): the NaN of the negative value is replaced.
     assert torch.allclose(found[:, 0], torch.tensor([-1.5, 0, 1.5]).sqrt().nan_to_num(-(1.5**0.5)), atol=1e-6)
-    # What only rounding tells apart is the same.
+    # Values that differ by rounding alone become equal.
     assert torch.equal(found[:, 1], torch.zeros(3))
     assert found[:, 2].square().mean() == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Images with the degradation that each has."""
+"""Images labelled with their degradation."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from exda_primitives.workbench.data import degrade, open_images
 from exda_primitives.workbench.inspection.images import cropped, degraded, labelled_by_folder
 
 
-def test_degraded(tmp_path: Path) -> None:
+def test_clean_images_are_degraded_and_labelled(tmp_path: Path) -> None:
     for index in range(2):
         write_image(tmp_path / f"{index}.png", 20, 31, seed=index)
     found = degraded(open_images(tmp_path), ["noise25", "clean"], size=16, seed=5)
@@ -29,13 +29,13 @@ def test_degraded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("names", "message"), [(["rian"], "'rian'"), (["rain", "rain"], "named 2 times")])
-def test_names(tmp_path: Path, names: list[str], message: str) -> None:
+def test_bad_names_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     write_image(tmp_path / "a.png")
     with pytest.raises(exda.ConfigError, match=message):
         degraded(open_images(tmp_path), names, 16, 0)
 
 
-def test_labelled_by_folder(tmp_path: Path) -> None:
+def test_images_are_labelled_by_their_folder(tmp_path: Path) -> None:
     for name in ("rain/a.png", "rain/deep/b.png", "haze/a.png"):
         write_image(tmp_path / name)
     found = labelled_by_folder(open_images(tmp_path), size=16)
@@ -46,7 +46,7 @@ def test_labelled_by_folder(tmp_path: Path) -> None:
         labelled_by_folder(open_images(tmp_path), size=16)
 
 
-def test_cropped() -> None:
+def test_images_are_cropped_around_the_centre() -> None:
     image = torch.arange(7 * 4).reshape(1, 7, 4).float()
     assert torch.equal(cropped(image, 3), image[:, 2:5, :3])
     assert torch.equal(cropped(image, 9), image)

@@ -1,4 +1,4 @@
-"""Attentions of a third party's family whose maps have their channels last, or nowhere."""
+"""Attentions of third-party families whose maps have the channels last, or no axis of channels."""
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def test_features_are_those_of_the_channels(models, patched):
 
 
 @pytest.mark.parametrize("read", [compact_maps, value])
-def test_parts(models, read):
+def test_parts_are_those_of_the_channels(models, read):
     found = []
     for model in models:
         torch.manual_seed(1)
@@ -131,7 +131,7 @@ def test_a_layout_without_an_axis_of_channels():
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
-def test_a_family_that_does_not_say_how_to_undo_its_layout():
+def test_a_family_without_the_inverse_of_its_layout_is_refused():
     class Silent(LastFamily):
         name = "silent"
         to_map = exda.Family.to_map
@@ -149,15 +149,15 @@ class Sequence(nn.Module):
 
     def forward(self, x):
         x = x.movedim(1, -1)
-        # The last name first: the map is the other one.
+        # Keywords in reverse order: the map is the second of them.
         return self.igmsa(light=torch.zeros_like(x), x=self.smsa(x)).movedim(-1, 1)
 
 
 @pytest.mark.parametrize("patched", [False, True])
 @torch.no_grad()
-def test_of_spectral_attentions(patched, monkeypatch):
+def test_spectral_attentions_are_read_with_channels_last(patched, monkeypatch):
     torch.manual_seed(0)
-    # As high as there are channels, and as wide: a shape alone would not tell the axes.
+    # 3 channels, 3 rows and 3 columns: the shape alone does not tell the axes apart.
     model, image = Sequence().eval(), torch.rand(1, 3, 3, 3)
     if patched:
         exda.patch(model, init="paper", stride=1)
@@ -185,7 +185,7 @@ def test_of_spectral_attentions(patched, monkeypatch):
             torch.testing.assert_close(power, radial_spectrum(maps), equal_nan=True)
 
 
-def test_an_attention_of_no_family():
+def test_an_attention_of_no_family_is_refused():
     class Own(exda.ExDAAttention):
         def forward(self, x):
             return super().forward(x.movedim(-1, 1)).movedim(1, -1)
@@ -194,7 +194,7 @@ def test_an_attention_of_no_family():
         embeddings(nn.Sequential(nn.Conv2d(3, 8, 1), Around(Own(8, 2))), torch.rand(1, 3, 8, 8))
 
 
-def test_a_forward_of_ones_own_has_no_value_but_its_own():
+def test_an_attention_with_a_changed_forward_has_no_value_to_read():
     class Negated(exda.ExDAAttention):
         def forward(self, x):
             return super().forward(-x)
@@ -204,7 +204,7 @@ def test_a_forward_of_ones_own_has_no_value_but_its_own():
     assert not has_value(Negated(8, 2))
 
 
-def test_how_tokens_lie_is_asked_where_nothing_else_needs_it():
+def test_the_grid_of_tokens_is_needed_for_spectra():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
@@ -248,7 +248,7 @@ class Conditioned(nn.Module):
         return self.attention(x, self.further)
 
 
-def test_a_prior_is_part_of_what_is_looked_at():
+def test_a_prior_modulates_the_maps_that_are_read():
     prior = torch.rand(1, 5)
     model, image = Conditioned(OneLayerForBoth(), prior), torch.rand(1, 8, 16, 24)
     exda.patch(model)
@@ -260,7 +260,7 @@ def test_a_prior_is_part_of_what_is_looked_at():
     torch.testing.assert_close(v, attention.qkv_dwconv(attention.qkv(seen))[:, 16:])
 
 
-def test_a_mask_is_no_map_to_look_at():
+def test_a_mask_is_applied_to_values_and_not_read_as_a_map():
     mask = torch.rand(1, 1, 4, 4).round()
     model, image = Conditioned(exda.ExDAMaskedAttention(8, 2), mask), torch.rand(1, 8, 16, 24)
     attention = model.attention

@@ -1,4 +1,4 @@
-"""Points in a plane."""
+"""Projections of points onto a plane by t-SNE and UMAP."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -27,13 +27,13 @@ def test_tsne_keeps_groups_apart() -> None:
     assert (first.mean(0) - second.mean(0)).norm() > 2 * within
 
 
-def test_a_seed_gives_the_same() -> None:
+def test_a_seed_gives_the_same_projection() -> None:
     assert torch.equal(project(groups(), seed=3), project(groups(), seed=3))
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Of a stand-in for umap-learn, which takes the first two features."""
+    """The options of each call of a stand-in for umap-learn, which returns the first two features."""
     made: list[dict[str, Any]] = []
 
     class UMAP:
@@ -50,15 +50,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def test_umap(calls: list[dict[str, Any]]) -> None:
+def test_umap_takes_standardised_points_and_the_seed(calls: list[dict[str, Any]]) -> None:
     assert has_umap()
     found = project(groups(), "umap", seed=7)
     assert calls == [{"n_components": 2, "n_neighbors": 5, "random_state": 7, "n_jobs": 1}]
-    # Standardised.
+    # The points were standardised.
     assert torch.allclose(found.square().mean(0), torch.ones(2), atol=1e-5)
 
 
-def test_umap_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_umap_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
     assert not has_umap()
     with pytest.raises(exda.ExDAError, match=r"pip install \"umap-learn"):
@@ -73,11 +73,11 @@ def test_umap_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         (groups(), "pca", "one of tsne, umap"),
     ],
 )
-def test_what_shows_nothing(points: torch.Tensor, method: Any, message: str) -> None:
+def test_what_cannot_be_projected_is_refused(points: torch.Tensor, method: Any, message: str) -> None:
     with pytest.raises(exda.ConfigError, match=message):
         project(points, method)
 
 
-def test_not_finite() -> None:
+def test_points_that_are_not_finite_are_refused() -> None:
     with pytest.raises(exda.ExDAError, match="not finite"):
         project(groups() / 0)

@@ -1,4 +1,4 @@
-"""Spectra of maps that are known, and of features."""
+"""Radial spectra of known maps and of a network's features."""
 
 import math
 
@@ -15,16 +15,16 @@ from exda_primitives.workbench.inspection.spectra import BINS, FREQUENCIES
 
 
 def wave(height: int, width: int, down: float, right: float) -> Tensor:
-    """Cosine of so many cycles per pixel, of variance 1/2."""
+    """A cosine with ``down`` and ``right`` cycles per pixel along the axes; its variance is 1/2."""
     y, x = torch.arange(height)[:, None], torch.arange(width)
     return torch.cos(2 * math.pi * (down * y + right * x))
 
 
 @pytest.mark.parametrize(("down", "right"), [(0.25, 0.0), (0.0, 0.125), (3 / 64, 4 / 64), (0.3, 0.2)])
-def test_a_wave_is_where_it_belongs(down: float, right: float) -> None:
+def test_the_power_of_a_wave_is_at_its_frequency(down: float, right: float) -> None:
     power = radial_spectrum(wave(64, 96, down, right) + 5).nan_to_num()
     peak = int(power.argmax())
-    # The window spreads a wave over neighbouring frequencies, which may lie in the next ring.
+    # The window spreads a wave over neighbouring frequencies, some of them in the next ring.
     assert abs(FREQUENCIES[peak] - math.hypot(down, right)) <= 1.01 / (2 * BINS)
     assert power[max(0, peak - 2) : peak + 3].sum() > 0.999 * power.sum()
 
@@ -32,13 +32,13 @@ def test_a_wave_is_where_it_belongs(down: float, right: float) -> None:
 def test_white_noise_is_flat_at_its_variance() -> None:
     maps = 3 * torch.randn(64, 48, 80, generator=torch.Generator().manual_seed(0))
     found = radial_spectrum(maps)
-    # 64 maps of some 5 frequencies or more to a ring: about 1 / sqrt(320) = 6% of spread.
+    # 64 maps with 5 or more frequencies in a ring: the mean scatters by about 1 / sqrt(320) = 6 %.
     assert torch.allclose(found[2:], torch.full((BINS - 2,), 9.0, dtype=torch.float64), rtol=0.2)
     assert (found[:2] < 9).all()
 
 
 def test_the_sum_is_the_variance() -> None:
-    """Parseval: of a wave below 1/2 cycle per pixel, all of it is in the rings."""
+    """Parseval's theorem: the rings hold all the power of a wave below 1/2 cycle per pixel."""
     height, width = 64, 96
     found = radial_spectrum(wave(height, width, 0.1, 0.2)).nan_to_num()
     fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)
@@ -51,7 +51,7 @@ def test_a_constant_has_no_power() -> None:
     assert radial_spectrum(torch.full((2, 40, 40), 7.0)).nan_to_num().max() < 1e-10
 
 
-def test_turned_by_a_quarter() -> None:
+def test_a_transposed_map_has_the_same_spectrum() -> None:
     maps = torch.randn(2, 40, 56, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(radial_spectrum(maps), radial_spectrum(maps.mT), rtol=1e-4, equal_nan=True)
 
@@ -66,7 +66,7 @@ def test_small_maps_have_few_rings(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["mdta", "cross", "histogram"])
-def test_of_features(family: str) -> None:
+def test_spectra_of_features(family: str) -> None:
     model = trained(family)
     seen: list[tuple[Tensor, Tensor]] = []
     name, attention = list(attentions(model).items())[-1]
@@ -85,7 +85,7 @@ def test_of_features(family: str) -> None:
         assert torch.allclose(power, radial_spectrum(maps), rtol=1e-4, equal_nan=True)
 
 
-def test_mean_over_images() -> None:
+def test_spectra_are_means_over_images() -> None:
     model = trained()
     images = [image(seed, height=side, width=side)[0] for seed, side in ((0, 16), (1, 32))]
     both = spectra(model, images, "latent")["latent.0.attn"]
@@ -105,7 +105,7 @@ def test_without_a_non_linear_value_before_the_aggregation(config: exda.ExDAConf
     assert all(list(powers) == ["input", "output"] for powers in spectra(model, image()).values())
 
 
-def test_of_attention_on_tokens() -> None:
+def test_spectra_of_attention_on_tokens() -> None:
     class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -28,7 +28,7 @@ def vips_image(values: NDArray[np.uint8 | np.uint16]) -> pyvips.Image:
 
 
 def save(values: NDArray[np.uint8 | np.uint16], path: Path) -> Path:
-    """Without loss; JPEG as well as it can."""
+    """Writes an image without loss; JPEG with the highest quality."""
     options = {
         ".webp": {"lossless": True, "exact": True},
         ".jpg": {"Q": 100, "subsample_mode": "off"},
@@ -38,12 +38,13 @@ def save(values: NDArray[np.uint8 | np.uint16], path: Path) -> Path:
 
 
 def stored(path: Path) -> NDArray[np.uint8 | np.uint16]:
-    """As it lies in the file, (rows, columns, channels)."""
+    """Returns the pixels of a file as they are stored, (rows, columns, channels)."""
     image = pyvips.Image.new_from_file(str(path), revalidate=True)
     return np.array(image.numpy().reshape(image.height, image.width, image.bands))
 
 
 def exif(orientation: int = 1) -> Image.Exif:
+    # Orientation, maker and artist; date and exposure time (EXIF block 34665); latitude (GPS block 34853).
     made = Image.Exif()
     made[274] = orientation
     made[271] = "A maker"
@@ -56,7 +57,7 @@ def exif(orientation: int = 1) -> Image.Exif:
 
 
 def claiming(width: int, height: int) -> bytes:
-    """A PNG whose header says this size, and which holds next to nothing."""
+    """Returns a PNG whose header claims this size, and which holds hardly any data."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

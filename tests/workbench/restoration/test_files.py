@@ -1,4 +1,4 @@
-"""Many files: the order, where results go, and that one bad image costs no other."""
+"""Restoring many files: their order, where results go, and that a bad image does not stop the others."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_folder_in_natural_order(tmp_path: Path) -> None:
     assert found.left_out == {FOREIGN: ["b/x.gif", "notes.txt", "raw.dng"]}
 
 
-def test_numerals_that_are_no_numbers_have_an_order_too(tmp_path: Path) -> None:
+def test_names_with_unusual_digits_have_an_order_too(tmp_path: Path) -> None:
     names = ["01.png", "1.png", "1²2.png", "\u0663.png"]
     for name in names:
         (tmp_path / name).touch()
@@ -54,14 +54,14 @@ def test_numerals_that_are_no_numbers_have_an_order_too(tmp_path: Path) -> None:
     assert found.index("01.png") < found.index("1.png") < found.index("\u0663.png")
 
 
-def test_everything_that_is_left_out_has_its_reason(tmp_path: Path) -> None:
+def test_files_left_out_are_listed_by_reason(tmp_path: Path) -> None:
     for name in ("1.png", "._1.png", ".DS_Store", ".thumbnails/1.png", "sub/.2.jpg", "raw.heic", "out/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
     found = work_for(tmp_path, tmp_path / "out")
-    # Of a link that leads nowhere, an image is missed.
+    # A link that leads nowhere stays a job, so that its missing image is reported.
     assert [job.source.name for job in found.jobs] == ["1.png", "gone.png"]
     assert found.left_out == {
         HIDDEN: ["._1.png", ".DS_Store", ".thumbnails", "sub/.2.jpg"],
@@ -71,7 +71,7 @@ def test_everything_that_is_left_out_has_its_reason(tmp_path: Path) -> None:
     }
 
 
-def test_images_behind_links_are_found_and_circles_end(tmp_path: Path) -> None:
+def test_images_behind_links_are_found_and_cycles_end(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/1.png").touch()
     (tmp_path / "in/sub").mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_images_behind_links_are_found_and_circles_end(tmp_path: Path) -> None:
     assert found.jobs == [Job(tmp_path / "in/link/1.png", tmp_path / "out/link/1.png")]
 
 
-def test_a_folder_that_cannot_be_looked_into_is_skipped_with_the_reason(
+def test_a_folder_that_cannot_be_read_is_skipped_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("1.png", "private/2.png"):
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_looked_into_is_skipped_with_the_reason(
     listed = Path.iterdir
 
     def refused(self: Path) -> object:
-        # Whoever runs this may have all rights.
+        # Raised here, since permissions do not stop a superuser who runs the tests.
         if self.name == "private":
             raise PermissionError(13, "Permission denied", str(self))
         return listed(self)
@@ -119,12 +119,12 @@ def test_a_file_into_a_file_or_a_folder(tmp_path: Path) -> None:
     assert work_for(source, tmp_path / "2.tif").jobs == [Job(source, tmp_path / "2.tif")]
     (tmp_path / "out").mkdir()
     assert work_for(source, tmp_path / "out").jobs == [Job(source, tmp_path / "out/1.png")]
-    # A single file is meant, whatever its name.
+    # A single file is restored whatever its name.
     hidden = source.rename(tmp_path / "._1.png")
     assert work_for(hidden, tmp_path / "2.tif").jobs == [Job(hidden, tmp_path / "2.tif")]
 
 
-def test_what_does_not_go_together(tmp_path: Path) -> None:
+def test_inputs_and_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
@@ -143,7 +143,7 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["1.png/out.png", "1.png/sub/out.png", "link/out.png"])
-def test_an_output_below_a_file_is_known_before_the_work(target: str, tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_refused_before_the_work(target: str, tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(ConfigError, match=r"cannot hold results: .* is a file"):
@@ -171,7 +171,7 @@ def run(folder: Path, out: Path, **options: bool) -> dict[str, Done | Skipped]:
     return {r.job.source.name: r for r in restore_files(Restorer(Negative()), work_for(folder, out).jobs, **options)}
 
 
-def test_one_bad_image_costs_no_other(folder: Path, tmp_path: Path) -> None:
+def test_a_bad_image_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     results = run(folder, out)
     assert [name for name, result in results.items() if isinstance(result, Done)] == ["1.png", "2.tif", "6.png"]
@@ -184,7 +184,7 @@ def test_one_bad_image_costs_no_other(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(stored(out / "2.tif"), 65535 - pixels(bits=16))
 
 
-def test_what_exists_is_not_replaced_unless_asked(folder: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_replaced_unless_asked(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "1.png").write_bytes(b"mine")
@@ -206,17 +206,17 @@ def test_the_input_is_replaced_only_when_asked(folder: Path) -> None:
     assert (folder / "3.png").read_bytes() == before["3.png"]
 
 
-def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("exda_primitives.workbench.restoration.images.write_bytes", full)
-    # The next one would be restored for nothing.
+    # The next image could not be written either.
     with pytest.raises(OSError, match="No space left on device"):
         run(folder, tmp_path / "out")
 
 
-def test_an_output_that_is_a_folder_or_below_a_file_is_known_before_the_forward_pass(tmp_path: Path) -> None:
+def test_an_output_that_is_a_folder_or_below_a_file_is_refused_before_the_forward_pass(tmp_path: Path) -> None:
     for name in ("in/1.png", "in/sub/2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save(pixels(), tmp_path / name)
@@ -225,7 +225,7 @@ def test_an_output_that_is_a_folder_or_below_a_file_is_known_before_the_forward_
 
     class Never(Negative):
         def forward(self, x: Tensor) -> Tensor:
-            assert not x.any(), "only what it takes is tried"
+            assert not x.any(), "only the zeros that probe its input may be passed"
             return super().forward(x)
 
     work = work_for(tmp_path / "in", tmp_path / "out")
@@ -239,7 +239,7 @@ def test_an_output_that_is_a_folder_or_below_a_file_is_known_before_the_forward_
 @pytest.mark.parametrize(
     "name", ["x" * 251 + ".png", "\u00e4" * 125 + ".png", "two\nlines.png", "bad\udcff.png", "-.png"]
 )
-def test_any_name_that_the_file_system_takes(name: str, tmp_path: Path) -> None:
+def test_all_names_that_the_file_system_takes(name: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     save(pixels(), tmp_path / "plain.png").rename(tmp_path / "in" / name)
     (result,) = run(tmp_path / "in", tmp_path / "out").values()
@@ -278,7 +278,7 @@ class Failing(Negative):
         return super().forward(x)
 
 
-def test_a_model_that_fails_on_a_image(tmp_path: Path) -> None:
+def test_a_model_that_fails_on_an_image_skips_it(tmp_path: Path) -> None:
     save(pixels(20, 90), tmp_path / "1.png")
     save(pixels(), tmp_path / "2.png")
     work = work_for(tmp_path, tmp_path / "out")
@@ -288,7 +288,7 @@ def test_a_model_that_fails_on_a_image(tmp_path: Path) -> None:
     assert isinstance(second, Done)
 
 
-def test_progress_is_told_of_every_tile(tmp_path: Path) -> None:
+def test_progress_is_reported_for_every_tile(tmp_path: Path) -> None:
     save(pixels(64, 100), tmp_path / "1.png")
     save(pixels(), tmp_path / "2.png")
     seen: list[tuple[int, int, int]] = []
@@ -302,7 +302,7 @@ def test_progress_is_told_of_every_tile(tmp_path: Path) -> None:
     assert seen == [(0, 1, 2), (0, 2, 2), (1, 1, 1)]
     assert isinstance(results[0], Done)
     assert (results[0].size, results[0].restored.tile) == ((64, 100), 64)
-    # The pixels are in the file; kept for a thousand images they would fill the memory.
+    # The pixels are in the file; results of a thousand images would fill the memory with them.
     assert results[0].restored.image.untyped_storage().nbytes() == 0
 
 
@@ -313,7 +313,7 @@ def test_grey_stays_grey(tmp_path: Path) -> None:
     assert np.array_equal(stored(tmp_path / "out/1.png"), 65535 - values)
 
 
-def test_16_bits_pass_through_tiles(tmp_path: Path) -> None:
+def test_16_bits_survive_tiles(tmp_path: Path) -> None:
     values = pixels(100, 70, bits=16)
     save(values, tmp_path / "1.png")
     restorer = Restorer(Negative(), tile=48, overlap=16)

@@ -1,4 +1,4 @@
-"""Image files: formats and depths come back, what is damaged is refused, and what is written is written whole."""
+"""Image files: formats and depths survive, damaged files are refused, and no file is written in part."""
 
 import os
 import zlib
@@ -19,7 +19,7 @@ from exda_primitives.workbench.restoration.images import DecodedImage, read, wri
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("ending", "bits"), [("png", 8), ("png", 16), ("tif", 8), ("tif", 16)])
-def test_bits_come_back(ending: str, bits: int, channels: int, tmp_path: Path) -> None:
+def test_all_bits_and_channels_survive(ending: str, bits: int, channels: int, tmp_path: Path) -> None:
     values = pixels(channels=channels, bits=bits)
     image = read(save(values, tmp_path / f"in.{ending}"))
     assert (image.bits, image.format) == (bits, NAMES[ending])
@@ -42,7 +42,7 @@ def test_webp_without_loss(channels: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_close_and_not_subsampled(channels: int, tmp_path: Path) -> None:
-    # Smooth, as JPEG wants it, but for the colours.
+    # Smooth in each channel, since JPEG blurs edges; the channels differ, which chroma subsampling would show.
     ramp = np.linspace(30, 220, 48)
     values = np.stack(
         [ramp[None] * np.ones((40, 1)), ramp[::-1][None] * np.ones((40, 1)), ramp[:40, None] * np.ones(48)]
@@ -124,7 +124,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_cut_short(ending: str, part: float, tmp_path: Path) -> None:
+def test_a_file_cut_short_is_refused(ending: str, part: float, tmp_path: Path) -> None:
     path = save(pixels(60, 80), tmp_path / f"in.{ending}")
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
@@ -132,7 +132,7 @@ def test_cut_short(ending: str, part: float, tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_wrong_bit(tmp_path: Path) -> None:
+def test_a_wrong_bit_is_found(tmp_path: Path) -> None:
     path = save(pixels(60, 80), tmp_path / "in.png")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -142,7 +142,7 @@ def test_a_wrong_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a" + bytes(50), b"<svg/>", b"\x89PNG\r\n\x1a\n", bytes(100)])
-def test_foreign(data: bytes, tmp_path: Path) -> None:
+def test_other_data_are_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "in.png"
     path.write_bytes(data)
     with pytest.raises(ImageError, match=r"not a PNG|empty|damaged"):
@@ -156,7 +156,7 @@ def test_a_giant_header_is_refused_before_anything_is_allocated(tmp_path: Path) 
         read(path)
 
 
-def test_pages_are_not_lost(tmp_path: Path) -> None:
+def test_several_pages_are_refused(tmp_path: Path) -> None:
     first = Image.fromarray(pixels())
     for ending in ("tif", "webp"):
         first.save(tmp_path / f"in.{ending}", save_all=True, append_images=[first.rotate(180)])
@@ -174,7 +174,7 @@ def test_pages_are_not_lost(tmp_path: Path) -> None:
         ("five", "channels"),
     ],
 )
-def test_colours_and_numbers_that_are_not_read(kind: str, message: str, tmp_path: Path) -> None:
+def test_other_colours_and_number_formats_are_refused(kind: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "in.tif"
     image = vips_image(pixels())
     if kind == "cmyk":
@@ -190,14 +190,14 @@ def test_colours_and_numbers_that_are_not_read(kind: str, message: str, tmp_path
         read(path)
 
 
-def test_no_file_and_a_folder(tmp_path: Path) -> None:
+def test_missing_files_and_folders_raise_their_own_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none.png")
     with pytest.raises(IsADirectoryError):
         read(tmp_path)
 
 
-def test_an_ending_that_is_none(tmp_path: Path) -> None:
+def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     image = DecodedImage(torch.zeros(3, 2, 2), bits=8, format="PNG")
     for name in ("out", "out.gif", "out.txt"):
         with pytest.raises(ImageError, match="must end in one of"):
@@ -222,8 +222,8 @@ def test_a_failed_write_leaves_the_old_file(when: str, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
-    """What the system itself says, on the one file where it always does."""
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    """The error comes from the system itself, by a temporary file that is a link to /dev/full."""
     image = read(save(pixels(), tmp_path / "in.png"))
     (tmp_path / f".out.png.{zlib.crc32(b'out.png'):08x}.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
@@ -231,14 +231,14 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
-def test_a_size_that_the_format_does_not_hold(tmp_path: Path) -> None:
+def test_a_size_that_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     image = DecodedImage(torch.zeros(1, 1, 70000), bits=8, format="PNG")
     with pytest.raises(ImageError, match="cannot be written as JPEG"):
         write(image, tmp_path / "out.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = save(pixels(), tmp_path / "in.png")
     monkeypatch.setitem(__import__("sys").modules, "pyvips", None)
     with pytest.raises(ExDAError, match=r'pip install .*"pyvips\[binary\]>=3"'):

@@ -1,4 +1,4 @@
-"""What a file holds besides pixels: orientation, EXIF, XMP, ICC profile, resolution, text."""
+"""Metadata that a restored file keeps: orientation, EXIF, XMP, ICC profile, resolution, text."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from exda_primitives.workbench.shared.image_files import orientation_of_xmp, upr
 
 
 def make(path: Path, orientation: int = 1) -> Path:
-    """Not by libvips, but for what Pillow leaves out: Exif and GPS in TIFF files."""
+    """Writes an image with metadata by Pillow; EXIF and GPS of TIFF files, which Pillow leaves out, by the library."""
     image, options = Image.fromarray(pixels()), {"lossless": True} if path.suffix == ".webp" else {}
     block = exif(orientation)
     image.save(path, exif=block, icc_profile=ICC, dpi=(300, 200), **options)
@@ -26,14 +26,14 @@ def make(path: Path, orientation: int = 1) -> Path:
 
 
 def seen(path: Path) -> np.ndarray:
-    """By Pillow, upright as a viewer shows it."""
+    """Returns the pixels as Pillow reads them, upright as a viewer shows them."""
     with Image.open(path) as image:
         return np.asarray(ImageOps.exif_transpose(image))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_orientation(ending: str, orientation: int, tmp_path: Path) -> None:
+def test_orientation_is_applied_and_reset(ending: str, orientation: int, tmp_path: Path) -> None:
     given, out = make(tmp_path / f"in.{ending}", orientation), tmp_path / "out.png"
     expected = seen(given)
     decoded = read(given)
@@ -50,7 +50,7 @@ def test_orientation(ending: str, orientation: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("to", ENDINGS)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_exif_and_icc(ending: str, to: str, orientation: int, tmp_path: Path) -> None:
+def test_exif_and_icc_are_kept_in_every_format(ending: str, to: str, orientation: int, tmp_path: Path) -> None:
     out = tmp_path / f"out.{to}"
     write(read(make(tmp_path / f"in.{ending}", orientation)), out)
     with Image.open(out) as image:
@@ -61,23 +61,23 @@ def test_exif_and_icc(ending: str, to: str, orientation: int, tmp_path: Path) ->
             kept = {tag: value for tag, value in found.get_ifd(block).items() if tag in expected.get_ifd(block)}
             assert kept == expected.get_ifd(block)
         image.load()
-    # libvips and libtiff, too, read what was appended.
+    # libvips and libtiff can read the appended metadata, too.
     again = pyvips.Image.new_from_file(str(out), fail_on="warning")
     assert again.avg() > 0
     assert (again.get("orientation") if again.get_typeof("orientation") else 1) == 1
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
-def test_resolution(ending: str, tmp_path: Path) -> None:
+def test_resolution_is_kept(ending: str, tmp_path: Path) -> None:
     out = tmp_path / f"out.{ending}"
     write(read(make(tmp_path / f"in.{ending}")), out)
     with Image.open(out) as image:
-        # PNG counts pixels per metre; libvips writes a JPEG's as one whole number.
+        # PNG rounds to pixels per metre; libvips writes one whole number for both directions of a JPEG.
         expected = (300, 300 if ending == "jpg" else 200)
         assert image.info["dpi"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_xmp(tmp_path: Path) -> None:
+def test_xmp_is_kept_in_every_format(tmp_path: Path) -> None:
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
     image = pyvips.Image.new_from_file(str(save(pixels(), tmp_path / "in.png"))).copy()
     image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
@@ -91,7 +91,7 @@ FORMS = ('tiff:Orientation="{}"', "tiff:Orientation = '{}'", "<tiff:Orientation>
 
 
 def with_xmp(path: Path, xmp: str, orientation: int | None = None) -> Path:
-    """An image that says in XMP how it is seen, and in EXIF, or a TIFF's own tag, if asked for."""
+    """Writes an image with an orientation in XMP and, if given, another in EXIF or in the TIFF's own tag."""
     image, block = Image.fromarray(pixels()), xmp.encode()
     options = {"exif": exif(orientation)} if orientation else {}
     if path.suffix == ".png":
@@ -112,16 +112,16 @@ def test_orientation_in_xmp_counts_where_exif_says_nothing(
     ending: str, form: str, in_exif: int | None, tmp_path: Path
 ) -> None:
     given = with_xmp(tmp_path / f"in.{ending}", f"<x:xmpmeta {form.format(6)}/>", in_exif)
-    # 6: the first row is seen at the right; 8: at the left.
+    # Orientation 6: the first row is to be shown at the right; 8: at the left.
     expected = np.rot90(stored(given), 1 if in_exif else -1)
     for found in (read(given).pixels, read_image(given)):
         assert found.shape == (3, 30, 20)
-        # Two decoders of JPEG need not round alike.
+        # Two decoders of JPEG may round differently.
         assert np.abs((found * 255).permute(1, 2, 0).numpy() - expected).max() <= (2 if ending == "jpg" else 0.01)
     for to in ENDINGS:
         out = tmp_path / f"out.{to}"
         write(read(given), out)
-        # It is upright now: nothing that is kept may turn it again.
+        # The image is upright now: no metadata may turn it again.
         kept = pyvips.Image.new_from_file(str(out)).get("xmp-data").decode()
         assert kept == f"<x:xmpmeta {form.format(1)}/>"
         with Image.open(out) as image:
@@ -129,7 +129,7 @@ def test_orientation_in_xmp_counts_where_exif_says_nothing(
 
 
 @pytest.mark.parametrize("xmp", ["", "<x:xmpmeta/>", 'tiff:Orientation="9"', 'tiff:Orientation=""', "tiff:Orientation"])
-def test_xmp_that_says_nothing_of_it(xmp: str) -> None:
+def test_xmp_without_a_valid_orientation_is_left_alone(xmp: str) -> None:
     assert orientation_of_xmp(xmp.encode()) is None
     assert upright_xmp(xmp.encode()) == xmp.encode()
 
@@ -147,7 +147,7 @@ def described(tmp_path: Path) -> Path:
     return tmp_path / "in.png"
 
 
-def test_text_in_a_png(described: Path, tmp_path: Path) -> None:
+def test_text_in_a_png_is_kept(described: Path, tmp_path: Path) -> None:
     assert write(read(described), tmp_path / "out.png") == ()
     with Image.open(tmp_path / "out.png") as image:
         image.load()
@@ -158,12 +158,12 @@ def test_text_in_a_png(described: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ENDINGS[1:])
-def test_text_that_another_format_cannot_hold_is_said(to: str, described: Path, tmp_path: Path) -> None:
+def test_text_that_another_format_cannot_hold_is_reported(to: str, described: Path, tmp_path: Path) -> None:
     (note,) = write(read(described), tmp_path / f"out.{to}")
     assert note == f"text not kept, {NAMES[to]} has no place for it: Title, Creation Time, Author, Comment"
 
 
-def test_text_behind_a_damaged_chunk_is_left_behind(described: Path) -> None:
+def test_text_after_a_damaged_chunk_is_left_out(described: Path) -> None:
     data = described.read_bytes()
     whole = text_chunks(data)
     assert keywords(whole) == list(TEXTS)
@@ -189,11 +189,11 @@ def test_an_old_thumbnail_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\xff\xff" + bytes(30)])
-def test_tags_that_cannot_be_read_are_left_behind(data: bytes) -> None:
+def test_tags_that_cannot_be_read_are_left_out(data: bytes) -> None:
     assert exif_of_tiff(data) is None
 
 
-def test_a_big_endian_exif_block_in_a_tiff(tmp_path: Path) -> None:
+def test_a_big_endian_exif_block_can_be_put_into_a_tiff(tmp_path: Path) -> None:
     block = exif()
     block.endian = ">"
     given = tmp_path / "in.tif"

@@ -1,4 +1,4 @@
-"""How much memory there is, how much is needed, and that a budget is kept."""
+"""Memory: how much is available, how much is needed, and that a budget is not exceeded."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_need_grows_with_the_pixels() -> None:
         with LiveBytes() as live:
             model(torch.zeros(1, 3, height, width))
         per_pixel.append(live.peak / height / width)
-    # At small sizes, matrices that do not grow weigh more.
+    # Matrices whose size does not grow with the image weigh more in the small one.
     assert per_pixel[1] <= per_pixel[0] <= 1.1 * per_pixel[1]
 
 
@@ -57,23 +57,23 @@ def test_the_tile_fits_and_is_a_multiple(height: int, width: int, megabytes: int
         assert tile % multiple == 0
 
 
-def test_a_tile_is_not_larger_than_as_many_need_to_be() -> None:
+def test_the_tile_is_the_smallest_for_the_same_number_of_tiles() -> None:
     free = NEED.of(3000, 4000, 2000)
     tile = largest_tile(NEED, 3000, 4000, 8, lambda tile: 128, free)
-    # Two rows of 1564 and three columns of 1419 do.
+    # Two rows of 1564 and three columns of 1419 suffice; 1568 is the next multiple of 8.
     assert tile == 1568
     assert -(-(4000 - 128) // (tile - 128)) == 3
 
 
-def test_memory_that_does_not_do() -> None:
+def test_too_little_memory_for_the_smallest_tile_is_refused() -> None:
     with pytest.raises(ImageError, match=r"0\.15 GiB are needed even in tiles of 128 pixels, 0\.01 GiB"):
         largest_tile(NEED, 800, 800, 8, lambda tile: 64, 10**7)
 
 
-def test_a_budget_counts_what_is_held_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = SimpleNamespace(rss=3 * GIB)
+def test_a_budget_includes_memory_in_use_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_use = SimpleNamespace(rss=3 * GIB)
     module = SimpleNamespace(
-        Process=lambda: SimpleNamespace(memory_info=lambda: held),
+        Process=lambda: SimpleNamespace(memory_info=lambda: in_use),
         virtual_memory=lambda: SimpleNamespace(available=10 * GIB),
     )
     monkeypatch.setattr(memory, "psutil", lambda: module)
@@ -110,11 +110,11 @@ def test_limits_of_control_groups_version_1(tmp_path: Path) -> None:
     assert list(memory._control_group_bytes(root, own)) == [110]
 
 
-def test_no_control_groups(tmp_path: Path) -> None:
+def test_a_system_without_control_groups(tmp_path: Path) -> None:
     assert list(memory._control_group_bytes(tmp_path, tmp_path / "none")) == []
 
 
-def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(ExDAError, match=r'pip install "psutil>=5\.9" "pyvips\[binary\]>=3"'):
         packages.psutil()
@@ -135,7 +135,7 @@ restorer.memory = budget
 tile = restorer(image).tile
 status = Path("/proc/self/status")
 if status.exists():
-    # Of this program alone; what getrusage tells begins with the peak of the process that started it.
+    # The peak of this program alone; that of getrusage includes the peak of the process that started it.
     peak = 2**10 * int(status.read_text().split("VmHWM:")[1].split()[0])
 else:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -144,16 +144,16 @@ print(tile, budget, peak / 2**30)
 
 
 @pytest.mark.parametrize("before", ["", "exda.memory.keep(), exda.fuse(network)"], ids=["given-back", "kept-and-fused"])
-def test_a_budget_is_kept(before: str) -> None:
+def test_a_budget_is_not_exceeded(before: str) -> None:
     program = CHILD.format(before=before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     tile, budget, peak = done.stdout.split()
-    # Whole, the image would take 0.37 GiB by the estimate, and more where memory is kept.
+    # The whole image would take 0.37 GiB by the estimate, and more where freed memory is kept.
     assert 128 <= int(tile) < 352
     assert float(peak) <= float(budget)
 
 
-def test_fused_blocks_take_less_of_a_larger_image() -> None:
+def test_fused_blocks_need_less_memory_per_pixel_in_a_larger_image() -> None:
     network = tiny_restormer()
     exda.fuse(network)
     restorer = Restorer(network, overlap=32)

@@ -1,4 +1,4 @@
-"""restore: any size, whole or in tiles, in half precision, and the model as it was."""
+"""restore: images of any size, whole or in tiles, in half precision; the model is left as it was."""
 
 import copy
 from importlib import resources
@@ -29,7 +29,7 @@ def crop() -> Tensor:
 
 
 def local(channels: int = 3) -> nn.Module:
-    """A network that looks one pixel far, and no further."""
+    """A network whose output depends only on pixels at most one pixel away."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -40,7 +40,7 @@ def local(channels: int = 3) -> nn.Module:
 
 
 class Shifted(nn.Module):
-    """As little as a network can be: 1x1, adds the mean of what it sees, which differs from tile to tile."""
+    """Adds the mean of its input, which differs from tile to tile. Its convolution only gives the channel count."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Shifted(nn.Module):
         return x + self.strength * x.mean()
 
 
-def test_a_size_that_fits_is_what_the_model_gives(model: nn.Module) -> None:
+def test_an_image_that_fits_gives_the_models_own_output(model: nn.Module) -> None:
     image = torch.rand(1, 3, 32, 48)
     with torch.no_grad():
         expected = model(image).clamp(0, 1)
@@ -63,7 +63,7 @@ def test_a_size_that_fits_is_what_the_model_gives(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (41, 1), (7, 8), (17, 23), (64, 3)])
 @pytest.mark.parametrize("name", ["tiny", "amir"])
-def test_any_size(size: tuple[int, int], name: str, model: nn.Module) -> None:
+def test_images_of_any_size_are_restored(size: tuple[int, int], name: str, model: nn.Module) -> None:
     network = model
     if name == "amir":
         network = exda.models.AMIR(1, 1, dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
@@ -74,7 +74,7 @@ def test_any_size(size: tuple[int, int], name: str, model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("size", [(97, 131), (64, 200), (129, 64), (61, 67)])
-def test_tiles_of_a_local_model_make_the_whole(size: tuple[int, int]) -> None:
+def test_tiles_of_a_local_model_equal_the_whole(size: tuple[int, int]) -> None:
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
     whole, tiled = restore(local(), image), restore(local(), image, tile=64, overlap=16)
     assert tiled.tile == 64
@@ -88,11 +88,11 @@ def test_tiles_of_the_demo_model(model: nn.Module, crop: Tensor) -> None:
     assert 0 < restored.seam.percentile <= restored.seam.largest
     assert restored.seam.disagreement > 0
     whole = restore(model, crop).image
-    # Tiles have statistics of their own: near, not equal.
+    # Each tile has statistics of its own: the results are near, not equal.
     assert 0 < float((restored.image - whole).abs().mean()) < 0.1
 
 
-def test_deterministic(model: nn.Module, crop: Tensor) -> None:
+def test_results_are_deterministic(model: nn.Module, crop: Tensor) -> None:
     first, second = (restore(model, crop, tile=96, overlap=32) for _ in range(2))
     assert torch.equal(first.image, second.image)
     assert first.seam == second.seam
@@ -104,7 +104,7 @@ def test_tile_and_overlap_are_rounded_up_to_the_multiple(model: nn.Module) -> No
 
 
 def test_the_default_overlap_grows_until_the_seam_is_small() -> None:
-    # Brighter to the right: tiles see other means.
+    # Brighter to the right, so that the tiles have different means.
     image = torch.linspace(0, 0.5, 1200).expand(3, 16, 1200)
     fixed = restore(Shifted(1.2), image, tile=600, overlap=152)
     assert fixed.seam is not None
@@ -124,7 +124,7 @@ def test_the_default_overlap_ends_at_half_a_tile() -> None:
     assert restored.seam.largest > SEAM_LIMIT
 
 
-def test_tiles_are_counted_for_whoever_waits(model: nn.Module) -> None:
+def test_progress_counts_the_tiles(model: nn.Module) -> None:
     seen: list[tuple[int, int]] = []
     Restorer(model, tile=64, overlap=16)(torch.rand(3, 100, 64), lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
@@ -147,7 +147,7 @@ def test_half_precision(model: nn.Module, crop: Tensor, dtype: torch.dtype) -> N
     full, half = restore(model, crop).image, restore(model, crop, dtype=dtype).image
     assert half.dtype == torch.float32
     assert not torch.equal(full, half)
-    # Seen: mean 0.6/255 with bfloat16, 0.1/255 with float16.
+    # Measured: mean 0.6/255 with bfloat16, 0.1/255 with float16.
     assert float((full - half).abs().mean()) < 2 / 255
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -160,7 +160,7 @@ def test_a_model_in_half_precision(model: nn.Module, crop: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_the_image_comes_back_as_it_was_given(model: nn.Module, dtype: torch.dtype) -> None:
+def test_shape_and_dtype_of_the_image_are_kept(model: nn.Module, dtype: torch.dtype) -> None:
     restored = restore(model, torch.rand(1, 3, 20, 20).to(dtype))
     assert restored.image.shape == (1, 3, 20, 20)
     assert restored.image.dtype == dtype
@@ -181,7 +181,7 @@ def test_nan_is_an_error(dtype: torch.dtype | None, weight: float, advice: str) 
         restore(model, torch.rand(3, 20, 20), dtype=dtype)
 
 
-def test_the_model_is_as_it_was(crop: Tensor) -> None:
+def test_the_model_is_left_as_it_was(crop: Tensor) -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)))
     model.train()
     model[1][0].eval()
@@ -196,24 +196,24 @@ def test_the_model_is_as_it_was(crop: Tensor) -> None:
     assert [module.training for module in model.modules()] == modes
 
 
-def test_the_image_is_as_it_was(model: nn.Module, crop: Tensor) -> None:
+def test_the_image_is_left_as_it_was(model: nn.Module, crop: Tensor) -> None:
     before = crop.clone()
     restore(model, crop, tile=96, overlap=32)
     assert torch.equal(crop, before)
-    # A model that gives its input back.
+    # The model returns its input, which must not be clipped in place.
     beyond = torch.full((3, 64, 64), 2.0)
     assert float(restore(nn.Identity(), beyond).image.max()) == 1
     assert float(beyond.min()) == 2
 
 
-def test_patched(model: nn.Module, crop: Tensor) -> None:
+def test_a_patched_model_restores_the_same(model: nn.Module, crop: Tensor) -> None:
     patched = copy.deepcopy(model)
     exda.patch(patched)
     restored, expected = restore(patched, crop, tile=96, overlap=32), restore(model, crop, tile=96, overlap=32)
     torch.testing.assert_close(restored.image, expected.image, rtol=0, atol=1e-5)
 
 
-def test_compiled(model: nn.Module) -> None:
+def test_a_compiled_model_restores_the_same(model: nn.Module) -> None:
     image = torch.rand(3, 20, 20)
     compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(restore(compiled, image).image, restore(model, image).image, rtol=0, atol=1e-6)
@@ -262,7 +262,7 @@ class Halving(nn.Module):
     ],
     ids=["colour", "alpha", "batch", "2-D", "bytes", "empty", "dual-pixel", "other size", "fails"],
 )
-def test_what_does_not_fit(build: type[nn.Module], image: Tensor, message: str) -> None:
+def test_images_and_models_that_do_not_fit_are_refused(build: type[nn.Module], image: Tensor, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         restore(build(), image)
 
@@ -276,6 +276,6 @@ def test_what_does_not_fit(build: type[nn.Module], image: Tensor, message: str) 
         ({"dtype": torch.int8}, "dtype must be"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, object], message: str) -> None:
+def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(exda.ConfigError, match=message):
         restore(local(), torch.rand(3, 20, 20), **options)  # type: ignore[arg-type]

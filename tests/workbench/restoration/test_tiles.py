@@ -98,7 +98,7 @@ def test_blend_and_seam_of_tiles_that_disagree(down: tuple[int, int, int], right
     }
     blended, seam = blend(lambda y, x: random[y, x].clone(), rows, columns)
 
-    # Every tile over the whole image, its edges continued; (tiles down, tiles right, C, H, W).
+    # Every tile extended over the whole image by its edge pixels; (tiles down, tiles right, C, H, W).
     height, width = down[0], right[0]
     whole = torch.stack(
         [
@@ -124,7 +124,7 @@ def test_blend_and_seam_of_tiles_that_disagree(down: tuple[int, int, int], right
     assert 0 < seam.percentile <= seam.largest
 
 
-def test_a_constant_offset_is_the_slope_of_the_weight() -> None:
+def test_the_seam_of_a_constant_offset_is_the_slope_of_the_weight() -> None:
     rows, columns = axis(8, 8, 4), axis(48, 32, 16)
     blended, seam = blend(lambda y, x: torch.full((1, 8, 32), x / 255), rows, columns)
     slope = float(weights(16).diff().max())
@@ -157,7 +157,7 @@ def test_each_tile_is_asked_for_once_in_reading_order() -> None:
     assert asked == [(y, x) for y in (0, 8, 16, 24) for x in (0, 8)]
 
 
-def test_the_outermost_pixels_of_a_tile_are_not_used() -> None:
+def test_the_outermost_pixels_of_a_tile_have_no_weight() -> None:
     share = weights(16)
     assert share[0] == 0
     assert share[-1] == 1

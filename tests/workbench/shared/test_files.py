@@ -1,11 +1,11 @@
-"""What tells files and folders apart."""
+"""Fingerprints of files and folders."""
 
 from pathlib import Path
 
 from exda_primitives.workbench.shared.files import fingerprint
 
 
-def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_names_and_contents(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "below" / "file"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"abc")

@@ -1,4 +1,4 @@
-"""The tensors of a computation are counted while they are alive."""
+"""LiveBytes counts the tensors of a computation while they are alive."""
 
 import torch
 
@@ -20,7 +20,7 @@ def test_live_bytes_are_those_alive_at_a_time() -> None:
     assert live.peak == 8000
 
 
-def test_an_operation_in_place_makes_nothing() -> None:
+def test_an_operation_in_place_allocates_nothing() -> None:
     with LiveBytes() as live:
         x = torch.zeros(1000)
         x.add_(1).mul_(2)

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The description of the machine that a figure was measured on."""
 
 import importlib.util
 import subprocess
@@ -13,7 +13,7 @@ from exda_primitives.workbench.shared.machine import git_commit, machine, machin
 GPU = {"gpu": "a GPU", "gpu_gib": 80, "capability": "9.0", "driver": "570", "cuda": "13.0", "triton": "3.6"}
 
 
-def test_of_the_cpu() -> None:
+def test_a_machine_without_a_gpu() -> None:
     found = machine(CPU)
     assert found == machine()
     assert found.keys() == MACHINE.keys()
@@ -21,22 +21,24 @@ def test_of_the_cpu() -> None:
     assert str(found["commit"]) in machine_line(found)
 
 
-def test_of_a_gpu() -> None:
+def test_a_machine_with_a_gpu() -> None:
     line = machine_line(MACHINE | GPU)
     assert line.startswith("a GPU (80 GiB, capability 9.0), driver 570, CUDA 13.0, Triton 3.6; a processor, 2 cores")
     assert machine_line(MACHINE) in line
 
 
-def test_an_installed_package_has_a_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_installed_package_gives_its_version_instead_of_a_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(module, "PROJECT", tmp_path)
     assert git_commit().startswith("of version ")
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"), [("src/code.py", True), ("benchmarks/results/quality.json", False), ("README.md", False)]
+    ("changed", "marked"), [("src/code.py", True), ("benchmarks/results/quality.json", False), ("README.md", False)]
 )
-def test_only_a_change_of_code_is_told(
-    changed: str, told: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_only_changes_of_code_are_marked(
+    changed: str, marked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], cwd=tmp_path, check=True)
@@ -51,10 +53,10 @@ def test_only_a_change_of_code_is_told(
     commit = git_commit()
     assert not commit.endswith("+changes")
     (tmp_path / changed).write_text("after")
-    assert git_commit() == (commit + "+changes" if told else commit)
+    assert git_commit() == (commit + "+changes" if marked else commit)
 
 
-def test_the_scripts_use_the_same() -> None:
+def test_benchmark_scripts_use_the_same_functions() -> None:
     path = Path(__file__).parents[3] / "benchmarks" / "machine.py"
     spec = importlib.util.spec_from_file_location("benchmarks_machine", path)
     assert spec is not None

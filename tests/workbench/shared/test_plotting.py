@@ -1,4 +1,4 @@
-"""Matplotlib is asked for by the name of the extra that brings it."""
+"""Matplotlib is imported on demand, and its absence is explained."""
 
 import sys
 
@@ -9,7 +9,7 @@ from exda_primitives import ExDAError
 from exda_primitives.workbench.shared.plotting import matplotlib_figure
 
 
-def test_the_module_of_figures() -> None:
+def test_matplotlibs_module_of_figures_is_returned() -> None:
     assert matplotlib_figure("bench") is matplotlib.figure
 
 

@@ -1,4 +1,4 @@
-"""The bar of progress."""
+"""The progress bar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exda_primitives.workbench.shared.progress import progress_on
 
 
 @pytest.mark.parametrize(("counted", "done"), [(False, "50%"), (True, "2/4")])
-def test_what_is_done_is_a_share_or_a_number(counted: bool, done: str) -> None:
+def test_progress_is_shown_as_a_share_or_a_count(counted: bool, done: str) -> None:
     console = Console(file=StringIO(), width=80)
     with progress_on(console, counted=counted) as progress:
         progress.add_task("restoring", total=4, completed=2)
@@ -20,7 +20,7 @@ def test_what_is_done_is_a_share_or_a_number(counted: bool, done: str) -> None:
     assert done in shown
 
 
-def test_a_bar_that_is_not_shown() -> None:
+def test_a_hidden_bar_prints_nothing() -> None:
     console = Console(file=StringIO(), width=80)
     with progress_on(console, shown=False) as progress:
         progress.add_task("restoring", total=4)

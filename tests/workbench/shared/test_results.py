@@ -1,4 +1,4 @@
-"""Result files: what goes in comes out; what must not be mixed or overwritten is not."""
+"""Result files: they are read as written, and neither mixed with others nor overwritten."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def a_result(path: Path, **changes: Any) -> Result:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """One run of seed 0."""
+    """A result file with one run of seed 0."""
     path = tmp_path / "new" / "folder" / "result.json"
     result = a_result(path)
     result["runs"].append({"seed": 0, "psnr": 20.5})
@@ -81,7 +81,9 @@ def test_another_machine_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch)
         ({"kind": "function"}, "kind 'digits', expected 'function'"),
     ],
 )
-def test_nothing_else_is_resumed_or_overwritten(file: Path, changes: dict[str, Any], message: str) -> None:
+def test_results_of_another_kind_are_neither_resumed_nor_overwritten(
+    file: Path, changes: dict[str, Any], message: str
+) -> None:
     before = file.read_text()
     with pytest.raises(ConfigError, match=message):
         a_result(file, **changes)
@@ -119,15 +121,15 @@ def test_a_file_that_is_no_result_is_kept(tmp_path: Path, content: bytes, messag
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
-def test_a_folder_that_cannot_be(tmp_path: Path, place: str) -> None:
+def test_an_impossible_folder_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match=r"cannot hold results: .*file is a file; give another folder"):
         a_result(tmp_path / place / "result.json")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whoever runs this may have all rights.
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Simulated, since permissions do not stop a superuser who runs the tests.
     monkeypatch.setattr("exda_primitives.workbench.shared.files.os.access", lambda folder, mode: folder != tmp_path)
     with pytest.raises(ConfigError, match="may not be written into; give another folder"):
         check_writable(tmp_path / "new" / "folder")
@@ -136,7 +138,7 @@ def test_a_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_a_missing_file_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"nowhere.json: cannot be read"):
         read(Path("nowhere.json"), "digits")
 
@@ -150,7 +152,7 @@ def test_a_file_that_is_not_there() -> None:
         ({1: 2}, "key 1 is a int"),
     ],
 )
-def test_what_is_no_finite_plain_data_is_not_written(file: Path, run: dict[Any, Any], message: str) -> None:
+def test_data_that_are_not_plain_and_finite_are_not_written(file: Path, run: dict[Any, Any], message: str) -> None:
     before = file.read_text()
     result = a_result(file)
     result["runs"].append(run)
@@ -160,13 +162,13 @@ def test_what_is_no_finite_plain_data_is_not_written(file: Path, run: dict[Any, 
     assert only_file_in(file.parent) == file
 
 
-def test_an_envelope_is_needed(tmp_path: Path) -> None:
+def test_a_result_without_its_header_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ExDAError, match="needs 'kind'"):
         write(tmp_path / "result.json", {"runs": []})
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_write_leaves_what_was_there(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file.read_text()
 
     def interrupt(*names: object) -> None:
@@ -181,13 +183,13 @@ def test_an_interrupted_write_leaves_what_was_there(file: Path, monkeypatch: pyt
     assert json.loads(before)["runs"]
 
 
-def test_spread() -> None:
+def test_spread_is_mean_deviation_and_number() -> None:
     assert spread([2.0, 4.0]) == Spread(3.0, math.sqrt(2), 2)
     assert spread([5]) == Spread(5.0, None, 1)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
-def test_no_spread_of_nothing_or_of_nan(values: list[float]) -> None:
+def test_a_spread_of_no_values_or_of_nan_is_refused(values: list[float]) -> None:
     with pytest.raises(ExDAError, match="values"):
         spread(values)
     with pytest.raises(ExDAError, match="values"):
@@ -195,7 +197,7 @@ def test_no_spread_of_nothing_or_of_nan(values: list[float]) -> None:
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=20))
-def test_the_interval_of_a_difference(pairs: list[tuple[float, float]]) -> None:
+def test_the_interval_of_a_difference_is_within_the_differences(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = zip(*pairs, strict=True)
     found = difference(ours, theirs, draws=50)
     gains = [a - b for a, b in pairs]

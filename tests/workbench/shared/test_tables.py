@@ -18,7 +18,7 @@ from exda_primitives.workbench.shared.tables import (
 )
 
 
-def test_markdown_escapes_what_would_begin_a_column() -> None:
+def test_markdown_escapes_bars_inside_cells() -> None:
     assert markdown_table(["name", "|x|"], [["a|b", "1"]]) == ["| name | |x| |", "| --- | --- |", "| a\\|b | 1 |"]
 
 

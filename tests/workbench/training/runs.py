@@ -1,4 +1,4 @@
-"""Runs of a few steps, and what they came to."""
+"""Runs of a few steps, and what they leave behind."""
 
 import numpy as np
 import torch
@@ -10,18 +10,18 @@ STEPS = 5
 
 
 class PowerError(Exception):
-    """The power goes."""
+    """Stands for a power failure."""
 
 
 def images(folder, name="clean.npz", number=3, seed=0):
-    """Clean images of 20 x 27 pixels."""
+    """Writes clean images of 20 x 27 pixels and returns the path."""
     made = np.random.default_rng(seed).integers(0, 256, (number, 20, 27, 3), dtype=np.uint8)
     np.savez(folder / name, images=made)
     return str(folder / name)
 
 
 def settings(folder, *, recipe=None, data=None, **sections):
-    """A file's contents; an epoch has six pairs, which five steps of two outlast."""
+    """The contents of a configuration file. Five steps of two pairs outlast an epoch, which has six."""
     given = {
         "model": {"name": "restormer", "arguments": TINY},
         "primitives": {"init": "paper"},
@@ -35,14 +35,14 @@ def config(folder, **changes):
     return TrainConfig.decoded(settings(folder, **changes))
 
 
-def run(told, out, *, stop=None, devices=1):
-    """Trains; with ``stop``, the power goes after that step."""
+def run(configuration, out, *, stop=None, devices=1):
+    """Trains; with ``stop``, raises `PowerError` after that step."""
 
     def on_step(state):
         if state.step == stop:
             raise PowerError
 
-    plan = prepare(told, out, devices=devices, accelerator="cpu")
+    plan = prepare(configuration, out, devices=devices, accelerator="cpu")
     return train(plan, command="a test", on_step=None if stop is None else on_step)
 
 
@@ -51,7 +51,7 @@ def checkpoint(out):
 
 
 def same(ours, theirs):
-    """Bit for bit."""
+    """Whether two values, also in containers, are equal bit for bit."""
     if isinstance(ours, torch.Tensor):
         return ours.dtype == theirs.dtype and torch.equal(ours, theirs)
     if isinstance(ours, dict):
@@ -61,11 +61,11 @@ def same(ours, theirs):
     return ours == theirs
 
 
-def left_in(out):
-    """Names of the files, but for that which keeps other runs out."""
+def files_in(out):
+    """The names of the files, without the lock that keeps other runs out."""
     return sorted(path.name for path in out.iterdir() if path.name != ".lock")
 
 
-def everything(out):
-    """Of the last checkpoint, all but when and on what it was computed."""
+def final_state(out):
+    """The last checkpoint without its legs, which say when and on which machine it was computed."""
     return {name: each for name, each in checkpoint(out).items() if name != "legs"}

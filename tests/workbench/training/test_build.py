@@ -1,4 +1,4 @@
-"""The network that a run begins with."""
+"""The network that a run starts from."""
 
 import pytest
 import torch
@@ -10,18 +10,18 @@ from exda_primitives.workbench.training.build import build
 RESTORMER = {"name": "restormer", "arguments": TINY}
 
 
-def test_same_numbers_each_time(tmp_path):
-    told = config(tmp_path)
+def test_the_weights_depend_on_the_seed_alone(tmp_path):
+    configuration = config(tmp_path)
     state = torch.get_rng_state()
-    first, torch_state = build(told).net.state_dict(), torch.get_rng_state()
+    first, torch_state = build(configuration).net.state_dict(), torch.get_rng_state()
     torch.manual_seed(5)
-    assert same(dict(first), dict(build(told).net.state_dict()))
+    assert same(dict(first), dict(build(configuration).net.state_dict()))
     assert torch.equal(state, torch_state)
     other = build(config(tmp_path, recipe={"seed": 1})).net.state_dict()
     assert not same(dict(first), dict(other))
 
 
-def test_where_and_what_is_patched_in(tmp_path):
+def test_primitives_are_patched_in_as_configured(tmp_path):
     primitives = {"tokens": 2, "value": "gelu", "init": "paper", "include": "decoder"}
     net, report = build(config(tmp_path, model=RESTORMER, primitives=primitives))
     assert exda.config_of(net) == exda.ExDAConfig(tokens=2, value="gelu", init="paper")
@@ -33,7 +33,7 @@ def test_where_and_what_is_patched_in(tmp_path):
 
 
 @pytest.mark.parametrize("primitives", [None, {"tokens": 0, "value": "none"}])
-def test_the_host_alone(tmp_path, primitives):
+def test_without_primitives_the_host_is_not_patched(tmp_path, primitives):
     net, report = build(config(tmp_path, primitives=primitives))
     assert report is None
     assert not exda.is_patched(net)
@@ -66,17 +66,17 @@ def test_exda_is_built_with_the_primitives(tmp_path):
         build(config(tmp_path, model=model, primitives={"include": "decoder"}))
 
 
-def test_from_a_checkpoint(tmp_path):
+def test_a_run_starts_from_a_checkpoint(tmp_path):
     host = exda.models.Restormer(**TINY)
     torch.save({"params": host.state_dict()}, tmp_path / "host.pth")
     model = {"name": "auto", "checkpoint": str(tmp_path / "host.pth")}
     net, report = build(config(tmp_path, model=model))
     assert report.applied
-    held = net.state_dict()
-    assert all(torch.equal(held[name], tensor) for name, tensor in host.state_dict().items())
+    loaded = net.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in host.state_dict().items())
 
 
-def test_from_a_patched_one(tmp_path):
+def test_a_run_starts_from_a_patched_checkpoint(tmp_path):
     trained = exda.models.Restormer(**TINY)
     exda.patch(trained)
     for parameter in exda.new_parameters(trained):
@@ -95,7 +95,7 @@ def test_from_a_patched_one(tmp_path):
     assert exda.config_of(net) == exda.ExDAConfig()
 
 
-def test_from_one_that_is_patched_in_part(tmp_path):
+def test_a_run_starts_from_a_partly_patched_checkpoint(tmp_path):
     trained = exda.models.Restormer(**TINY)
     exda.patch(trained, include="decoder")
     exda.save(trained, tmp_path / "weights.safetensors", whole=True)
@@ -111,7 +111,7 @@ def test_from_one_that_is_patched_in_part(tmp_path):
     assert {match.stage for match in report.matches} == {"encoder", "latent"}
 
 
-def test_from_one_with_primitives_of_its_own(tmp_path):
+def test_a_run_starts_from_a_checkpoint_with_built_in_primitives(tmp_path):
     own = exda.ExDAConfig(tokens=2, value_position="after", init="paper")
     arguments = TINY | {"heads": [1, 1, 1, 1]}
     trained = exda.models.create("exda-tiny", **arguments, config=own)
@@ -126,7 +126,7 @@ def test_from_one_with_primitives_of_its_own(tmp_path):
         build(config(tmp_path, model=model, primitives={"value_position": "after", "init": "paper"}))
 
 
-def test_what_is_trained(tmp_path):
+def test_the_recipe_decides_which_parameters_are_trained(tmp_path):
     net, _ = build(config(tmp_path))
     assert all(parameter.requires_grad for parameter in net.parameters())
     net, _ = build(config(tmp_path, recipe={"train": "new"}))
@@ -147,6 +147,6 @@ def test_what_is_trained(tmp_path):
         ({"primitives": {"tokens": 3, "reinject": "channelwise"}}, exda.ConfigError, "channelwise"),
     ],
 )
-def test_errors(tmp_path, sections, error, message):
+def test_bad_sections_are_refused(tmp_path, sections, error, message):
     with pytest.raises(error, match=message):
         build(config(tmp_path, **sections))

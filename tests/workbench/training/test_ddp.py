@@ -1,4 +1,4 @@
-"""Two processes that train together compute what one does with as large a batch, and end together."""
+"""Two processes compute the same as one with twice the batch, and end together."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from tests.workbench.data.images import write_image
-from tests.workbench.training.runs import TINY, checkpoint, config, everything, images, run, same
+from tests.workbench.training.runs import TINY, checkpoint, config, final_state, images, run, same
 
 import exda_primitives as exda
 from exda_primitives.errors import ProcessError, StoppedError
@@ -15,12 +15,12 @@ from exda_primitives.workbench.training import prepare, train
 from exda_primitives.workbench.training.processes import together
 from exda_primitives.workbench.training.signals import asked
 
-# AdaIR has parameters that nothing uses, as PromptIR does.
+# AdaIR, like PromptIR, has parameters that the output does not depend on.
 ADAIR = {"name": "adair", "arguments": TINY}
 RATE = 1e-3
 
 
-def told(folder, batch):
+def configured(folder, batch):
     recipe = {"steps": 4, "learning_rate": RATE, "cosine_to": None, "clip": 0.5, "ema": 0.5, "accumulate": 2}
     stages = [{"until": 1, "patch": 8, "batch": 2 * batch}, {"patch": 16, "batch": batch}]
     return config(
@@ -34,14 +34,14 @@ def told(folder, batch):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A folder, and in it the run of two processes that nothing ends early."""
+    """A folder that holds the uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("two")
-    run(told(folder, 1), folder / "whole", devices=2)
+    run(configured(folder, 1), folder / "whole", devices=2)
     return folder
 
 
-def test_two_processes_are_one_with_twice_the_batch(two, tmp_path):
-    one = run(told(two, 2), tmp_path / "one")["runs"][0]
+def test_two_processes_compute_the_same_as_one_with_twice_the_batch(two, tmp_path):
+    one = run(configured(two, 2), tmp_path / "one")["runs"][0]
     of_two = results.read(two / "whole" / "result.json", "train")["runs"][0]
     assert (of_two["processes"], one["processes"]) == (2, 1)
     for ours, theirs in zip(of_two["history"], one["history"], strict=True):
@@ -55,26 +55,26 @@ def test_two_processes_are_one_with_twice_the_batch(two, tmp_path):
         torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=RATE / 100)
 
 
-def in_the_second(number, step, state):
-    """A signal to one of the processes, after a step."""
+def signal_second_process(number, step, state):
+    """Sends a signal to the second process after a step."""
     if os.environ["LOCAL_RANK"] == "1" and state.step == step:
         os.kill(os.getpid(), number)
 
 
 def stop_after_one(state):
-    in_the_second(signal.SIGTERM, 1, state)
+    signal_second_process(signal.SIGTERM, 1, state)
 
 
 def die_after_three(state):
-    in_the_second(signal.SIGKILL, 3, state)
+    signal_second_process(signal.SIGKILL, 3, state)
 
 
-def test_they_stop_at_one_step_and_go_on(two, tmp_path):
-    def run_on(on_step=None):
-        return train(prepare(told(two, 1), tmp_path / "out", devices=2, accelerator="cpu"), on_step=on_step)
+def test_both_processes_stop_at_the_same_step_and_resume(two, tmp_path):
+    def resume(on_step=None):
+        return train(prepare(configured(two, 1), tmp_path / "out", devices=2, accelerator="cpu"), on_step=on_step)
 
     with pytest.raises(StoppedError) as caught:
-        run_on(stop_after_one)
+        resume(stop_after_one)
     assert caught.value.number == signal.SIGTERM
     assert str(caught.value) == (
         f"stopped by SIGTERM after step 2 of 4. {tmp_path / 'out'} holds the checkpoint of step 2. The same command "
@@ -82,17 +82,17 @@ def test_they_stop_at_one_step_and_go_on(two, tmp_path):
     )
     message = r"process 1 of 2 was ended by SIGKILL, most likely because memory ran out\. .* holds the last checkpoint"
     with pytest.raises(ProcessError, match=message):
-        run_on(die_after_three)
+        resume(die_after_three)
     assert checkpoint(tmp_path / "out")["step"] == 2
-    result = run_on()
-    assert same(everything(tmp_path / "out"), everything(two / "whole"))
+    result = resume()
+    assert same(final_state(tmp_path / "out"), final_state(two / "whole"))
     assert [leg["not_bit_for_bit"] for leg in result["runs"][0]["legs"]] == [[], []]
 
 
-def test_an_error_of_one_process_is_that_of_the_run(tmp_path):
+def test_an_error_of_one_process_is_raised_by_the_run(tmp_path):
     write_image(tmp_path / "clean" / "a.png", 20, 27)
-    told = config(tmp_path, data={"source": str(tmp_path / "clean")})
-    plan = prepare(told, tmp_path / "out", devices=2, accelerator="cpu")
+    configured = config(tmp_path, data={"source": str(tmp_path / "clean")})
+    plan = prepare(configured, tmp_path / "out", devices=2, accelerator="cpu")
     (tmp_path / "clean" / "a.png").write_text("of no interest")
     with pytest.raises(exda.ImageError, match=r"a\.png is no image that can be read"):
         train(plan)

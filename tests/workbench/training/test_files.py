@@ -1,4 +1,4 @@
-"""Configuration files: what they may say, and what happens to what they may not."""
+"""Configuration files: what they may contain, and how errors in them are reported."""
 
 import importlib
 import json
@@ -35,44 +35,44 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_examples(path):
-    told = read_config(path)
-    assert told.model.name in networks()
-    assert TrainConfig.decoded(told.as_dict()) == told
+def test_every_example_can_be_read(path):
+    configuration = read_config(path)
+    assert configuration.model.name in networks()
+    assert TrainConfig.decoded(configuration.as_dict()) == configuration
 
 
 def test_there_are_examples():
     assert {path.stem for path in EXAMPLES.iterdir()} >= {"promptir", "budget", "ablation"}
 
 
-def test_promptir_is_its_authors_recipe():
-    told = read_config(EXAMPLES / "promptir.yaml")
-    recipe = told.recipe
-    assert (told.data.patch, recipe.batch, recipe.epochs, recipe.steps) == (128, 8, 120, None)
+def test_the_promptir_example_has_its_authors_recipe():
+    configuration = read_config(EXAMPLES / "promptir.yaml")
+    recipe = configuration.recipe
+    assert (configuration.data.patch, recipe.batch, recipe.epochs, recipe.steps) == (128, 8, 120, None)
     assert (recipe.learning_rate, recipe.warm_up * 120, recipe.cosine_to * 120) == (2e-4, 15, 150)
     assert (recipe.l1, recipe.fft) == (1, 0)
 
 
-def test_restormer_is_its_authors_schedule():
-    told = read_config(EXAMPLES / "restormer.yaml")
-    stages, recipe = stages_of(told, told.recipe.steps), told.recipe
+def test_the_restormer_example_has_its_authors_schedule():
+    configuration = read_config(EXAMPLES / "restormer.yaml")
+    stages, recipe = stages_of(configuration, configuration.recipe.steps), configuration.recipe
     assert [stage.patch for stage in stages] == [128, 160, 192, 256, 320, 384]
     assert [stage.batch for stage in stages] == [8, 5, 4, 2, 1, 1]
     assert [stage.end - stage.begin for stage in stages] == [92_000, 64_000, 48_000, 36_000, 36_000, 24_000]
     assert (recipe.steps, recipe.weight_decay, recipe.clip, recipe.l1, recipe.fft) == (300_000, 1e-4, 0.01, 1, 0)
     rates = {step: learning_rate(step, 300_000, recipe) for step in (0, 92_000, 196_000, 299_999)}
-    # Their cosine goes from 3e-4 to 1e-6 rather than to 0.
+    # The authors' cosine ends at 1e-6 rather than at 0.
     theirs = {0: 3e-4, 92_000: 3e-4, 196_000: (3e-4 + 1e-6) / 2, 299_999: 1e-6}
     assert all(abs(rates[step] - rate) <= 1e-6 for step, rate in theirs.items())
 
 
 @pytest.mark.parametrize(("setting", "epochs"), [(3, 130), (5, 150)])
-def test_exda_is_the_nearest_published_recipe(setting, epochs):
+def test_the_exda_example_has_the_nearest_published_recipe(setting, epochs):
     path = EXAMPLES / "exda.yaml"
     # The changes for five degradations are in the file's own comment.
     of_five = re.search(r"--out runs/exda-5(.*?)\n#\n", path.read_text(), re.DOTALL)[1]
-    told = read_config(path, re.findall(r"--set (\S+)", of_five) if setting == 5 else [])
-    recipe, data = told.recipe, told.data
+    configuration = read_config(path, re.findall(r"--set (\S+)", of_five) if setting == 5 else [])
+    recipe, data = configuration.recipe, configuration.data
     assert (data.patch, recipe.batch, recipe.epochs, recipe.learning_rate) == (128, 32, epochs, 2e-4)
     assert (recipe.l1, recipe.fft, recipe.weight_decay) == (1, 0.1, 0.01)
     # Warm-up over 15 epochs, and a cosine that would reach 0 at 150.
@@ -82,50 +82,54 @@ def test_exda_is_the_nearest_published_recipe(setting, epochs):
 
 
 def test_the_files_own_values_win(read):
-    told = read("base: budget" + LEAST)
-    assert (told.recipe.steps, told.recipe.batch) == (100, RECIPES["budget"]["recipe"]["batch"])
-    told = read("base: promptir" + LEAST)
-    assert (told.recipe.steps, told.recipe.epochs) == (100, None)
+    configuration = read("base: budget" + LEAST)
+    assert (configuration.recipe.steps, configuration.recipe.batch) == (100, RECIPES["budget"]["recipe"]["batch"])
+    configuration = read("base: promptir" + LEAST)
+    assert (configuration.recipe.steps, configuration.recipe.epochs) == (100, None)
 
 
 def test_changes_win_over_the_file(read):
-    told = read("base: budget" + LEAST, "recipe.epochs=3", "recipe.learning_rate=1e-3", "primitives.tokens=2")
-    assert (told.recipe.steps, told.recipe.epochs, told.recipe.learning_rate) == (None, 3, 1e-3)
-    assert told.primitives.tokens == 2
+    configuration = read("base: budget" + LEAST, "recipe.epochs=3", "recipe.learning_rate=1e-3", "primitives.tokens=2")
+    assert (configuration.recipe.steps, configuration.recipe.epochs, configuration.recipe.learning_rate) == (
+        None,
+        3,
+        1e-3,
+    )
+    assert configuration.primitives.tokens == 2
     assert read(LEAST, "base=budget").recipe.batch == 4
     assert read(LEAST, "data.degradations=[rain, haze]").data.degradations == ("rain", "haze")
 
 
 def test_a_base_is_not_changed_by_a_file_that_uses_it(read):
-    before = {name: {key: dict(held) for key, held in each.items()} for name, each in RECIPES.items()}
+    before = {name: {key: dict(section) for key, section in each.items()} for name, each in RECIPES.items()}
     read("base: promptir" + LEAST, "recipe.batch=1")
     assert before == RECIPES
 
 
-def test_json_is_yaml(read):
-    told = read(
+def test_a_configuration_in_json_can_be_read(read):
+    configuration = read(
         '{"model": {"name": "promptir"}, "data": {"source": "x", "benchmark": "cdd11"}, "recipe": {"epochs": 1}}'
     )
-    assert told.data.benchmark == "cdd11"
+    assert configuration.data.benchmark == "cdd11"
 
 
 @pytest.mark.parametrize("letter", ABLATIONS)
-def test_ablations(read, letter):
-    told = read(LEAST, f"primitives.ablation={letter}", "primitives.include=decoder").primitives
-    assert told.init == "paper"
-    assert told.include == ("decoder",)
-    assert told.adds is (letter != "a")
+def test_every_ablation_sets_its_primitives(read, letter):
+    configuration = read(LEAST, f"primitives.ablation={letter}", "primitives.include=decoder").primitives
+    assert configuration.init == "paper"
+    assert configuration.include == ("decoder",)
+    assert configuration.adds is (letter != "a")
 
 
 def test_ablations_differ_and_can_be_changed(read):
-    told = [read(LEAST, f"primitives.ablation={letter}").primitives.options for letter in ABLATIONS]
-    assert len(set(told)) == 7
-    assert told[-1] == exda.ExDAConfig(init="paper")
+    configuration = [read(LEAST, f"primitives.ablation={letter}").primitives.options for letter in ABLATIONS]
+    assert len(set(configuration)) == 7
+    assert configuration[-1] == exda.ExDAConfig(init="paper")
     changed = read(LEAST, "primitives.ablation=g", "primitives.value=gelu", "primitives.stride=4").primitives.options
     assert changed == exda.ExDAConfig(value="gelu", stride=4, init="paper")
 
 
-def test_no_primitives(read):
+def test_a_configuration_without_primitives(read):
     assert read().primitives is None
     assert read(LEAST, "primitives=none").primitives is None
     assert read(LEAST, "primitives=null").primitives is None
@@ -191,18 +195,22 @@ def test_errors_name_the_key(read, change, message):
 STAGES = "[{until: 30, patch: 16, batch: 4}, {until: 0.5, patch: 24, batch: 2}, {patch: 32, batch: 1}]"
 
 
-def test_stages(read):
-    told = read(LEAST, f"recipe.progressive={STAGES}")
-    assert stages_of(told, 100) == [(0, 30, 16, 4), (30, 50, 24, 2), (50, 100, 32, 1)]
-    assert (told.data.patch, told.recipe.batch) == (None, None)
-    assert TrainConfig.decoded(json.loads(json.dumps(told.as_dict()))) == told
+def test_stages_end_at_steps_or_fractions(read):
+    configuration = read(LEAST, f"recipe.progressive={STAGES}")
+    assert stages_of(configuration, 100) == [(0, 30, 16, 4), (30, 50, 24, 2), (50, 100, 32, 1)]
+    assert (configuration.data.patch, configuration.recipe.batch) == (None, None)
+    assert TrainConfig.decoded(json.loads(json.dumps(configuration.as_dict()))) == configuration
 
 
 def test_stages_replace_the_patch_and_batch_below_them(read):
     given = LEAST.replace("degradations", "patch: 64, degradations").replace("steps", "batch: 3, steps")
     for base in ("", "base: budget"):
-        told = read(base + given, f"recipe.progressive={STAGES}")
-        assert (told.data.patch, told.recipe.batch, len(told.recipe.progressive)) == (None, None, 3)
+        configuration = read(base + given, f"recipe.progressive={STAGES}")
+        assert (configuration.data.patch, configuration.recipe.batch, len(configuration.recipe.progressive)) == (
+            None,
+            None,
+            3,
+        )
     assert stages_of(read("base: budget" + given), 100) == [(0, 100, 64, 3)]
     assert stages_of(read(), 100) == [(0, 100, 128, 8)]
     assert stages_of(read(LEAST, "recipe.progressive=null"), 100) == [(0, 100, 128, 8)]
@@ -236,12 +244,12 @@ def test_stages_replace_the_patch_and_batch_below_them(read):
         ),
     ],
 )
-def test_stages_that_are_none(read, change, message):
+def test_bad_stages_are_refused(read, change, message):
     with pytest.raises(exda.ConfigError, match=r"recipe\.progressive" + message):
         read(LEAST, f"recipe.progressive{change}")
 
 
-def test_stages_and_what_excludes_them(read):
+def test_stages_exclude_batch_patch_and_epochs(read):
     both = LEAST.replace("steps: 100", f"steps: 100, progressive: {STAGES}")
     with pytest.raises(exda.ConfigError, match=r"recipe\.batch: found 2, but each stage of recipe\.progressive has"):
         read(both, "recipe.batch=2")
@@ -256,16 +264,22 @@ def test_a_pattern_may_begin_with_a_star(read):
     assert read(LEAST, "primitives.include=['*.0.attn', latent]").primitives.include == ("*.0.attn", "latent")
 
 
-def test_two_folders(read):
+def test_pairs_come_from_two_folders(read):
     folders = {"degraded": "rainy", "clean": "dry"}
-    told = read(LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation={degraded: x, clean: y}")
-    assert (told.data.source.degraded, told.data.source.clean, told.data.validation.clean) == ("rainy", "dry", "y")
-    assert TrainConfig.decoded(told.as_dict()) == told
+    configuration = read(
+        LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation={degraded: x, clean: y}"
+    )
+    assert (
+        configuration.data.source.degraded,
+        configuration.data.source.clean,
+        configuration.data.validation.clean,
+    ) == ("rainy", "dry", "y")
+    assert TrainConfig.decoded(configuration.as_dict()) == configuration
     with pytest.raises(exda.ConfigError, match=r"data\.validation: found 'some', expected two folders"):
         read(LEAST, "data.degradations=[]", f"data.source={folders}", "data.validation=some")
 
 
-def test_both_lengths_in_a_file(read):
+def test_both_steps_and_epochs_are_refused(read):
     with pytest.raises(exda.ConfigError, match="found steps 100 and epochs 3, expected one of the two"):
         read(LEAST.replace("steps: 100", "steps: 100, epochs: 3"))
 
@@ -282,12 +296,12 @@ def test_both_lengths_in_a_file(read):
         ("1: 2", "1: is not known"),
     ],
 )
-def test_files_that_are_none(read, text, message):
+def test_files_that_are_no_configuration_are_refused(read, text, message):
     with pytest.raises(exda.ConfigError, match=message):
         read(text)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(exda.ConfigError, match=r"none\.yaml: cannot be read"):
         read_config(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
@@ -297,11 +311,15 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("package", ["yaml", "lightning_fabric", "matplotlib.figure"])
 def test_a_missing_package_says_what_to_install(monkeypatch, package, tmp_path):
-    # Imports Matplotlib where it is there.
+    # lightning_fabric imports Matplotlib if it is installed, and so has to come before Matplotlib is hidden.
     importlib.import_module("lightning_fabric")
-    told = read_config(EXAMPLES / "budget.yaml")
+    configuration = read_config(EXAMPLES / "budget.yaml")
     monkeypatch.setitem(sys.modules, package, None)
-    use = partial(read_config, EXAMPLES / "budget.yaml") if package == "yaml" else partial(prepare, told, tmp_path)
+    use = (
+        partial(read_config, EXAMPLES / "budget.yaml")
+        if package == "yaml"
+        else partial(prepare, configuration, tmp_path)
+    )
     with pytest.raises(
         exda.ExDAError,
         match=rf'{package} cannot be imported .*pip install "lightning-fabric>=2\.4" "matplotlib>=3\.8" "pyyaml>=5\.4"',
@@ -309,7 +327,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch, package, tmp_path):
         use()
 
 
-def test_importing_it_takes_no_extra():
+def test_importing_training_needs_no_extra():
     extras = {"lightning", "lightning_fabric", "yaml", "matplotlib", "torchmetrics"}
     loaded = f"{extras} & {{name.split('.')[0] for name in sys.modules}}"
     script = f"import sys, exda_primitives.workbench.training, exda_primitives.cli; print({loaded})"

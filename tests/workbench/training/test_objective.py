@@ -10,7 +10,7 @@ from exda_primitives.workbench.training.objective import learning_rate, loss_of
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7)])
-def test_losses(size):
+def test_the_loss_is_the_weighted_sum_of_l1_and_transform(size):
     ours, theirs = torch.rand(2, 2, 3, *size, dtype=torch.float64)
     assert loss_of(ours, theirs, RecipeConfig(steps=1)) == (ours - theirs).abs().mean()
     spectrum = torch.fft.rfft2(ours - theirs)
@@ -19,17 +19,18 @@ def test_losses(size):
 
 
 def test_the_transform_is_a_sum_without_a_factor():
-    """Of a constant difference only one coefficient is left: the difference times the number of pixels."""
+    """A constant difference has a single coefficient other than 0: the difference times the number of pixels."""
     clean = torch.zeros(1, 1, 6, 8, dtype=torch.float64)
     spectrum = 0.25 * 6 * 8 / (2 * 6 * (8 // 2 + 1))
     loss = loss_of(clean + 0.25, clean, RecipeConfig(steps=1, l1=0, fft=0.1))
     torch.testing.assert_close(loss.item(), 0.1 * spectrum)
 
 
-def test_of_noise_the_transforms_loss_grows_with_the_side():
+def test_the_transforms_loss_of_noise_grows_with_the_side():
     noise = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     clean, recipe = torch.zeros_like(noise), RecipeConfig(steps=1, l1=0, fft=1)
     small = loss_of(noise[..., :32, :32], clean[..., :32, :32], recipe)
+    # Coefficients of noise grow with the root of the number of pixels: 128 / 32 = 4.
     assert (loss_of(noise, clean, recipe) / small).item() == pytest.approx(4, rel=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Which pairs come when."""
+"""The order of the pairs: which of them come at which step."""
 
 import time
 
@@ -32,7 +32,7 @@ def stages(*lengths_and_batches, times=1):
     world=small,
     stop=st.integers(0, 18),
 )
-def test_who_gets_it_and_when_it_was_interrupted_change_nothing(length, batches, accumulate, world, stop):
+def test_the_order_depends_neither_on_processes_nor_on_interruptions(length, batches, accumulate, world, stop):
     def places(order):
         return [place for batch in order for place in batch]
 
@@ -57,7 +57,7 @@ def test_each_stage_has_its_patches_and_batches():
         *[(1, {16})] * 4,
         *[(2, {24})] * 2,
     ]
-    # No pair twice in an epoch, and none left out: the first one begins with the six pairs of step 0.
+    # No pair twice in an epoch, and none left out. Step 0 took six pairs: all five of epoch 0 and one of epoch 1.
     items = [(place.epoch, place.item) for batch in order for place in batch]
     assert [epoch for epoch, _ in items] == [1] * 4 + [2] * 5 + [3] * 5
     assert {item for epoch, item in items if epoch == 2} == set(range(5))
@@ -123,8 +123,8 @@ def test_pairs_of_a_data_set(tmp_path):
         assert torch.equal(found.clean, clean)
 
 
-def test_seeds_of_neighbours_share_nothing():
+def test_seeds_of_neighbouring_numbers_differ():
     seeds = {mixed(*numbers) % 2**32 for numbers in [(0,), (1,)] + [(a, b) for a in range(100) for b in range(100)]}
-    # By chance 0.01 of them would be alike.
+    # Among as many random seeds of 32 bits, 0.01 pairs would be equal by chance.
     assert len(seeds) == 10_002
     assert mixed(1, 23) != mixed(12, 3)

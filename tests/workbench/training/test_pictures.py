@@ -37,7 +37,7 @@ def test_rows_are_spread_over_the_pairs_and_cropped_at_the_centre():
                 assert torch.equal(found, image[5 : 5 + SIDE])
 
 
-def test_a_sheet_is_as_large_as_its_crops_and_grey_is_three_times_one():
+def test_a_sheet_is_as_large_as_its_crops_and_grey_is_repeated():
     pictures = Pictures(HERE, 1, 3)
     image = torch.rand(1, 20, 27)
     pictures.add(0, image, 3 * image - 1, image)
@@ -46,24 +46,24 @@ def test_a_sheet_is_as_large_as_its_crops_and_grey_is_three_times_one():
     assert torch.equal(sheet[:, 27:54], levels((3 * image - 1).expand(3, -1, -1)))
 
 
-def test_no_images_no_sheet():
+def test_without_images_there_is_no_sheet():
     pictures = Pictures(HERE, 5, 0)
     pictures.add(0, *torch.rand(3, 3, 8, 8))
     assert pictures.sheet() is None
 
 
 class Summed:
-    """One of two processes, which learns what the other one has."""
+    """Stands in for one of two processes: keeps what it sends, and combines it with what the other one sent."""
 
     device = torch.device("cpu")
 
     def __init__(self):
         self.others = []
-        self.told = []
+        self.sent = []
 
     def all_reduce(self, tensor, reduce_op):
-        self.told.append(tensor)
-        other = self.others[len(self.told) - 1] if self.others else torch.zeros_like(tensor)
+        self.sent.append(tensor)
+        other = self.others[len(self.sent) - 1] if self.others else torch.zeros_like(tensor)
         return tensor + other if reduce_op == "sum" else torch.maximum(tensor, other)
 
 
@@ -74,16 +74,16 @@ def test_processes_put_their_rows_together():
     for index, pictures in enumerate(both):
         pictures.add(index, *shown[index])
     both[0].sheet()
-    there.others = here.told
+    there.others = here.sent
     rows = [torch.cat([levels(each) for each in row], 1) for row in shown]
     assert torch.equal(both[1].sheet(), torch.cat(rows))
 
 
 def test_each_validation_replaces_the_sheet(tmp_path):
-    """No file more with each; the last one shows what the network that comes out makes of the images."""
+    """There is one file, and in the end it shows the results of the final network."""
     data = {"validation": images(tmp_path, "valid.npz", 2, seed=1)}
-    told = config(tmp_path, data=data, recipe={"validate_every": 1, "validation_images": 2, "steps": 3})
-    run(told, tmp_path / "out")
+    configuration = config(tmp_path, data=data, recipe={"validate_every": 1, "validation_images": 2, "steps": 3})
+    run(configuration, tmp_path / "out")
     files = [path.name for path in (tmp_path / "out").rglob("*.png")]
     assert files == ["validation.png"]
     sheet = np.array(Image.open(tmp_path / "out" / "validation.png"))
@@ -91,7 +91,7 @@ def test_each_validation_replaces_the_sheet(tmp_path):
     net = exda.models.create(checkpoint=tmp_path / "out" / "weights.safetensors")
     # Four pairs: the first one is of noise, the third of haze.
     for row, index in enumerate((0, 2)):
-        degraded, clean, *_ = open_data(told, 3).validation[index]
+        degraded, clean, *_ = open_data(configuration, 3).validation[index]
         with torch.no_grad():
             restored = net(torch.nn.functional.pad(degraded[None], (0, 5, 0, 4), mode="reflect"))[0, :, :20, :27]
         expected = np.concatenate([levels(each) for each in (degraded, restored, clean)], 1)
@@ -100,7 +100,7 @@ def test_each_validation_replaces_the_sheet(tmp_path):
     assert not (tmp_path / "none" / "validation.png").exists()
 
 
-def test_a_number_of_images_below_zero(tmp_path):
+def test_a_number_of_images_below_zero_is_refused(tmp_path):
     with pytest.raises(exda.ConfigError, match=r"recipe\.validation_images: found -1, expected a number of at least 0"):
         config(tmp_path, recipe={"validation_images": -1})
 

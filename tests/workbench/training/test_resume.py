@@ -1,4 +1,4 @@
-"""A run that is interrupted and taken up again is the very run that was not."""
+"""A run that is interrupted and resumed gives the same bits as one that was not interrupted."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from tests.workbench.data.images import write_image
-from tests.workbench.training.runs import STEPS, TINY, PowerError, checkpoint, config, everything, images, run, same
+from tests.workbench.training.runs import STEPS, TINY, PowerError, checkpoint, config, final_state, images, run, same
 
 import exda_primitives as exda
 from exda_primitives.workbench.training import prepare, train
@@ -22,36 +22,36 @@ STAGES = [{"until": 2, "patch": 8, "batch": 3}, {"until": 0.8, "patch": 16, "bat
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_bit_for_bit(tmp_path, recipe, capsys):
+def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, recipe, capsys):
     # The line of the history that ends at the last step spans the interruption.
-    told = config(tmp_path, recipe=recipe | {"log_every": 3})
-    run(told, tmp_path / "whole")
+    configuration = config(tmp_path, recipe=recipe | {"log_every": 3})
+    run(configuration, tmp_path / "whole")
     with pytest.raises(PowerError):
-        run(told, tmp_path / "halved", stop=3)
+        run(configuration, tmp_path / "halved", stop=3)
     assert checkpoint(tmp_path / "halved")["step"] == 2
     torch.manual_seed(1)
-    result = run(told, tmp_path / "halved")
-    assert same(everything(tmp_path / "halved"), everything(tmp_path / "whole"))
+    result = run(configuration, tmp_path / "halved")
+    assert same(final_state(tmp_path / "halved"), final_state(tmp_path / "whole"))
     weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("halved", "whole")]
     assert same(*weights)
     assert [leg["after_step"] for leg in result["runs"][0]["legs"]] == [0, 2]
     assert "goes on after step 2, bit for bit" in capsys.readouterr().out
 
 
-def of_stages(folder, workers=0):
+def config_of_stages(folder, workers=0):
     recipe = {"save_every": 1, "batch": None, "accumulate": 2, "progressive": STAGES}
     return config(folder, recipe=recipe, data={"patch": None, "workers": workers})
 
 
 def test_interrupted_in_every_stage(tmp_path, capsys):
-    """Patches and batches that change at steps 2 and 4; processes that prepare pairs, too."""
-    result = run(of_stages(tmp_path), tmp_path / "whole")
+    """Patches and batches change at steps 2 and 4; some of the runs have a process that prepares pairs."""
+    result = run(config_of_stages(tmp_path), tmp_path / "whole")
     assert [line["step"] for line in result["runs"][0]["history"]] == [1, 2, 3, 4, 5]
     for step in range(1, STEPS):
         with pytest.raises(PowerError):
-            run(of_stages(tmp_path, workers=step % 2), tmp_path / "often", stop=step)
-    run(of_stages(tmp_path), tmp_path / "often")
-    assert same(everything(tmp_path / "often"), everything(tmp_path / "whole"))
+            run(config_of_stages(tmp_path, workers=step % 2), tmp_path / "often", stop=step)
+    run(config_of_stages(tmp_path), tmp_path / "often")
+    assert same(final_state(tmp_path / "often"), final_state(tmp_path / "whole"))
     said = capsys.readouterr().out.splitlines()
     assert "step 2: patches of 16, batches of 1, to step 4" in said
     other = [STAGES[0], STAGES[1] | {"batch": 2}, STAGES[2]]
@@ -61,59 +61,59 @@ def test_interrupted_in_every_stage(tmp_path, capsys):
 
 
 def test_interrupted_at_every_step(tmp_path):
-    told = config(tmp_path, recipe={"save_every": 1, "ema": 0.5})
-    run(told, tmp_path / "whole")
+    configuration = config(tmp_path, recipe={"save_every": 1, "ema": 0.5})
+    run(configuration, tmp_path / "whole")
     for step in range(1, STEPS):
         with pytest.raises(PowerError):
-            run(told, tmp_path / "often", stop=step)
-    run(told, tmp_path / "often")
-    assert same(everything(tmp_path / "often"), everything(tmp_path / "whole"))
+            run(configuration, tmp_path / "often", stop=step)
+    run(configuration, tmp_path / "often")
+    assert same(final_state(tmp_path / "often"), final_state(tmp_path / "whole"))
 
 
 def test_a_network_that_draws_random_numbers(tmp_path):
     model = {"name": "moceir", "arguments": {"dim": 8, "num_blocks": [1, 1, 1, 1], "num_dec_blocks": [1, 1, 1]}}
-    told = config(tmp_path, model=model, primitives=None, recipe={"steps": 3})
-    run(told, tmp_path / "whole")
+    configuration = config(tmp_path, model=model, primitives=None, recipe={"steps": 3})
+    run(configuration, tmp_path / "whole")
     with pytest.raises(PowerError):
-        run(told, tmp_path / "halved", stop=2)
-    run(told, tmp_path / "halved")
-    assert same(everything(tmp_path / "halved"), everything(tmp_path / "whole"))
+        run(configuration, tmp_path / "halved", stop=2)
+    run(configuration, tmp_path / "halved")
+    assert same(final_state(tmp_path / "halved"), final_state(tmp_path / "whole"))
 
 
-def test_a_loss_that_is_scaled(tmp_path):
+def test_the_scale_of_the_loss_is_resumed(tmp_path):
     """float16's scale is part of the state."""
     from lightning_fabric import Fabric
 
     from exda_primitives.workbench.training.folder import Folder
     from exda_primitives.workbench.training.run import Run
 
-    told = config(tmp_path, recipe={"precision": "16-mixed", "save_every": 1})
+    configuration = config(tmp_path, recipe={"precision": "16-mixed", "save_every": 1})
 
     def finish(name, stop=None):
         def on_step(state):
             if state.step == 1:
-                # As if it had overflowed before.
+                # As after an overflow.
                 state.scaler.update(1024.0)
             if state.step == stop:
                 raise PowerError
 
         (tmp_path / name).mkdir(exist_ok=True)
-        Run(Fabric(accelerator="cpu", devices=1), told, Folder(tmp_path / name)).finish("", on_step)
+        Run(Fabric(accelerator="cpu", devices=1), configuration, Folder(tmp_path / name)).finish("", on_step)
 
     finish("whole")
     with pytest.raises(PowerError):
         finish("halved", stop=3)
     finish("halved")
-    assert same(everything(tmp_path / "halved"), everything(tmp_path / "whole"))
+    assert same(final_state(tmp_path / "halved"), final_state(tmp_path / "whole"))
     assert checkpoint(tmp_path / "whole")["scaler"]["scale"] == 1024
 
 
-def test_processes_that_prepare_pairs_change_nothing(tmp_path):
+def test_processes_that_prepare_pairs_do_not_change_the_result(tmp_path):
     run(config(tmp_path), tmp_path / "here")
     with pytest.raises(PowerError):
         run(config(tmp_path), tmp_path / "there", stop=3)
     run(config(tmp_path, data={"workers": 2}), tmp_path / "there")
-    assert same(everything(tmp_path / "there")["state_dict"], everything(tmp_path / "here")["state_dict"])
+    assert same(final_state(tmp_path / "there")["state_dict"], final_state(tmp_path / "here")["state_dict"])
 
 
 @pytest.mark.parametrize(
@@ -124,24 +124,24 @@ def test_processes_that_prepare_pairs_change_nothing(tmp_path):
         ("auto", {"lora": {"rank": 2}, "recipe": {"train": "new", "ema": 0.9}}),
     ],
 )
-def test_the_file_that_it_began_with_is_not_needed_to_go_on(tmp_path, name, sections):
+def test_resuming_does_not_need_the_file_that_the_run_started_from(tmp_path, name, sections):
     host, path = exda.models.Restormer(**TINY), tmp_path / "host.pth"
     torch.save({"params": host.state_dict()}, path)
-    told = config(tmp_path, model={"name": name, "checkpoint": str(path)}, **sections)
-    run(told, tmp_path / "whole")
+    configuration = config(tmp_path, model={"name": name, "checkpoint": str(path)}, **sections)
+    run(configuration, tmp_path / "whole")
     with pytest.raises(PowerError):
-        run(told, tmp_path / "halved", stop=3)
+        run(configuration, tmp_path / "halved", stop=3)
     path.unlink()
-    run(told, tmp_path / "halved")
-    assert same(everything(tmp_path / "halved"), everything(tmp_path / "whole"))
+    run(configuration, tmp_path / "halved")
+    assert same(final_state(tmp_path / "halved"), final_state(tmp_path / "whole"))
     with pytest.raises(exda.CheckpointError, match=r"host\.pth: does not exist"):
-        prepare(told, tmp_path / "new", accelerator="cpu")
+        prepare(configuration, tmp_path / "new", accelerator="cpu")
 
 
-def test_another_file_to_begin_with(tmp_path):
-    """The same one under another name goes on; any other is another run."""
+def test_another_file_to_start_from_is_refused(tmp_path):
+    """A copy under another name is accepted; other weights or a missing file are refused."""
 
-    def told(path):
+    def configuration(path):
         return config(tmp_path, model={"name": "restormer", "checkpoint": str(path)}, recipe={"ema": 0.9})
 
     host, paths = exda.models.Restormer(**TINY), [tmp_path / name for name in ("one.pth", "same.pth", "other.pth")]
@@ -150,21 +150,23 @@ def test_another_file_to_begin_with(tmp_path):
     torch.nn.init.zeros_(host.output.weight)
     torch.save({"params": host.state_dict()}, paths[2])
     with pytest.raises(PowerError):
-        run(told(paths[0]), tmp_path / "out", stop=3)
+        run(configuration(paths[0]), tmp_path / "out", stop=3)
     for path in (paths[2], tmp_path / "none.pth"):
         with pytest.raises(exda.ConfigError, match=rf"model\.checkpoint was '.*one\.pth', is '{path}'\. Give another"):
-            run(told(path), tmp_path / "out")
-    assert run(told(paths[1]), tmp_path / "out")["runs"][0]["legs"][1]["not_bit_for_bit"] == []
+            run(configuration(path), tmp_path / "out")
+    assert run(configuration(paths[1]), tmp_path / "out")["runs"][0]["legs"][1]["not_bit_for_bit"] == []
 
 
 def test_the_network_is_that_of_the_checkpoint(tmp_path):
-    """With options that leave no trace in any shape."""
-    told = config(tmp_path, primitives={"value_position": "after", "stride": 4, "scale": "mean", "init": "paper"})
-    run(told, tmp_path / "out")
+    """The options are ones that no shape of a weight shows."""
+    configuration = config(
+        tmp_path, primitives={"value_position": "after", "stride": 4, "scale": "mean", "init": "paper"}
+    )
+    run(configuration, tmp_path / "out")
     ours, theirs = (
         exda.models.create(checkpoint=tmp_path / "out" / name) for name in ("last.ckpt", "weights.safetensors")
     )
-    assert exda.config_of(ours) == exda.config_of(theirs) == told.primitives.options
+    assert exda.config_of(ours) == exda.config_of(theirs) == configuration.primitives.options
     assert same(dict(ours.state_dict()), dict(theirs.state_dict()))
 
 
@@ -174,11 +176,11 @@ HARMLESS = {
 }
 
 
-def test_changes_on_which_no_weight_depends(tmp_path, capsys):
-    told = config(tmp_path)
-    run(told, tmp_path / "whole")
+def test_changes_that_affect_no_weight_are_accepted(tmp_path, capsys):
+    configuration = config(tmp_path)
+    run(configuration, tmp_path / "whole")
     with pytest.raises(PowerError):
-        run(told, tmp_path / "halved", stop=3)
+        run(configuration, tmp_path / "halved", stop=3)
     changes = {**HARMLESS, "data": {**HARMLESS["data"], "validation": images(tmp_path, "valid.npz", 1)}}
     changed = config(tmp_path, **changes)
     plan = prepare(changed, tmp_path / "halved", accelerator="cpu")
@@ -191,27 +193,27 @@ def test_changes_on_which_no_weight_depends(tmp_path, capsys):
     weights = [load_file(tmp_path / name / "weights.safetensors") for name in ("halved", "whole")]
     assert same(*weights)
     kept = [checkpoint(tmp_path / name) for name in ("halved", "whole")]
-    assert all(same(*(held[part] for held in kept)) for part in ("state_dict", "optimizer", "step"))
+    assert all(same(*(saved[part] for saved in kept)) for part in ("state_dict", "optimizer", "step"))
     assert [line["step"] for line in result["runs"][0]["history"]] == [1, 2, 3, 4, 5]
     assert [line["psnr"] is None for line in result["runs"][0]["history"]] == [True, True, False, True, False]
     assert result["config"] == kept[0]["config"] == changed.as_dict()
 
 
-def test_the_same_images_in_another_place(tmp_path, capsys):
+def test_the_same_images_in_another_folder_are_accepted(tmp_path, capsys):
     for seed in range(4):
         write_image(tmp_path / "here" / f"{seed}.png", 20, 27, seed=seed)
-    told = config(tmp_path, data={"source": str(tmp_path / "here")})
-    run(told, tmp_path / "whole")
+    configuration = config(tmp_path, data={"source": str(tmp_path / "here")})
+    run(configuration, tmp_path / "whole")
     with pytest.raises(PowerError):
-        run(told, tmp_path / "halved", stop=3)
+        run(configuration, tmp_path / "halved", stop=3)
     (tmp_path / "here").rename(tmp_path / "there")
     run(config(tmp_path, data={"source": str(tmp_path / "there")}), tmp_path / "halved")
     assert "goes on after step 2, bit for bit" in capsys.readouterr().out
     assert same(*(checkpoint(tmp_path / name)["state_dict"] for name in ("halved", "whole")))
 
 
-def test_other_images_in_another_place(tmp_path):
-    """One of many, which no sample of them would show."""
+def test_other_images_in_another_folder_are_refused(tmp_path):
+    """Only one of the images differs, which a sample of them could miss."""
     for seed in range(8):
         for name in ("here", "there"):
             write_image(tmp_path / name / f"{seed}.png", 20, 27, seed=99 if (name, seed) == ("there", 5) else seed)
@@ -246,25 +248,25 @@ def test_another_configuration_is_refused(tmp_path, changes, message):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_run_that_is_done_is_not_done_again(tmp_path):
-    told, out = config(tmp_path), tmp_path / "out"
-    result = run(told, out)
+def test_a_finished_run_is_not_repeated(tmp_path):
+    configuration, out = config(tmp_path), tmp_path / "out"
+    result = run(configuration, out)
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
-    assert run(told, out) == result == json.loads((out / "result.json").read_text())
+    assert run(configuration, out) == result == json.loads((out / "result.json").read_text())
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == before
 
 
-def test_why_it_is_not_bit_for_bit(tmp_path, capsys):
+def test_the_reasons_against_bit_for_bit_are_named(tmp_path, capsys):
     out = tmp_path / "out"
     with pytest.raises(PowerError):
         run(config(tmp_path), out, stop=2)
-    held = checkpoint(out)
-    held["legs"][-1]["machine"] |= {"torch": "2.6.0", "threads": 64}
-    held["legs"][-1] |= {"processes": 4, "indeterminate": ["some_backward_cuda has no deterministic form on CUDA"]}
-    torch.save(held, out / "last.ckpt")
-    told = config(tmp_path)
+    saved = checkpoint(out)
+    saved["legs"][-1]["machine"] |= {"torch": "2.6.0", "threads": 64}
+    saved["legs"][-1] |= {"processes": 4, "indeterminate": ["some_backward_cuda has no deterministic form on CUDA"]}
+    torch.save(saved, out / "last.ckpt")
+    configuration = config(tmp_path)
     images(tmp_path, seed=1)
-    result = run(told, out)
+    result = run(configuration, out)
     reasons = result["runs"][0]["legs"][1]["not_bit_for_bit"]
     assert reasons == [
         f"torch was '2.6.0', is {torch.__version__!r}",
@@ -277,7 +279,7 @@ def test_why_it_is_not_bit_for_bit(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "newer"])
-def test_a_checkpoint_that_cannot_be_read(tmp_path, damage):
+def test_a_checkpoint_that_cannot_be_read_is_kept(tmp_path, damage):
     out = tmp_path / "out"
     with pytest.raises(PowerError):
         run(config(tmp_path), out, stop=2)

@@ -1,4 +1,4 @@
-"""A run that is asked to stop, or is cut off: what is kept, and that it goes on as if nothing had been."""
+"""A run that is asked to stop, or is killed: what is kept, and that it resumes to the same result."""
 
 import os
 import pkgutil
@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.workbench.training.runs import STEPS, PowerError, checkpoint, config, everything, left_in, run, same
+from tests.workbench.training.runs import STEPS, PowerError, checkpoint, config, files_in, final_state, run, same
 
 from exda_primitives.errors import ProcessError, StoppedError
 from exda_primitives.workbench.training import pauses, prepare, train
@@ -17,8 +17,8 @@ from exda_primitives.workbench.training.signals import SIGNALS, asked, listening
 SELDOM = {"save_every": 100, "log_every": 3, "ema": 0.9}
 
 
-def stopped(told, out, at, *numbers):
-    """The same signals as those of a user, after a step."""
+def stopped(configuration, out, at, *numbers):
+    """Trains, sends itself signals after a step as a user would, and returns the error."""
 
     def on_step(state):
         if state.step == at:
@@ -26,21 +26,21 @@ def stopped(told, out, at, *numbers):
                 os.kill(os.getpid(), number)
 
     with pytest.raises(StoppedError) as caught:
-        train(prepare(told, out, accelerator="cpu"), on_step=on_step)
+        train(prepare(configuration, out, accelerator="cpu"), on_step=on_step)
     return caught.value
 
 
 def same_outcome(one, other):
     weights = [load_file(out / "weights.safetensors") for out in (one, other)]
-    return same(everything(one), everything(other)) and same(*weights)
+    return same(final_state(one), final_state(other)) and same(*weights)
 
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_saved_at_the_step_after_a_signal(tmp_path, number, capfd):
-    told, out = config(tmp_path, recipe=SELDOM), tmp_path / "out"
+def test_a_signal_saves_a_checkpoint_after_the_next_step(tmp_path, number, capfd):
+    configuration, out = config(tmp_path, recipe=SELDOM), tmp_path / "out"
     before = [signal.getsignal(each) for each in SIGNALS]
-    error = stopped(told, out, 1, number)
+    error = stopped(configuration, out, 1, number)
     assert error.number == number
     assert str(error) == (
         f"stopped by {number.name} after step 2 of {STEPS}. {out} holds the checkpoint of step 2. The same command "
@@ -49,28 +49,28 @@ def test_saved_at_the_step_after_a_signal(tmp_path, number, capfd):
     assert f"{number.name}: stops after this step" in capfd.readouterr().err
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert checkpoint(out)["step"] == 2
-    assert left_in(out) == ["last.ckpt", "weights.safetensors"]
-    run(told, out)
-    run(told, tmp_path / "whole")
+    assert files_in(out) == ["last.ckpt", "weights.safetensors"]
+    run(configuration, out)
+    run(configuration, tmp_path / "whole")
     assert same_outcome(out, tmp_path / "whole")
 
 
-def test_before_the_first_step(tmp_path, monkeypatch):
+def test_a_signal_before_the_first_step(tmp_path, monkeypatch):
     made = prepare(config(tmp_path, recipe=SELDOM), tmp_path / "out", accelerator="cpu")
 
-    def signalled(*told):
+    def signalled(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return open_data(*told)
+        return open_data(*arguments)
 
     from exda_primitives.workbench.training.data import open_data
 
     monkeypatch.setattr("exda_primitives.workbench.training.run.open_data", signalled)
     with pytest.raises(StoppedError, match=r"by SIGTERM before the first step\. .*no checkpoint yet"):
         train(made)
-    assert left_in(tmp_path / "out") == []
+    assert files_in(tmp_path / "out") == []
 
 
-def test_at_the_last_step_there_is_nothing_to_stop(tmp_path):
+def test_a_signal_at_the_last_step_does_not_stop(tmp_path):
     def on_step(state):
         if state.step == STEPS:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -79,18 +79,18 @@ def test_at_the_last_step_there_is_nothing_to_stop(tmp_path):
     assert result["runs"][0]["steps"] == STEPS
 
 
-def test_a_second_one_stops_at_once(tmp_path):
-    told, out = config(tmp_path, recipe=SELDOM | {"save_every": 2}), tmp_path / "out"
-    error = stopped(told, out, 3, signal.SIGTERM, signal.SIGINT)
+def test_a_second_signal_stops_at_once(tmp_path):
+    configuration, out = config(tmp_path, recipe=SELDOM | {"save_every": 2}), tmp_path / "out"
+    error = stopped(configuration, out, 3, signal.SIGTERM, signal.SIGINT)
     assert (error.number, str(error).split(".")[0]) == (signal.SIGTERM, "stopped at once")
     assert "holds the last checkpoint: the same command goes on after it" in str(error)
     assert checkpoint(out)["step"] == 2
-    error = stopped(told, tmp_path / "other", 1, signal.SIGINT, signal.SIGINT)
+    error = stopped(configuration, tmp_path / "other", 1, signal.SIGINT, signal.SIGINT)
     assert "There is no checkpoint yet" in str(error)
 
 
-def test_a_signal_that_was_ignored_still_is(tmp_path):
-    """Behind nohup, and in a script's background."""
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path):
+    """As under nohup, or in a script's background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def on_step(state):
@@ -104,7 +104,7 @@ def test_a_signal_that_was_ignored_still_is(tmp_path):
     assert checkpoint(tmp_path / "out")["step"] == STEPS
 
 
-def test_outside_the_main_thread_nothing_is_heard():
+def test_signals_are_not_handled_outside_the_main_thread():
     to, met = asked(), []
 
     def enter():
@@ -117,32 +117,32 @@ def test_outside_the_main_thread_nothing_is_heard():
     assert met == [signal.getsignal(signal.SIGTERM)]
 
 
-def test_saved_by_the_clock_as_well(tmp_path, monkeypatch):
-    told = config(tmp_path, recipe=SELDOM)
-    run(told, tmp_path / "whole")
+def test_checkpoints_are_saved_by_the_clock_as_well(tmp_path, monkeypatch):
+    configuration = config(tmp_path, recipe=SELDOM)
+    run(configuration, tmp_path / "whole")
     monkeypatch.setattr(pauses, "EVERY", 0.0)
     monkeypatch.setattr(pauses, "SHARE", 0.0)
-    held = []
+    saved_steps = []
 
     def on_step(state):
-        held.append(checkpoint(tmp_path / "often")["step"])
+        saved_steps.append(checkpoint(tmp_path / "often")["step"])
         if state.step == 4:
             raise PowerError
 
     with pytest.raises(PowerError):
-        train(prepare(told, tmp_path / "often", accelerator="cpu"), on_step=on_step)
-    assert held == [1, 2, 3, 4]
-    run(told, tmp_path / "often")
+        train(prepare(configuration, tmp_path / "often", accelerator="cpu"), on_step=on_step)
+    assert saved_steps == [1, 2, 3, 4]
+    run(configuration, tmp_path / "often")
     assert same_outcome(tmp_path / "often", tmp_path / "whole")
 
 
-def test_the_clock_waits(monkeypatch):
+def test_the_clock_waits_longer_after_a_slow_save(monkeypatch):
     class Here:
         global_rank, device = 0, torch.device("cpu")
 
-        def all_reduce(self, told, reduce_op):
+        def all_reduce(self, configuration, reduce_op):
             assert reduce_op == "max"
-            return told
+            return configuration
 
     now = [100.0]
     monkeypatch.setattr(pauses.time, "monotonic", lambda: now[0])
@@ -163,7 +163,7 @@ def test_the_clock_waits(monkeypatch):
 
 
 WRITES = [
-    # What is written, and which time: saves are after the steps 2, 4 and 5.
+    # The write that fails, and at which of its calls: checkpoints are saved after steps 2, 4 and 5.
     ("run.write_checkpoint", 1),
     ("run.write_network", 1),
     ("run.write_checkpoint", 3),
@@ -175,16 +175,16 @@ WRITES = [
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing cut off, and what it was told."""
+    """The configuration, the folder and the result of a run that was not interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    told = config(folder, recipe=SELDOM | {"save_every": 2})
-    return told, folder / "whole", run(told, folder / "whole")
+    configuration = config(folder, recipe=SELDOM | {"save_every": 2})
+    return configuration, folder / "whole", run(configuration, folder / "whole")
 
 
-# After one write is before the next.
+# "after" only for the last write: after any other is before the next.
 @pytest.mark.parametrize(("write", "turn", "when"), [*((*each, "before") for each in WRITES), (*WRITES[-1], "after")])
-def test_killed_between_any_two_writes(tmp_path, monkeypatch, whole, write, turn, when):
-    told, other, result = whole
+def test_a_run_killed_between_any_two_writes_resumes(tmp_path, monkeypatch, whole, write, turn, when):
+    configuration, other, result = whole
     real, turns, out = pkgutil.resolve_name(f"exda_primitives.workbench.training.{write}"), [], tmp_path / "killed"
 
     def killed(*arguments):
@@ -197,11 +197,11 @@ def test_killed_between_any_two_writes(tmp_path, monkeypatch, whole, write, turn
     with monkeypatch.context() as patched:
         patched.setattr(f"exda_primitives.workbench.training.{write}", killed)
         with pytest.raises(PowerError):
-            run(told, out)
-    again = run(told, out)
+            run(configuration, out)
+    again = run(configuration, out)
     assert same_outcome(out, other)
     assert again["runs"][0]["history"] == result["runs"][0]["history"]
-    assert left_in(out) == ["last.ckpt", "result.json", "weights.safetensors"]
+    assert files_in(out) == ["last.ckpt", "result.json", "weights.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_killed_between_any_two_writes(tmp_path, monkeypatch, whole, write, turn
         (RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. "), r"prepares pairs .*data\.workers"),
     ],
 )
-def test_what_ran_out_is_said(tmp_path, error, message):
+def test_missing_memory_is_explained(tmp_path, error, message):
     def on_step(state):
         if state.step == 3:
             raise error

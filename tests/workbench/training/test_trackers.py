@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases."""
+"""Logging to TensorBoard and to Weights & Biases."""
 
 import sys
 from types import ModuleType
@@ -35,13 +35,13 @@ def events(out):
     return found
 
 
-def test_tensorboard_goes_on_in_the_same_log(tmp_path):
-    """Step 3 is logged twice: by the run that is interrupted after it, and by the one that goes on after step 2."""
-    told, out = tracked(tmp_path, "tensorboard"), tmp_path / "out"
+def test_tensorboard_resumes_in_the_same_log(tmp_path):
+    """Step 3 is logged twice: by the run that is interrupted after it, and by the one that resumes after step 2."""
+    configuration, out = tracked(tmp_path, "tensorboard"), tmp_path / "out"
     with pytest.raises(PowerError):
-        run(told, out, stop=3)
+        run(configuration, out, stop=3)
     assert [event.step for event in events(out).Scalars("train/loss")] == [1, 2, 3]
-    result = run(told, out)
+    result = run(configuration, out)
     found = events(out)
     assert sorted(found.Tags()["scalars"]) == SCALARS
     for name, lines in lines_of(result).items():
@@ -53,16 +53,16 @@ def test_tensorboard_goes_on_in_the_same_log(tmp_path):
     assert np.array_equal(Image.open(tmp_path / "last.png"), Image.open(out / "validation.png"))
 
 
-def test_a_run_that_begins_anew_hides_what_it_logged_before(tmp_path):
-    told, out = tracked(tmp_path, "tensorboard", save_every=100), tmp_path / "out"
+def test_a_run_that_restarts_hides_what_it_logged_before(tmp_path):
+    configuration, out = tracked(tmp_path, "tensorboard", save_every=100), tmp_path / "out"
     for stop in (3, 2):
         with pytest.raises(PowerError):
-            run(told, out, stop=stop)
+            run(configuration, out, stop=stop)
     assert [event.step for event in events(out).Scalars("train/loss")] == [1, 2]
 
 
 class StandIn(ModuleType):
-    """What is called of wandb, with runs that take no step which they have already."""
+    """Stands in for wandb; like its runs, ignores steps before the latest one."""
 
     Image = staticmethod(np.copy)
 
@@ -70,9 +70,9 @@ class StandIn(ModuleType):
         super().__init__("wandb")
         self.runs, self.inits, self.codes = {}, [], []
 
-    def init(self, **told):
-        self.inits.append(told)
-        self.now = self.runs.setdefault(told["id"], {})
+    def init(self, **options):
+        self.inits.append(options)
+        self.now = self.runs.setdefault(options["id"], {})
         return self
 
     def log(self, values, step):
@@ -90,16 +90,16 @@ def wandb(monkeypatch):
     return stand_in
 
 
-def test_wandb_goes_on_in_the_same_run(tmp_path, wandb):
-    told, out = tracked(tmp_path, "wandb"), tmp_path / "out"
+def test_wandb_resumes_in_the_same_run(tmp_path, wandb):
+    configuration, out = tracked(tmp_path, "wandb"), tmp_path / "out"
     with pytest.raises(PowerError):
-        run(told, out, stop=3)
-    result = run(told, out)
+        run(configuration, out, stop=3)
+    result = run(configuration, out)
     ((identity, logged),) = wandb.runs.items()
     assert [leg["wandb"] for leg in result["runs"][0]["legs"]] == [identity] * 2
     for each in wandb.inits:
         assert (each["name"], each["dir"], each["resume"]) == ("out", str(out), "allow")
-        assert each["config"] == told.as_dict()
+        assert each["config"] == configuration.as_dict()
     assert wandb.codes == [1, 0]
     assert list(logged) == [1, 2, 3, 4, 5]
     for name, lines in lines_of(result).items():
@@ -109,7 +109,7 @@ def test_wandb_goes_on_in_the_same_run(tmp_path, wandb):
     assert np.array_equal(shown[5], Image.open(out / "validation.png"))
 
 
-def test_a_tracker_more_when_a_run_goes_on(tmp_path, wandb, capsys):
+def test_a_tracker_can_be_added_on_resuming(tmp_path, wandb, capsys):
     out = tmp_path / "out"
     with pytest.raises(PowerError):
         run(tracked(tmp_path), out, stop=3)
@@ -120,8 +120,8 @@ def test_a_tracker_more_when_a_run_goes_on(tmp_path, wandb, capsys):
     assert [event.step for event in events(out).Scalars("train/loss")] == [3, 4, 5]
 
 
-def test_wandb_that_cannot_begin(tmp_path, wandb, monkeypatch):
-    def no_login(**told):
+def test_a_wandb_that_cannot_begin_is_explained(tmp_path, wandb, monkeypatch):
+    def no_login(**options):
         raise RuntimeError("api_key not configured\n(no-tty)")
 
     monkeypatch.setattr(wandb, "init", no_login)
@@ -133,7 +133,7 @@ def test_wandb_that_cannot_begin(tmp_path, wandb, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])
-def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch, name, module):
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(exda.ExDAError, match=rf'{module} cannot be imported .*; run: pip install "{name}'):
         run(tracked(tmp_path, name), tmp_path / "out")
@@ -141,8 +141,8 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch, name, module):
     assert run(tracked(tmp_path), tmp_path / "out")["runs"][0]["steps"] == STEPS
 
 
-def test_a_log_on_a_full_disk(tmp_path, monkeypatch):
-    """Ends the run as any other file does, and closing the log does not hide why."""
+def test_a_log_on_a_full_disk_stops_the_run(tmp_path, monkeypatch):
+    """It stops the run like any other file, and closing the log does not hide the reason."""
     from exda_primitives.workbench.training.trackers import TensorBoard
 
     def full(self, *arguments, **options):
@@ -154,6 +154,6 @@ def test_a_log_on_a_full_disk(tmp_path, monkeypatch):
         run(tracked(tmp_path, "tensorboard"), tmp_path / "out")
 
 
-def test_a_tracker_that_is_not_known(tmp_path):
+def test_an_unknown_tracker_is_refused(tmp_path):
     with pytest.raises(exda.ConfigError, match=r"recipe\.log_to\[1\]: found 'mlflow' \(str\), expected one of"):
         tracked(tmp_path, "wandb", "mlflow")

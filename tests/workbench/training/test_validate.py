@@ -33,7 +33,7 @@ class Halved(nn.Module):
         return self.scale * x
 
 
-def found(net: nn.Module) -> float:
+def validated_psnr(net: nn.Module) -> float:
     fabric = Fabric(accelerator="cpu", devices=1)
     image = torch.full((3, 20, 17), 0.5)
     recipe = RecipeConfig(steps=1)
@@ -41,21 +41,21 @@ def found(net: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("fails", [None, RuntimeError("out of memory")])
-def test_every_module_is_in_its_own_mode_again(fails: Exception | None) -> None:
+def test_every_module_returns_to_its_own_mode(fails: Exception | None) -> None:
     net = Halved(fails)
     if fails is None:
-        assert found(net) == pytest.approx(20, abs=1e-3)
+        assert validated_psnr(net) == pytest.approx(20, abs=1e-3)
     else:
         with pytest.raises(RuntimeError, match="out of memory"):
-            found(net)
+            validated_psnr(net)
     assert net.training
     assert not net.frozen.training
     assert not net.frozen[0].training
 
 
-def test_training_goes_on_after_it() -> None:
+def test_training_can_go_on_after_a_validation() -> None:
     net = Halved()
-    found(net)
+    validated_psnr(net)
     with torch.enable_grad():
         net.train()
         (net.scale * torch.ones(2)).sum().backward()

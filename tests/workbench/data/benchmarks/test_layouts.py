@@ -1,4 +1,4 @@
-"""The benchmarks' folders, made small: what is found, and what is said when something is not as it should be."""
+"""Small copies of the benchmarks' folders: the pairs that are found, and the problems that are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HAZE = ("0001_0.8_0.2.jpg", "0001_0.95_0.1.jpg", "0003_1_0.04.jpg")
 NOISE = ("noise15", "noise25", "noise50")
 
 Pairs = dict[str, list[tuple[str | None, str]]]
-"""Degradation -> (degraded, clean), below the root."""
+"""Degradation -> pairs of paths (degraded, clean) relative to the root; None where noise is added later."""
 
 
 def under(folder: str, *names: str) -> list[str]:
@@ -144,7 +144,7 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[s
 
 
 def touch(root: Path, names: Iterable[str]) -> None:
-    """Empty files: nothing is read before it is asked for."""
+    """Makes empty files: listing a benchmark reads none of them."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -181,7 +181,7 @@ def test_every_missing_file_is_named(layout: tuple[Path, list[str], Load, dict[s
                 load(root)
             assert (orphans or left)[0].removeprefix("some/") in str(raised.value)
         else:
-            # Of several degraded images of one scene, only the number can tell.
+            # One of several degraded images of a scene: only the published number shows that it is missing.
             assert len(load(root)) == sum(counts.values()) - 1
         (root / name).touch()
 
@@ -197,7 +197,7 @@ def test_every_folder_that_is_missing_is_named(layout: tuple[Path, list[str], Lo
         (root / "elsewhere").rename(root / folder)
 
 
-def test_what_is_left_over_is_named(layout: tuple[Path, list[str], Load, dict[str, int]]) -> None:
+def test_every_unexpected_file_is_named(layout: tuple[Path, list[str], Load, dict[str, int]]) -> None:
     root, names, load, counts = layout
     for folder in sorted({str(Path(name).parent) for name in names}):
         touch(root, [f"{folder}/.DS_Store"])
@@ -206,6 +206,7 @@ def test_what_is_left_over_is_named(layout: tuple[Path, list[str], Load, dict[st
         with pytest.raises(DataError, match=r"notes\.txt: not expected"):
             load(root)
         (root / folder / "notes.txt").unlink()
+        # Any image may be a clean image for noise ("Denoise", "denoising").
         if "enois" in folder:
             continue
         touch(root, [f"{folder}/7777.png"])
@@ -253,7 +254,9 @@ def test_what_is_left_over_is_named(layout: tuple[Path, list[str], Load, dict[st
         ),
     ],
 )
-def test_who_belongs_to_whom(tmp_path: Path, load: Callable[..., PairedFiles], expected: Pairs) -> None:
+def test_degraded_images_are_paired_with_their_clean_ones(
+    tmp_path: Path, load: Callable[..., PairedFiles], expected: Pairs
+) -> None:
     touch(tmp_path, PROMPTIR_TEST + MOCEIR_TEST + ALLWEATHER_TEST)
     found = relative(load(tmp_path, whole=False), tmp_path)
     assert {name: found[name] for name in expected} == expected
@@ -297,7 +300,7 @@ def test_the_number_of_images_is_that_of_the_benchmark(tmp_path: Path, images: i
         (partial(allweather_files, split="train"), "weather: 3 pairs, the published set has 18069"),
     ],
 )
-def test_other_numbers(tmp_path: Path, load: Load, message: str) -> None:
+def test_numbers_other_than_the_published_are_refused(tmp_path: Path, load: Load, message: str) -> None:
     touch(tmp_path, PROMPTIR_TRAIN + MOCEIR_TRAIN + CDD11_TEST + ALLWEATHER_TEST + ALLWEATHER_TRAIN)
     touch(tmp_path, [name.replace("test", "train", 1) for name in CDD11_TEST])
     with pytest.raises(DataError) as raised:
@@ -317,7 +320,7 @@ def test_a_message_lists_ten_and_counts_the_rest(tmp_path: Path) -> None:
     assert lines[-1] == "  ... and 16 more"
 
 
-def test_two_targets_of_one_name(tmp_path: Path) -> None:
+def test_two_targets_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, [*WEATHERBENCH, "some/target/1.jpg"])
     with pytest.raises(DataError, match=r"target/1\.png: 1\.jpg has the same name"):
         weatherbench(tmp_path)
@@ -345,7 +348,7 @@ def test_cdd11_folders(tmp_path: Path, prefix: str) -> None:
         cdd11_files(tmp_path, whole=False)
 
 
-def test_no_root(tmp_path: Path) -> None:
+def test_a_missing_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="absent is not a folder"):
         cdd11_files(tmp_path / "absent")
 
@@ -354,6 +357,7 @@ def test_the_pairs_of_a_benchmark_can_be_trained_on(tmp_path: Path) -> None:
     write_images(tmp_path, PROMPTIR_TRAIN)
     files = promptir_files(tmp_path, "train", 5, whole=False)
     pairs = PairedFileSet(files, patch=4, repeats=REPEATS[5])
+    # Images times repeats: three noises, rain, haze, blur, low light.
     assert len(pairs) == 3 * 3 * 2 + 120 * 2 + 4 + 5 + 20
     for index in range(0, len(pairs), 7):
         pair = pairs[index]

@@ -21,7 +21,7 @@ SIDES = [(modality, side) for modality in RANGES for side in ("LQ", "HQ")]
 
 
 def nifti(path: Path, values: np.ndarray) -> Path:
-    """Writes values (H, W) as SimpleITK does, which counts x first in the file."""
+    """Writes values (H, W) as SimpleITK does, with x as the first axis of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(values.T, np.eye(4)), path)
     return path
@@ -50,7 +50,7 @@ def test_slices_in_nifti(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("modality", RANGES)
-def test_values_beyond_the_range_are_cut(tmp_path: Path, modality: str) -> None:
+def test_values_beyond_the_range_are_clipped(tmp_path: Path, modality: str) -> None:
     low, high = RANGES[modality]
     values = np.array([[low - 7, low], [high, high + 7]], np.float32)
     assert read_slice(nifti(tmp_path / "a.nii", values), modality).tolist() == [[[0, 0], [1, 1]]]
@@ -93,7 +93,7 @@ def test_pickles_run_no_code(tmp_path: Path) -> None:
 
 
 def test_a_bomb_inside_the_bytes_of_a_tensor(tmp_path: Path) -> None:
-    # Those are a file of PyTorch's inside the pickle.
+    # The bytes of a tensor are a file of PyTorch's own inside the pickle.
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(tmp_path / "exploded"),)
@@ -113,12 +113,12 @@ def test_a_bomb_inside_the_bytes_of_a_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["words", {"a": 1}, np.array(["x", "y"]), 3])
-def test_pickles_of_something_else(tmp_path: Path, value: object) -> None:
+def test_pickles_of_something_else_are_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(ImageError, match=r"a\.bin"):
         read_slice(pickled(tmp_path / "a.bin", value), "CT")
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = pickled(tmp_path / "a.bin", ramp("CT"))
     (tmp_path / "b.bin").write_bytes(whole.read_bytes()[:40])
     image = nifti(tmp_path / "a.nii", ramp("CT"))
@@ -133,8 +133,8 @@ def test_damaged_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "value"), [(70, b"\0\x10"), (70, b"\0\0"), (108, b"\0\0\0\x43"), (42, b"\0\x40\0\x40")]
 )
-def test_damaged_headers(tmp_path: Path, place: int, value: bytes) -> None:
-    """Types that do not exist, a place before the end of the header, and more pixels than there are."""
+def test_damaged_headers_are_refused(tmp_path: Path, place: int, value: bytes) -> None:
+    """Types that do not exist, data that begin before the end of the header, and more pixels than there are."""
     path = nifti(tmp_path / "a.nii", ramp("CT"))
     whole = path.read_bytes()
     path.write_bytes(whole[:place] + value + whole[place + len(value) :])
@@ -142,7 +142,7 @@ def test_damaged_headers(tmp_path: Path, place: int, value: bytes) -> None:
         read_slice(path, "CT")
 
 
-def test_volumes_and_numbers_that_are_none(tmp_path: Path) -> None:
+def test_volumes_and_nan_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"has shape \(2, 5, 7\); one slice"):
         read_slice(nifti(tmp_path / "a.nii", np.zeros((2, 5, 7), np.float32)), "CT")
     with pytest.raises(ImageError, match="NaN or infinity"):
@@ -150,7 +150,7 @@ def test_volumes_and_numbers_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("split", "suffix"), [("train", ".bin"), ("validation", ".nii"), ("test", ".nii")])
-def test_files_without_a_partner(tmp_path: Path, split: str, suffix: str) -> None:
+def test_files_without_a_partner_are_named(tmp_path: Path, split: str, suffix: str) -> None:
     for modality, side in SIDES:
         folder = tmp_path / modality / split / side
         folder.mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_files_without_a_partner(tmp_path: Path, split: str, suffix: str) -> Non
     ]
 
 
-def test_without_nibabel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_nibabel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = nifti(tmp_path / "a.nii", ramp("CT"))
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(ExDAError, match=r'pip install "nibabel>=5"'):

@@ -1,4 +1,4 @@
-"""What each degradation is known by."""
+"""The properties of each degradation."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from exda_primitives.workbench.data.degradations import (
 def test_noise_has_the_standard_deviation_asked_for(sigma: int) -> None:
     grey = torch.full((3, 128, 128), 0.5)
     noise = DEGRADATIONS[f"noise{sigma}"](grey, seeded()) - grey
-    # At sigma 50, one value in a hundred is clipped.
+    # 2 %, since at sigma 50 one value in a hundred is clipped.
     assert noise.std().item() * 255 == pytest.approx(sigma, rel=0.02)
     # Three standard errors of the mean.
     assert abs(noise.mean().item()) < 3 * sigma / 255 / math.sqrt(noise.numel())
+    # Neighbouring rows are uncorrelated.
     assert noise[0, 1:].flatten().dot(noise[0, :-1].flatten()).abs() < 0.05 * noise[0].square().sum()
 
 
@@ -41,7 +42,7 @@ def test_noise_is_scaled_by_sigma() -> None:
 
 
 @pytest.mark.parametrize("angle", [0.0, math.pi / 2])
-def test_rain_is_grey_sparse_bright_and_along_its_angle(angle: float) -> None:
+def test_rain_is_grey_sparse_and_bright_and_falls_along_its_angle(angle: float) -> None:
     night = torch.zeros(3, 96, 96)
     streaks = rain(night, seeded(), angle=angle, density=0.004, brightness=0.5)
     assert torch.equal(streaks[0], streaks[1])
@@ -55,7 +56,7 @@ def test_rain_is_grey_sparse_bright_and_along_its_angle(angle: float) -> None:
 
 @pytest.mark.parametrize("degradation", [rain, snow])
 def test_strokes_reach_the_borders(degradation: object) -> None:
-    # Many narrow images, for the mean of a few rows to be steady.
+    # 64 images, so that the mean of a few rows is steady.
     fallen = degradation(torch.zeros(64, 1, 65, 65), seeded())  # type: ignore[operator]
     borders = torch.cat([fallen[..., :4, :].flatten(), fallen[..., -4:, :].flatten(), fallen[..., -4:].flatten()])
     assert borders.mean().item() == pytest.approx(fallen[..., 16:48, 16:48].mean().item(), rel=0.15)
@@ -70,7 +71,7 @@ def test_strokes_reach_the_borders(degradation: object) -> None:
         (snow, "density", 0.002, 0.02),
     ],
 )
-def test_what_falls_only_brightens_and_more_of_it_more(
+def test_rain_and_snow_only_brighten_and_stronger_ones_more(
     degradation: object, name: str, weak: float, strong: float
 ) -> None:
     clean = 0.5 * random_images(3, 33, 47)
@@ -86,12 +87,12 @@ def test_snow_is_white_and_of_several_sizes() -> None:
     flakes = snow(black, seeded(), opacity=1.0, density=0.01)
     assert torch.equal(flakes[0], flakes[2])
     assert flakes.max() > 0.9
-    # What is left after opening by 7 x 7 are the large flakes, some but not all.
+    # An opening by 7 x 7 leaves the large flakes: some, but not all.
     opened = F.max_pool2d(-F.max_pool2d(-flakes[None], 7, 1, 3), 7, 1, 3)[0]
     assert 0.02 * flakes.sum() < opened.sum() < 0.8 * flakes.sum()
 
 
-def test_haze_is_koschmieders_law_of_the_depth_given() -> None:
+def test_haze_follows_koschmieders_law_with_the_given_depth() -> None:
     clean, depth = random_images(2, 3, 5, 7), torch.rand(2, 1, 5, 7, generator=seeded(3))
     beta, airlight = torch.tensor([0.5, 1.5]).view(2, 1, 1, 1), 0.8
     t = torch.exp(-beta * depth)
@@ -103,7 +104,7 @@ def test_haze_is_koschmieders_law_of_the_depth_given() -> None:
     )
 
 
-def test_haze_moves_towards_the_airlight_the_thicker_the_further() -> None:
+def test_thicker_haze_moves_colours_further_towards_the_airlight() -> None:
     clean = random_images(3, 64, 48)
     distance = [(haze(clean, seeded(), beta=beta, airlight=0.8) - 0.8).abs() for beta in (0.0, 0.5, 1.0, 2.0, 50.0)]
     torch.testing.assert_close(distance[0], (clean - 0.8).abs())
@@ -122,7 +123,7 @@ def test_made_up_depth_is_greater_at_the_top_and_smooth() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 7, 5), (2, 1, 5, 7), (1, 1, 5, 7)])
-def test_a_depth_of_another_shape(shape: tuple[int, ...]) -> None:
+def test_a_depth_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match="does not fit images of"):
         haze(random_images(3, 5, 7), seeded(), depth=torch.ones(shape))
 
@@ -145,7 +146,7 @@ def test_low_light_with_gamma_one_is_noise_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 5)])
-def test_blur_keeps_what_is_even(size: tuple[int, int]) -> None:
+def test_blur_keeps_a_uniform_image(size: tuple[int, int]) -> None:
     even = torch.tensor([0.2, 0.9, 0.0]).view(3, 1, 1).expand(3, *size)
     torch.testing.assert_close(motion_blur(even, seeded()), even)
 
@@ -158,16 +159,16 @@ def test_a_straight_blur_of_a_point_is_a_line_of_its_length() -> None:
     offsets = torch.arange(-20.0, 21.0)
     down, right = lines.sum((1, 3)) @ offsets, lines.sum((1, 2)) @ offsets
     torch.testing.assert_close(torch.stack([down, right]), torch.zeros(2, 8), atol=1e-4, rtol=0)
-    # Of points spread evenly over a length L, the variance along it is L squared by 12, and 0 across.
+    # Points spread evenly over a line of length L have the variance L^2 / 12 along it, and 0 across.
     yy = lines.sum((1, 3)) @ offsets.square()
     xx = lines.sum((1, 2)) @ offsets.square()
     xy = torch.einsum("bchw,h,w->b", lines, offsets, offsets)
     variances = torch.linalg.eigvalsh(torch.stack([yy, xy, xy, xx], -1).view(8, 2, 2))
-    # Bilinear spreading adds up to a quarter.
+    # Bilinear spreading onto pixels adds up to a quarter.
     torch.testing.assert_close(variances, torch.tensor([[0.0, 400 / 12]]).expand(8, 2), atol=0.6, rtol=0)
 
 
-def test_a_longer_blur_blurs_more_and_none_is_the_image() -> None:
+def test_a_longer_blur_blurs_more_and_length_0_keeps_the_image() -> None:
     clean = random_images(3, 64, 64)
     spread = [motion_blur(clean, seeded(), length=length).std().item() for length in (0.0, 4.0, 12.0, 24.0)]
     assert spread == sorted(spread, reverse=True)

@@ -15,7 +15,7 @@ from exda_primitives.workbench.data.degradations import CDD11, DEGRADATIONS, deg
 each = pytest.mark.parametrize("name", DEGRADATIONS)
 
 
-def test_the_names() -> None:
+def test_the_names_of_the_degradations() -> None:
     assert set(DEGRADATIONS) == {"noise15", "noise25", "noise50", "blur", *CDD11}
     assert len(CDD11) == 11
 
@@ -27,7 +27,9 @@ def test_the_names() -> None:
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=100, deadline=None)
-def test_any_size_gives_as_much_in_range(name: str, batch: list[int], size: tuple[int, int, int], seed: int) -> None:
+def test_any_size_is_kept_with_values_in_range(
+    name: str, batch: list[int], size: tuple[int, int, int], seed: int
+) -> None:
     clean = random_images(*batch, *size)
     degraded = degrade(clean, name, seed)
     assert degraded.shape == clean.shape
@@ -38,7 +40,7 @@ def test_any_size_gives_as_much_in_range(name: str, batch: list[int], size: tupl
 
 
 @each
-def test_the_seed_decides_and_nothing_else(name: str) -> None:
+def test_the_result_depends_on_the_seed_alone(name: str) -> None:
     clean = random_images(2, 3, 40, 40)
     first = degrade(clean, name, 1)
     torch.rand(5)
@@ -54,7 +56,7 @@ def test_the_global_generator_is_left_alone(name: str) -> None:
 
 
 @each
-def test_it_does_degrade_and_leaves_its_input_alone(name: str) -> None:
+def test_the_image_is_degraded_and_the_input_left_alone(name: str) -> None:
     clean = random_images(3, 64, 64)
     copy = clean.clone()
     degraded = degrade(clean, name, 0)
@@ -80,13 +82,13 @@ def test_dtype_is_kept_and_the_random_numbers_with_it(name: str, dtype: torch.dt
     clean = random_images(1, 3, 24, 24)
     degraded = degrade(clean.to(dtype), name, 0)
     assert degraded.dtype is dtype
-    # bfloat16 has 8 bits, and a composition rounds to them several times.
+    # bfloat16 has 8 significant bits, and a composition rounds to them several times.
     tolerance = 1e-6 if dtype is torch.float64 else 4 / 256
     torch.testing.assert_close(degraded.double(), degrade(clean, name, 0).double(), atol=tolerance, rtol=0)
 
 
 @each
-def test_it_computes_where_the_image_is(name: str) -> None:
+def test_the_result_is_on_the_images_device(name: str) -> None:
     degraded = degrade(torch.empty(2, 3, 20, 20, device="meta"), name, 0)
     assert degraded.device.type == "meta"
     assert degraded.shape == (2, 3, 20, 20)
@@ -96,11 +98,11 @@ def test_it_computes_where_the_image_is(name: str) -> None:
 @pytest.mark.parametrize(
     "bad", [torch.rand(8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.rand(3, 0, 8), torch.rand(0, 3, 8, 8)]
 )
-def test_bad_input(name: str, bad: Tensor) -> None:
+def test_bad_input_is_refused(name: str, bad: Tensor) -> None:
     with pytest.raises(ImageError, match=r"expected float images \(B, C, H, W\) or \(C, H, W\)"):
         DEGRADATIONS[name](bad, seeded())
 
 
-def test_an_unknown_name_is_answered_with_the_known() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'fog'; there are: noise15, noise25, noise50, blur, low, haze, rain.*snow"):
         degrade(random_images(3, 8, 8), "fog", 0)
