@@ -72,12 +72,14 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
                 if isinstance(layer := getattr(host, part), nn.Module):
                     layer.eval()
             for size in sizes:
+                batch, *sides = size
                 learnt = [getattr(host, name)] if training else []
                 found = _problems_at(size, host, claim, family, parts, learnt, generator)
-                narrow = only is None and NARROW in size[1:]
+                narrow = only is None and NARROW in sides
                 if narrow and found and all(problem.failed for problem in found):
                     # Reflecting at the border, for one, takes more pixels than the padding has.
-                    wider = (size[0], *(2 * side if side == NARROW else side for side in size[1:]))
+                    height, width = (2 * side if side == NARROW else side for side in sides)
+                    wider = batch, height, width
                     found = _problems_at(wider, host, claim, family, parts, learnt, generator)
                 problems += found
                 # A wrong result settles it. After an error, another size may still show what the module computes.

@@ -78,9 +78,10 @@ def _resized(size: Size, unequal: Sequence[tuple[int, int]]) -> Iterator[Size]:
 
 
 def _if_whole(*sides: tuple[int, int]) -> Iterator[Size]:
-    height, width = (divmod(*side) for side in sides)
-    if not height[1] and not width[1] and max(height[0], width[0]) <= _LONGEST:
-        yield height[0], width[0]
+    """Yields the size whose height and width are two quotients, if both are whole and no longer than ``_LONGEST``."""
+    (height, below), (width, beside) = (divmod(dividend, divisor) for dividend, divisor in sides)
+    if not below and not beside and max(height, width) <= _LONGEST:
+        yield height, width
 
 
 class _Softmaxes(OwnRandomNumbers):

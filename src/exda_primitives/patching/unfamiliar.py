@@ -164,7 +164,7 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
         softmaxes = False
         for family, laid_out in _LAYOUTS.items():
             for channels in entered:
-                of_size = partial(_called, copy, maps, laid_out, channels, generator)
+                of_size: Callable[[Size], Call] = partial(_called, copy, maps, laid_out, channels, generator)
                 first = of_size(_SIZES[0])
                 called, softmaxes = called or first.returned, softmaxes or bool(first.softmaxes)
                 if not first.returned:
@@ -177,8 +177,8 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
                             return _Seen(family, shape[-1]), True
         if failed and not called and not softmaxes:
             # In the layout that it gets furthest with, it may take maps of another size.
-            _, family, of_size = max(failed, key=lambda each: each[0])
-            if only := only_size(of_size, _SIZES[0]):
+            _, family, furthest = max(failed, key=lambda each: each[0])
+            if only := only_size(furthest, _SIZES[0]):
                 size, result = only
                 if found := _of_channels(result.softmaxes, widths):
                     return _Seen(family, max(shape[-1] for shape in found), size), True

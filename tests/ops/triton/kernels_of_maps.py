@@ -73,7 +73,7 @@ def depthwise(dtype: str, run: int) -> list[Kernel]:
     backward = (f"{PACKAGE}.depthwise_backward", "depthwise_backward_kernel", common | sliding)
     # The gate includes GELU.
     if run == 8:
-        # Backward without shift and with all the rest is among the passes of tests/benchmarks/kernels/test_machine_code.py.
+        # tests/benchmarks/kernels/test_machine_code.py compiles backward without shift and with all the rest.
         variants = [
             (forward, {"ACTIVATION": "gate", "VALID": "i32"}),
             (forward, {"ACTIVATION": "none", "dy": None, "bias": None, "shift": None} | ones),

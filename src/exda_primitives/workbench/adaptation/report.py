@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.protocols import PLAIN
 from ..shared.results import Result, difference
-from ..shared.tables import markdown_table, provenance_lines, terminal_table
+from ..shared.tables import markdown_page, markdown_table, provenance, terminal_table
 from .methods import METHODS
 
 if TYPE_CHECKING:
@@ -23,21 +23,16 @@ LEAST = 3
 def markdown(result: Result) -> str:
     """Returns a Markdown page."""
     config = result["config"]
-    parts = [
-        "# Before and after",
-        "",
-        *markdown_table(HEAD, rows_of(result)),
-        "",
-        *(f"{line}\n" for line in sentences(result)),
+    return markdown_page(
+        "Before and after",
+        markdown_table(HEAD, rows_of(result)),
+        *sentences(result),
         f"Trained: {METHODS[config['asked']['method']].about}, {result['trained_parameters']:,} parameters, "
         f"{result['bytes']:,} bytes; {config['chosen']['steps']:,} steps with learning rate "
         f"{config['chosen']['learning_rate']:g}.",
-        "",
         f"{PLAIN.note}. The images are some that were not trained on, whole.",
-        "",
-        *provenance_lines(result),
-    ]
-    return "\n".join(parts) + "\n"
+        provenance(result),
+    )
 
 
 def printed(result: Result) -> Table:
