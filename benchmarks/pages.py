@@ -24,6 +24,7 @@ import fuzz  # noqa: E402
 import recognised  # noqa: E402
 import repositories  # noqa: E402
 import restore_seam  # noqa: E402
+import strength  # noqa: E402
 
 from benchmarks.continued import report as continued  # noqa: E402
 from benchmarks.kernels import host, tables  # noqa: E402
@@ -58,6 +59,7 @@ BY_NAME: Mapping[str, Page] = {
     "kernels_host": host.markdown,
     "kernels_report": tables.markdown,
     "restore_seam": restore_seam.markdown,
+    "strength": strength.markdown,
 }
 """Renderers of results without a kind, by the name of their file."""
 
