@@ -181,9 +181,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     return markdown_page(
         "Do tokens tell how strong a degradation is?",
         "R2 of a ridge regression from features to the strength, on photographs that it has not seen: "
-        f"{FOLDS} folds of {result['photographs']} photographs, the middle {result['crop']} x {result['crop']} pixels. 1 is perfect, 0 "
-        "no better than the mean. Mean over seeds, with Student's 95% interval; a seed determines the strengths, the "
-        "degradations, the folds and the weights of the untrained network.",
+        f"{FOLDS} folds of {result['photographs']} photographs, the middle {result['crop']} x {result['crop']} pixels. "
+        "1 is perfect, 0 no better than the mean. Mean over seeds, with Student's 95% interval; a seed determines the "
+        "strengths, the degradations, the folds and the weights of the untrained network.",
         "The network is the demo's, trained on haze, rain and noise. Maps: 16 quantiles of each token's map. Rows: the "
         "attention of each token to all channels. Outputs: mean and standard deviation of each channel of every "
         f"attention. Input: {LEVELS} quantiles of each channel, standard deviations of its pixels and of their "
