@@ -181,32 +181,37 @@ def mixing_of(found: Gram, scale: float | Tensor, terms: ChannelTerms) -> Mixing
         scale: factor that the tokens are multiplied by as values.
         terms: the attention.
     """
-    temperature = widen(terms.temperature)
-    q_norms, k_norms = divisor(found.q_norms), divisor(found.k_norms)
-    logits = temperature * _cosines(found.qk, q_norms, k_norms)
-    local = logits.softmax(-1)
-    tokens = terms.tokens
+    temperature, tokens = widen(terms.temperature), terms.tokens
     if tokens is None or found.g_norms is None:
-        return Mixing(local, None)
+        return Mixing(
+            (temperature * _cosines(found.qk, divisor(found.q_norms), divisor(found.k_norms))).softmax(-1), None
+        )
     assert found.qg is not None
     assert found.gk is not None
     assert found.gg is not None
-    # p = sigmoid(logsumexp(token logits) - logsumexp(local logits)): a local row's softmax mass on the tokens.
-    g_norms = divisor(found.g_norms)
-    token_logits = temperature * _cosines(found.qg, q_norms, g_norms)
-    mass = torch.sigmoid(token_logits.logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True))
+    # All rows and columns at once, (B, h, c+K, K+c): small matrices cost an operation each, whatever their size. The
+    # tokens' columns stand first, so that one list of norms (q, g, k) has those of the rows and those of the columns.
+    c, of_tokens = found.qk.shape[-2], found.qg.shape[-1]
+    lengths = divisor(torch.cat([found.q_norms, found.g_norms, found.k_norms], dim=-2))
+    products = torch.cat(
+        [torch.cat([found.qg, found.qk], dim=-1), torch.cat([found.gg, found.gk], dim=-1)],
+        dim=-2,
+    )
+    logits = temperature * _cosines(products, lengths[..., : c + of_tokens, :], lengths[..., c:, :])
+    # A*, with the tokens' columns first.
+    attention = logits.softmax(-1)
+    onto_tokens = attention[..., :c, :of_tokens]
+    # lam p, with p a local row's softmax mass on the tokens.
     gate = widen(tokens.gate)
-    # The tokens' own rows A*[c:, :], (B, h, K, c+K), then alpha times their mean (or each, with K = c).
-    own = torch.cat([_cosines(found.gk, g_norms, k_norms), _cosines(found.gg, g_norms, g_norms)], dim=-1)
-    own = (temperature * own).softmax(-1)
+    mass = gate * onto_tokens.sum(-1, keepdim=True)
+    # alpha times the mean of the tokens' own rows A*[c:, :], or each, with K = c.
+    own = attention[..., c:, :]
     if tokens.reinject == "mean":
         own = own.mean(2, keepdim=True)
     own = widen(tokens.alpha) * own
-    c = logits.shape[-1]
-    # E = [(1 - lam p) softmax(local logits), lam p softmax(token logits)] + alpha mean(own). The second part is
-    # lam A*[:c, c:]: p times the softmax over the tokens alone is their part of the softmax over all.
-    from_tokens = gate * mass * token_logits.softmax(-1) + own[..., c:]
-    return Mixing((1 - gate * mass) * local + own[..., :c], scale * from_tokens)
+    # E = [(1 - lam p) softmax(local logits), lam A*[:c, c:]] + own
+    local = (1 - mass) * logits[..., :c, of_tokens:].softmax(-1)
+    return Mixing(local + own[..., of_tokens:], scale * (gate * onto_tokens + own[..., :of_tokens]))
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:
