@@ -90,6 +90,9 @@ def _strips_of_output(
 
     Convolutions and products are computed in ``dtype``; norm, Gram sums and small matrices in the accumulation dtype.
     """
+    if len([*strips(x, 3 * x.shape[1])]) == 1:
+        # Normalised once, for the tokens and for the first pass.
+        x, norm = _normalised(x, norm, dtype), None
     # The tokens first: the softmax over space needs the logits of the whole map, the Gram sums need G.
     g, scale = None, 1.0
     if terms.tokens is not None:

@@ -31,7 +31,7 @@ def add(total: Sums, more: Sums) -> None:
 
 def gram(found: list[Sums]) -> Gram:
     """Makes one ``Gram`` of the sums of each image."""
-    return _gram(*(torch.stack(each) for each in zip(*found, strict=True)))
+    return _gram(*(torch.stack(each) if len(each) > 1 else each[0][None] for each in zip(*found, strict=True)))
 
 
 def differentiable_gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
@@ -80,6 +80,8 @@ def _rows(x: Tensor, heads: int) -> Tensor:
 
 def _root(squares: Tensor) -> Tensor:
     """Norms (..., c, 1) from their squares (..., c); where a norm is 0, so is its gradient."""
+    if not squares.requires_grad:
+        return squares.sqrt().unsqueeze(-1)
     # The root's derivative at 0 is infinite: 1 takes its place there.
     zero = squares == 0
     return torch.where(zero, 0, torch.where(zero, 1, squares).sqrt()).unsqueeze(-1)
