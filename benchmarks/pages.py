@@ -20,11 +20,13 @@ sys.path.insert(0, str(ROOT))
 
 import cpu_forward  # noqa: E402
 import demo_report  # noqa: E402
+import exda_sizes  # noqa: E402
 import fuzz  # noqa: E402
 import recognised  # noqa: E402
 import repositories  # noqa: E402
 import restore_seam  # noqa: E402
 import strength  # noqa: E402
+import tile_sides  # noqa: E402
 
 from benchmarks.continued import report as continued  # noqa: E402
 from benchmarks.kernels import host, tables  # noqa: E402
@@ -55,11 +57,13 @@ BY_KIND: Mapping[str, Page] = {
 BY_NAME: Mapping[str, Page] = {
     "cpu_forward": cpu_forward.markdown,
     "demo_weights": demo_report.markdown,
+    "exda_sizes": exda_sizes.markdown,
     "fuzz": fuzz.markdown,
     "kernels_host": host.markdown,
     "kernels_report": tables.markdown,
     "restore_seam": restore_seam.markdown,
     "strength": strength.markdown,
+    "tile_sides": tile_sides.markdown,
 }
 """Renderers of results without a kind, by the name of their file."""
 
