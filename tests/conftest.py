@@ -11,6 +11,7 @@ import gc
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 import exda_primitives as exda
 from exda_primitives import memory
+from exda_primitives.ops.cpu import unsupported as cpu_steps
 
 from .maps import XCAOnMaps
 
@@ -43,6 +45,13 @@ def _rounding_as_on_a_gpu() -> Iterator[None]:
     from .interpreter import language_replaced_once_per_launch, rounding_as_on_a_gpu
 
     with rounding_as_on_a_gpu(), language_replaced_once_per_launch():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _steps_on_small_maps() -> Iterator[None]:
+    """Has fused blocks compute the tests' small maps, for which the modules would be faster."""
+    with mock.patch.object(cpu_steps, "WORTH_STEPS", 0):
         yield
 
 

@@ -13,6 +13,7 @@ from torch.func import functional_call, jvp, vmap
 
 import exda_primitives as exda
 from exda_primitives.ops.cpu import strips
+from exda_primitives.ops.cpu import unsupported as cpu_steps
 
 from .blocks import (
     BiasFree,
@@ -224,6 +225,20 @@ class TestChosen:
         model = fused(patched=patched)
         assert self.reported(model) == {"0.attn": ("cpu", None), "0.ffn": ("cpu", None)}
         model(feature())
+        assert ran == BOTH_STEPS
+
+    @torch.no_grad()
+    def test_small_maps_are_left_to_modules_without_gradients(self, monkeypatch, ran):
+        monkeypatch.setattr(cpu_steps, "WORTH_STEPS", 512)
+        model = fused()
+        for height, steps in ((31, []), (32, BOTH_STEPS)):
+            model(torch.rand(1, feature().shape[1], height, 16))
+            assert ran == steps
+        ran.clear()
+        reasons = {part.reason for part in exda.backend_report(model, 31, 16).parts if part.what.startswith("step")}
+        assert reasons == {"on the CPU, the modules are faster for maps of fewer than 512 pixels"}
+        with torch.enable_grad():
+            model(torch.rand(1, feature().shape[1], 31, 16))
         assert ran == BOTH_STEPS
 
     @pytest.mark.parametrize(
