@@ -12,6 +12,7 @@ from torch import nn
 from torch.func import functional_call, jvp, vmap
 
 import exda_primitives as exda
+from exda_primitives.fusion.block import FusedBlock
 from exda_primitives.ops.cpu import strips
 from exda_primitives.ops.cpu import unsupported as cpu_steps
 
@@ -150,6 +151,61 @@ class TestLayouts:
         assert found.is_contiguous()
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
         assert ran == 3 * BOTH_STEPS
+
+    @pytest.fixture
+    def layouts(self, monkeypatch):
+        """Whether each block's input was channels_last, in the order of the calls."""
+        seen = []
+
+        def noted(block, x, forward=FusedBlock.forward):
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return forward(block, x)
+
+        monkeypatch.setattr(FusedBlock, "forward", noted)
+        return seen
+
+    @pytest.mark.parametrize("copied", [False, True])
+    @torch.no_grad()
+    def test_blocks_of_a_sequence_hand_on_channels_last(self, copied, layouts):
+        model, x = fused(*(small_block() for _ in range(3)), patched=True), feature(9, 7, 2)
+        if copied:
+            model = copy.deepcopy(model)
+        found = model(x)
+        assert layouts == [False, True, True]
+        assert found.is_contiguous()
+        for block in model:
+            # Called by itself, each has its input in the layout that hosts expect.
+            x = block(x).contiguous()
+        assert torch.equal(found, x)
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            (lambda model: model[1].register_forward_pre_hook(lambda *_: None), [False, False, False]),
+            (lambda model: model[0].register_forward_hook(lambda *_: None), [False, False, True]),
+            (lambda model: setattr(model, "1", model[1].host), [False, False]),
+            (lambda model: model.insert(1, model[2]), [False, True, False, True]),
+            (lambda model: torch.set_grad_enabled(True), [False, False, False]),
+        ],
+        ids=["hook before", "hook after", "no fused block", "a block twice", "gradients"],
+    )
+    @torch.no_grad()
+    def test_what_may_tell_the_layouts_apart_gets_a_contiguous_map(self, change, expected, layouts):
+        model, x = fused(*(small_block() for _ in range(3))), feature(9, 7, 2)
+        change(model)
+        assert model(x).is_contiguous()
+        assert layouts == expected
+
+    @pytest.mark.parametrize("part", ["ffn", "ffn.project_in"])
+    @torch.no_grad()
+    def test_modules_of_a_block_that_is_handed_a_map_get_a_contiguous_one(self, part, ran):
+        model, x, seen = fused(small_block(), small_block()), feature(9, 7, 2), []
+        expected = model(x)
+        # A hook on a part leaves the step to the modules.
+        hooked = model[1].get_submodule(part)
+        hooked.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-6)
+        assert seen == [True]
 
     @torch.no_grad()
     def test_module_after_a_fused_step_gets_a_contiguous_map(self, ran):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..ops.cpu.layout import in_layout
+from ..ops.bare import does_more
+from ..ops.cpu.layout import hand_on, in_layout, layout_for_hosts, may_hand_on
 from ..surgery.replacement import ReplacementModule
 from .snapshot import difference, snapshot
 from .steps import Step
@@ -30,17 +32,34 @@ class FusedBlock(ReplacementModule):
         # The same dictionary, not a copy: a child that is exchanged here is exchanged in the block.
         self._modules = host._modules
         self._channels, self._steps = channels, steps
+        # The children of the nn.Sequential that the block is in, by name, if it is in one.
+        self._sequence: tuple[Mapping[str, nn.Module | None], ...] = ()
         self._seen = snapshot(host, {name for step in steps for name in (step.norm, step.function)})
         self._share_hooks_and_attributes(host)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        given = layout_for_hosts(x)
         if self._difference():
-            return self._by_host(x)
+            return self._by_host(in_layout(x, given))
         out = x
+        hands_on = may_hand_on(x) and self._feeds_block()
         for step in self._steps:
-            out = step(self, out, x, step is self._steps[-1])
-        return in_layout(out, x)
+            out = step(self, out, given, step is self._steps[-1] and not hands_on)
+        return hand_on(out, given) if hands_on else in_layout(out, given)
+
+    def stands_in(self, sequence: nn.Sequential) -> None:
+        """Says which nn.Sequential calls the block: to another fused block after it, maps go in channels_last."""
+        # Its dictionary of children, which copies of the whole model share likewise.
+        self._sequence = (sequence._modules,)
+
+    def _feeds_block(self) -> bool:
+        """Whether the sequence gives this block's output to another fused block, with no hook in between."""
+        blocks = [block for children in self._sequence for block in children.values()]
+        places = [place for place, block in enumerate(blocks) if block is self]
+        # A block that stands there twice may be followed by something else the second time.
+        after = blocks[places[0] + 1 : places[0] + 2] if len(places) == 1 else []
+        return any(isinstance(each, FusedBlock) and not (does_more(each) or does_more(self)) for each in after)
 
     def call_when_traced(self, x: Any) -> Any:
         """Records the calls that the block itself makes."""

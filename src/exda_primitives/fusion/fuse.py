@@ -61,6 +61,7 @@ def fuse(model: nn.Module) -> FusionReport:
         raise NoMatchError(_no_match(target, seen))
     fused = [(block.names, FusedBlock(block.module, block.channels, block.steps)) for block in seen.blocks]
     swap(target, {name: Replacement(module, None) for names, module in fused for name in names})
+    _tell_sequences(target)
     return FusionReport(type(target).__name__, tuple(map(_match, seen.blocks)), seen.left_alone, seen.present, notes)
 
 
@@ -88,6 +89,15 @@ def unfuse(model: nn.Module) -> tuple[str, ...]:
         raise RootModuleError("the model is itself a fused block: its method release() gives the block back.")
     give_back(target, fused, "unfuse")
     return tuple(fused)
+
+
+def _tell_sequences(target: nn.Module) -> None:
+    """Tells the fused blocks of every plain nn.Sequential that they are called one after the other."""
+    for module in target.modules():
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            for child in module.children():
+                if isinstance(child, FusedBlock):
+                    child.stands_in(module)
 
 
 def _match(block: Block) -> FusedMatch:

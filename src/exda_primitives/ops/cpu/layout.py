@@ -10,6 +10,8 @@ from .unsupported import transform_reason
 
 # Channels that are a multiple of _PAGE bytes apart share the sets of a cache: _CHANNELS of them are copied at a time.
 _PAGE, _CHANNELS = 4096, 16
+# Attribute of a channels_last tensor that one block gives to the next, while hosts expect a contiguous one.
+_HANDED_ON = "_exda_handed_on"
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -27,6 +29,31 @@ def channels_last(x: Tensor) -> Tensor:
     for ours, theirs in zip(out.split(_CHANNELS, 1), x.split(_CHANNELS, 1), strict=True):
         ours.copy_(theirs)
     return out
+
+
+def may_hand_on(x: Tensor) -> bool:
+    """Whether a block may give its output for ``x`` in channels_last to the next block, whatever the layout of ``x``.
+
+    On a CPU and without gradients: nothing else reads the map then.
+    """
+    return not transform_reason(x) and x.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def hand_on(x: Tensor, like: Tensor) -> Tensor:
+    """Marks a block's output ``x`` for the next block, if it is not in the layout of ``like``, as hosts expect it."""
+    if is_channels_last(x) and not is_channels_last(like):
+        setattr(x, _HANDED_ON, True)
+    return x
+
+
+def layout_for_hosts(x: Tensor) -> Tensor:
+    """Returns a tensor with the layout in which the modules of hosts expect a block's input ``x``: ``x``, if it has it.
+
+    For a map that another block handed on, this is a contiguous one without memory.
+    """
+    if not hasattr(x, _HANDED_ON):
+        return x
+    return torch.empty(x.shape, dtype=x.dtype, device="meta")
 
 
 def in_layout(x: Tensor, like: Tensor) -> Tensor:
