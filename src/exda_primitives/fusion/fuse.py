@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import nn
 
 from ..errors import NoMatchError, NotFusedError, RootModuleError
@@ -24,9 +26,10 @@ def fuse(model: nn.Module) -> FusionReport:
     On CUDA GPUs of compute capability 8.0 and newer, Triton kernels compute them. On a CPU, PyTorch's own operators do,
     in float32 and float64: with channels last, a strip of rows at a time, so that no map between a step's input and
     output exists as a whole; in training on whole maps, with the same algebra. Everywhere else the block's own modules
-    compute: on other devices, for parts with hooks, and on the CPU in half precision, under autocast and while the
-    model is compiled, traced or exported; see ``backend_report``. The output has the memory format of the input,
-    contiguous or ``channels_last``; a ``channels_last`` input saves copies on the CPU. All parameters keep their
+    compute: on other devices, for parts with hooks, and on the CPU for maps of fewer than 512 pixels without gradients,
+    in float16, and while the model is compiled, traced or exported; see ``backend_report``. The output has the memory
+    format of the input, contiguous or ``channels_last``; on the CPU, a ``channels_last`` input saves copies, and so does
+    an ``nn.Sequential`` of blocks, which hand their maps on in that format where nothing else reads them. All parameters keep their
     objects and names; patching, unpatching, loading and training work as before. For inference, fuse last and compile
     or capture the fused model.
 
@@ -61,7 +64,7 @@ def fuse(model: nn.Module) -> FusionReport:
         raise NoMatchError(_no_match(target, seen))
     fused = [(block.names, FusedBlock(block.module, block.channels, block.steps)) for block in seen.blocks]
     swap(target, {name: Replacement(module, None) for names, module in fused for name in names})
-    _tell_sequences(target)
+    _tell_sequences(target, {module for _, module in fused})
     return FusionReport(type(target).__name__, tuple(map(_match, seen.blocks)), seen.left_alone, seen.present, notes)
 
 
@@ -91,12 +94,12 @@ def unfuse(model: nn.Module) -> tuple[str, ...]:
     return tuple(fused)
 
 
-def _tell_sequences(target: nn.Module) -> None:
-    """Tells the fused blocks of every plain nn.Sequential that they are called one after the other."""
+def _tell_sequences(target: nn.Module, blocks: Collection[FusedBlock]) -> None:
+    """Tells these blocks which plain nn.Sequential of the model calls them, one after the other."""
     for module in target.modules():
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             for child in module.children():
-                if isinstance(child, FusedBlock):
+                if isinstance(child, FusedBlock) and child in blocks:
                     child.stands_in(module)
 
 
