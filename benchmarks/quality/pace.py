@@ -37,7 +37,7 @@ def pace(
         turns: turns over all arms, after a first one that is not counted.
 
     Returns:
-        Plain data: the clock, the host's seconds a step (median over turns), and for each arm the median over turns of
+        Plain data: the clock, the host's seconds per step (median over turns), and for each arm the median over turns of
         its ratio to the host.
     """
     if accelerator == "gpu":

@@ -161,8 +161,8 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
         for architecture in known_architectures().values():
             try:
                 found.append((architecture, *_infer_arguments(architecture, split)))
-            except ArchitectureMismatch as unlike:
-                reasons.append(f"{architecture.name}: {unlike}")
+            except ArchitectureMismatch as mismatch:
+                reasons.append(f"{architecture.name}: {mismatch}")
         if found:
             # The state dict of an ``exda`` network also fits its host, patched: a network that has ExDA attentions of
             # its own wins.

@@ -56,7 +56,7 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
     if not layers:
         return None
-    # A temperature has one entry a head; as many as there are channels, (1, C, 1, 1), are a branch's scale.
+    # A temperature has one entry per head; as many as there are channels, (1, C, 1, 1), are a branch's scale.
     most = max(taken for taken, _ in map(_widths, layers.values()))
     temperature = any(p.ndim >= 3 and most > p.numel() == p.shape[-3] for p in module.parameters(recurse=False))
     seen, called = _channel_softmax(module, layers) if _names_softmax(module) else (None, True)

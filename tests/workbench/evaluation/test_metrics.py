@@ -111,8 +111,8 @@ def test_luma_of_bytes_is_rounded_half_up() -> None:
 
 def test_grey_images_are_their_own_luma() -> None:
     restored, clean = pair(channels=1)
-    unlike = Protocol("", "", PROTOCOLS["restormer-y"].window, as_bytes=True)
-    assert measure(restored, clean, PROTOCOLS["restormer-y"]) == measure(restored, clean, unlike)
+    rounded = Protocol("", "", PROTOCOLS["restormer-y"].window, as_bytes=True)
+    assert measure(restored, clean, PROTOCOLS["restormer-y"]) == measure(restored, clean, rounded)
 
 
 @given(height=st.integers(16, 70), width=st.integers(16, 70))

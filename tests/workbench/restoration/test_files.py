@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from exda_primitives.errors import ConfigError, ImageError
 from exda_primitives.workbench.restoration import Restorer
 from exda_primitives.workbench.restoration.files import (
-    FOREIGN,
+    NOT_AN_IMAGE,
     HIDDEN,
     NO_FILE,
     RESULTS,
@@ -42,7 +42,7 @@ def test_a_folder_in_natural_order(tmp_path: Path) -> None:
     found = work_for(tmp_path / "in", tmp_path / "out")
     order = ["a2.TIF", "A3.webp", "a10.png", "b/9.jpg", "b/10.png"]
     assert found.jobs == [Job(tmp_path / "in" / name, tmp_path / "out" / name) for name in order]
-    assert found.left_out == {FOREIGN: ["b/x.gif", "notes.txt", "raw.dng"]}
+    assert found.left_out == {NOT_AN_IMAGE: ["b/x.gif", "notes.txt", "raw.dng"]}
 
 
 def test_names_with_unusual_digits_have_an_order_too(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_files_left_out_are_listed_by_reason(tmp_path: Path) -> None:
     assert [job.source.name for job in found.jobs] == ["1.png", "gone.png"]
     assert found.left_out == {
         HIDDEN: ["._1.png", ".DS_Store", ".thumbnails", "sub/.2.jpg"],
-        FOREIGN: ["raw.heic"],
+        NOT_AN_IMAGE: ["raw.heic"],
         NO_FILE: ["pipe.png"],
         RESULTS: ["out"],
     }

@@ -64,7 +64,7 @@ class Work:
 
 
 HIDDEN, RESULTS, NO_FILE = "hidden", "output of an earlier run", "no regular file"
-FOREIGN = f"not named as an image ({', '.join(FORMATS)})"
+NOT_AN_IMAGE = f"not named as an image ({', '.join(FORMATS)})"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that would recur with the next image: the disk is full, the quota used up, or the disk read-only."""
@@ -125,7 +125,7 @@ def _work_below(source: Path, target: Path) -> Work:
         # A broken link counts as an image here; the error that names it comes when it is read.
         reasons = {
             HIDDEN: _is_hidden(path),
-            FOREIGN: path.suffix.lower() not in FORMATS,
+            NOT_AN_IMAGE: path.suffix.lower() not in FORMATS,
             NO_FILE: is_nonregular_file(path),
         }
         why = next((reason for reason, holds in reasons.items() if holds), None)

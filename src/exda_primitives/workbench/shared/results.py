@@ -211,9 +211,9 @@ def _finite(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _check_same(path: Path, held: Result, ours: Result, key: str) -> None:
     theirs, mine = held[key], ours[key]
-    unlike = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
-    if unlike:
-        name = unlike[0]
+    differing = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
+    if differing:
+        name = differing[0]
         raise ConfigError(
             f"{path}: holds runs of another {key} ({name} {theirs.get(name)!r}, here {mine.get(name)!r}); "
             f"give another path or remove the file"
