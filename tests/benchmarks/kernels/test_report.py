@@ -30,7 +30,7 @@ CODE = """
         /*0090*/                   NOP;
 """
 
-# A stand-in for the compiler, which takes seconds per kernel.
+# A fake compiler: the real one takes seconds per kernel.
 COMMAND = """
 import sys
 from benchmarks.kernels import __main__, report

@@ -133,8 +133,8 @@ def test_inputs_and_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ("none.png", "2.png", "does not exist"),
         ("1.png", "2", "must end in"),
         ("empty", "1.png", "give a folder"),
-        ("empty", "out", "no image .* There is nothing at all"),
-        ("texts", "out", r"There is not named as an image .*: a\.txt"),
+        ("empty", "out", "no image .* It holds no file"),
+        ("texts", "out", r"Left out are files of these kinds: not named as an image .*: a\.txt"),
     ):
         with pytest.raises(ImageError, match=message):
             work_for(tmp_path / source, tmp_path / target)

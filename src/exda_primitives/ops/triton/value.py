@@ -1,4 +1,4 @@
-"""The output of an attention whose value has a non-linear branch; of its maps, backward keeps v and the tokens alone.
+"""The output of an attention whose value has a non-linear branch; of its maps, backward keeps only v and the tokens.
 
 ``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``: three passes, a product,
 ``depthwise`` and ``mix``. Backward computes ``u = W1 v`` and t again, by a product and a depthwise pass, instead of

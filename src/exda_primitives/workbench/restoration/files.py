@@ -135,8 +135,9 @@ def _work_below(source: Path, target: Path) -> Work:
         for why, paths in sorted(left_out.items())
     }
     if not found and not skipped:
-        there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items()) or "nothing at all"
-        raise ImageError(f"no image ({', '.join(FORMATS)}) in {source}. There is {there}.")
+        there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items())
+        said = f"Left out are files of these kinds: {there}." if there else "It holds no file."
+        raise ImageError(f"no image ({', '.join(FORMATS)}) in {source}. {said}")
     jobs = [Job(path, target / path.relative_to(source)) for path in sorted(found, key=_natural)]
     return Work(jobs, skipped, named)
 

@@ -232,7 +232,7 @@ def _check_plain(name: str, value: object) -> None:
         for key, each in value.items():
             if not isinstance(key, str):
                 raise ExDAError(
-                    f"{name}: key {key!r} is a {type(key).__name__}, JSON takes text alone; nothing written"
+                    f"{name}: key {key!r} is a {type(key).__name__}, but keys in JSON are strings; nothing was written"
                 )
             _check_plain(f"{name}.{key}", each)
     elif isinstance(value, (list, tuple)):

@@ -334,7 +334,7 @@ class Run:
         except OSError as error:
             why = error.strerror or error
             raise WriteError(
-                f"{self.folder.path}: cannot be written to ({why}). {self._kept()} Once that is mended, the same "
+                f"{self.folder.path}: cannot be written to ({why}). {self._kept()} Once that is fixed, the same "
                 f"command goes on."
             ) from error
 
