@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from exda_primitives.errors import ConfigError, ImageError
 from exda_primitives.workbench.restoration import Restorer
 from exda_primitives.workbench.restoration.files import (
-    NOT_AN_IMAGE,
     HIDDEN,
     NO_FILE,
+    NOT_AN_IMAGE,
     RESULTS,
     Done,
     Job,

@@ -199,8 +199,8 @@ def _check_attentions(config: PretrainedConfig, held: Mapping[str, Description],
     differing = [name for name in {**config.attentions, **held} if config.attentions.get(name) != held.get(name)]
     if differing:
         raise CheckpointError(
-            f"{path}: does not fit {weights.name}: the attentions {some_of(differing)} are configured otherwise there, or "
-            f"are in only one of the two. One of the two files belongs to another folder."
+            f"{path}: does not fit {weights.name}: the attentions {some_of(differing)} are configured otherwise there, "
+            f"or are in only one of the two. One of the two files belongs to another folder."
         )
 
 
@@ -263,6 +263,6 @@ def _check_card(path: Path, text: str, asked: set[str]) -> None:
     differing = [name for name in sorted(asked) if held.get(name) != new.get(name)]
     if differing:
         raise ConfigError(
-            f"{path}: exists and is kept, with {differing[0]} {held.get(differing[0])!r}, where {new.get(differing[0])!r} was "
-            f"asked for. Change the entry in the card, or remove the file to get a new card."
+            f"{path}: exists and is kept, with {differing[0]} {held.get(differing[0])!r}, where {new.get(differing[0])!r} "
+            f"was asked for. Change the entry in the card, or remove the file to get a new card."
         )

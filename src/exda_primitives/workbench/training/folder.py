@@ -114,8 +114,8 @@ class Folder(NamedTuple):
         if differing:
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise ConfigError(
-                f"{self.path}: holds a run with another configuration: {differing[0]}{more}. Give another folder; to go "
-                f"on from its weights with other settings, set model.checkpoint to {self.weights} there."
+                f"{self.path}: holds a run with another configuration: {differing[0]}{more}. Give another folder; to "
+                f"go on from its weights with other settings, set model.checkpoint to {self.weights} there."
             )
 
     @contextmanager

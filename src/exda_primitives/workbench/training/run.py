@@ -29,7 +29,6 @@ from .log import Log
 from .lora import without_lora
 from .order import AtPlaces, Order, Pair, batched, batches_of, in_worker
 from .pauses import Pause, Pauses
-from .validation_images import write_sheet
 from .plan import Plan, channels, length, parameters
 from .plot import draw
 from .processes import alone, together
@@ -39,6 +38,7 @@ from .state import State, read_checkpoint, write_checkpoint
 from .step import Done, Step
 from .trackers import Tracker, open_trackers
 from .validate import PROTOCOL, validate
+from .validation_images import write_sheet
 
 KIND = "train"
 

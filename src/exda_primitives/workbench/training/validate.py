@@ -15,8 +15,8 @@ from ..shared.metrics import psnr
 from ..shared.padding import pad
 from .config import RecipeConfig
 from .order import PairsByEpoch
-from .validation_images import ValidationImages
 from .step import autocast
+from .validation_images import ValidationImages
 
 PROTOCOL = "PSNR over all channels, range 1, clipped to [0, 1], not rounded, mean over the pairs"
 
