@@ -263,6 +263,7 @@ def _check_card(path: Path, text: str, asked: set[str]) -> None:
     differing = [name for name in sorted(asked) if held.get(name) != new.get(name)]
     if differing:
         raise ConfigError(
-            f"{path}: exists and is kept, with {differing[0]} {held.get(differing[0])!r}, where {new.get(differing[0])!r} "
-            f"was asked for. Change the entry in the card, or remove the file to get a new card."
+            f"{path}: exists and is kept, with {differing[0]} {held.get(differing[0])!r}, where "
+            f"{new.get(differing[0])!r} was asked for. Change the entry in the card, or remove the file to get a new "
+            f"card."
         )
