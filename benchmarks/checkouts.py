@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGE = "checkout"
 """The package that the imported files belong to, so that they can import their neighbours relatively."""
-STAND_INS = frozenset(
+STUBBED = frozenset(
     {"DiffIR.version", "basicsr", "clip", "cv2", "fvcore", "ldm", "lmdb", "torchstat", "turtle", "utils"}
 )
 """Packages and modules that the files import and of which their attention classes need nothing but decorators.
@@ -23,7 +23,7 @@ STAND_INS = frozenset(
 ``utils`` is ConStyle's, which is basicsr's under another name; ``DiffIR.version`` is written by DiffIR's installation.
 """
 SAME_NAMES = {"basicsr.archs.arch_util": "timm.layers"}
-"""Module of ``STAND_INS`` -> installed module with the same functions."""
+"""Module of ``STUBBED`` -> installed module with the same functions."""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def imported(checkout: Path, file: str, search: Sequence[str]) -> Iterator[Modul
     path = checkout / file
     package = ModuleType(PACKAGE)
     package.__path__ = [str(path.parent)]
-    finder, searched = _StandIns(), [str(checkout / folder) for folder in search]
+    finder, searched = _StubImporter(), [str(checkout / folder) for folder in search]
     sys.modules[PACKAGE] = package
     sys.meta_path.insert(0, finder)
     sys.path[:0] = searched
@@ -48,7 +48,7 @@ def imported(checkout: Path, file: str, search: Sequence[str]) -> Iterator[Modul
         sys.meta_path.remove(finder)
         del sys.path[: len(searched)]
         for name, module in [*sys.modules.items()]:
-            if name.partition(".")[0] == PACKAGE or _stood_in_for(name) or _inside(module, checkout):
+            if name.partition(".")[0] == PACKAGE or _is_stubbed(name) or _inside(module, checkout):
                 del sys.modules[name]
 
 
@@ -58,8 +58,8 @@ def commit_of(checkout: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _stood_in_for(name: str) -> bool:
-    return name in STAND_INS or name.partition(".")[0] in STAND_INS
+def _is_stubbed(name: str) -> bool:
+    return name in STUBBED or name.partition(".")[0] in STUBBED
 
 
 def _inside(module: ModuleType, folder: Path) -> bool:
@@ -69,13 +69,13 @@ def _inside(module: ModuleType, folder: Path) -> bool:
     return any(Path(place).is_relative_to(folder) for place in places)
 
 
-class _StandIn(ModuleType):
+class _Stub(ModuleType):
     """A module that has every attribute; called with a class or function, as a decorator is, it returns that."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _StandIn(name)
+        return _Stub(name)
 
     def __call__(self, *arguments: Any, **_: Any) -> Any:
         return arguments[0] if arguments and callable(arguments[0]) else self
@@ -87,14 +87,14 @@ class _StandIn(ModuleType):
         return ()
 
 
-class _StandIns(MetaPathFinder, Loader):
+class _StubImporter(MetaPathFinder, Loader):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if not _stood_in_for(fullname):
+        if not _is_stubbed(fullname):
             return None
         return ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = _StandIn(spec.name)
+        module = _Stub(spec.name)
         if spec.name in SAME_NAMES:
             vars(module).update(vars(import_module(SAME_NAMES[spec.name])))
         return module

@@ -126,7 +126,7 @@ def _classes(module: Any) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
             yield name, lambda kind=kind, name=name: kind(**ARGUMENTS.get(name, {}))
 
 
-def look(network: Network) -> Row:
+def examine(network: Network) -> Row:
     """Returns the findings of ``exda.plan`` on a network; ``error`` instead if it could not be built or planned."""
     row: Row = {"package": network.package, "group": network.group, "model": network.name}
     try:
@@ -185,7 +185,7 @@ def main(
     logging.disable(logging.WARNING)
     packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
     every = [network for package in packages for network in networks(package)]
-    rows = [look(network) for network in track(every, "planning", console=console)]
+    rows = [examine(network) for network in track(every, "planning", console=console)]
     result = {
         "command": "python benchmarks/recognised.py",
         "machine": machine(),

@@ -51,7 +51,7 @@ class Parent(nn.Module):
         return self.attention(*(each for each in arguments if not isinstance(each, int)))
 
 
-def look(case: Case, checkouts: Path) -> Row:
+def examine(case: Case, checkouts: Path) -> Row:
     """Returns what ``exda.plan`` sees in a class, and, if it matches, by how much patching changes its outputs."""
     checkout = checkouts / case.repository.replace("/", "+")
     row: Row = {"repository": case.repository, "commit": None, "file": case.file, "class": case.name}
@@ -138,7 +138,7 @@ def main(
     result = {
         "command": "python benchmarks/repositories.py --checkouts FOLDER",
         "machine": machine(),
-        "classes": [look(case, checkouts.resolve()) for case in track(CASES, "planning", console=console)],
+        "classes": [examine(case, checkouts.resolve()) for case in track(CASES, "planning", console=console)],
     }
     for folder in (out, docs):
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,16 @@ import json
 import re
 import shlex
 import sys
+from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 import torch
 import typer
+from PIL import Image
 from tests.registries import forget_afterwards
 
 from exda_primitives import models
@@ -99,6 +102,12 @@ def test_figures_on_evidence_equal_the_evidence_page() -> None:
     assert "behind in three conditions of eight" in README.replace("\n", " ")
 
 
+def write_images(folder: Path, number: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for index in range(number):
+        Image.new("RGB", (80, 72), (20 * index, 90, 160)).save(folder / f"{index}.png")
+
+
 def blocks(language: str, text: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
@@ -123,6 +132,8 @@ def test_every_python_block_runs_as_printed(
     monkeypatch.chdir(tmp_path)
     network = models.PromptIR(num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
     torch.save({"state_dict": {f"net.{name}": each for name, each in network.state_dict().items()}}, "model.ckpt")
+    torch.save(models.Restormer().state_dict(), "deraining.pth")
+    write_images(Path("photographs"), 3)
     # Blocks run in order in one namespace: later ones use what earlier ones imported and made.
     page = ModuleType("page")
     # Unpickling looks the page's classes up in sys.modules.
@@ -151,14 +162,49 @@ def test_pip_commands_name_existing_extras() -> None:
         assert set(filter(None, (found[1] or "").split(","))) <= set(extras)
 
 
-def test_every_command_has_the_options_that_are_printed() -> None:
-    text = "\n".join(blocks("bash", TEXT)) + "\n" + "\n".join(re.findall(r"`(exda [^`]*)`", TEXT))
-    lines = [line for line in text.splitlines() if line.startswith("exda ")]
+def command_of(words: list[str], command: click.Command) -> tuple[click.Command, list[str]]:
+    """Returns the command that the words name, and the words after its name."""
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def test_every_command_in_the_text_has_the_options_that_are_named() -> None:
+    lines = re.findall(r"`exda ([^`]*)`", TEXT)
     assert len(lines) > 8
     for line in lines:
-        command = typer.main.get_command(app)
-        _, *words = shlex.split(line)
-        while words and words[0] in getattr(command, "commands", {}):
-            command = command.commands[words.pop(0)]
+        command, words = command_of(shlex.split(line), typer.main.get_command(app))
         known = {name for parameter in command.params for name in parameter.opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
+
+
+def test_every_printed_command_is_accepted_with_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands' own tests run them; here every printed line is parsed whole, beside the files that it names."""
+    monkeypatch.chdir(tmp_path)
+    Path("examples").symlink_to(ROOT / "examples")
+    lines = [
+        line for line in "\n".join(blocks("bash", TEXT)).splitlines() if "exda " in line or "-m benchmarks" in line
+    ]
+    assert len(lines) > 14
+    for line in lines:
+        words = shlex.split(line.rpartition("&& ")[2])
+        if words[:2] == ["python", "-m"]:
+            found: click.Command = typer.main.get_command(import_module(f"{words[2]}.__main__").app)
+            words = words[3:]
+        else:
+            assert Path(words[0]).name == "exda"
+            found, words = typer.main.get_command(app), words[1:]
+        for word in words:
+            if word.endswith("/"):
+                write_images(Path(word), 1)
+            elif Path(word).suffix in (".pth", ".ckpt", ".safetensors", ".onnx", ".zip") or word == "photographs":
+                Path(word).parent.mkdir(parents=True, exist_ok=True)
+                Path(word).touch()
+        command, words = command_of(words, found)
+        assert command.make_context(line, words).params, line
+
+
+def test_paths_in_printed_commands_exist() -> None:
+    paths = re.findall(r"(?<![\w/.])(?:tests|benchmarks|examples)/[\w./-]+", "\n".join(blocks("bash", TEXT)))
+    assert len(paths) > 4
+    assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -48,7 +48,7 @@ def test_every_network_is_on_the_page():
 @pytest.mark.filterwarnings("ignore")
 def test_rows_hold_today(benchmark, package, model, recognised, backbone):
     (network,) = [each for each in benchmark.networks(package) if each.name == model]
-    row = json.loads(json.dumps(benchmark.look(network)))
+    row = json.loads(json.dumps(benchmark.examine(network)))
     (written,) = [each for each in RESULT["models"] if (each["package"], each["model"]) == (package, model)]
     assert (row.get("recognised"), row.get("backbone")) == (recognised, backbone)
     # Not the sizes, which a newer release of the package may have changed.
@@ -61,7 +61,7 @@ def test_network_that_cannot_be_built_is_listed(benchmark):
         raise TypeError("missing\n an argument | here")
 
     network = benchmark.Network("timm", "group", "broken", make)
-    row = benchmark.look(network)
+    row = benchmark.examine(network)
     assert row == {
         "package": "timm",
         "group": "group",

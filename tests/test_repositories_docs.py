@@ -104,7 +104,7 @@ def test_every_class_is_seen_as_expected_and_computes_the_same(benchmark, row):
 
 def test_class_is_imported_recognised_and_compared(benchmark, checkouts):
     before = {*sys.modules}
-    row = benchmark.look(case(benchmark), checkouts)
+    row = benchmark.examine(case(benchmark), checkouts)
     assert (row["seen"], row["attentions"], row["backbone"]) == ("mdta", {"mdta": 1}, None)
     assert row["difference"] < 1e-12
     assert row["keys_kept"]
@@ -113,7 +113,7 @@ def test_class_is_imported_recognised_and_compared(benchmark, checkouts):
 
 
 def test_unexpected_outcome_is_marked(benchmark, checkouts):
-    row = benchmark.look(case(benchmark, "Idle"), checkouts)
+    row = benchmark.examine(case(benchmark, "Idle"), checkouts)
     page = benchmark.render(RESULT | {"classes": [row]})
     assert "| mdta | **near miss** |" in page
     assert "Otherwise than expected: Idle of someone/network (near miss)." in page
@@ -126,12 +126,12 @@ def test_outputs_that_ignore_the_attention_are_an_error(benchmark, checkouts):
         unused.attention = kind(8)
         return unused
 
-    row = benchmark.look(case(benchmark, make=make), checkouts)
+    row = benchmark.examine(case(benchmark, make=make), checkouts)
     assert row["error"] == "ValueError: the outputs do not depend on the attentions"
 
 
 def test_missing_repository_is_listed(benchmark, checkouts):
-    row = benchmark.look(case(benchmark, repository="someone/else"), checkouts)
+    row = benchmark.examine(case(benchmark, repository="someone/else"), checkouts)
     assert "else" in row["error"]
     page = benchmark.render(RESULT | {"classes": [row]})
     assert "| mdta | not looked at | - | - |" in page

@@ -179,7 +179,7 @@ def _overview(result: Result, runs: Sequence[Run], there: Sequence[Group], first
         rows.append([*row, f"{result['paces']['ratio'][arm]:.2f}", said])
     kept = ["its own (dB)", "given back", "file"] if keeps else []
     head = ["arm", "parameters", "trained", "rate", "seeds", "PSNR (dB)", "SSIM", f"difference to {first} (dB)"]
-    return markdown_table([*head, "visible (dB)", *kept, "time a step (host 1)", "in PSNR"], rows)
+    return markdown_table([*head, "visible (dB)", *kept, "time per step (host 1)", "in PSNR"], rows)
 
 
 def _control(result: Result, setting: str) -> list[str]:

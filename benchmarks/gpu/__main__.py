@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .plan import CALLS, MODULE
 from .rows import FILE
-from .sitting import Sitting
+from .session import Session
 
 SECONDS = {"A": 470.0, "B": 300.0, "C": 200.0}
 """Default time of each call in seconds."""
@@ -20,7 +20,7 @@ def call(name: str, options: argparse.Namespace) -> int:
     # SystemExit runs the ``finally`` blocks, which end the stages' processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     out = options.out.absolute()
-    done = Sitting(CALLS[name], options.seconds or SECONDS[name], out, MODULE).run()
+    done = Session(CALLS[name], options.seconds or SECONDS[name], out, MODULE).run()
     report(out, [out])
     return 0 if done else 1
 

@@ -11,7 +11,7 @@ from exda_primitives.workbench.shared.machine import git_commit
 from .cache import ARCHIVE, pack_kernels
 from .checkout import NEEDED, PACKED, SITE, pack_commit
 from .plan import compiling
-from .sitting import Sitting
+from .session import Session
 
 PYTHON = "3.12"
 """Python version of the GPU's machine, an x86-64 Linux."""
@@ -39,6 +39,6 @@ def pack(kernels: bool, module: Sequence[str]) -> bool:
     ARCHIVE.unlink(missing_ok=True)
     if not kernels:
         return True
-    done = Sitting([compiling("A", _SECONDS)], _SECONDS, PACKED / "log", module).run()
+    done = Session([compiling("A", _SECONDS)], _SECONDS, PACKED / "log", module).run()
     pack_kernels()
     return done

@@ -192,7 +192,7 @@ def _tuned(rows: Sequence[Row]) -> list[str]:
 
 def _host(rows: Sequence[Row]) -> list[str]:
     cells = [[row["variant"], f"{row['ms']:.1f}", f"{row['microseconds_a_block']:.0f}"] for row in _of(rows, "host")]
-    return _table(["network", "ms a forward pass", "us a block"], cells)
+    return _table(["network", "ms per forward pass", "us per block"], cells)
 
 
 _SECTIONS: dict[str, Callable[[Sequence[Row]], list[str]]] = {

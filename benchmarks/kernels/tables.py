@@ -22,7 +22,7 @@ _HEAD = (
     "loads",
     "stores",
     "instructions",
-    "MB a block",
+    "MB per block",
     "ms",
 )
 _CONSTANTS = {"depthwise": ("ACTIVATION", "WIDTH"), "depthwise_backward": ("BX",), "layer_norm": ("CHANNELS",)}

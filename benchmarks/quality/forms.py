@@ -209,8 +209,8 @@ GPU = BenchmarkConfig(
 _QUIETER = {"learning_rate": 5e-4, "batch": 8, "ema": 0.999}
 _ALONE = {
     "rate": ("learning rate 5e-4 in place of 2e-3", ("learning_rate",)),
-    "batch": ("8 patches a step in place of 2", ("batch",)),
-    "average": ("moving average of the weights, 0.999 a step", ("ema",)),
+    "batch": ("8 patches per step in place of 2", ("batch",)),
+    "average": ("moving average of the weights, 0.999 per step", ("ema",)),
     "quieter": ("all three", tuple(_QUIETER)),
 }
 QUIET = BenchmarkConfig(

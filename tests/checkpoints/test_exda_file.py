@@ -166,13 +166,13 @@ def test_damaged_or_unknown_header_is_refused(file: Path, header: dict[str, str]
         exda.load(model, file)
 
 
-@pytest.mark.parametrize("damage", ["missing", "foreign", "shape", "dtype"])
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "shape", "dtype"])
 def test_tensors_that_do_not_fit_are_refused(file: Path, damage: str) -> None:
     tensors = load_file(file)
     name = "decoder_level1.0.attn.alpha"
     if damage == "missing":
         del tensors[name]
-    elif damage == "foreign":
+    elif damage == "unexpected":
         tensors["something.else"] = torch.zeros(1)
     elif damage == "shape":
         tensors[name] = torch.zeros(7, 7)
@@ -181,7 +181,7 @@ def test_tensors_that_do_not_fit_are_refused(file: Path, damage: str) -> None:
     rewrite(file, tensors)
     model = restormer()
     # Building the new parameters, which are then thrown away, draws random numbers.
-    named = "something.else" if damage == "foreign" else re.escape(name)
+    named = "something.else" if damage == "unexpected" else re.escape(name)
     with unchanged(model, random_numbers=False), pytest.raises(exda.CheckpointError, match=named):
         exda.load(model, file)
 

@@ -92,7 +92,7 @@ def test_loads_into_a_model_on_meta(state: State, tmp_path: Path) -> None:
         (lambda state: state.update({"output.weight": torch.zeros(3)}), r"output.weight has shape \(3,\)"),
         (lambda state: state.update({"output.weight": state["output.weight"].int()}), "torch.int32"),
     ],
-    ids=["missing", "foreign", "shape", "dtype"],
+    ids=["missing", "unexpected", "shape", "dtype"],
 )
 def test_state_dict_that_does_not_fit_is_refused(
     change: Callable[[State], Any], message: str, state: State, tmp_path: Path

@@ -38,7 +38,7 @@ def test_summary_table_result_and_plot(command, tmp_path):
     for line in (
         "attentions replaced",
         "restormer, ",
-        "6 pairs an epoch, patches of 16: noise25, haze",
+        "6 pairs per epoch, patches of 16: noise25, haze",
         "3 steps of 1",
     ):
         assert line in done.output

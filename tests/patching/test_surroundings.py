@@ -59,7 +59,7 @@ def test_new_parameters_require_gradients_in_any_mode(mode):
 
 
 @torch.no_grad()
-def test_lazy_convolution_elsewhere_is_no_obstacle():
+def test_patch_ignores_a_lazy_convolution_elsewhere():
     model = Net(MDTA())
     model.tail = nn.Sequential(nn.LazyConv2d(8, 1), nn.Conv2d(8, 3, 1))
     assert len(exda.patch(model).matches) == 1
@@ -77,7 +77,7 @@ class Recorder:
         self.calls += 1
 
 
-def test_hook_that_cannot_be_copied_is_no_obstacle():
+def test_patch_needs_no_copies_of_hooks():
     model, recorder = two_blocks(), Recorder()
     model.blocks[0].attn.register_forward_hook(recorder)
     model.blocks[1].attn.qkv.register_forward_hook(recorder)

@@ -160,8 +160,8 @@ UNFAMILIAR = {
     "channels last, by a function": (ChannelsLast, "smsa", "over channels, 12 x 12"),
     "four equal layers": (FiveWithoutSoftmax, "xca", "four equal layers.*q 8 -> 8"),
     "two maps": (OfTwoMaps, "mdta", "over channels, 12 x 12.*kv 12 -> 24"),
-    "positions": (Positions, "mdta", "20 x 36 pixels alone.*may be over channels, 12 x 12.*positions"),
-    "sides": (Sides, "mdta", "40 x 32 pixels alone.*may be over channels, 12 x 12.*enter"),
+    "positions": (Positions, "mdta", "only maps of 20 x 36 pixels.*may be over channels, 12 x 12.*positions"),
+    "sides": (Sides, "mdta", "only maps of 40 x 32 pixels.*may be over channels, 12 x 12.*enter"),
     "frames": (Frames, "mdta", "cannot be seen: it takes no single map or sequence.*out 8 -> 8"),
 }
 

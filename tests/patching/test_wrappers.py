@@ -113,7 +113,7 @@ class TestScripts:
         with pytest.raises(exda.WrappedModelError, match="script"):
             exda.patch(model)
 
-    def test_scripted_part_elsewhere_is_no_obstacle(self):
+    def test_scripted_part_elsewhere_is_left_alone(self):
         model = two_blocks()
         model.tail = torch.jit.script(model.tail)
         assert len(exda.patch(model).matches) == 2

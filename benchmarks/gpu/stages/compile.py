@@ -87,7 +87,7 @@ def _launcher(run: Run, made: Any) -> bool:
 
 
 class Pool:
-    """Makes stand-in tensors that nobody reads: for each dtype one, also as a view at an unaligned address."""
+    """Makes placeholder tensors that nobody reads: for each dtype one, also as a view at an unaligned address."""
 
     def __init__(self) -> None:
         self._made: dict[torch.dtype, torch.Tensor] = {}

@@ -158,7 +158,7 @@ def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None
 def _check_average(held: Mapping[Any, Any], taken: str, path: Path) -> None:
     """Refuses a file in which only one of the trainer's two networks, trained and averaged, is patched.
 
-    Then ``exda.patch`` was called on one of them alone, and which one is meant cannot be told.
+    Then ``exda.patch`` was called on only one of them, and nothing says which of the two is meant.
     """
     for pair in _AVERAGES:
         if taken not in pair or not all(isinstance(held.get(key), Mapping) and held[key] for key in pair):

@@ -23,11 +23,11 @@ class TensorSlot(NamedTuple):
 
 def check_fit(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor], source: object) -> None:
     """Raises CheckpointError unless both have equal names and shapes, and floating-point dtypes at the same names."""
-    missing, foreign = sorted(into.keys() - tensors.keys()), sorted(tensors.keys() - into.keys())
-    if missing or foreign:
+    missing, unexpected = sorted(into.keys() - tensors.keys()), sorted(tensors.keys() - into.keys())
+    if missing or unexpected:
         raise CheckpointError(
             f"{source}: does not fit the model. {_some('missing in the file', missing)}"
-            f"{_some('not in the model', foreign)}"
+            f"{_some('not in the model', unexpected)}"
         )
     for name, tensor in tensors.items():
         if tensor.shape != into[name].shape:

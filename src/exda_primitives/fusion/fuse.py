@@ -28,10 +28,10 @@ def fuse(model: nn.Module) -> FusionReport:
     output exists as a whole; in training on whole maps, with the same algebra. Everywhere else the block's own modules
     compute: on other devices, for parts with hooks, and on the CPU for maps of fewer than 512 pixels without gradients,
     in float16, and while the model is compiled, traced or exported; see ``backend_report``. The output has the memory
-    format of the input, contiguous or ``channels_last``; on the CPU, a ``channels_last`` input saves copies, and so does
-    an ``nn.Sequential`` of blocks, which hand their maps on in that format where nothing else reads them. All parameters keep their
-    objects and names; patching, unpatching, loading and training work as before. For inference, fuse last and compile
-    or capture the fused model.
+    format of the input, contiguous or ``channels_last``; on the CPU, a ``channels_last`` input saves copies, and so
+    does an ``nn.Sequential`` of blocks, which hand their maps on in that format where nothing else reads them. All
+    parameters keep their objects and names; patching, unpatching, loading and training work as before. For inference,
+    fuse last and compile or capture the fused model.
 
     Args:
         model: any module, patched or not; not wrapped in DataParallel, DDP or FSDP.

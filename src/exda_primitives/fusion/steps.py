@@ -60,7 +60,7 @@ class Step:
 
     Attributes:
         norm: name of the norm in the block, dotted for a part of a child (``norms.0``).
-        function: name of the function in the block, likewise.
+        function: name of the function (attention or feed-forward) in the block, dotted as for the norm.
         form: form of the norm.
         norm_seen: snapshot of the norm when it was recognised.
         function_seen: snapshot of the function; None if its formula is unknown, or if it is an ExDA attention that

@@ -127,7 +127,7 @@ def identify(
     config: ExDAConfig | None = None,
     ignore: Patterns = None,
 ) -> Identity:
-    """Infers from a state dict alone which network it is of, how that was configured, and how it was patched.
+    """Infers, from a state dict alone, its network, the network's arguments, and how it was patched.
 
     Args:
         checkpoint: a file as for ``create``.
@@ -161,8 +161,8 @@ def identity_of(contents: Contents, config: ExDAConfig | None = None) -> Identit
         for architecture in known_architectures().values():
             try:
                 found.append((architecture, *_infer_arguments(architecture, split)))
-            except ArchitectureMismatch as unlike:
-                reasons.append(f"{architecture.name}: {unlike}")
+            except ArchitectureMismatch as mismatch:
+                reasons.append(f"{architecture.name}: {mismatch}")
         if found:
             # The state dict of an ``exda`` network also fits its host, patched: a network that has ExDA attentions of
             # its own wins.
@@ -212,10 +212,10 @@ def _infer_arguments(architecture: Architecture, split: SplitState) -> tuple[Map
     own = [name for name in state if name.rpartition(".")[2] == DESCRIPTION]
     tensors = split.weights if own else split.host
     expected = {name: tensor for name, tensor in state.items() if name not in own}
-    missing, foreign = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    if missing or foreign:
+    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unexpected:
         lacks = f"lacks {some_of(missing)}" if missing else ""
-        has = f"has beside it {some_of(foreign)}" if foreign else ""
+        has = f"has beside it {some_of(unexpected)}" if unexpected else ""
         raise ArchitectureMismatch("; ".join(filter(None, (lacks, has))))
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:

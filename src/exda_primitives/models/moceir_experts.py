@@ -87,7 +87,7 @@ class Expert(nn.Module):
 
 
 class HighPass(nn.Module):
-    """A depthwise 3x3 convolution, initially 8 times a pixel minus its eight neighbours.
+    """A depthwise 3x3 convolution, initially 8 times the pixel minus its eight neighbours.
 
     The official code means to freeze it but does not; it is trained here, too.
 

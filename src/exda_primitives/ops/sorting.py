@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-# Layouts of a sequence of f * n pixels that is cut into f bins: of n pixels in a row, or of each f-th pixel.
+# Two ways to cut f * n pixels into f bins: each bin has n consecutive pixels, or every f-th pixel.
 BOXES = "b (h c) (f n)"
 INTERLEAVED = "b (h c) (n f)"
 _ROWS = "b h (c f) n"

@@ -124,7 +124,7 @@ class WindowTerms(NamedTuple):
         scale: factor of the logits, a number or (h, 1, 1).
         cosine: whether q and k of each pixel and head are divided by their L2 norms.
         bias: of the relative positions, added to the logits, (h, N, N).
-        mask: added to the logits of every W windows, (W, N, N); None for none.
+        mask: added to the logits of every W windows, (W, N, N); None if no pair is masked.
         value: the non-linear value.
     """
 

@@ -39,10 +39,10 @@ def patch(
 ) -> Report:
     """Replaces every recognised attention of ``model`` by its ExDA form, in place.
 
-    The host's parameters keep their objects, names, dtype, device, mode and hooks. With ``init="identity"``, the
-    default, the model's outputs are unchanged until the new parameters are trained. Either every selected attention is
-    replaced or, on any error, none. Attentions that are patched already stay as they are; to use another configuration
-    elsewhere in the model, call ``patch`` again with another selection.
+    The parameters of the host (the model as it was) keep their objects, names, dtype, device, mode and hooks. With
+    ``init="identity"``, the default, the model's outputs are unchanged until the new parameters are trained. Either
+    every selected attention is replaced or, on any error, none. Attentions that are patched already stay as they are;
+    to use another configuration elsewhere in the model, call ``patch`` again with another selection.
 
     Args:
         model: any module, trained or not; not yet wrapped in DataParallel, DDP or FSDP. A compiled model is patched

@@ -113,7 +113,7 @@ def resolve(
         notes += (f"value={config.value!r} has no start as the host's own function: the outputs change at once",)
     extensions = sorted({each.family.name for each in found if each.family.extension})
     notes += tuple(
-        f"{name}: an extension of this library; the paper puts its primitives into attention across channels alone"
+        f"{name}: an extension of this library; the paper puts its primitives only into attention across channels"
         for name in extensions
     )
     report = Report(

@@ -45,10 +45,11 @@ def call(module: nn.Module, inputs: Sequence[Tensor]) -> Call:
 
 
 def only_size(called: Callable[[Size], Call], size: Size) -> tuple[Size, Call] | None:
-    """Finds (H, W) for a module that takes maps of one size alone; None if there is none, or it is not found.
+    """Finds (H, W) for a module that takes only maps of one size; None if it is not found.
 
     Linear layers over a map's side, or an embedding of positions, fix the size. The operation that fails tells by how
-    much a side is too short or too long. Whether that is the height or the width, the next call tells: it gets further.
+    much a side is too short or too long; whether that is the height or the width shows in the next call, which gets
+    further.
 
     Args:
         called: calls the module with maps of a size.
@@ -67,7 +68,13 @@ def only_size(called: Callable[[Size], Call], size: Size) -> tuple[Size, Call] |
 
 
 def _resized(size: Size, unequal: Sequence[tuple[int, int]]) -> Iterator[Size]:
-    """Yields sizes in which lengths of the first of each pair would be of the second: one side scaled, or both."""
+    """Yields sizes at which unequal lengths might become equal.
+
+    Args:
+        size: (H, W) that was tried.
+        unequal: pairs (length found, length wanted); either side of ``size`` is scaled by wanted / found, and with two
+            pairs also each side by its own.
+    """
     height, width = size
     for found, wanted in unequal:
         yield from _if_whole((height * wanted, found), (width, 1))

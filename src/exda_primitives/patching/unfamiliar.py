@@ -30,7 +30,7 @@ _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 class _Seen(NamedTuple):
     """A softmax over channels: the family in whose layout the input was, and the softmax's size.
 
-    For a module that takes maps of one size alone, ``only`` is this (H, W).
+    ``only`` is (H, W) for a module that takes only maps of this size, else None.
     """
 
     family: str
@@ -42,21 +42,21 @@ class _Seen(NamedTuple):
         if self.only is None:
             return f"it takes a softmax over channels, {matrices}"
         height, width = self.only
-        return f"it takes maps of {height} x {width} pixels alone, and a softmax that may be over channels, {matrices}"
+        return f"it takes only maps of {height} x {width} pixels, and a softmax that may be over channels, {matrices}"
 
 
 def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     """Returns the closest family for a module with channel attention, and the reason why it is not that; else None.
 
-    Channel attention takes a softmax of a square matrix whose size divides the channels and does not depend on the
-    map's size. In a module that takes maps of one size alone this cannot be told: such a softmax counts. A module with
-    a temperature counts as well if it has four layers of equal size, or a softmax that cannot be observed because the
-    module takes neither maps nor tokens.
+    A module counts as channel attention if it takes a softmax of a square matrix whose size divides the channels and
+    does not change with the map's size; if the module accepts only one size of maps, the latter cannot be checked and
+    is assumed. A module with a temperature counts, too, if it has four layers of equal size, or if it has a softmax and
+    accepts neither maps nor tokens, so that the softmax cannot be observed.
     """
     layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
     if not layers:
         return None
-    # A temperature has one entry a head; as many as there are channels, (1, C, 1, 1), are a branch's scale.
+    # A temperature has one entry per head; as many as there are channels, (1, C, 1, 1), are a branch's scale.
     most = max(taken for taken, _ in map(_widths, layers.values()))
     temperature = any(p.ndim >= 3 and most > p.numel() == p.shape[-3] for p in module.parameters(recurse=False))
     seen, called = _channel_softmax(module, layers) if _names_softmax(module) else (None, True)

@@ -299,7 +299,7 @@ class ExDAModule(ReplacementModule):
         return f"there are no kernels for {type(self).__name__}"
 
     def map_size(self, x: Tensor, grid: Grid | None = None) -> Grid | None:
-        """Returns (H, W) of the input ``x`` where its shape alone does not tell but something else does; else None.
+        """Returns (H, W) of the input ``x`` if it is known otherwise than from x's shape; else None.
 
         Args:
             x: an input of ``forward``.

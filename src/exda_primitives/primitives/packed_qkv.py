@@ -40,8 +40,8 @@ def packed_terms(
     Args:
         module: the attention.
         parts: name in ``PackedQKVAttention.PARTS`` -> attribute of ``module``.
-        value: its non-linear value, None for none.
-        tokens: its tokens, None for none.
+        value: its non-linear value; None if its value is linear.
+        tokens: its tokens; None if it has none.
     """
     temperature, qkv, qkv_dwconv, project = [getattr(module, parts[part]) for part in PackedQKVAttention.PARTS]
     return PackedQKVTerms(temperature, Projection(qkv, qkv_dwconv), project, value, tokens)

@@ -21,7 +21,7 @@ class ExDAWindowAttention(ExDAModule):
 
     Each pixel takes a convex combination of the values of its window, so that this value path is as linear as that of
     channel attention, and ``V' = V + g(V)`` mends it in the same way; g's 3x3 convolution sees zeros beyond the window.
-    The paper applies its primitives to channel attention alone, and has measured nothing of this. It has no tokens:
+    The paper applies its primitives only to channel attention, and measured no window attention. It has no tokens:
     across channels a token is one more channel, here it would be a pixel that lies nowhere. ``tokens`` has to be 0.
 
     Constructed, it is SwinIR's and timm's ``WindowAttention``, whose state dicts load with only ``value.*`` missing.

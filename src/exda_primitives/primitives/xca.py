@@ -117,8 +117,8 @@ class ExDAXCAttention(ExDAModule):
                 if height * width != x.shape[1]:
                     raise InputError(
                         f"{self.own_name()}: got x of shape {tuple(x.shape)}, {x.shape[1]} tokens, for a map of "
-                        f"{height} x {width} = {height * width} pixels; expected one token a pixel, row by row, and no "
-                        f"class token. Set the module's grid = (H, W), or pass grid=(H, W), to the tokens' own size."
+                        f"{height} x {width} = {height * width} pixels; expected one token per pixel, row by row, and "
+                        f"no class token. Set the module's grid = (H, W), or pass grid=(H, W), to the tokens' own size."
                     )
                 remember_grid(x, known)
                 return height, width

@@ -15,7 +15,7 @@ from .wrappers import calls_its_only_part, is_compiled
 
 
 class Replacement(NamedTuple):
-    """The module to put under a name, and the class of the parent's hook that it needs, None for none."""
+    """The module to put under a name, and the class of the parent's hook that it needs (None if it needs no hook)."""
 
     module: nn.Module
     hook: type[ParentHook] | None

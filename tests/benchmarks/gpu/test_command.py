@@ -12,7 +12,7 @@ import pytest
 from benchmarks.gpu.checkout import ROOT
 from benchmarks.gpu.plan import CALLS, Stage
 from benchmarks.gpu.rows import FILE, read
-from benchmarks.gpu.sitting import Sitting
+from benchmarks.gpu.session import Session
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import cache, checkout, pack
@@ -86,14 +86,14 @@ def test_packing_writes_requirements_commit_and_kernels(tmp_path: Path, monkeypa
     monkeypatch.setattr(pack, "git_commit", lambda: "abc")
     monkeypatch.setattr(pack.subprocess, "run", lambda command, check: ran.append(command))
 
-    def compiled(sitting: Sitting) -> bool:
-        stages.extend(sitting.stages)
+    def compiled(session: Session) -> bool:
+        stages.extend(session.stages)
         (kernels / "key").mkdir(parents=True)
         for name in ("a.cubin", "a.json", "a.ptx"):
             (kernels / "key" / name).write_text(name)
         return True
 
-    monkeypatch.setattr(Sitting, "run", compiled)
+    monkeypatch.setattr(Session, "run", compiled)
     assert command.main(["pack"]) == 0
     assert stages == []
     assert ran[0][-2:] == list(checkout.NEEDED)

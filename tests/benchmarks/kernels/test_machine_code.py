@@ -75,7 +75,7 @@ def test_stencils_neither_spill_nor_synchronise(tmp_path: Path) -> None:
     assert not [name for name, each in found.items() if each["spilled"]]
     forward = [each for name, each in found.items() if not name.startswith("backward")]
     assert all((each["barriers"], each["shared"]) == (0, 0) for each in forward)
-    # A thread has 16 pixels; GELU and the shift that comes with it take 19 instructions a pixel (39 by erf).
+    # A thread has 16 pixels; GELU and the shift that comes with it take 19 instructions per pixel (39 by erf).
     assert found["gelu 1024"]["instructions"] - found["none 1024"]["instructions"] < 16 * 25
     backward = found["backward 64"], found["backward 1024"]
     assert max(each["registers"] for each in backward) < 128

@@ -30,7 +30,7 @@ CODE = """
         /*0090*/                   NOP;
 """
 
-# A stand-in for the compiler, which takes seconds a kernel.
+# A fake compiler: the real one takes seconds per kernel.
 COMMAND = """
 import sys
 from benchmarks.kernels import __main__, report
@@ -90,12 +90,12 @@ def test_the_report_command_writes_json_and_tables(tmp_path: Path) -> None:
         ("tf32", False),
     ]
     patched = result["networks"][0]
-    # The network's launches: 10 a block, one more where the fold of many channels takes two, and one more where the
+    # The network's launches: 10 per block, one more where the fold of many channels takes two, and one more where the
     # gate of many channels is a pass of its own.
     assert patched["launches"] == (4 + 12) * 10 + 8 * 11 + (12 + 8) * 12
     assert patched["bytes"] == sum(each["blocks"] * each["bytes"] for each in patched["passes"])
     first, *_ = [each for each in patched["passes"] if each["name"] == "depthwise"]
-    # Reads and writes the maps of q, k and v, 48 channels each; 9 weights a channel.
+    # Reads and writes the maps of q, k and v, 48 channels each; 9 weights per channel.
     assert first["bytes"] == 2 * (2 * 144 * 64**2 + 9 * 144)
     assert first["ms"] == pytest.approx(4 * first["bytes"] / 2e9, abs=1e-4)
     assert {each["configuration"] for each in result["compiled"]} > {0, 1, 2}

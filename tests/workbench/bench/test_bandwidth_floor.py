@@ -14,7 +14,7 @@ def test_the_floor_of_restormer_as_counted_by_hand() -> None:
     report = exda.plan(BACKBONES["restormer-tiny"]())
     # Blocks by level: one at full size with 8 channels, two (decoder, refinement) with 16; then 16, 32, 64 channels.
     maps = [(8, 1), (16, 1), (16, 1), (16, 2), (16, 2), (32, 4), (32, 4), (64, 8)]
-    # Three maps a block: float32 has 4 bytes a number, bf16 2.
+    # Three maps per block: float32 has 4 bytes per number, bf16 2.
     numbers = sum(3 * channels * (16 // down) * (24 // down) for channels, down in maps)
     assert floor_bytes(report, COMPARISON) == 4 * numbers
     assert floor_bytes(report, replace(COMPARISON, precision="bf16", batch=3)) == 3 * 2 * numbers

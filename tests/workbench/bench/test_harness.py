@@ -146,7 +146,7 @@ def test_a_case_that_raises_while_timed_does_not_stop_the_others(monkeypatch: py
 
     def alter(out: Tensor, terms: Any) -> Tensor:
         calls.append(1)
-        # 8 attentions a pass: checks with the trained weights and at the identity start, two passes that measure
+        # 8 attentions per pass: checks with the trained weights and at the identity start, two passes that measure
         # the memory, and the first timed pass.
         if len(calls) > 5 * 8:
             raise torch.OutOfMemoryError("none left")

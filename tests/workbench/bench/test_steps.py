@@ -1,4 +1,4 @@
-"""Eager steps and, with a stand-in for CUDA, captured ones."""
+"""Eager steps and, with a fake of CUDA's graphs, captured ones."""
 
 from __future__ import annotations
 

@@ -278,7 +278,10 @@ class Unknown(nn.Module):
     [
         (Two(), "Two makes a tuple of an image"),
         (nn.Flatten(), r"Flatten makes a tensor of \(1, \d+\) of an image"),
-        (Prompted(), "Prompted takes no image alone: with 3 channels TypeError: .*prompt"),
+        (
+            Prompted(),
+            "Prompted cannot be called with an image as its only argument: with 3 channels TypeError: .*prompt",
+        ),
         (Unknown(), "not written: traced: .*; by torch.export: "),
     ],
     ids=lambda given: type(given).__name__,

@@ -190,7 +190,7 @@ def test_an_attention_of_no_family_is_refused():
         def forward(self, x):
             return super().forward(x.movedim(-1, 1)).movedim(1, -1)
 
-    with pytest.raises(exda.ConfigError, match="Own: is of no family"):
+    with pytest.raises(exda.ConfigError, match="Own: belongs to no known family"):
         embeddings(nn.Sequential(nn.Conv2d(3, 8, 1), Around(Own(8, 2))), torch.rand(1, 3, 8, 8))
 
 

@@ -33,7 +33,7 @@ def test_a_seed_gives_the_same_projection() -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The options of each call of a stand-in for umap-learn, which returns the first two features."""
+    """The options of each call of a fake umap-learn, which returns the first two features."""
     made: list[dict[str, Any]] = []
 
     class UMAP:

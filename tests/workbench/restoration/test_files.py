@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from exda_primitives.errors import ConfigError, ImageError
 from exda_primitives.workbench.restoration import Restorer
 from exda_primitives.workbench.restoration.files import (
-    FOREIGN,
     HIDDEN,
     NO_FILE,
+    NOT_AN_IMAGE,
     RESULTS,
     Done,
     Job,
@@ -42,7 +42,7 @@ def test_a_folder_in_natural_order(tmp_path: Path) -> None:
     found = work_for(tmp_path / "in", tmp_path / "out")
     order = ["a2.TIF", "A3.webp", "a10.png", "b/9.jpg", "b/10.png"]
     assert found.jobs == [Job(tmp_path / "in" / name, tmp_path / "out" / name) for name in order]
-    assert found.left_out == {FOREIGN: ["b/x.gif", "notes.txt", "raw.dng"]}
+    assert found.left_out == {NOT_AN_IMAGE: ["b/x.gif", "notes.txt", "raw.dng"]}
 
 
 def test_names_with_unusual_digits_have_an_order_too(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_files_left_out_are_listed_by_reason(tmp_path: Path) -> None:
     assert [job.source.name for job in found.jobs] == ["1.png", "gone.png"]
     assert found.left_out == {
         HIDDEN: ["._1.png", ".DS_Store", ".thumbnails", "sub/.2.jpg"],
-        FOREIGN: ["raw.heic"],
+        NOT_AN_IMAGE: ["raw.heic"],
         NO_FILE: ["pipe.png"],
         RESULTS: ["out"],
     }
@@ -133,8 +133,8 @@ def test_inputs_and_outputs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ("none.png", "2.png", "does not exist"),
         ("1.png", "2", "must end in"),
         ("empty", "1.png", "give a folder"),
-        ("empty", "out", "no image .* There is nothing at all"),
-        ("texts", "out", r"There is not named as an image .*: a\.txt"),
+        ("empty", "out", "no image .* It holds no file"),
+        ("texts", "out", r"Left out are files of these kinds: not named as an image .*: a\.txt"),
     ):
         with pytest.raises(ImageError, match=message):
             work_for(tmp_path / source, tmp_path / target)

@@ -85,11 +85,9 @@ def test_a_run_starts_from_a_patched_checkpoint(tmp_path):
     model = {"name": "restormer", "checkpoint": str(tmp_path / "weights.safetensors")}
     net, _ = build(config(tmp_path, model=model, primitives={"init": "identity"}))
     assert same(dict(net.state_dict()), dict(trained.state_dict()))
-    with pytest.raises(
-        exda.ConfigError, match=r"asked for are .*init='paper'.*, but encoder_level1.0.attn of .*'identity'"
-    ):
+    with pytest.raises(exda.ConfigError, match=r"asks for .*init='paper'.*, but encoder_level1.0.attn of .*'identity'"):
         build(config(tmp_path, model=model, primitives={"init": "paper"}))
-    with pytest.raises(exda.ConfigError, match=r"asked for are ExDAConfig\(tokens=0, .*value='none'"):
+    with pytest.raises(exda.ConfigError, match=r"asks for ExDAConfig\(tokens=0, .*value='none'"):
         build(config(tmp_path, model=model, primitives={"tokens": 0, "value": "none"}))
     net, _ = build(config(tmp_path, model=model, primitives=None))
     assert exda.config_of(net) == exda.ExDAConfig()
@@ -120,9 +118,7 @@ def test_a_run_starts_from_a_checkpoint_with_built_in_primitives(tmp_path):
     for primitives in (None, own.as_dict()):
         net, _ = build(config(tmp_path, model=model, primitives=primitives))
         assert same(dict(net.state_dict()), dict(trained.state_dict()))
-    with pytest.raises(
-        exda.ConfigError, match=r"asked for are .*tokens=1.*, but .*attn of .*trained\.pth has .*tokens=2"
-    ):
+    with pytest.raises(exda.ConfigError, match=r"asks for .*tokens=1.*, but .*attn of .*trained\.pth has .*tokens=2"):
         build(config(tmp_path, model=model, primitives={"value_position": "after", "init": "paper"}))
 
 

@@ -34,7 +34,7 @@ def test_a_disk_that_fills_up(tmp_path):
     before = (out / "last.ckpt").read_bytes()
     with files_up_to(len(before) // 2), pytest.raises(WriteError, match="File too large") as caught:
         run(configuration, out)
-    assert f"{out} holds the checkpoint of step 2. Once that is mended, the same command goes on." in str(caught.value)
+    assert f"{out} holds the checkpoint of step 2. Once that is fixed, the same command goes on." in str(caught.value)
     assert (out / "last.ckpt").read_bytes() == before
     assert files_in(out) == ["last.ckpt", "weights.safetensors"]
     run(configuration, out)

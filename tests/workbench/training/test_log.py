@@ -36,8 +36,8 @@ def test_a_line_has_loss_pace_and_time_left(clock, capsys):
         run_log.step(step, 0.123456, psnr=30.5 if step == 5 else None)
     assert capsys.readouterr().out.splitlines() == [
         "step 1: loss 0.12346",
-        "step 5: loss 0.12346, PSNR 30.50 dB, 0.5 s a step, 1 h 23 min left",
-        "step 3605: loss 0.12346, 0.999 s a step, 1 h 46 min left",
+        "step 5: loss 0.12346, PSNR 30.50 dB, 0.5 s per step, 1 h 23 min left",
+        "step 3605: loss 0.12346, 0.999 s per step, 1 h 46 min left",
     ]
 
 

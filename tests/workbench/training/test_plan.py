@@ -41,7 +41,7 @@ def test_pairs_in_two_folders_are_planned_and_trained_on(tmp_path, folders, caps
     configuration = config_of_pairs(tmp_path, folders)
     lines = printed(plan_of(configuration, tmp_path), capsys)
     for line in (
-        "3 pairs an epoch, patches of 16: of two folders",
+        "3 pairs per epoch, patches of 16: of two folders",
         "6, all readable; sides of 20 to 27 pixels",
         "3 pairs",
     ):
@@ -67,7 +67,7 @@ def test_images_that_are_converted_are_reported(tmp_path, folders, capsys):
 
     deep = pyvips.Image.black(27, 20, bands=3).cast("ushort").copy(interpretation="rgb16")
     deep.pngsave(str(folders / "degraded" / "2.png"))
-    assert "with 16 bits a channel, of which the upper 8 are read: 1" in printed(
+    assert "with 16 bits per channel, of which the upper 8 are read: 1" in printed(
         plan_of(config_of_pairs(tmp_path, folders), tmp_path), capsys
     )
 

@@ -278,7 +278,7 @@ def test_the_reasons_against_bit_for_bit_are_named(tmp_path, capsys):
     assert "goes on after step 2, but not bit for bit: torch was '2.6.0'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "newer"])
+@pytest.mark.parametrize("damage", ["cut", "third-party", "newer"])
 def test_a_checkpoint_that_cannot_be_read_is_kept(tmp_path, damage):
     out = tmp_path / "out"
     with pytest.raises(PowerError):
@@ -287,9 +287,11 @@ def test_a_checkpoint_that_cannot_be_read_is_kept(tmp_path, damage):
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
     else:
-        torch.save({"state_dict": {}} if damage == "foreign" else checkpoint(out) | {"version": 99}, path)
+        torch.save({"state_dict": {}} if damage == "third-party" else checkpoint(out) | {"version": 99}, path)
     before = path.read_bytes()
-    message = {"cut": "not a whole checkpoint", "foreign": "no checkpoint of exda train", "newer": "version 99"}[damage]
+    message = {"cut": "not a whole checkpoint", "third-party": "no checkpoint of exda train", "newer": "version 99"}[
+        damage
+    ]
     with pytest.raises(exda.CheckpointError, match=message):
         run(config(tmp_path), out)
     assert path.read_bytes() == before

@@ -156,7 +156,7 @@ def test_the_clock_waits_longer_after_a_slow_save(monkeypatch):
         (1, 0),
     ):
         now[0] += after
-        found.append(clock.look().save)
+        found.append(clock.check().save)
         if seconds is not None:
             clock.saved(seconds)
     assert found == [False, True, False, True, False, True]

@@ -61,8 +61,8 @@ def test_a_run_that_restarts_hides_what_it_logged_before(tmp_path):
     assert [event.step for event in events(out).Scalars("train/loss")] == [1, 2]
 
 
-class StandIn(ModuleType):
-    """Stands in for wandb; like its runs, ignores steps before the latest one."""
+class FakeWandb(ModuleType):
+    """Logs as wandb does, and ignores steps before the latest one, as wandb's runs do."""
 
     Image = staticmethod(np.copy)
 
@@ -85,9 +85,9 @@ class StandIn(ModuleType):
 
 @pytest.fixture
 def wandb(monkeypatch):
-    stand_in = StandIn()
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
-    return stand_in
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
 
 
 def test_wandb_resumes_in_the_same_run(tmp_path, wandb):

@@ -48,7 +48,7 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _of_few_rows(a: Tensor, b: Tensor) -> Tensor:
-    """``a b^T``, where a or b has few rows: a CPU sums that pixel by pixel, and would round once a pixel.
+    """``a b^T``, where a or b has few rows: a CPU sums that pixel by pixel, and would round at every pixel.
 
     On a CPU it is summed strip by strip, so that the rounding errors stay as small as those of ``q k^T``.
     """

@@ -101,8 +101,8 @@ class _Convolved(torch.autograd.Function):
         x, weight, bias, depthwise_weight = ctx.saved_tensors
         *before, need_weight, need_bias = ctx.needs_input_grad
         with without_autocast(grad):
-            # The depthwise convolution is linear: only its weight's gradient depends on u's values. Else any map of its
-            # size will do.
+            # The depthwise convolution is linear: only its weight's gradient depends on u's values. Where that is not
+            # needed, any map of u's size will do.
             u = F.conv2d(x, weight, bias) if need_weight else grad
             groups, needed = len(depthwise_weight), (any(before), need_weight, need_bias)
             du, *depthwise = _gradients(grad, u, depthwise_weight, 1, groups, *needed)

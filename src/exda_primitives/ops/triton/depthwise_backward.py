@@ -64,7 +64,7 @@ def interleave_last(a, b):
 @triton.jit
 def totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9):
     """Sums ten tiles (CH, n) over their columns: (CH, 16), the last six zeros."""
-    # As one tile: threads wait for each other once, not once a sum. Each interleaving adds one bit to the index, the
+    # As one tile: threads wait for each other once, not once per sum. Each interleaving adds one bit to the index, the
     # lowest last: the innermost pairs are 0 and 8, 4 and 12, ..., and the sums end up in order.
     zero = tl.zeros_like(s0)
     even = interleave_last(

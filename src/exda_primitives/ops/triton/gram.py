@@ -1,13 +1,13 @@
 """Gram blocks and squared norms of q, k and the tokens, all that channel attention needs of them, in one pass.
 
-With ``Q* = [q; g]`` and ``K* = [k; g]``, (c+K) rows of N pixels a head: the unnormalised Gram blocks ``P = Q* K*^T``,
+With ``Q* = [q; g]`` and ``K* = [k; g]``, (c+K) rows of N pixels per head: the unnormalised Gram blocks ``P = Q* K*^T``,
 that is ``q k^T``, ``q g^T``, ``g k^T`` and ``g g^T``, and the squared norms of all rows. Nothing is concatenated: the
 rows of a tile come from two addresses. The forward pass reads q, k and g once (tiles of more than 128 rows: once from
 memory, again from the cache) and writes one partial sum for each split of the pixels; PyTorch adds these in a fixed
 order, by a second launch if there are several.
 
 Backward, ``dQ* = dP K* + 2 dq^2 Q*`` and ``dK* = dP^T Q* + 2 dk^2 K*`` (dq^2, dk^2 the gradients of the squared norms,
-one a row): one pass that reads q, k, g and writes dq, dk and ``dg = dQ*[c:] + dK*[c:]``.
+one per row): one pass that reads q, k, g and writes dq, dk and ``dg = dQ*[c:] + dK*[c:]``.
 """
 
 from __future__ import annotations

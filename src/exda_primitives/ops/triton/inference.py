@@ -1,6 +1,6 @@
 """Whole residual steps of a transformer block without gradients, one operator each, recorded and replayed.
 
-One operator a step keeps the calls of PyTorch's dispatcher few; ``recorded`` spares the checks and the derivation of
+One operator per step keeps the calls of PyTorch's dispatcher few; ``recorded`` spares the checks and the derivation of
 sizes. Maps whose rows are not aligned are computed in longer rows, see ``pitch``.
 """
 

@@ -257,8 +257,8 @@ _listener = threading.local()
 def on_launch(callback: Callable[..., None]) -> Iterator[None]:
     """Calls ``callback(kernel, launch, grid, arguments, constants)`` for every kernel that this thread starts inside.
 
-    ``launch`` is None if later starts of this kind have to go through Triton as well. A block within a block has its
-    own callback alone.
+    ``launch`` is None if later starts of this kind have to go through Triton as well. Within an inner block, only the
+    inner callback is called.
     """
     outer = getattr(_listener, "callback", None)
     _listener.callback = callback

@@ -29,7 +29,7 @@ def store_tile(out, value, row, column, ROWS, COLUMNS):
 
 @triton.jit
 def load_channels(parameter, channel, CHANNELS, default: tl.constexpr, TYPE: tl.constexpr):
-    """Loads one number a channel, (C, 1); ``default`` for all channels if the parameter is None."""
+    """Loads one number per channel, (C, 1); ``default`` for all channels if the parameter is None."""
     if parameter is None:
         return tl.full([channel.shape[0], 1], default, TYPE)
     else:

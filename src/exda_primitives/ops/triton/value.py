@@ -1,4 +1,4 @@
-"""The output of an attention whose value has a non-linear branch; of its maps, backward keeps v and the tokens alone.
+"""The output of an attention whose value has a non-linear branch; of its maps, backward keeps only v and the tokens.
 
 ``out = M_v v + M_t t + M_g g + shift + residual``, ``t = GELU(DW(W1 v + b1))``: three passes, a product,
 ``depthwise`` and ``mix``. Backward computes ``u = W1 v`` and t again, by a product and a depthwise pass, instead of
@@ -61,7 +61,7 @@ def mix_value(
 def _product(v: Tensor, weight: Tensor) -> Tensor:
     """Returns ``W1 v``; the depthwise convolution adds the bias as it reads."""
     # One pass for both convolutions does not pay. The depthwise one needs its neighbours' products: together they are
-    # a dense 3x3 convolution, 9 C^2 multiplications a pixel. At 1024x1024 and C = 96 these are 0.17 TFLOP, 0.35 ms at
+    # a dense 3x3 convolution, 9 C^2 multiplications per pixel. At 1024x1024 and C = 96 these are 0.17 TFLOP, 0.35 ms at
     # half of an H100's peak in bfloat16; not writing and reading the map between them would save 0.13 ms at 3 TB/s.
     return pointwise(v, weight.flatten(1), None)
 

@@ -76,6 +76,6 @@ class Asked:
         plain = asdict(self) | {"degradations": list(self.degradations), "changes": list(self.changes)}
         return {name: str(each.absolute()) if isinstance(each, Path) else each for name, each in plain.items()}
 
-    def unlike(self, held: Mapping[str, Any]) -> list[Difference]:
+    def differences_from(self, held: Mapping[str, Any]) -> list[Difference]:
         """Returns how an earlier request, as plain data, differs."""
         return differences(held, self.as_dict())

@@ -54,7 +54,7 @@ def choose(adaptation: Adaptation, say: Say) -> dict[str, Any]:
         tried_for = int(SHARE * fit) if searches else 0
         searches = searches and tried_for >= LEAST_STEPS
         steps = max(1, fit - (len(rates) * tried_for if searches else 0))
-        say(f"{seconds:.2g} s a step: {steps:,} steps in {asked.minutes:g} minutes" + _too_few(steps, seconds))
+        say(f"{seconds:.2g} s per step: {steps:,} steps in {asked.minutes:g} minutes" + _too_few(steps, seconds))
     else:
         tried_for = int(SHARE * steps)
         searches = searches and tried_for >= LEAST_STEPS

@@ -134,9 +134,9 @@ def _chosen(asked: Asked, out: Path) -> Mapping[str, Any] | None:
         chosen = {"steps": int(chosen["steps"]), "learning_rate": float(chosen["learning_rate"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is damaged ({type(error).__name__}: {error}). Give another folder.") from None
-    if unlike := asked.unlike(found):
-        more = f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
-        raise ConfigError(f"{out}: holds another adaptation: {unlike[0]}{more}. Give another folder.")
+    if differing := asked.differences_from(found):
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise ConfigError(f"{out}: holds another adaptation: {differing[0]}{more}. Give another folder.")
     return chosen
 
 

@@ -211,9 +211,9 @@ def same_machine(records: Iterable[Record], machine: dict[str, Any], path: Path)
     """
     for record in records:
         found = record.origin.machine
-        unlike = [key for key in {**found, **machine} if found.get(key) != machine.get(key)]
-        if unlike:
-            key = unlike[0]
+        differing = [key for key in {**found, **machine} if found.get(key) != machine.get(key)]
+        if differing:
+            key = differing[0]
             raise ConfigError(
                 f"{path}: holds results of another machine or version ({key} {found.get(key)!r}, here "
                 f"{machine.get(key)!r}); give another folder"

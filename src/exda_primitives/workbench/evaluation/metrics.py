@@ -101,6 +101,6 @@ def _in_units(restored: Tensor, clean: Tensor, protocol: Protocol, degradation: 
     extent = b.max() - b.min()
     if not extent:
         raise ImageError(
-            f"the clean image has one value from {low:g} to {high:g}: there is no range for figures to refer to"
+            f"the clean image, clamped to {low:g} to {high:g}, is constant: PSNR and SSIM need its range of values"
         )
     return a / extent, b / extent

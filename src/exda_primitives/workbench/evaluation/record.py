@@ -84,10 +84,10 @@ def refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / FILE
     if path.exists():
         held = results.read(path, KIND)["config"]
-        unlike = [name for name in config if held.get(name) != config[name]]
-        if unlike:
+        differing = [name for name in config if held.get(name) != config[name]]
+        if differing:
             raise ConfigError(
-                f"{path} holds results of another {unlike[0]}; give another folder, or --overwrite replaces them"
+                f"{path} holds results of another {differing[0]}; give another folder, or --overwrite replaces them"
             )
         return
     others = [path.with_suffix(suffix) for suffix in _BESIDE if path.with_suffix(suffix).exists()]

@@ -219,7 +219,9 @@ def _channels(network: nn.Module, sides: list[int]) -> tuple[int, int]:
             kind = f"a tensor of {tuple(made.shape)}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
             raise ExDAError(f"{type(network).__name__} makes {kind} of an image; expected (B, C, H, W).")
         return channels, made.shape[1]
-    raise ExDAError(f"{type(network).__name__} takes no image alone: {'; '.join(errors)}.")
+    raise ExDAError(
+        f"{type(network).__name__} cannot be called with an image as its only argument: {'; '.join(errors)}."
+    )
 
 
 def _check_repeats(network: nn.Module, image: Tensor) -> None:

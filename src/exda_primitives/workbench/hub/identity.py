@@ -54,10 +54,10 @@ def arguments_of(model: nn.Module, identity: Identity, given: Mapping[str, Any] 
 def _check_same(model: nn.Module, built: nn.Module, identity: Identity, given: Mapping[str, Any] | None) -> None:
     expected = parts_of(built).weights
     held = {name: tensor for name, tensor in identity.state.weights.items() if name in expected}
-    unlike = [name for name, each in expected.items() if name not in held or held[name].shape != each.shape]
-    if unlike:
+    misfits = [name for name, each in expected.items() if name not in held or held[name].shape != each.shape]
+    if misfits:
         raise ConfigError(
-            f"save_pretrained: arguments={given} make another network than this one: {unlike[0]} differs."
+            f"save_pretrained: arguments={given} make another network than this one: {misfits[0]} differs."
         )
     differing = _differing(model, built)
     if differing:

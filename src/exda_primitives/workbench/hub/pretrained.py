@@ -196,11 +196,11 @@ def _patched(model: nn.Module, config: PretrainedConfig, path: Path, weights: Pa
 
 
 def _check_attentions(config: PretrainedConfig, held: Mapping[str, Description], path: Path, weights: Path) -> None:
-    unlike = [name for name in {**config.attentions, **held} if config.attentions.get(name) != held.get(name)]
-    if unlike:
+    differing = [name for name in {**config.attentions, **held} if config.attentions.get(name) != held.get(name)]
+    if differing:
         raise CheckpointError(
-            f"{path}: does not fit {weights.name}: the attentions {some_of(unlike)} are configured otherwise there, or "
-            f"are in only one of the two. One of the two files belongs to another folder."
+            f"{path}: does not fit {weights.name}: the attentions {some_of(differing)} are configured otherwise there, "
+            f"or are in only one of the two. One of the two files belongs to another folder."
         )
 
 
@@ -260,9 +260,10 @@ def _check_card(path: Path, text: str, asked: set[str]) -> None:
         # Front matter that was written by hand can raise anything.
         raise ConfigError(f"{path}: cannot be read as a model card ({error}); correct it, or remove it.") from error
     new = kind(text).data.to_dict()
-    unlike = [name for name in sorted(asked) if held.get(name) != new.get(name)]
-    if unlike:
+    differing = [name for name in sorted(asked) if held.get(name) != new.get(name)]
+    if differing:
         raise ConfigError(
-            f"{path}: exists and is kept, with {unlike[0]} {held.get(unlike[0])!r}, where {new.get(unlike[0])!r} was "
-            f"asked for. Change the entry in the card, or remove the file to get a new card."
+            f"{path}: exists and is kept, with {differing[0]} {held.get(differing[0])!r}, where "
+            f"{new.get(differing[0])!r} was asked for. Change the entry in the card, or remove the file to get a new "
+            f"card."
         )

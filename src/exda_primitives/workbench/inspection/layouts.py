@@ -16,14 +16,14 @@ def family_of(attention: nn.Module) -> Family:
     """Returns the family of an attention, be it ExDA's or a host's.
 
     Raises:
-        ConfigError: if no family fits: then nothing tells which dimension holds the channels.
+        ConfigError: if no family fits, so that nothing tells which dimension holds the channels.
     """
     for family in known_families().values():
         if _is_of(attention, family):
             return family
     kind = type(attention).__name__
     raise ConfigError(
-        f"{kind}: is of no family that is known, so its layout of channels is unknown; register a Family with "
+        f"{kind}: belongs to no known family, so which dimension holds its channels is unknown; register a Family with "
         f"replacement = {kind} by exda.register_adapter(...), or leave it out with blocks=..."
     )
 

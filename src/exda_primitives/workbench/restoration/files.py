@@ -64,7 +64,7 @@ class Work:
 
 
 HIDDEN, RESULTS, NO_FILE = "hidden", "output of an earlier run", "no regular file"
-FOREIGN = f"not named as an image ({', '.join(FORMATS)})"
+NOT_AN_IMAGE = f"not named as an image ({', '.join(FORMATS)})"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that would recur with the next image: the disk is full, the quota used up, or the disk read-only."""
@@ -125,7 +125,7 @@ def _work_below(source: Path, target: Path) -> Work:
         # A broken link counts as an image here; the error that names it comes when it is read.
         reasons = {
             HIDDEN: _is_hidden(path),
-            FOREIGN: path.suffix.lower() not in FORMATS,
+            NOT_AN_IMAGE: path.suffix.lower() not in FORMATS,
             NO_FILE: is_nonregular_file(path),
         }
         why = next((reason for reason, holds in reasons.items() if holds), None)
@@ -135,8 +135,9 @@ def _work_below(source: Path, target: Path) -> Work:
         for why, paths in sorted(left_out.items())
     }
     if not found and not skipped:
-        there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items()) or "nothing at all"
-        raise ImageError(f"no image ({', '.join(FORMATS)}) in {source}. There is {there}.")
+        there = "; ".join(f"{why}: {some_of(names)}" for why, names in named.items())
+        said = f"Left out are files of these kinds: {there}." if there else "It holds no file."
+        raise ImageError(f"no image ({', '.join(FORMATS)}) in {source}. {said}")
     jobs = [Job(path, target / path.relative_to(source)) for path in sorted(found, key=_natural)]
     return Work(jobs, skipped, named)
 

@@ -166,8 +166,8 @@ def _evened_out(length: int, tile: int, multiple: int, overlap: int) -> int:
     """Returns the smallest tile with which an axis needs no more tiles than with ``tile``."""
     if length <= tile:
         return length
-    # n tiles of side t that overlap by o cover n (t - o) + o: count is the smallest n for the given side, evened the
-    # smallest t for this n, as a multiple. At least 2 o, since an overlap is at most half a tile.
+    # n tiles of side t that overlap by o cover n (t - o) + o. ``count`` is the smallest n for the given side, and
+    # ``evened`` the smallest t for this n, rounded up to a multiple. At least 2 o: an overlap is at most half a tile.
     count = -(-(length - overlap) // (tile - overlap))
     evened = round_up(-(-(length - overlap) // count) + overlap, multiple)
     return max(evened, 2 * overlap)

@@ -211,9 +211,9 @@ def _finite(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _check_same(path: Path, held: Result, ours: Result, key: str) -> None:
     theirs, mine = held[key], ours[key]
-    unlike = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
-    if unlike:
-        name = unlike[0]
+    differing = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
+    if differing:
+        name = differing[0]
         raise ConfigError(
             f"{path}: holds runs of another {key} ({name} {theirs.get(name)!r}, here {mine.get(name)!r}); "
             f"give another path or remove the file"
@@ -232,7 +232,7 @@ def _check_plain(name: str, value: object) -> None:
         for key, each in value.items():
             if not isinstance(key, str):
                 raise ExDAError(
-                    f"{name}: key {key!r} is a {type(key).__name__}, JSON takes text alone; nothing written"
+                    f"{name}: key {key!r} is a {type(key).__name__}, but keys in JSON are strings; nothing was written"
                 )
             _check_plain(f"{name}.{key}", each)
     elif isinstance(value, (list, tuple)):

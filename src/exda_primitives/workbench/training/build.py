@@ -97,8 +97,9 @@ def _refuse_others(net: nn.Module, primitives: PrimitivesConfig, model: ModelCon
     for name, module in net.named_modules():
         if isinstance(module, ExDAModule) and module.config != primitives.options.resolved(module.channels_per_head):
             raise ConfigError(
-                f"primitives: asked for are {primitives.options}, but {name} of {model.checkpoint or model.name} has "
-                f"{module.config}. Leave the section out to train what is there, or begin with another checkpoint."
+                f"primitives: the configuration asks for {primitives.options}, but {name} of "
+                f"{model.checkpoint or model.name} has {module.config}. Leave the section out to train what is there, "
+                f"or begin with another checkpoint."
             )
     if is_patched(net) and (primitives.include is not None or primitives.exclude is not None):
         # Recognises anew on an unpatched copy, since `plan` skips attentions that are patched already.

@@ -131,7 +131,7 @@ class DataConfig:
         validation: source of the pairs for validation, which are restored whole: clean images, two folders of pairs,
             or the folder of the benchmark's test set; None for no validation, or for ``held_out``.
         held_out: number of the source's images (or pairs of files), evenly spread by name, that are not trained on
-            but validated on, whole; None for none. A benchmark has a test set of its own.
+            but validated on, whole; None to train on all. A benchmark has a test set of its own.
         workers: number of processes that prepare pairs; the pairs do not depend on it.
     """
 
@@ -321,7 +321,7 @@ class TrainConfig:
         primitives: the primitives to add; None for the network as it is.
         data: the pairs.
         recipe: how to train.
-        lora: low-rank adaptation of its layers; None for none.
+        lora: low-rank adaptation of its layers; None to add no LoRA.
     """
 
     model: ModelConfig

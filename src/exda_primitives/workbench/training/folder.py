@@ -109,13 +109,13 @@ class Folder(NamedTuple):
         self.refuse([each for each in found if each not in (*moved, *free)])
         return Begun(held["step"], held["legs"], free, moved)
 
-    def refuse(self, unlike: list[Difference]) -> None:
+    def refuse(self, differing: list[Difference]) -> None:
         """Raises ConfigError if there are differences that forbid to resume the run."""
-        if unlike:
-            more = f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
+        if differing:
+            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise ConfigError(
-                f"{self.path}: holds a run with another configuration: {unlike[0]}{more}. Give another folder; to go "
-                f"on from its weights with other settings, set model.checkpoint to {self.weights} there."
+                f"{self.path}: holds a run with another configuration: {differing[0]}{more}. Give another folder; to "
+                f"go on from its weights with other settings, set model.checkpoint to {self.weights} there."
             )
 
     @contextmanager

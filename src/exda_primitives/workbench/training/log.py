@@ -66,7 +66,7 @@ class Log:
         if step <= first:
             return ""
         seconds = (now - begin) / (step - first)
-        return f", {seconds:.3g} s a step, {duration(seconds * (self._steps - step))} left"
+        return f", {seconds:.3g} s per step, {duration(seconds * (self._steps - step))} left"
 
 
 def duration(seconds: float) -> str:

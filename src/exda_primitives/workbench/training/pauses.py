@@ -39,7 +39,7 @@ class Pauses:
         self._here, self._asked = here, asked
         self._next = time.monotonic() + EVERY
 
-    def look(self) -> Pause:
+    def check(self) -> Pause:
         """Returns what to do; all processes must call it after the same step, and get the same answer."""
         # The clocks of the processes differ, so the first one decides. Signals may have come to some of them only; by
         # the maximum all stop, and with the same number.

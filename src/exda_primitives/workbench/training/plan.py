@@ -92,7 +92,7 @@ class Plan:
             "network": f"{config.model.name}, {parameters(net):,} parameters, {new:,} of them new",
             "begins with": begin,
             "trained": f"{parameters(net, trained=True):,} parameters ({recipe.train})",
-            "data": f"{len(self.data.training):,} pairs an epoch, patches of {_span(s.patch for s in stages)}: {what}"
+            "data": f"{len(self.data.training):,} pairs per epoch, patches of {_span(s.patch for s in stages)}: {what}"
             + _left_out(self.data),
             "pictures": _described(self.checked, channels(net)),
             "validation": validation,
@@ -223,7 +223,7 @@ def _described(checked: Checked, taken: int) -> str:
     if taken == 1 and checked.grey < checked.images:
         lines.append(f"colour ones, read as grey: {checked.images - checked.grey:,}")
     if checked.deep:
-        lines.append(f"with 16 bits a channel, of which the upper 8 are read: {checked.deep:,}")
+        lines.append(f"with 16 bits per channel, of which the upper 8 are read: {checked.deep:,}")
     return "; ".join(lines)
 
 

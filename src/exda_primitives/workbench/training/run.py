@@ -29,7 +29,6 @@ from .log import Log
 from .lora import without_lora
 from .order import AtPlaces, Order, Pair, batched, batches_of, in_worker
 from .pauses import Pause, Pauses
-from .pictures import write_sheet
 from .plan import Plan, channels, length, parameters
 from .plot import draw
 from .processes import alone, together
@@ -39,6 +38,7 @@ from .state import State, read_checkpoint, write_checkpoint
 from .step import Done, Step
 from .trackers import Tracker, open_trackers
 from .validate import PROTOCOL, validate
+from .validation_images import write_sheet
 
 KIND = "train"
 
@@ -169,7 +169,7 @@ class Run:
         """Trains to the end and writes the result, see ``train``."""
         leg = self._begin_leg()
         start = time.perf_counter()
-        self._stop_if(self.pauses.look())
+        self._stop_if(self.pauses.check())
         try:
             with (
                 deterministic(self.here.device) as leg["indeterminate"],
@@ -279,7 +279,7 @@ class Run:
             self._log(done, psnr)
         elif self.log.is_due():
             self.log.step(state.step, sum(state.window) / len(state.window))
-        pause = self.pauses.look()
+        pause = self.pauses.check()
         if last or pause.save or pause.signal or state.step % recipe.save_every == 0:
             self._save()
         return pause
@@ -334,7 +334,7 @@ class Run:
         except OSError as error:
             why = error.strerror or error
             raise WriteError(
-                f"{self.folder.path}: cannot be written to ({why}). {self._kept()} Once that is mended, the same "
+                f"{self.folder.path}: cannot be written to ({why}). {self._kept()} Once that is fixed, the same "
                 f"command goes on."
             ) from error
 

@@ -15,8 +15,8 @@ from ..shared.metrics import psnr
 from ..shared.padding import pad
 from .config import RecipeConfig
 from .order import PairsByEpoch
-from .pictures import Pictures
 from .step import autocast
+from .validation_images import ValidationImages
 
 PROTOCOL = "PSNR over all channels, range 1, clipped to [0, 1], not rounded, mean over the pairs"
 
@@ -26,7 +26,7 @@ class Validated(NamedTuple):
 
     Attributes:
         psnr: mean PSNR in dB, see ``PROTOCOL``.
-        sheet: a few of the images, (height, width, 3) uint8, see ``Pictures``; None if none are to be shown.
+        sheet: a few of the images, (height, width, 3) uint8, see ``ValidationImages``; None if none are to be shown.
     """
 
     psnr: float
@@ -47,7 +47,7 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
     """
     multiple = known_multiple(net) or MULTIPLE
     pairs.set_epoch(0)
-    pictures = Pictures(fabric, len(pairs), recipe.validation_images)
+    shown = ValidationImages(fabric, len(pairs), recipe.validation_images)
     # Sum of PSNR, and number of outputs that are not finite: summed over the processes at the end, so that all of them
     # raise together.
     sums = torch.zeros(2, dtype=torch.float64, device=fabric.device)
@@ -58,7 +58,7 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
             with autocast(fabric.device, recipe):
                 restored = net(pad(degraded, multiple)[None].to(fabric.device))
             restored = restored[0, :, :height, :width].to(clean.dtype)
-            pictures.add(index, degraded, restored, clean)
+            shown.add(index, degraded, restored, clean)
             if bool(restored.isfinite().all()):
                 sums[0] += psnr(restored.clamp(0, 1), clean.to(fabric.device))
             else:
@@ -70,4 +70,4 @@ def validate(fabric: Any, net: nn.Module, pairs: PairsByEpoch, recipe: RecipeCon
             f"validation: of {len(pairs)} restored images {int(broken)} hold NaN or infinity; there is no PSNR. "
             f"Lower recipe.learning_rate, or take precision 32-true."
         )
-    return Validated(total / len(pairs), pictures.sheet())
+    return Validated(total / len(pairs), shown.sheet())

@@ -23,11 +23,11 @@ _GRACE = 5.0
 _TAIL = 800
 """Number of last characters of a failed process's output that a row holds."""
 
-_QUIET = frozenset({"compiled", "no launchers", "prepared", "tuned"})
+_NOT_PRINTED = frozenset({"compiled", "no launchers", "prepared", "tuned"})
 """Kinds of rows that are not printed."""
 
 
-class Sitting:
+class Session:
     """A call with a time limit.
 
     Args:
@@ -95,7 +95,7 @@ class Sitting:
 
     def _told(self, known: int, fate: str) -> str:
         for row in read(self.folder / FILE)[known:]:
-            if row["kind"] not in _QUIET:
+            if row["kind"] not in _NOT_PRINTED:
                 print(brief(row), flush=True)
         return fate
 

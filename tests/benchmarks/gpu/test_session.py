@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from benchmarks.gpu.plan import Stage
 from benchmarks.gpu.rows import FILE, Row, read
-from benchmarks.gpu.sitting import LOG, Sitting
+from benchmarks.gpu.session import LOG, Session
 
-from benchmarks.gpu import sitting
+from benchmarks.gpu import session
 
 # The process of a stage: its name says what it does.
 PROCESS = """
@@ -37,7 +37,7 @@ if name == "leave":
 
 
 def run(folder: Path, *stages: Stage, seconds: float = 60.0) -> tuple[bool, list[Row]]:
-    done = Sitting(stages, seconds, folder, (sys.executable, "-c", PROCESS)).run()
+    done = Session(stages, seconds, folder, (sys.executable, "-c", PROCESS)).run()
     return done, read(folder / FILE)
 
 
@@ -47,7 +47,7 @@ def stage(name: str, most: float = 30.0, **more: object) -> Stage:
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sitting, "_GRACE", 0.2)
+    monkeypatch.setattr(session, "_GRACE", 0.2)
 
 
 def test_stages_run_in_order_and_write_their_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,8 +82,8 @@ def test_a_failing_stage_does_not_stop_the_next(tmp_path: Path, name: str, fate:
 
 def test_several_that_hang_are_ended_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[tuple[int, int]] = []
-    kill = sitting._kill
-    monkeypatch.setattr(sitting, "_kill", lambda late, sent: (killed.append((len(late), sent)), kill(late, sent)))
+    kill = session._kill
+    monkeypatch.setattr(session, "_kill", lambda late, sent: (killed.append((len(late), sent)), kill(late, sent)))
     _, rows = run(tmp_path, Stage("all", 1, 2.0, ("hang", "fine", *["hang"] * 3)))
     # The four that hang get both signals; in the end the process groups of all five are killed.
     assert killed == [(4, signal.SIGTERM), (4, signal.SIGKILL), (5, signal.SIGKILL)]

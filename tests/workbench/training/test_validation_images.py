@@ -9,7 +9,7 @@ from tests.workbench.training.runs import config, images, run
 
 import exda_primitives as exda
 from exda_primitives.workbench.training.data import open_data
-from exda_primitives.workbench.training.pictures import SIDE, Pictures, write_sheet
+from exda_primitives.workbench.training.validation_images import SIDE, ValidationImages, write_sheet
 
 HERE = Fabric(accelerator="cpu", devices=1)
 
@@ -19,12 +19,12 @@ def levels(image):
 
 
 def test_rows_are_spread_over_the_pairs_and_cropped_at_the_centre():
-    pictures, added = Pictures(HERE, 7, 3), {}
+    shown, added = ValidationImages(HERE, 7, 3), {}
     for index in range(7):
         # The last one is smaller in height and larger in width than a crop.
         added[index] = torch.rand(3, 3, 30 if index == 4 else SIDE + 10, SIDE + 21)
-        pictures.add(index, *added[index])
-    sheet = pictures.sheet()
+        shown.add(index, *added[index])
+    sheet = shown.sheet()
     assert (sheet.shape, sheet.dtype) == ((3 * SIDE, 3 * SIDE, 3), torch.uint8)
     for row, index in enumerate((0, 2, 4)):
         for column in range(3):
@@ -38,18 +38,18 @@ def test_rows_are_spread_over_the_pairs_and_cropped_at_the_centre():
 
 
 def test_a_sheet_is_as_large_as_its_crops_and_grey_is_repeated():
-    pictures = Pictures(HERE, 1, 3)
+    shown = ValidationImages(HERE, 1, 3)
     image = torch.rand(1, 20, 27)
-    pictures.add(0, image, 3 * image - 1, image)
-    sheet = pictures.sheet()
+    shown.add(0, image, 3 * image - 1, image)
+    sheet = shown.sheet()
     assert sheet.shape == (20, 81, 3)
     assert torch.equal(sheet[:, 27:54], levels((3 * image - 1).expand(3, -1, -1)))
 
 
 def test_without_images_there_is_no_sheet():
-    pictures = Pictures(HERE, 5, 0)
-    pictures.add(0, *torch.rand(3, 3, 8, 8))
-    assert pictures.sheet() is None
+    shown = ValidationImages(HERE, 5, 0)
+    shown.add(0, *torch.rand(3, 3, 8, 8))
+    assert shown.sheet() is None
 
 
 class Summed:
@@ -70,9 +70,9 @@ class Summed:
 def test_processes_put_their_rows_together():
     shown = torch.rand(2, 3, 3, 16, 24)
     here, there = Summed(), Summed()
-    both = [Pictures(each, 2, 2) for each in (here, there)]
-    for index, pictures in enumerate(both):
-        pictures.add(index, *shown[index])
+    both = [ValidationImages(each, 2, 2) for each in (here, there)]
+    for index, each in enumerate(both):
+        each.add(index, *shown[index])
     both[0].sheet()
     there.others = here.sent
     rows = [torch.cat([levels(each) for each in row], 1) for row in shown]

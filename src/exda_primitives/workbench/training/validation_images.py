@@ -1,4 +1,4 @@
-"""Shows what the network makes of a few validation images, as one small picture that each validation replaces."""
+"""Shows what the network makes of a few validation images, as one sheet that each validation replaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE = 256
 """Longest side of a crop, in pixels."""
 
 
-class Pictures:
+class ValidationImages:
     """A sheet with a row for each of a few pairs: centre crops of the degraded, the restored and the clean image.
 
     The pairs are spread evenly over the data set, which holds one degradation after the other.
