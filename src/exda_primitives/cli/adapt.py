@@ -55,7 +55,7 @@ def adapt(
     """Teach a trained network a new degradation; the network's own weights stay as they are.
 
     The command writes patch.safetensors for exda restore --patch, a table of before and after on images that were held
-    out (result.json, adapt.md), and a picture of them (before_after.png). Ctrl-C and SIGTERM end the training with a
+    out (result.json, adapt.md), and a sheet of them (before_after.png). Ctrl-C and SIGTERM end the training with a
     checkpoint, from which the same command continues.
     """
     from ..errors import StoppedError  # noqa: PLC0415

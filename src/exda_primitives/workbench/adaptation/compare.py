@@ -14,7 +14,7 @@ from ..restoration import Restorer
 from ..shared.sheets import sheet
 
 MOST_SHOWN, SIDE = 3, 256
-"""Images in the picture, and the longest side in pixels of the crops of them."""
+"""Images on the sheet, and the longest side in pixels of the crops of them."""
 
 EQUAL = 100.0
 """PSNR in dB that stands for equal images, whose own is infinite."""
@@ -52,7 +52,7 @@ def compare(pairs: Pairs, before: Restorer, after: Restorer) -> list[dict[str, A
 
 
 def sheet_of(pairs: Pairs, before: Restorer, after: Restorer) -> Image.Image:
-    """Returns a picture with a row for each of a few pairs, evenly spread: degraded, before, after, clean."""
+    """Returns a sheet with a row for each of a few pairs, evenly spread: degraded, before, after, clean."""
     pairs.set_epoch(0)
     number = min(MOST_SHOWN, len(pairs))
     rows = []

@@ -34,7 +34,7 @@ class Adapted(NamedTuple):
     Attributes:
         result: content of ``result.json``.
         patch: the file of the trained parameters.
-        sheet: a picture of a few images before and after.
+        sheet: a few images before and after, side by side.
     """
 
     result: results.Result
