@@ -20,6 +20,9 @@ from exda_primitives import models
 from exda_primitives.cli import app
 from exda_primitives.models.registry import known_architectures
 from exda_primitives.patching.registry import known_backbones, known_families
+from exda_primitives.workbench.export import export
+from exda_primitives.workbench.export.onnx_file import OnnxNetwork
+from exda_primitives.workbench.restoration import restore
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -134,6 +137,8 @@ def test_every_python_block_runs_as_printed(
     torch.save({"state_dict": {f"net.{name}": each for name, each in network.state_dict().items()}}, "model.ckpt")
     torch.save(models.Restormer().state_dict(), "deraining.pth")
     write_images(Path("photographs"), 3)
+    if name == "export.md":
+        export(models.Restormer().eval(), Path("demo.onnx"))
     # Blocks run in order in one namespace: later ones use what earlier ones imported and made.
     page = ModuleType("page")
     # Unpickling looks the page's classes up in sys.modules.
@@ -141,6 +146,11 @@ def test_every_python_block_runs_as_printed(
     namespace = vars(page)
     for block in blocks("python", PAGES[name]):
         exec(compile(block, name, "exec"), namespace)
+    if name == "export.md":
+        picture = torch.randint(256, (21, 30, 3), dtype=torch.uint8)
+        expected = restore(OnnxNetwork(Path("demo.onnx")), picture.movedim(-1, 0) / 255).image.movedim(0, -1) * 255
+        assert (torch.from_numpy(namespace["restore"](picture.numpy())) - expected).abs().max() < 0.51
+        assert "torch" not in "".join(blocks("python", PAGES[name]))
     if name == "add-an-attention.md":
         assert {"my-smsa"} <= known_families().keys()
     if name == "adapters.md":

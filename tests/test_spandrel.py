@@ -15,6 +15,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import spandrel
     import spandrel_extra_arches
+    from spandrel.architectures.HVICIDNet import HVICIDNet
+    from spandrel.architectures.RetinexFormer import RetinexFormer
+    from spandrel.architectures.SwinIR import SwinIR
 
 SMALL = {"num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1}
 NETWORKS = {
@@ -24,6 +27,14 @@ NETWORKS = {
     "adair": lambda: exda.models.AdaIR(dim=8, **SMALL),
     "histoformer": lambda: exda.models.Histoformer(dim=12, ffn_expansion_factor=2, **SMALL),
     "amir": lambda: exda.models.AMIR(dim=8, **SMALL),
+    "moceir": lambda: exda.models.MoCEIR(dim=8, num_blocks=[1, 1, 1, 1], stage_depth=[1, 1, 1]),
+}
+# Networks of spandrel, which this library cannot build by itself.
+SWINIR = {"img_size": 16, "window_size": 8, "embed_dim": 12, "num_heads": [2], "depths": [2], "mlp_ratio": 2}
+OF_SPANDREL = {
+    "HVI-CIDNet": (lambda: HVICIDNet(channels=[12, 12, 24, 48]), {"tokens": 2}),
+    "RetinexFormer": (lambda: RetinexFormer(n_feat=8, stage=1, num_blocks=[1, 1, 1]), {"tokens": 2}),
+    "SwinIR": (lambda: SwinIR(upscale=2, upsampler="pixelshuffle", **SWINIR), {"tokens": 0, "families": "window"}),
 }
 
 
@@ -57,7 +68,11 @@ def test_patched_networks_load(name, loader, tmp_path):
     assert (found.input_channels, found.output_channels) == (channels, channels)
     assert exda.configs_of(found.model) == exda.configs_of(model)
     x = image(32, 40, 1)[:, :channels]
-    assert torch.equal(found.model(x), model(x))
+    torch.manual_seed(1)
+    expected = model(x)
+    # MoCE-IR draws random numbers.
+    torch.manual_seed(1)
+    assert torch.equal(found.model(x), expected)
     # spandrel pads images whose sides do not fit.
     assert found(x[..., :31, :37].clamp(0, 1)).shape == x[..., :31, :37].shape
 
@@ -79,6 +94,44 @@ def test_files_of_trainers_load(wrapping, loader, tmp_path):
     assert found.tags == ["restormer", "8dim", "0 tokens, value gelu"]
     x = image()
     assert torch.equal(found.model(x), model(x))
+
+
+@pytest.mark.parametrize("name", OF_SPANDREL)
+@torch.no_grad()
+def test_patched_networks_of_spandrel_load(name, loader, tmp_path):
+    make, options = OF_SPANDREL[name]
+    host = make().eval()
+    unpatched = loader.load_from_state_dict(host.state_dict())
+    torch.manual_seed(0)
+    exda.patch(host, **options)
+    for parameter in exda.new_parameters(host):
+        parameter.add_(torch.randn_like(parameter) / 10)
+    exda.save(host, tmp_path / "whole.safetensors", whole=True)
+    torch.save({"state_dict": {f"net.{key}": each for key, each in host.state_dict().items()}}, tmp_path / "model.ckpt")
+    x = image(32, 48, 1)
+    expected = host(x)
+    for file in ("whole.safetensors", "model.ckpt"):
+        found = loader.load_from_file(tmp_path / file).eval()
+        assert exda.configs_of(found.model) == exda.configs_of(host)
+        assert torch.equal(found.model(x), expected)
+        assert found.architecture is unpatched.architecture
+        assert (found.scale, found.purpose) == (unpatched.scale, unpatched.purpose)
+        assert found.size_requirements == unpatched.size_requirements
+        assert found.tags == [*unpatched.tags, f"{options['tokens']} tokens, value residual"]
+        assert found.tiling == (spandrel.ModelTiling.DISCOURAGED if options["tokens"] else unpatched.tiling)
+
+
+def test_patched_network_that_nobody_knows_is_refused(loader, tmp_path):
+    model = patched_network(lambda: torch.nn.Sequential(NETWORKS["restormer"](), torch.nn.Conv2d(3, 3, 1)))
+    exda.save(model, tmp_path / "whole.safetensors", whole=True)
+    with pytest.raises(exda.CheckpointError, match=r"of no network that is known(.|\n)*nor can spandrel load it"):
+        loader.load_from_file(tmp_path / "whole.safetensors")
+    # spandrel recognises a SwinIR by its names, and fails to build it.
+    make, options = OF_SPANDREL["SwinIR"]
+    state = patched_network(make, **options).state_dict()
+    state["layers.0.residual_group.blocks.0.attn.proj.weight"] = torch.zeros(1, 12)
+    with pytest.raises(exda.CheckpointError, match=r"nor can spandrel load it without ExDA \(RuntimeError: "):
+        loader.load_from_state_dict(state)
 
 
 def test_unpatched_files_are_left_to_spandrel(loader, tmp_path):
@@ -106,16 +159,65 @@ except spandrel.DuplicateArchitectureError:
     assert done.stdout == "once\n"
 
 
-def test_missing_spandrel_is_an_error_with_the_command():
+@torch.no_grad()
+def test_examples_of_spandrels_documentation_run(tmp_path):
+    model = patched_network(NETWORKS["restormer"], tokens=2)
+    torch.save({"params": model.state_dict()}, tmp_path / "model.pth")
+    x = torch.rand(1, 3, 24, 31)
+    # spandrel pads by reflection to sides that are multiples of 8.
+    expected = model(torch.nn.functional.pad(x, (0, 1, 0, 0), "reflect"))[..., :31].clamp(0, 1)
+    torch.save((x, expected), tmp_path / "images.pt")
+    # As in spandrel's README, on the CPU, with one more package to install.
     program = """
-import sys
-sys.modules["spandrel"] = None
+from spandrel import ImageModelDescriptor, MAIN_REGISTRY, ModelLoader
+import spandrel_extra_arches
+import torch
+
+from exda_primitives.spandrel import EXTRA_REGISTRY
+
+MAIN_REGISTRY.add(*spandrel_extra_arches.EXTRA_REGISTRY)
+MAIN_REGISTRY.add(*EXTRA_REGISTRY)
+
+model = ModelLoader().load_from_file(r"model.pth")
+
+assert isinstance(model, ImageModelDescriptor)
+
+model.cpu().eval()
+
+def process(image: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(image)
+
+image, expected = torch.load("images.pt")
+torch.testing.assert_close(process(image), expected)
+assert (model.architecture.name, model.dtype, model.device.type) == ("ExDA", torch.float32, "cpu")
+assert model.bfloat16().dtype == torch.bfloat16
+print("restored")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout == "restored\n"
+
+
+def test_missing_and_old_spandrel_are_errors_with_the_command():
+    program = """
+import sys, types
 from exda_primitives.errors import ExDAError
-try:
-    import exda_primitives.spandrel
-except ExDAError as error:
-    print(error)
+
+# 0.3 had no way to say that an architecture is registered already.
+old = types.ModuleType("spandrel")
+for name in "MAIN_REGISTRY Architecture ArchRegistry ArchSupport ImageModelDescriptor ModelTiling".split():
+    setattr(old, name, type(name, (), {}))
+for spandrel in (None, old):
+    sys.modules["spandrel"] = spandrel
+    try:
+        import exda_primitives.spandrel
+    except ExDAError as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
-    assert "spandrel cannot be imported" in done.stdout
-    assert "pip install" in done.stdout
+    missing, old = done.stdout.splitlines()
+    assert "spandrel cannot be imported" in missing
+    assert "the spandrel here is too old (cannot import name 'DuplicateArchitectureError'" in old
+    assert all(line.endswith('run: pip install "spandrel>=0.4"') for line in (missing, old))

@@ -9,13 +9,19 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import CheckpointError
-from .extras import require_extra
+from .checkpoints.contents import Contents
+from .checkpoints.fit import check_fit, copy_into
+from .checkpoints.network import parts_of
+from .checkpoints.patched_as import patched_as
+from .checkpoints.split import SplitState, split_state_dict
+from .errors import CheckpointError, ExDAError
+from .extras import install_line, require_extra
 from .models.catalog import Identity, from_state
 from .patching.backbones import MULTIPLE, known_multiple
 from .primitives.base import DESCRIPTION
@@ -27,18 +33,25 @@ try:
         Architecture,
         ArchRegistry,
         ArchSupport,
+        DuplicateArchitectureError,  # noqa: F401 - what install() needs came with it, in 0.4
         ImageModelDescriptor,
         ModelTiling,
         SizeRequirements,
     )
-except ImportError:
-    # Raises the error that says what to install.
+except ImportError as error:
+    # Raises the error that says what to install, where nothing is installed.
     require_extra("spandrel", "spandrel")
-    raise
+    raise ExDAError(f"the spandrel here is too old ({error}); run: {install_line('spandrel')}") from error
+
+_SOURCE = Path("the state dict")
+"""What messages call the file, whose name spandrel does not pass on."""
 
 
 class ExDAArch(Architecture[nn.Module]):  # type: ignore[misc]
-    """Any network of ``exda_primitives.models`` with ExDA attentions, patched in or built in, in all or some places."""
+    """A network with ExDA attentions, patched in or built in, in all or some places.
+
+    The network is one of ``exda_primitives.models``, or else of an architecture in spandrel's ``MAIN_REGISTRY``.
+    """
 
     def __init__(self) -> None:
         super().__init__(id="ExDA", name="ExDA", detect=_says_how_it_was_patched)
@@ -46,19 +59,25 @@ class ExDAArch(Architecture[nn.Module]):  # type: ignore[misc]
     def load(self, state_dict: dict[str, Any]) -> ImageModelDescriptor[nn.Module]:
         """Builds the network with the configuration of each attention that the state dict holds, and loads it.
 
+        Returns:
+            The network. One of spandrel's is described as spandrel does, with ExDA's options among its tags.
+
         Raises:
             CheckpointError: for an unknown network, and for weights that do not fit or are damaged.
         """
         # The loader may have put the tensors on its own device; weights are checked on the CPU.
         tensors = {name: each.cpu() for name, each in state_dict.items() if isinstance(each, Tensor)}
-        model, identity = from_state(tensors, Path("the state dict"))
+        try:
+            model, identity = from_state(tensors, _SOURCE)
+        except CheckpointError as unknown:
+            return _of_spandrel(tensors, unknown)
         arguments = identity.arguments
         return ImageModelDescriptor(
             model,
             model.state_dict(),
             architecture=self,
             purpose="Restoration",
-            tags=_tags(identity),
+            tags=[*_tags(identity), *_options(identity.state)],
             # An ExDA attention takes norms and sums in float32; the network's other layers may not.
             supports_half=False,
             supports_bfloat16=True,
@@ -84,24 +103,52 @@ def _says_how_it_was_patched(state_dict: dict[str, Any]) -> bool:
     return False
 
 
+def _of_spandrel(tensors: Mapping[str, Tensor], unknown: CheckpointError) -> ImageModelDescriptor[nn.Module]:
+    """Returns a network that spandrel can build, patched as the state dict says.
+
+    Raises:
+        CheckpointError: if spandrel cannot build it either, with the reason why it is ``unknown`` here; and for weights
+            of ExDA that do not fit the network or are damaged.
+    """
+    refusals = []
+    for _, own in Contents.checked(_SOURCE, tensors, "state_dict", {}).unprefixed():
+        held = split_state_dict(own, _SOURCE)
+        try:
+            found = MAIN_REGISTRY.load(dict(held.host))
+        except Exception as error:
+            # No network, or anything that a loader raises for weights that only look like its network's.
+            refusals.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": "))
+            continue
+        with patched_as(found.model, held.attentions, _SOURCE):
+            check_fit(held.added, parts_of(found.model).added, _SOURCE)
+            copy_into(found.model, held.added, _SOURCE)
+        found.tags += _options(held)
+        if any(each.config.tokens for each in held.attentions.values()):
+            found.tiling = ModelTiling.DISCOURAGED
+        return found
+    raise CheckpointError(f"{unknown}\n  nor can spandrel load it without ExDA ({refusals[-1]})") from unknown
+
+
 def _tags(identity: Identity) -> list[str]:
     dim = identity.arguments.get("dim")
-    configs = identity.state.by_config()
-    options = [f"{config.tokens} tokens, value {config.value}" for config in configs]
-    return [identity.architecture.name, *([] if dim is None else [f"{dim}dim"]), *options]
+    return [identity.architecture.name, *([] if dim is None else [f"{dim}dim"])]
+
+
+def _options(held: SplitState) -> list[str]:
+    return [f"{config.tokens} tokens, value {config.value}" for config in held.by_config()]
 
 
 EXTRA_REGISTRY = ArchRegistry()
 """The architecture of this plug-in, for ``MAIN_REGISTRY.add(*EXTRA_REGISTRY)``."""
 
-# A patched Restormer has all the keys by which spandrel recognises a Restormer: this plug-in has to be asked first.
-EXTRA_REGISTRY.add(
-    ArchSupport.from_architecture(ExDAArch(), before=("Restormer", "KBNet", "M3SNet")),
-)
+# A patched network has all the keys by which spandrel recognises it unpatched: this plug-in has to be asked before all
+# others, of which spandrel_extra_arches may bring these two later.
+_OTHERS = {"Restormer", "M3SNet", *(each.architecture.id for each in MAIN_REGISTRY)} - {"ExDA"}
+EXTRA_REGISTRY.add(ArchSupport.from_architecture(ExDAArch(), before=tuple(sorted(_OTHERS))))
 
 
 def install(*, ignore_duplicates: bool = False) -> list[ArchSupport]:
-    """Lets ``spandrel.ModelLoader`` open this library's files; it asks this plug-in before its own Restormer.
+    """Lets ``spandrel.ModelLoader`` open this library's files; it asks this plug-in before its own architectures.
 
     Args:
         ignore_duplicates: do nothing, instead of raising an error, if the plug-in is installed already.

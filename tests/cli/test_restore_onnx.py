@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from tests.workbench.restoration.images import pixels, save, stored
@@ -60,17 +61,26 @@ def test_unusable_onnx_files_are_refused(image: Path, tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return x + y
 
-    two, half, fixed, broken = (tmp_path / f"{name}.onnx" for name in ("two", "half", "fixed", "broken"))
+    names = ("two", "half", "fixed", "six", "last", "pair", "broken")
+    two, half, fixed, six, last, pair, broken = (tmp_path / f"{name}.onnx" for name in names)
     x = torch.rand(1, 3, 16, 24)
+    open_sides = {"input_names": ["x"], "dynamic_axes": {"x": {2: "height", 3: "width"}}}
+    open_rows = {"input_names": ["x"], "dynamic_axes": {"x": {1: "height", 2: "width"}}}
     with silence_exporters():
         torch.onnx.export(Two(), (x, x), str(two), dynamo=False)
         torch.onnx.export(torch.nn.Conv2d(3, 3, 1).half(), (x.half(),), str(half), dynamo=False)
         torch.onnx.export(torch.nn.Conv2d(3, 3, 1), (x,), str(fixed), dynamo=False)
+        torch.onnx.export(torch.nn.Conv2d(6, 3, 1), (torch.rand(1, 6, 16, 24),), str(six), dynamo=False, **open_sides)
+        torch.onnx.export(torch.nn.ReLU(), (x.movedim(1, -1),), str(last), dynamo=False, **open_rows)
+        torch.onnx.export(torch.nn.ReLU(), (torch.cat([x, x]),), str(pair), dynamo=False, **open_sides)
     broken.write_bytes(b"no graph")
     for path, message in (
         (two, "has 2 inputs and 1 outputs"),
         (half, "takes tensor(float16) of shape [1, 3, 16, 24]; expected tensor(float)"),
-        (fixed, "Got invalid dimensions for input"),
+        (fixed, "fixed.onnx: takes images of 16 x 24 pixels alone; expected any height and width"),
+        (six, "six.onnx: takes images of 6 channels; expected 3 (colour) or 1 (grey)"),
+        (last, "last.onnx: takes (1, height, width, 3), the channels last; expected (batch, channels, height, width)"),
+        (pair, "pair.onnx: takes 2 images at a time; expected any number, or 1"),
         (broken, "onnxruntime cannot run it"),
         (tmp_path / "none.onnx", "onnxruntime cannot run it"),
     ):
@@ -78,6 +88,39 @@ def test_unusable_onnx_files_are_refused(image: Path, tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert message in result.output
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "providers"),
+    [("auto", ["TensorrtExecutionProvider", "CPUExecutionProvider"]), ("cpu", ["CPUExecutionProvider"])],
+)
+def test_auto_takes_the_providers_that_are_there(
+    device: str, providers: list[str], file: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    session = onnxruntime.InferenceSession
+
+    def opened(path: str, options: object, providers: list[str]) -> onnxruntime.InferenceSession:
+        asked.append(providers)
+        return session(path, options, providers=["CPUExecutionProvider"])
+
+    there = ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    # Whether PyTorch has a GPU does not matter.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    result = run(image, tmp_path / "out.png", "--onnx", file, "--device", device)
+    assert result.exit_code == 0, result.output
+    assert asked == [providers]
+
+
+def test_cuda_without_its_provider_is_refused(file: Path, image: Path, tmp_path: Path) -> None:
+    result = run(image, tmp_path / "out.png", "--onnx", file, "--device", "cuda")
+    assert result.exit_code == 1
+    assert "onnxruntime has no CUDAExecutionProvider here" in result.output
+    result = run(image, tmp_path / "out.png", "--onnx", file, "--device", "tpu")
+    assert result.exit_code == 2
+    assert "'tpu' is none of auto, cpu, cuda" in result.output
 
 
 def test_a_multiple_that_is_no_number_is_ignored(file: Path, image: Path, tmp_path: Path) -> None:

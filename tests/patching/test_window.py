@@ -116,6 +116,10 @@ def test_value_branch_takes_the_window_as_a_map():
         (windows.Dropping, "drops values at random"),
         (windows.WithNorm, "found all_three, norm, out"),
         (windows.OddHeads, "3 heads"),
+        (windows.Volume, r"its windows are of (2, 2, 3) pixels; expected a height and a width"),
+        (lambda: windows.Unlike((4, 4)), "its windows are of 4 x 4 pixels, its positions of 12"),
+        (lambda: windows.Unlike(0), "its windows are of 0 pixels; expected a height and a width"),
+        (lambda: windows.Unlike((None, 3)), "its windows are of (None, 3) pixels; expected a height and a width"),
     ],
 )
 def test_lookalikes_are_near_misses_with_a_reason(make, reason):
@@ -166,6 +170,20 @@ def test_module_built_from_scratch_loads_a_state_dict_of_timm():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(exda.InputError, match=message):
         call(exda.ExDAWindowAttention(8, 2, window_size=(4, 3)))
+
+
+def test_windows_that_are_no_squares_are_refused_where_no_attribute_says_their_sides():
+    ours = exda.from_host(windows.Square(), tokens=0, families="window")
+    with pytest.raises(exda.InputError, match=r"windows of a square number of pixels, got x of shape \(2, 12, 8\)"):
+        ours(torch.randn(2, 12, 8))
+
+
+@pytest.mark.parametrize("size", [0, -1, (4, 0), (2, 4, 3), (), None, 2.5, "8", True])
+def test_window_sizes_that_are_none_are_refused(size):
+    with pytest.raises(
+        exda.ConfigError, match=r"Attention\(window_size=.*\): expected a positive integer, or a height"
+    ):
+        exda.ExDAWindowAttention(8, 2, window_size=size)
 
 
 def test_keys_and_values_of_another_map_are_refused():

@@ -178,3 +178,19 @@ class OddHeads(Swin):
 
     def bias(self):
         return super().bias()[:2]
+
+
+class Volume(Swin):
+    """Windows of a video or a volume, with three sides."""
+
+    def __init__(self):
+        super().__init__()
+        self.window_size = (2, 2, 3)
+
+
+class Unlike(Swin):
+    """Its attribute is no window's size, or not that of its positions."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.window_size = size

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import torch
 
 
+DEVICES = ("auto", "cpu", "cuda")
+
+
 def named_device(name: str) -> torch.device:
     """Returns the device for ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
 
@@ -20,7 +23,7 @@ def named_device(name: str) -> torch.device:
     """
     import torch  # noqa: PLC0415
 
-    known_names("--device", [name], ("auto", "cpu", "cuda"))
+    known_names("--device", [name], DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("PyTorch finds no CUDA device; use cpu or auto", param_hint="--device")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from .devices import DEVICES
+from .names import known_names
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -124,12 +127,25 @@ def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **optio
     return Restorer(network, dtype=dtype, **options)
 
 
-def onnx_restorer(file: Path, device: torch.device, tile: int | None, overlap: int | None) -> Restorer:
-    """Returns a ``Restorer`` that runs an ONNX file by onnxruntime on the device, by default in tiles of 512 pixels."""
+def onnx_restorer(file: Path, device: str, tile: int | None, overlap: int | None) -> Restorer:
+    """Returns a ``Restorer`` that runs an ONNX file by onnxruntime, by default in tiles of 512 pixels.
+
+    Args:
+        file: the ONNX file.
+        device: ``auto`` for whatever onnxruntime has here, which PyTorch need not have, ``cpu`` or ``cuda``.
+        tile: side of the tiles in pixels.
+        overlap: pixels that tiles share.
+
+    Raises:
+        BadParameter: for another device.
+        ExDAError: for a file that onnxruntime cannot run, or that restores no images.
+    """
     from ..workbench.export.onnx_file import OnnxNetwork  # noqa: PLC0415
     from ..workbench.restoration import Restorer  # noqa: PLC0415
 
-    network = OnnxNetwork(file, device.type)
+    known_names("--device", [device], DEVICES)
+    network = OnnxNetwork(file, device)
+    network.check_restores()
     multiple = network.metadata.get("multiple", "")
     # The tile has a fixed size because the memory that onnxruntime takes is not known.
     restorer = Restorer(

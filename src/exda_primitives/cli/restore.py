@@ -73,7 +73,7 @@ def restore(
         float | None, typer.Option(help="GiB that the process may use; by default most of what is free.", min=0.1)
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Compute in 16 bits (float16; on the CPU bfloat16).")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; with --onnx, auto: what onnxruntime has.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     any_host: AnyHost = False,
     param_key: ParamKey = None,
@@ -111,12 +111,12 @@ def restore(
     work = work_for(source, target)
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
-    where = named_device(device)
     # If one of these packages is missing, fail now, not after reading the checkpoint or at the first image.
     pyvips(), psutil()
     if onnx is not None:
-        restorer = onnx_restorer(onnx, where, tile, overlap)
+        restorer = onnx_restorer(onnx, device, tile, overlap)
     else:
+        where = named_device(device)
         net = network_of(checkpoint_file(str(checkpoint)), reading, model, patch, any_host=any_host)
         restorer = restorer_of(net, where, half=half, tile=tile, overlap=overlap, memory=memory)
     for why, names in work.left_out.items():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..ops.layout import to_map
 from ..ops.terms import WindowTerms
 from .base import ExDAModule
@@ -66,7 +66,13 @@ class ExDAWindowAttention(ExDAModule):
 
     def __init__(self, dim: int, num_heads: int, bias: bool = True, *, window_size: Any = 8, **options: Any) -> None:
         # A plain attribute, set before there is a module: ``host_tensors`` needs it.
-        self.window_size = _pair(window_size)
+        size = sides_of(window_size)
+        if size is None:
+            raise ConfigError(
+                f"{type(self).__name__}(window_size={window_size!r}): expected a positive integer, or a height and a "
+                f"width."
+            )
+        self.window_size = size
         super().__init__(dim, num_heads, bias, **{"tokens": 0, **options})
 
     def host_layers(self, dim: int, bias: bool, factory: dict[str, Any]) -> dict[str, nn.Module]:
@@ -192,12 +198,25 @@ def relative_position_index(height: int, width: int) -> Tensor:
 
 def window_size_of(module: nn.Module) -> tuple[int, int] | None:
     """(H, W) of the window, where an attribute of an attention says it."""
+    size = said_size(module)
+    return None if size is None else _pair(size)
+
+
+def said_size(module: nn.Module) -> Any:
+    """What an attribute of an attention says of its window, a number or several; None where there is none."""
     for name in ("window_size", "win_size"):
         size = getattr(module, name, None)
         # Tuples of types: the compiler of PyTorch 2.6 does not trace ``int | tuple``, nor ``vars(module)``.
         if isinstance(size, (int, tuple, list)):
-            return _pair(size)
+            return size
     return None
+
+
+def sides_of(size: Any) -> tuple[int, int] | None:
+    """(H, W) for a side or two, None for anything that is no window's size."""
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    good = len(sides) == 2 and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    return _pair(sides) if good else None
 
 
 def _pair(size: int | tuple[int, ...] | list[int]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, PyTorchModelHubMixin
 from huggingface_hub import errors as hub_errors
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -104,6 +104,55 @@ def test_exda_restore_opens_it(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["restore", "--device", "cpu", *files[:2], "--checkpoint", files[2]])
     assert done.exit_code == 0, done.output
     assert Image.open(tmp_path / "out.png").size == (24, 16)
+
+
+@torch.no_grad()
+def test_classes_with_the_mixin_are_saved_loaded_and_pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in huggingface_hub's example of the mixin.
+    class MyModel(exda.models.Restormer, PyTorchModelHubMixin, library_name="mine", repo_url="https://mine"):
+        def __init__(self, dim: int = 48, tokens: int = 1) -> None:
+            super().__init__(dim=dim, **SMALL)
+            exda.patch(self, tokens=tokens)
+
+    monkeypatch.chdir(tmp_path)
+    model = MyModel(dim=8, tokens=2).eval()
+    for parameter in exda.new_parameters(model):
+        parameter.normal_()
+    model.save_pretrained("my-awesome-model")
+    assert json.loads(Path("my-awesome-model/config.json").read_text()) == {"dim": 8, "tokens": 2}
+    found = MyModel.from_pretrained("my-awesome-model", strict=True)
+    x, configs = image(), exda.configs_of(model)
+    assert exda.configs_of(found) == configs
+    assert torch.equal(found(x), model(x))
+    # Without the class.
+    alone = exda.models.create(checkpoint="my-awesome-model/model.safetensors")
+    assert exda.configs_of(alone) == configs
+    assert torch.equal(alone(x), model(x))
+    api = Api()
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", lambda token: api)
+    assert model.push_to_hub("my-awesome-model") == "https://hub/me/my-awesome-model/commit/1"
+    assert sorted(api.files) == ["README.md", "config.json", "model.safetensors"]
+    assert b"https://mine" in api.files["README.md"]
+    monkeypatch.setattr(
+        huggingface_hub.hub_mixin, "hf_hub_download", lambda filename, **_: f"my-awesome-model/{filename}"
+    )
+    assert torch.equal(MyModel.from_pretrained("username/my-awesome-model")(x), model(x))
+
+
+def test_the_mixin_says_that_a_later_patch_is_lost_only_if_strict(tmp_path: Path) -> None:
+    class MyModel(exda.models.Restormer, PyTorchModelHubMixin):
+        pass
+
+    model = MyModel(dim=8, **SMALL)
+    model.save_pretrained(tmp_path / "unpatched")
+    loaded = MyModel.from_pretrained(tmp_path / "unpatched", strict=True)
+    assert all(torch.equal(each, loaded.state_dict()[name]) for name, each in model.state_dict().items())
+    trained(model).save_pretrained(tmp_path / "patched")
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*value\.conv_in"):
+        MyModel.from_pretrained(tmp_path / "patched", strict=True)
+    assert not exda.is_patched(MyModel.from_pretrained(tmp_path / "patched"))
+    with pytest.raises(exda.CheckpointError, match=r"was not written by exda_primitives.*create\(checkpoint=FILE\)"):
+        hub.from_pretrained(tmp_path / "patched")
 
 
 @torch.no_grad()

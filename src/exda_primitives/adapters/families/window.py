@@ -13,7 +13,7 @@ from exda_primitives.patching import Mismatch, TokenFamily
 from exda_primitives.patching.registry import register_own
 from exda_primitives.patching.shapes import Rule, check_no_dropout, check_plain, linear_sizes
 from exda_primitives.primitives import ExDAWindowAttention
-from exda_primitives.primitives.window import window_size_of
+from exda_primitives.primitives.window import said_size, sides_of, window_size_of
 
 _HIDDEN = -100.0
 """What the hosts' masks add to the logits of pixels that only the shift has made neighbours."""
@@ -66,6 +66,7 @@ class Window(TokenFamily):
         check_no_dropout(module, sizes)
         check_plain(module)
         index = [name for name, held in buffers.items() if held.ndim == 2 and not held.is_floating_point()]
+        _check_size(module, [buffers[name].shape[0] for name in index])
         qkv, proj = sorted(sizes, key=lambda name: -sizes[name][1])
         return [{**parts, **dict(zip(("relative_position_index",), index, strict=False)), "qkv": qkv, "proj": proj}]
 
@@ -97,6 +98,21 @@ class Window(TokenFamily):
         rows = len(getattr(attention, parts["relative_position_bias_table"]))
         index = torch.randint(rows, (pixels, pixels), generator=generator)
         return [[index, mask], [index, None]]
+
+
+def _check_size(module: nn.Module, pixels: Sequence[int]) -> None:
+    """Refuses an attribute that is no size of a window, or not that of the positions, which are of so many pixels."""
+    size = said_size(module)
+    if size is None:
+        return
+    sides = sides_of(size)
+    if sides is None:
+        raise Mismatch(f"its windows are of {size} pixels; expected a height and a width", Rule.OTHER_PARTS)
+    unlike = [each for each in pixels if each != math.prod(sides)]
+    if unlike:
+        raise Mismatch(
+            f"its windows are of {sides[0]} x {sides[1]} pixels, its positions of {unlike[0]}", Rule.OTHER_PARTS
+        )
 
 
 def _of_uformer(module: nn.Module) -> dict[str, tuple[int, int]]:

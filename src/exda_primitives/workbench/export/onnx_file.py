@@ -21,6 +21,8 @@ CAPTURED_OPSET = 18
 _OPEN = {0: "batch", 2: "height", 3: "width"}
 """The dynamic dimensions of an image, with their names in the file."""
 
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
 _NOTHING = 4
 """Log level of onnxruntime that logs only fatal errors; other errors are raised anyway."""
 
@@ -82,18 +84,23 @@ def write_captured(
 
 
 def session(file: Path, device: str = "cpu") -> Any:
-    """Opens an ``InferenceSession`` on a type of device, with as many threads as PyTorch has.
+    """Opens an ``InferenceSession`` with as many threads as PyTorch has.
+
+    Args:
+        file: an ONNX file.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for every provider that is there, in onnxruntime's own order.
 
     Raises:
         ExDAError: onnxruntime is missing, or does not support the device.
     """
     runtime = require_extra("onnxruntime", "onnx")
-    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
-    if provider not in runtime.get_available_providers():
-        raise ExDAError(f"onnxruntime has no {provider} here; for CUDA run: pip install onnxruntime-gpu")
+    there = runtime.get_available_providers()
+    providers = there if device == "auto" else [_PROVIDERS[device]]
+    if providers[0] not in there:
+        raise ExDAError(f"onnxruntime has no {providers[0]} here; for CUDA run: pip install onnxruntime-gpu")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), _NOTHING
-    return runtime.InferenceSession(str(file), options, providers=[provider])
+    return runtime.InferenceSession(str(file), options, providers=providers)
 
 
 class OnnxNetwork(nn.Module):
@@ -101,7 +108,7 @@ class OnnxNetwork(nn.Module):
 
     Args:
         file: an ONNX file with one input and one output.
-        device: type of device that onnxruntime computes on, ``"cpu"`` or ``"cuda"``.
+        device: what onnxruntime computes on, as for ``session``.
 
     Raises:
         ExDAError: onnxruntime is missing, or cannot run the file.
@@ -123,12 +130,35 @@ class OnnxNetwork(nn.Module):
                 f"{file}: has {len(inputs)} inputs and {len(outputs)} outputs ({names}); expected an image as the only "
                 f"input and one output"
             )
-        self.input, shape = inputs[0].name, inputs[0].shape
-        if inputs[0].type != "tensor(float)" or len(shape) != 4:
+        self.file, self.input, self.shape = file, inputs[0].name, inputs[0].shape
+        if inputs[0].type != "tensor(float)" or len(self.shape) != 4:
             raise ExDAError(
-                f"{file}: takes {inputs[0].type} of shape {shape}; expected tensor(float) of (batch, channels, height, "
-                f"width)"
+                f"{file}: takes {inputs[0].type} of shape {self.shape}; expected tensor(float) of (batch, channels, "
+                f"height, width)"
             )
+
+    def check_restores(self) -> None:
+        """Refuses a file that does not take one colour or grey image of any size.
+
+        Raises:
+            ExDAError: it has another number of channels or none in their place, or its sizes are fixed.
+        """
+        batch, channels, *sides = self.shape
+        # A number is fixed, a name is not.
+        if channels not in (1, 3) and sides[1] in (1, 3):
+            shape = ", ".join(map(str, self.shape))
+            raise ExDAError(
+                f"{self.file}: takes ({shape}), the channels last; expected (batch, channels, height, width)"
+            )
+        if isinstance(channels, int) and channels not in (1, 3):
+            raise ExDAError(f"{self.file}: takes images of {channels} channels; expected 3 (colour) or 1 (grey)")
+        if any(isinstance(side, int) for side in sides):
+            raise ExDAError(
+                f"{self.file}: takes images of {sides[0]} x {sides[1]} pixels alone; expected any height and width: "
+                f"export it with dynamic sizes, as exda export does"
+            )
+        if isinstance(batch, int) and batch != 1:
+            raise ExDAError(f"{self.file}: takes {batch} images at a time; expected any number, or 1")
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns the file's output for images (B, C, H, W), on their device."""
