@@ -5,6 +5,8 @@ In float16, ``F.normalize``'s eps of 1e-12 is 0, and a sum over a megapixel over
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -41,8 +43,11 @@ def widen(x: Tensor) -> Tensor:
     return x.to(accumulation_dtype(x.dtype))
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Switches autocast off on the device of ``x``: it would take products of the small matrices in half precision."""
+    # The meta device, on which costs are counted, has no autocast; asking about it raises an error.
+    if x.device.type == "meta":
+        return nullcontext()
     return torch.autocast(device_type=x.device.type, enabled=False)
 
 
@@ -52,6 +57,6 @@ def product_dtype(x: Tensor) -> torch.dtype:
     Autocast leaves float64 as it is.
     """
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype is torch.float64:
+    if kind == "meta" or not torch.is_autocast_enabled(kind) or x.dtype is torch.float64:
         return x.dtype
     return torch.get_autocast_dtype(kind)

@@ -51,6 +51,7 @@ def check_family(
     - ``keywords``: arguments may be passed by the names in the module's forward.
     - ``export``: ``torch.export`` with dynamic height and width.
     - ``half``: float16, bfloat16 and autocast, compared with float32.
+    - ``meta``: forward and backward on the meta device, on which tools count operations and memory.
 
     Args:
         family: the family to check; registered during the call if it is not yet.
@@ -288,6 +289,19 @@ def _half(case: Case) -> None:
             assert_close(output.detach(), expected, 8 * torch.finfo(dtype).eps, what)
 
 
+def _meta(case: Case) -> None:
+    for config in case.configs:
+        model, call = case.patched(config).float(), case.call(dtype=torch.float32)
+        expected = model(*call).shape
+        model.to("meta")
+        output = model(*(x if x is None else x.to("meta") for x in call))
+        assert output.is_meta, f"the output is on {output.device}, {config}"
+        assert output.shape == expected, f"{tuple(output.shape)} in place of {tuple(expected)}, {config}"
+        output.sum().backward()
+        without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+        assert not without, f"without a gradient: {', '.join(without)}, {config}"
+
+
 FAMILY_CHECKS: dict[str, Callable[[Case], None]] = {
     "recognised": _recognised,
     "layout": _layout,
@@ -299,5 +313,6 @@ FAMILY_CHECKS: dict[str, Callable[[Case], None]] = {
     "keywords": _keywords,
     "export": _export,
     "half": _half,
+    "meta": _meta,
 }
 """The checks by name; see ``check_family``."""

@@ -108,10 +108,10 @@ def _check_size(module: nn.Module, pixels: Sequence[int]) -> None:
     sides = sides_of(size)
     if sides is None:
         raise Mismatch(f"its windows are of {size} pixels; expected a height and a width", Rule.OTHER_PARTS)
-    unlike = [each for each in pixels if each != math.prod(sides)]
-    if unlike:
+    differing = [each for each in pixels if each != math.prod(sides)]
+    if differing:
         raise Mismatch(
-            f"its windows are of {sides[0]} x {sides[1]} pixels, its positions of {unlike[0]}", Rule.OTHER_PARTS
+            f"its windows are of {sides[0]} x {sides[1]} pixels, its positions of {differing[0]}", Rule.OTHER_PARTS
         )
 
 

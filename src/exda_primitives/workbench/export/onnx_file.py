@@ -154,7 +154,7 @@ class OnnxNetwork(nn.Module):
             raise ExDAError(f"{self.file}: takes images of {channels} channels; expected 3 (colour) or 1 (grey)")
         if any(isinstance(side, int) for side in sides):
             raise ExDAError(
-                f"{self.file}: takes images of {sides[0]} x {sides[1]} pixels alone; expected any height and width: "
+                f"{self.file}: takes only images of {sides[0]} x {sides[1]} pixels; expected any height and width: "
                 f"export it with dynamic sizes, as exda export does"
             )
         if isinstance(batch, int) and batch != 1:
