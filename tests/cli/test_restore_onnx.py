@@ -77,7 +77,7 @@ def test_unusable_onnx_files_are_refused(image: Path, tmp_path: Path) -> None:
     for path, message in (
         (two, "has 2 inputs and 1 outputs"),
         (half, "takes tensor(float16) of shape [1, 3, 16, 24]; expected tensor(float)"),
-        (fixed, "fixed.onnx: takes images of 16 x 24 pixels alone; expected any height and width"),
+        (fixed, "fixed.onnx: takes only images of 16 x 24 pixels; expected any height and width"),
         (six, "six.onnx: takes images of 6 channels; expected 3 (colour) or 1 (grey)"),
         (last, "last.onnx: takes (1, height, width, 3), the channels last; expected (batch, channels, height, width)"),
         (pair, "pair.onnx: takes 2 images at a time; expected any number, or 1"),
