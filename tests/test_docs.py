@@ -81,6 +81,30 @@ def test_figures_on_bfloat16_equal_the_evaluation() -> None:
     assert said in TEXT
 
 
+def test_figures_on_sizes_equal_the_results() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "exda_sizes.json").read_text())["rows"]
+    of = {(row["network"], *row["size"]): row for row in rows}
+    for name in dict.fromkeys(row["network"] for row in rows):
+        small, large = of[name, 256, 256], of[name, 1080, 1920]
+        said = f"| `{name}` | {small['macs'] / 1e9:.0f} G | {small['seconds']:.1f} s | {large['seconds']:.1f} s |"
+        assert f"{said} {large['peak_gib']:.1f} GiB |" in PAGES["networks.md"]
+    assert [row["network"] for row in rows if row["size"] == [2160, 3840] and row["seconds"]] == ["exda-tiny"]
+
+
+def test_figures_on_strength_equal_the_results() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "strength.json").read_text())["rows"]
+    told: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        told.setdefault((row["degradation"], row["features"]), []).append(row["r2"])
+    means = {key: round(100 * sum(each) / len(each)) for key, each in told.items()}
+    maps, attention, given = (means["noise", of] for of in ("tokens' maps", "tokens' rows", "input"))
+    text = PAGES["tools.md"].replace("\n ", "")
+    said = f"{maps} % of the variance of the noise's strength from the tokens' maps and {attention} % from their attention"
+    assert f"{said}, {given} % from the input" in text
+    assert f"of rain at most {max(each for (name, _), each in means.items() if name == 'rain')} % from anything" in text
+    assert max(each for (name, _), each in means.items() if name in ("haze", "low light", "motion blur")) <= 10
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_linked_and_named_files_exist(name: str) -> None:
     folder = ROOT if name in ("README.md", "CONTRIBUTING.md") else ROOT / "docs"
