@@ -91,6 +91,26 @@ def test_figures_on_sizes_equal_the_results() -> None:
     assert [row["network"] for row in rows if row["size"] == [2160, 3840] and row["seconds"]] == ["exda-tiny"]
 
 
+def test_figures_on_tiles_equal_the_results() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "tile_sides.json").read_text())["rows"]
+
+    def gain(photographs: str, network: str, side: int) -> float:
+        tiles, whole = (
+            [row["psnr"] for row in rows if (row["set"], row["network"], row["tile"]) == (photographs, network, tile)]
+            for tile in (side, None)
+        )
+        return sum(tiles) / len(tiles) - sum(whole) / len(whole)
+
+    large = min(gain("test_whole", network, side) for network in ("host", "exda") for side in (128, 192, 256))
+    small = min(gain("test_512", network, 128) for network in ("host", "exda"))
+    text = PAGES["restore.md"].replace("\n", " ")
+    assert f"**{large:.1f} dB better in tiles of 128 to 256 pixels than whole**" in text
+    assert f"tiles of 128 gain {small:.1f} dB" in text
+    table = (ROOT / "benchmarks" / "results" / "tile_sides.md").read_text().partition("## test_whole")[2]
+    assert [line for line in table.splitlines() if line[:1] == "|" and line not in PAGES["restore.md"]] == []
+    assert f"{large:.1f} dB" in README
+
+
 def test_figures_on_strength_equal_the_results() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "strength.json").read_text())["rows"]
     told: dict[tuple[str, str], list[float]] = {}
@@ -99,8 +119,8 @@ def test_figures_on_strength_equal_the_results() -> None:
     means = {key: round(100 * sum(each) / len(each)) for key, each in told.items()}
     maps, attention, given = (means["noise", of] for of in ("tokens' maps", "tokens' rows", "input"))
     text = PAGES["tools.md"].replace("\n ", "")
-    said = f"{maps} % of the variance of the noise's strength from the tokens' maps and {attention} % from their attention"
-    assert f"{said}, {given} % from the input" in text
+    said = f"{maps} % of the variance of the noise's strength from the tokens' maps and {attention} % from their"
+    assert f"{said} attention, {given} % from the input" in text
     assert f"of rain at most {max(each for (name, _), each in means.items() if name == 'rain')} % from anything" in text
     assert max(each for (name, _), each in means.items() if name in ("haze", "low light", "motion blur")) <= 10
 

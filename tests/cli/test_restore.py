@@ -68,6 +68,14 @@ def test_tiles_say_their_seam_and_what_they_cost(image: Path, tmp_path: Path) ->
     assert "tiles may show" in result.output
 
 
+@pytest.mark.parametrize(("side", "said"), [(512, False), (513, True)])
+def test_large_images_and_tiles_are_to_be_compared_with_smaller_tiles(side: int, said: bool, tmp_path: Path) -> None:
+    image = save(pixels(16, side), tmp_path / "in.png")
+    result = run(image, tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    assert ("compare --tile 256" in result.output.replace("\n", " ")) == said
+
+
 def test_a_patched_network(image: Path, tmp_path: Path) -> None:
     model = host()
     exda.patch(model)

@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 
 _TILED = (
     "Tiled: each tile is all that the model sees at a time, so its attention and tokens are computed from the tile, "
-    "and the result differs from that of the whole image. More memory means larger tiles."
+    "and the result differs from that of the whole image."
+)
+_LARGE = 512
+"""Side in pixels above which the side of tiles is worth a comparison: few networks are trained on larger patches."""
+_SMALLER = (
+    "A network that was trained on small patches may restore large images much better in tiles of two or three times "
+    "their side: compare --tile 256 with --tile 512, or measure by exda evaluate --tile."
 )
 _SORTED = (
     "This network sorts pixels by their values: tiling, like any rounding, may swap nearly equal ones, so that its "
@@ -61,7 +67,12 @@ def restore(
     model: Annotated[str, typer.Option(help="The network's name; auto: as the checkpoint says.")] = "auto",
     patch: PatchFile = None,
     tile: Annotated[
-        int | None, typer.Option(help="Side of the tiles in pixels; by default as large as memory allows.", min=1)
+        int | None,
+        typer.Option(
+            help="Side of the tiles in pixels; by default as large as memory allows. A network that was trained on "
+            "small patches may restore better in small tiles.",
+            min=1,
+        ),
     ] = None,
     overlap: Annotated[
         int | None,
@@ -189,6 +200,8 @@ def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Conso
         console.print(_TILED, highlight=False)
         if restorer.sorts:
             console.print(_SORTED, highlight=False)
+    if any((done.restored.tile or max(done.size)) > _LARGE for done in restored):
+        console.print(_SMALLER, highlight=False)
     for result in results:
         name = escape(printable(result.job.source))
         for line in _remarks(result):
