@@ -6,7 +6,6 @@ Each network restores one image, whole and with its blocks fused, in a process o
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from restore_seam import unit
 from rich.console import Console
 from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
+from written import write
 
 import exda_primitives as exda
 from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
@@ -90,9 +90,7 @@ def main(
         "gib": gib,
         "rows": rows,
     }
-    (out / "exda_sizes.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "exda_sizes.md").write_text(markdown(result))
-    console.print(markdown(result), markup=False, highlight=False, soft_wrap=True)
+    write("exda_sizes", result, markdown, out)
 
 
 def markdown(result: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ no tokens, and features of the input itself. Writes ``strength.json`` and ``stre
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from written import write
 
 import exda_primitives as exda
 from exda_primitives.ops.precision import unit_divisor
@@ -165,9 +165,7 @@ def main(
         "seeds": seeds,
         "rows": rows,
     }
-    (out / "strength.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "strength.md").write_text(markdown(result))
-    console.print(markdown(result), markup=False, highlight=False, soft_wrap=True)
+    write("strength", result, markdown, out)
 
 
 def markdown(result: Mapping[str, Any]) -> str:

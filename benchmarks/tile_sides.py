@@ -7,7 +7,6 @@ that it sees. Writes ``tile_sides.json`` and ``tile_sides.md``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +19,7 @@ from machine import machine
 from restore_seam import NAMES, load, networks, photographs, psnr
 from rich.console import Console
 from rich.progress import track
+from written import write
 
 from exda_primitives.workbench.demo.degradation import mixed
 from exda_primitives.workbench.restoration import restore
@@ -56,9 +56,7 @@ def main(
                 restored = restore(model, degraded, tile=tile, overlap=tile and tile // 4)
                 rows.append({**row, "network": name, "tile": tile, "psnr": psnr(restored.image, clean)})
     result = {"command": "python benchmarks/tile_sides.py --images ...", "machine": machine(), "rows": rows}
-    (out / "tile_sides.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "tile_sides.md").write_text(markdown(result))
-    console.print(markdown(result), markup=False, highlight=False, soft_wrap=True)
+    write("tile_sides", result, markdown, out)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
