@@ -34,7 +34,7 @@ def channels_last(x: Tensor) -> Tensor:
 def may_hand_on(x: Tensor) -> bool:
     """Whether a block may give its output for ``x`` in channels_last to the next block, whatever the layout of ``x``.
 
-    On a CPU and without gradients: nothing else reads the map then.
+    On a CPU, where steps take channels_last, and without gradients: in training, steps take whole maps anyway.
     """
     return not transform_reason(x) and x.device.type == "cpu" and not torch.is_grad_enabled()
 
