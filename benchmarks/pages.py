@@ -31,6 +31,7 @@ import tile_sides  # noqa: E402
 from benchmarks.continued import report as continued  # noqa: E402
 from benchmarks.kernels import host, tables  # noqa: E402
 from benchmarks.quality import report as quality  # noqa: E402
+from exda_primitives.workbench.adaptation import report as adaptation  # noqa: E402
 from exda_primitives.workbench.bench import record  # noqa: E402
 from exda_primitives.workbench.bench import table as bench  # noqa: E402
 from exda_primitives.workbench.diagnostics import table as diagnostics  # noqa: E402
@@ -45,6 +46,7 @@ DOCS = ROOT / "docs"
 
 Page = Callable[[dict[str, Any]], str]
 BY_KIND: Mapping[str, Page] = {
+    "adapt": adaptation.markdown,
     "continued": continued.markdown,
     "evaluate": evaluation.markdown,
     "inspect": inspection.markdown,

@@ -111,6 +111,21 @@ def test_figures_on_tiles_equal_the_results() -> None:
     assert f"{large:.1f} dB" in README
 
 
+def test_figures_on_adaptation_equal_the_results() -> None:
+    for method in ("lora", "exda", "both"):
+        path = ROOT / "benchmarks" / "results" / "adapt" / f"{method}.json"
+        result = json.loads(path.read_text())
+        row = next(line for line in path.with_suffix(".md").read_text().splitlines() if line.startswith("| low |"))
+        _, _, _, degraded, before, after, gain, _ = (cell.strip() for cell in row.split("|"))
+        steps, after = result["config"]["chosen"]["steps"], after.partition(" ")[0]
+        said = f"| `{method}` | {result['trained_parameters']:,} | {steps:,} | {after} | {gain} |"
+        assert said in PAGES["adapt.md"]
+        text = PAGES["adapt.md"].replace("\n", " ")
+        assert (
+            f"{degraded.partition(' ')[0]} dB in low light and {before.partition(' ')[0]} dB after the network" in text
+        )
+
+
 def test_figures_on_strength_equal_the_results() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "strength.json").read_text())["rows"]
     told: dict[tuple[str, str], list[float]] = {}
