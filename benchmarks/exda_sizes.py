@@ -20,10 +20,10 @@ from machine import machine
 from restore_seam import unit
 from rich.console import Console
 from rich.progress import track
-from torch.utils.flop_counter import FlopCounterMode
 from written import write
 
 import exda_primitives as exda
+from exda_primitives.workbench.bench.networks import count_macs
 from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,10 +51,7 @@ def cost(name: str, size: tuple[int, int], turns: int, gib: float) -> Row:
     row: Row = {"network": name, "size": [*size], "parameters": sum(each.numel() for each in model.parameters())}
     image = torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
-            exda.models.create(name).to("meta").eval()(image.to("meta"))
-        # The counter counts two operations per multiply-accumulate.
-        row |= {"macs": counter.get_total_flops() // 2, "seconds": None, "peak_gib": None}
+        row |= {"macs": count_macs(model, (1, 3, *size)), "seconds": None, "peak_gib": None}
         exda.fuse(model)
         seconds = []
         try:

@@ -27,11 +27,10 @@ from machine import machine
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file
 
 import exda_primitives as exda
 from exda_primitives.workbench.demo.degradation import mixed
-from exda_primitives.workbench.demo.model import tiny_restormer
+from exda_primitives.workbench.demo.model import tiny_restormer, weights
 from exda_primitives.workbench.restoration import restore
 from exda_primitives.workbench.restoration.network import SEAM_LIMIT
 from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
@@ -54,7 +53,7 @@ def networks() -> dict[str, torch.nn.Module]:
     patched = copy.deepcopy(host)
     exda.patch(patched)
     for name, model in (("host", host), ("exda", patched)):
-        model.load_state_dict(load_file(str(WEIGHTS / f"{name}.safetensors")))
+        model.load_state_dict(weights(name))
     return {"host": host, "exda": patched}
 
 

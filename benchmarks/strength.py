@@ -17,6 +17,7 @@ import torch
 import typer
 from claims.verdicts import gain
 from machine import machine
+from restore_seam import networks as demo_networks
 from rich.console import Console
 from rich.progress import track
 from sklearn.linear_model import RidgeCV
@@ -34,10 +35,11 @@ from exda_primitives.ops.reference.tokens import token_maps
 from exda_primitives.ops.terms import projected
 from exda_primitives.workbench.data import open_images
 from exda_primitives.workbench.data.degradations import gaussian_noise, haze, low_light, motion_blur, rain, snow
-from exda_primitives.workbench.demo.model import tiny_restormer, weights
+from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.inspection.attentions import attentions
 from exda_primitives.workbench.inspection.collect import Call, collect
 from exda_primitives.workbench.inspection.embeddings import pooled_output, pooled_tokens
+from exda_primitives.workbench.shared.crops import centre
 from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,9 +77,9 @@ def token_rows(call: Call) -> Tensor:
 
 
 FEATURES = {
-    "tokens' maps": ("trained", pooled_tokens),
-    "tokens' rows": ("trained", token_rows),
-    "outputs": ("trained", pooled_output),
+    "tokens' maps": ("exda", pooled_tokens),
+    "tokens' rows": ("exda", token_rows),
+    "outputs": ("exda", pooled_output),
     "host: outputs": ("host", pooled_output),
     "untrained: tokens' maps": ("untrained", pooled_tokens),
     "untrained: tokens' rows": ("untrained", token_rows),
@@ -95,20 +97,12 @@ def input_features(image: Tensor) -> Tensor:
 
 
 def networks(seed: int) -> dict[str, nn.Module]:
-    """Returns the demo's trained network, its host, and one like the first that was not trained."""
-    host, trained = tiny_restormer(), tiny_restormer()
-    host.load_state_dict(weights("host"))
-    exda.patch(trained)
-    trained.load_state_dict(weights("exda"))
+    """Returns the demo's networks, and one like the patched one that was not trained."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        untrained = exda.models.create("restormer", **_MODEL)
+        untrained = tiny_restormer().eval()
         exda.patch(untrained, init="paper")
-    return {name: net.eval() for name, net in (("trained", trained), ("host", host), ("untrained", untrained))}
-
-
-_MODEL = {"dim": 12, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "ffn_expansion_factor": 2.0}
-"""The arguments of the demo's Restormer."""
+    return {**demo_networks(), "untrained": untrained}
 
 
 def features(images: Sequence[Tensor], nets: Mapping[str, nn.Module]) -> dict[str, np.ndarray]:
@@ -143,7 +137,7 @@ def main(
     crop: Annotated[int, typer.Option(help="Side in pixels of the middle that is taken.", min=8)] = 128,
 ) -> None:
     """Measure and write both files."""
-    clean = [_middle(image, crop) for image in open_images(images)]
+    clean = [centre(image, crop) for image in open_images(images)]
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         nets = networks(seed)
@@ -195,11 +189,6 @@ def _cell(rows: Sequence[Mapping[str, Any]], degradation: str) -> str:
     found = gain([row["r2"] for row in rows if row["degradation"] == degradation])
     interval = f" ({found.low:.2f} to {found.high:.2f})" if np.isfinite(found.high) else ""
     return f"{found.mean:.2f}{interval}"
-
-
-def _middle(image: Tensor, side: int) -> Tensor:
-    top, left = ((length - side) // 2 for length in image.shape[-2:])
-    return image[..., top : top + side, left : left + side]
 
 
 if __name__ == "__main__":

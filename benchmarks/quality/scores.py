@@ -17,6 +17,7 @@ from exda_primitives.workbench.evaluation import Case, ImageResult, evaluate
 from exda_primitives.workbench.evaluation.protocols import PLAIN
 from exda_primitives.workbench.inspection import agreement, concatenated, embeddings
 from exda_primitives.workbench.restoration import Restorer
+from exda_primitives.workbench.shared.crops import centre
 
 SEED = 1234
 """Seed of the test photographs' degradations, the same for all trained networks."""
@@ -108,8 +109,4 @@ class Photographs:
         return self._inside(degrade(self.images[index], degradation, seed))
 
     def _inside(self, image: Tensor) -> Tensor:
-        if self.crop is None:
-            return image
-        height, width = image.shape[-2:]
-        top, left = max(height - self.crop, 0) // 2, max(width - self.crop, 0) // 2
-        return image[..., top : top + self.crop, left : left + self.crop].contiguous()
+        return image if self.crop is None else centre(image, self.crop).contiguous()

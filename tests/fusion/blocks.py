@@ -12,6 +12,8 @@ from torch import nn
 
 import exda_primitives as exda
 
+BOTH_STEPS = ["attention_step", "gated_step"]
+"""The steps of a Restormer block that is computed whole, by the names of their functions."""
 ATTENTION, GATED, ANY = "attention", "gated feed-forward", "any function"
 
 

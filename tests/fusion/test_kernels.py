@@ -14,6 +14,7 @@ import exda_primitives as exda
 from exda_primitives.models.histoformer import TransformerBlock
 
 from .blocks import (
+    BOTH_STEPS,
     BiasFree,
     Block,
     FeedForward,
@@ -24,8 +25,6 @@ from .blocks import (
     patch_randomly,
     small_block,
 )
-
-BOTH_STEPS = ["attention_step", "gated_step"]
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from exda_primitives.ops.cpu import strips
 from exda_primitives.ops.cpu import unsupported as cpu_steps
 
 from .blocks import (
+    BOTH_STEPS,
     BiasFree,
     Block,
     FeedForward,
@@ -29,7 +30,6 @@ from .blocks import (
     two_blocks,
 )
 
-BOTH_STEPS = ["attention_step", "gated_step"]
 # A value after the aggregation is not fused on the CPU.
 VALUE_BEFORE = [case for case in CASES if case.position == "before"]
 

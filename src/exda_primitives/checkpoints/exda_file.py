@@ -122,11 +122,14 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
         NoMatchError, PatternError, WrappedModelError: as for ``exda_primitives.patch``, if the model cannot be patched
             as the file says.
     """
-    path = Path(path)
-    contents = read_checkpoint(path)
+    load_contents(model, read_checkpoint(Path(path)), any_host)
+
+
+def load_contents(model: nn.Module, contents: Contents, any_host: bool) -> None:
+    """Loads a file whose contents have been read already, see ``load``."""
     header = read_header(contents)
-    model = inside(model, "load")
-    load_file(model, header, split_state_dict(contents.tensors, path, known=header.attentions), path, any_host)
+    held = split_state_dict(contents.tensors, contents.path, known=header.attentions)
+    load_file(inside(model, "load"), header, held, contents.path, any_host)
 
 
 def load_file(model: nn.Module, header: Header, held: SplitState, path: Path, any_host: bool) -> None:

@@ -48,7 +48,7 @@ class FusedBlock(ReplacementModule):
             out = step(self, out, given, step is self._steps[-1] and not hands_on)
         return hand_on(out, given) if hands_on else in_layout(out, given)
 
-    def stands_in(self, sequence: nn.Sequential) -> None:
+    def set_sequence(self, sequence: nn.Sequential) -> None:
         """Says which nn.Sequential calls the block: to another fused block after it, maps go in channels_last."""
         # Its dictionary of children, which copies of the whole model share likewise.
         self._sequence = (sequence._modules,)

@@ -100,7 +100,7 @@ def _tell_sequences(target: nn.Module, blocks: Collection[FusedBlock]) -> None:
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             for child in module.children():
                 if isinstance(child, FusedBlock) and child in blocks:
-                    child.stands_in(module)
+                    child.set_sequence(module)
 
 
 def _match(block: Block) -> FusedMatch:

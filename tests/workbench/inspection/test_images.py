@@ -8,7 +8,8 @@ from tests.workbench.data.images import write_image
 
 import exda_primitives as exda
 from exda_primitives.workbench.data import degrade, open_images
-from exda_primitives.workbench.inspection.images import cropped, degraded, labelled_by_folder
+from exda_primitives.workbench.inspection.images import degraded, labelled_by_folder
+from exda_primitives.workbench.shared.crops import centre
 
 
 def test_clean_images_are_degraded_and_labelled(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_clean_images_are_degraded_and_labelled(tmp_path: Path) -> None:
     assert [found.name(index) for index in range(4)] == ["0.png", "1.png"] * 2
     assert found.one_of_each() == [0, 2]
     images = list(found)
-    clean = [cropped(image, 16) for image in open_images(tmp_path)]
+    clean = [centre(image, 16) for image in open_images(tmp_path)]
     assert torch.equal(torch.stack(images[2:]), torch.stack(clean))
     assert torch.equal(images[1], degrade(clean[1], "noise25", seed=6))
     # Each image is degraded differently, the same image always alike.
@@ -48,5 +49,5 @@ def test_images_are_labelled_by_their_folder(tmp_path: Path) -> None:
 
 def test_images_are_cropped_around_the_centre() -> None:
     image = torch.arange(7 * 4).reshape(1, 7, 4).float()
-    assert torch.equal(cropped(image, 3), image[:, 2:5, :3])
-    assert torch.equal(cropped(image, 9), image)
+    assert torch.equal(centre(image, 3), image[:, 2:5, :3])
+    assert torch.equal(centre(image, 9), image)

@@ -11,6 +11,7 @@ from ..data import Pair, PairedFileSet, PairedSet
 from ..evaluation import Case, Score, evaluate
 from ..evaluation.protocols import PLAIN
 from ..restoration import Restorer
+from ..shared.crops import centre
 from ..shared.sheets import sheet
 
 MOST_SHOWN, SIDE = 3, 256
@@ -73,6 +74,4 @@ def _figures(of: str, score: Score) -> dict[str, float]:
 
 def _shown(image: Tensor) -> Tensor:
     """Returns the centre, (1, 3, H, W) on the CPU; grey is repeated for the three colours."""
-    height, width = image.shape[-2:]
-    top, left = max(height - SIDE, 0) // 2, max(width - SIDE, 0) // 2
-    return image[None, :, top : top + SIDE, left : left + SIDE].cpu().expand(1, 3, -1, -1)
+    return centre(image[None], SIDE).cpu().expand(1, 3, -1, -1)

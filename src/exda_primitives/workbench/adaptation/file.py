@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ... import checkpoints
 from ...checkpoints.contents import FORMAT as EXDA_FORMAT
 from ...checkpoints.contents import read_checkpoint
-from ...checkpoints.exda_file import added_tensors, load_file, metadata_of, read_header
+from ...checkpoints.exda_file import added_tensors, load_contents, load_file, metadata_of, read_header
 from ...checkpoints.io import write_safetensors
 from ...checkpoints.network import attentions_of, inside, parts_of, state_of
 from ...checkpoints.split import split_state_dict
@@ -90,7 +90,7 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
     path = Path(path)
     contents = read_checkpoint(path)
     if contents.metadata.get("format") != FORMAT:
-        checkpoints.load(model, path, any_host=any_host)
+        load_contents(model, contents, any_host)
         return
     model = inside(model, "load")
     exda = {name: tensor for name, tensor in contents.tensors.items() if not name.endswith((_A, _B))}

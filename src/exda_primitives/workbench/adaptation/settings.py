@@ -16,6 +16,7 @@ from ..data.alignment import alignment
 from ..shared.messages import with_problems
 from ..training import Plan, TrainConfig
 from ..training import prepare as prepare_training
+from ..training.config import first_of
 from ..training.files import resolved, with_changes
 from .asked import Asked
 from .methods import METHODS
@@ -135,8 +136,7 @@ def _chosen(asked: Asked, out: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is damaged ({type(error).__name__}: {error}). Give another folder.") from None
     if differing := asked.differences_from(found):
-        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-        raise ConfigError(f"{out}: holds another adaptation: {differing[0]}{more}. Give another folder.")
+        raise ConfigError(f"{out}: holds another adaptation: {first_of(differing)}. Give another folder.")
     return chosen
 
 

@@ -130,26 +130,30 @@ class Networks:
         return sum(parameter.numel() for parameter in self.original.parameters())
 
     def macs(self, comparison: Comparison) -> int | None:
-        """Counts the multiply-accumulates of one forward pass of the original.
-
-        These are what PyTorch's counter knows: convolutions and matrix products, not Fourier transforms and sorts.
-        None if the network cannot run on the meta device because its computation depends on values.
-        """
-        original = copy.deepcopy(self.original).to("meta")
-        image = torch.empty(comparison.batch, self.channels, comparison.height, comparison.width, device="meta")
-        counter = FlopCounterMode(display=False)
-        try:
-            with counter, torch.no_grad():
-                original(image)
-        except Exception:
-            return None
-        # The counter counts two operations per multiply-accumulate.
-        return counter.get_total_flops() // 2
+        """Counts the multiply-accumulates of one forward pass of the original, see ``count_macs``."""
+        return count_macs(self.original, (comparison.batch, self.channels, comparison.height, comparison.width))
 
     def extra_macs(self, comparison: Comparison) -> int | None:
         """Returns the multiply-accumulates that the primitives add by the printed formulas; None if not known."""
         of_one = self.report.extra_macs(comparison.height, comparison.width)
         return None if of_one is None else comparison.batch * of_one
+
+
+def count_macs(model: nn.Module, shape: tuple[int, int, int, int]) -> int | None:
+    """Counts the multiply-accumulates of one forward pass for images of a shape (B, C, H, W).
+
+    These are what PyTorch's counter knows: convolutions and matrix products, not Fourier transforms and sorts. None if
+    the network cannot run on the meta device because its computation depends on values.
+    """
+    on_meta = copy.deepcopy(model).to("meta")
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter, torch.no_grad():
+            on_meta(torch.empty(shape, device="meta"))
+    except Exception:
+        return None
+    # The counter counts two operations per multiply-accumulate.
+    return counter.get_total_flops() // 2
 
 
 def copy_for_variant(model: nn.Module, variant: str, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.fft import fftfreq, irfft2, rfft2, rfftfreq
 
+from ..shared.crops import centre
+
 SIDE = 512
 """Longest side of the centre that is compared, in pixels."""
 REACH = 16
@@ -59,7 +61,7 @@ def alignment(degraded: Tensor, clean: Tensor) -> Alignment:
         clean: of the same shape.
     """
     height, width = (min(side, SIDE) for side in clean.shape[-2:])
-    spectra = [_spectrum(image, height, width) for image in (degraded, clean)]
+    spectra = [_spectrum(image) for image in (degraded, clean)]
     frequency = fftfreq(height, dtype=torch.float64)[:, None] ** 2 + rfftfreq(width, dtype=torch.float64) ** 2
     # Band-pass: a high-pass of second order, times a Gaussian.
     band = (frequency / (frequency + _DETAIL**2)) ** 2 * torch.exp(-frequency / (2 * _NOISE**2))
@@ -78,9 +80,8 @@ def alignment(degraded: Tensor, clean: Tensor) -> Alignment:
     return Alignment(row - down, column - right, float(near[row, column]), chance)
 
 
-def _spectrum(image: Tensor, height: int, width: int) -> Tensor:
+def _spectrum(image: Tensor) -> Tensor:
     """Returns the spectrum of the grey image's centre, windowed so that its borders do not count as details."""
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    grey = image.double().mean(0)[top : top + height, left : left + width]
-    window = (torch.hann_window(side, periodic=False, dtype=torch.float64) for side in (height, width))
+    grey = centre(image.double().mean(0), SIDE)
+    window = (torch.hann_window(side, periodic=False, dtype=torch.float64) for side in grey.shape)
     return rfft2((grey - grey.mean()) * torch.outer(*window))

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...errors import ConfigError, ImageError, some_of
 from ..data import Images, degrade
 from ..data.degradations import degradation_named
+from ..shared.crops import centre
 
 CLEAN = "clean"
 """The label of images that are not degraded."""
@@ -48,7 +49,7 @@ class LabelledImages:
     def __getitem__(self, index: int) -> Tensor:
         """Returns an image (C, H, W), float32 in [0, 1], H and W at most ``size``."""
         item, label = self.items[index], self.labels[index]
-        image = cropped(self.images[item], self.size)
+        image = centre(self.images[item], self.size)
         # Each image has its own seed, shared by all of its degradations.
         return degrade(image, label, self.seed + item) if self.synthetic and label != CLEAN else image
 
@@ -101,9 +102,3 @@ def labelled_by_folder(images: Images, size: int) -> LabelledImages:
         )
     labels = tuple(PurePosixPath(name).parts[0] for name in images.names)
     return LabelledImages(images, tuple(range(len(images))), labels, False, size, 0)
-
-
-def cropped(image: Tensor, size: int) -> Tensor:
-    """Crops an image (C, H, W) around its centre to height and width of at most ``size``."""
-    top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
-    return image[:, top : top + size, left : left + size]

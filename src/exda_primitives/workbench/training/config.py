@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -393,6 +393,12 @@ def differences(held: Mapping[str, Any], given: Mapping[str, Any], key: str = ""
         elif ours != theirs:
             found.append(Difference(path, ours, theirs))
     return found
+
+
+def first_of(found: Sequence[Difference]) -> str:
+    """Returns the first difference as text, and how many more there are."""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{found[0]}{more}"
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from ...errors import ConfigError, WriteError
 from ..shared.files import check_writable, fingerprint
-from .config import Difference, TrainConfig, differences
+from .config import Difference, TrainConfig, differences, first_of
 from .state import read_checkpoint
 
 _FREE = (
@@ -112,9 +112,8 @@ class Folder(NamedTuple):
     def refuse(self, differing: list[Difference]) -> None:
         """Raises ConfigError if there are differences that forbid to resume the run."""
         if differing:
-            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise ConfigError(
-                f"{self.path}: holds a run with another configuration: {differing[0]}{more}. Give another folder; to "
+                f"{self.path}: holds a run with another configuration: {first_of(differing)}. Give another folder; to "
                 f"go on from its weights with other settings, set model.checkpoint to {self.weights} there."
             )
 

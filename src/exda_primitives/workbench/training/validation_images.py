@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...files import atomic_write
+from ..shared.crops import centre
 
 SIDE = 256
 """Longest side of a crop, in pixels."""
@@ -47,7 +48,7 @@ class ValidationImages:
         if row is None:
             return
         for column, image in enumerate((degraded, restored, clean)):
-            crop = _centre(image)
+            crop = centre(image, SIDE)
             height, width = crop.shape[-2:]
             levels = (crop.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
             # One channel is repeated for the three colours.
@@ -78,9 +79,3 @@ def write_sheet(path: Path, sheet: Tensor) -> None:
     with atomic_write(path) as partial:
         # The format is given, as the partial file's name does not end in .png.
         Image.fromarray(sheet.numpy()).save(partial, format="PNG")
-
-
-def _centre(image: Tensor) -> Tensor:
-    height, width = image.shape[-2:]
-    top, left = max(height - SIDE, 0) // 2, max(width - SIDE, 0) // 2
-    return image[..., top : top + SIDE, left : left + SIDE]
