@@ -128,8 +128,9 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
 def load_contents(model: nn.Module, contents: Contents, any_host: bool) -> None:
     """Loads a file whose contents have been read already, see ``load``."""
     header = read_header(contents)
+    model = inside(model, "load")
     held = split_state_dict(contents.tensors, contents.path, known=header.attentions)
-    load_file(inside(model, "load"), header, held, contents.path, any_host)
+    load_file(model, header, held, contents.path, any_host)
 
 
 def load_file(model: nn.Module, header: Header, held: SplitState, path: Path, any_host: bool) -> None:
