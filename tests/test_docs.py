@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import sys
-from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import click
 import pytest
 import torch
 import typer
+import yaml
 from PIL import Image
 from tests.registries import forget_afterwards
 
@@ -140,6 +140,19 @@ def test_figures_on_strength_equal_the_results() -> None:
     assert max(each for (name, _), each in means.items() if name in ("haze", "low light", "motion blur")) <= 10
 
 
+def test_the_paper_is_cited_alike_everywhere() -> None:
+    (cited,) = blocks("bibtex", README)
+    assert blocks("bibtex", PAGES["faq.md"]) == [cited]
+    title, authors = (
+        re.sub(r"\s+", " ", each) for each in re.findall(r"\n  (?:title|author) += {(.*?)},(?=\n)", cited, re.DOTALL)
+    )
+    names = authors.split(" and ")
+    (reference,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    assert [f"{each['given-names']} {each['family-names']}" for each in reference["authors"]] == names
+    assert reference["title"] == re.sub(r"[{}]", "", title)
+    assert f"{', '.join(names[:-1])} and {names[-1]}" in (ROOT / "docs" / "evidence.md").read_text()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_linked_and_named_files_exist(name: str) -> None:
     folder = ROOT if name in ("README.md", "CONTRIBUTING.md") else ROOT / "docs"
@@ -245,32 +258,6 @@ def test_every_command_in_the_text_has_the_options_that_are_named() -> None:
         command, words = command_of(shlex.split(line), typer.main.get_command(app))
         known = {name for parameter in command.params for name in parameter.opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
-
-
-def test_every_printed_command_is_accepted_with_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands' own tests run them; here every printed line is parsed whole, beside the files that it names."""
-    monkeypatch.chdir(tmp_path)
-    Path("examples").symlink_to(ROOT / "examples")
-    lines = [
-        line for line in "\n".join(blocks("bash", TEXT)).splitlines() if "exda " in line or "-m benchmarks" in line
-    ]
-    assert len(lines) > 14
-    for line in lines:
-        words = shlex.split(line.rpartition("&& ")[2])
-        if words[:2] == ["python", "-m"]:
-            found: click.Command = typer.main.get_command(import_module(f"{words[2]}.__main__").app)
-            words = words[3:]
-        else:
-            assert Path(words[0]).name == "exda"
-            found, words = typer.main.get_command(app), words[1:]
-        for word in words:
-            if word.endswith("/"):
-                write_images(Path(word), 1)
-            elif Path(word).suffix in (".pth", ".ckpt", ".safetensors", ".onnx", ".zip") or word == "photographs":
-                Path(word).parent.mkdir(parents=True, exist_ok=True)
-                Path(word).touch()
-        command, words = command_of(words, found)
-        assert command.make_context(line, words).params, line
 
 
 def test_paths_in_printed_commands_exist() -> None:

@@ -37,8 +37,8 @@ def page(found: Sequence[Found], command: str) -> str:
         "# The paper's claims, checked",
         "",
         "The paper is ExDA, \u201cRethinking Expressivity and Degradation-Awareness in Attention for All-in-One Blind "
-        f"Image Restoration\u201d, ICLR 2026 ([OpenReview]({PAPER})). It published no code: this "
-        "page checks its claims with our own implementation.",
+        f"Image Restoration\u201d, by {AUTHORS}, ICLR 2026 ([OpenReview]({PAPER}), [BibTeX](faq.md#bibtex)). We have "
+        "seen no code of its authors: this page checks its claims with our own implementation.",
         "",
         _BASELINE,
         "",
@@ -78,6 +78,9 @@ def page(found: Sequence[Found], command: str) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
+AUTHORS = (
+    "Bin Ren, Runyi Yang, Qi Ma, Xu Zheng, Mengyuan Liu, Danda Pani Paudel, Luc Van Gool, Rita Cucchiara and Nicu Sebe"
+)
 PAPER = "https://openreview.net/forum?id=IBzmQVia88"
 _BASELINE = (
     "The paper's own gain depends on what it is compared with. For three degradations its table begins with "

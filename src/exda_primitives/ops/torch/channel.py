@@ -1,7 +1,7 @@
 """ExDA on channel attention without a (c+K)-channel map and, where the projection folds, without V'.
 
 The blocks ``q k^T``, ``q G^T``, ``G k^T``, ``G G^T`` and the norms give the small matrix
-``E = A_local + alpha * mean(A_global)``, (c x (c+K)) a head. With ``t = GELU(DWConv(Conv1x1(V)))`` and W2, the last
+``E = A_local + alpha * mean(A_global)``, (c x (c+K)) per head. With ``t = GELU(DWConv(Conv1x1(V)))`` and W2, the last
 convolution of g: ``out = M V + (M W2) t + M_G G + bias``, where ``[M, M_G] = W_out blockdiag(E)``. For a map of few
 pixels the folding costs more than it saves: ``E [V + W2 t; G]`` is computed head by head, then W_out.
 """
