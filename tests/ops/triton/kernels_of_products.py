@@ -20,23 +20,24 @@ def grams(dtype: str, c: int, tokens: int, block: int) -> list[Kernel]:
 
 def folds(dtype: str, c: int, tokens: int, channelwise: bool) -> list[Kernel]:
     arguments = (
-        pointers("fp32", "products", "q_squares", "k_squares", "matrix", "token_matrix")
-        | pointers("fp32", "out", "branch_matrix", "shift", "d_matrix", "d_token_matrix")
-        | pointers("fp32", "d_products", "d_q_squares", "d_k_squares", "d_terms", "d_left")
+        pointers("fp32", "gram", "matrix", "token_matrix", "out", "branch_matrix", "shift")
+        | pointers("fp32", "grad", "shift_grad", "direct", "d_matrix", "d_token_matrix")
+        | pointers("fp32", "d_gram", "d_parameters", "d_convolution")
         | pointers(dtype, "temperature", "gate", "alpha", "left", "weight", "vector", "bias")
-        | integers("products_image", "products_head", "q_image", "q_head", "k_image", "k_head", "left_row", "heads")
-        | integers("weight_row", "batch")
+        | integers("left_row", "heads", "weight_row", "batch", "d_matrix_image", "d_token_image")
+        | integers("grad_image", "shift_image", "direct_image")
         | {"scale": 0.5, "ROWS": 2 * c, "C": c, "COLUMNS": c, "K": tokens, "CHANNELWISE": channelwise, "HEADS": 2}
         | {"BLOCK_O": 16, "BLOCK_J": 32, "BLOCK_M": tile_side(c + tokens, 4096), "BLOCK_R": 16, "BLOCK": 32}
         | {"TYPE": "float32"}
     )
-    absent = {} if tokens else {"gate": None, "alpha": None, "bias": None, "d_token_matrix": None}
+    absent = {} if tokens else {"gate": None, "alpha": None, "bias": None, "d_token_matrix": None, "direct": None}
     return [
         *(
             (f"{PACKAGE}.fold_kernels", kernel, arguments | absent)
             for kernel in ("fold_kernel", "fold_branch_kernel", "compose_kernel")
         ),
         (f"{PACKAGE}.fold_backward", "fold_backward_kernel", arguments | absent),
+        (f"{PACKAGE}.compose_backward", "compose_backward_kernel", arguments | absent),
     ]
 
 
@@ -50,11 +51,14 @@ def mixes(dtype: str, rows: int, channels: tuple[int, int, int], block: int) -> 
             *strides, "shift_image", "shift_row", "residual_image", "residual_row", "grad_image", "grad_row", "N"
         )
         | dict(zip(("C0", "C1", "C2"), channels, strict=True))
-        | {"ROWS": rows, "SHIFT": True, "RESIDUAL": True, "SPLIT": 4096, "TYPE": "float32", "PRECISION": "ieee"}
+        | {"ROWS": rows, "SHIFT": True, "RESIDUAL": True, "SPLIT": 4096, "TRANSPOSED": False}
+        | {"TYPE": "float32", "PRECISION": "ieee"}
     )
     kernels = [
         ("mix_kernel", {"BLOCK_O": block}),
+        ("mix_kernel", {"BLOCK_O": block, "TRANSPOSED": True}),
         ("matrix_gradients_kernel", {"BLOCK_O": block, "BLOCK_C": block}),
+        ("matrix_gradients_kernel", {"BLOCK_O": block, "BLOCK_C": block, "TRANSPOSED": True}),
         ("map_gradients_kernel", {"BLOCK_C": min(block, 64)}),
     ]
     return [(f"{PACKAGE}.mix_kernels", kernel, arguments | blocks) for kernel, blocks in kernels]

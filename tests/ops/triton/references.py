@@ -25,7 +25,8 @@ def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
         tokens = widen(g).unflatten(1, (heads, -1))
         q, k = torch.cat([q, tokens], 2), torch.cat([k, tokens], 2)
     with without_autocast(q):
-        return Gram(q @ k.transpose(-2, -1), q.square().sum(-1), k.square().sum(-1))
+        squares = [x.square().sum(-1)[:, :, None] for x in (q, k)]
+        return Gram(torch.cat([q @ k.transpose(-2, -1), *squares], 2))
 
 
 def compose_reference(
@@ -41,7 +42,7 @@ def fold_reference(
     gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """``fold`` in plain PyTorch; any dtype, device and layout."""
-    products, q_squares, k_squares = gram
+    products, q_squares, k_squares = gram.products, gram.q_squares, gram.k_squares
     heads, m = q_squares.shape[1:]
     c = left.shape[1] // heads
     with without_autocast(products):

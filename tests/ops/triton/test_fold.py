@@ -56,9 +56,9 @@ def small_parameters(heads: int, c: int, rows: int) -> list[Tensor]:
 
 
 def fold_tensors(function: object, tensors: tuple[Tensor, ...], reinject: str) -> tuple[Tensor, Tensor | None]:
-    products, q_squares, k_squares, temperature, left, *rest = tensors
+    gram, temperature, left, *rest = tensors
     tokens = TokenMixing(*rest, 3, reinject) if rest else None  # type: ignore[arg-type, misc]
-    return function(Gram(products, q_squares, k_squares), temperature, left, tokens)  # type: ignore[operator]
+    return function(Gram(gram), temperature, left, tokens)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -67,7 +67,7 @@ def test_output_and_gradients_agree_with_the_float64_reference(
     batch: int, heads: int, c: int, tokens: int, rows: int, reinject: str, dtype: torch.dtype
 ) -> None:
     q, k, g = maps(batch, heads, c, tokens)
-    tensors = [*gram_reference(q, k, g, heads), *small_parameters(heads, c, rows)][: 7 if tokens else 5]
+    tensors = [*gram_reference(q, k, g, heads), *small_parameters(heads, c, rows)][: 5 if tokens else 3]
     found = deviations(
         lambda *t: fold_tensors(fold, t, reinject),
         lambda *t: fold_tensors(fold_reference, t, reinject),
@@ -198,9 +198,9 @@ def test_compiled_with_gradients() -> None:
     leaves = [t.float().requires_grad_() for t in (*gram, *small_parameters(2, 3, 5), random(6, 4), random(6))]
 
     def loss(*tensors: Tensor) -> Tensor:
-        matrix, onto_tokens = fold_tensors(fold, tensors[:7], "channelwise")
+        matrix, onto_tokens = fold_tensors(fold, tensors[:5], "channelwise")
         assert onto_tokens is not None
-        product, shift = compose(matrix, *tensors[7:])
+        product, shift = compose(matrix, *tensors[5:])
         return sum(t.square().sum() for t in (matrix, onto_tokens, product, shift))  # type: ignore[return-value]
 
     expected = torch.autograd.grad(loss(*leaves), leaves)
@@ -209,8 +209,8 @@ def test_compiled_with_gradients() -> None:
         torch.testing.assert_close(f, e)
 
 
-GRAM = Gram(torch.zeros(2, 2, 4, 4), torch.zeros(2, 2, 4), torch.zeros(2, 2, 4))
-TALL = Gram(torch.zeros(()).expand(1, 2, 4100, 4100), torch.zeros(1, 2, 4100), torch.zeros(1, 2, 4100))
+GRAM = Gram(torch.zeros(2, 2, 6, 4))
+TALL = Gram(torch.zeros(()).expand(1, 2, 4102, 4100))
 ONE = torch.zeros(2, 1, 1)
 
 
@@ -224,7 +224,7 @@ ONE = torch.zeros(2, 1, 1)
         (GRAM, ONE, torch.zeros(5, 8), TokenMixing(ONE, ONE), "gate and alpha None without tokens"),
         (GRAM, ONE[:1], torch.zeros(5, 8), None, "expected 2 elements each"),
         (GRAM, ONE, torch.zeros(5, 6), TokenMixing(ONE, ONE, 1, "channelwise"), "expected as many as channels, 3"),
-        (GRAM._replace(q_squares=torch.zeros(2, 2, 3)), ONE, torch.zeros(5, 8), None, r"and \(B, h, m\)"),
+        (Gram(torch.zeros(2, 2, 4, 4)), ONE, torch.zeros(5, 8), None, r"expected \(B, h, m\+2, m\)"),
         (Gram(*(t.half() for t in GRAM)), ONE, torch.zeros(5, 8), None, "expected float32"),
         (TALL, ONE, torch.zeros(5, 8200), None, "4100 channels and tokens; expected at most 4096"),
     ],

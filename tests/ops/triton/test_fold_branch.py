@@ -78,13 +78,13 @@ def test_output_and_gradients_agree_with_the_float64_reference(
 
 def test_without_a_bias_of_the_projection() -> None:
     tensors = inputs(2, 4, 1, 5, 6)
-    tensors[7] = None
+    tensors[5] = None
     found = deviations(lambda *t: called(fold_branch, t), lambda *t: called(fold_branch_reference, t), tensors)
     assert max(found) < 1e-12
 
 
 def test_parameters_of_other_layouts_and_dtypes() -> None:
-    gram, parameters = inputs(2, 4, 1, 5, 6, torch.float32)[:3], inputs(2, 4, 1, 5, 6, torch.bfloat16)[3:]
+    gram, parameters = inputs(2, 4, 1, 5, 6, torch.float32)[:1], inputs(2, 4, 1, 5, 6, torch.bfloat16)[1:]
     left, weight = parameters[1], parameters[2]
     assert left is not None
     assert weight is not None
@@ -98,8 +98,8 @@ def test_parameters_of_other_layouts_and_dtypes() -> None:
 
 def test_gradient_of_one_output_alone() -> None:
     tensors = inputs(2, 4, 1, 5, 6)
-    assert tensors[5] is not None
-    weight = tensors[5].requires_grad_()
+    assert tensors[3] is not None
+    weight = tensors[3].requires_grad_()
     found, expected = (
         torch.autograd.grad(called(f, tensors).branch.square().sum(), weight)
         for f in (fold_branch, fold_branch_reference)
@@ -129,7 +129,7 @@ def test_compiled_with_gradients() -> None:
 
 
 @pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two launches"])
-@pytest.mark.parametrize(("wrong", "shape"), [(5, (5, 6)), (6, (7,)), (7, (4,))])
+@pytest.mark.parametrize(("wrong", "shape"), [(3, (5, 6)), (4, (7,)), (5, (4,))])
 def test_wrong_shapes_are_refused(
     wrong: int, shape: tuple[int, ...], channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,8 +149,8 @@ def test_opcheck() -> None:
 
 def test_compiled_with_gradients() -> None:
     def loss(q: Tensor, k: Tensor, g: Tensor) -> Tensor:
-        products, q_squares, k_squares = gram(q, k, g, 2)
-        return products.square().sum() + (q_squares * k_squares).sum()
+        found = gram(q, k, g, 2)
+        return found.products.square().sum() + (found.q_squares * found.k_squares).sum()
 
     leaves = [x.detach().requires_grad_() for x in inputs(1, 2, 3, 1, 20, torch.float32) if x is not None]
     expected = torch.autograd.grad(loss(*leaves), leaves)

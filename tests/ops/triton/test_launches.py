@@ -75,8 +75,8 @@ def test_gradient_of_an_attention() -> None:
     with exda.backend("triton"):
         y = attention(torch.randn(1, 16, 8, 8, requires_grad=True))
         found = launched(y.backward, torch.ones_like(y))
-    assert found["fold_backward_kernel"] == 1
-    assert sum(found.values()) <= 45
+    assert found["fold_backward_kernel"] == found["compose_backward_kernel"] == 1
+    assert sum(found.values()) < 20
 
 
 def test_gram_split_over_programs_adds_one_sum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ def test_gradient_of_fold(tokens: int) -> None:
     matrices = [x for x in fold(gram, temperature, left, mixing) if x is not None]  # type: ignore[arg-type]
     grads = [torch.ones_like(x) for x in matrices]
     found = launched(torch.autograd.grad, matrices, left, grads)
-    # Gradients are summed over images and cast to the parameters' dtype.
-    assert found == {"fold_backward_kernel": 1, "aten.sum": 2, "aten._to_copy": 4 if tokens else 2}
+    # Gradients are summed over images and cast to the parameters' dtype, those of all parameters at once.
+    assert found == {"fold_backward_kernel": 1, "aten.sum": 1, "aten._to_copy": 1}
 
 
 @BIAS

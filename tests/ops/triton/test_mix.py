@@ -179,6 +179,8 @@ def test_opcheck() -> None:
         detached = [[t.detach() for t in group] for group in (matrices, maps)]
         torch.library.opcheck(torch.ops.exda.mix_map_gradients.default, (grad, *detached))
         torch.library.opcheck(torch.ops.exda.mix_matrix_gradients.default, (grad, detached[1]))
+        torch.library.opcheck(torch.ops.exda.mix_weight_gradients.default, (grad, detached[1]))
+        torch.library.opcheck(torch.ops.exda.mix_transposed.default, ([grad[:, :, :7]], [grad]))
 
 
 def test_compiled_with_gradients() -> None:

@@ -55,8 +55,8 @@ def _gram(qk: Tensor, q: Tensor, k: Tensor, *of_tokens: Tensor) -> Gram:
 def _product(q: Tensor, k: Tensor, heads: int) -> Tensor:
     """``q k^T`` of each head, (1, h*c, H, W) twice -> (h, c, c).
 
-    Computed as the weight gradient of a 1x1 convolution with a group per head, which is this very sum: two to three times
-    as fast as a matrix product of so few rows and so many columns.
+    Computed as the weight gradient of a 1x1 convolution with a group per head, which is this very sum: two to three
+    times as fast as a matrix product of so few rows and so many columns.
     """
     # Only its shape is read.
     weight = q.new_empty(()).expand(q.shape[1], k.shape[1] // heads, 1, 1)

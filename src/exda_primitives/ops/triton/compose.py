@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ..precision import without_autocast
+from .compose_backward import compose_backward_kernel
 from .fold_kernels import compose_kernel
-from .launch import contiguous, device_unsupported_reason, divide_up, dtype_unsupported_reason, require
-from .operator import differentiable, fake, operator
-from .tiles import accumulation_type
+from .launch import (
+    contiguous,
+    device_unsupported_reason,
+    divide_up,
+    dtype_unsupported_reason,
+    require,
+    rows_in_memory,
+    summed,
+)
+from .operator import differentiable, differentiable_no_more, fake, operator
+from .packed import parameter_gradients
+from .tiles import accumulation_type, along_pixels
 
 _BLOCK = 32
 
@@ -89,23 +98,72 @@ def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 
 
+@operator(
+    "compose_backward",
+    "(Tensor grad, Tensor shift_grad, Tensor? direct, Tensor matrix, Tensor weight, Tensor weight_bias) -> Tensor[]",
+)
+def _compose_backward(
+    grad: Tensor, shift_grad: Tensor, direct: Tensor | None, matrix: Tensor, weight: Tensor, weight_bias: Tensor
+) -> list[Tensor]:
+    matrix, weight, weight_bias = matrix.contiguous(), weight.contiguous(), weight_bias.contiguous()
+    (batch, rows, channels), columns = matrix.shape, weight.shape[1]
+    # Gradients of each image may be parts of a larger tensor: their matrices are read in place.
+    grad, shift_grad = rows_in_memory(grad), along_pixels(shift_grad)
+    direct = None if direct is None else rows_in_memory(direct)
+    found = _empty_gradients(grad, shift_grad, direct, matrix, weight, weight_bias)
+    tiles_of_channels = divide_up(channels, _BLOCK)
+    of_matrix = batch * divide_up(rows, _BLOCK) * tiles_of_channels
+    compose_backward_kernel[(of_matrix + tiles_of_channels * divide_up(columns, _BLOCK),)](
+        grad,
+        shift_grad,
+        direct,
+        matrix,
+        weight,
+        weight_bias,
+        *found,
+        grad.stride(0),
+        shift_grad.stride(0),
+        0 if direct is None else direct.stride(0),
+        batch,
+        ROWS=rows,
+        C=channels,
+        COLUMNS=columns,
+        BLOCK=_BLOCK,
+        TYPE=accumulation_type(matrix.dtype),
+    )
+    return found
+
+
+@fake(_compose_backward)
+def _empty_gradients(
+    grad: Tensor, shift_grad: Tensor, direct: Tensor | None, matrix: Tensor, weight: Tensor, weight_bias: Tensor
+) -> list[Tensor]:
+    sizes = (matrix.shape, (weight.numel() + weight_bias.numel(),))
+    return [torch.empty(size, device=matrix.device, dtype=matrix.dtype) for size in sizes]
+
+
 def compose_gradients(
-    grad: Tensor, shift_grad: Tensor, matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Returns the gradients of matrix, weight, weight_bias and bias, given those of ``compose``'s two outputs."""
-    # Autocast would send these float32 products back to half precision.
-    with without_autocast(matrix):
-        # dM = d(MW) W^T + dshift b^T
-        d_matrix = torch.addcmul(grad @ weight.to(grad.dtype).T, shift_grad[..., None], weight_bias.to(grad.dtype))
-        # dW = M^T d(MW) and db = M^T dshift, summed over the images by one product: (C, B*O) (B*O, J).
-        pairs = matrix.flatten(0, 1).T
-        d_weight = (pairs @ grad.flatten(0, 1)).to(weight.dtype)
-        d_weight_bias = (pairs @ shift_grad.flatten()).to(weight_bias.dtype)
-    return d_matrix, d_weight, d_weight_bias, None if bias is None else shift_grad.sum(0).to(bias.dtype)
+    grad: Tensor,
+    shift_grad: Tensor,
+    direct: Tensor | None,
+    matrix: Tensor,
+    weight: Tensor,
+    weight_bias: Tensor,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Returns the gradients of matrix, weight, weight_bias and bias, given those of ``compose``'s two outputs.
+
+    ``direct``, if given, is added to the gradient of the matrix: what it gets where it is an output itself.
+    """
+    d_matrix, of_convolution = _compose_backward(grad, shift_grad, direct, matrix, weight, weight_bias)
+    of_bias = None if bias is None else summed(shift_grad).to(bias.dtype)
+    d_weight, d_weight_bias = parameter_gradients(of_convolution, [weight, weight_bias])
+    return d_matrix, d_weight, d_weight_bias, of_bias
 
 
 def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:
-    return compose_gradients(grad, shift_grad, *ctx.saved_tensors)
+    return compose_gradients(grad, shift_grad, None, *ctx.saved_tensors)
 
 
 differentiable(_compose, _differentiate_compose, _save_compose)
+differentiable_no_more(_compose_backward)

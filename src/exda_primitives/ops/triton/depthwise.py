@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..precision import widen
 from . import depthwise_forward
-from .depthwise_backward import depthwise_backward
+from .depthwise_backward import depthwise_gradients
 from .launch import device_unsupported_reason, dtype_unsupported_reason, require
 from .operator import differentiable, fake, operator
 
@@ -166,7 +166,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias, shift = ctx.saved_tensors
     # The dispatcher drops trailing arguments that equal their defaults: without a shift there are four inputs.
     (need_x, need_weight, need_bias, _), need_shift = ctx.needs_input_grad[:4], any(ctx.needs_input_grad[4:])
-    dx, dweight, dbias = depthwise_backward(
+    dx, dweight, dbias = depthwise_gradients(
         dy, x, weight, bias, ctx.activation, need_x or need_shift, need_weight or need_bias, shift
     )
     gradients = (

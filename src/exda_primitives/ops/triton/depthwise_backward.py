@@ -18,6 +18,7 @@ from . import depthwise_forward
 from .kernel import single_config
 from .launch import contiguous, divide_up, summed
 from .operator import differentiable_no_more, fake, operator
+from .packed import parameter_gradients
 from .stencil import block, load_bias, load_row, load_shifted, load_taps, rows_inside, slide
 from .tiles import accumulation_type
 
@@ -105,7 +106,9 @@ def depthwise_backward_kernel(
     RUN: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    """Writes the gradient of ``x`` into a contiguous ``dx``, sums into ``partials`` (parts, CHANNELS, 10), if given.
+    """Writes the gradient of ``x`` into a contiguous ``dx``, sums into ``partials``, if given.
+
+    ``partials`` is (parts, 10 CHANNELS): the gradients of each channel's 9 weights, then those of the biases.
 
     A tile is (CH, BX). The program writes RY rows of dX from ``top`` on; of the weights' gradients it sums the products
     of X in these rows with the rows of dz around them, so that every element of X counts in one program.
@@ -175,22 +178,23 @@ def depthwise_backward_kernel(
         rows = (H + RY - 1) // RY
         part = (image * rows + top // RY) * columns + first // BX
         sums = tl.arange(0, 16)[None, :]
-        # This program's row of the buffer: a part is one (image, block of rows, block of columns).
-        at = partials + (part * CHANNELS + channel) * SUMS + sums
+        # This program's row of the buffer: a part is one (image, block of rows, block of columns). Sum 9 is a bias's.
+        place = tl.where(sums < 9, channel * 9 + sums, CHANNELS * 9 + channel)
+        at = partials + part * CHANNELS * SUMS + place
         tl.store(at, totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9), mask=known & (sums < SUMS))
 
 
 def gradients(
     dz: Tensor, x: Tensor, weight: Tensor, shift: Tensor | None, dx: Tensor | None, need_parameters: bool
 ) -> Tensor | None:
-    """Fills a contiguous ``dx``, if given; returns the gradients of the 9 weights and the bias, (M, 10), if needed."""
+    """Fills a contiguous ``dx``, if given; returns the gradients of weight and bias, one vector, if needed."""
     batch, channels, height, width = x.shape
     run = depthwise_forward.run_length(dz)
     group, columns = depthwise_forward.tile(width, run, LANES)
     parts = batch * divide_up(height, ROWS) * divide_up(width, columns)
     partials = None
     if need_parameters:
-        partials = torch.empty((parts, channels, SUMS.value), dtype=accumulation_dtype(x.dtype), device=x.device)
+        partials = torch.empty((parts, channels * SUMS.value), dtype=accumulation_dtype(x.dtype), device=x.device)
     depthwise_backward_kernel[(parts * divide_up(channels, group),)](
         dz,
         x,
@@ -215,7 +219,7 @@ def gradients(
 
 
 @operator("depthwise_backward")
-def depthwise_backward(
+def _depthwise_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -224,38 +228,19 @@ def depthwise_backward(
     need_x: bool,
     need_parameters: bool,
     shift: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of ``x``, weight and bias of ``exda_primitives.ops.triton.depthwise.depthwise``.
-
-    Args:
-        dy: gradient of its output, (B, M, H, W), or (B, M/2, H, W) with the gate; of any strides.
-        x: (B, M, H, W).
-        weight: (M, 1, 3, 3).
-        bias: (M,) or None.
-        activation: ``"none"``, ``"gelu"`` or ``"gate"``.
-        need_x: whether the gradient of ``x`` is needed; if not, an empty tensor takes its place.
-        need_parameters: whether those of weight and bias are needed; if not, empty tensors take their places.
-        shift: (M,) or None; its gradient is the sum of that of ``x`` over images and pixels.
-
-    Returns:
-        Gradients in the shapes and dtypes of ``x``, ``weight`` and ``bias`` (of ``weight`` if there is no bias). Sums
-        are taken in float32; dz is rounded to the dtype of ``x``.
-    """
-    dx, dweight, dbias = _empty_gradients(dy, x, weight, bias, activation, need_x, need_parameters)
+) -> tuple[Tensor, Tensor]:
+    dx, of_parameters = _empty_gradients(dy, x, weight, bias, activation, need_x, need_parameters)
     if not (need_x or need_parameters):
-        return dx, dweight, dbias
+        return dx, of_parameters
     dz = dy
     if activation != "none":
         dz = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         depthwise_forward.fill(x, weight, bias, shift, dy, dz, activation)
     sums = gradients(dz, x, weight, shift, dx if need_x else None, need_parameters)
-    if sums is not None:
-        dweight.copy_(sums[:, :9].view(dweight.shape))
-        dbias.copy_(sums[:, 9])
-    return dx, dweight, dbias
+    return dx, of_parameters if sums is None else sums
 
 
-@fake(depthwise_backward)
+@fake(_depthwise_backward)
 def _empty_gradients(
     dy: Tensor,
     x: Tensor,
@@ -265,14 +250,44 @@ def _empty_gradients(
     need_x: bool,
     need_parameters: bool,
     shift: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    nothing = (0,)
-    parameters = weight if bias is None else bias
+) -> tuple[Tensor, Tensor]:
+    sums = len(weight) * SUMS.value if need_parameters else 0
     return (
-        torch.empty(x.shape if need_x else nothing, dtype=x.dtype, device=x.device),
-        torch.empty(weight.shape if need_parameters else nothing, dtype=weight.dtype, device=x.device),
-        torch.empty(weight.shape[:1] if need_parameters else nothing, dtype=parameters.dtype, device=x.device),
+        torch.empty(x.shape if need_x else (0,), dtype=x.dtype, device=x.device),
+        torch.empty((sums,), dtype=accumulation_dtype(x.dtype), device=x.device),
     )
 
 
-differentiable_no_more(depthwise_backward)
+def depthwise_gradients(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    need_x: bool,
+    need_parameters: bool,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Returns the gradients of ``x``, weight and bias of ``exda_primitives.ops.triton.depthwise.depthwise``.
+
+    Args:
+        dy: gradient of its output, (B, M, H, W), or (B, M/2, H, W) with the gate; of any strides.
+        x: (B, M, H, W).
+        weight: (M, 1, 3, 3).
+        bias: (M,) or None.
+        activation: ``"none"``, ``"gelu"`` or ``"gate"``.
+        need_x: whether the gradient of ``x`` is needed; if not, an empty tensor takes its place.
+        need_parameters: whether those of weight and bias are needed; if not, they are None.
+        shift: (M,) or None; its gradient is the sum of that of ``x`` over images and pixels.
+
+    Returns:
+        Gradients in the shapes and dtypes of ``x``, ``weight`` and ``bias``. Sums are taken in float32; dz is rounded
+        to the dtype of ``x``.
+    """
+    dx, sums = _depthwise_backward(dy, x, weight, bias, activation, need_x, need_parameters, shift)
+    if not need_parameters:
+        return dx, None, None
+    return dx, *parameter_gradients(sums, [weight, bias])
+
+
+differentiable_no_more(_depthwise_backward)

@@ -70,19 +70,17 @@ def fold(
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
-    matrix, *rest = _fold(*gram, temperature, left, gate, alpha, cells, reinject == "channelwise")
+    matrix, *rest = _fold(gram.packed, temperature, left, gate, alpha, cells, reinject == "channelwise")
     return matrix, rest[0] if rest else None
 
 
 @operator(
     "fold",
-    "(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
+    "(Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
     "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold(
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     gate: Tensor | None,
@@ -90,8 +88,8 @@ def _fold(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    arguments = FoldArguments(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
-    matrices = empty_matrices(products, left, gate)
+    arguments = FoldArguments(gram, temperature, left, gate, alpha, channelwise)
+    matrices = empty_matrices(gram, left, gate)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
     fold_kernel[(divide_up(arguments.rows, arguments.constants["BLOCK_O"]), arguments.heads, arguments.batch)](
         *arguments.tensors,
@@ -107,9 +105,7 @@ def _fold(
 
 @fake(_fold)
 def _(
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     gate: Tensor | None,
@@ -117,7 +113,7 @@ def _(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    return empty_matrices(products, left, gate)
+    return empty_matrices(gram, left, gate)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:

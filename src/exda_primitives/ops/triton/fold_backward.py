@@ -21,8 +21,9 @@ from ..precision import EPS
 from .fold_arguments import FoldArguments
 from .fold_kernels import divisors, logit_rows, own_of_tokens, softmax, token_share
 from .kernel import single_config
-from .launch import contiguous
+from .launch import rows_in_memory, summed
 from .operator import differentiable_no_more, fake, operator
+from .packed import parameter_gradients
 from .tiles import dot
 
 _EPS: tl.constexpr = tl.constexpr(EPS)
@@ -85,29 +86,19 @@ def _rows_back(
 @single_config
 @triton.jit
 def fold_backward_kernel(
-    products: tl.tensor,
-    q_squares: tl.tensor,
-    k_squares: tl.tensor,
+    gram: tl.tensor,
     temperature: tl.tensor,
     gate: tl.tensor,
     alpha: tl.tensor,
     left: tl.tensor,
     d_matrix: tl.tensor,
     d_token_matrix: tl.tensor,
-    d_products: tl.tensor,
-    d_q_squares: tl.tensor,
-    d_k_squares: tl.tensor,
-    d_terms: tl.tensor,
-    d_left: tl.tensor,
-    products_image: tl.tensor,
-    products_head: tl.tensor,
-    q_image: tl.tensor,
-    q_head: tl.tensor,
-    k_image: tl.tensor,
-    k_head: tl.tensor,
+    d_gram: tl.tensor,
+    d_parameters: tl.tensor,
     left_row: tl.tensor,
+    d_matrix_image: tl.tensor,
+    d_token_image: tl.tensor,
     heads: tl.tensor,
-    batch: tl.tensor,
     scale: tl.tensor,
     ROWS: tl.constexpr,
     C: tl.constexpr,
@@ -120,18 +111,23 @@ def fold_backward_kernel(
 ) -> None:
     """Computes all gradients of one head of one image; programs are (heads, images).
 
-    ``d_terms``, (3, B, h), are the gradients of temperature, gate and alpha, ``d_left`` is (B, O, h*c). What the images
-    share gets one part from each; these are summed later, in a fixed order, not by atomic additions.
+    ``d_parameters`` is (B, O*h*c + 3*h): for each image, the gradients of ``left``, temperature, gate and alpha. What
+    the images share gets one part from each; these are summed later, in a fixed order, not by atomic additions.
     """
     M: tl.constexpr = C + K
-    head, image = tl.program_id(0), tl.program_id(1)
-    here = image * heads + head
+    head, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     j = tl.arange(0, BLOCK_M)
-    products += image * products_image + head * products_head
-    q_squares += image * q_image + head * q_head
-    k_squares += image * k_image + head * k_head
-    d_products += here * M * M
-    d_q_squares += here * M
+    # Products, (M, M), then a row of q's and a row of k's squared norms; their gradients alike.
+    products = gram + (image * heads + head) * ((M + 2) * M)
+    q_squares = products + M * M
+    k_squares = q_squares + M
+    d_products = d_gram + (image * heads + head) * ((M + 2) * M)
+    d_q_squares = d_products + M * M
+    d_matrix += image * d_matrix_image
+    if K > 0:
+        d_token_matrix += image * d_token_image
+    d_left = d_parameters + image * (ROWS * heads * C + 3 * heads)
+    d_terms = d_left + ROWS * heads * C + head
     columns = divisors(k_squares, j, M, TYPE)
     factor = tl.load(temperature + head).to(TYPE)
     # One partial sum for each row of a tile, over all tiles; reduced once, at the end.
@@ -169,8 +165,7 @@ def fold_backward_kernel(
         d_mixing = tl.zeros((BLOCK_R, BLOCK_M), TYPE)
         for begin in range(0, ROWS, BLOCK_O):
             o = begin + tl.arange(0, BLOCK_O)
-            row = image * ROWS + o
-            at = (row * heads + head)[:, None]
+            at = (o * heads + head)[:, None]
             grad = tl.load(d_matrix + at * C + j[None, :], mask=(o < ROWS)[:, None] & (j < C)[None, :], other=0.0)
             if K > 0:
                 # dM = [dM_v, scale dM_g], as one tile of all columns.
@@ -182,7 +177,7 @@ def fold_backward_kernel(
             d_mixing = dot(tl.trans(weight.to(TYPE)), grad, d_mixing, "ieee")
             # dleft[:, i] = dM E[i]^T, of this image
             d_weight = dot(grad, tl.trans(mixing), tl.zeros((BLOCK_O, BLOCK_R), TYPE), "ieee")
-            tl.store(d_left + row[:, None] * (heads * C) + channel, d_weight, mask=known)
+            tl.store(d_left + o[:, None] * (heads * C) + channel, d_weight, mask=known)
 
         # Rows i >= C are no channels: there d_mixing is 0, and so is all that follows from it.
         if K > 0:
@@ -226,24 +221,22 @@ def fold_backward_kernel(
                 )
                 d_factor += tl.sum(weighted, 1)
                 of_columns += tl.sum(weighted, 0)
-        tl.store(d_terms + batch * heads + here, tl.sum(d_gate, 0))
-        tl.store(d_terms + 2 * batch * heads + here, tl.sum(d_alpha, 0))
-    tl.store(d_terms + here, tl.sum(d_factor, 0))
+        tl.store(d_terms + heads, tl.sum(d_gate, 0))
+        tl.store(d_terms + 2 * heads, tl.sum(d_alpha, 0))
+    tl.store(d_terms, tl.sum(d_factor, 0))
     d_columns = _of_squares(factor * of_columns, k_squares, j, j < M, TYPE)
-    tl.store(d_k_squares + here * M + j, d_columns, mask=j < M)
+    tl.store(d_q_squares + M + j, d_columns, mask=j < M)
 
 
 @operator(
     "fold_backward",
-    "(Tensor d_matrix, Tensor? d_token_matrix, Tensor products, Tensor q_squares, Tensor k_squares, "
-    "Tensor temperature, Tensor left, Tensor? gate, Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
+    "(Tensor d_matrix, Tensor? d_token_matrix, Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
+    "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold_backward(
     d_matrix: Tensor,
     d_token_matrix: Tensor | None,
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     gate: Tensor | None,
@@ -251,16 +244,19 @@ def _fold_backward(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    arguments = FoldArguments(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
-    found = _empty(products, left)
+    arguments = FoldArguments(gram, temperature, left, gate, alpha, channelwise)
+    found = _empty(gram, left)
+    d_matrix = rows_in_memory(d_matrix)
+    d_token_matrix = None if d_token_matrix is None else rows_in_memory(d_token_matrix)
     fold_backward_kernel[(arguments.heads, arguments.batch)](
         *arguments.tensors,
-        d_matrix.contiguous(),
-        contiguous(d_token_matrix),
+        d_matrix,
+        d_token_matrix,
         *found,
         *arguments.strides,
+        d_matrix.stride(0),
+        0 if d_token_matrix is None else d_token_matrix.stride(0),
         arguments.heads,
-        arguments.batch,
         1 / cells,
         # More warps than forward: a tile's weights and their gradients would spill in 4.
         **arguments.constants | {"num_warps": 8},
@@ -268,23 +264,18 @@ def _fold_backward(
     return found
 
 
-def _empty(products: Tensor, left: Tensor) -> list[Tensor]:
-    """Returns memory for the gradients of products and squared norms and, image by image, of all parameters.
-
-    (B, h, m, m), twice (B, h, m), (3, B, h) for temperature, gate and alpha, and (B, O, h*c) for ``left``.
-    """
-    batch, heads, m = products.shape[:3]
-    sizes = ((batch, heads, m, m), (batch, heads, m), (batch, heads, m), (3, batch, heads), (batch, *left.shape))
-    return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
+def _empty(gram: Tensor, left: Tensor) -> list[Tensor]:
+    """Returns memory for the gradients of the Gram blocks and, image by image, of all parameters."""
+    batch, heads = gram.shape[:2]
+    sizes = (gram.shape, (batch, left.numel() + 3 * heads))
+    return [torch.empty(size, device=gram.device, dtype=gram.dtype) for size in sizes]
 
 
 @fake(_fold_backward)
 def _(
     d_matrix: Tensor,
     d_token_matrix: Tensor | None,
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     gate: Tensor | None,
@@ -292,7 +283,7 @@ def _(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    return _empty(products, left)
+    return _empty(gram, left)
 
 
 differentiable_no_more(_fold_backward)
@@ -301,28 +292,16 @@ differentiable_no_more(_fold_backward)
 def fold_gradients(
     grads: Sequence[Tensor], saved: Sequence[Tensor | None], cells: int, channelwise: bool
 ) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of the operator ``fold``'s seven tensors.
+    """Returns the gradients of the operator ``fold``'s five tensors.
 
     Args:
         grads: gradients of M_v and, if there are tokens, of M_g.
-        saved: the tensors: products, squared norms of q and k, temperature, left, gate and alpha.
+        saved: the tensors: Gram blocks, temperature, left, gate and alpha.
         cells: the operator's divisor of the tokens as values.
         channelwise: whether the tokens' own rows return one to each channel, not as their mean.
     """
-    temperature, left, gate, alpha = saved[3:]
-    assert temperature is not None
-    assert left is not None
-    d_products, d_q_squares, d_k_squares, of_terms, of_left = _fold_backward(
-        grads[0], grads[1] if len(grads) > 1 else None, *saved, cells, channelwise
-    )
-    # Summed over the images, which share these parameters.
-    d_temperature, d_gate, d_alpha = of_terms.sum(1)
-    return (
-        d_products,
-        d_q_squares,
-        d_k_squares,
-        d_temperature.view(temperature.shape).to(temperature.dtype),
-        of_left.sum(0).to(left.dtype),
-        None if gate is None else d_gate.view(gate.shape).to(gate.dtype),
-        None if alpha is None else d_alpha.view(alpha.shape).to(alpha.dtype),
-    )
+    _, temperature, left, gate, alpha = saved
+    d_gram, of_images = _fold_backward(grads[0], grads[1] if len(grads) > 1 else None, *saved, cells, channelwise)
+    # Summed over the images, which share the parameters.
+    d_left, *d_terms = parameter_gradients(summed(of_images), [left, temperature, gate, alpha])
+    return d_gram, d_terms[0], d_left, *d_terms[1:]

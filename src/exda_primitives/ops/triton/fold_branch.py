@@ -74,25 +74,23 @@ def fold_branch(
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    if left.shape[-1] > MOST_CHANNELS or gram.products.shape[-1] > MOST_REGISTER_ROWS:
+    if left.shape[-1] > MOST_CHANNELS or gram.packed.shape[-1] > MOST_REGISTER_ROWS:
         value, onto_tokens = fold(gram, temperature, left, tokens)
         return Matrices(value, onto_tokens, *compose(value, weight, weight_bias, bias))
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
     value, *rest, branch, shift = _fold_branch(
-        *gram, temperature, left, gate, alpha, weight, weight_bias, bias, cells, reinject == "channelwise"
+        gram.packed, temperature, left, gate, alpha, weight, weight_bias, bias, cells, reinject == "channelwise"
     )
     return Matrices(value, rest[0] if rest else None, branch, shift)
 
 
 @operator(
     "fold_branch",
-    "(Tensor products, Tensor q_squares, Tensor k_squares, Tensor temperature, Tensor left, Tensor? gate, "
+    "(Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
     "Tensor? alpha, Tensor weight, Tensor weight_bias, Tensor? bias, SymInt cells, bool channelwise) -> Tensor[]",
 )
 def _fold_branch(
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     gate: Tensor | None,
@@ -103,11 +101,11 @@ def _fold_branch(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    arguments = FoldArguments(products, q_squares, k_squares, temperature, left, gate, alpha, channelwise)
-    matrices = empty_matrices(products, left, gate)
+    arguments = FoldArguments(gram, temperature, left, gate, alpha, channelwise)
+    matrices = empty_matrices(gram, left, gate)
     check_convolution("fold_branch", matrices[0].shape, weight, weight_bias, bias)
     weight, weight_bias = weight.contiguous(), weight_bias.contiguous()
-    out = _empty_branch(products, left, weight)
+    out = _empty_branch(gram, left, weight)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
     fold_branch_kernel[(divide_up(arguments.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), arguments.batch)](
         *arguments.tensors,
@@ -128,18 +126,16 @@ def _fold_branch(
     return [*matrices, *out]
 
 
-def _empty_branch(products: Tensor, left: Tensor, weight: Tensor) -> list[Tensor]:
+def _empty_branch(gram: Tensor, left: Tensor, weight: Tensor) -> list[Tensor]:
     """Returns uninitialised M_t, (B, O, J), and shift, (B, O)."""
-    rows = (products.shape[0], left.shape[0])
+    rows = (gram.shape[0], left.shape[0])
     sizes = ((*rows, weight.shape[1]), rows)
-    return [torch.empty(size, device=products.device, dtype=products.dtype) for size in sizes]
+    return [torch.empty(size, device=gram.device, dtype=gram.dtype) for size in sizes]
 
 
 @fake(_fold_branch)
 def _(
-    products: Tensor,
-    q_squares: Tensor,
-    k_squares: Tensor,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     gate: Tensor | None,
@@ -150,7 +146,7 @@ def _(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    return [*empty_matrices(products, left, gate), *_empty_branch(products, left, weight)]
+    return [*empty_matrices(gram, left, gate), *_empty_branch(gram, left, weight)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -163,8 +159,8 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     # The gradients of both operators in turn: M_v gets its own and, through M_t and the shift, one from ``compose``.
     *folded, weight, weight_bias, bias, matrix = ctx.saved_tensors
     d_matrix, *onto_tokens, d_branch, d_shift = grads
-    through, *of_convolution = compose_gradients(d_branch, d_shift, matrix, weight, weight_bias, bias)
-    found = fold_gradients([d_matrix + through, *onto_tokens], folded, ctx.cells, ctx.channelwise)
+    d_matrix, *of_convolution = compose_gradients(d_branch, d_shift, d_matrix, matrix, weight, weight_bias, bias)
+    found = fold_gradients([d_matrix, *onto_tokens], folded, ctx.cells, ctx.channelwise)
     return *found, *of_convolution, None, None
 
 

@@ -89,16 +89,11 @@ def own_of_tokens(
 
 @triton.jit
 def _rows_of_head(
-    products: tl.tensor,
-    q_squares: tl.tensor,
-    k_squares: tl.tensor,
+    gram: tl.tensor,
     temperature: tl.tensor,
     gate: tl.tensor,
     alpha: tl.tensor,
     left: tl.tensor,
-    products_head: tl.tensor,
-    q_head: tl.tensor,
-    k_head: tl.tensor,
     left_row: tl.tensor,
     head: tl.tensor,
     o: tl.tensor,
@@ -112,26 +107,26 @@ def _rows_of_head(
 ) -> tl.tensor:
     """Returns rows ``o`` of ``left E`` for one head of one image, (BLOCK_O, BLOCK_M).
 
-    The columns are C channels, K tokens, then zeros. ``products`` and the squared norms start at the image.
+    The columns are C channels, K tokens, then zeros. ``gram`` starts at this head of the image, (M + 2, M): the
+    products, a row of q's and a row of k's squared norms.
     """
     M: tl.constexpr = C + K
     # Channels j < C, tokens C <= j < M.
     j = tl.arange(0, BLOCK_M)
-    products += head * products_head
-    q_squares += head * q_head
-    columns = divisors(k_squares + head * k_head, j, M, TYPE)
+    q_squares = gram + M * M
+    columns = divisors(q_squares + M, j, M, TYPE)
     temperature = tl.load(temperature + head).to(TYPE)
     if K > 0:
         gate = tl.load(gate + head).to(TYPE)
         alpha = tl.load(alpha + head).to(TYPE)
         if not CHANNELWISE:
-            own = own_of_tokens(products, q_squares, columns, temperature, j, C, K, BLOCK_M, BLOCK_R, TYPE)
+            own = own_of_tokens(gram, q_squares, columns, temperature, j, C, K, BLOCK_M, BLOCK_R, TYPE)
 
     # left E = sum over the head's channels i of left[:, i] E[i, :], BLOCK_R channels at a time: E is never stored.
     acc = tl.zeros((o.shape[0], BLOCK_M), TYPE)
     for first in range(0, C, BLOCK_R):
         i = first + tl.arange(0, BLOCK_R)
-        logits = logit_rows(products, q_squares, columns, temperature, i, j, M)
+        logits = logit_rows(gram, q_squares, columns, temperature, i, j, M)
         # A_local: the softmax of the local logits alone, as the host takes it.
         mixing, own_sum = softmax(logits, j < C)
         if K > 0:
@@ -142,7 +137,7 @@ def _rows_of_head(
             mixing = (1 - mass) * mixing + mass * onto_tokens
             if CHANNELWISE:
                 # K = C: channel i takes the own row of token i, row C + i of the logits.
-                own_rows, _ = softmax(logit_rows(products, q_squares, columns, temperature, C + i, j, M), j < M)
+                own_rows, _ = softmax(logit_rows(gram, q_squares, columns, temperature, C + i, j, M), j < M)
                 mixing += alpha * own_rows
             else:
                 # alpha mean_k(A_own), the same for every channel.
@@ -187,21 +182,13 @@ def _store_head(
 @single_config
 @triton.jit
 def fold_kernel(
-    products: tl.tensor,
-    q_squares: tl.tensor,
-    k_squares: tl.tensor,
+    gram: tl.tensor,
     temperature: tl.tensor,
     gate: tl.tensor,
     alpha: tl.tensor,
     left: tl.tensor,
     matrix: tl.tensor,
     token_matrix: tl.tensor,
-    products_image: tl.tensor,
-    products_head: tl.tensor,
-    q_image: tl.tensor,
-    q_head: tl.tensor,
-    k_image: tl.tensor,
-    k_head: tl.tensor,
     left_row: tl.tensor,
     heads: tl.tensor,
     scale: tl.tensor,
@@ -219,16 +206,11 @@ def fold_kernel(
     head = tl.program_id(1)
     image = tl.program_id(2)
     rows = _rows_of_head(
-        products + image * products_image,
-        q_squares + image * q_image,
-        k_squares + image * k_image,
+        gram + (image * heads + head) * ((C + K + 2) * (C + K)),
         temperature,
         gate,
         alpha,
         left,
-        products_head,
-        q_head,
-        k_head,
         left_row,
         head,
         o,
@@ -246,9 +228,7 @@ def fold_kernel(
 @single_config
 @triton.jit
 def fold_branch_kernel(
-    products: tl.tensor,
-    q_squares: tl.tensor,
-    k_squares: tl.tensor,
+    gram: tl.tensor,
     temperature: tl.tensor,
     gate: tl.tensor,
     alpha: tl.tensor,
@@ -260,12 +240,6 @@ def fold_branch_kernel(
     bias: tl.tensor,
     branch_matrix: tl.tensor,
     shift: tl.tensor,
-    products_image: tl.tensor,
-    products_head: tl.tensor,
-    q_image: tl.tensor,
-    q_head: tl.tensor,
-    k_image: tl.tensor,
-    k_head: tl.tensor,
     left_row: tl.tensor,
     weight_row: tl.tensor,
     scale: tl.tensor,
@@ -296,16 +270,11 @@ def fold_branch_kernel(
     total = tl.zeros((BLOCK_O,), TYPE)
     for head in range(HEADS):
         rows = _rows_of_head(
-            products + image * products_image,
-            q_squares + image * q_image,
-            k_squares + image * k_image,
+            gram + (image * HEADS + head) * ((C + K + 2) * (C + K)),
             temperature,
             gate,
             alpha,
             left,
-            products_head,
-            q_head,
-            k_head,
             left_row,
             head,
             o,

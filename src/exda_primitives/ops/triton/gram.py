@@ -41,31 +41,26 @@ class Gram(NamedTuple):
     """Products and squared norms of a head's m = c+K rows, those of q (or k), then the tokens; float32 for half types.
 
     Attributes:
-        products: ``[q; g] [k; g]^T``, (B, h, m, m).
-        q_squares: squared norms of ``[q; g]``, (B, h, m).
-        k_squares: squared norms of ``[k; g]``, (B, h, m).
+        packed: (B, h, m+2, m): the products, then a row of q's and a row of k's squared norms. One tensor, whose
+            gradient is one tensor: of three views, autograd would add up the gradients.
     """
 
-    products: Tensor
-    q_squares: Tensor
-    k_squares: Tensor
+    packed: Tensor
 
+    @property
+    def products(self) -> Tensor:
+        """``[q; g] [k; g]^T``, (B, h, m, m)."""
+        return self.packed[:, :, :-2]
 
-class _Unpack(torch.autograd.Function):
-    """Views of (B, h, m+2, m): the products, a row of q's squared norms, a row of k's.
+    @property
+    def q_squares(self) -> Tensor:
+        """Squared norms of ``[q; g]``, (B, h, m)."""
+        return self.packed[:, :, -2]
 
-    Their gradient is one concatenation; autograd's own would be three maps of zeros, three copies and two sums.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        m = packed.shape[-1]
-        return packed[:, :, :m], packed[:, :, m], packed[:, :, m + 1]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        of_products, *of_squares = grads
-        return torch.cat([of_products, *(row.unsqueeze(2) for row in of_squares)], 2)
+    @property
+    def k_squares(self) -> Tensor:
+        """Squared norms of ``[k; g]``, (B, h, m)."""
+        return self.packed[:, :, -1]
 
 
 @triton.jit
@@ -266,7 +261,7 @@ def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    return Gram(*_Unpack.apply(_gram(q, k, g, heads)))
+    return Gram(_gram(q, k, g, heads))
 
 
 def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:

@@ -63,6 +63,11 @@ def contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
     return None if x is None else x.contiguous()
 
 
+def rows_in_memory(x: torch.Tensor) -> torch.Tensor:
+    """Returns matrices (B, O, J) with the rows of each one after the other in memory; the images may be anywhere."""
+    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
+
+
 def summed(partial: torch.Tensor) -> torch.Tensor:
     """Sums partial sums (parts, ...) over the parts, in a fixed order; a single part is the sum, without a launch."""
     return partial.squeeze(0) if len(partial) == 1 else partial.sum(0)

@@ -7,6 +7,9 @@ residual once (more than 128 output channels: once from memory, again from the c
 
 Backward, with D the output's gradient: one pass reads D and writes ``dX_i = M_i^T D`` for all pairs; another reads D
 and the maps and writes ``dM_i = D X_i^T`` and ``dshift = D 1``, one partial sum for each split of the pixels.
+
+For the gradients of the 1x1 convolutions around it, too: ``mix_transposed``, ``sum_i M_i^T X_i``, is what several of
+them, by weights M_i, send back to their common input, and ``mix_weight_gradients`` are their weights' gradients.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from ..precision import accumulation_dtype
 from .launch import device_unsupported_reason, divide_up, dtype_unsupported_reason, require, summed
 from .mix_kernels import map_gradients_kernel, matrix_gradients_kernel, mix_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
+from .packed import parameter_gradients
 from .tiles import accumulation_type, along_pixels, dot_precision, largest_side, pixels_per_split, tile_side
 
 # The most pairs of a matrix and a map: M_v, M_t and M_g.
@@ -100,9 +104,21 @@ def _strides(tensors: Sequence[Tensor]) -> list[int]:
 def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
     """Computes ``mix`` inside of an operator: without gradients."""
     _check(matrices, maps, shift, residual)
+    return _mixed(matrices, maps, shift, residual, matrices[0].shape[1], transposed=False)
+
+
+def _mixed(
+    matrices: list[Tensor],
+    maps: list[Tensor],
+    shift: Tensor | None,
+    residual: Tensor | None,
+    rows: int,
+    *,
+    transposed: bool,
+) -> Tensor:
+    """Returns the sum of products, (B, rows, N); ``transposed``, the matrices are (B, C_i, rows)."""
     pairs = _Pairs(matrices, maps)
-    batch, rows = matrices[0].shape[:2]
-    pixels = maps[0].shape[2]
+    batch, _, pixels = maps[0].shape
     block = tile_side(rows, largest_side(maps[0]))
     out = torch.empty((batch, rows, pixels), device=maps[0].device, dtype=maps[0].dtype)
     # Absent tensors are replaced by one with strides to hand over; the kernel reads neither.
@@ -124,6 +140,7 @@ def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, re
         SHIFT=shift is not None,
         RESIDUAL=residual is not None,
         BLOCK_O=block,
+        TRANSPOSED=transposed,
         TYPE=accumulation_type(out.dtype),
         PRECISION=dot_precision(out),
     )
@@ -174,9 +191,45 @@ def _(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
     return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
 
 
+@operator("mix_transposed", "(Tensor[] matrices, Tensor[] maps) -> Tensor")
+def _mix_transposed(matrices: list[Tensor], maps: list[Tensor]) -> Tensor:
+    """Returns ``sum_i M_i^T X_i``, (B, O, N): matrices (B or 1, C_i, O) of any dtypes, maps (B, C_i, N)."""
+    expanded = [m.expand(maps[0].shape[0], -1, -1) for m in matrices]
+    return _mixed(expanded, maps, None, None, matrices[0].shape[2], transposed=True)
+
+
+@fake(_mix_transposed)
+def _(matrices: list[Tensor], maps: list[Tensor]) -> Tensor:
+    x = maps[0]
+    return torch.empty((x.shape[0], matrices[0].shape[2], x.shape[2]), device=x.device, dtype=x.dtype)
+
+
 @operator("mix_matrix_gradients", "(Tensor grad, Tensor[] maps) -> Tensor")
 def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
-    """Returns (B, O, sum C_i + 1), float32: the gradients of all matrices side by side, then the shift's."""
+    """Returns the gradients of all matrices of each image, then the shift's, packed; ``matrix_gradients`` unpacks."""
+    return summed(_partial_gradients(grad, maps, transposed=False))
+
+
+@fake(_matrix_gradients)
+def _(grad: Tensor, maps: list[Tensor]) -> Tensor:
+    size = grad.shape[1] * (sum(x.shape[1] for x in maps) + 1)
+    return torch.empty((grad.shape[0], size), device=grad.device, dtype=accumulation_dtype(grad.dtype))
+
+
+@operator("mix_weight_gradients", "(Tensor x, Tensor[] grads) -> Tensor")
+def _weight_gradients(x: Tensor, grads: list[Tensor]) -> Tensor:
+    """Returns the gradients of weights and biases, summed over the images, packed; ``weight_gradients`` unpacks."""
+    return summed(_partial_gradients(x, grads, transposed=True).flatten(0, 1))
+
+
+@fake(_weight_gradients)
+def _(x: Tensor, grads: list[Tensor]) -> Tensor:
+    size = (x.shape[1] + 1) * sum(grad.shape[1] for grad in grads)
+    return torch.empty((size,), device=x.device, dtype=accumulation_dtype(x.dtype))
+
+
+def _partial_gradients(grad: Tensor, maps: list[Tensor], *, transposed: bool) -> Tensor:
+    """Returns what the splits of the pixels add up to, (splits, B, size): see ``matrix_gradients_kernel``."""
     grad = along_pixels(grad)
     pairs = _Pairs([grad], maps)
     batch, rows, pixels = grad.shape
@@ -185,8 +238,9 @@ def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
     tiles = divide_up(rows, block_o) * sum(divide_up(width, block_c) for width in pairs.widths)
     split = pixels_per_split(pixels, batch * tiles, grad.device)
     splits = divide_up(pixels, split)
-    width = sum(pairs.widths) + 1
-    partial = torch.empty((splits, batch, rows, width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
+    width = sum(pairs.widths)
+    size = rows * width + (width if transposed else rows)
+    partial = torch.empty((splits, batch, size), device=grad.device, dtype=accumulation_dtype(grad.dtype))
     matrix_gradients_kernel[(splits * tiles, batch)](
         grad,
         *pairs.maps,
@@ -199,16 +253,41 @@ def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
         SPLIT=split,
         BLOCK_O=block_o,
         BLOCK_C=block_c,
+        TRANSPOSED=transposed,
         TYPE=accumulation_type(grad.dtype),
         PRECISION=dot_precision(grad),
     )
-    return summed(partial)
+    return partial
 
 
-@fake(_matrix_gradients)
-def _(grad: Tensor, maps: list[Tensor]) -> Tensor:
-    width = sum(x.shape[1] for x in maps) + 1
-    return torch.empty((*grad.shape[:2], width), device=grad.device, dtype=accumulation_dtype(grad.dtype))
+def matrix_gradients(grad: Tensor, maps: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Returns the gradients of matrices and shift, given that of ``mix``'s output.
+
+    Args:
+        grad: D, (B, O, N).
+        maps: (B, C_i, N) each.
+
+    Returns:
+        ``D X_i^T``, (B, O, C_i) each, and ``D 1``, (B, O); float32, views of one tensor.
+    """
+    rows, widths = grad.shape[1], [x.shape[1] for x in maps]
+    *matrices, shift = _matrix_gradients(grad, maps).split([*(rows * width for width in widths), rows], 1)
+    return [each.unflatten(1, (rows, width)) for each, width in zip(matrices, widths, strict=True)], shift
+
+
+def weight_gradients(x: Tensor, grads: list[Tensor], weights: list[Tensor], bias: Tensor | None) -> list[Tensor | None]:
+    """Returns the gradients of weights and bias of 1x1 convolutions of one map, summed over images and pixels.
+
+    Args:
+        x: the map, (B, C, N).
+        grads: the gradient of each convolution's output, (B, O_i, N).
+        weights: one for each convolution, of O_i x C elements.
+        bias: (O_0,), that of the first convolution, or None.
+
+    Returns:
+        Gradients in the shapes and dtypes of the weights and, last, of the bias.
+    """
+    return parameter_gradients(_weight_gradients(x, grads), [*weights, bias])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -227,13 +306,15 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     matrix_grads: list[Tensor | None] = [None] * len(maps)
     shift_grad = None
     if any(matrix_wanted) or shift_wanted:
-        *columns, last = _matrix_gradients(grad, maps).split([*(x.shape[1] for x in maps), 1], -1)
-        matrix_grads = [column.to(m.dtype) for column, m in zip(columns, matrices, strict=True)]
-        shift_grad = last.squeeze(-1).to(ctx.shift_dtype) if shift_wanted else None
+        found, of_shift = matrix_gradients(grad, maps)
+        matrix_grads = [each.to(m.dtype) for each, m in zip(found, matrices, strict=True)]
+        shift_grad = of_shift.to(ctx.shift_dtype) if shift_wanted else None
     # The residual is added as it is: its gradient is D.
     return matrix_grads, map_grads, shift_grad, grad if residual_wanted else None
 
 
 differentiable(_mix, _differentiate, _save)
+differentiable_no_more(_mix_transposed)
 differentiable_no_more(_map_gradients)
 differentiable_no_more(_matrix_gradients)
+differentiable_no_more(_weight_gradients)

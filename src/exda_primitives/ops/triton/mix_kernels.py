@@ -32,17 +32,23 @@ def _add_product(
     BLOCK_C: tl.constexpr,
     PRECISION: tl.constexpr,
     SCALED: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
 ) -> tl.tensor:
     """Returns ``acc + M[o] X[:, n]``, (BLOCK_O, BLOCK_N), for a matrix and a map at the given addresses.
+
+    TRANSPOSED: the rows in memory are those of M^T, (C, ROWS).
 
     If SCALED and X is float16, each row of M is divided by its largest number before it is rounded: M_g of tokens that
     sum to 1 over the image holds factors 1 / cells, which float16 rounds to 0 or to few bits.
     """
-    rows = matrix + o.to(tl.int64) * matrix_row
+    known = o < ROWS
+    # Steps in memory from one column of M to the next.
+    step = matrix_row if TRANSPOSED else 1
+    rows = matrix + (o if TRANSPOSED else o.to(tl.int64) * matrix_row)
     if C <= _FEW:
         # A loop: unrolled (static_range), it would load all C rows ahead, and registers would spill.
         for i in range(C):
-            column = tl.load(rows + i, mask=o < ROWS, other=0.0).to(acc.dtype)
+            column = tl.load(rows + i * step, mask=known, other=0.0).to(acc.dtype)
             row = tl.load(x + n, mask=n < N, other=0.0).to(acc.dtype)
             acc += column[:, None] * row[None, :]
             x += x_row
@@ -53,13 +59,17 @@ def _add_product(
             size = tl.full(o.shape, 1e-20, acc.dtype)
             for first in range(0, C, BLOCK_C):
                 i = first + tl.arange(0, BLOCK_C)
-                weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+                weight = tl.load(
+                    rows[:, None] + (i * step)[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0
+                )
                 size = tl.maximum(size, tl.max(tl.abs(weight.to(acc.dtype)), 1))
             # acc + M X = size (acc / size + (M / size) X): one accumulator, in float32, for all pairs.
             acc = acc / size[:, None]
         for first in range(0, C, BLOCK_C):
             i = first + tl.arange(0, BLOCK_C)
-            weight = tl.load(rows[:, None] + i[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0)
+            weight = tl.load(
+                rows[:, None] + (i * step)[None, :], mask=(o < ROWS)[:, None] & (i < C)[None, :], other=0.0
+            )
             if FACTORS:
                 weight = weight.to(acc.dtype) / size[:, None]
             tile = tl.load(
@@ -116,6 +126,7 @@ def mix_kernel(
     BLOCK_O: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
@@ -129,15 +140,15 @@ def mix_kernel(
     m0 += image * m0_image
     x0 += image * x0_image
     # Not SCALED: tokens are never the first pair.
-    acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION, False)
+    acc = _add_product(acc, m0, m0_row, x0, x0_row, o, n, N, ROWS, C0, BLOCK_C, PRECISION, False, TRANSPOSED)
     if C1 > 0:
         m1 += image * m1_image
         x1 += image * x1_image
-        acc = _add_product(acc, m1, m1_row, x1, x1_row, o, n, N, ROWS, C1, BLOCK_C, PRECISION, True)
+        acc = _add_product(acc, m1, m1_row, x1, x1_row, o, n, N, ROWS, C1, BLOCK_C, PRECISION, True, TRANSPOSED)
     if C2 > 0:
         m2 += image * m2_image
         x2 += image * x2_image
-        acc = _add_product(acc, m2, m2_row, x2, x2_row, o, n, N, ROWS, C2, BLOCK_C, PRECISION, True)
+        acc = _add_product(acc, m2, m2_row, x2, x2_row, o, n, N, ROWS, C2, BLOCK_C, PRECISION, True, TRANSPOSED)
     mask = (o < ROWS)[:, None] & (n < N)[None, :]
     if SHIFT:
         constant = tl.load(shift + image * shift_image + o * shift_row, mask=o < ROWS, other=0.0)
@@ -253,19 +264,23 @@ def matrix_gradients_kernel(
     BLOCK_O: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Sums a BLOCK_O x BLOCK_C tile of ``dM_i = D X_i^T``, and of ``dshift = D 1``, over the pixels of one split.
+    """Sums a BLOCK_O x BLOCK_C tile of ``dM_i = D X_i^T`` over the pixels of one split, and sums of pixels.
 
-    ``partial`` is (splits, B, O, sum C_i + 1), the shift's gradient in the last column; programs are (splits * row
+    ``partial`` is (splits, B, size), the size that of all dM_i, (O, C_i) each, one after the other, then dshift = D 1,
+    (O,). TRANSPOSED, where D is what several weights multiply and X_i the gradients of their products: the weights'
+    gradients ``X_i D^T``, (C_i, O) each, then the biases', the sums of all X_i, (sum C_i,). Programs are (splits * row
     tiles * tiles of all maps' channels, images).
     """
     END0: tl.constexpr = (C0 + BLOCK_C - 1) // BLOCK_C
     END1: tl.constexpr = END0 + (C1 + BLOCK_C - 1) // BLOCK_C
     END2: tl.constexpr = END1 + (C2 + BLOCK_C - 1) // BLOCK_C
     TILES: tl.constexpr = (ROWS + BLOCK_O - 1) // BLOCK_O
-    WIDTH: tl.constexpr = C0 + C1 + C2 + 1
+    WIDTH: tl.constexpr = C0 + C1 + C2
+    SIZE: tl.constexpr = ROWS * WIDTH + (WIDTH if TRANSPOSED else ROWS)
     tile = tl.program_id(0) % END2
     o = (tl.program_id(0) // END2 % TILES) * BLOCK_O + tl.arange(0, BLOCK_O)
     part = tl.program_id(0) // (END2 * TILES)
@@ -277,17 +292,24 @@ def matrix_gradients_kernel(
     grad_rows = grad + image * grad_image + o.to(tl.int64) * grad_row
 
     acc = tl.zeros((BLOCK_O, BLOCK_C), TYPE)
-    total = tl.zeros((BLOCK_O,), TYPE)
+    total = tl.zeros((BLOCK_C if TRANSPOSED else BLOCK_O,), TYPE)
     # The bound is a constant, and pixels beyond N are masked: the interpreter of Triton 3.2 takes no computed bound.
     for first in range(0, SPLIT, BLOCK_N):
         n = part * SPLIT + first + tl.arange(0, BLOCK_N)
         d = tl.load(grad_rows[:, None] + n[None, :], mask=(o < ROWS)[:, None] & (n < N)[None, :], other=0.0)
         b = tl.load(x_rows[:, None] + n[None, :], mask=(i < channels)[:, None] & (n < N)[None, :], other=0.0)
         acc = dot(d, tl.trans(b), acc, PRECISION)
-        total += tl.sum(d.to(TYPE), 1)
+        total += tl.sum((b if TRANSPOSED else d).to(TYPE), 1)
 
-    sums = partial + ((part.to(tl.int64) * tl.num_programs(1) + image) * ROWS + o) * WIDTH
-    column = _select_pair(tile, END0, END1, 0, C0, C0 + C1) + i
-    tl.store(sums[:, None] + column[None, :], acc, mask=(o < ROWS)[:, None] & (i < channels)[None, :])
-    # All tiles of the same rows have the same ``total``: the first writes it. ``+ 0 * o`` makes the number a block.
-    tl.store(sums + WIDTH - 1, total, mask=(o < ROWS) & (tile + 0 * o == 0))
+    sums = partial + (part.to(tl.int64) * tl.num_programs(1) + image) * SIZE
+    before = _select_pair(tile, END0, END1, 0, C0, C0 + C1)
+    known = (o < ROWS)[:, None] & (i < channels)[None, :]
+    # All tiles of the same rows (of D, or of a map) have the same ``total``: the first writes it. ``+ 0 * o`` and
+    # ``+ 0 * i`` make a number a block.
+    if TRANSPOSED:
+        tl.store(sums + before * ROWS + i[None, :] * ROWS + o[:, None], acc, mask=known)
+        first_rows = tl.program_id(0) // END2 % TILES
+        tl.store(sums + ROWS * WIDTH + before + i, total, mask=(i < channels) & (first_rows + 0 * i == 0))
+    else:
+        tl.store(sums + before * ROWS + o[:, None] * channels + i[None, :], acc, mask=known)
+        tl.store(sums + ROWS * WIDTH + o, total, mask=(o < ROWS) & (tile + 0 * o == 0))

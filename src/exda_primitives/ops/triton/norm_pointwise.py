@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from ..precision import accumulation_dtype, without_autocast
+from ..terms import NormTerms
 from . import norm
 from .launch import contiguous, divide_up, dtype_unsupported_reason, require, summed
 from .norm import layer_norm
 from .norm import unsupported_reason as norm_unsupported_reason
 from .norm_pointwise_kernels import input_gradient_kernel, norm_pointwise_kernel, weight_gradient_kernel
 from .operator import differentiable, differentiable_no_more, fake, operator
+from .packed import parameter_gradients
 from .tiles import accumulation_type, dot_precision, pixels_per_split, tile_side
 
 # Most channels whose normalisation is part of the product.
@@ -239,7 +241,7 @@ def _input_gradient_fake(
 def _weight_gradient(
     dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
-    """Returns the gradients of the convolution's weight and, in the last column, its bias: (O, C + 1)."""
+    """Returns the gradients of the convolution's weight, (O, C), and bias, (O,), as one vector."""
     pixels, upstream = x.flatten(2), dy.flatten(2)
     channels, outputs = x.shape[1], dy.shape[1]
     block = tile_side(outputs)
@@ -247,8 +249,7 @@ def _weight_gradient(
     # The split is a constant of the kernel: as a power of two, one compiled kernel serves many sizes.
     split = 1 << (pixels_per_split(pixels.shape[2], len(x) * blocks, x.device) - 1).bit_length()
     parts = len(x) * divide_up(pixels.shape[2], split)
-    rows = (parts, outputs, channels + 1)
-    partial = torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
+    partial = torch.empty((parts, outputs * (channels + 1)), dtype=accumulation_dtype(x.dtype), device=x.device)
     weight_gradient_kernel[(parts * blocks,)](
         pixels,
         upstream,
@@ -275,18 +276,23 @@ def _weight_gradient(
 def _weight_gradient_fake(
     dy: Tensor, x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, subtract_mean: bool, eps: float
 ) -> Tensor:
-    rows = (dy.shape[1], x.shape[1] + 1)
-    return torch.empty(rows, dtype=accumulation_dtype(x.dtype), device=x.device)
+    return torch.empty((dy.shape[1] * (x.shape[1] + 1),), dtype=accumulation_dtype(x.dtype), device=x.device)
+
+
+def norm_weight_gradients(
+    dy: Tensor, x: Tensor, norm: NormTerms, weight: Tensor, bias: Tensor | None
+) -> list[Tensor | None]:
+    """Returns the gradients of weight and bias of ``norm_pointwise``, in their shapes and dtypes, given that of y."""
+    return parameter_gradients(_weight_gradient(dy, x, *norm), [weight, bias])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, norm_weight, norm_bias, ctx.subtract_mean, ctx.eps, weight, bias = inputs
-    ctx.save_for_backward(x, norm_weight, norm_bias, weight)
-    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.save_for_backward(x, norm_weight, norm_bias, weight, bias)
 
 
 def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, norm_weight, norm_bias, weight = ctx.saved_tensors
+    x, norm_weight, norm_bias, weight, bias = ctx.saved_tensors
     needed = ctx.needs_input_grad
     gradients: list[Tensor | None] = [None] * 7
     if any(needed[:3]):
@@ -295,10 +301,9 @@ def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         gradients[1] = sums[0].to(norm_weight.dtype) if needed[1] else None
         gradients[2] = sums[1].to(norm_bias.dtype) if needed[2] else None
     if any(needed[5:]):
-        sums = _weight_gradient(dy, x, norm_weight, norm_bias, ctx.subtract_mean, ctx.eps)
-        gradients[5] = sums[:, :-1].to(weight.dtype) if needed[5] else None
-        gradients[6] = sums[:, -1].to(ctx.bias_dtype) if needed[6] else None
-    return tuple(gradients)
+        norm = NormTerms(norm_weight, norm_bias, ctx.subtract_mean, ctx.eps)
+        gradients[5:7] = norm_weight_gradients(dy, x, norm, weight, bias)
+    return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
 
 differentiable(_norm_pointwise, _differentiate, _save)

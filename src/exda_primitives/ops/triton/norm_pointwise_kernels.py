@@ -152,7 +152,10 @@ def weight_gradient_kernel(
     BN: tl.constexpr,
     BO: tl.constexpr,
 ):
-    """This program's part of dW and db, BO outputs over SPLIT pixels, in ``partial`` (images * splits, O, C + 1)."""
+    """This program's part of dW and db, BO outputs over SPLIT pixels.
+
+    ``partial`` is (images * splits, O * C + O): dW, (O, C), then db, (O,).
+    """
     # Program = (image * splits + split) * blocks + block of outputs.
     blocks = (OUTPUTS + BO - 1) // BO
     splits = (PIXELS + SPLIT - 1) // SPLIT
@@ -178,6 +181,6 @@ def weight_gradient_kernel(
         db += tl.sum(upstream.to(TYPE), 1)
     at = partial + part * OUTPUTS * (CHANNELS + 1)
     known = output < OUTPUTS
-    row = output[:, None] * (CHANNELS + 1)
+    row = output[:, None] * CHANNELS
     tl.store(at + row + channel[None, :], dw, mask=known[:, None] & (channel < CHANNELS)[None, :])
-    tl.store(at + output * (CHANNELS + 1) + CHANNELS, db, mask=known)
+    tl.store(at + OUTPUTS * CHANNELS + output, db, mask=known)

@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..precision import accumulation_dtype, without_autocast
+from ..precision import without_autocast
 from ..terms import NormTerms
 from .depthwise import Activation
 from .depthwise import compute as depthwise_inside
 from .depthwise import unsupported_reason as depthwise_unsupported_reason
-from .depthwise_backward import depthwise_backward
+from .depthwise_backward import depthwise_gradients
 from .launch import require
+from .mix import weight_gradients
 from .norm import layer_norm
 from .norm_pointwise import compute as norm_pointwise_inside
-from .norm_pointwise import fuses, norm_pointwise, pointwise
+from .norm_pointwise import fuses, norm_pointwise, norm_weight_gradients, pointwise
 from .norm_pointwise import unsupported_reason as product_unsupported_reason
 from .operator import differentiable, fake, operator
 
@@ -182,7 +183,7 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
         # that size will do.
         y = _product(n, norm_of_n, weight) if need_depthwise or ctx.activation != "none" else dz
         need_y = need_input or need_weight
-        dy, *gradients[8:10] = depthwise_backward(
+        dy, *gradients[8:10] = depthwise_gradients(
             dz, y, depthwise_weight, depthwise_bias, ctx.activation, need_y, need_depthwise, bias
         )
         del y
@@ -191,12 +192,14 @@ def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
             gradients[0], sums = _through_product(x, norm, rows, [dy, *d_logits], need_norm)
             gradients[1] = sums[0].to(norm_weight.dtype) if needed[1] else None
             gradients[2] = sums[1].to(norm_bias.dtype) if needed[2] else None
-        if need_weight:
-            sums = _of_rows(n, norm_of_n, dy)
-            gradients[5] = sums[:, :-1].to(weight.dtype)
-            gradients[6] = None if bias is None else sums[:, -1].to(bias.dtype)
-        if needed[7]:
-            gradients[7] = _of_rows(n, norm_of_n, d_logits[0])[:, :-1].to(phi.dtype)
+        # dW = dy norm(x)^T and, if there are tokens, dPhi = dlogits norm(x)^T
+        products = [(5, weight, dy)] if need_weight else []
+        products += [(7, phi, d_logits[0])] if needed[7] else []
+        if products:
+            positions, weights, upstream = map(list, zip(*products, strict=True))
+            found = _of_weights(n, norm_of_n, upstream, weights, bias if need_weight else None)
+            for position, gradient in zip([*positions, 6], found, strict=True):
+                gradients[position] = gradient
     return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
 
@@ -219,25 +222,38 @@ def _through_product(
         return torch.ops.exda.norm_pointwise_input_gradient(
             upstream[0], x, norm.weight, parameters, norm.subtract_mean, norm.eps, rows[0]
         )
-    # dn = sum_i rows_i^T upstream_i: one product by `bmm`, two by `mix`, in one pass over both.
-    dtype = accumulation_dtype(x.dtype)
-    matrices = [each.T.to(x.dtype if len(rows) == 1 else dtype).expand(x.shape[0], -1, -1) for each in rows]
+    # dn = sum_i rows_i^T upstream_i: one product by PyTorch, two by a kernel, in one pass over both.
     maps = [each.flatten(2) for each in upstream]
-    dn = torch.bmm(matrices[0], maps[0]) if len(rows) == 1 else torch.ops.exda.mix(matrices, maps, None, None)
+    if len(rows) == 1:
+        dn = torch.bmm(rows[0].T.to(x.dtype).expand(x.shape[0], -1, -1), maps[0])
+    else:
+        dn = torch.ops.exda.mix_transposed([each[None] for each in rows], maps)
     dn = dn.unflatten(2, x.shape[2:])
     if norm is None:
         return dn, dn.new_empty((0, x.shape[1]))
     return torch.ops.exda.layer_norm_backward(dn, x, norm.weight, parameters, norm.subtract_mean, norm.eps)
 
 
-def _of_rows(x: Tensor, norm: NormTerms | None, upstream: Tensor) -> Tensor:
-    """Returns the gradients of the matrix that ``norm(x)`` was multiplied by and, in the last column, of its bias.
+def _of_weights(
+    x: Tensor, norm: NormTerms | None, upstream: list[Tensor], weights: list[Tensor], bias: Tensor | None
+) -> list[Tensor | None]:
+    """Returns the gradients of matrices (O_i, C) that ``norm(x)`` was multiplied by and, last, of the first one's bias.
 
-    (O, C + 1), given the gradient of the product, ``upstream`` (B, O, H, W).
+    Args:
+        x: (B, C, H, W).
+        norm: layer normalisation over the channels, or None.
+        upstream: gradient of each product, (B, O_i, H, W).
+        weights: the matrices.
+        bias: of the first product, (O_0,), or None.
     """
-    if norm is not None:
-        return torch.ops.exda.norm_pointwise_weight_gradient(upstream, x, *norm)
-    return torch.ops.exda.mix_matrix_gradients(upstream.flatten(2), [x.flatten(2)]).sum(0)
+    if norm is None:
+        return weight_gradients(x.flatten(2), [each.flatten(2) for each in upstream], weights, bias)
+    first, of_bias = norm_weight_gradients(upstream[0], x, norm, weights[0], bias)
+    rest = [
+        norm_weight_gradients(dy, x, norm, weight, None)[0]
+        for dy, weight in zip(upstream[1:], weights[1:], strict=True)
+    ]
+    return [first, *rest, of_bias]
 
 
 differentiable(_projected, _differentiate, _save)

@@ -16,9 +16,10 @@ from ..precision import without_autocast
 from ..terms import Branch
 from .depthwise import compute as depthwise_inside
 from .depthwise import unsupported_reason
-from .depthwise_backward import depthwise_backward
+from .depthwise_backward import depthwise_gradients
 from .launch import require
 from .mix import compute as mix_inside
+from .mix import matrix_gradients, weight_gradients
 from .norm_pointwise import pointwise
 from .operator import differentiable, fake, operator
 
@@ -144,41 +145,36 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *given, v, g, weight, bias, depthwise_weight, depthwise_bias = ctx.saved_tensors
     # Inputs 0 to 2 are M_v, M_t and M_g, 3 v, 4 g, 5 and 6 W1 and b1, 7 and 8 DW's, 9 the shift, 10 the residual.
     needed = ctx.needs_input_grad
-    matrices, out, pixels = _present(*given), grad.flatten(2), v.flatten(2)
+    out = grad.flatten(2)
     gradients: list[Tensor | None] = [None] * len(needed)
     with without_autocast(v):
         u = _product(v, weight)
         if any(needed[:3]) or needed[9]:
             t = torch.ops.exda.depthwise(u, depthwise_weight, depthwise_bias, "gelu", bias)
-            # [dM_v, dM_t, dM_g, dshift], side by side
-            sums = torch.ops.exda.mix_matrix_gradients(out, _maps(given[0], v, t, g))
+            of_matrices, of_shift = matrix_gradients(out, _maps(given[0], v, t, g))
             # Frees its memory before the maps' gradients are made.
             del t
-            *columns, last = sums.split([*(m.shape[2] for m in matrices), 1], -1)
-            each = iter(columns)
+            each = iter(of_matrices)
             gradients[:3] = [None if m is None else next(each).to(m.dtype) for m in given]
-            gradients[9] = last.squeeze(-1).to(ctx.shift_dtype) if needed[9] else None
+            gradients[9] = of_shift.to(ctx.shift_dtype) if needed[9] else None
         if any(needed[3:9]):
-            # dX_i = M_i^T D for v, t and g. Of the maps only sizes count: u stands in for t, which is as large.
-            of_maps = torch.ops.exda.mix_map_gradients(out, matrices, _maps(given[0], v, u, g))
-            dv = None if given[0] is None else of_maps[0]
-            gradients[4] = None if g is None else of_maps[-1].unflatten(2, g.shape[2:])
-            dt = of_maps[0 if dv is None else 1].unflatten(2, v.shape[2:])
+            # dX_i = M_i^T D for t and g. Of the maps only sizes count: u stands in for t, which is as large.
+            of_maps = torch.ops.exda.mix_map_gradients(out, _present(*given[1:]), _maps(None, v, u, g))
+            gradients[4] = None if g is None else of_maps[1].unflatten(2, g.shape[2:])
+            dt = of_maps[0].unflatten(2, v.shape[2:])
             need_u, need_depthwise = any(needed[index] for index in (3, 5, 6)), needed[7] or needed[8]
-            du, *gradients[7:9] = depthwise_backward(
+            du, *gradients[7:9] = depthwise_gradients(
                 dt, u, depthwise_weight, depthwise_bias, "gelu", need_u, need_depthwise, bias
             )
             if needed[3]:
-                # dv = M_v^T D + W1^T du; without M_v the second term alone.
-                through = weight.flatten(1).T.to(v.dtype).expand(v.shape[0], -1, -1)
-                du_pixels = du.flatten(2)
-                dv = torch.bmm(through, du_pixels) if dv is None else torch.baddbmm(dv, through, du_pixels)
-                gradients[3] = dv.unflatten(2, v.shape[2:])
+                # dv = W1^T du + M_v^T D; without M_v the first term alone.
+                back, upstream = [weight.flatten(1)[None]], [du.flatten(2)]
+                if given[0] is not None:
+                    back, upstream = [*back, given[0]], [*upstream, out]
+                gradients[3] = torch.ops.exda.mix_transposed(back, upstream).unflatten(2, v.shape[2:])
             if needed[5] or needed[6]:
-                # dW1 = du v^T and db1 = du 1, summed over the images.
-                sums = torch.ops.exda.mix_matrix_gradients(du.flatten(2), [pixels]).sum(0)
-                gradients[5] = sums[:, :-1].reshape(weight.shape).to(weight.dtype)
-                gradients[6] = sums[:, -1].to(bias.dtype)
+                # dW1 = du v^T and db1 = du 1
+                gradients[5:7] = weight_gradients(v.flatten(2), [du.flatten(2)], [weight], bias)
     gradients[10] = grad
     return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
