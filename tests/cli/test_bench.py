@@ -139,7 +139,7 @@ def test_a_wrong_result_fails_the_command(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (("--size", "big"), "is no size"),
         (("--precision", "int8"), "'int8' is none of float32, tf32, bf16, fp16"),
-        (("--mode", "fast"), "'fast' is none of eager, compiled, captured, onnxruntime"),
+        (("--mode", "fast"), "'fast' is none of eager, compiled, captured, onnxruntime, openvino"),
         (("--variant", "mine"), "'mine' is none of original, reference, torch, triton, auto, fused, fused-original"),
         (("--backbone", "unet"), "'unet' is none of restormer"),
         (("--device", "tpu"), "'tpu' is none of auto, cpu, cuda"),

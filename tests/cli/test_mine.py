@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.workbench.bench import openvino_stub
 from tests.workbench.bench.stubs import timed
 from typer.testing import CliRunner, Result
 
@@ -60,6 +61,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    openvino_stub.install(monkeypatch)
     result = mine(checkpoint, "--size", 16, "--minutes", 10)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "bench-my-net"
@@ -69,6 +71,7 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ("fused-original", "eager", "timed"),
         ("fused", "eager", "timed"),
         ("original", "onnxruntime", "timed"),
+        ("original", "openvino", "timed"),
         ("original", "compiled", "timed"),
     ]
     assert {each.case.comparison.backbone for each in records} == {"my-net"}
@@ -78,7 +81,7 @@ def test_a_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.Monk
     number = r"\d+\.\d\d"
     assert re.fullmatch(
         rf"fused: {number} of the time as it is \(.* for .* at 16x16\), {number} of the memory; "
-        rf"patched and fused {number}; torch.compile {number}; onnxruntime {number}\. "
+        rf"patched and fused {number}; torch.compile {number}; onnxruntime {number}; OpenVINO {number}\. "
         r"Of the time as it is, \d+% is in blocks that fuse takes, \d+% in the parts that it computes\.",
         result.output.splitlines()[-1],
     )

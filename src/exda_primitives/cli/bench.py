@@ -39,7 +39,7 @@ def run(
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="eager, compiled, captured, onnxruntime; by default eager, on CUDA captured as well."),
+        typer.Option(help="eager, compiled, captured, onnxruntime, openvino; by default eager, on CUDA also captured."),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="forward (by default), training.")] = None,
     precision: Annotated[

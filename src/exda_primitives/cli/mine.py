@@ -58,9 +58,9 @@ def mine(
     """Measure what your own network costs on this machine: unmodified, fused, patched and fused, and by other tools.
 
     In this order: unmodified, by exda.fuse, patched (with new parameters moved away from their start) and fused, by
-    onnxruntime if it is installed, by torch.compile; on CUDA as CUDA graphs, too. Each is checked against the paper's
-    formulas in float64, and one that is wrong is not timed; the others are timed in turns. If the minutes are too few,
-    the last of this list are left out. Earlier results of the same network in the folder are replaced.
+    onnxruntime and OpenVINO where installed, by torch.compile; on CUDA as CUDA graphs, too. Each is checked against the
+    paper's formulas in float64, and one that is wrong is not timed; the others are timed in turns. If the minutes are
+    too few, the last of this list are left out. Earlier results of the same network in the folder are replaced.
     """
     from ..errors import ConfigError  # noqa: PLC0415
     from ..patching import is_patched  # noqa: PLC0415
@@ -120,14 +120,17 @@ def _cases(comparison: Comparison, device: torch.device, *, patched: bool) -> li
         FUSED,
         FUSED_ORIGINAL,
         ONNX,
+        OPENVINO,
         ORIGINAL,
         Case,
+        installed,
     )
 
     variants = (ORIGINAL, FUSED_ORIGINAL) if patched else (ORIGINAL, FUSED_ORIGINAL, FUSED)
     modes = (EAGER, CAPTURED) if device.type == "cuda" else (EAGER,)
     ours = [Case(comparison, variant, mode) for variant in variants for mode in modes]
-    return [*ours, *(Case(comparison, ORIGINAL, mode) for mode in (ONNX, COMPILED))]
+    others = [ONNX, *([OPENVINO] if device.type == "cpu" and installed(OPENVINO) else []), COMPILED]
+    return [*ours, *(Case(comparison, ORIGINAL, mode) for mode in others)]
 
 
 def _check_folder(file: Path, name: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.workbench.bench import openvino_stub
 from tests.workbench.bench.stubs import COMPARISON, CPU
 
 from exda_primitives.errors import ConfigError
@@ -100,6 +101,18 @@ def test_onnxruntime_takes_forward_passes_that_can_be_exported(monkeypatch: pyte
     assert skip_reason(training, CPU) == "onnxruntime: only for the forward pass"
     monkeypatch.setattr(cases, "find_spec", lambda package: None)
     assert (skip_reason(case, CPU) or "").startswith("onnxruntime: not installed; run: pip install")
+
+
+def test_openvino_takes_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino_stub.install(monkeypatch)
+    case = Case(COMPARISON, "original", "openvino")
+    assert skip_reason(case, CPU) is None
+    assert skip_reason(replace(case, variant="fused"), CPU) == "openvino: cannot run fused (no export)"
+    half = replace(case, comparison=replace(COMPARISON, precision="bf16"))
+    for one, device in ((half, CPU), (case, CUDA)):
+        assert skip_reason(one, device) == "openvino: only for float32 on a CPU"
+    openvino_stub.remove(monkeypatch)
+    assert (skip_reason(case, CPU) or "").startswith("openvino: not installed; run: pip install")
 
 
 def test_number_formats_need_their_hardware(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.workbench.bench import openvino_stub
 from tests.workbench.bench.stubs import COMPARISON, CPU, ORIGIN, Altered
 from torch import Tensor
 
@@ -233,8 +234,10 @@ def test_a_patched_network_is_timed_as_the_original_and_fused() -> None:
 
 
 def test_a_patched_network_computed_wrongly_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Patched while attentions compute rightly: otherwise they would not be recognised.
+    patched = TINY.of("torch")
     monkeypatch.setitem(ops.mdta.functions, "auto", Altered(lambda out, terms: 1.01 * out))
-    records = run(variants=(), build=lambda _: Networks(copy.deepcopy(TINY.of("torch"))))
+    records = run(variants=(), build=lambda _: Networks(copy.deepcopy(patched)))
     assert statuses(records) == {"original": "wrong"}
 
 
@@ -275,6 +278,26 @@ def test_onnxruntime_is_checked_and_timed() -> None:
     assert records["onnxruntime"].peak_bytes is None
     assert records["onnxruntime"].check is not None
     assert 0 < records["onnxruntime"].check.error <= records["onnxruntime"].check.allowed
+
+
+def test_openvino_is_checked_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = openvino_stub.install(monkeypatch)
+    records = in_modes(Networks(Grey(), channels=1), "eager", "openvino")
+    assert {mode: record.status for mode, record in records.items()} == {"eager": "timed", "openvino": "timed"}
+    assert records["openvino"].ratio_to_eager is not None
+    assert records["openvino"].check is not None
+    assert 0 < records["openvino"].check.error <= records["openvino"].check.allowed
+    assert {(device, each["INFERENCE_PRECISION_HINT"], each["INFERENCE_NUM_THREADS"]) for device, each in asked} == {
+        ("CPU", "f32", torch.get_num_threads())
+    }
+
+
+def test_a_network_that_openvino_refuses_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino_stub.install(monkeypatch)
+    monkeypatch.setattr(openvino_stub.Core, "create_infer_request", lambda self: 1 / 0)
+    record = in_modes(Networks(Grey(), channels=1), "eager", "openvino")["openvino"]
+    assert record.status == "skipped"
+    assert "OpenVINO cannot run this network: ZeroDivisionError" in (record.reason or "")
 
 
 def test_onnxruntime_has_a_larger_allowed_error() -> None:

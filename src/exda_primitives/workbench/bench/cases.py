@@ -27,8 +27,14 @@ backend. ``fused``: patched, its blocks fused. ``fused-original``: unpatched, it
 FUSING = (FUSED, FUSED_ORIGINAL)
 UNPATCHED = (ORIGINAL, FUSED_ORIGINAL)
 
-EAGER, COMPILED, CAPTURED, ONNX = MODES = ("eager", "compiled", "captured", "onnxruntime")
-"""Eager PyTorch; ``torch.compile``; the replay of a CUDA graph; exported by ``torch.onnx`` and run by onnxruntime."""
+EAGER, COMPILED, CAPTURED, ONNX, OPENVINO = MODES = ("eager", "compiled", "captured", "onnxruntime", "openvino")
+"""Eager PyTorch; ``torch.compile``; the replay of a CUDA graph; exported by ``torch.onnx`` and run by onnxruntime or
+OpenVINO."""
+
+EXPORTED = (ONNX, OPENVINO)
+"""Modes in which another program runs the network, exported by ``torch.onnx``."""
+_PACKAGES = {ONNX: ("onnxruntime", "onnxscript"), OPENVINO: ("openvino", "onnxscript")}
+_EXTRAS = {ONNX: "onnx", OPENVINO: "openvino"}
 
 FORWARD, TRAINING = TASKS = ("forward", "training")
 
@@ -157,9 +163,11 @@ def skip_reason(case: Case, device: torch.device) -> str | None:
         f"{case.variant}: no CUDA device": case.variant == TRITON and not cuda,
         f"{AUTO}: the same as torch on CUDA and in training": case.variant == AUTO and (cuda or training),
         "captured: no CUDA device": case.mode == CAPTURED and not cuda,
-        f"{case.mode}: only for the forward pass": case.mode in (CAPTURED, ONNX) and training,
-        f"onnxruntime: cannot run {case.variant} (no export)": case.mode == ONNX and case.variant in (TRITON, *FUSING),
-        f"onnxruntime: not installed; run: {install_line('onnx')}": case.mode == ONNX and not _has_onnxruntime(),
+        f"{case.mode}: only for the forward pass": case.mode in (CAPTURED, *EXPORTED) and training,
+        f"{case.mode}: cannot run {case.variant} (no export)": case.mode in EXPORTED
+        and case.variant in (TRITON, *FUSING),
+        f"{OPENVINO}: only for float32 on a CPU": case.mode == OPENVINO and (cuda or format_.dtype != torch.float32),
+        f"{case.mode}: not installed; run: {install_line(_EXTRAS.get(case.mode, ''))}": not installed(case.mode),
         "tf32: no CUDA device": format_.tf32 and not cuda,
     }
     # Below this capability the Triton kernels silently fall back to PyTorch's: the figures would be of other code.
@@ -177,5 +185,6 @@ def skip_reason(case: Case, device: torch.device) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _has_onnxruntime() -> bool:
-    return all(find_spec(package) is not None for package in ("onnxruntime", "onnxscript"))
+def installed(mode: str) -> bool:
+    """Whether the packages are installed that a mode needs besides PyTorch."""
+    return all(find_spec(package) is not None for package in _PACKAGES.get(mode, ()))

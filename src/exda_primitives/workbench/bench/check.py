@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .cases import ONNX, REFERENCE, TRAINING, UNPATCHED
+from .cases import ONNX, OPENVINO, REFERENCE, TRAINING, UNPATCHED
 from .memory import free_memory, out_of_memory
 from .networks import Networks
 from .precision import FLOAT32, FLOAT64, Precision
@@ -28,9 +28,9 @@ MARGIN = 2.0
 patched network is not the same network. Measured: the concat-free form's error was 0.92 to 1.13 times the original's
 (Restormer and PromptIR at 32 x 32; output and gradients; float32, bf16, fp16; CPU, torch 2.14)."""
 
-MARGINS = {ONNX: 20.0}
-"""Replaces `MARGIN` in these modes. onnxruntime approximates functions and orders sums in its own way: in float32 its
-error was 9e-7, 6.5 times the original's (the demo's network at 256 x 256, onnxruntime 1.32, CPU)."""
+MARGINS = {ONNX: 20.0, OPENVINO: 20.0}
+"""Replaces `MARGIN` in these modes. These programs approximate functions and order sums in their own way: in float32,
+onnxruntime's error was 9e-7, 6.5 times the original's (the demo's network at 256 x 256, onnxruntime 1.32, CPU)."""
 
 MIN_EFFECT = 5.0
 """The check means something if the primitives change the signals by this many times the allowed error."""

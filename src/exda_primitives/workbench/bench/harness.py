@@ -13,7 +13,20 @@ import torch
 from ...errors import ExDAError
 from .bandwidth_floor import floor_bytes
 from .budget import Budget
-from .cases import CAPTURED, COMPILED, EAGER, FORWARD, FUSING, ONNX, ORIGINAL, Case, Comparison, skip_reason
+from .cases import (
+    CAPTURED,
+    COMPILED,
+    EAGER,
+    EXPORTED,
+    FORWARD,
+    FUSING,
+    ONNX,
+    OPENVINO,
+    ORIGINAL,
+    Case,
+    Comparison,
+    skip_reason,
+)
 from .check import Check, Checker
 from .memory import Peak, free_memory, out_of_memory
 from .networks import Networks
@@ -26,7 +39,7 @@ from .timing import FEWEST_TURNS, clock, ratio, turns
 _LENGTH = 300
 """Characters. A record keeps no more of an error message."""
 
-_LAYER = {ONNX: 0.05, COMPILED: 0.2}
+_LAYER = {ONNX: 0.05, OPENVINO: 0.05, COMPILED: 0.2}
 """Seconds that exporting or compiling takes per module with parameters of its own. Measured: 17 s and 64 s for a
 Restormer, on one core of a Xeon, torch 2.14."""
 
@@ -295,8 +308,9 @@ class _Failure:
     def in_case(cls, case: Case, error: Exception) -> _Failure:
         """Classifies the error of a case.
 
-        An original that ``torch.compile`` or onnxruntime cannot handle is skipped: the fault is not this library's.
+        An original that ``torch.compile``, onnxruntime or OpenVINO cannot handle is skipped: the fault is not this
+        library's.
         """
         failure = cls.of(error)
-        others = case.mode in (COMPILED, ONNX) and case.variant == ORIGINAL
+        others = case.mode in (COMPILED, *EXPORTED) and case.variant == ORIGINAL
         return replace(failure, status=SKIPPED) if others and failure.status == ERROR else failure

@@ -8,12 +8,12 @@ from typing import Any
 
 from ...files import atomic_write
 from ..shared.plotting import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, matplotlib_figure
-from .cases import CAPTURED, COMPILED, EAGER, MODES, ONNX, ORIGINAL, VARIANTS
+from .cases import CAPTURED, COMPILED, EAGER, MODES, ONNX, OPENVINO, ORIGINAL, VARIANTS
 from .record import TIMED, Record
 from .table import TITLES
 
 _COLOURS = dict(zip(VARIANTS, (BLACK, ORANGE, BLUE, GREEN, SKY_BLUE, VERMILION, PURPLE), strict=True))
-_LINES = {EAGER: "-", COMPILED: "--", CAPTURED: ":", ONNX: "-."}
+_LINES = {EAGER: "-", COMPILED: "--", CAPTURED: ":", ONNX: "-.", OPENVINO: (0, (3, 1, 1, 1, 1, 1))}
 _GIB = 2**30
 
 

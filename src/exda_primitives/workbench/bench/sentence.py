@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .cases import CAPTURED, COMPILED, EAGER, FUSED, FUSED_ORIGINAL, ONNX, ORIGINAL
+from .cases import CAPTURED, COMPILED, EAGER, FUSED, FUSED_ORIGINAL, ONNX, OPENVINO, ORIGINAL
 from .record import TIMED, Record
 
 _NAMES = {
@@ -15,6 +15,7 @@ _NAMES = {
     (ORIGINAL, CAPTURED): "as a CUDA graph",
     (ORIGINAL, COMPILED): "torch.compile",
     (ORIGINAL, ONNX): "onnxruntime",
+    (ORIGINAL, OPENVINO): "OpenVINO",
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .cases import COMPILED, EAGER, ONNX, TRAINING
+from . import onnx, openvino
+from .cases import COMPILED, EAGER, EXPORTED, ONNX, TRAINING
 from .networks import copy_for_variant, variant_backend
-from .onnx import exported
 from .precision import Precision
 from .training import TrainingStep
 
@@ -134,18 +134,18 @@ class Bench:
             placed: what ``place`` returned.
             variant: its variant, a name in ``cases.VARIANTS``.
             precision: number format of the step.
-            mode: eager, compiled or onnxruntime.
+            mode: eager, compiled, onnxruntime or openvino.
 
         Raises:
-            ExDAError: onnxruntime cannot run the network.
+            ExDAError: onnxruntime or OpenVINO cannot run the network.
         """
         image, target = (x.to(self.device, self._weights(precision)) for x in (self.image, self.target))
         forward: Callable[[Tensor], Tensor] = placed
         if mode == COMPILED:
             forward = torch.compile(placed, dynamic=False)
-        elif mode == ONNX:
+        elif mode in EXPORTED:
             with variant_backend(variant):
-                forward = exported(placed, image)
+                forward = (onnx.exported if mode == ONNX else openvino.compiled)(placed, image)
         if self.task == TRAINING:
             return _WithBackend(TrainingStep(placed, forward, image, target, precision), variant)
         return _WithBackend(Forward(forward, image), variant)
