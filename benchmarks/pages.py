@@ -66,6 +66,8 @@ BY_NAME: Mapping[str, Page] = {
     "restore_seam": restore_seam.markdown,
     "strength": strength.markdown,
     "tile_sides": tile_sides.markdown,
+    "tile_sides_long": tile_sides.markdown,
+    "tile_sides_parts": tile_sides.markdown,
 }
 """Renderers of results without a kind, by the name of their file."""
 
