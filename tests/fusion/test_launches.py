@@ -94,5 +94,5 @@ def test_operators_of_a_block_with_gradients():
     exda.fuse(model)
     with Launches() as launches:
         model(feature(batch=1))
-    once = dict.fromkeys(("token_maps", "gram", "fold_branch", "mix_value"), 1)
+    once = dict.fromkeys(("token_maps", "attend"), 1)
     assert launches.operators == once | {"projected": 2, "mix": 1}

@@ -9,9 +9,9 @@ from .compilation import PACKAGE, Kernel, integers, pointers
 
 def grams(dtype: str, c: int, tokens: int, block: int) -> list[Kernel]:
     arguments = (
-        pointers(dtype, "q", "k", "g", "dq", "dk", "dg")
+        pointers(dtype, "q", "k", "g", "dq", "dk", "dg", "more")
         | pointers("fp32", "partial", "grad")
-        | integers("q_batch", "q_row", "k_batch", "k_row", "g_batch", "g_row", "N", "heads")
+        | integers("q_batch", "q_row", "k_batch", "k_row", "g_batch", "g_row", "dq_batch", "dk_batch", "N", "heads")
         | {"C": c, "K": tokens, "SPLIT": 4096, "BLOCK": block, "TILES": -(-(c + tokens) // block), "ALIGNED": True}
         | {"TYPE": "float32", "PRECISION": "ieee"}
     )
@@ -48,7 +48,15 @@ def mixes(dtype: str, rows: int, channels: tuple[int, int, int], block: int) -> 
         pointers(dtype, *pairs, "grad", "residual", "out")
         | pointers("fp32", "m0", "m1", "m2", "shift", "partial")
         | integers(
-            *strides, "shift_image", "shift_row", "residual_image", "residual_row", "grad_image", "grad_row", "N"
+            *strides,
+            "out_image",
+            "shift_image",
+            "shift_row",
+            "residual_image",
+            "residual_row",
+            "grad_image",
+            "grad_row",
+            "N",
         )
         | dict(zip(("C0", "C1", "C2"), channels, strict=True))
         | {"ROWS": rows, "SHIFT": True, "RESIDUAL": True, "SPLIT": 4096, "TRANSPOSED": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,12 @@ from exda_primitives.ops.precision import EPS, widen, without_autocast
 from exda_primitives.ops.reference import step
 from exda_primitives.ops.terms import NormTerms
 from exda_primitives.ops.tokens import pool, softmax_over_space, unit_mean, upsample
+from exda_primitives.ops.triton.compose import compose, compose_gradients
 from exda_primitives.ops.triton.depthwise import Activation
 from exda_primitives.ops.triton.fold import TokenMixing
 from exda_primitives.ops.triton.fold_branch import Matrices
 from exda_primitives.ops.triton.gram import Gram
+from exda_primitives.ops.triton.packed import parameter_gradients
 
 
 def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
@@ -27,6 +30,23 @@ def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
     with without_autocast(q):
         squares = [x.square().sum(-1)[:, :, None] for x in (q, k)]
         return Gram(torch.cat([q @ k.transpose(-2, -1), *squares], 2))
+
+
+class Compose(torch.autograd.Function):
+    """``compose`` with its gradients, which other operators take as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> Any:
+        ctx.save_for_backward(matrix, weight, weight_bias)
+        ctx.biased = bias is not None
+        return compose(matrix, weight, weight_bias, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, shift_grad: Tensor) -> Any:
+        matrix, weight, weight_bias = ctx.saved_tensors
+        of_matrix, packed = compose_gradients(grad, shift_grad, torch.ones_like(matrix), *ctx.saved_tensors)
+        of_bias = shift_grad.sum(0) if ctx.biased else None
+        return of_matrix - 1, *parameter_gradients(packed, [weight, weight_bias]), of_bias
 
 
 def compose_reference(

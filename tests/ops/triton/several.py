@@ -32,6 +32,13 @@ def deviations(kernel: Function, reference: Function, tensors: Sequence[Tensor |
     return _largest(outputs, wide[0]), _largest(gradients, wide[1])
 
 
+def deviation(kernel: Function, reference: Function, tensors: Sequence[Tensor | None]) -> float:
+    """Returns the largest deviation among the outputs, as ``deviations`` does, of a kernel without gradients."""
+    wide = [None if t is None else t.double() for t in tensors]
+    found, expected = ([x for x in f(*t) if x is not None] for f, t in ((kernel, tensors), (reference, wide)))
+    return _largest(found, expected)
+
+
 def _largest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     assert [f.shape for f in found] == [e.shape for e in expected]
     # `max` below would ignore a NaN, or not, depending on its place.

@@ -12,7 +12,7 @@ from exda_primitives.ops.triton.gram import Gram
 
 from .agreement import poison, random
 from .references import fold_branch_reference, gram_reference
-from .several import deviations
+from .several import deviation
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5}
 
@@ -60,7 +60,7 @@ def called(function: object, tensors: list[Tensor | None] | tuple[Tensor, ...], 
         ((1, 1, 1, 1, 1), "mean"),
     ],
 )
-def test_output_and_gradients_agree_with_the_float64_reference(
+def test_output_agrees_with_the_float64_reference(
     size: tuple[int, int, int, int, int],
     reinject: str,
     dtype: torch.dtype,
@@ -68,19 +68,19 @@ def test_output_and_gradients_agree_with_the_float64_reference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MOST_CHANNELS", channels)
-    found = deviations(
+    found = deviation(
         lambda *t: called(fold_branch, t, reinject),
         lambda *t: called(fold_branch_reference, t, reinject),
         inputs(*size, dtype=dtype),
     )
-    assert max(found) < BOUNDS[dtype]
+    assert found < BOUNDS[dtype]
 
 
 def test_without_a_bias_of_the_projection() -> None:
     tensors = inputs(2, 4, 1, 5, 6)
     tensors[5] = None
-    found = deviations(lambda *t: called(fold_branch, t), lambda *t: called(fold_branch_reference, t), tensors)
-    assert max(found) < 1e-12
+    found = deviation(lambda *t: called(fold_branch, t), lambda *t: called(fold_branch_reference, t), tensors)
+    assert found < 1e-12
 
 
 def test_parameters_of_other_layouts_and_dtypes() -> None:
@@ -93,38 +93,6 @@ def test_parameters_of_other_layouts_and_dtypes() -> None:
     for f, e in zip(found, expected, strict=True):
         assert f is not None
         assert f.dtype is torch.float32
-        torch.testing.assert_close(f, e)
-
-
-def test_gradient_of_one_output_alone() -> None:
-    tensors = inputs(2, 4, 1, 5, 6)
-    assert tensors[3] is not None
-    weight = tensors[3].requires_grad_()
-    found, expected = (
-        torch.autograd.grad(called(f, tensors).branch.square().sum(), weight)
-        for f in (fold_branch, fold_branch_reference)
-    )
-    torch.testing.assert_close(found, expected)
-
-
-def test_opcheck() -> None:
-    tensors = [None if t is None else t.requires_grad_() for t in inputs(2, 3, 1, 5, 4, torch.float32)]
-    *gram, temperature, left, weight, weight_bias, bias, gate, alpha = tensors
-    arguments = (*gram, temperature, left, gate, alpha, weight, weight_bias, bias, 2, False)
-    # Without "test_aot_dispatch_dynamic": the test below covers it, in a fraction of the time.
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.exda.fold_branch.default, arguments, test_utils=checks)
-
-
-def test_compiled_with_gradients() -> None:
-    leaves = [t.requires_grad_() for t in inputs(2, 3, 1, 5, 4, torch.float32) if t is not None]
-
-    def loss(*tensors: Tensor) -> Tensor:
-        return sum(t.square().sum() for t in called(fold_branch, tensors) if t is not None)  # type: ignore[return-value]
-
-    expected = torch.autograd.grad(loss(*leaves), leaves)
-    found = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves), leaves)
-    for f, e in zip(found, expected, strict=True):
         torch.testing.assert_close(f, e)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import exda_primitives as exda
 from exda_primitives.ops.triton import tiles
+from exda_primitives.ops.triton.compose import compose
 from exda_primitives.ops.triton.depthwise import depthwise
-from exda_primitives.ops.triton.fold import TokenMixing, compose, fold
+from exda_primitives.ops.triton.fold import TokenMixing, fold
 from exda_primitives.ops.triton.fold_branch import fold_branch
 from exda_primitives.ops.triton.gram import gram
 from exda_primitives.ops.triton.mix import mix
@@ -76,7 +77,7 @@ def test_gradient_of_an_attention() -> None:
         y = attention(torch.randn(1, 16, 8, 8, requires_grad=True))
         found = launched(y.backward, torch.ones_like(y))
     assert found["fold_backward_kernel"] == found["compose_backward_kernel"] == 1
-    assert sum(found.values()) < 20
+    assert sum(found.values()) <= 17
 
 
 def test_gram_split_over_programs_adds_one_sum(monkeypatch: pytest.MonkeyPatch) -> None:

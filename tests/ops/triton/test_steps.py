@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from exda_primitives.ops import torch as concat_free
 from exda_primitives.ops.terms import Branch, PackedQKVTerms, Projection, TokenTerms, ValueTerms
 from exda_primitives.ops.tokens import pool, softmax_over_space, unit_mean, upsample
-from exda_primitives.ops.triton.fold import TokenMixing, compose, fold
+from exda_primitives.ops.triton.fold import TokenMixing, fold
 from exda_primitives.ops.triton.gram import gram
 from exda_primitives.ops.triton.mix import mix
 from exda_primitives.ops.value import hidden
 
 from .agreement import poison, random
+from .references import Compose
 
 HEADS, CHANNELS, TOKENS = 2, 6, 2
 
@@ -56,7 +57,7 @@ def attention_of_kernels(x: Tensor, terms: PackedQKVTerms) -> Tensor:
     mixing = TokenMixing(tokens.gate, tokens.alpha, cells, tokens.reinject)
     onto_v, onto_g = fold(blocks, terms.temperature, terms.project.weight.flatten(1), mixing)
     assert onto_g is not None
-    onto_t, shift = compose(onto_v, branch.out_weight.flatten(1), branch.out_bias, terms.project.bias)
+    onto_t, shift = Compose.apply(onto_v, branch.out_weight.flatten(1), branch.out_bias, terms.project.bias)
     maps = [m.flatten(2) for m in (v, hidden(v, branch), g)]
     return mix([onto_v, onto_t, onto_g], maps, shift, x.flatten(2)).unflatten(2, x.shape[2:])
 

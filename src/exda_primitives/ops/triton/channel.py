@@ -5,7 +5,7 @@ The passes of one attention:
 1. one product to q, k, v and the tokens' logits, then one depthwise pass (``projection``);
 2. pooling, softmax and upsampling of the logits to token maps G (``tokens``);
 3. one pass for all Gram blocks and norms (``gram``), and from these the small matrices (``fold``, ``fold_branch``);
-4. for the value, W1 and one depthwise pass with GELU, ``t = GELU(DW(W1 V))`` (``value``);
+4. for the value, W1 and one depthwise pass with GELU, ``t = GELU(DW(W1 V))`` (``attend``, which has 3 to 5);
 5. one product that reads V, t and G, ``out = M_v V + M_t t + M_g G + shift`` (``mix``).
 """
 
@@ -19,10 +19,11 @@ from ..bare import is_bare, is_depthwise, is_pointwise
 from ..precision import product_dtype, without_autocast
 from ..terms import CrossTerms, NormTerms, PackedQKVTerms, Projection, TokenTerms, ValueTerms, called_primitive
 from ..torch.fold import foldable_weight
+from .attend import attend, parts
+from .attend import compute as attend_inside
 from .depthwise import depthwise
 from .fold import TokenMixing, fold
 from .fold_arguments import MOST_HEAD_ROWS
-from .fold_branch import fold_branch
 from .gram import gram
 from .launch import device_unsupported_reason, dtype_unsupported_reason
 from .mix import mix
@@ -31,8 +32,6 @@ from .norm_pointwise import pointwise
 from .projection import projected
 from .tokens import token_maps
 from .tokens import unsupported_reason as tokens_unsupported_reason
-from .value import compute as mix_value_inside
-from .value import mix_value
 
 
 def mdta_unsupported_reason(x: Tensor, terms: PackedQKVTerms) -> str | None:
@@ -57,8 +56,7 @@ def mdta(x: Tensor, terms: PackedQKVTerms) -> Tensor:
 def attention(x: Tensor, terms: PackedQKVTerms, norm: NormTerms | None, residual: Tensor | None) -> Tensor:
     """Computes ``mdta(norm(x)) + residual`` in the dtype of ``x``, (B, C, H, W) -> (B, C, H, W)."""
     qkv, logits = _projected(x, terms.qkv, terms.tokens, norm)
-    q, k, v = qkv.chunk(3, dim=1)
-    return _attend(q, k, v, logits, terms, residual)
+    return _attend([qkv], logits, terms, residual)
 
 
 def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
@@ -67,8 +65,7 @@ def cross(x: Tensor, y: Tensor, terms: CrossTerms) -> Tensor:
     with without_autocast(x):
         q, _ = _projected(x, terms.q, None, None)
         kv, logits = _projected(y, terms.kv, terms.tokens, None)
-        k, v = kv.chunk(2, dim=1)
-        return _attend(q, k, v, logits, terms, None)
+        return _attend([q, kv], logits, terms, None)
 
 
 def _unsupported_reason(x: Tensor, terms: PackedQKVTerms | CrossTerms, *projections: Projection) -> str | None:
@@ -110,21 +107,19 @@ def _projected(
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, logits: Tensor | None, terms: PackedQKVTerms | CrossTerms, residual: Tensor | None
+    maps: list[Tensor], logits: Tensor | None, terms: PackedQKVTerms | CrossTerms, residual: Tensor | None
 ) -> Tensor:
     """Returns the attention's output after its projection, which is folded in where it is a bare 1x1 convolution."""
     weight, bias = foldable_weight(terms)
     if weight is not None:
-        return attention_output(q, k, v, logits, terms.temperature, terms.value, terms.tokens, weight, bias, residual)
-    out = attention_output(q, k, v, logits, terms.temperature, terms.value, terms.tokens, None, None, None)
+        return attention_output(maps, logits, terms.temperature, terms.value, terms.tokens, weight, bias, residual)
+    out = attention_output(maps, logits, terms.temperature, terms.value, terms.tokens, None, None, None)
     out = terms.project(out)
     return out if residual is None else out + residual
 
 
 def attention_output(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    maps: list[Tensor],
     logits: Tensor | None,
     temperature: Tensor,
     value: ValueTerms | None,
@@ -137,9 +132,7 @@ def attention_output(
     """Returns the attention's output, (B, C, H, W), after the output projection if ``weight`` is given.
 
     Args:
-        q: (B, C, H, W), as are k and v.
-        k: as q.
-        v: as q, before the non-linear value.
+        maps: q, k and v, (B, C, H, W) each, as ``attend.parts`` takes them; v before the non-linear value.
         logits: the tokens', ``Phi norm(x)``, (B, h*K, H, W), or None.
         temperature: (..., h, 1, 1).
         value: the non-linear value, or None.
@@ -150,6 +143,7 @@ def attention_output(
         valid: the width of the maps where their rows are padded to a longer W (``pitch``); nothing is differentiable
             then.
     """
+    q, k, v = parts(maps)
     g, mixing = None, None
     if tokens is not None and logits is not None:
         g = token_maps(logits[..., :valid], tokens.stride)
@@ -161,17 +155,11 @@ def attention_output(
         g = F.pad(g, (0, v.shape[-1] - valid))
     # W_out; the identity where the projection is called afterwards.
     left = torch.eye(v.shape[1], device=v.device) if weight is None else weight
-    rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.shape[-3])
     if value is not None and value.branch is not None:
-        branch = value.branch
-        found = fold_branch(rows, temperature, left, mixing, branch.out_weight.flatten(1), branch.out_bias, bias)
-        # V' = V + W2 t + b2: the matrices take W2 and b2, and V' is never computed. "replace" is without V.
-        onto_value = found.value if value.form == "residual" else None
-        if valid is None:
-            return mix_value(v, branch, onto_value, found.branch, g, found.tokens, found.shift, residual)
-        # Inside an operator already: computed without a further one.
-        onto_all = onto_value, found.branch, found.tokens
-        return mix_value_inside(*onto_all, v, g, *branch[:4], found.shift, residual, valid)
+        options = maps, g, temperature, left, mixing, value.branch, value.form == "residual", bias, residual
+        # With ``valid``, inside an operator already: computed without a further one.
+        return attend(*options) if valid is None else attend_inside(*options, valid)[0]
+    rows = gram(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.shape[-3])
     matrix, token_matrix = fold(rows, temperature, left, mixing)
     if value is not None and value.form in ("gelu", "sigmoid"):
         v = F.gelu(v) if value.form == "gelu" else v.sigmoid()

@@ -1,9 +1,11 @@
-"""A 1x1 convolution folded into the matrix that follows it: ``M (W x + b) + bias = (M W) x + (M b + bias)``."""
+"""A 1x1 convolution folded into the matrix that follows it: ``M (W x + b) + bias = (M W) x + (M b + bias)``.
+
+Inside of operators: without gradients, which ``compose_gradients`` computes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,32 +20,10 @@ from .launch import (
     dtype_unsupported_reason,
     require,
     rows_in_memory,
-    summed,
 )
-from .operator import differentiable, differentiable_no_more, fake, operator
-from .packed import parameter_gradients
 from .tiles import accumulation_type, along_pixels
 
 _BLOCK = 32
-
-
-def compose(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Folds a 1x1 convolution into the matrix that follows it, by one launch; differentiable.
-
-    Args:
-        matrix: M, (B, O, C), float32.
-        weight: W of the convolution, (C, J), of any dtype.
-        weight_bias: b of the convolution, (C,), of any dtype.
-        bias: added after M, (O,), of any dtype, or None.
-
-    Returns:
-        ``M W``, (B, O, J), and ``M b + bias``, (B, O), float32.
-
-    Raises:
-        InputError: for shapes that do not fit each other, and where no kernel can run.
-    """
-    product, shift = _compose(matrix, weight, weight_bias, bias)
-    return product, shift
 
 
 def check_convolution(
@@ -63,8 +43,21 @@ def check_convolution(
         )
 
 
-@operator("compose")
-def _compose(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def compose(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Folds a 1x1 convolution into the matrix that follows it, by one launch.
+
+    Args:
+        matrix: M, (B, O, C), float32.
+        weight: W of the convolution, (C, J), of any dtype.
+        weight_bias: b of the convolution, (C,), of any dtype.
+        bias: added after M, (O,), of any dtype, or None.
+
+    Returns:
+        ``M W``, (B, O, J), and ``M b + bias``, (B, O), float32.
+
+    Raises:
+        InputError: for shapes that do not fit each other, and where no kernel can run.
+    """
     require("compose", device_unsupported_reason(matrix) or dtype_unsupported_reason(matrix))
     batch, rows, channels = matrix.shape
     columns = weight.shape[1]
@@ -89,38 +82,37 @@ def _compose(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor |
     return out, shift
 
 
-@fake(_compose)
-def _(matrix: Tensor, weight: Tensor, weight_bias: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    return matrix.new_empty((*matrix.shape[:2], weight.shape[1])), matrix.new_empty(matrix.shape[:2])
-
-
-def _save_compose(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-@operator(
-    "compose_backward",
-    "(Tensor grad, Tensor shift_grad, Tensor? direct, Tensor matrix, Tensor weight, Tensor weight_bias) -> Tensor[]",
-)
-def _compose_backward(
+def compose_gradients(
     grad: Tensor, shift_grad: Tensor, direct: Tensor | None, matrix: Tensor, weight: Tensor, weight_bias: Tensor
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor]:
+    """Returns the gradients of the matrix and, as one vector, of weight and weight_bias, by one launch.
+
+    Args:
+        grad: of ``M W``, (B, O, J), as all here float32.
+        shift_grad: of the shift, (B, O).
+        direct: added to the gradient of the matrix, (B, O, C): what it gets where it is an output itself, or None.
+        matrix: M.
+        weight: W.
+        weight_bias: b.
+    """
     matrix, weight, weight_bias = matrix.contiguous(), weight.contiguous(), weight_bias.contiguous()
     (batch, rows, channels), columns = matrix.shape, weight.shape[1]
     # Gradients of each image may be parts of a larger tensor: their matrices are read in place.
     grad, shift_grad = rows_in_memory(grad), along_pixels(shift_grad)
     direct = None if direct is None else rows_in_memory(direct)
-    found = _empty_gradients(grad, shift_grad, direct, matrix, weight, weight_bias)
+    sizes = (matrix.shape, (weight.numel() + weight_bias.numel(),))
+    of_matrix, of_convolution = (torch.empty(size, device=matrix.device, dtype=matrix.dtype) for size in sizes)
     tiles_of_channels = divide_up(channels, _BLOCK)
-    of_matrix = batch * divide_up(rows, _BLOCK) * tiles_of_channels
-    compose_backward_kernel[(of_matrix + tiles_of_channels * divide_up(columns, _BLOCK),)](
+    programs = batch * divide_up(rows, _BLOCK) * tiles_of_channels + tiles_of_channels * divide_up(columns, _BLOCK)
+    compose_backward_kernel[(programs,)](
         grad,
         shift_grad,
         direct,
         matrix,
         weight,
         weight_bias,
-        *found,
+        of_matrix,
+        of_convolution,
         grad.stride(0),
         shift_grad.stride(0),
         0 if direct is None else direct.stride(0),
@@ -131,39 +123,4 @@ def _compose_backward(
         BLOCK=_BLOCK,
         TYPE=accumulation_type(matrix.dtype),
     )
-    return found
-
-
-@fake(_compose_backward)
-def _empty_gradients(
-    grad: Tensor, shift_grad: Tensor, direct: Tensor | None, matrix: Tensor, weight: Tensor, weight_bias: Tensor
-) -> list[Tensor]:
-    sizes = (matrix.shape, (weight.numel() + weight_bias.numel(),))
-    return [torch.empty(size, device=matrix.device, dtype=matrix.dtype) for size in sizes]
-
-
-def compose_gradients(
-    grad: Tensor,
-    shift_grad: Tensor,
-    direct: Tensor | None,
-    matrix: Tensor,
-    weight: Tensor,
-    weight_bias: Tensor,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Returns the gradients of matrix, weight, weight_bias and bias, given those of ``compose``'s two outputs.
-
-    ``direct``, if given, is added to the gradient of the matrix: what it gets where it is an output itself.
-    """
-    d_matrix, of_convolution = _compose_backward(grad, shift_grad, direct, matrix, weight, weight_bias)
-    of_bias = None if bias is None else summed(shift_grad).to(bias.dtype)
-    d_weight, d_weight_bias = parameter_gradients(of_convolution, [weight, weight_bias])
-    return d_matrix, d_weight, d_weight_bias, of_bias
-
-
-def _differentiate_compose(ctx: Any, grad: Tensor, shift_grad: Tensor) -> tuple[Tensor | None, ...]:
-    return compose_gradients(grad, shift_grad, None, *ctx.saved_tensors)
-
-
-differentiable(_compose, _differentiate_compose, _save_compose)
-differentiable_no_more(_compose_backward)
+    return of_matrix, of_convolution

@@ -178,10 +178,11 @@ def depthwise_backward_kernel(
         rows = (H + RY - 1) // RY
         part = (image * rows + top // RY) * columns + first // BX
         sums = tl.arange(0, 16)[None, :]
-        # This program's row of the buffer: a part is one (image, block of rows, block of columns). Sum 9 is a bias's.
-        place = tl.where(sums < 9, channel * 9 + sums, CHANNELS * 9 + channel)
-        at = partials + part * CHANNELS * SUMS + place
-        tl.store(at, totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9), mask=known & (sums < SUMS))
+        # This program's row of the buffer: a part is one (image, block of rows, block of columns).
+        at = partials + part * CHANNELS * SUMS
+        found = totals(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9)
+        tl.store(at + channel * 9 + sums, found, mask=known & (sums < 9))
+        tl.store(at + CHANNELS * 9 + channel + 0 * sums, found, mask=known & (sums == 9))
 
 
 def gradients(
@@ -218,8 +219,7 @@ def gradients(
     return None if partials is None else summed(partials)
 
 
-@operator("depthwise_backward")
-def _depthwise_backward(
+def compute(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -229,6 +229,7 @@ def _depthwise_backward(
     need_parameters: bool,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """Computes ``depthwise_gradients`` inside of an operator; those of weight and bias are one vector, or empty."""
     dx, of_parameters = _empty_gradients(dy, x, weight, bias, activation, need_x, need_parameters)
     if not (need_x or need_parameters):
         return dx, of_parameters
@@ -238,6 +239,9 @@ def _depthwise_backward(
         depthwise_forward.fill(x, weight, bias, shift, dy, dz, activation)
     sums = gradients(dz, x, weight, shift, dx if need_x else None, need_parameters)
     return dx, of_parameters if sums is None else sums
+
+
+_depthwise_backward = operator("depthwise_backward")(compute)
 
 
 @fake(_depthwise_backward)

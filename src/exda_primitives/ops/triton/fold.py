@@ -24,15 +24,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..terms import Reinject
-from .compose import compose
 from .fold_arguments import FoldArguments, empty_matrices
-from .fold_backward import fold_gradients
+from .fold_backward import fold_backward
 from .fold_kernels import fold_kernel
 from .gram import Gram
 from .launch import divide_up
 from .operator import differentiable, fake, operator
-
-__all__ = ["TokenMixing", "compose", "fold"]
+from .packed import parameter_gradients
 
 
 class TokenMixing(NamedTuple):
@@ -74,12 +72,7 @@ def fold(
     return matrix, rest[0] if rest else None
 
 
-@operator(
-    "fold",
-    "(Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
-    "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
-)
-def _fold(
+def compute(
     gram: Tensor,
     temperature: Tensor,
     left: Tensor,
@@ -88,6 +81,7 @@ def _fold(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
+    """Computes ``fold`` inside of an operator, without gradients: [M_v] or, with tokens, [M_v, M_g]."""
     arguments = FoldArguments(gram, temperature, left, gate, alpha, channelwise)
     matrices = empty_matrices(gram, left, gate)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
@@ -101,6 +95,13 @@ def _fold(
         **arguments.constants,
     )
     return matrices
+
+
+_fold = operator(
+    "fold",
+    "(Tensor gram, Tensor temperature, Tensor left, Tensor? gate, Tensor? alpha, SymInt cells, bool channelwise) -> "
+    "Tensor[]",
+)(compute)
 
 
 @fake(_fold)
@@ -122,7 +123,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    return *fold_gradients(grads, ctx.saved_tensors, ctx.cells, ctx.channelwise), None, None
+    gram, temperature, left, gate, alpha = ctx.saved_tensors
+    onto_tokens = grads[1] if len(grads) > 1 else None
+    options = ctx.cells, ctx.channelwise
+    d_gram, packed = fold_backward(grads[0], onto_tokens, gram, temperature, left, gate, alpha, *options)
+    d_left, d_temperature, d_gate, d_alpha = parameter_gradients(packed, [left, temperature, gate, alpha])
+    return d_gram, d_temperature, d_left, d_gate, d_alpha, None, None
 
 
 differentiable(_fold, _differentiate, _save)

@@ -10,8 +10,6 @@ softmax, and through ``logits = temperature products / (|q| |k|)``. E is small: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
@@ -23,7 +21,6 @@ from .fold_kernels import divisors, logit_rows, own_of_tokens, softmax, token_sh
 from .kernel import single_config
 from .launch import rows_in_memory, summed
 from .operator import differentiable_no_more, fake, operator
-from .packed import parameter_gradients
 from .tiles import dot
 
 _EPS: tl.constexpr = tl.constexpr(EPS)
@@ -228,12 +225,7 @@ def fold_backward_kernel(
     tl.store(d_q_squares + M + j, d_columns, mask=j < M)
 
 
-@operator(
-    "fold_backward",
-    "(Tensor d_matrix, Tensor? d_token_matrix, Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
-    "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
-)
-def _fold_backward(
+def compute(
     d_matrix: Tensor,
     d_token_matrix: Tensor | None,
     gram: Tensor,
@@ -244,15 +236,23 @@ def _fold_backward(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
+    """Computes the gradients of ``fold`` inside of an operator, given those of M_v and, with tokens, of M_g.
+
+    The other arguments are those of ``fold``'s operator. Returns the gradient of ``gram`` and, as one vector, those of
+    left, temperature, gate and alpha, summed over the images.
+    """
     arguments = FoldArguments(gram, temperature, left, gate, alpha, channelwise)
-    found = _empty(gram, left)
     d_matrix = rows_in_memory(d_matrix)
     d_token_matrix = None if d_token_matrix is None else rows_in_memory(d_token_matrix)
+    # Of each image, the gradients of all parameters, which the images share.
+    sizes = (gram.shape, (arguments.batch, left.numel() + 3 * arguments.heads))
+    d_gram, of_images = (torch.empty(size, device=gram.device, dtype=gram.dtype) for size in sizes)
     fold_backward_kernel[(arguments.heads, arguments.batch)](
         *arguments.tensors,
         d_matrix,
         d_token_matrix,
-        *found,
+        d_gram,
+        of_images,
         *arguments.strides,
         d_matrix.stride(0),
         0 if d_token_matrix is None else d_token_matrix.stride(0),
@@ -261,17 +261,17 @@ def _fold_backward(
         # More warps than forward: a tile's weights and their gradients would spill in 4.
         **arguments.constants | {"num_warps": 8},
     )
-    return found
+    return [d_gram, summed(of_images)]
 
 
-def _empty(gram: Tensor, left: Tensor) -> list[Tensor]:
-    """Returns memory for the gradients of the Gram blocks and, image by image, of all parameters."""
-    batch, heads = gram.shape[:2]
-    sizes = (gram.shape, (batch, left.numel() + 3 * heads))
-    return [torch.empty(size, device=gram.device, dtype=gram.dtype) for size in sizes]
+fold_backward = operator(
+    "fold_backward",
+    "(Tensor d_matrix, Tensor? d_token_matrix, Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
+    "Tensor? alpha, SymInt cells, bool channelwise) -> Tensor[]",
+)(compute)
 
 
-@fake(_fold_backward)
+@fake(fold_backward)
 def _(
     d_matrix: Tensor,
     d_token_matrix: Tensor | None,
@@ -283,25 +283,8 @@ def _(
     cells: int,
     channelwise: bool,
 ) -> list[Tensor]:
-    return _empty(gram, left)
+    sizes = (gram.shape, (left.numel() + 3 * gram.shape[1],))
+    return [torch.empty(size, device=gram.device, dtype=gram.dtype) for size in sizes]
 
 
-differentiable_no_more(_fold_backward)
-
-
-def fold_gradients(
-    grads: Sequence[Tensor], saved: Sequence[Tensor | None], cells: int, channelwise: bool
-) -> tuple[Tensor | None, ...]:
-    """Returns the gradients of the operator ``fold``'s five tensors.
-
-    Args:
-        grads: gradients of M_v and, if there are tokens, of M_g.
-        saved: the tensors: Gram blocks, temperature, left, gate and alpha.
-        cells: the operator's divisor of the tokens as values.
-        channelwise: whether the tokens' own rows return one to each channel, not as their mean.
-    """
-    _, temperature, left, gate, alpha = saved
-    d_gram, of_images = _fold_backward(grads[0], grads[1] if len(grads) > 1 else None, *saved, cells, channelwise)
-    # Summed over the images, which share the parameters.
-    d_left, *d_terms = parameter_gradients(summed(of_images), [left, temperature, gate, alpha])
-    return d_gram, d_terms[0], d_left, *d_terms[1:]
+differentiable_no_more(fold_backward)

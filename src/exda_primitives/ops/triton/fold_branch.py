@@ -1,26 +1,24 @@
 """All matrices of an attention whose value has a non-linear branch, ``[M_v, M_g, M_t]`` and the shift.
 
-They are those of ``fold`` and ``compose``, by one launch and one operator where the matrices are small: a program for
-some rows and columns of ``M_t = M_v W2`` computes the rows of M_v itself. Where repeating these takes longer than a
-launch (more than ``MOST_CHANNELS``), or where a head's rows do not fit the registers (more than
-``MOST_REGISTER_ROWS``), the two operators are called.
+They are those of ``fold`` and ``compose``, by one launch where the matrices are small: a program for some rows and
+columns of ``M_t = M_v W2`` computes the rows of M_v itself. Where repeating these takes longer than a launch (more than
+``MOST_CHANNELS``), or where a head's rows do not fit the registers (more than ``MOST_REGISTER_ROWS``), there are two.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .compose import check_convolution, compose, compose_gradients
-from .fold import TokenMixing, fold
+from .compose import check_convolution, compose
+from .fold import TokenMixing
+from .fold import compute as fold
 from .fold_arguments import FoldArguments, empty_matrices
-from .fold_backward import fold_gradients
 from .fold_kernels import fold_branch_kernel
 from .gram import Gram
 from .launch import contiguous, divide_up
-from .operator import differentiable, fake, operator
 
 # The most channels of all heads together, h*c: above, repeating M_v takes longer than a launch.
 MOST_CHANNELS = 128
@@ -55,7 +53,7 @@ def fold_branch(
     weight_bias: Tensor,
     bias: Tensor | None = None,
 ) -> Matrices:
-    """Computes ``fold.fold`` and folds the last convolution of the value's branch into its M_v; differentiable once.
+    """Computes ``fold.fold`` and folds the last convolution of the value's branch into its M_v; without gradients.
 
     One launch for up to 128 channels in all and, in each head, 64 channels and tokens; else two.
 
@@ -74,38 +72,16 @@ def fold_branch(
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    if left.shape[-1] > MOST_CHANNELS or gram.packed.shape[-1] > MOST_REGISTER_ROWS:
-        value, onto_tokens = fold(gram, temperature, left, tokens)
-        return Matrices(value, onto_tokens, *compose(value, weight, weight_bias, bias))
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
-    value, *rest, branch, shift = _fold_branch(
-        gram.packed, temperature, left, gate, alpha, weight, weight_bias, bias, cells, reinject == "channelwise"
-    )
-    return Matrices(value, rest[0] if rest else None, branch, shift)
-
-
-@operator(
-    "fold_branch",
-    "(Tensor gram, Tensor temperature, Tensor left, Tensor? gate, "
-    "Tensor? alpha, Tensor weight, Tensor weight_bias, Tensor? bias, SymInt cells, bool channelwise) -> Tensor[]",
-)
-def _fold_branch(
-    gram: Tensor,
-    temperature: Tensor,
-    left: Tensor,
-    gate: Tensor | None,
-    alpha: Tensor | None,
-    weight: Tensor,
-    weight_bias: Tensor,
-    bias: Tensor | None,
-    cells: int,
-    channelwise: bool,
-) -> list[Tensor]:
-    arguments = FoldArguments(gram, temperature, left, gate, alpha, channelwise)
-    matrices = empty_matrices(gram, left, gate)
+    if left.shape[-1] > MOST_CHANNELS or gram.packed.shape[-1] > MOST_REGISTER_ROWS:
+        value, *rest = fold(gram.packed, temperature, left, gate, alpha, cells, reinject == "channelwise")
+        return Matrices(value, rest[0] if rest else None, *compose(value, weight, weight_bias, bias))
+    arguments = FoldArguments(gram.packed, temperature, left, gate, alpha, reinject == "channelwise")
+    matrices = empty_matrices(gram.packed, left, gate)
     check_convolution("fold_branch", matrices[0].shape, weight, weight_bias, bias)
     weight, weight_bias = weight.contiguous(), weight_bias.contiguous()
-    out = _empty_branch(gram, left, weight)
+    sizes = ((arguments.batch, arguments.rows, weight.shape[1]), (arguments.batch, arguments.rows))
+    branch, shift = (torch.empty(size, device=left.device, dtype=gram.packed.dtype) for size in sizes)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
     fold_branch_kernel[(divide_up(arguments.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), arguments.batch)](
         *arguments.tensors,
@@ -114,7 +90,8 @@ def _fold_branch(
         weight,
         weight_bias,
         contiguous(bias),
-        *out,
+        branch,
+        shift,
         *arguments.strides,
         weight.stride(0),
         1 / cells,
@@ -123,45 +100,4 @@ def _fold_branch(
         BLOCK_J=_BLOCK_J,
         **arguments.constants | {"BLOCK_O": _BLOCK_O},
     )
-    return [*matrices, *out]
-
-
-def _empty_branch(gram: Tensor, left: Tensor, weight: Tensor) -> list[Tensor]:
-    """Returns uninitialised M_t, (B, O, J), and shift, (B, O)."""
-    rows = (gram.shape[0], left.shape[0])
-    sizes = ((*rows, weight.shape[1]), rows)
-    return [torch.empty(size, device=gram.device, dtype=gram.dtype) for size in sizes]
-
-
-@fake(_fold_branch)
-def _(
-    gram: Tensor,
-    temperature: Tensor,
-    left: Tensor,
-    gate: Tensor | None,
-    alpha: Tensor | None,
-    weight: Tensor,
-    weight_bias: Tensor,
-    bias: Tensor | None,
-    cells: int,
-    channelwise: bool,
-) -> list[Tensor]:
-    return [*empty_matrices(gram, left, gate), *_empty_branch(gram, left, weight)]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *tensors, ctx.cells, ctx.channelwise = inputs
-    # M_v as well: ``compose``'s gradient multiplies by it.
-    ctx.save_for_backward(*tensors, output[0])
-
-
-def _differentiate(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
-    # The gradients of both operators in turn: M_v gets its own and, through M_t and the shift, one from ``compose``.
-    *folded, weight, weight_bias, bias, matrix = ctx.saved_tensors
-    d_matrix, *onto_tokens, d_branch, d_shift = grads
-    d_matrix, *of_convolution = compose_gradients(d_branch, d_shift, d_matrix, matrix, weight, weight_bias, bias)
-    found = fold_gradients([d_matrix, *onto_tokens], folded, ctx.cells, ctx.channelwise)
-    return *found, *of_convolution, None, None
-
-
-differentiable(_fold_branch, _differentiate, _save)
+    return Matrices(matrices[0], matrices[1] if len(matrices) > 1 else None, branch, shift)

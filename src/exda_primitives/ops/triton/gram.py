@@ -170,12 +170,15 @@ def _gram_backward_kernel(
     dq: tl.tensor,
     dk: tl.tensor,
     dg: tl.tensor,
+    more: tl.tensor,
     q_batch: tl.tensor,
     q_row: tl.tensor,
     k_batch: tl.tensor,
     k_row: tl.tensor,
     g_batch: tl.tensor,
     g_row: tl.tensor,
+    dq_batch: tl.tensor,
+    dk_batch: tl.tensor,
     N: tl.tensor,
     heads: tl.tensor,
     C: tl.constexpr,
@@ -189,7 +192,8 @@ def _gram_backward_kernel(
 ) -> None:
     """Computes BLOCK rows and BLOCK_N pixels of dQ* and dK*; programs are (pixel blocks * TILES, B * heads).
 
-    ``grad`` is (B, heads, M + 2, M): dP, then a row of dq^2, then a row of dk^2.
+    ``grad`` is (B, heads, M + 2, M): dP, then a row of dq^2, then a row of dk^2. ``more``, (B, heads * K, N) or None,
+    is added to dg.
     """
     M: tl.constexpr = C + K
     image = (tl.program_id(1) // heads).to(tl.int64)
@@ -234,14 +238,17 @@ def _gram_backward_kernel(
         db = scaled_dot(weight, a, db, PRECISION, True)
 
     own = (i < C)[:, None] & (n < N)[None, :]
-    here = (image * heads + head) * C + i
-    tl.store(dq + here[:, None] * N + n[None, :], da.to(dq.dtype.element_ty), mask=own)
-    tl.store(dk + here[:, None] * N + n[None, :], db.to(dk.dtype.element_ty), mask=own)
+    at = (first + i)[:, None] * N + n[None, :]
+    tl.store(dq + image * dq_batch + at, da.to(dq.dtype.element_ty), mask=own)
+    tl.store(dk + image * dk_batch + at, db.to(dk.dtype.element_ty), mask=own)
     if K > 0:
         # g is a row of Q* and of K*: dg = dQ*[c:] + dK*[c:].
-        here = (image * heads + head) * K + i - C
+        at = ((image * heads + head) * K + i - C)[:, None] * N + n[None, :]
         token = (i >= C)[:, None] & mask
-        tl.store(dg + here[:, None] * N + n[None, :], (da + db).to(dg.dtype.element_ty), mask=token)
+        total = da + db
+        if more is not None:
+            total += tl.load(more + at, mask=token, other=0.0).to(TYPE)
+        tl.store(dg + at, total.to(dg.dtype.element_ty), mask=token)
 
 
 def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
@@ -286,8 +293,8 @@ def _tokens(q: Tensor, g: Tensor | None, heads: int) -> tuple[Tensor, int]:
     return (q, 0) if g is None else (along_pixels(g), g.shape[1] // heads)
 
 
-@operator("gram")
-def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
+def compute(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
+    """Computes ``gram`` inside of an operator, without gradients: (B, h, m+2, m)."""
     _check(q, k, g, heads)
     q, k = along_pixels(q), along_pixels(k)
     tokens, tokens_per_head = _tokens(q, g, heads)
@@ -322,17 +329,35 @@ def _gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     return summed(partial)
 
 
+_gram = operator("gram")(compute)
+
+
 @fake(_gram)
 def _(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     m = (q.shape[1] + (0 if g is None else g.shape[1])) // heads
     return q.new_empty((q.shape[0], heads, m + 2, m), dtype=accumulation_dtype(q.dtype))
 
 
-@operator(
-    "gram_backward",
-    "(Tensor grad, Tensor q, Tensor k, Tensor? g, int heads) -> Tensor[]",
-)
-def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
+def gradients(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    g: Tensor | None,
+    heads: int,
+    into: tuple[Tensor, Tensor, Tensor | None],
+    more: Tensor | None = None,
+) -> None:
+    """Computes the gradients of q, k and g, given that of the Gram blocks.
+
+    Args:
+        grad: (B, h, m+2, m).
+        q: (B, C, N), as is k.
+        k: as q.
+        g: tokens, (B, h*K, N), or None.
+        heads: h.
+        into: what is overwritten: dq and dk, whose rows follow one another in memory, and dg, contiguous, or None.
+        more: (B, h*K, N), contiguous, added to dg, or None.
+    """
     grad, q, k = grad.contiguous(), along_pixels(q), along_pixels(k)
     tokens, tokens_per_head = _tokens(q, g, heads)
     batch, channels, pixels = q.shape
@@ -340,19 +365,22 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
     # Half as large as forward: the sums da and db and their weights, in float32, have to fit into the registers.
     block = tile_side(c + tokens_per_head, largest_side(q) // 2)
     tiles = divide_up(c + tokens_per_head, block)
-    grads = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
+    dq, dk, dg = into
     _gram_backward_kernel[lambda meta: (tiles * divide_up(pixels, meta["BLOCK_N"]), batch * heads)](
         grad,
         q,
         k,
         tokens,
-        grads[0],
-        grads[1],
+        dq,
+        dk,
         # Without tokens dk again: the kernel does not write through it.
-        grads[-1],
+        dk if dg is None else dg,
+        more,
         *q.stride()[:2],
         *k.stride()[:2],
         *tokens.stride()[:2],
+        dq.stride(0),
+        dk.stride(0),
         pixels,
         heads,
         C=c,
@@ -363,11 +391,20 @@ def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: 
         TYPE=accumulation_type(q.dtype),
         PRECISION=dot_precision(q),
     )
+
+
+@operator(
+    "gram_backward",
+    "(Tensor grad, Tensor q, Tensor k, Tensor? g, int heads) -> Tensor[]",
+)
+def _gram_backward(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
+    grads = _empty_gradients(grad, q, k, g, heads)
+    gradients(grad, q, k, g, heads, (grads[0], grads[1], None if g is None else grads[2]))
     return grads
 
 
 @fake(_gram_backward)
-def _(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
+def _empty_gradients(grad: Tensor, q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> list[Tensor]:
     return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in (q, k, g) if x is not None]
 
 

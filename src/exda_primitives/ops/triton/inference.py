@@ -138,8 +138,7 @@ def _attention(
     rows = None if phi is None else phi.flatten(1)
     # z = DW(W_qkv norm(x)), and logits = Phi norm(x) as more rows of the same product.
     z, *logits = project_inside(x, norm, qkv.flatten(1), qkv_bias, rows, depthwise, depthwise_bias, "none", valid)
-    q, k, v = z.chunk(3, dim=1)
-    out = attention_output(q, k, v, logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
+    out = attention_output([z], logits[0] if logits else None, temperature, value, tokens, left, bias, x, valid)
     return out if valid is None else out[..., :valid]
 
 

@@ -104,23 +104,33 @@ def _strides(tensors: Sequence[Tensor]) -> list[int]:
 def compute(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual: Tensor | None) -> Tensor:
     """Computes ``mix`` inside of an operator: without gradients."""
     _check(matrices, maps, shift, residual)
-    return _mixed(matrices, maps, shift, residual, matrices[0].shape[1], transposed=False)
+    x = maps[0]
+    out = torch.empty((x.shape[0], matrices[0].shape[1], x.shape[2]), device=x.device, dtype=x.dtype)
+    _fill(matrices, maps, shift, residual, out, transposed=False)
+    return out
 
 
-def _mixed(
+def fill_transposed(matrices: list[Tensor], maps: list[Tensor], out: Tensor) -> None:
+    """Writes ``sum_i M_i^T X_i`` into ``out``, (B, O, N), whose rows follow one another in memory.
+
+    Matrices are (B or 1, C_i, O), of any dtypes, maps (B, C_i, N).
+    """
+    expanded = [m.expand(len(out), -1, -1) for m in matrices]
+    _fill(expanded, maps, None, None, out, transposed=True)
+
+
+def _fill(
     matrices: list[Tensor],
     maps: list[Tensor],
     shift: Tensor | None,
     residual: Tensor | None,
-    rows: int,
+    out: Tensor,
     *,
     transposed: bool,
-) -> Tensor:
-    """Returns the sum of products, (B, rows, N); ``transposed``, the matrices are (B, C_i, rows)."""
+) -> None:
     pairs = _Pairs(matrices, maps)
-    batch, _, pixels = maps[0].shape
+    batch, rows, pixels = out.shape
     block = tile_side(rows, largest_side(maps[0]))
-    out = torch.empty((batch, rows, pixels), device=maps[0].device, dtype=maps[0].dtype)
     # Absent tensors are replaced by one with strides to hand over; the kernel reads neither.
     constant = out if shift is None else shift
     identity = out if residual is None else along_pixels(residual)
@@ -134,6 +144,7 @@ def _mixed(
         *_strides(pairs.maps),
         *constant.stride()[:2],
         *identity.stride()[:2],
+        out.stride(0),
         pixels,
         ROWS=rows,
         **pairs.channels,
@@ -144,7 +155,6 @@ def _mixed(
         TYPE=accumulation_type(out.dtype),
         PRECISION=dot_precision(out),
     )
-    return out
 
 
 _mix = operator("mix", "(Tensor[] matrices, Tensor[] maps, Tensor? shift, Tensor? residual) -> Tensor")(compute)
@@ -156,11 +166,7 @@ def _(matrices: list[Tensor], maps: list[Tensor], shift: Tensor | None, residual
     return torch.empty((x.shape[0], matrices[0].shape[1], x.shape[2]), device=x.device, dtype=x.dtype)
 
 
-@operator(
-    "mix_map_gradients",
-    "(Tensor grad, Tensor[] matrices, Tensor[] maps) -> Tensor[]",
-)
-def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
+def map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
     """Returns the gradients ``M_i^T D`` of all maps; of ``maps``, only sizes, dtypes and devices count."""
     grad = along_pixels(grad)
     pairs = _Pairs(matrices, maps)
@@ -186,6 +192,11 @@ def _map_gradients(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> 
     return grads
 
 
+_map_gradients = operator("mix_map_gradients", "(Tensor grad, Tensor[] matrices, Tensor[] maps) -> Tensor[]")(
+    map_gradients
+)
+
+
 @fake(_map_gradients)
 def _(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
     return [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in maps]
@@ -193,21 +204,21 @@ def _(grad: Tensor, matrices: list[Tensor], maps: list[Tensor]) -> list[Tensor]:
 
 @operator("mix_transposed", "(Tensor[] matrices, Tensor[] maps) -> Tensor")
 def _mix_transposed(matrices: list[Tensor], maps: list[Tensor]) -> Tensor:
-    """Returns ``sum_i M_i^T X_i``, (B, O, N): matrices (B or 1, C_i, O) of any dtypes, maps (B, C_i, N)."""
-    expanded = [m.expand(maps[0].shape[0], -1, -1) for m in matrices]
-    return _mixed(expanded, maps, None, None, matrices[0].shape[2], transposed=True)
+    """Returns what ``fill_transposed`` writes."""
+    out = _empty_transposed(matrices, maps)
+    fill_transposed(matrices, maps, out)
+    return out
 
 
 @fake(_mix_transposed)
-def _(matrices: list[Tensor], maps: list[Tensor]) -> Tensor:
+def _empty_transposed(matrices: list[Tensor], maps: list[Tensor]) -> Tensor:
     x = maps[0]
     return torch.empty((x.shape[0], matrices[0].shape[2], x.shape[2]), device=x.device, dtype=x.dtype)
 
 
 @operator("mix_matrix_gradients", "(Tensor grad, Tensor[] maps) -> Tensor")
 def _matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
-    """Returns the gradients of all matrices of each image, then the shift's, packed; ``matrix_gradients`` unpacks."""
-    return summed(_partial_gradients(grad, maps, transposed=False))
+    return packed_matrix_gradients(grad, maps)
 
 
 @fake(_matrix_gradients)
@@ -218,14 +229,23 @@ def _(grad: Tensor, maps: list[Tensor]) -> Tensor:
 
 @operator("mix_weight_gradients", "(Tensor x, Tensor[] grads) -> Tensor")
 def _weight_gradients(x: Tensor, grads: list[Tensor]) -> Tensor:
-    """Returns the gradients of weights and biases, summed over the images, packed; ``weight_gradients`` unpacks."""
-    return summed(_partial_gradients(x, grads, transposed=True).flatten(0, 1))
+    return packed_weight_gradients(x, grads)
 
 
 @fake(_weight_gradients)
 def _(x: Tensor, grads: list[Tensor]) -> Tensor:
     size = (x.shape[1] + 1) * sum(grad.shape[1] for grad in grads)
     return torch.empty((size,), device=x.device, dtype=accumulation_dtype(x.dtype))
+
+
+def packed_matrix_gradients(grad: Tensor, maps: list[Tensor]) -> Tensor:
+    """Returns each image's gradients of all matrices, then the shift's, as one: see ``matrix_gradients_kernel``."""
+    return summed(_partial_gradients(grad, maps, transposed=False))
+
+
+def packed_weight_gradients(x: Tensor, grads: list[Tensor]) -> Tensor:
+    """Returns the gradients of all weights, then the biases', as one vector: see ``matrix_gradients_kernel``."""
+    return summed(_partial_gradients(x, grads, transposed=True).flatten(0, 1))
 
 
 def _partial_gradients(grad: Tensor, maps: list[Tensor], *, transposed: bool) -> Tensor:
@@ -270,8 +290,12 @@ def matrix_gradients(grad: Tensor, maps: list[Tensor]) -> tuple[list[Tensor], Te
     Returns:
         ``D X_i^T``, (B, O, C_i) each, and ``D 1``, (B, O); float32, views of one tensor.
     """
-    rows, widths = grad.shape[1], [x.shape[1] for x in maps]
-    *matrices, shift = _matrix_gradients(grad, maps).split([*(rows * width for width in widths), rows], 1)
+    return unpacked_matrices(_matrix_gradients(grad, maps), grad.shape[1], [x.shape[1] for x in maps])
+
+
+def unpacked_matrices(packed: Tensor, rows: int, widths: list[int]) -> tuple[list[Tensor], Tensor]:
+    """Takes ``packed_matrix_gradients`` apart: views (B, O, C_i), and (B, O)."""
+    *matrices, shift = packed.split([*(rows * width for width in widths), rows], 1)
     return [each.unflatten(1, (rows, width)) for each, width in zip(matrices, widths, strict=True)], shift
 
 

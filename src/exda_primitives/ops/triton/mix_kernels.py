@@ -116,6 +116,7 @@ def mix_kernel(
     shift_row: tl.tensor,
     residual_image: tl.tensor,
     residual_row: tl.tensor,
+    out_image: tl.tensor,
     N: tl.tensor,
     ROWS: tl.constexpr,
     C0: tl.constexpr,
@@ -156,7 +157,7 @@ def mix_kernel(
     if RESIDUAL:
         rows = residual + image * residual_image + o.to(tl.int64) * residual_row
         acc += tl.load(rows[:, None] + n[None, :], mask=mask, other=0.0).to(TYPE)
-    rows = out + (image * ROWS + o) * N
+    rows = out + image * out_image + o.to(tl.int64) * N
     tl.store(rows[:, None] + n[None, :], acc.to(out.dtype.element_ty), mask=mask)
 
 
