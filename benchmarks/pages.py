@@ -67,7 +67,6 @@ BY_NAME: Mapping[str, Page] = {
     "strength": strength.markdown,
     "tile_sides": tile_sides.markdown,
     "tile_sides_long": tile_sides.markdown,
-    "tile_sides_parts": tile_sides.markdown,
 }
 """Renderers of results without a kind, by the name of their file."""
 

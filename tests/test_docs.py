@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 from tests.registries import forget_afterwards
 
+import exda_primitives
 from exda_primitives import models
 from exda_primitives.cli import app
 from exda_primitives.models.registry import known_architectures
@@ -81,6 +82,22 @@ def test_figures_on_bfloat16_equal_the_evaluation() -> None:
     assert said in TEXT
 
 
+def test_figures_beside_other_programs_equal_the_results() -> None:
+    lines = (ROOT / "benchmarks" / "results" / "cpu_runtimes" / "results.jsonl").read_text().splitlines()
+    ratios = {
+        (row["height"], row["variant"], row["mode"]): f"{row['ratio_to_eager']:.2f}"
+        for row in map(json.loads, lines)
+        if row["status"] == "timed"
+    }
+    others = ("compiled", "onnxruntime", "openvino")
+    for side in (64, 128, 256):
+        ours = ratios[side, "fused-original", "eager"], ratios[side, "fused", "eager"]
+        theirs = [ratios[side, "original", mode] for mode in others]
+        assert f"| {side}x{side} | {' | '.join([*ours, *theirs])} |" in PAGES["speed.md"]
+        behind = [mode for mode, ratio in zip(others, theirs, strict=True) if float(ratio) < float(ours[0])]
+        assert behind == (["compiled"] if side == 64 else [])
+
+
 def test_figures_on_sizes_equal_the_results() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "exda_sizes.json").read_text())["rows"]
     of = {(row["network"], *row["size"]): row for row in rows}
@@ -104,11 +121,21 @@ def test_figures_on_tiles_equal_the_results() -> None:
     large = min(gain("test_whole", network, side) for network in ("host", "exda") for side in (128, 192, 256))
     small = min(gain("test_512", network, 128) for network in ("host", "exda"))
     text = PAGES["restore.md"].replace("\n", " ")
-    assert f"**{large:.1f} dB better in tiles of 128 to 256 pixels than whole**" in text
-    assert f"tiles of 128 gain {small:.1f} dB" in text
+    assert f"come out {large:.1f} dB better in tiles of 128 to 256 pixels than whole" in text
+    assert f"pixels {small:.1f} dB better in tiles of 128" in text
     table = (ROOT / "benchmarks" / "results" / "tile_sides.md").read_text().partition("## test_whole")[2]
     assert [line for line in table.splitlines() if line[:1] == "|" and line not in PAGES["restore.md"]] == []
-    assert f"{large:.1f} dB" in README
+    page = (ROOT / "benchmarks" / "results" / "tile_sides_long.md").read_text()
+    for column, degradation in enumerate(("low", "haze", "rain", "snow"), 1):
+        found = page.partition(f"## test_512, {degradation}:")[2].partition("##")[0]
+        for side in (64, 128, 256, 384):
+            cell = re.search(rf"^\| {side} \|.*\| (.*) \|$", found, re.MULTILINE)
+            row = re.search(
+                rf"^\| {side} \| [-+]\d.*$", PAGES["restore.md"].partition("A network that knows")[2], re.MULTILINE
+            )
+            assert cell is not None
+            assert row is not None
+            assert row[0].split(" | ")[column].removesuffix(" |") == cell[1]
 
 
 def test_figures_on_adaptation_equal_the_results() -> None:
@@ -229,6 +256,13 @@ def test_every_python_block_runs_as_printed(
         assert {"mynet"} <= known_backbones().keys()
         assert {"myattention"} <= known_families().keys()
         assert {"net"} <= known_architectures().keys()
+
+
+def test_the_newest_dated_section_of_the_changelog_is_the_version() -> None:
+    sections = re.findall(
+        r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert sections[0] == exda_primitives.__version__
 
 
 def test_pip_commands_name_existing_extras() -> None:

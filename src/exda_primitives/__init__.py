@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Packages of the workbench that users reach by a short name: ``exda.data`` is ``exda.workbench.data``.
 _TOOLS = (

@@ -43,8 +43,8 @@ _TILED = (
 _LARGE = 512
 """Side in pixels above which the side of tiles is worth a comparison: few networks are trained on larger patches."""
 _SMALLER = (
-    "A network that was trained on small patches may restore large images much better in tiles of two or three times "
-    "their side: compare --tile 256 with --tile 512, or measure by exda evaluate --tile."
+    "A network that was trained on small patches may restore large images better in tiles, as those in haze, or worse, "
+    "as those with rain: compare --tile 256 with the whole image, or measure by exda evaluate --tile."
 )
 _SORTED = (
     "This network sorts pixels by their values: tiling, like any rounding, may swap nearly equal ones, so that its "
