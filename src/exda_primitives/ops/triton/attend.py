@@ -238,24 +238,21 @@ def _attend_backward(
     of, of the bias, of DW and of W1. The other arguments are those of ``attend``'s operator.
     """
     need_maps, need_tokens, need_small, need_bias, need_depthwise, need_first = needed
-    parameters = temperature, left, gate, alpha, in_weight, in_bias, depthwise_weight, depthwise_bias
-    found = _empty_gradients(
-        grad, maps, g, rows, matrices, *parameters, out_weight, out_bias, cells, channelwise, adds, needed
-    )
-    d_maps, (dg, *_) = found[: len(maps)], found[len(maps) :]
-    d_rows, more = rows, None
     q, k, v = parts(maps)
     out = grad.flatten(2)
     onto_value, onto_branch, *onto_tokens = matrices
+    # The vectors that are needed, by their place from the end.
+    vectors: dict[int, Tensor] = {}
     u = _first_product(v, in_weight)
     if need_small or need_bias or need_maps or need_tokens:
         t = depthwise(u, depthwise_weight, depthwise_bias, "gelu", in_bias)
         used = _flat(v if adds else None, t, g)
         # dM_i = D X_i^T and dshift = D 1
         packed = packed_matrix_gradients(out, used)
-        # Frees its memory before the maps' gradients are made.
-        del t
-        of_matrices, of_shift = unpacked_matrices(packed, out.shape[1], [x.shape[1] for x in used])
+        # As the other maps below, deleted once it is not needed: its memory is used again.
+        del t, used
+        widths = [v.shape[1], *(m.shape[2] for m in matrices[1:])]
+        of_matrices, of_shift = unpacked_matrices(packed, out.shape[1], widths if adds else widths[1:])
         direct = of_matrices.pop(0) if adds else None
         of_branch, *of_tokens = of_matrices
         # M_v gets its own gradient and, through M_t and the shift, one more.
@@ -264,40 +261,39 @@ def _attend_backward(
             d_matrix, of_tokens[0] if of_tokens else None, rows, temperature, left, gate, alpha, cells, channelwise
         )
         if need_small:
-            found[-5:-3] = of_fold, of_last
+            vectors |= {-5: of_fold, -4: of_last}
         if need_bias:
-            found[-3] = of_shift.sum(0)
+            vectors[-3] = of_shift.sum(0)
+    du, more = u, None
     if need_maps or need_first or need_depthwise or need_tokens:
         # dX_i = M_i^T D for t and g. Of the maps only sizes count: u stands in for t, which is as large.
         dt, *of_g = map_gradients(out, [onto_branch, *onto_tokens], _flat(u, g))
         more = contiguous(of_g[0]) if of_g else None
-        du, of_depthwise = depthwise_backward.compute(
-            dt.unflatten(2, v.shape[2:]),
-            u,
-            depthwise_weight,
-            depthwise_bias,
-            "gelu",
-            need_maps or need_first,
-            need_depthwise,
-            in_bias,
+        dt = dt.unflatten(2, v.shape[2:])
+        parameters = depthwise_weight, depthwise_bias, "gelu"
+        du, vectors[-2] = depthwise_backward.compute(
+            dt, u, *parameters, need_maps or need_first, need_depthwise, in_bias
         )
-        found[-2] = of_depthwise
+        del dt
         if need_first:
-            found[-1] = packed_weight_gradients(v.flatten(2), [du.flatten(2)])
-        if need_maps:
-            dv = parts(d_maps)[2].flatten(2)
-            # dv = W1^T du + M_v^T D; of a branch that replaces the value, the first term alone.
-            fill_transposed(
-                [in_weight.flatten(1)[None], *([onto_value] if adds else [])],
-                [du.flatten(2), *([out] if adds else [])],
-                dv,
-            )
+            vectors[-1] = packed_weight_gradients(v.flatten(2), [du.flatten(2)])
+    del u
+    given = temperature, left, gate, alpha, in_weight, in_bias, depthwise_weight, depthwise_bias, out_weight, out_bias
+    found = _empty_gradients(grad, maps, g, rows, matrices, *given, cells, channelwise, adds, needed)
+    for place, vector in vectors.items():
+        found[place] = vector
+    d_maps, dg = found[: len(maps)], found[len(maps)]
+    if need_maps:
+        # dv = W1^T du + M_v^T D; of a branch that replaces the value, the first term alone.
+        back, upstream = [in_weight.flatten(1)[None]], [du.flatten(2)]
+        if adds:
+            back, upstream = [*back, onto_value], [*upstream, out]
+        fill_transposed(back, upstream, parts(d_maps)[2].flatten(2))
     if need_maps or need_tokens:
         dq, dk, _ = parts(d_maps if need_maps else [torch.empty_like(x) for x in maps])
         into = dq.flatten(2), dk.flatten(2), None if g is None else dg.flatten(2)
-        gram.gradients(
-            d_rows, q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.numel(), into, more
-        )
+        tokens = None if g is None else g.flatten(2)
+        gram.gradients(d_rows, q.flatten(2), k.flatten(2), tokens, temperature.numel(), into, more)
     return found
 
 
