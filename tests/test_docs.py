@@ -153,6 +153,25 @@ def test_figures_on_adaptation_equal_the_results() -> None:
         )
 
 
+def test_figures_on_ways_to_adapt_equal_the_results() -> None:
+    runs = json.loads((ROOT / "benchmarks" / "results" / "adaptation.json").read_text())["runs"]
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        if run["setting"] == "low":
+            psnr = run["scores"]["low"]["psnr"]
+            scores.setdefault(run["arm"], []).append(sum(psnr) / len(psnr))
+    assert {len(each) for each in scores.values()} == {3}
+    mean = {arm: sum(each) / len(each) for arm, each in scores.items()}
+    everywhere, lora, exda = (mean[f"frozen, {arm}"] for arm in ("LoRA everywhere", "LoRA", "both"))
+    half = mean["frozen, half both, half LoRA"]
+    assert everywhere == max(value for arm, value in mean.items() if arm.startswith("frozen"))
+    text = PAGES["adapt.md"].replace("\n ", "")
+    assert f"restored low light best: {everywhere:.1f} dB, with as many parameters" in text
+    said = f"They reached {exda:.1f} dB there, LoRA in the attentions alone {lora:.1f} dB, half of each {half:.1f} dB"
+    assert said in text
+    assert f"learns low light {lora - exda:.1f} dB better by LoRA of equal size" in README.replace("\n", " ")
+
+
 def test_figures_on_strength_equal_the_results() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "strength.json").read_text())["rows"]
     told: dict[tuple[str, str], list[float]] = {}
