@@ -26,12 +26,13 @@ from exda_primitives.workbench.diagnostics import digits
 
 ROOT = Path(__file__).parents[1]
 SHORT = {
+    "demo": ("--image", "photos/0.png"),
     "adapt": ("--set", "recipe.steps=2", "--set", "data.patch=16"),
     "train": ("--set", "recipe.steps=2", "--set", "recipe.batch=1", "--set", "data.patch=16"),
     "mine": ("--minutes", "0.05", "--size", "32"),
     "benchmarks.quality": ("--minutes", "0.05"),
 }
-"""Options added to a command so that it takes seconds: steps, patch sides in pixels and minutes."""
+"""Options added to a command so that it takes seconds: a small image, steps, patch sides in pixels and minutes."""
 IMAGES = 5
 """Images per folder."""
 
@@ -106,7 +107,7 @@ def test_printed_commands_run(page: str, folder: Path, monkeypatch: pytest.Monke
             # PyTorch takes half a minute to capture the demo's network or AdaIR, for each of these files.
             monkeypatch.setattr(models, "create", lambda *given, **more: nn.Conv2d(3, 3, 3, padding=1))
         before = times_of_change(folder)
-        more = next((options for name, options in SHORT.items() if name in words[1:3]), ())
-        result = CliRunner().invoke(program, [*arguments, *more], env={"COLUMNS": "200"})
+        name = words[2 if words[1] in ("-m", "bench") else 1]
+        result = CliRunner().invoke(program, [*arguments, *SHORT.get(name, ())], env={"COLUMNS": "200"})
         assert result.exit_code == 0, f"{shlex.join(words)}: {result.output}"
         assert times_of_change(folder) != before, f"{shlex.join(words)} wrote nothing: {result.output}"
