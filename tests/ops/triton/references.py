@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +17,35 @@ from exda_primitives.ops.triton.compose import compose, compose_gradients
 from exda_primitives.ops.triton.depthwise import Activation
 from exda_primitives.ops.triton.fold import TokenMixing
 from exda_primitives.ops.triton.fold_branch import Matrices
-from exda_primitives.ops.triton.gram import Gram
 from exda_primitives.ops.triton.packed import parameter_gradients
 
 
-def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
+class Blocks(NamedTuple):
+    """Products (B, h, m, m), and the squared norms of the rows of q and of k, (B, h, m)."""
+
+    products: Tensor
+    q_squares: Tensor
+    k_squares: Tensor
+
+
+def blocks(gram: Tensor) -> Blocks:
+    """Takes what ``gram`` returns apart."""
+    return Blocks(gram[:, :, :-2], gram[:, :, -2], gram[:, :, -1])
+
+
+def packed(products: Tensor, q_squares: Tensor, k_squares: Tensor) -> Tensor:
+    """Joins the parts that ``blocks`` returns."""
+    return torch.cat([products, q_squares[:, :, None], k_squares[:, :, None]], 2)
+
+
+def gram_reference(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     """``gram`` in plain PyTorch, with concatenated rows; any dtype, device and layout."""
     q, k = (widen(x).unflatten(1, (heads, -1)) for x in (q, k))
     if g is not None:
         tokens = widen(g).unflatten(1, (heads, -1))
         q, k = torch.cat([q, tokens], 2), torch.cat([k, tokens], 2)
     with without_autocast(q):
-        squares = [x.square().sum(-1)[:, :, None] for x in (q, k)]
-        return Gram(torch.cat([q @ k.transpose(-2, -1), *squares], 2))
+        return packed(q @ k.transpose(-2, -1), q.square().sum(-1), k.square().sum(-1))
 
 
 class Compose(torch.autograd.Function):
@@ -59,10 +75,10 @@ def compose_reference(
 
 
 def fold_reference(
-    gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
+    gram: Tensor, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """``fold`` in plain PyTorch; any dtype, device and layout."""
-    products, q_squares, k_squares = gram.products, gram.q_squares, gram.k_squares
+    products, q_squares, k_squares = blocks(gram)
     heads, m = q_squares.shape[1:]
     c = left.shape[1] // heads
     with without_autocast(products):
@@ -78,8 +94,8 @@ def fold_reference(
             if tokens.reinject == "mean":
                 own = own.mean(2, keepdim=True)
             mixing = torch.cat([(1 - mass) * mixing, mass * onto_tokens.softmax(-1)], -1) + alpha * own
-        blocks = widen(left).unflatten(1, (heads, c)).transpose(0, 1).to(mixing.dtype) @ mixing
-        matrix, token_matrix = blocks.transpose(1, 2).split([c, m - c], -1)
+        products_of_heads = widen(left).unflatten(1, (heads, c)).transpose(0, 1).to(mixing.dtype) @ mixing
+        matrix, token_matrix = products_of_heads.transpose(1, 2).split([c, m - c], -1)
         return matrix.flatten(2), None if tokens is None else token_matrix.flatten(2) / tokens.cells
 
 
@@ -89,7 +105,7 @@ def _divisor(squares: Tensor) -> Tensor:
 
 
 def fold_branch_reference(
-    gram: Gram,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     tokens: TokenMixing | None,

@@ -11,10 +11,9 @@ from exda_primitives.ops.triton.fold import (
     TokenMixing,
     fold,
 )
-from exda_primitives.ops.triton.gram import Gram
 
 from .agreement import poison, random
-from .references import Compose, compose_reference, fold_reference, gram_reference
+from .references import Compose, blocks, compose_reference, fold_reference, gram_reference, packed
 from .several import deviations, differentiate
 
 # Measured: 1.3e-6 for float32, in the gradients of the squared norms; 4e-16 for float64.
@@ -56,9 +55,9 @@ def small_parameters(heads: int, c: int, rows: int) -> list[Tensor]:
 
 
 def fold_tensors(function: object, tensors: tuple[Tensor, ...], reinject: str) -> tuple[Tensor, Tensor | None]:
-    gram, temperature, left, *rest = tensors
+    products, q_squares, k_squares, temperature, left, *rest = tensors
     tokens = TokenMixing(*rest, 3, reinject) if rest else None  # type: ignore[arg-type, misc]
-    return function(Gram(gram), temperature, left, tokens)  # type: ignore[operator]
+    return function(packed(products, q_squares, k_squares), temperature, left, tokens)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -67,7 +66,7 @@ def test_output_and_gradients_agree_with_the_float64_reference(
     batch: int, heads: int, c: int, tokens: int, rows: int, reinject: str, dtype: torch.dtype
 ) -> None:
     q, k, g = maps(batch, heads, c, tokens)
-    tensors = [*gram_reference(q, k, g, heads), *small_parameters(heads, c, rows)][: 5 if tokens else 3]
+    tensors = [*blocks(gram_reference(q, k, g, heads)), *small_parameters(heads, c, rows)][: 7 if tokens else 5]
     found = deviations(
         lambda *t: fold_tensors(fold, t, reinject),
         lambda *t: fold_tensors(fold_reference, t, reinject),
@@ -119,7 +118,7 @@ def test_gate_and_alpha_of_zero_give_the_host() -> None:
 
 
 def test_maps_of_zeros_have_finite_gradients() -> None:
-    gram = gram_reference(torch.zeros(1, 4, 9), torch.zeros(1, 4, 9), torch.zeros(1, 2, 9), 2)
+    gram = blocks(gram_reference(torch.zeros(1, 4, 9), torch.zeros(1, 4, 9), torch.zeros(1, 2, 9), 2))
     tensors = [t.float() for t in (*gram, *small_parameters(2, 2, 4))]
     outputs, gradients = differentiate(lambda *t: fold_tensors(fold, t, "mean"), tensors)
     assert all(t.isfinite().all() for t in [*outputs, *gradients])
@@ -129,7 +128,7 @@ def test_maps_of_zeros_have_finite_gradients() -> None:
 def test_large_logits_agree() -> None:
     q, k, g = maps(1, 1, 4, 1)
     _, left, gate, alpha = small_parameters(1, 4, 4)
-    tensors = [*gram_reference(q, k, g, 1), torch.full((1, 1, 1), 1e3), left, gate, alpha]
+    tensors = [*blocks(gram_reference(q, k, g, 1)), torch.full((1, 1, 1), 1e3), left, gate, alpha]
     outputs, _ = differentiate(lambda *t: fold_tensors(fold, t, "mean"), [t.float() for t in tensors])
     expected, _ = differentiate(lambda *t: fold_tensors(fold_reference, t, "mean"), [t.double() for t in tensors])
     for f, e in zip(outputs, expected, strict=True):
@@ -139,7 +138,7 @@ def test_large_logits_agree() -> None:
 
 def test_blocks_and_parameters_of_other_layouts_and_dtypes() -> None:
     q, k, g = maps(2, 2, 3, 1)
-    gram = Gram(*(t.transpose(-2, -1).contiguous().transpose(-2, -1).float() for t in gram_reference(q, k, g, 2)))
+    gram = gram_reference(q, k, g, 2).transpose(-2, -1).contiguous().transpose(-2, -1).float()
     temperature, left, gate, alpha = (t.bfloat16() for t in small_parameters(2, 3, 5))
     left = left.T.contiguous().T
     tokens = TokenMixing(gate, alpha)
@@ -180,15 +179,15 @@ CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
 def test_opcheck() -> None:
-    gram = [t.float().requires_grad_() for t in gram_reference(*maps(2, 2, 3, 2), 2)]
+    gram = gram_reference(*maps(2, 2, 3, 2), 2).float().requires_grad_()
     temperature, left, gate, alpha = (t.float().requires_grad_() for t in small_parameters(2, 3, 5))
     torch.library.opcheck(
-        torch.ops.exda.fold.default, (*gram, temperature, left, gate, alpha, 2, False), test_utils=CHECKS
+        torch.ops.exda.fold.default, (gram, temperature, left, gate, alpha, 2, False), test_utils=CHECKS
     )
 
 
 def test_compiled_with_gradients() -> None:
-    gram = gram_reference(*maps(1, 2, 3, 3), 2)
+    gram = blocks(gram_reference(*maps(1, 2, 3, 3), 2))
     leaves = [t.float().requires_grad_() for t in (*gram, *small_parameters(2, 3, 5))]
 
     def loss(*tensors: Tensor) -> Tensor:
@@ -202,8 +201,8 @@ def test_compiled_with_gradients() -> None:
         torch.testing.assert_close(f, e)
 
 
-GRAM = Gram(torch.zeros(2, 2, 6, 4))
-TALL = Gram(torch.zeros(()).expand(1, 2, 4102, 4100))
+GRAM = torch.zeros(2, 2, 6, 4)
+TALL = torch.zeros(()).expand(1, 2, 4102, 4100)
 ONE = torch.zeros(2, 1, 1)
 
 
@@ -217,13 +216,13 @@ ONE = torch.zeros(2, 1, 1)
         (GRAM, ONE, torch.zeros(5, 8), TokenMixing(ONE, ONE), "gate and alpha None without tokens"),
         (GRAM, ONE[:1], torch.zeros(5, 8), None, "expected 2 elements each"),
         (GRAM, ONE, torch.zeros(5, 6), TokenMixing(ONE, ONE, 1, "channelwise"), "expected as many as channels, 3"),
-        (Gram(torch.zeros(2, 2, 4, 4)), ONE, torch.zeros(5, 8), None, r"expected \(B, h, m\+2, m\)"),
-        (Gram(*(t.half() for t in GRAM)), ONE, torch.zeros(5, 8), None, "expected float32"),
+        (torch.zeros(2, 2, 4, 4), ONE, torch.zeros(5, 8), None, r"expected \(B, h, m\+2, m\)"),
+        (GRAM.half(), ONE, torch.zeros(5, 8), None, "expected float32"),
         (TALL, ONE, torch.zeros(5, 8200), None, "4100 channels and tokens; expected at most 4096"),
     ],
 )
 def test_unsupported_arguments_are_refused_with_the_reason(
-    gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None, message: str
+    gram: Tensor, temperature: Tensor, left: Tensor, tokens: TokenMixing | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         fold(gram, temperature, left, tokens)

@@ -8,7 +8,6 @@ from exda_primitives.errors import InputError
 from exda_primitives.ops.triton import fold_branch as module
 from exda_primitives.ops.triton.fold import TokenMixing
 from exda_primitives.ops.triton.fold_branch import Matrices, fold_branch
-from exda_primitives.ops.triton.gram import Gram
 
 from .agreement import poison, random
 from .references import fold_branch_reference, gram_reference
@@ -38,13 +37,13 @@ def inputs(
         random(heads, 1, 1, seed=8).sigmoid() if tokens else None,
         random(heads, 1, 1, seed=9) if tokens else None,
     ]
-    return [None if t is None else t.to(dtype) for t in (*gram_reference(q, k, g, heads), *small)]
+    return [None if t is None else t.to(dtype) for t in (gram_reference(q, k, g, heads), *small)]
 
 
 def called(function: object, tensors: list[Tensor | None] | tuple[Tensor, ...], reinject: str = "mean") -> Matrices:
-    *gram, temperature, left, weight, weight_bias, bias, gate, alpha = tensors
+    gram, temperature, left, weight, weight_bias, bias, gate, alpha = tensors
     tokens = None if gate is None else TokenMixing(gate, alpha, 3, reinject)  # type: ignore[arg-type]
-    return function(Gram(*gram), temperature, left, tokens, weight, weight_bias, bias)  # type: ignore[operator, no-any-return]
+    return function(gram, temperature, left, tokens, weight, weight_bias, bias)  # type: ignore[operator, no-any-return]
 
 
 @pytest.mark.parametrize("channels", [128, 0], ids=["one launch", "two launches"])

@@ -101,7 +101,7 @@ def compute(
     """
     q, k, v = parts(maps)
     rows = gram.compute(q.flatten(2), k.flatten(2), None if g is None else g.flatten(2), temperature.numel())
-    found = fold_branch(gram.Gram(rows), temperature, left, tokens, branch.out_weight.flatten(1), branch.out_bias, bias)
+    found = fold_branch(rows, temperature, left, tokens, branch.out_weight.flatten(1), branch.out_bias, bias)
     # V' = V + W2 t + b2: the matrices take W2 and b2, and V' is never computed.
     t = depthwise(
         _first_product(v, branch.in_weight),

@@ -27,7 +27,6 @@ from ..terms import Reinject
 from .fold_arguments import FoldArguments, empty_matrices
 from .fold_backward import fold_backward
 from .fold_kernels import fold_kernel
-from .gram import Gram
 from .launch import divide_up
 from .operator import differentiable, fake, operator
 from .packed import parameter_gradients
@@ -51,12 +50,12 @@ class TokenMixing(NamedTuple):
 
 
 def fold(
-    gram: Gram, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
+    gram: Tensor, temperature: Tensor, left: Tensor, tokens: TokenMixing | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Computes ``left blockdiag(E)`` for each image, by one launch; differentiable once.
 
     Args:
-        gram: Gram blocks of h heads, each of c channels and K tokens, float32.
+        gram: Gram blocks of h heads, each of c channels and K tokens, (B, h, m+2, m), float32, as ``gram`` returns.
         temperature: h elements, of any dtype and shape.
         left: (O, h*c), of any dtype.
         tokens: gate, alpha and scale; None if and only if K = 0.
@@ -68,7 +67,7 @@ def fold(
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
-    matrix, *rest = _fold(gram.packed, temperature, left, gate, alpha, cells, reinject == "channelwise")
+    matrix, *rest = _fold(gram, temperature, left, gate, alpha, cells, reinject == "channelwise")
     return matrix, rest[0] if rest else None
 
 
@@ -89,7 +88,7 @@ def compute(
         *arguments.tensors,
         matrices[0],
         matrices[-1],
-        *arguments.strides,
+        arguments.left_row,
         arguments.heads,
         1 / cells,
         **arguments.constants,

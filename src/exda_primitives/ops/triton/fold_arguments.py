@@ -24,7 +24,7 @@ class FoldArguments:
         heads: number of heads, h.
         rows: rows of ``left``, O.
         tensors: the blocks and parameters, in the kernels' order.
-        strides: in elements: of rows in ``left``.
+        left_row: stride of rows in ``left``, in elements.
         constants: compile-time constants and options of the kernels.
     """
 
@@ -43,7 +43,7 @@ class FoldArguments:
         c = channels // self.heads
         left = along_pixels(left)
         self.tensors = [gram.contiguous(), *(contiguous(x) for x in (temperature, gate, alpha)), left]
-        self.strides = [left.stride(0)]
+        self.left_row = left.stride(0)
         columns = tile_side(m, MOST_HEAD_ROWS)
         self.constants: dict[str, Any] = {
             "ROWS": self.rows,

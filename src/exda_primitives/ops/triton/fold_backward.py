@@ -253,7 +253,7 @@ def compute(
         d_token_matrix,
         d_gram,
         of_images,
-        *arguments.strides,
+        arguments.left_row,
         d_matrix.stride(0),
         0 if d_token_matrix is None else d_token_matrix.stride(0),
         arguments.heads,

@@ -17,7 +17,6 @@ from .fold import TokenMixing
 from .fold import compute as fold
 from .fold_arguments import FoldArguments, empty_matrices
 from .fold_kernels import fold_branch_kernel
-from .gram import Gram
 from .launch import contiguous, divide_up
 
 # The most channels of all heads together, h*c: above, repeating M_v takes longer than a launch.
@@ -45,7 +44,7 @@ class Matrices(NamedTuple):
 
 
 def fold_branch(
-    gram: Gram,
+    gram: Tensor,
     temperature: Tensor,
     left: Tensor,
     tokens: TokenMixing | None,
@@ -58,7 +57,7 @@ def fold_branch(
     One launch for up to 128 channels in all and, in each head, 64 channels and tokens; else two.
 
     Args:
-        gram: Gram blocks of h heads, each of c channels and K tokens, float32.
+        gram: Gram blocks of h heads, each of c channels and K tokens, (B, h, m+2, m), float32, as ``gram`` returns.
         temperature: h elements, of any dtype and shape.
         left: (O, h*c), of any dtype.
         tokens: gate, alpha and scale; None if and only if K = 0.
@@ -73,15 +72,15 @@ def fold_branch(
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
     gate, alpha, cells, reinject = (None, None, 1, "mean") if tokens is None else tokens
-    if left.shape[-1] > MOST_CHANNELS or gram.packed.shape[-1] > MOST_REGISTER_ROWS:
-        value, *rest = fold(gram.packed, temperature, left, gate, alpha, cells, reinject == "channelwise")
+    if left.shape[-1] > MOST_CHANNELS or gram.shape[-1] > MOST_REGISTER_ROWS:
+        value, *rest = fold(gram, temperature, left, gate, alpha, cells, reinject == "channelwise")
         return Matrices(value, rest[0] if rest else None, *compose(value, weight, weight_bias, bias))
-    arguments = FoldArguments(gram.packed, temperature, left, gate, alpha, reinject == "channelwise")
-    matrices = empty_matrices(gram.packed, left, gate)
+    arguments = FoldArguments(gram, temperature, left, gate, alpha, reinject == "channelwise")
+    matrices = empty_matrices(gram, left, gate)
     check_convolution("fold_branch", matrices[0].shape, weight, weight_bias, bias)
     weight, weight_bias = weight.contiguous(), weight_bias.contiguous()
     sizes = ((arguments.batch, arguments.rows, weight.shape[1]), (arguments.batch, arguments.rows))
-    branch, shift = (torch.empty(size, device=left.device, dtype=gram.packed.dtype) for size in sizes)
+    branch, shift = (torch.empty(size, device=left.device, dtype=gram.dtype) for size in sizes)
     # Without tokens, matrices[-1] is M_v again: the kernel does not write through it.
     fold_branch_kernel[(divide_up(arguments.rows, _BLOCK_O), divide_up(weight.shape[1], _BLOCK_J), arguments.batch)](
         *arguments.tensors,
@@ -92,7 +91,7 @@ def fold_branch(
         contiguous(bias),
         branch,
         shift,
-        *arguments.strides,
+        arguments.left_row,
         weight.stride(0),
         1 / cells,
         HEADS=arguments.heads,

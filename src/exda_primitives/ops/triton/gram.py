@@ -12,7 +12,7 @@ one per row): one pass that reads q, k, g and writes dq, dk and ``dg = dQ*[c:] +
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -35,32 +35,6 @@ from .tiles import (
     tile_side,
     vectorisable,
 )
-
-
-class Gram(NamedTuple):
-    """Products and squared norms of a head's m = c+K rows, those of q (or k), then the tokens; float32 for half types.
-
-    Attributes:
-        packed: (B, h, m+2, m): the products, then a row of q's and a row of k's squared norms. One tensor, whose
-            gradient is one tensor: of three views, autograd would add up the gradients.
-    """
-
-    packed: Tensor
-
-    @property
-    def products(self) -> Tensor:
-        """``[q; g] [k; g]^T``, (B, h, m, m)."""
-        return self.packed[:, :, :-2]
-
-    @property
-    def q_squares(self) -> Tensor:
-        """Squared norms of ``[q; g]``, (B, h, m)."""
-        return self.packed[:, :, -2]
-
-    @property
-    def k_squares(self) -> Tensor:
-        """Squared norms of ``[k; g]``, (B, h, m)."""
-        return self.packed[:, :, -1]
 
 
 @triton.jit
@@ -251,7 +225,7 @@ def _gram_backward_kernel(
         tl.store(dg + at, total.to(dg.dtype.element_ty), mask=token)
 
 
-def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
+def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Tensor:
     """Computes the Gram blocks and squared norms of q, k and tokens; differentiable once.
 
     Args:
@@ -262,13 +236,16 @@ def gram(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> Gram:
         heads: a divisor of C.
 
     Returns:
-        Products and squared norms, float32 (for float64, which the interpreter alone takes, float64); the same bits in
-        every run of one process.
+        (B, h, m+2, m) for the m = c+K rows of a head, those of q (or k), then the tokens: the products
+        ``[q; g] [k; g]^T``, (m, m), then a row of the squared norms of ``[q; g]`` and a row of those of ``[k; g]``. One
+        tensor, whose gradient is one tensor: of three views, autograd would add up the gradients. Float32 (for float64,
+        which the interpreter alone takes, float64); the same bits in every run of one process.
 
     Raises:
         InputError: for shapes that do not fit each other, and where no kernel can run.
     """
-    return Gram(_gram(q, k, g, heads))
+    found: Tensor = _gram(q, k, g, heads)
+    return found
 
 
 def _check(q: Tensor, k: Tensor, g: Tensor | None, heads: int) -> None:
