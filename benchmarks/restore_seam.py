@@ -32,7 +32,7 @@ import exda_primitives as exda
 from exda_primitives.workbench.demo.degradation import mixed
 from exda_primitives.workbench.demo.model import tiny_restormer, weights
 from exda_primitives.workbench.restoration import restore
-from exda_primitives.workbench.restoration.network import SEAM_LIMIT
+from exda_primitives.workbench.restoration.tiled import SEAM_LIMIT
 from exda_primitives.workbench.shared.tables import markdown_page, markdown_table, provenance
 
 RESULTS = Path(__file__).parent / "results"

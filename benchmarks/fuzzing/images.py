@@ -72,7 +72,7 @@ def attack(path: Path) -> bool:
     except ImageError:
         return False
     assert len(image.pixels) in (1, 3), "channels"
-    assert image.pixels.isfinite().all(), "not finite"
+    assert np.isfinite(image.pixels).all(), "not finite"
     assert 0 <= image.pixels.min() <= image.pixels.max() <= 1, "out of range"
     assert image.alpha is None or image.alpha.shape == image.pixels.shape[1:], "alpha of another size"
     return True

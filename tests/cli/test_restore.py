@@ -52,14 +52,14 @@ def test_a_single_image(image: Path, tmp_path: Path) -> None:
     assert "90 x 60" in result.output
     assert "whole" in result.output
     assert "1 restored, 0 skipped" in result.output
-    expected = restore(host(), read(image).pixels).image
+    expected = restore(host(), torch.from_numpy(read(image).pixels)).image
     assert same(stored(tmp_path / "out.png"), expected)
 
 
 def test_tiles_say_their_seam_and_what_they_cost(image: Path, tmp_path: Path) -> None:
     result = run(image, tmp_path / "out.png", "--tile", 48, "--overlap", 16)
     assert result.exit_code == 0, result.output
-    seam = restore(host(), read(image).pixels, tile=48, overlap=16).seam
+    seam = restore(host(), torch.from_numpy(read(image).pixels), tile=48, overlap=16).seam
     assert seam is not None
     assert f"{seam.largest:.3f}" in result.output
     assert "each tile is all that the model sees" in result.output
@@ -85,7 +85,7 @@ def test_a_patched_network(image: Path, tmp_path: Path) -> None:
     exda.save(model, tmp_path / "exda.safetensors")
     result = run(image, tmp_path / "out.png", "--patch", tmp_path / "exda.safetensors")
     assert result.exit_code == 0, result.output
-    expected = restore(model, read(image).pixels).image
+    expected = restore(model, torch.from_numpy(read(image).pixels)).image
     found = stored(tmp_path / "out.png")
     assert same(found, expected)
     run(image, tmp_path / "host.png")
@@ -196,7 +196,7 @@ def test_the_packaged_weights_restore(name: str, image: Path, tmp_path: Path) ->
     if name == "demo":
         exda.patch(model)
         model.load_state_dict(load_file(HOST.with_name("exda.safetensors")))
-    expected = restore(model, read(image).pixels).image
+    expected = restore(model, torch.from_numpy(read(image).pixels)).image
     assert same(stored(tmp_path / "out.png"), expected)
 
 
@@ -210,7 +210,7 @@ def test_a_signal_stops_the_run_and_leaves_no_partial_file(
         save(pixels(), tmp_path / "in" / name)
     (tmp_path / "in/2.png").write_bytes(b"no image")
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    restored, calls = Restorer.__call__, []
+    restored, calls = Restorer.restore_array, []
 
     def killed(self: Restorer, *arguments: object) -> object:
         calls.append(1)
@@ -218,7 +218,7 @@ def test_a_signal_stops_the_run_and_leaves_no_partial_file(
             os.kill(os.getpid(), number)
         return restored(self, *arguments)
 
-    monkeypatch.setattr(Restorer, "__call__", killed)
+    monkeypatch.setattr(Restorer, "restore_array", killed)
     # Scripts start their background commands with SIGINT ignored; one that is sent all the same must stop the run.
     ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -289,13 +289,13 @@ def test_known_blocks_are_fused_on_the_cpu(image: Path, tmp_path: Path, monkeypa
     from exda_primitives.fusion.block import FusedBlock
 
     seen: list[int] = []
-    whole = Restorer.__call__
+    whole = Restorer.restore_array
 
     def noted(self: Restorer, *arguments: object) -> object:
         seen.append(sum(isinstance(module, FusedBlock) for module in self.model.modules()))
         return whole(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Restorer, "__call__", noted)
+    monkeypatch.setattr(Restorer, "restore_array", noted)
     assert run(image, tmp_path / "out.png").exit_code == 0
     assert run(image, tmp_path / "half.png", "--half").exit_code == 0
     fused, half = seen

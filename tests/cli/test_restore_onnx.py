@@ -1,5 +1,7 @@
 """exda restore --onnx."""
 
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -48,6 +50,28 @@ def test_the_same_image_as_from_the_checkpoint(
     # The last of the 8 bits may be rounded the other way.
     assert differences.max() <= 1
     assert (differences > 0).mean() < 1e-3
+
+
+WITHOUT_PYTORCH = """
+import sys
+# None in place of a module makes its import fail, as if it were not installed.
+sys.modules.update(dict.fromkeys(["torch", "einops", "safetensors", "timm"]))
+from exda_primitives.cli import app
+app(sys.argv[1:])
+"""
+
+
+def test_pytorch_is_not_needed(file: Path, image: Path, tmp_path: Path) -> None:
+    arguments = ("--onnx", file, "--tile", 48, "--overlap", 16)
+    command = [sys.executable, "-c", WITHOUT_PYTORCH, "restore", image, tmp_path / "out.png", *arguments]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert run(image, tmp_path / "with.png", *arguments).exit_code == 0
+    assert np.array_equal(stored(tmp_path / "out.png"), stored(tmp_path / "with.png"))
+    command = [sys.executable, "-c", WITHOUT_PYTORCH, "restore", image, tmp_path / "2.png", "--checkpoint", HOST]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the Python module torch is not installed, and this needs it\n"
 
 
 def test_tiles_of_512_by_default(file: Path, tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def errors_as_lines() -> Iterator[None]:
         yield
     except ExDAError as error:
         _exit(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "exda_primitives":
+            raise
+        # Only where the library was installed without its dependencies.
+        _exit(f"the Python module {error.name} is not installed, and this needs it")
     except BrokenPipeError:
         # The reader of the output has closed the pipe (``exda ... | head``); Typer handles this.
         raise

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .devices import DEVICES
-from .names import known_names
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -24,10 +21,6 @@ HELP = (
 )
 
 _DEMO = {"demo": "exda.safetensors", "demo-host": "host.safetensors"}
-
-
-_ONNX_TILE = 512
-"""Side in pixels of the tiles of an ONNX file, unless ``--tile`` is given."""
 
 
 def checkpoint_file(name: str) -> Path:
@@ -125,34 +118,6 @@ def restorer_of(network: nn.Module, device: torch.device, *, half: bool, **optio
             fuse(network)
     dtype = (torch.float16 if device.type == "cuda" else torch.bfloat16) if half else None
     return Restorer(network, dtype=dtype, **options)
-
-
-def onnx_restorer(file: Path, device: str, tile: int | None, overlap: int | None) -> Restorer:
-    """Returns a ``Restorer`` that runs an ONNX file by onnxruntime, by default in tiles of 512 pixels.
-
-    Args:
-        file: the ONNX file.
-        device: ``auto`` for whatever onnxruntime has here, which PyTorch need not have, ``cpu`` or ``cuda``.
-        tile: side of the tiles in pixels.
-        overlap: pixels that tiles share.
-
-    Raises:
-        BadParameter: for another device.
-        ExDAError: for a file that onnxruntime cannot run, or that restores no images.
-    """
-    from ..workbench.export.onnx_file import OnnxNetwork  # noqa: PLC0415
-    from ..workbench.restoration import Restorer  # noqa: PLC0415
-
-    known_names("--device", [device], DEVICES)
-    network = OnnxNetwork(file, device)
-    network.check_restores()
-    multiple = network.metadata.get("multiple", "")
-    # The tile has a fixed size because the memory that onnxruntime takes is not known.
-    restorer = Restorer(
-        network, tile=tile or _ONNX_TILE, overlap=overlap, multiple=int(multiple) if multiple.isdecimal() else None
-    )
-    restorer.sorts = network.metadata.get("sorts") == "yes"
-    return restorer
 
 
 def _config(options: str | None) -> Any:

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..workbench.shared.progress import progress_on
-from .devices import named_device
+from .devices import DEVICES, named_device
 from .errors import stop_on_signal
 from .images import print_left_out
-from .names import printable
+from .names import known_names, printable
 from .networks import (
     HELP,
     AnyHost,
@@ -26,14 +26,13 @@ from .networks import (
     Reading,
     checkpoint_file,
     network_of,
-    onnx_restorer,
     restorer_of,
 )
 from .source import Adapters, run_adapters
 
 if TYPE_CHECKING:
-    from ..workbench.restoration import Restorer
     from ..workbench.restoration.files import Done, Job, Skipped
+    from ..workbench.restoration.tiled import TiledRestorer
 
 
 _TILED = (
@@ -100,7 +99,7 @@ def restore(
 
     An image that cannot be restored is skipped, the reason is printed, and the exit code is 1.
     """
-    # Imported here because --help has to work without importing torch.
+    # Imported here because --help has to be quick. None of them imports torch: --onnx works without it.
     from ..workbench.restoration.files import Done, restore_files, work_for  # noqa: PLC0415
     from ..workbench.shared.packages import psutil, pyvips  # noqa: PLC0415
 
@@ -123,10 +122,15 @@ def restore(
     run_adapters(adapter)
     reading = Reading(param_key, ignore, patched_with)
     # If one of these packages is missing, fail now, not after reading the checkpoint or at the first image.
-    pyvips(), psutil()
+    pyvips()
+    restorer: TiledRestorer
     if onnx is not None:
-        restorer = onnx_restorer(onnx, device, tile, overlap)
+        from ..workbench.restoration.onnx import OnnxRestorer  # noqa: PLC0415
+
+        known_names("--device", [device], DEVICES)
+        restorer = OnnxRestorer(onnx, device, tile=tile, overlap=overlap)
     else:
+        psutil()
         where = named_device(device)
         net = network_of(checkpoint_file(str(checkpoint)), reading, model, patch, any_host=any_host)
         restorer = restorer_of(net, where, half=half, tile=tile, overlap=overlap, memory=memory)
@@ -184,7 +188,7 @@ def _title(jobs: Sequence[Job], index: int) -> str:
     return escape(printable(f"{index + 1} of {len(jobs)}: {jobs[index].source.name}"))
 
 
-def _print(results: Sequence[Done | Skipped], restorer: Restorer, console: Console) -> None:
+def _print(results: Sequence[Done | Skipped], restorer: TiledRestorer, console: Console) -> None:
     from ..workbench.restoration.files import Done  # noqa: PLC0415
 
     restored = [result for result in results if isinstance(result, Done)]
@@ -227,6 +231,6 @@ def _remarks(result: Done | Skipped) -> Iterator[str]:
 
 
 def _seam_limit() -> float:
-    from ..workbench.restoration.network import SEAM_LIMIT  # noqa: PLC0415
+    from ..workbench.restoration.tiled import SEAM_LIMIT  # noqa: PLC0415
 
     return SEAM_LIMIT

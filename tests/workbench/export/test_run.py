@@ -22,6 +22,7 @@ from exda_primitives.workbench.export.check import Difference, size_to_trace, si
 from exda_primitives.workbench.export.darktable import check_packable
 from exda_primitives.workbench.export.onnx_file import OnnxNetwork, write_traced
 from exda_primitives.workbench.export.program import METADATA
+from exda_primitives.workbench.shared import onnx_session
 
 
 def one_attention() -> nn.Module:
@@ -335,7 +336,8 @@ def test_a_package_for_darktable(tmp_path: Path) -> None:
     assert config["backend"] == "onnx"
     inside = OnnxNetwork(tmp_path / "model.onnx")
     assert inside.metadata == done.metadata
-    (given,), (made,) = inside.session.get_inputs(), inside.session.get_outputs()
+    opened = onnx_session.session(tmp_path / "model.onnx")
+    (given,), (made,) = opened.get_inputs(), opened.get_outputs()
     assert (given.name, made.name) == ("input", "output")
     # The size of a tile of darktable's.
     x = image(1, 256, 256)

@@ -13,7 +13,7 @@ from exda_primitives.errors import ImageError
 from exda_primitives.workbench.demo.model import tiny_restormer
 from exda_primitives.workbench.demo.photograph import photograph
 from exda_primitives.workbench.restoration import Restorer, restore
-from exda_primitives.workbench.restoration.network import SEAM_LIMIT
+from exda_primitives.workbench.restoration.tiled import SEAM_LIMIT
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Padding by reflection, also of images too small for PyTorch's own."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,8 @@ def test_padding_equals_pytorchs_where_that_is_possible() -> None:
     image = torch.rand(3, 37, 50)
     expected = torch.nn.functional.pad(image[None], (0, 6, 0, 3), mode="reflect")[0]
     assert torch.equal(pad(image, 8), expected)
+    # An array is padded alike.
+    assert np.array_equal(pad(image.numpy(), 8), expected.numpy())
 
 
 @settings(deadline=None)

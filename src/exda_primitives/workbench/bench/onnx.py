@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..export.onnx_file import session
+from ..shared.onnx_session import session
 from .exported import run_exported
 
 _ELEMENTS = {torch.float32: 1, torch.float16: 10, torch.bfloat16: 16}
@@ -23,7 +23,7 @@ def exported(model: nn.Module, image: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _load(file: Path, image: Tensor, output: Tensor) -> Callable[[], object]:
     kind = image.device.type
-    running = session(file, kind)
+    running = session(file, kind, torch.get_num_threads())
     binding = running.io_binding()
     for bind, (named, *_), held in (
         (binding.bind_input, running.get_inputs(), image),

@@ -175,7 +175,7 @@ def evaluate(
             progress(case, number + done / total, len(cases))
 
         try:
-            restored: Restored = restorer(degraded, on_tile)
+            restored = restorer(degraded, on_tile)
             result = _result(case, clean, degraded, restored, protocol, restorer)
         except ImageError as error:
             raise ImageError(f"{case}: {error}") from error
@@ -256,7 +256,7 @@ def _cropped(case: Case, image: Tensor, protocol: Protocol) -> Tensor:
 
 
 def _result(
-    case: Case, clean: Tensor, degraded: Tensor, restored: Restored, protocol: Protocol, restorer: Restorer
+    case: Case, clean: Tensor, degraded: Tensor, restored: Restored[Tensor], protocol: Protocol, restorer: Restorer
 ) -> ImageResult:
     target = clean.to(restorer.device)
     after, before = (

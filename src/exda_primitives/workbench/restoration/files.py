@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from ...errors import ExDAError, ImageError, some_of
 from ..shared.files import check_writable, files_below, is_nonregular_file
 from ..shared.image_files import FORMATS
 from .images import format_for, read, write
-from .network import Restored, Restorer
+from .tiled import Restored, TiledRestorer
+from .tiles import Pixels
 
 
 class Job(NamedTuple):
@@ -36,7 +39,7 @@ class Done:
 
     job: Job
     size: tuple[int, int]
-    restored: Restored
+    restored: Restored[Pixels]
     notes: tuple[str, ...]
 
 
@@ -147,7 +150,11 @@ def _is_hidden(path: Path) -> bool:
 
 
 def restore_files(
-    restorer: Restorer, jobs: Sequence[Job], *, overwrite: bool, progress: Progress = lambda index, done, total: None
+    restorer: TiledRestorer,
+    jobs: Sequence[Job],
+    *,
+    overwrite: bool,
+    progress: Progress = lambda index, done, total: None,
 ) -> Iterator[Done | Skipped]:
     """Restores one image after the other, and yields for each whether it was restored or skipped.
 
@@ -174,18 +181,18 @@ def restore_files(
             yield Skipped(job, _reason(error, job.source))
 
 
-def _restore_file(restorer: Restorer, job: Job, overwrite: bool, on_tile: Callable[[int, int], None]) -> Done:
+def _restore_file(restorer: TiledRestorer, job: Job, overwrite: bool, on_tile: Callable[[int, int], None]) -> Done:
     if job.target.exists() and not overwrite:
         raise ImageError(f"{job.target} exists; --overwrite replaces it")
     format_for(job.target)
     check_writable(job.target.parent)
     image = read(job.source)
-    restored = restorer(image.pixels, on_tile)
+    restored = restorer.restore_array(image.pixels, on_tile)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     notes = write(replace(image, pixels=restored.image), job.target)
     height, width = restored.image.shape[-2:]
     # Without the pixels, which are in the file now and would only take memory.
-    return Done(job, (height, width), replace(restored, image=restored.image.new_empty(0)), notes)
+    return Done(job, (height, width), replace(restored, image=np.empty((0, 0, 0), np.float32)), notes)
 
 
 def _natural(path: Path) -> tuple[list[int | str], str]:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ...errors import ImageError, some_of
 from ...files import write_bytes
@@ -18,6 +16,7 @@ from ..shared.image_files import FORMATS, MAX_PIXELS, orientation_of_xmp, uprigh
 from ..shared.packages import pyvips
 from .exif import exif_of_tiff, orientation_of_tiff, tiff_with_exif, xmp_of_tiff
 from .png import keywords, png_with_text, text_chunks
+from .tiles import Pixels
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -55,7 +54,7 @@ class DecodedImage:
         text: a PNG file's text chunks, unchanged; empty for other formats.
     """
 
-    pixels: Tensor
+    pixels: Pixels
     bits: int
     format: str
     alpha: NDArray[Any] | None = None
@@ -103,8 +102,7 @@ def read(path: Path) -> DecodedImage:
     colours = image.bands - 1 if image.bands in (2, 4) else image.bands
     bits = 8 * stored.dtype.itemsize
     return DecodedImage(
-        pixels=torch.from_numpy(np.ascontiguousarray(values[..., :colours].transpose(2, 0, 1), np.float32))
-        / _TOP[bits],
+        pixels=np.ascontiguousarray(values[..., :colours].transpose(2, 0, 1), np.float32) / np.float32(_TOP[bits]),
         bits=bits,
         format=kind,
         alpha=np.ascontiguousarray(values[..., -1]) if colours < image.bands else None,
@@ -187,7 +185,7 @@ def _metadata(image: Any) -> dict[str, tuple[int, Any]]:
 def _encoded(decoded: DecodedImage, kind: str, bits: int) -> bytes:
     top = _TOP[bits]
     dtype = np.uint8 if bits == 8 else np.uint16
-    bands = [(decoded.pixels.detach().cpu().clamp(0, 1) * top).round_().numpy().astype(dtype).transpose(1, 2, 0)]
+    bands = [(decoded.pixels.clip(0, 1) * np.float32(top)).round().astype(dtype).transpose(1, 2, 0)]
     if decoded.alpha is not None:
         # 65535 = 257 * 255: divides by 257, rounded to the nearest.
         alpha = (

@@ -1,30 +1,21 @@
-"""Applies a restoration network to an image of any size, whole or in tiles."""
+"""Restores images of any size, as tensors, by a network in PyTorch."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ... import memory as process_memory
 from ...errors import ConfigError, ImageError
 from ...patching.backbones import MULTIPLE, backbones_in, multiple_of
 from ..shared.inference import inferring
 from ..shared.live_bytes import LiveBytes
-from ..shared.padding import pad, padded_side, round_up
+from ..shared.padding import round_up
 from .memory import MemoryEstimate, available_bytes, largest_tile
-from .tiles import Seam, axis, blend
-
-OVERLAP = (128, 256)
-"""Least and most pixels of the default overlap, a quarter of a tile. Tiles of 512 pixels left seams below the limit
-with 128; tiles of 1568 did not with 128, but did with 256 (``benchmarks/restore_seam.py``)."""
-
-SEAM_LIMIT = 0.5
-"""Largest step, in 1/255, that the default overlap accepts: half of the smallest step of an 8-bit image."""
+from .tiled import OnTile, Restored, TiledRestorer
+from .tiles import Pixels
 
 _PROBE, _LARGER_PROBE = 64, 256
 """Sides in pixels of the squares on which memory is measured. Fused blocks hold a whole map only if it is small, so the
@@ -32,26 +23,6 @@ smaller square overestimates what they take."""
 
 _CHANNELS = (3, 1)
 """Channels of the images that are tried on a model, in this order."""
-
-OnTile = Callable[[int, int], None]
-"""Called after each tile with the number done and the number in all."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A restored image and how it was made.
-
-    Attributes:
-        image: the restored image in [0, 1], with shape, dtype and device of the one given.
-        tile: side of the tiles in pixels; None if the image was restored whole.
-        overlap: least pixels that neighbouring tiles share; None if restored whole.
-        seam: how visible the tiles are; None if restored whole.
-    """
-
-    image: Tensor
-    tile: int | None = None
-    overlap: int | None = None
-    seam: Seam | None = None
 
 
 def restore(
@@ -63,7 +34,7 @@ def restore(
     memory: float | None = None,
     dtype: torch.dtype | None = None,
     multiple: int | None = None,
-) -> Restored:
+) -> Restored[Tensor]:
     """Restores an image of any size; the model is unchanged afterwards.
 
     The image is padded by reflection to a size that the backbone accepts. If it does not fit into memory whole, or is
@@ -103,7 +74,7 @@ def restore(
     return restorer(image)
 
 
-class Restorer:
+class Restorer(TiledRestorer):
     """``restore`` for many images: examines the model once.
 
     Attributes:
@@ -130,61 +101,43 @@ class Restorer:
         if self.autocast_dtype not in (None, torch.float16, torch.bfloat16):
             raise ConfigError(f"dtype must be torch.float16 or torch.bfloat16 (or None), got {dtype}.")
         backbones = backbones_in(model)
-        self.multiple = multiple or multiple_of(backbones) or MULTIPLE
-        self.sorts = any(each.sorts for each in backbones.values())
-        self.tile, self.overlap = _checked(tile, overlap, self.multiple)
+        super().__init__(
+            multiple or multiple_of(backbones) or MULTIPLE,
+            tile,
+            overlap,
+            sorts=any(each.sorts for each in backbones.values()),
+        )
         self.channels, self.need = self._probe()
         self._is_need_exact = False
 
-    def __call__(self, image: Tensor, on_tile: OnTile = lambda done, total: None) -> Restored:
+    def __call__(self, image: Tensor, on_tile: OnTile = lambda done, total: None) -> Restored[Tensor]:
         """Restores one image, see ``restore``; ``on_tile`` is called after each tile."""
         if image.ndim not in (3, 4) or (image.ndim == 4 and image.shape[0] != 1) or not image.is_floating_point():
             raise ImageError(
                 f"expected a float image (C, H, W) or (1, C, H, W), got {tuple(image.shape)} of {image.dtype}; call "
                 "once for each image of a batch."
             )
-        if 0 in image.shape:
-            raise ImageError(f"expected an image with pixels, got {tuple(image.shape)}.")
-        shape = image.shape
-        dtype = image.dtype
         # At least float32: blending in half precision would round more coarsely than an image's own values.
-        image = image.reshape(shape[-3:]).to(torch.promote_types(dtype, torch.float32))
-        grey = self.channels == 3 and len(image) == 1
-        if len(image) != self.channels and not grey:
-            raise ImageError(
-                f"the model takes {_named(self.channels)}, this one has {len(image)} channels."
-                + (" Convert it to grey first." if self.channels == 1 else "")
-            )
-        try:
-            restored = self._restored(image, on_tile)
-        finally:
-            # The next image may have another size, for which the memory kept so far may be of no use.
-            process_memory.release()
-        pixels = restored.image.mean(0, keepdim=True) if grey else restored.image
-        return Restored(pixels.reshape(shape).to(dtype), restored.tile, restored.overlap, restored.seam)
+        pixels = image.detach().cpu().reshape(image.shape[-3:]).to(torch.promote_types(image.dtype, torch.float32))
+        restored = self.restore_array(pixels.numpy(), on_tile)
+        made = torch.from_numpy(restored.image).reshape(image.shape).to(image.device, image.dtype)
+        return Restored(made, restored.tile, restored.overlap, restored.seam)
 
-    def _restored(self, image: Tensor, on_tile: OnTile) -> Restored:
-        height, width = image.shape[-2:]
-        padded = pad(image, self.multiple)
-        down, right = padded.shape[-2:]
-        tile = self.tile
-        if tile is None:
-            tile = self._largest_tile(down, right)
-        with inferring(self.model):
-            if tile is None or max(down, right) <= tile:
-                whole = self._run(padded)
-                on_tile(1, 1)
-                return Restored(whole[:, :height, :width])
-            overlap, half = self._overlap_of(tile), self._half_of(tile)
-            while True:
-                blended, seam = self._blended(padded, tile, overlap, on_tile)
-                # An overlap that was asked for is kept; the seam is reported either way.
-                if self.overlap or overlap == half or seam.largest < SEAM_LIMIT:
-                    return Restored(blended[:, :height, :width], tile, overlap, seam)
-                overlap = min(2 * overlap, half)
+    def run(self, image: Pixels) -> Pixels:
+        """Returns the network's output for a padded image."""
+        shown = torch.from_numpy(image).expand(self.channels, -1, -1)[None]
+        restored = self._forward(shown.to(self.device, self.own_dtype))[0]
+        made: Pixels = restored.cpu().to(shown.dtype).numpy()
+        return made
 
-    def _largest_tile(self, height: int, width: int) -> int | None:
-        """Returns the side of the tiles for a padded image, or None if it fits whole."""
+    def running(self) -> AbstractContextManager[object]:
+        """Returns a context in which the model is in eval mode, and nothing is recorded for gradients."""
+        return inferring(self.model)
+
+    def largest_tile(self, height: int, width: int) -> int | None:
+        """Returns the side of the tiles that was asked for, or with which a padded image fits into memory."""
+        if self.tile is not None:
+            return self.tile
         free = available_bytes(self.device, self.memory)
         # Measures once more, on the larger square, if that fits and could avoid tiles.
         larger = self.need.of(_LARGER_PROBE, _LARGER_PROBE, None)
@@ -192,38 +145,11 @@ class Restorer:
             self.need, self._is_need_exact = self._measured(self.channels, _LARGER_PROBE)[1], True
         return largest_tile(self.need, height, width, self.multiple, self._overlap_of, free)
 
-    def _overlap_of(self, tile: int) -> int:
-        """Returns the overlap that was asked for, or the default, but at most half a tile."""
-        least, most = OVERLAP
-        wanted = self.overlap or round_up(min(max(tile // 4, least), most), self.multiple)
-        return min(wanted, self._half_of(tile))
-
-    def _half_of(self, tile: int) -> int:
-        return tile // 2 // self.multiple * self.multiple
-
-    def _blended(self, image: Tensor, tile: int, overlap: int, on_tile: OnTile) -> tuple[Tensor, Seam]:
-        rows, columns = (axis(side, tile, overlap) for side in image.shape[-2:])
-        total, done = len(rows.starts) * len(columns.starts), 0
-
-        def tile_at(y: int, x: int) -> Tensor:
-            nonlocal done
-            restored = self._run(image[:, y : y + rows.tile, x : x + columns.tile])
-            done += 1
-            on_tile(done, total)
-            return restored
-
-        return blend(tile_at, rows, columns)
-
-    def _run(self, image: Tensor) -> Tensor:
-        """Restores a padded image (C, H, W); returns it in [0, 1], in the image's dtype and on its device."""
-        shown = image.expand(self.channels, -1, -1)[None]
-        restored = self._forward(shown.to(self.device, self.own_dtype))[0]
-        if not bool(restored.isfinite().all()):
-            dtype = self.autocast_dtype or self.own_dtype
-            half = dtype in (torch.float16, torch.bfloat16)
-            advice = f"{dtype} overflowed, restore in full precision" if half else "are its weights damaged?"
-            raise ImageError(f"the model's output holds NaN or infinity: {advice}.")
-        return restored.to(image.device, image.dtype).clamp(0, 1)
+    def advice(self) -> str:
+        """Returns what to do about an output that is not finite."""
+        dtype = self.autocast_dtype or self.own_dtype
+        half = dtype in (torch.float16, torch.bfloat16)
+        return f"{dtype} overflowed, restore in full precision" if half else super().advice()
 
     def _forward(self, batch: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext():
@@ -267,23 +193,3 @@ def _taken(model: nn.Module) -> str:
         return ""
     kinds = "networks for dual-pixel images, raw data or images with prompts (DocRes)"
     return f" but {first.in_channels} channels, as {kinds} do"
-
-
-def _named(channels: int) -> str:
-    return "grey images" if channels == 1 else "colour images"
-
-
-def _checked(tile: int | None, overlap: int | None, multiple: int) -> tuple[int | None, int | None]:
-    """Checks tile and overlap, and returns both rounded up to the multiple."""
-    if tile is not None:
-        if tile < 1:
-            raise ConfigError(f"tile must be at least 1 pixel, got {tile}.")
-        # At least twice the multiple, so that half a tile, the largest overlap, is a multiple too.
-        tile = max(round_up(tile, multiple), 2 * multiple, padded_side(1, multiple))
-    if overlap is not None:
-        if overlap < 1:
-            raise ConfigError(f"overlap must be at least 1 pixel, got {overlap}: without one, the tiles show.")
-        overlap = round_up(overlap, multiple)
-        if tile is not None and 2 * overlap > tile:
-            raise ConfigError(f"overlap must be at most half a tile, got {overlap} for tiles of {tile} pixels.")
-    return tile, overlap

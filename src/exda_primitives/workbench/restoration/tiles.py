@@ -15,10 +15,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.floating[Any]]
+"""An image (C, H, W), or a batch of images (B, C, H, W)."""
 
 GREY_LEVELS = 255
 """Steps of an 8-bit image between 0 and 1, the unit of seams."""
@@ -77,14 +80,13 @@ def _ramps(starts: Sequence[int], tile: int) -> Iterator[Ramp]:
         yield Ramp(begin, end)
 
 
-def weights(width: int) -> Tensor:
+def weights(width: int) -> NDArray[np.float32]:
     """Returns the weights of the tile that fades in, over the pixels of a ramp: a raised cosine, (width,) float32.
 
     It begins with 0 and ends with 1, so that the outermost pixels of a tile, next to the network's padding, are not
     used.
     """
-    phase = torch.linspace(0, 1, width, dtype=torch.float64)
-    return (0.5 - 0.5 * torch.cos(math.pi * phase)).float()
+    return (0.5 - 0.5 * np.cos(math.pi * np.linspace(0, 1, width))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -109,26 +111,28 @@ class _Meter:
     BINS, TOP, SHARE = 4000, 4.0, 0.999
 
     def __init__(self) -> None:
-        self.counts = torch.zeros(self.BINS, dtype=torch.float64)
+        self.counts = np.zeros(self.BINS, np.int64)
         self.largest = self.total = 0.0
         self.pixels = 0
 
-    def add_difference(self, difference: Tensor) -> None:
-        self.total += float(difference.abs().sum(dtype=torch.float64))
-        self.pixels += difference.numel()
+    def add_difference(self, difference: Pixels) -> None:
+        self.total += float(np.abs(difference).sum(dtype=np.float64))
+        self.pixels += difference.size
 
-    def add_steps(self, steps: Tensor) -> None:
-        size = GREY_LEVELS * steps.abs()
+    def add_steps(self, steps: Pixels) -> None:
+        size = np.abs(steps)
+        size *= GREY_LEVELS
         self.largest = max(self.largest, float(size.max()))
-        self.counts += torch.histc(size.clamp(max=self.TOP), self.BINS, 0, self.TOP).double().cpu()
+        np.minimum(size, self.TOP, out=size)
+        self.counts += np.histogram(size, self.BINS, (0, self.TOP))[0]
 
     def seam(self) -> Seam:
-        reached = self.counts.cumsum(0) >= self.SHARE * self.counts.sum()
-        percentile = (int(reached.int().argmax()) + 1) * self.TOP / self.BINS
+        reached = self.counts.cumsum() >= self.SHARE * self.counts.sum()
+        percentile = (int(reached.argmax()) + 1) * self.TOP / self.BINS
         return Seam(self.largest, min(percentile, self.largest), GREY_LEVELS * self.total / max(self.pixels, 1))
 
 
-def blend(tile_at: Callable[[int, int], Tensor], rows: Axis, columns: Axis) -> tuple[Tensor, Seam]:
+def blend(tile_at: Callable[[int, int], Pixels], rows: Axis, columns: Axis) -> tuple[Pixels, Seam]:
     """Blends tiles row by row; besides the result, one row of tiles is held.
 
     Args:
@@ -141,12 +145,12 @@ def blend(tile_at: Callable[[int, int], Tensor], rows: Axis, columns: Axis) -> t
         (C, H, W), and the seam.
     """
     meter = _Meter()
-    whole: Tensor | None = None
-    steps_above: Tensor | None = None
+    whole: Pixels | None = None
+    steps_above: Pixels | None = None
     for y, ramp, next_ramp in zip(rows.starts, (None, *rows.ramps), (*rows.ramps, None), strict=True):
         strip, steps = _strip(lambda x, y=y: tile_at(y, x), columns, meter)  # type: ignore[misc]
         if whole is None:
-            whole = strip.new_empty(strip.shape[0], rows.starts[-1] + rows.tile, strip.shape[-1])
+            whole = np.empty((len(strip), rows.starts[-1] + rows.tile, strip.shape[-1]), strip.dtype)
         down = _join(whole, strip, y, ramp, -2, meter)
         if down is not None:
             meter.add_steps(down)
@@ -156,55 +160,68 @@ def blend(tile_at: Callable[[int, int], Tensor], rows: Axis, columns: Axis) -> t
             first = 0
             if ramp is not None and steps_above is not None:
                 first = ramp.begin - y
-                w = weights(ramp.width).to(steps)[:, None]
-                steps[:, first : first + ramp.width].lerp_(steps_above[:, -ramp.width :], 1 - w)
+                fading = steps[:, first : first + ramp.width]
+                fading -= steps_above[:, -ramp.width :]
+                fading *= weights(ramp.width)[:, None]
+                fading += steps_above[:, -ramp.width :]
             meter.add_steps(steps[:, first : next_ramp.begin - y if next_ramp else None])
         steps_above = steps
     assert whole is not None
     return whole, meter.seam()
 
 
-def _strip(tile_at: Callable[[int], Tensor], columns: Axis, meter: _Meter) -> tuple[Tensor, Tensor | None]:
+def _strip(tile_at: Callable[[int], Pixels], columns: Axis, meter: _Meter) -> tuple[Pixels, Pixels | None]:
     """Blends one row of tiles; returns it, (C, tile, W), and the steps that this adds at the columns of the ramps."""
-    strip: Tensor | None = None
+    strip: Pixels | None = None
     steps = []
     for x, ramp in zip(columns.starts, (None, *columns.ramps), strict=True):
         tile = tile_at(x)
         if strip is None:
-            strip = tile.new_empty(*tile.shape[:2], columns.starts[-1] + columns.tile)
+            strip = np.empty((*tile.shape[:2], columns.starts[-1] + columns.tile), tile.dtype)
         across = _join(strip, tile, x, ramp, -1, meter)
         if across is not None:
             steps.append(across)
     assert strip is not None
-    return strip, torch.cat(steps, -1) if steps else None
+    return strip, np.concatenate(steps, -1) if steps else None
 
 
-def _join(into: Tensor, piece: Tensor, at: int, ramp: Ramp | None, dim: int, meter: _Meter) -> Tensor | None:
+def _join(into: Pixels, piece: Pixels, at: int, ramp: Ramp | None, dim: int, meter: _Meter) -> Pixels | None:
     """Writes ``piece``, which begins at ``at``, into ``into``, fading in over the ramp; returns the steps that adds."""
-    length = piece.shape[dim]
+    end = at + piece.shape[dim]
     if ramp is None:
-        into.narrow(dim, at, length).copy_(piece)
+        _along(into, dim, at, end)[...] = piece
         return None
-    before = into.narrow(dim, ramp.begin, ramp.width)
-    difference = piece.narrow(dim, ramp.begin - at, ramp.width) - before
+    before = _along(into, dim, ramp.begin, ramp.end)
+    difference = _along(piece, dim, ramp.begin - at, ramp.end - at) - before
     meter.add_difference(difference)
-    w = weights(ramp.width).to(difference)
+    w = weights(ramp.width)
     steps = _steps(difference, w, dim)
     # a + w (b - a), in place.
-    before.addcmul_(difference, w if dim == -1 else w[:, None])
-    rest = at + length - ramp.end
-    into.narrow(dim, ramp.end, rest).copy_(piece.narrow(dim, length - rest, rest))
+    difference *= _as_column(w, dim)
+    before += difference
+    _along(into, dim, ramp.end, end)[...] = _along(piece, dim, ramp.end - at, end - at)
     return steps
 
 
-def _steps(difference: Tensor, w: Tensor, dim: int) -> Tensor:
+def _steps(difference: Pixels, w: NDArray[np.float32], dim: int) -> Pixels:
     """Returns the steps (w(x + 1) - w(x)) (b - a) in a ramp and at its two borders: width + 1 along ``dim``."""
-    # The weight is 0 before the ramp and 1 after it.
-    rise = torch.diff(w, prepend=w.new_zeros(1), append=w.new_ones(1))
     width = difference.shape[dim]
     # b - a is the mean over both pixels of a pair. Outside the ramp one of the tiles may be missing: the difference at
     # the border is used for both.
-    left = torch.arange(-1, width, device=w.device).clamp(min=0)
-    right = torch.arange(width + 1, device=w.device).clamp(max=width - 1)
-    mean = (difference.index_select(dim, left) + difference.index_select(dim, right)) / 2
-    return mean * (rise if dim == -1 else rise[:, None])
+    first, last = _along(difference, dim, 0, 1), _along(difference, dim, width - 1, width)
+    pairs = _along(difference, dim, 0, width - 1) + _along(difference, dim, 1, width)
+    pairs /= 2
+    steps = np.concatenate([first, pairs, last], dim)
+    # The weight is 0 before the ramp and 1 after it.
+    steps *= _as_column(np.diff(w, prepend=np.float32(0), append=np.float32(1)), dim)
+    return steps
+
+
+def _along(x: Pixels, dim: int, begin: int, end: int) -> Pixels:
+    """Returns rows (``dim`` = -2) or columns (-1) ``begin`` to ``end`` (exclusive), as a view."""
+    return x[..., begin:end, :] if dim == -2 else x[..., begin:end]
+
+
+def _as_column(w: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Shapes weights so that they multiply a map along rows (``dim`` = -2) or columns (-1)."""
+    return w[:, None] if dim == -2 else w
