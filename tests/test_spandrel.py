@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     import spandrel
     import spandrel_extra_arches
     from spandrel.architectures.HVICIDNet import HVICIDNet
+    from spandrel.architectures.KBNet import KBNet_l
     from spandrel.architectures.RetinexFormer import RetinexFormer
     from spandrel.architectures.SwinIR import SwinIR
 
@@ -33,6 +34,7 @@ NETWORKS = {
 SWINIR = {"img_size": 16, "window_size": 8, "embed_dim": 12, "num_heads": [2], "depths": [2], "mlp_ratio": 2}
 OF_SPANDREL = {
     "HVI-CIDNet": (lambda: HVICIDNet(channels=[12, 12, 24, 48]), {"tokens": 2}),
+    "KBNet": (lambda: KBNet_l(dim=48, **SMALL), {"tokens": 1}),
     "RetinexFormer": (lambda: RetinexFormer(n_feat=8, stage=1, num_blocks=[1, 1, 1]), {"tokens": 2}),
     "SwinIR": (lambda: SwinIR(upscale=2, upsampler="pixelshuffle", **SWINIR), {"tokens": 0, "families": "window"}),
 }
