@@ -20,6 +20,7 @@ GROUPS = {
     },
     "Toy networks that restore digits": {
         "digits": "non-linear values are better",
+        "windows": "non-linear values are better within windows",
         "position-digits": "only a non-linearity before the aggregation helps",
         "form-digits": "V + g(V) is the best form",
     },

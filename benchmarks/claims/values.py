@@ -15,6 +15,7 @@ from exda_primitives.workbench.diagnostics.function import FunctionExperiment
 from exda_primitives.workbench.diagnostics.position import PositionExperiment
 from exda_primitives.workbench.diagnostics.table import by_variant, conditions
 from exda_primitives.workbench.diagnostics.variants import LINEAR, RESIDUAL, VARIANTS, WIDENED
+from exda_primitives.workbench.diagnostics.windows import WindowsExperiment
 from exda_primitives.workbench.shared.results import Result, read, spread
 
 from .claim import DECIBEL, Claim, Finding, Row, Source, Unit, times
@@ -119,7 +120,7 @@ def _budget(experiment: type[Experiment], result: Result) -> str:
 
 
 def _better(
-    experiment: type[Experiment], unit: Unit, figure: float, notes: Sequence[str], folder: Path
+    experiment: type[Experiment], unit: Unit, figure: float | None, notes: Sequence[str], folder: Path
 ) -> Finding | None:
     """Checks whether V + g(V) is better than the linear value and the controls of equal size."""
     measured = read_all(folder, [experiment])
@@ -131,7 +132,8 @@ def _better(
         verdict = effect(over_linear, over_controls)
         controls = [unit.interval(over_controls[name]) if name in over_controls else "-" for name in CONTROLS]
         cells = [each.mean(LINEAR), each.mean(RESIDUAL), unit.interval(over_linear), *controls]
-        rows.append(Row(each.title, cells, over_linear, verdict, size(verdict, over_linear, figure)))
+        of_size = None if figure is None else size(verdict, over_linear, figure)
+        rows.append(Row(each.title, cells, over_linear, verdict, of_size))
     head = ["linear V", "V + g(V)", unit.title, *(f"over {VARIANTS[name].title}" for name in CONTROLS)]
     return _finding(head, rows, measured, notes)
 
@@ -178,6 +180,7 @@ _DECIBELS = "PSNR in dB on held-out digits: mean ± standard deviation over seed
 _OURS = "The paper gives neither architecture nor data; ours are in `src/exda_primitives/workbench/diagnostics/{}.py`."
 _REPLACED = "The plot and the summary show the gain over g(V); the verdict takes all other forms into account."
 _RATIOS = "A column “A over B” is the error of B divided by the error of A: above 1x, A is better."
+_WINDOWS = "The networks are in `src/exda_primitives/workbench/diagnostics/windows.py`."
 _WORSE, _HIGHER = math.log(1.504), 5.92
 _BY_LINEAR = times("error of linear V / of V + g(V)")
 _BY_AFTER = times("error of O + g(O) / of V + g(V)")
@@ -204,6 +207,17 @@ CLAIMS = (
         EFFECT,
         "exda diagnose digits --data mnist.npz --out benchmarks/results",
         partial(_better, DigitsExperiment, DECIBEL, _HIGHER, (_DECIBELS, _OURS.format("digits"))),
+    ),
+    Claim(
+        "windows",
+        "Non-linear values restore degraded digits better within windows (an extension: the paper claims nothing)",
+        "no figure",
+        None,
+        DECIBEL,
+        EFFECT,
+        "exda diagnose digits --windows --data mnist.npz --out benchmarks/results --variant linear --variant widened "
+        "--variant branch --variant residual",
+        partial(_better, WindowsExperiment, DECIBEL, None, (_DECIBELS, _WINDOWS)),
     ),
     Claim(
         "position",

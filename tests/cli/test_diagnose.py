@@ -58,6 +58,19 @@ def test_depths_can_be_added_later(data: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_digits_within_windows(tmp_path: Path) -> None:
+    data, out = tmp_path / "digits.npz", tmp_path / "out"
+    np.savez(data, images=np.random.default_rng(0).integers(256, size=(10, 14, 14), dtype=np.uint8))
+    result = run("digits", "--windows", *TINY, "--data", data, "--out", out)
+    assert result.exit_code == 0, result.output
+    saved = json.loads((out / "diagnose_windows.json").read_text())
+    assert [(row["condition"], row["variant"]) for row in saved["runs"]] == [
+        ("depth 2", "linear"),
+        ("depth 2", "residual"),
+    ]
+    assert "by window attention alone" in (out / "diagnose_windows.md").read_text()
+
+
 def test_results_of_another_configuration_are_kept(tmp_path: Path) -> None:
     assert run("position", *TINY, "--out", tmp_path).exit_code == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

@@ -64,16 +64,27 @@ def digits(
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step, by default 32.", min=1)] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate, above 0, by default 0.002.", min=0)] = None,
+    windows: Annotated[
+        bool,
+        typer.Option(
+            "--windows",
+            help="By attention within windows of 7 x 7 pixels, an extension of this library: by default 2 in sequence, "
+            "without variants that have tokens.",
+        ),
+    ] = False,
 ) -> None:
     """Restore degraded digits by channel attention alone, with linear and with non-linear values."""
     from ..workbench.diagnostics.data import load_digits  # noqa: PLC0415
     from ..workbench.diagnostics.digits import DigitsExperiment, quick_options  # noqa: PLC0415
+    from ..workbench.diagnostics.windows import WindowsExperiment  # noqa: PLC0415
 
     if rate == 0:
         raise typer.BadParameter("a rate of 0 learns nothing", param_hint="--rate")
     options = _options(quick_options() if quick else {}, steps, variant, batch=batch, rate=rate)
-    found = load_digits(data, download=download)
-    _run(DigitsExperiment(found, depth or [1], **options), out, seeds)
+    if depth:
+        options["depths"] = depth
+    experiment = WindowsExperiment if windows else DigitsExperiment
+    _run(experiment(load_digits(data, download=download), **options), out, seeds)
 
 
 @diagnose.command()

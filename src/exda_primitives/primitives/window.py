@@ -20,7 +20,8 @@ class ExDAWindowAttention(ExDAModule):
     """Window attention (W-MSA) with ExDA's non-linear value: ``softmax(scale * q k^T + bias + mask) V'``.
 
     Each pixel takes a convex combination of the values of its window, so that this value path is as linear as that of
-    channel attention, and ``V' = V + g(V)`` mends it in the same way; g's 3x3 convolution sees zeros beyond the window.
+    channel attention, and ``V' = V + g(V)`` mends it in the same way; g's 3x3 convolution sees zeros beyond the window,
+    and in shifted windows at the border of the image all pixels: the mask is the attention's alone.
     The paper applies its primitives only to channel attention, and measured no window attention. It has no tokens:
     across channels a token is one more channel, here it would be a pixel that lies nowhere. ``tokens`` has to be 0.
 

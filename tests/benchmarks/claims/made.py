@@ -9,7 +9,7 @@ from benchmarks.claims import quality, values
 
 ROOT = Path(__file__).parents[3]
 REPRODUCED, INCONCLUSIVE, REFUTED, NOT_MEASURED = Verdict
-FUNCTION, DIGITS, POSITION, POSITION_DIGITS, FORM_ERRORS, FORM_DIGITS = values.CLAIMS
+FUNCTION, DIGITS, WINDOWS, POSITION, POSITION_DIGITS, FORM_ERRORS, FORM_DIGITS = values.CLAIMS
 BOTH, _, VALUE, TOKENS, IN_TIME, DEMO = quality.CLAIMS
 MACHINE = {"cpu": "a CPU", "cores": 1, "threads": 1, "python": "3", "torch": "2", "commit": "abc"}
 

@@ -19,6 +19,7 @@ from .made import (
     POSITION_DIGITS,
     REFUTED,
     REPRODUCED,
+    WINDOWS,
     runs_of,
     write,
     write_digits,
@@ -127,3 +128,13 @@ def test_a_figure_that_is_not_a_number_is_refused(tmp_path):
     write_digits(tmp_path, linear=[20, math.nan, 20.2], residual=[22, 22.1, 22.2], widened=[20, 20.1, 20.2])
     with pytest.raises(ExDAError, match="not finite"):
         DIGITS.measure(tmp_path)
+
+
+def test_digits_within_windows_are_a_claim_of_their_own(tmp_path):
+    write_digits(tmp_path, linear=[20, 20.1, 20.2], residual=[22, 22.2, 22.1], widened=[20, 20.1, 20.2])
+    assert WINDOWS.measure(tmp_path) is None
+    saved = json.loads((tmp_path / "diagnose_digits.json").read_text())
+    (tmp_path / "diagnose_windows.json").write_text(json.dumps({**saved, "kind": "windows"}))
+    found = WINDOWS.measure(tmp_path)
+    assert (found.effect, found.size) == (REPRODUCED, None)
+    assert len(DIGITS.measure(tmp_path).rows) == 1

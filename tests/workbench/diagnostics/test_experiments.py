@@ -13,7 +13,9 @@ from exda_primitives.workbench.diagnostics.digits import DigitsExperiment, degra
 from exda_primitives.workbench.diagnostics.experiment import Experiment
 from exda_primitives.workbench.diagnostics.function import FunctionExperiment, WindowNetwork
 from exda_primitives.workbench.diagnostics.position import FIXED, TASKS, PositionExperiment
-from exda_primitives.workbench.diagnostics.variants import VARIANTS, channel_network
+from exda_primitives.workbench.diagnostics.variants import LINEAR, RESIDUAL, VARIANTS, WIDENED, channel_network
+from exda_primitives.workbench.diagnostics.variants import parameters as counted
+from exda_primitives.workbench.diagnostics.windows import WindowsExperiment, windows
 
 
 @pytest.fixture
@@ -23,7 +25,13 @@ def some_digits() -> Digits:
 
 
 def experiments(some_digits: Digits) -> list[Experiment]:
-    return [DigitsExperiment(some_digits, [1, 2]), FunctionExperiment(), PositionExperiment()]
+    larger = Digits(some_digits.images.repeat(1, 1, 2, 2)[..., :14, :14], "random", "0")
+    return [
+        DigitsExperiment(some_digits, [1, 2]),
+        WindowsExperiment(larger, [1, 2]),
+        FunctionExperiment(),
+        PositionExperiment(),
+    ]
 
 
 def test_held_out_digits_are_not_trained_on(some_digits: Digits) -> None:
@@ -113,6 +121,37 @@ def test_a_linear_value_cannot_do_more_than_least_squares() -> None:
     basis = torch.cat((features.flatten(2)[0].T, torch.ones(256, 1, dtype=torch.float64)), dim=1)
     fitted = basis @ torch.linalg.lstsq(basis, given.unsqueeze(1)).solution
     assert torch.allclose(fitted.flatten(), given, atol=1e-9)
+
+
+def test_windows_of_a_map_see_themselves_alone() -> None:
+    """A pixel's gradient reaches its own window; shifted windows lie otherwise, and none reaches round the border."""
+    torch.manual_seed(0)
+    for index, own in ((0, slice(0, 7)), (1, slice(3, 10))):
+        # g's convolution does not know the mask: within the windows that reach round the border, it sees all pixels.
+        layer = windows(index, 4, 2, VARIANTS[LINEAR], False)
+        x = torch.randn(1, 4, 14, 14, requires_grad=True)
+        layer(x)[0, :, 5, 5].sum().backward()
+        assert x.grad is not None
+        reached = x.grad[0].abs().sum(0) > 0
+        expected = torch.zeros(14, 14, dtype=torch.bool)
+        expected[own, own] = True
+        assert torch.equal(reached, expected)
+        x.grad = None
+        # The last pixel of the map: shifted, its window ends at the border.
+        layer(x)[0, :, 13, 13].sum().backward()
+        reached = x.grad[0].abs().sum(0) > 1e-30
+        expected.zero_()
+        expected[(7 if index == 0 else 10) :, (7 if index == 0 else 10) :] = True
+        assert torch.equal(reached, expected)
+
+
+def test_window_networks_have_controls_of_equal_size() -> None:
+    experiment = WindowsExperiment(Digits(torch.rand(20, 1, 14, 14), "random", "0"))
+    sizes = {name: counted(experiment.network("depth 2", name)) for name in (LINEAR, RESIDUAL, WIDENED, "branch")}
+    assert sizes["branch"] == sizes[RESIDUAL] > sizes[LINEAR]
+    assert sizes[WIDENED] == pytest.approx(sizes[RESIDUAL], rel=0.02)
+    with pytest.raises(ConfigError, match=r"images of \(8, 8\); windows need sides that are multiples of 7"):
+        WindowsExperiment(Digits(torch.rand(20, 1, 8, 8), "random", "0"))
 
 
 def test_a_window_sees_its_nine_positions() -> None:

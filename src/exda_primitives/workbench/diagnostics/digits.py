@@ -101,7 +101,7 @@ class DigitsExperiment(Experiment):
 
     def network(self, condition: str, variant: str) -> nn.Module:
         """Builds the network of a variant, with as many attentions as the condition says."""
-        layout = Layout(**{**vars(LAYOUT), "depth": _depth(condition)})
+        layout = Layout(**{**vars(LAYOUT), "depth": depth_of(condition)})
         return channel_network(layout, variant)
 
     def batches(self, condition: str, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:
@@ -121,7 +121,7 @@ class DigitsExperiment(Experiment):
 
     def cost(self, condition: str) -> float:
         """Returns the depth: a run's time grows with the number of attentions."""
-        return _depth(condition)
+        return depth_of(condition)
 
 
 def quick_options() -> dict[str, Any]:
@@ -164,5 +164,6 @@ def psnr(restored: Tensor, clean: Tensor) -> float:
     return float((-10 * errors.clamp_min(1e-12).log10()).mean())
 
 
-def _depth(condition: str) -> int:
+def depth_of(condition: str) -> int:
+    """Returns the number of attentions that a condition names."""
     return int(condition.removeprefix("depth "))

@@ -110,7 +110,7 @@ class WindowNetwork(nn.Module):
         layout: numbers of input and output channels.
         variant: variant of the value path, without tokens.
         width: C, channels of the attention.
-        fewer_biases: see ``ChannelNetwork``.
+        fewer_biases: see ``AttentionNetwork``.
 
     Shape:
         (B, in_channels, 1, N) -> (B, out_channels, 1, N).

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ...primitives import ExDAAttention
 from .experiment import Experiment, Metric
-from .variants import ChannelNetwork, Layout, channel_network
+from .variants import AttentionNetwork, Layout, channel_network
 
 CHANNELS, WIDTH, SIZE, GROUPS, TEMPERATURE, HELD_OUT = 6, 12, 8, 2, 5.0, 512
 NOISE = 4.0
@@ -86,7 +86,7 @@ class PositionExperiment(Experiment):
     def network(self, condition: str, variant: str) -> nn.Module:
         """Builds the network of a variant, initialised as the mixture; its output is the lower half of the rows."""
         network = channel_network(LAYOUT, variant)
-        assert isinstance(network, ChannelNetwork)
+        assert isinstance(network, AttentionNetwork)
         initialise_as_mixture(network)
         return nn.Sequential(network, LowerHalf())
 
@@ -142,7 +142,7 @@ def target(task: str, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def initialise_as_mixture(network: ChannelNetwork) -> None:
+def initialise_as_mixture(network: AttentionNetwork) -> None:
     """Initialises the network as each image's own mixture ``A x``, so that only the transformation is left to learn.
 
     Every host layer passes the channels on unchanged, repeated as often as they fit into the attention's width, and

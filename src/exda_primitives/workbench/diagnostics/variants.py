@@ -72,7 +72,7 @@ class LinearBranch(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of a network whose only non-linear parts are its channel attentions.
+    """Sizes of a network whose only non-linear parts are its attentions.
 
     Attributes:
         in_channels: channels of the input.
@@ -93,8 +93,13 @@ class Layout:
     residual: bool = False
 
 
-class ChannelNetwork(nn.Module):
-    """``Conv -> attentions -> Conv``, with Restormer's attention (biases, no norm, no feed-forward), paper init.
+Build = Callable[[int, int, int, Variant, bool], nn.Module]
+"""Builds a network's attention on maps (B, C, H, W): its place in the network, from 0 on; C; heads; the variant; and
+whether its output projection has no bias."""
+
+
+class AttentionNetwork(nn.Module):
+    """``Conv -> attentions -> Conv``: attention with biases, no norm, no feed-forward, the paper's init.
 
     Args:
         layout: sizes of the network.
@@ -102,18 +107,19 @@ class ChannelNetwork(nn.Module):
         width: C, in place of the layout's.
         fewer_biases: omit the biases of the first convolution and of the attentions' output projections. The
             convolutions after them have biases too, so that nothing is lost (except at zero-padded borders).
+        build: builds each attention.
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H, W).
     """
 
-    def __init__(self, layout: Layout, variant: Variant, width: int, fewer_biases: bool) -> None:
+    def __init__(self, layout: Layout, variant: Variant, width: int, fewer_biases: bool, build: Build) -> None:
         super().__init__()
         self.residual = layout.residual
         kernel, padding = layout.kernel, layout.kernel // 2
         self.first = nn.Conv2d(layout.in_channels, width, kernel, padding=padding, bias=not fewer_biases)
         self.attentions = nn.ModuleList(
-            _attention(width, layout.heads, variant, fewer_biases) for _ in range(layout.depth)
+            build(index, width, layout.heads, variant, fewer_biases) for index in range(layout.depth)
         )
         self.last = nn.Conv2d(width, layout.out_channels, kernel, padding=padding)
 
@@ -127,9 +133,11 @@ class ChannelNetwork(nn.Module):
 
 
 def channel_network(layout: Layout, name: str) -> nn.Module:
-    """Builds the network of a variant, initialised from PyTorch's global generator."""
+    """Builds the network of a variant with Restormer's attention, initialised from PyTorch's global generator."""
     return parameter_matched(
-        lambda variant, width, fewer_biases: ChannelNetwork(layout, variant, width, fewer_biases), layout, name
+        lambda variant, width, fewer_biases: AttentionNetwork(layout, variant, width, fewer_biases, _channels),
+        layout,
+        name,
     )
 
 
@@ -137,7 +145,7 @@ def parameter_matched(build: Callable[[Variant, int, bool], nn.Module], layout: 
     """Builds a variant at the layout's width; the widened one at a width that matches the parameters of V + g(V).
 
     Args:
-        build: makes a network from a variant, a width, and whether it has fewer biases, see ``ChannelNetwork``.
+        build: makes a network from a variant, a width, and whether it has fewer biases, see ``AttentionNetwork``.
         layout: gives width and heads.
         name: name of the variant.
 
@@ -171,7 +179,7 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _attention(width: int, heads: int, variant: Variant, fewer_biases: bool) -> ExDAAttention:
+def _channels(index: int, width: int, heads: int, variant: Variant, fewer_biases: bool) -> nn.Module:
     attention = ExDAAttention(
         width,
         heads,
