@@ -36,10 +36,11 @@ def configuration(
         changes: entries that override the recipe, such as the learning rate.
     """
     arm, training = ARMS[job.arm], job.setting.training
+    primitives = None if arm.primitives is None else {**arm.primitives, **job.setting.primitives}
     return TrainConfig.decoded(
         {
             "model": {"name": "restormer", "checkpoint": str(starts.widened if arm.widened else starts.host)},
-            "primitives": arm.primitives,
+            "primitives": primitives,
             "lora": None if arm.lora is None else {"layers": arm.lora, "rank": rank(form.model, arm)},
             "data": {**form.data, **training.get("data", {}), "source": source},
             "recipe": {

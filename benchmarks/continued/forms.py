@@ -157,13 +157,30 @@ LONG = Host(
     ),
 )
 
+_COMPARED = (COMPARED,)
+_ASKED = (
+    (Setting("mean", "tokens of mean 1 over their map (scale 'mean')", primitives={"scale": "mean"}), _COMPARED),
+    (Setting("stride1", "tokens of stride 1 in place of 2", primitives={"stride": 1}), _COMPARED),
+    (Setting("stride4", "tokens of stride 4 in place of 2", primitives={"stride": 4}), _COMPARED),
+    (Setting("tokens4", "K = 4 tokens", primitives={"tokens": 4}), _COMPARED),
+    (Setting("after", "the value after the aggregation", primitives={"value_position": "after"}), _COMPARED),
+    (
+        Setting("frequency", "0.1 times the frequency loss in addition", {"recipe": {"fft": 0.1}}),
+        (HOST, COMPARED),
+    ),
+)
+"""What the paper's reviewers asked for, with the arms of each. Where only primitives differ, the base's hosts serve."""
+
 CONTINUED = Continued(
     name="continued",
     model=_MODEL,
     data={"degradations": CDD11, "patch": 96},
     recipe={**_SHARED, "steps": 5000, "warm_up": 0.02, "ema": 0.999, "save_every": 250, "log_every": 250},
     crop=256,
-    studies=(Study(Setting(BASE, "the base"), (HOST, COMPARED, WIDENED, "tokens", "value"), (0, 1, 2, 3, 4)),),
+    studies=(
+        Study(Setting(BASE, "the base"), (HOST, COMPARED, WIDENED, "tokens", "value"), (0, 1, 2, 3, 4)),
+        *(Study(setting, arms, (0, 1, 2)) for setting, arms in _ASKED),
+    ),
     host=LONG,
     search=Search(100, 400, {"all": (3e-4, 1e-3)}, together=(HOST, COMPARED)),
     marks=(1000, 2500),

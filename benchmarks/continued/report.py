@@ -54,7 +54,7 @@ def markdown(result: Result) -> str:
                     "",
                     *_control(result, setting),
                 ]
-                parts += [*_by_degradation(there, first), *_curve(there)]
+                parts += [*_by_degradation(there, first), *_curve(there), *_tiled(result, asked)]
     return "\n".join([*parts, *_left(result), *origin(result)]) + "\n"
 
 
@@ -215,6 +215,31 @@ def _by_degradation(there: Sequence[Group], first: str) -> list[str]:
         for name in there[0].degradations
     ]
     head = [f"PSNR, difference to {first} (dB), visible", *(group.arm for group in there)]
+    return [*markdown_table(head, rows), ""]
+
+
+def _tiled(result: Result, runs: Sequence[Run]) -> list[str]:
+    """Returns a table of what tiles of the training patches' size gain or cost, by degradation, for each arm."""
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.get("tiled"):
+            arms.setdefault(run["arm"], []).append(run)
+    if not arms:
+        return []
+    names = list(next(iter(arms.values()))[0]["tiled"])
+
+    def cell(held: Sequence[Run], chosen: Sequence[str]) -> str:
+        gained = [
+            mean_of({name: run["tiled"][name] for name in chosen})
+            - mean_of({name: run["scores"][name] for name in chosen})
+            for run in held
+        ]
+        return with_interval(gained, 2)
+
+    rows = [[name, *(cell(held, [name]) for held in arms.values())] for name in names]
+    rows.append(["average", *(cell(held, names) for held in arms.values())])
+    side = result["config"]["data"]["patch"]
+    head = [f"in tiles of {side}, difference to whole (dB)", *(f"{arm} ({len(held)})" for arm, held in arms.items())]
     return [*markdown_table(head, rows), ""]
 
 

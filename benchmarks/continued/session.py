@@ -115,7 +115,8 @@ class ContinuedSession(Session):
             "scores": self.photographs.scored(net, degradations),
         }
         if not self.form.keeps:
-            return found
+            # As large as the patches that the network has seen: does it restore larger images better in pieces?
+            return {**found, "tiled": self.photographs.scored(net, degradations, plan.config.data.patch)}
         shown = [self.photographs.degraded(name, 0) for name in (*degradations, *own)]
         return {
             **found,

@@ -51,8 +51,13 @@ class Photographs:
                     f"{self.crop} x {self.crop}"
                 )
 
-    def scored(self, net: nn.Module, degradations: Sequence[str]) -> dict[str, Any]:
+    def scored(self, net: nn.Module, degradations: Sequence[str], tile: int | None = None) -> dict[str, Any]:
         """Restores and scores all photographs.
+
+        Args:
+            net: the network.
+            degradations: names of the degradations.
+            tile: side of the tiles in pixels, which overlap by a quarter; None for whole photographs.
 
         Returns:
             Plain data: degradation -> ``psnr`` (dB) and ``ssim`` of each photograph, and ``degraded_psnr``, the mean
@@ -67,7 +72,8 @@ class Photographs:
             for index, name in enumerate(self.images.names)
         ]
         found: dict[str, list[ImageResult]] = {}
-        for result in evaluate(Restorer(net.eval()), cases, PLAIN):
+        restorer = Restorer(net.eval(), tile=tile, overlap=tile and tile // 4)
+        for result in evaluate(restorer, cases, PLAIN):
             found.setdefault(result.degradation, []).append(result)
         return {
             degradation: {

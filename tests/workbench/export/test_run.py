@@ -19,7 +19,7 @@ import exda_primitives as exda
 from exda_primitives.errors import ConfigError, ExDAError
 from exda_primitives.workbench.export import check, export, run
 from exda_primitives.workbench.export.check import Difference, size_to_trace, sizes_for
-from exda_primitives.workbench.export.darktable import check_packable
+from exda_primitives.workbench.export.darktable import check_packable, pack
 from exda_primitives.workbench.export.onnx_file import OnnxNetwork, write_traced
 from exda_primitives.workbench.export.program import METADATA
 from exda_primitives.workbench.shared import onnx_session
@@ -328,33 +328,37 @@ def test_a_package_for_darktable(tmp_path: Path) -> None:
     done = export(model, tmp_path / "My net.dtmodel", format="dtmodel")
     with zipfile.ZipFile(done.path) as package:
         # As in darktable-ai's packages: one folder, which has the id as its name.
-        assert package.namelist() == ["denoise-my-net/config.json", "denoise-my-net/model.onnx"]
-        config = json.loads(package.read("denoise-my-net/config.json"))
-        (tmp_path / "model.onnx").write_bytes(package.read("denoise-my-net/model.onnx"))
-    assert list(config) == ["id", "name", "description", "task", "arch", "backend", "version", "tiling"]
-    assert (config["id"], config["name"], config["task"]) == ("denoise-my-net", "My net", "denoise")
+        assert package.namelist() == ["denoise-exda-my-net/config.json", "denoise-exda-my-net/model.onnx"]
+        config = json.loads(package.read("denoise-exda-my-net/config.json"))
+        (tmp_path / "model.onnx").write_bytes(package.read("denoise-exda-my-net/model.onnx"))
+    assert list(config) == ["id", "name", "description", "task", "arch", "backend", "version", "tiling", "attributes"]
+    assert (config["id"], config["name"], config["task"]) == ("denoise-exda-my-net", "My net", "denoise")
     assert config["backend"] == "onnx"
+    # darktable calls the network with tiles of this side alone, and does not load a package that has none.
+    assert config["attributes"] == {"input_sizes": [512]}
     inside = OnnxNetwork(tmp_path / "model.onnx")
     assert inside.metadata == done.metadata
     opened = onnx_session.session(tmp_path / "model.onnx")
     (given,), (made,) = opened.get_inputs(), opened.get_outputs()
     assert (given.name, made.name) == ("input", "output")
-    # The size of a tile of darktable's.
     x = image(1, 256, 256)
     with torch.no_grad():
         torch.testing.assert_close(inside(x), model(x), rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"input_channels": "1", "output_channels": "1"}, "from 3 channels to 3, this one has 1 to 1"),
-        ({"multiple": "48"}, "multiples of 48"),
-        ({"least_side": "512"}, "from 512"),
-    ],
-)
-def test_networks_that_darktable_cannot_call_are_refused(change: dict[str, str], message: str) -> None:
-    metadata = {"input_channels": "3", "output_channels": "3", "multiple": "8", "least_side": "16"}
-    check_packable(metadata)
-    with pytest.raises(ExDAError, match=message):
-        check_packable(metadata | change)
+@pytest.mark.parametrize(("multiple", "least", "side"), [(8, 16, 512), (48, 48, 528), (64, 1000, 1024)])
+def test_the_side_of_darktables_tiles_is_one_that_the_network_takes(
+    multiple: int, least: int, side: int, tmp_path: Path
+) -> None:
+    metadata = {"multiple": str(multiple), "least_side": str(least), "network": "a", "version": "1", "patched": "{}"}
+    (tmp_path / "net").write_bytes(b"onnx")
+    pack(tmp_path / "net", "net", metadata)
+    with zipfile.ZipFile(tmp_path / "net") as package:
+        config = json.loads(package.read("denoise-exda-net/config.json"))
+    assert config["attributes"]["input_sizes"] == [side]
+
+
+def test_networks_that_darktable_cannot_call_are_refused() -> None:
+    check_packable({"input_channels": "3", "output_channels": "3"})
+    with pytest.raises(ExDAError, match="from 3 channels to 3, this one has 1 to 1"):
+        check_packable({"input_channels": "1", "output_channels": "1"})

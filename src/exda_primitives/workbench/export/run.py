@@ -26,7 +26,7 @@ from .program import load_pt2, write_pt2
 FORMATS = ("onnx", "pt2", "dtmodel")
 
 OPSETS = (17, 20)
-"""Lowest and highest opset. The lowest is what darktable accepts, and the first with layer norms."""
+"""Lowest and highest opset. The lowest is the first with layer norms."""
 
 _INEXACT_SORTING = (
     "it sorts pixels by their values, and where two are nearly the same, any rounding, PyTorch's own among it, may put "
