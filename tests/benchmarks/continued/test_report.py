@@ -96,6 +96,29 @@ def test_report_of_further_training():
     assert "- the base: 14 runs, first tokens 0" in lines
 
 
+def test_report_of_tiles():
+    runs = [
+        run(arm, seed, 0.0, tiled=scores("rain", "haze", gain=seed - 1)) for arm in (HOST, COMPARED) for seed in (0, 1)
+    ]
+    runs[0]["tiled"]["rain"] = scores("rain", gain=2)["rain"]
+    lines = markdown(result("continued", *runs)).splitlines()
+    # Of the host's seeds, rain gains 2 and -1, haze -1 each.
+    assert "| in tiles of 96, difference to whole (dB) | host (2) | both, identity (2) |" in lines
+    assert "| rain | +0.50 [-18.56, +19.56] | -1.00 [-1.00, -1.00] |" in lines
+    assert "| average | -0.25 [-9.78, +9.28] | -1.00 [-1.00, -1.00] |" in lines
+    assert not any("in tiles of" in line for line in markdown(continued()).splitlines())
+
+
+def test_report_of_a_variation_of_the_primitives():
+    of_hosts = [run(HOST, seed, 0.0) for seed in (0, 1, 2)]
+    changes = {"setting": "mean", "what": "tokens of mean 1", "changes": {"primitives": {"scale": "mean"}}}
+    varied = [run(COMPARED, seed, 0.1 * seed, **changes) for seed in (0, 1, 2)]
+    lines = markdown(result("continued", *of_hosts, *varied)).splitlines()
+    # It has no hosts of its own: those of the base serve.
+    row = next(line for line in lines[lines.index("## Tokens of mean 1") :] if line.startswith("| both, identity |"))
+    assert "+0.100 [-0.148, +0.348]" in row
+
+
 def test_report_of_a_new_degradation():
     more = {"setting": "low", "what": "low light", "names": ("low",), "given_back": True, "bytes": 151_234}
     runs = [

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.continued.configs import configuration
 from benchmarks.continued.forms import EVERYTHING, FORMS, FROZEN, LORA, Search
-from benchmarks.quality.forms import COMPARED, HOST, WIDENED, Study
+from benchmarks.quality.forms import COMPARED, HOST, WIDENED, Setting, Study
 from tests.benchmarks.continued.small import benchmark_config, host, session
 from tests.benchmarks.quality.small import SETTING, Clock
 
@@ -54,6 +55,19 @@ def test_every_kind_of_arm_starts_from_the_host(tmp_path, monkeypatch):
     assert set(result["untrained"]) == {"noise25", "noise15"}
     assert set(result["paces"]["ratio"]) == set(KINDS)
     assert str(tmp_path) not in (tmp_path / "continued.json").read_text()
+
+
+def test_settings_of_the_primitives_and_scores_of_tiles(tmp_path, monkeypatch):
+    mean = Setting("mean", "tokens of mean 1", primitives={"scale": "mean"})
+    config = benchmark_config(tmp_path, Study(mean, (HOST, COMPARED), (0,)), crop=None)
+    one = session(tmp_path, config)
+    told = [configuration(config, job, "crops", one.starts) for job in config.jobs()]
+    assert [each.primitives and each.primitives.options.scale for each in told] == [None, "mean"]
+    assert one.run_pending(math.inf)
+    for run in read_result(tmp_path)["runs"]:
+        # Photographs of more than the training patches' 16 pixels: tiles see less than the whole.
+        assert run["tiled"].keys() == run["scores"].keys()
+        assert run["tiled"] != run["scores"]
 
 
 def test_each_phase_of_the_host_is_kept_for_other_machines(tmp_path, monkeypatch):
@@ -195,6 +209,9 @@ def test_forms_name_each_job_once():
 
 def test_every_study_has_the_arms_that_it_is_compared_with():
     for config in FORMS.values():
+        hosts = {(study.setting.name, seed) for study in config.studies if HOST in study.arms for seed in study.seeds}
         for study in config.studies:
-            assert HOST in study.arms
+            # Where only primitives differ, the base's hosts serve.
+            own = study.setting.name if study.setting.training else "base"
+            assert {(own, seed) for seed in study.seeds} <= hosts
             assert LORA in study.arms or not set(study.arms) & set(FROZEN)
