@@ -22,6 +22,12 @@ def source(path: Path, folder: Path, result: Result) -> Source:
     return Source(str(path.relative_to(folder)), seeds, machine_line(result["machine"]), result["command"])
 
 
+def hours_of(result: Result) -> float:
+    """Returns how many hours of wall-clock time all runs of a result were trained for, without scoring."""
+    seconds: float = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", []))
+    return seconds / 3600
+
+
 def plain(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
     """Reads a plain JSON result without the envelope, or returns None if the file does not exist.
 

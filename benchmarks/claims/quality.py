@@ -13,7 +13,7 @@ from exda_primitives.workbench.shared.machine import machine_line
 from exda_primitives.workbench.shared.results import Result, read, spread
 
 from .claim import DECIBEL, Claim, Finding, Row, Source, Unit
-from .files import plain, source
+from .files import hours_of, plain, source
 from .verdicts import EFFECT, Gain, effect, gain, size
 
 BASE, HOST, WIDENED = "base", "host", "widened"
@@ -146,7 +146,7 @@ def rows_of(
 
 
 def budget_of(result: Result) -> str:
-    """Describes what was trained: network sizes, steps, crops and photographs."""
+    """Describes what was trained: network sizes, steps, crops and photographs, and for how long."""
     config = result["config"]
     recipe, images = config["recipe"], config["pictures"]
     trained = [run for run in result["runs"] if run["scores"]]
@@ -154,7 +154,7 @@ def budget_of(result: Result) -> str:
     return (
         f"{config['form']}: Restormers of {parameters} parameters, {recipe['steps']:,} steps of batch "
         f"{recipe['batch']}, patches of {config['data']['patch']}, {images['train']['pictures']} training crops, "
-        f"{images['test']['pictures']} test photographs"
+        f"{images['test']['pictures']} test photographs; {hours_of(result):.1f} hours of training in all"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from benchmarks.claims.files import hours_of
 from exda_primitives.workbench.shared.results import Interval, Result, spread
 from exda_primitives.workbench.shared.tables import markdown_table, provenance
 
@@ -201,9 +202,8 @@ def _left(result: Result) -> list[str]:
 
 def origin(result: Result) -> list[str]:
     """Returns lines on the number of runs, hours of training, machine and command."""
-    hours = sum(leg["seconds"] for run in result["runs"] for leg in run.get("legs", [])) / 3600
     again = [line for run in result["runs"] for leg in run.get("legs", []) for line in leg["not_bit_for_bit"]]
-    lines = [f"{len(result['runs'])} runs, {hours:.2f} hours of training in wall-clock time.", ""]
+    lines = [f"{len(result['runs'])} runs, {hours_of(result):.2f} hours of training in wall-clock time.", ""]
     if again:
         lines += [f"Taken up again, but not bit for bit: {'; '.join(dict.fromkeys(again))}.", ""]
     return [*lines, provenance(result)]
