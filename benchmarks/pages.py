@@ -38,6 +38,7 @@ from exda_primitives.workbench.diagnostics import table as diagnostics  # noqa: 
 from exda_primitives.workbench.diagnostics.digits import DigitsExperiment  # noqa: E402
 from exda_primitives.workbench.diagnostics.function import FunctionExperiment  # noqa: E402
 from exda_primitives.workbench.diagnostics.position import PositionExperiment  # noqa: E402
+from exda_primitives.workbench.diagnostics.windows import WindowsExperiment  # noqa: E402
 from exda_primitives.workbench.evaluation import table as evaluation  # noqa: E402
 from exda_primitives.workbench.inspection import table as inspection  # noqa: E402
 
@@ -53,7 +54,7 @@ BY_KIND: Mapping[str, Page] = {
     "quality": quality.markdown,
     **{
         experiment.kind: lambda result, experiment=experiment: diagnostics.markdown(experiment, result)
-        for experiment in (DigitsExperiment, FunctionExperiment, PositionExperiment)
+        for experiment in (DigitsExperiment, WindowsExperiment, FunctionExperiment, PositionExperiment)
     },
 }
 BY_NAME: Mapping[str, Page] = {
