@@ -152,7 +152,81 @@ class Sides(nn.Module):
         return self.out(((x @ x.mT).softmax(-1) @ x).unflatten(2, (40, 32)))
 
 
+class WithoutLayers(nn.Module):
+    """DANet's channel attention: the map itself is q, k and v."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        rows = x.flatten(2)
+        return x + self.gamma * ((rows @ rows.mT).softmax(-1) @ rows).view_as(x)
+
+
+class ByLargeKernels(nn.Module):
+    """q, k and v by 3x3 convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Conv2d(12, 12, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        q, k, v = (layer(x).flatten(2) for layer in (self.q, self.k, self.v))
+        return ((q @ k.mT).softmax(-1) @ v).view_as(x)
+
+
+class Attend(nn.Module):
+    """The softmax in a child without parameters."""
+
+    def forward(self, q, k, v):
+        return (q @ k.mT).softmax(-1) @ v
+
+
+class ByChild(Tokens):
+    def __init__(self):
+        super().__init__()
+        self.attend = Attend()
+
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b n (three g c) -> three b g c n", three=3, g=3)
+        return self.proj(self.attend(q, k, v).flatten(1, 2).mT)
+
+
+def further(logits):
+    return helper(logits)
+
+
+class TwoCallsDeep(ChannelsLast):
+    def forward(self, x):
+        q, v = self.first(x).flatten(1, 2).chunk(2, dim=-1)
+        return self.second(torch.cat([further(q.mT @ v) @ v.mT, v.mT], 1).mT).view_as(x)
+
+
+class FlatTemperature(FiveWithoutSoftmax):
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(2, 1))
+
+    def forward(self, x):
+        q, k, v = (rearrange(m(x), "b n (g c) -> b g c n", g=2) for m in (self.q, self.k, self.v))
+        out = (q @ k.mT * self.temperature[..., None]).relu() @ v
+        return self.out(out.flatten(1, 2).mT * self.gate(x))
+
+
+class ScalarTemperature(FlatTemperature):
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(1))
+
+
 UNFAMILIAR = {
+    "without layers": (WithoutLayers, "mdta", r"over channels, 24 x 24.*gamma \(1,\)"),
+    "large kernels": (ByLargeKernels, "mdta", "over channels, 12 x 12.*q .Conv2d."),
+    "by a child": (ByChild, "xca", "over channels, 4 x 4.*qkv 12 -> 36"),
+    "two calls deep": (TwoCallsDeep, "smsa", "over channels, 12 x 12"),
+    "flat temperature": (FlatTemperature, "xca", r"four equal layers.*temperature \(2, 1\)"),
+    "scalar temperature": (ScalarTemperature, "xca", r"four equal layers.*temperature \(1,\)"),
     "grouped": (Grouped, "mdta", "over channels, 4 x 4.*project 8 -> 48 in 8 groups"),
     "two branches": (TwoBranches, "mdta", r"over channels, 4 x 4.*temperature \(2, 1, 1\).*to_kv 8 -> 16"),
     "tokens": (Tokens, "xca", r"over channels, 4 x 4.*qkv 12 -> 36.*no temperature \(heads, 1, 1\)"),
@@ -261,6 +335,19 @@ class Views(nn.Module):
         return self.gamma * x + self.beta * self.out(((q @ k.mT).softmax(-1) @ v).movedim(-1, 1))
 
 
+class TokensWithGamma(nn.Module):
+    """Attention over tokens with four equal layers, and the weight of its branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1))
+        self.to_q, self.to_k, self.to_v, self.out = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
+        return x + self.gamma * self.out((q @ k.mT).softmax(-1) @ v)
+
+
 class PixelsOfOneSize(Positions):
     """The same over the 720 pixels."""
 
@@ -269,7 +356,9 @@ class PixelsOfOneSize(Positions):
         return self.out((v @ (q.mT @ k).softmax(-1).mT).view_as(x))
 
 
-@pytest.mark.parametrize("make", [Pixels, Windows, Columns, Rows, Gate, Scaled, Views, PixelsOfOneSize])
+@pytest.mark.parametrize(
+    "make", [Pixels, TokensWithGamma, Windows, Columns, Rows, Gate, Scaled, Views, PixelsOfOneSize, Attend]
+)
 def test_other_modules_are_no_near_miss(make):
     assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses
 

@@ -19,6 +19,8 @@ from .softmaxes import Call, Size, call, only_size
 _SIZES = ((8, 24), (16, 32))
 # A module with more parts is a network, not an attention. The largest attention that was seen has 86.
 _MOST_MODULES = 96
+_ANY = (24, 24)
+"""Channels before and after a module without layers, which takes any number."""
 _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mdta": lambda x: x,
     "xca": lambda x: x.flatten(2).mT.contiguous(),
@@ -54,15 +56,19 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     accepts neither maps nor tokens, so that the softmax cannot be observed.
     """
     layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
-    if not layers:
+    names_softmax = _names_softmax(module)
+    if not layers and not names_softmax:
         return None
     # A temperature has one entry per head; as many as there are channels, (1, C, 1, 1), are a branch's scale.
-    most = max(taken for taken, _ in map(_widths, layers.values()))
-    temperature = any(p.ndim >= 3 and most > p.numel() == p.shape[-3] for p in module.parameters(recurse=False))
-    seen, called = _channel_softmax(module, layers) if _names_softmax(module) else (None, True)
+    most = max((taken for taken, _ in map(_widths, layers.values())), default=0)
+    own = [*module.parameters(recurse=False)]
+    temperature = any(p.ndim >= 3 and most > p.numel() == p.shape[-3] for p in own)
+    # Of fewer dimensions, it may also be the weight of a branch, as in attention over pixels.
+    perhaps = any(p.ndim and most > p.numel() == max(p.shape) for p in own)
+    seen, called, others = _channel_softmax(module) if names_softmax else (None, True, False)
     if seen is not None:
         what = str(seen)
-    elif temperature and _four_equal(layers):
+    elif _four_equal(layers) and (temperature or (perhaps and not others)):
         what = "it has a temperature and four equal layers"
     elif temperature and not called:
         what = "it has a temperature and a softmax, which cannot be seen: it takes no single map or sequence"
@@ -114,23 +120,31 @@ def _four_equal(layers: Mapping[str, Any]) -> bool:
 
 
 def _names_softmax(module: nn.Module) -> bool:
-    """Whether the module holds a softmax, or its code, or a function that its code calls, names one."""
-    if any(isinstance(child, nn.Softmax | nn.Softmax2d) for child in module.children()):
+    """Whether a softmax is named by the code of the module, or of a child without parameters, or of what these call."""
+    # Children with parameters are asked themselves.
+    own = [each for child in module.children() if next(child.parameters(), None) is None for each in child.modules()]
+    if any(isinstance(each, nn.Softmax | nn.Softmax2d) for each in own):
         return True
-    methods = [
+    return any(_says_softmax(name) for each in _functions({type(each) for each in (module, *own)}) for name in each)
+
+
+def _functions(kinds: set[type]) -> Iterator[Iterator[str]]:
+    """Yields the names in each function that these classes hold, or that such a function calls, directly or not."""
+    known = {
         held
-        for kind in type(module).__mro__
-        if not kind.__module__.startswith("torch.")
+        for kind in {base for kind in kinds for base in kind.__mro__ if not base.__module__.startswith("torch.")}
         for held in vars(kind).values()
         if isinstance(held, FunctionType)
-    ]
-    called = [
-        held
-        for method in methods
-        for name in _names(method.__code__)
-        if isinstance(held := method.__globals__.get(name), FunctionType) and not held.__module__.startswith("torch.")
-    ]
-    return any(_says_softmax(name) for each in (*methods, *called) for name in _names(each.__code__))
+    }
+    left = [*known]
+    while left:
+        function = left.pop()
+        yield _names(function.__code__)
+        for name in _names(function.__code__):
+            called = function.__globals__.get(name)
+            if isinstance(called, FunctionType) and called not in known and not called.__module__.startswith("torch."):
+                known.add(called)
+                left.append(called)
 
 
 def _says_softmax(name: str) -> bool:
@@ -144,14 +158,23 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_Seen | None, bool]:
-    """Runs a copy; returns the softmax over channels that it takes, if any, and whether any of its calls returned."""
+class _Softmaxes(NamedTuple):
+    """The softmax over channels that a module takes, if any; whether any call returned; whether it takes others."""
+
+    of_channels: _Seen | None
+    called: bool = True
+    others: bool = False
+
+
+def _channel_softmax(module: nn.Module) -> _Softmaxes:
+    """Runs a copy of a module with maps of all widths that it may take."""
     if sum(1 for _ in module.modules()) > _MOST_MODULES:
-        return None, True
-    widths = [_widths(layer) for layer in layers.values()]
+        return _Softmaxes(None)
+    widths = [_widths(layer) for child in module.children() if isinstance(layer := core(child), Conv | nn.Linear)]
     # What the first layer takes, the module takes, mostly; it may be inside of a child with several layers.
-    first_layer = next(each for each in module.modules() if isinstance(each, Conv | nn.Linear))
-    entered = dict.fromkeys(taken for taken, _ in (*widths, _widths(first_layer)) if taken)
+    first_layer = next((_widths(each) for each in module.modules() if isinstance(each, Conv | nn.Linear)), _ANY)
+    entered = dict.fromkeys(taken for taken, _ in (*widths, first_layer) if taken)
+    widths = widths or [first_layer]
     maps = _maps_taken(module)
     called = False
     generator = torch.Generator().manual_seed(0)
@@ -159,7 +182,7 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
         try:
             (copy,) = detached((module,), torch.float32)
         except Exception:
-            return None, False
+            return _Softmaxes(None, called=False)
         failed: list[tuple[int, str, Callable[[Size], Call]]] = []
         softmaxes = False
         for family, laid_out in _LAYOUTS.items():
@@ -174,15 +197,15 @@ def _channel_softmax(module: nn.Module, layers: Mapping[str, Any]) -> tuple[_See
                     again = of_size(_SIZES[1]).softmaxes
                     for shape in found:
                         if shape in again:
-                            return _Seen(family, shape[-1]), True
+                            return _Softmaxes(_Seen(family, shape[-1]))
         if failed and not called and not softmaxes:
             # In the layout that it gets furthest with, it may take maps of another size.
             _, family, furthest = max(failed, key=lambda each: each[0])
             if only := only_size(furthest, _SIZES[0]):
                 size, result = only
                 if found := _of_channels(result.softmaxes, widths):
-                    return _Seen(family, max(shape[-1] for shape in found), size), True
-    return None, called
+                    return _Softmaxes(_Seen(family, max(shape[-1] for shape in found), size))
+    return _Softmaxes(None, called, softmaxes)
 
 
 def _maps_taken(module: nn.Module) -> int:

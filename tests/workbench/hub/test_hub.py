@@ -1,7 +1,9 @@
 """Folders and repositories of the Hub, without network access."""
 
 import json
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -445,6 +447,25 @@ def test_errors_of_the_hub_are_explained(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(expected, match=said):
         hub.from_pretrained("me/derain", revision="v1")
+
+
+FRESH = """
+from exda_primitives import HubError, hub
+for name in ("me/derain", "no folder"):
+    try:
+        hub.from_pretrained(name)
+    except HubError as error:
+        print(error)
+"""
+
+
+def test_a_fresh_process_explains_what_it_does_not_find(tmp_path: Path) -> None:
+    """Here, where no test has imported a submodule of huggingface_hub."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", FRESH]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert "from_pretrained('me/derain'): there is no such folder, config.json of a repository" in done.stdout
+    assert "from_pretrained('no folder'): there is no such folder, and no repository can be called so" in done.stdout
 
 
 def test_without_huggingface_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

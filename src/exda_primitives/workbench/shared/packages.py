@@ -58,7 +58,10 @@ def wandb() -> Any:
 
 def huggingface_hub() -> Any:
     """huggingface_hub: the Hub's client, and model cards."""
-    return require_extra("huggingface_hub", "hub")
+    library = require_extra("huggingface_hub", "hub")
+    # It imports its names on first use, but no submodules.
+    require_extra("huggingface_hub.errors", "hub")
+    return library
 
 
 def sklearn(module: str) -> Any:
