@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from tests.adapters.test_other_backbones import m3snet
 from tests.patching.models import image
 
 import exda_primitives as exda
@@ -77,6 +78,14 @@ def test_patched_networks_load(name, loader, tmp_path):
     assert torch.equal(found.model(x), expected)
     # spandrel pads images whose sides do not fit.
     assert found(x[..., :31, :37].clamp(0, 1)).shape == x[..., :31, :37].shape
+    x = smallest(found)
+    assert found.model(x).shape == x.shape
+
+
+def smallest(found):
+    """The smallest image that a descriptor's size requirements allow."""
+    side = 1 + found.size_requirements.get_padding(1, 1)[0]
+    return torch.rand(1, found.input_channels, side, side)
 
 
 WRAPPINGS = {
@@ -120,19 +129,27 @@ def test_patched_networks_of_spandrel_load(name, loader, tmp_path):
         assert (found.scale, found.purpose) == (unpatched.scale, unpatched.purpose)
         assert found.size_requirements == unpatched.size_requirements
         assert found.tags == [*unpatched.tags, f"{options['tokens']} tokens, value residual"]
+        least = smallest(found)
+        assert found.model(least).shape[2:] == (found.scale * least.shape[2],) * 2
         assert found.tiling == (spandrel.ModelTiling.DISCOURAGED if options["tokens"] else unpatched.tiling)
 
 
 def test_patched_network_that_nobody_knows_is_refused(loader, tmp_path):
     model = patched_network(lambda: torch.nn.Sequential(NETWORKS["restormer"](), torch.nn.Conv2d(3, 3, 1)))
     exda.save(model, tmp_path / "whole.safetensors", whole=True)
-    with pytest.raises(exda.CheckpointError, match=r"of no network that is known(.|\n)*nor can spandrel load it"):
+    with pytest.raises(
+        exda.CheckpointError,
+        match=r"of no network that is known(.|\n)*nor can an architecture in spandrel.MAIN_REGISTRY load it",
+    ):
         loader.load_from_file(tmp_path / "whole.safetensors")
     # spandrel recognises a SwinIR by its names, and fails to build it.
     make, options = OF_SPANDREL["SwinIR"]
     state = patched_network(make, **options).state_dict()
     state["layers.0.residual_group.blocks.0.attn.proj.weight"] = torch.zeros(1, 12)
-    with pytest.raises(exda.CheckpointError, match=r"nor can spandrel load it without ExDA \(RuntimeError: "):
+    with pytest.raises(
+        exda.CheckpointError,
+        match=r"nor can an architecture in spandrel.MAIN_REGISTRY load it without ExDA \(RuntimeError: ",
+    ):
         loader.load_from_state_dict(state)
 
 
@@ -169,6 +186,8 @@ def test_examples_of_spandrels_documentation_run(tmp_path):
     # spandrel pads by reflection to sides that are multiples of 8.
     expected = model(torch.nn.functional.pad(x, (0, 1, 0, 0), "reflect"))[..., :31].clamp(0, 1)
     torch.save((x, expected), tmp_path / "images.pt")
+    of_extra = patched_network(m3snet, tokens=1)
+    torch.save(of_extra.state_dict(), tmp_path / "m3snet.pth")
     # As in spandrel's README, on the CPU, with one more package to install.
     program = """
 from spandrel import ImageModelDescriptor, MAIN_REGISTRY, ModelLoader
@@ -194,6 +213,9 @@ image, expected = torch.load("images.pt")
 torch.testing.assert_close(process(image), expected)
 assert (model.architecture.name, model.dtype, model.device.type) == ("ExDA", torch.float32, "cpu")
 assert model.bfloat16().dtype == torch.bfloat16
+# One of spandrel_extra_arches, which are in MAIN_REGISTRY by now.
+model = ModelLoader().load_from_file(r"m3snet.pth")
+assert (model.architecture.name, model.tags[-1]) == ("M3SNet", "1 tokens, value residual")
 print("restored")
 """
     done = subprocess.run(

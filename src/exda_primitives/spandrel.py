@@ -43,6 +43,9 @@ except ImportError as error:
     require_extra("spandrel", "spandrel")
     raise ExDAError(f"the spandrel here is too old ({error}); run: {install_line('spandrel')}") from error
 
+_SMALLEST = {"amir": 9}
+"""Network -> smallest side in pixels, where that is more than what its sides are multiples of."""
+
 _SOURCE = Path("the state dict")
 """What messages call the file, whose name spandrel does not pass on."""
 
@@ -84,7 +87,9 @@ class ExDAArch(Architecture[nn.Module]):  # type: ignore[misc]
             scale=1,
             input_channels=arguments.get("inp_channels", 3),
             output_channels=arguments.get("out_channels", 3),
-            size_requirements=SizeRequirements(multiple_of=known_multiple(model) or MULTIPLE),
+            size_requirements=SizeRequirements(
+                minimum=_SMALLEST.get(identity.architecture.name, 0), multiple_of=known_multiple(model) or MULTIPLE
+            ),
             # Channel attention and tokens look at the whole input: on a tile they see the tile alone.
             tiling=ModelTiling.DISCOURAGED,
         )
@@ -126,7 +131,9 @@ def _of_spandrel(tensors: Mapping[str, Tensor], unknown: CheckpointError) -> Ima
         if any(each.config.tokens for each in held.attentions.values()):
             found.tiling = ModelTiling.DISCOURAGED
         return found
-    raise CheckpointError(f"{unknown}\n  nor can spandrel load it without ExDA ({refusals[-1]})") from unknown
+    raise CheckpointError(
+        f"{unknown}\n  nor can an architecture in spandrel.MAIN_REGISTRY load it without ExDA ({refusals[-1]})"
+    ) from unknown
 
 
 def _tags(identity: Identity) -> list[str]:

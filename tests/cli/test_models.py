@@ -1,5 +1,7 @@
 """``exda models``."""
 
+from itertools import pairwise
+
 import pytest
 from typer.testing import CliRunner
 
@@ -15,9 +17,11 @@ def listed(tmp_path, monkeypatch):
 def test_all_checkpoints_are_listed(listed, tmp_path):
     (tmp_path / "promptir.ckpt").write_bytes(b"")
     lines = listed().output.splitlines()
-    here = {line.split()[0]: line.split()[-1] for line in lines[1:] if line.split()[-1:] in (["yes"], ["no"])}
-    assert len(here) == 23
-    assert [name for name, found in here.items() if found == "yes"] == ["promptir"]
+    names = [name for name, more in pairwise(lines) if more.startswith("    ")]
+    assert len(names) == 23
+    assert [name for name in names if name.endswith(" (here)")] == ["promptir (here)"]
+    said = "    rain; restormer, 26.13 M parameters; deraining.pth; licence: Academic Public License"
+    assert (lines[0], lines[1].startswith(said)) == ("restormer-deraining", True)
     assert str(tmp_path) in lines[-1]
 
 

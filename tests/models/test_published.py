@@ -23,14 +23,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def parameters(published):
-    with torch.device("meta"):
-        network = exda.models.create(published.network, **published.arguments)
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def row(published):
-    size = f"{parameters(published) / 1e6:.2f} M"
+    size = f"{published.parameters / 1e6:.2f} M"
     link = f"[{published.file}]({published.where})"
     return f"| `{published.name}` | {published.task} | {published.network} | {size} | {published.licence} | {link} |"
 
@@ -46,6 +40,17 @@ def test_every_published_checkpoint_has_a_licence_and_an_address():
         assert each.where.startswith("https://")
         assert each.licence
         assert each.network in exda.models.list_models()
+
+
+def test_published_sizes_are_those_of_the_networks():
+    counted = {}
+    for each in PUBLISHED.values():
+        of = (each.network, str(each.arguments))
+        if of not in counted:
+            with torch.device("meta"):
+                network = exda.models.create(each.network, **each.arguments)
+            counted[of] = sum(parameter.numel() for parameter in network.parameters())
+        assert each.parameters == counted[of]
 
 
 def test_restorer_refuses_a_network_of_six_channels():

@@ -29,7 +29,8 @@ def export(
         ),
     ] = "auto",
     opset: Annotated[
-        int, typer.Option(help="ONNX operator set; onnxruntime and darktable take all of these.", min=17, max=20)
+        int,
+        typer.Option(help="ONNX operator set; onnxruntime, darktable and TensorRT take all of these.", min=17, max=20),
     ] = 17,
     half: Annotated[
         bool, typer.Option("--half", help="Store weights and compute in float16; input and output stay float32.")

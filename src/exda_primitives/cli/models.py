@@ -6,8 +6,6 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 
 def models(
@@ -24,18 +22,15 @@ def models(
     chosen = [each for name, each in PUBLISHED.items() if fnmatchcase(name, pattern)]
     if not chosen:
         raise typer.BadParameter(f"no published checkpoint is called {pattern!r}", param_hint="PATTERN")
-    table = Table("name", "trained for", "file", "here", box=None, padding=(0, 2, 0, 0))
-    table.columns[0].no_wrap = True
     for each in chosen:
-        table.add_row(each.name, each.task, each.file, "yes" if present(each.name) else "no")
-    console = Console()
-    console.print(table, markup=False, highlight=False)
+        typer.echo(f"{each.name}{' (here)' if present(each.name) else ''}")
+        size = f"{each.parameters / 1e6:.2f} M parameters"
+        typer.echo(f"    {each.task}; {each.network}, {size}; {each.file}; licence: {each.licence}")
     if len(chosen) == 1:
         (only,) = chosen
         arguments = ", ".join(f"{name}={value!r}" for name, value in only.arguments.items())
         for title, value in {
             "where": only.where,
-            "licence": only.licence,
             "network": f"{only.network}({arguments})",
             "SHA-256": only.sha256 or "not stated",
             "exda restore": "yes" if only.images else "no: its input is not one image of one or three channels",

@@ -34,6 +34,7 @@ class Published:
         where: page with the file, or from which it is linked.
         licence: of the authors' code; none of them states another one for the weights.
         network: name of the network, one of ``list_models()``.
+        parameters: number of its parameters.
         arguments: arguments of its constructor that differ from the defaults; they are inferred when it is loaded.
         sha256: of the file, where the authors state it: none do so far.
         images: whether ``exda restore`` can use it; False for inputs that are not one image of one or three channels.
@@ -45,33 +46,43 @@ class Published:
     where: str
     licence: str
     network: str
+    parameters: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
     sha256: str | None = None
     images: bool = True
 
 
 def _restormer(
-    name: str, task: str, folder: str, file: str, arguments: Mapping[str, Any] | None = None, *, images: bool = True
+    name: str,
+    task: str,
+    folder: str,
+    file: str,
+    parameters: int = 26_126_644,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    images: bool = True,
 ) -> Published:
     where = f"https://drive.google.com/drive/folders/{folder}"
-    return Published(f"restormer-{name}", task, file, where, _ACADEMIC, "restormer", arguments or {}, images=images)
+    return Published(
+        f"restormer-{name}", task, file, where, _ACADEMIC, "restormer", parameters, arguments or {}, images=images
+    )
 
 
-def _denoising(kind: str, levels: str, arguments: Mapping[str, Any]) -> Published:
+def _denoising(kind: str, levels: str, parameters: int, arguments: Mapping[str, Any]) -> Published:
     return _restormer(
         f"gaussian-{kind}-denoising-{levels}",
         f"Gaussian noise, {kind}, {levels.replace('sigma', 'sigma ')}",
         "1Qwsjyny54RZWa7zC4Apg7exixLBo4uF0",
         f"gaussian_{kind}_denoising_{levels}.pth",
+        parameters,
         arguments,
     )
 
 
-def _moce_ir(size: str, dim: int, tasks: str, task: str) -> Published:
+def _moce_ir(size: str, dim: int, parameters: int, tasks: str, task: str) -> Published:
     name = f"moce-ir{'-s' if size == 'MoCE_IR_S' else ''}-{tasks.lower()}"
-    return Published(
-        name, task, f"{size}_{tasks}/last.ckpt", _MOCE_IR, "Apache-2.0", "moceir", {"dim": dim, **_MOCE_IR_ARGUMENTS}
-    )
+    arguments = {"dim": dim, **_MOCE_IR_ARGUMENTS}
+    return Published(name, task, f"{size}_{tasks}/last.ckpt", _MOCE_IR, "Apache-2.0", "moceir", parameters, arguments)
 
 
 _TASKS = {
@@ -98,14 +109,20 @@ PUBLISHED: Mapping[str, Published] = {
             "defocus blur, from the two views of a dual-pixel sensor",
             "1bRBG8DG_72AGA6-eRePvChlT5ZO4cwJ4",
             "dual_pixel_defocus_deblurring.pth",
+            26_132_548,
             {"inp_channels": 6, "dual_pixel_task": True},
             images=False,
         ),
         _restormer(
-            "real-denoising", "a camera's noise", "1Qwsjyny54RZWa7zC4Apg7exixLBo4uF0", "real_denoising.pth", _BIAS_FREE
+            "real-denoising",
+            "a camera's noise",
+            "1Qwsjyny54RZWa7zC4Apg7exixLBo4uF0",
+            "real_denoising.pth",
+            26_111_668,
+            _BIAS_FREE,
         ),
-        *(_denoising("color", levels, _BIAS_FREE) for levels in _LEVELS),
-        *(_denoising("gray", levels, {**_BIAS_FREE, **_GREY}) for levels in _LEVELS),
+        *(_denoising("color", levels, 26_111_668, _BIAS_FREE) for levels in _LEVELS),
+        *(_denoising("gray", levels, 26_109_076, {**_BIAS_FREE, **_GREY}) for levels in _LEVELS),
         Published(
             "promptir",
             _TASKS["AIO3"],
@@ -113,6 +130,7 @@ PUBLISHED: Mapping[str, Published] = {
             "https://drive.google.com/file/d/1j-b5Od70pGF7oaCqKAfUzmf-N-xEAjYl/view",
             _ACADEMIC,
             "promptir",
+            35_592_263,
         ),
         Published(
             "adair-5",
@@ -121,6 +139,7 @@ PUBLISHED: Mapping[str, Published] = {
             "https://drive.google.com/drive/folders/1x2LN4kWkO3S65jJlH-1INUFiYt8KFzPH",
             "MIT",
             "adair",
+            28_784_824,
         ),
         Published(
             "histoformer",
@@ -129,6 +148,7 @@ PUBLISHED: Mapping[str, Published] = {
             _HISTOFORMER,
             "none stated",
             "histoformer",
+            16_615_100,
             _HISTOFORMER_ARGUMENTS,
         ),
         Published(
@@ -138,11 +158,12 @@ PUBLISHED: Mapping[str, Published] = {
             _HISTOFORMER,
             "none stated",
             "histoformer",
+            16_615_100,
             _HISTOFORMER_ARGUMENTS,
         ),
         *(
-            _moce_ir(size, dim, tasks, task)
-            for size, dim in (("MoCE_IR", 48), ("MoCE_IR_S", 32))
+            _moce_ir(size, dim, parameters, tasks, task)
+            for size, dim, parameters in (("MoCE_IR", 48, 25_353_796), ("MoCE_IR_S", 32, 11_477_752))
             for tasks, task in _TASKS.items()
         ),
     )

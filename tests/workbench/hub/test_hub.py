@@ -449,6 +449,21 @@ def test_errors_of_the_hub_are_explained(
         hub.from_pretrained("me/derain", revision="v1")
 
 
+def test_files_written_and_read_by_huggingface_hubs_own_functions(tmp_path: Path) -> None:
+    """As its documentation saves and loads PyTorch models, sharded or not."""
+    model = trained(network(), tokens=2)
+    huggingface_hub.save_torch_model(model, tmp_path)
+    other = trained(network(seed=1), tokens=2)
+    loaded = huggingface_hub.load_torch_model(other, tmp_path, strict=True)
+    assert loaded.missing_keys == loaded.unexpected_keys == []
+    x = image(16, 24, 1)
+    assert torch.equal(other(x), model(x))
+    other.load_state_dict(huggingface_hub.load_state_dict_from_file(tmp_path / "model.safetensors"))
+    found = exda.models.create(checkpoint=tmp_path / "model.safetensors")
+    assert exda.configs_of(found) == exda.configs_of(model)
+    assert torch.equal(found.eval()(x), model(x))
+
+
 FRESH = """
 from exda_primitives import HubError, hub
 for name in ("me/derain", "no folder"):

@@ -66,6 +66,11 @@ class Window(TokenFamily):
         check_no_dropout(module, sizes)
         check_plain(module)
         index = [name for name, held in buffers.items() if held.ndim == 2 and not held.is_floating_point()]
+        if any(buffers[name].is_meta for name in index):
+            raise Mismatch(
+                f"its index of positions, {index[0]}, is on the meta device: what it computes cannot be looked at",
+                Rule.OTHER_PARTS,
+            )
         _check_size(module, [buffers[name].shape[0] for name in index])
         qkv, proj = sorted(sizes, key=lambda name: -sizes[name][1])
         return [{**parts, **dict(zip(("relative_position_index",), index, strict=False)), "qkv": qkv, "proj": proj}]
