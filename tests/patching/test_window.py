@@ -197,3 +197,10 @@ def test_missing_index_of_positions_raises():
     ours = exda.from_host(windows.Called(), tokens=0, families="window")
     with pytest.raises(exda.InputError, match=r"expected an index of positions \(12, 12\), got none"):
         ours(torch.randn(2, 12, 8))
+
+
+def test_positions_on_the_meta_device_are_refused_with_that_reason():
+    with torch.device("meta"):
+        host = nn.Sequential(windows.Swin())
+    (miss,) = exda.plan(host, families="window", tokens=0).near_misses
+    assert "is on the meta device" in miss.reason
