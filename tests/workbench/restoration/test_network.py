@@ -92,6 +92,34 @@ def test_tiles_of_the_demo_model(model: nn.Module, crop: Tensor) -> None:
     assert 0 < float((restored.image - whole).abs().mean()) < 0.1
 
 
+class Overwriting(nn.Module):
+    """Subtracts the mean grey from its own input, in place or not."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.conv, self.in_place = local(), in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.sub_(0.5) if self.in_place else x - 0.5) + 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 64, "overlap": 16}], ids=["whole", "tiles"])
+def test_a_network_may_overwrite_its_input(options: dict[str, int]) -> None:
+    image = torch.rand(3, 128, 128)
+    before = image.clone()
+    found = restore(Overwriting(True), image, **options).image  # type: ignore[arg-type]
+    assert torch.equal(image, before)
+    assert torch.equal(found, restore(Overwriting(False), image, **options).image)  # type: ignore[arg-type]
+
+
+def test_an_output_of_another_size_is_refused() -> None:
+    # It takes multiples of 16 alone, and rounds down: a padded image of 88 x 72 becomes one of 80 x 64.
+    model = nn.Sequential(nn.Conv2d(3, 768, 16, stride=16), nn.PixelShuffle(16))
+    with pytest.raises(ImageError, match=r"makes \(3, 80, 64\) of an image \(3, 88, 72\).*multiples of more than 8"):
+        restore(model, torch.rand(3, 84, 70))
+    assert restore(model, torch.rand(3, 84, 70), multiple=16).image.shape == (3, 84, 70)
+
+
 def test_results_are_deterministic(model: nn.Module, crop: Tensor) -> None:
     first, second = (restore(model, crop, tile=96, overlap=32) for _ in range(2))
     assert torch.equal(first.image, second.image)

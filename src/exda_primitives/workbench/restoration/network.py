@@ -126,7 +126,8 @@ class Restorer(TiledRestorer):
     def run(self, image: Pixels) -> Pixels:
         """Returns the network's output for a padded image."""
         shown = torch.from_numpy(image).expand(self.channels, -1, -1)[None]
-        restored = self._forward(shown.to(self.device, self.own_dtype))[0]
+        # A copy: some networks write into their input, which here is the caller's image, or shares pixels with tiles.
+        restored = self._forward(shown.to(self.device, self.own_dtype, copy=True))[0]
         made: Pixels = restored.cpu().to(shown.dtype).numpy()
         return made
 

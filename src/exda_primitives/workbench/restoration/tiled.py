@@ -71,7 +71,7 @@ class TiledRestorer(ABC):
     def run(self, image: Pixels) -> Pixels:
         """Returns the network's output for a padded image (1 or ``channels``, H, W), in the image's dtype.
 
-        An image of one channel is repeated to ``channels``.
+        An image of one channel is repeated to ``channels``. The image itself stays as it is.
         """
 
     def largest_tile(self, height: int, width: int) -> int | None:
@@ -146,6 +146,12 @@ class TiledRestorer(ABC):
 
     def _clipped(self, image: Pixels) -> Pixels:
         restored = self.run(image)
+        expected = (self.channels, *image.shape[1:])
+        if restored.shape != expected:
+            raise ImageError(
+                f"the model makes {restored.shape} of an image {expected}, expected an image of the same shape; its "
+                f"sides may have to be multiples of more than {self.multiple}."
+            )
         if not np.isfinite(restored).all():
             raise ImageError(f"the model's output holds NaN or infinity: {self.advice()}.")
         return restored.clip(0, 1)
