@@ -46,3 +46,38 @@ def test_a_host_that_fails_on_the_wider_strip_too_is_refused():
     (miss,) = exda.plan(nn.ModuleList([FailsOnStrips()])).near_misses
     assert "forward failed" in miss.reason
     assert "on (1, 8, 4, 580) in eval mode" in miss.reason
+
+
+class Limited(MDTA):
+    """Does something to its temperature before it multiplies by it."""
+
+    def __init__(self, limited):
+        super().__init__()
+        self.limited = limited
+
+    def forward(self, x):
+        learnt = self.temperature
+        del self.temperature
+        self.temperature = self.limited(learnt)
+        try:
+            return super().forward(x)
+        finally:
+            del self.temperature
+            self.temperature = learnt
+
+
+@pytest.mark.parametrize(
+    "limited",
+    [
+        lambda temperature: temperature.clamp(max=10),
+        lambda temperature: temperature.clamp(max=100),
+        lambda temperature: temperature.clamp(min=0.5),
+        lambda temperature: temperature.clamp(min=0.02),
+        torch.abs,
+        F.softplus,
+    ],
+)
+def test_a_limited_temperature_is_no_match(limited):
+    assert len(exda.plan(nn.ModuleList([Limited(lambda temperature: 1 * temperature)])).matches) == 1
+    (miss,) = exda.plan(nn.ModuleList([Limited(limited)])).near_misses
+    assert "its output differs" in miss.reason
