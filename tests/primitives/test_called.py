@@ -1,6 +1,7 @@
 """``value``, ``token`` and their layers are called, unless using their weights directly cannot be noticed."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -364,3 +365,37 @@ def test_token_maps_are_flat_to_the_last_bit_beyond_the_outermost_centres():
     assert torch.equal(maps[..., 0, :], maps[..., 1, :])
     assert torch.equal(maps[..., :, 0], maps[..., :, 1])
     assert not torch.equal(maps[..., 1, :], maps[..., 2, :])
+
+
+@pytest.mark.parametrize("token", [exda.GST(8, 2, stride=6, scale="mean"), exda.GST(8, 2, 3, stride=1)], ids=str)
+def test_a_token_with_other_settings_computes_what_it_says(token: exda.GST) -> None:
+    attention = exda.ExDAAttention(8, 2)
+    torch.nn.init.constant_(attention.alpha, 0.7)
+    attention.token = token
+    called = copy.deepcopy(attention)
+    # An idle hook: the module is called, in place of its weights being read.
+    called.token.register_forward_hook(lambda *_: None)
+    x = torch.randn(1, 8, 24, 20)
+    torch.testing.assert_close(attention(x), called(x), rtol=1e-4, atol=1e-5)
+    assert attention.config == exda.ExDAConfig(token.tokens, token.stride, token.scale, init="paper")
+
+
+@pytest.mark.parametrize("form", ["replace", "gelu", None])
+def test_a_file_says_which_primitives_are_in_place(form: str | None, tmp_path: Path) -> None:
+    model = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1).eval()
+    exda.patch(model)
+    for module in model.modules():
+        if isinstance(module, exda.ExDAModule):
+            module.value = None if form is None else exda.NonlinearValue(module.dim, form)  # type: ignore[arg-type]
+            module.token.stride = 3
+            torch.nn.init.constant_(module.alpha, 0.5)
+    exda.save(model, tmp_path / "whole.safetensors", whole=True)
+    found = exda.models.create(checkpoint=tmp_path / "whole.safetensors")
+    assert (exda.config_of(found).value, exda.config_of(found).stride) == (form or "none", 3)
+    x = torch.rand(1, 3, 24, 16)
+    assert torch.equal(found(x), model(x))
+    # A network of the first configuration takes neither the file nor the state dict for its own.
+    other = exda.models.Restormer(dim=8, num_blocks=[1, 1, 1, 1], num_refinement_blocks=1)
+    exda.patch(other)
+    with pytest.raises(exda.CheckpointError, match="from an attention with"):
+        other.load_state_dict(model.state_dict())

@@ -7,6 +7,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -63,7 +64,7 @@ class ExDAModule(ReplacementModule):
     themselves. A layer is bare if it is a convolution or linear layer with plain tensors as parameters and without
     hooks, parametrisation, wrapper or replaced forward. Anything else is called, at the cost of the unfolded formula:
     ``value`` as V (B, C, H, W) -> V', ``token`` as the map (B, C, H, W) -> G (B, h, K, H, W). So modules of your own
-    may take their places.
+    may take their places; the settings of a ``NonlinearValue`` or ``GST`` that does so are in ``config`` from then on.
 
     Args:
         dim: C, channels.
@@ -325,8 +326,8 @@ class ExDAModule(ReplacementModule):
         self.full_name = full_name
         self._parts = parts
         check_heads(self.own_name(), dim, num_heads)
-        self.config = config.resolved(self.channels_per_head)
-        if self.config.tokens and not self.TAKES_TOKENS:
+        self._config = config.resolved(self.channels_per_head)
+        if self._config.tokens and not self.TAKES_TOKENS:
             raise ConfigError(
                 f"{self.own_name()}: global tokens are channels of attention across channels, and have no counterpart "
                 f"in attention between pixels; use tokens=0."
@@ -351,7 +352,7 @@ class ExDAModule(ReplacementModule):
             )
 
     def _add_primitives(self) -> None:
-        config = self.config
+        config = self._config
         like = self.host_parameter()
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         # Absent primitives are None, so that the four attributes always exist.
@@ -370,9 +371,27 @@ class ExDAModule(ReplacementModule):
             self.start_at_identity()
 
     @property
+    def config(self) -> ExDAConfig:
+        """The configuration, as it is after another ``NonlinearValue`` or ``GST`` has taken the first one's place."""
+        config, value, token = self._config, self._modules.get("value"), self._modules.get("token")
+        changes: dict[str, Any] = {}
+        form = value.form if type(value) is NonlinearValue else "none" if value is None else config.value
+        if form != config.value:
+            changes["value"] = form
+            if form not in ("none", "residual"):
+                # Nothing else starts at the identity.
+                changes["init"] = "paper"
+        if type(token) is GST:
+            settings = {"stride": token.stride, "scale": token.scale}
+            if token.tokens != self._num_tokens:
+                settings["tokens"] = token.tokens
+            changes |= {name: each for name, each in settings.items() if each != getattr(config, name)}
+        return replace(config, **changes) if changes else config
+
+    @property
     def _num_tokens(self) -> int:
         """K."""
-        return self.config.tokens_of(self.channels_per_head)
+        return self._config.tokens_of(self.channels_per_head)
 
     def part(self, name: str) -> Any:
         """Returns the host's layer (or the temperature) for the name ``name`` in ``PARTS``."""
@@ -393,16 +412,20 @@ class ExDAModule(ReplacementModule):
 
     def value_terms(self) -> ValueTerms | None:
         """Returns ``value`` in the form that the operations of ``ops`` take; None if there is none."""
-        return None if self.value is None else value_terms(self.value, self.config.value_position)
+        return None if self.value is None else value_terms(self.value, self._config.value_position)
 
     def token_terms(self) -> TokenTerms | None:
         """Returns ``token``, ``alpha`` and ``token_gate`` in the form that ``ops`` takes; None without tokens."""
         if self.token is None:
             return None
-        config, weight = self.config, phi_weight(self.token)
-        # Either Phi's weight is read, or the module is called.
-        whole = self.token if weight is None else None
-        return TokenTerms(weight, config.stride, config.scale, config.reinject, self.alpha, self.token_gate, whole)
+        config, weight = self._config, phi_weight(self.token)
+        if weight is None:
+            # The module is called: it pools and scales by itself.
+            return TokenTerms(
+                None, config.stride, config.scale, config.reinject, self.alpha, self.token_gate, self.token
+            )
+        token = self.token
+        return TokenTerms(weight, token.stride, token.scale, config.reinject, self.alpha, self.token_gate, None)
 
     def example_map(self, height: int, width: int) -> Tensor:
         """Returns a map (1, C, height, width) in the module's dtype and on its device, for questions about maps.
