@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -92,6 +93,10 @@ class ExDAModule(ReplacementModule):
     """Names in ``PARTS`` of the parts that a host may lack."""
     TAKES_TOKENS: ClassVar[bool] = True
     """Whether the attention can have global tokens."""
+
+    # Of a host when it was replaced: its plain settings, and the names of its dropouts.
+    _host_settings: Mapping[str, Any] = MappingProxyType({})
+    _host_dropouts: tuple[str, ...] = ()
 
     temperature: nn.Parameter
 
@@ -209,8 +214,49 @@ class ExDAModule(ReplacementModule):
             new = getattr(self, name)
             if isinstance(new, nn.Module):
                 new.train(host.training)
+        self._watch(host)
         self._share_hooks_and_attributes(host)
         return self
+
+    def _watch(self, host: nn.Module) -> None:
+        """Notes the host's settings and dropouts, of which the replacement reads none: see ``_check_unchanged``."""
+        layers = {*self._parts.values()}
+        self.__dict__["_host_settings"] = {
+            name: held
+            for name, held in vars(host).items()
+            if type(held) in (bool, int, float, str) and not name.startswith("_") and name != "training"
+        }
+        self.__dict__["_host_dropouts"] = tuple(
+            name
+            for name, part in host.named_modules()
+            if isinstance(part, nn.modules.dropout._DropoutNd) and name.partition(".")[0] not in layers
+        )
+
+    def _check_unchanged(self) -> None:
+        """Notices what the host would do otherwise by now.
+
+        Raises:
+            ConfigError: if a dropout of the host, which would not drop anything when it was replaced, does so now.
+        """
+        for name in self._host_dropouts if self.training else ():
+            p = getattr(self.get_submodule(name), "p", 0)
+            if p > 0:
+                raise ConfigError(
+                    f"{self.own_name()}: {name}.p is {p:g} now; this attention drops no values. Set it to 0, or call "
+                    f"exda.unpatch."
+                )
+        if torch.compiler.is_compiling():
+            return
+        held = vars(self)
+        for name, value in self._host_settings.items():
+            if held.get(name) != value:
+                # Once for each value.
+                self.__dict__["_host_settings"] = {**self._host_settings, name: held.get(name)}
+                warnings.warn(
+                    f"{self.own_name()}: {name} was {value!r} when it was patched, and is {held.get(name)!r} now. This "
+                    f"attention does not read it: if the host does, call exda.unpatch, set it, and patch again.",
+                    stacklevel=3,
+                )
 
     @property
     def channels_per_head(self) -> int:
@@ -451,6 +497,7 @@ class ExDAModule(ReplacementModule):
         Raises:
             InputError: for anything but a non-empty floating-point tensor with C channels in this layout.
         """
+        self._check_unchanged()
         if layout == "BNC":
             problem = tokens_problem(name, x, self.dim)
         else:

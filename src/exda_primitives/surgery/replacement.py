@@ -89,6 +89,10 @@ class ReplacementModule(nn.Module):
             # PyTorch binds these hooks to the module that they were registered on.
             if getattr(hook, "with_module", False) and hook.module() is self:
                 hook.module = ref(host)
+        for name in vars(host):
+            # Settings may have been changed on us.
+            if not name.startswith("_") and name in vars(self):
+                vars(host)[name] = vars(self)[name]
         # What was set on us meanwhile, such as a wrapped forward, moves to the host.
         for name in self._added():
             vars(host)[name] = self._rebound(vars(self)[name], host)
