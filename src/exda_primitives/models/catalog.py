@@ -90,7 +90,8 @@ def create(
             attentions were patched, if the file does not record it.
         ignore: pattern or patterns of names in the checkpoint to leave out.
         arguments: further arguments of the network's constructor; they override those of the name or the file.
-            Arguments that a state dict does not show must be given unless they are the default: MoCE-IR's ``topk``.
+            Arguments that a state dict does not show must be given unless they are the default: MoCE-IR's ``topk``,
+            and of Histoformer, whose norms have no parameters, ``LayerNorm_type``.
 
     Returns:
         The network on the CPU in the default dtype; in eval mode if a checkpoint was loaded.
