@@ -218,6 +218,11 @@ def test_figures_on_evidence_equal_the_evidence_page() -> None:
     digits = next(row for row in rows if row.startswith("| Non-linear values restore degraded digits"))
     low, high = (f"{float(each):.1f}" for each in re.findall(r"\+(\d\.\d+) \(", digits))
     assert f"degraded digits {low} to {high} dB better" in README.replace("\n", " ")
+    windows = next(row for row in rows if row.startswith("| Non-linear values restore degraded digits better within"))
+    said = f"{re.findall(r'gain .dB.: (.*) .', windows)[0].partition(')')[0].replace(' (', ' dB (')}, three seeds;"
+    patch = (ROOT / "docs" / "patch.md").read_text().replace("\n", " ")
+    assert said in patch
+    assert f"gains +{re.findall(r'[+](.*?) ', digits)[0]} dB across channels" in patch
     equal = next(row for row in rows if row.startswith("| The primitives restore better in equal"))
     assert "of 8 conditions: 5 inconclusive, 3 refuted" in equal
     assert "behind in three conditions of eight" in README.replace("\n", " ")
