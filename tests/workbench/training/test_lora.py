@@ -14,7 +14,8 @@ import exda_primitives as exda
 from exda_primitives.workbench.training import prepare
 from exda_primitives.workbench.training.build import build
 from exda_primitives.workbench.training.config import LoraConfig
-from exda_primitives.workbench.training.lora import adaptable, add_lora, lora_parameters, without_lora
+from exda_primitives.workbench.training.lora import add_lora, lora_parameters, without_lora
+from exda_primitives.workbench.training.lora_layers import problems
 
 SMALL = {"dim": 8, "num_blocks": [1, 0, 0, 1], "num_refinement_blocks": 0, "ffn_expansion_factor": 1}
 
@@ -57,6 +58,13 @@ def test_lora_can_be_added_merged_and_left_out(host, layers, patched):
     assert torch.equal(left_out(image), bare(image))
     # The network itself keeps its LoRA.
     assert lora_parameters(host)
+
+
+def adaptable(net, layers):
+    """The layers that can have LoRA; all of this host can."""
+    found = problems(net, layers)
+    assert not any(found.values())
+    return list(found)
 
 
 def test_the_layers_that_get_lora(host):

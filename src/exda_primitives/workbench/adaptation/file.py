@@ -6,7 +6,7 @@ layer has two more entries, ``LAYER.lora_A`` and ``LAYER.lora_B``. PEFT is not n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -22,8 +22,10 @@ from ...checkpoints.exda_file import added_tensors, load_contents, load_file, me
 from ...checkpoints.io import write_safetensors
 from ...checkpoints.network import attentions_of, inside, parts_of, state_of
 from ...checkpoints.split import split_state_dict
-from ...errors import CheckpointError
+from ...errors import CheckpointError, some_of
+from ...surgery.wrappers import canonical
 from ..training.lora import lora_parameters, without_lora
+from ..training.lora_layers import inexact, tied
 
 FORMAT = "exda_primitives.adaptation"
 _A, _B = ".lora_A", ".lora_B"
@@ -54,6 +56,7 @@ def save(net: nn.Module, path: str | PathLike[str]) -> None:
 
     Raises:
         NotPatchedError: for a network with neither.
+        CheckpointError: for LoRA of which the file would compute otherwise (scaled, DoRA, beside tied weights, ...).
         OSError: if the file cannot be written.
     """
     lora = lora_parameters(net)
@@ -61,6 +64,11 @@ def save(net: nn.Module, path: str | PathLike[str]) -> None:
     if not lora:
         checkpoints.save(bare, path)
         return
+    if others := list(inexact(net)):
+        raise CheckpointError(
+            f"{path}: would compute otherwise than the network, so that nothing was written. {some_of(others)}. Save "
+            f"the state dict as it is by torch.save, for a network with the same LoRA."
+        )
     state, attentions = state_of(bare), attentions_of(bare)
     tensors = added_tensors(state, attentions)
     for name, parameter in lora.items():
@@ -98,6 +106,7 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
     held = split_state_dict(exda, path, known=header.attentions)
     weights = {name.removesuffix(".weight"): tensor for name, tensor in state_of(model).items()}
     factors = _factors({name: each for name, each in contents.tensors.items() if name not in exda}, weights, path)
+    _refuse_tied(model, factors, path)
     # Computed before anything changes, since too little memory is an error, too.
     products = {layer: each.product(weights[layer]) for layer, each in factors.items()}
     load_file(model, header, held, path, any_host)
@@ -126,3 +135,11 @@ def _factors(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], path:
             )
         found[layer] = factors
     return found
+
+
+def _refuse_tied(model: nn.Module, layers: Iterable[str], path: Path) -> None:
+    """Checks that LoRA of a layer changes no other one's weight."""
+    others = {canonical(name): other for name, other in tied(model).items()}
+    for layer in layers:
+        if (other := others.get(f"{layer}.weight")) is not None:
+            raise CheckpointError(f"{path}: LoRA of {layer} cannot be merged, as its weight is also {other}.")

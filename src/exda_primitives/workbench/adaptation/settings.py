@@ -148,6 +148,8 @@ def _images(asked: Asked) -> int:
 
 
 def _notes(plan: Plan, trained: int, held_out: int) -> Iterator[str]:
+    if left_out := plan.network.left_out:
+        yield with_problems("layers without LoRA:", [f"{name}: {reason}" for name, reason in left_out.items()])
     what = "pairs" if isinstance(plan.data.training, PairedFileSet) else "images"
     yield f"{trained} {what} to train on, {held_out} held out for the table of before and after"
     if trained < FEW:

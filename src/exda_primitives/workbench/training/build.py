@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -20,17 +22,25 @@ from .order import mixed
 
 
 class Network(NamedTuple):
-    """The network, and the report of ``patch``; None if nothing was patched in."""
+    """The network of a run.
+
+    Attributes:
+        net: the network.
+        report: the report of ``patch``; None if nothing was patched in.
+        left_out: name of each layer that gets no LoRA though it is of the asked ones -> the reason.
+    """
 
     net: nn.Module
     report: Report | None
+    left_out: Mapping[str, str] = MappingProxyType({})
 
 
 def build(config: TrainConfig, begun: Path | None = None) -> Network:
     """Builds the network with which a run begins, in train mode, on the CPU; its weights depend only on the seed.
 
     The primitives are patched in, except into an ``exda_primitives.models.ExDA``, which is built with them. LoRA is
-    added to the host's layers afterwards.
+    added to the host's layers afterwards. A host that is frozen (``recipe.train`` is ``"new"``) keeps its buffers, too:
+    its BatchNorm layers are in eval mode.
 
     Args:
         config: configuration of the run.
@@ -49,13 +59,25 @@ def build(config: TrainConfig, begun: Path | None = None) -> Network:
         network = _built(config, begun)
         if config.lora is not None:
             # After the primitives: `patch` would not recognise attentions whose layers PEFT has wrapped.
-            add_lora(network.net, config.lora)
+            network = network._replace(left_out=add_lora(network.net, config.lora))
     if config.recipe.train != "all":
         trained = {id(parameter) for parameter in _trained(config, network.net)}
         for parameter in network.net.parameters():
             parameter.requires_grad_(id(parameter) in trained)
     network.net.train()
+    if config.recipe.train == "new":
+        _keep_buffers(network.net)
     return network
+
+
+def _keep_buffers(net: nn.Module) -> None:
+    """Puts layers that may change buffers of their own in train mode, such as BatchNorm's running statistics, in eval.
+
+    Only layers without parts: the mode of a larger module, as it was written, may decide on more than its buffers.
+    """
+    for module in net.modules():
+        if module._buffers and not module._modules:
+            module.eval()
 
 
 def _trained(config: TrainConfig, net: nn.Module) -> list[nn.Parameter]:

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from typing import Any
 
 from torch import nn
 
 from ...errors import ConfigError
-from ...patching import plan
-from ...primitives import ExDAModule
-from ...primitives.base import NEW_NAMES
 from ..shared.packages import peft
 from .config import LoraConfig
-
-_ADAPTED = "lora_A"
-"""The attribute that marks a layer of PEFT's, so that PEFT need not be imported to find it."""
+from .lora_layers import adapted, problems
 
 
-def add_lora(net: nn.Module, config: LoraConfig) -> None:
+def add_lora(net: nn.Module, config: LoraConfig) -> dict[str, str]:
     """Adds LoRA in place; freezes no parameter, and the network's outputs stay the same.
+
+    A layer that is called under several names has one LoRA under all of them.
+
+    Returns:
+        Name of each layer of the asked ones that gets none, since merged into its weight LoRA would compute otherwise
+        -> the reason.
 
     Raises:
         ConfigError: if there is no layer that can have it.
         ExDAError: if PEFT is not installed.
     """
-    names = adaptable(net, config.layers)
+    found = problems(net, config.layers)
+    left_out = {name: problem for name, problem in found.items() if problem is not None}
+    names = [name for name in found if name not in left_out]
     if not names:
-        raise ConfigError(f"lora.layers: found {config.layers!r}, but there is no layer that can have it.")
+        reasons = "".join(f"\n  {name}: {problem}" for name, problem in left_out.items())
+        raise ConfigError(f"lora.layers: found {config.layers!r}, but there is no layer that can have it.{reasons}")
     # lora_alpha = r: PEFT scales the product by their quotient, which is then 1.
     told = peft().LoraConfig(
         r=config.rank, lora_alpha=config.rank, target_modules="|".join(re.escape(name) for name in names)
@@ -37,26 +42,15 @@ def add_lora(net: nn.Module, config: LoraConfig) -> None:
     peft().inject_adapter_in_model(told, net)
     for parameter, requires_grad in trained.items():
         parameter.requires_grad_(requires_grad)
-
-
-def adaptable(net: nn.Module, layers: str) -> list[str]:
-    """Lists the names of the host's ungrouped convolutions and linear layers.
-
-    Args:
-        net: the network.
-        layers: ``"attention"`` for the layers inside of attentions that are patched or could be, ``"all"`` for all.
-    """
-    ours = [name for name, module in net.named_modules() if isinstance(module, ExDAModule)]
-    # Patched attentions, and those that `plan` would patch: a network may be patched in part.
-    attentions = [*ours, *(match.name for match in plan(net).matches)] if layers == "attention" else [""]
-    added = tuple(f"{name}.{new}." for name in ours for new in NEW_NAMES)
-    return [
-        name
-        for name, module in net.named_modules()
-        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1))
-        and any(name.startswith(f"{attention}." if attention else "") for attention in attentions)
-        and not name.startswith(added)
-    ]
+    held = adapted(net)
+    layers = {layer.get_base_layer(): layer for layer in held.values()}
+    for layer in layers.values():
+        _take_geometry(layer)
+    # PEFT adapts a shared layer under its first name alone.
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if module in layers and name.removesuffix(".base_layer") not in held:
+            net.set_submodule(name, layers[module])
+    return left_out
 
 
 def lora_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
@@ -72,13 +66,20 @@ def without_lora(net: nn.Module, *, merge: bool) -> nn.Module:
         merge: add LoRA's products to the weights of their layers, so that the copy computes what the network does (up
             to rounding); otherwise these weights stay as they are.
     """
-    if not any(hasattr(module, _ADAPTED) for module in net.modules()):
+    if not adapted(net):
         return net
     copied = deepcopy(net)
-    for name, module in list(copied.named_modules()):
-        if hasattr(module, _ADAPTED):
-            if merge:
-                module.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(copied.get_submodule(parent), child, module.get_base_layer())
+    for name, layer in adapted(copied).items():
+        if merge and not layer.merged:
+            layer.merge()
+        copied.set_submodule(name, layer.get_base_layer())
     return copied
+
+
+def _take_geometry(layer: Any) -> None:
+    """Lets LoRA's first convolution pad and dilate as its host does; PEFT passes on neither."""
+    host = layer.get_base_layer()
+    if isinstance(host, nn.Conv2d):
+        for a in layer.lora_A.values():
+            a.dilation, a.padding_mode = host.dilation, host.padding_mode
+            a._reversed_padding_repeated_twice = host._reversed_padding_repeated_twice

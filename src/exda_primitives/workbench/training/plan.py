@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .data import Data, open_data
 from .exactness import fingerprint, same_images
 from .folder import Begun, Folder
 from .lora import lora_parameters
+from .lora_check import check_merging
 from .order import pairs_in
 from .stages import patches, stages_of
 from .trackers import check_trackers
@@ -91,6 +92,7 @@ class Plan:
         return {
             "network": f"{config.model.name}, {parameters(net):,} parameters, {new:,} of them new",
             "begins with": begin,
+            **({"without LoRA": _with_reasons(self.network.left_out)} if self.network.left_out else {}),
             "trained": f"{parameters(net, trained=True):,} parameters ({recipe.train})",
             "data": f"{len(self.data.training):,} pairs per epoch, patches of {_span(s.patch for s in stages)}: {what}"
             + _left_out(self.data),
@@ -137,6 +139,8 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
         check(data.validation)
     _check_channels(config, network.net, data)
     _check_forward(config, network.net)
+    if config.lora is not None:
+        _check_lora(config, network.net)
     if begun is not None and begun.moved:
         # The images are in another place: compares them with those of the last leg.
         now = {"data": fingerprint(data.training), "pictures": checked.stamp}
@@ -208,6 +212,20 @@ def _check_side(config: TrainConfig, net: nn.Module, side: int) -> None:
         raise ConfigError(f"{told} cannot compute ({type(error).__name__}: {' '.join(str(error).split())}).") from error
     if found != shape:
         raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
+
+
+def _check_lora(config: TrainConfig, net: nn.Module) -> None:
+    """Checks that the network with LoRA, and what a file of it holds, compute the same."""
+    side, multiple = min(patches(config).values()), known_multiple(net)
+    if multiple is not None:
+        # Shows as much as a larger image, in less time.
+        side = min(side, 4 * multiple)
+    image = torch.rand(1, channels(net), side, side, generator=torch.Generator().manual_seed(0))
+    check_merging(net, image)
+
+
+def _with_reasons(left_out: Mapping[str, str]) -> str:
+    return some_of([f"{name} ({reason})" for name, reason in left_out.items()])
 
 
 def _span(numbers: Iterable[int]) -> str:
