@@ -46,8 +46,9 @@ def check_host(held: Any, host: Mapping[str, Tensor], source: object) -> None:
     if ours is None or not shared or ours[shared[0]] != held[shared[0]]:
         raise CheckpointError(
             f"{source}: its parameters were trained on a host with other weights than this model's. Load the host's "
-            f"checkpoint that they were trained on first; if the host was trained as well, save it with "
-            f"exda.save(model, file, whole=True). With any_host=True they are loaded all the same."
+            f"checkpoint that they were trained on first; if the host was trained as well, or its BatchNorm's running "
+            f"statistics have moved in train mode, save it with exda.save(model, file, whole=True). With any_host=True "
+            f"they are loaded all the same."
         )
 
 

@@ -88,7 +88,8 @@ class LoraConfig:
 
     Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. The product of two low-rank
     matrices is added to a layer's weight with factor 1, and starts at 0. Depthwise and other grouped convolutions are
-    not adapted.
+    not adapted, nor layers into which LoRA cannot be merged exactly: whose weight is also that of another layer or
+    computed from other tensors (weight and spectral norm), subclasses of PyTorch's layers, and layers with hooks.
 
     Attributes:
         rank: rank of each product.
@@ -209,8 +210,9 @@ class RecipeConfig:
             losses and updates are in float32 in any case.
         ema: decay per step of the moving average of the weights; None for no average.
         seed: seed of weights, order and degradations.
-        train: ``"all"`` parameters; only the ``"new"`` ones of primitives and LoRA, with the host frozen; or the
-            ``"norms"``, which are all parameters of one dimension: those of normalisations, and biases.
+        train: ``"all"`` parameters; only the ``"new"`` ones of primitives and LoRA, with the host frozen, the running
+            statistics of its BatchNorm layers included; or the ``"norms"``, which are all parameters of one dimension:
+            those of normalisations, and biases.
         log_every: steps between the lines of the history.
         validate_every: steps between validations; None for a single one at the end.
         validation_images: pairs that each validation shows in ``validation.png``, at most; 0 for none.

@@ -6,7 +6,7 @@ import re
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ..shared.packages import peft
@@ -68,7 +68,9 @@ def without_lora(net: nn.Module, *, merge: bool) -> nn.Module:
     """
     if not adapted(net):
         return net
-    copied = deepcopy(net)
+    # Weights that hooks compute (`torch.nn.utils.weight_norm`) are results of the last call, which cannot be copied.
+    held = [each for module in net.modules() for each in vars(module).values() if isinstance(each, Tensor)]
+    copied = deepcopy(net, {id(each): each.detach().clone() for each in held if not each.is_leaf})
     for name, layer in adapted(copied).items():
         if merge and not layer.merged:
             layer.merge()

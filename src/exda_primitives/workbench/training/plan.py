@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from ...errors import ConfigError, some_of
 from ...patching import new_parameters
@@ -140,7 +141,9 @@ def prepare(config: TrainConfig, out: Path, *, devices: int = 1, accelerator: st
     _check_channels(config, network.net, data)
     _check_forward(config, network.net)
     if config.lora is not None:
-        _check_lora(config, network.net)
+        check_merging(network.net, _image(config, network.net))
+    if config.recipe.train == "new":
+        _check_frozen(config, network.net)
     if begun is not None and begun.moved:
         # The images are in another place: compares them with those of the last leg.
         now = {"data": fingerprint(data.training), "pictures": checked.stamp}
@@ -214,14 +217,28 @@ def _check_side(config: TrainConfig, net: nn.Module, side: int) -> None:
         raise ConfigError(f"{told} gives a shape of {tuple(found)}, expected that of the patch, {shape}.")
 
 
-def _check_lora(config: TrainConfig, net: nn.Module) -> None:
-    """Checks that the network with LoRA, and what a file of it holds, compute the same."""
+def _check_frozen(config: TrainConfig, net: nn.Module) -> None:
+    """Checks that no buffer of a frozen host changes in train mode: the new parameters would fit no host there is."""
+    copied = deepcopy(net)
+    before = {name: buffer.clone() for name, buffer in copied.named_buffers()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        copied(_image(config, net).expand(2, -1, -1, -1))
+    after = dict(copied.named_buffers())
+    moved = [name for name, buffer in before.items() if not torch.equal(buffer, after[name])]
+    if moved:
+        raise ConfigError(
+            f"recipe.train: found 'new', which freezes the host, but {config.model.name} changes {some_of(moved)} in "
+            f"train mode. Keep them as they are there, or train all."
+        )
+
+
+def _image(config: TrainConfig, net: nn.Module) -> Tensor:
+    """Returns a random image (1, C, H, W) that the network takes."""
     side, multiple = min(patches(config).values()), known_multiple(net)
     if multiple is not None:
         # Shows as much as a larger image, in less time.
         side = min(side, 4 * multiple)
-    image = torch.rand(1, channels(net), side, side, generator=torch.Generator().manual_seed(0))
-    check_merging(net, image)
+    return torch.rand(1, channels(net), side, side, generator=torch.Generator().manual_seed(0))
 
 
 def _with_reasons(left_out: Mapping[str, str]) -> str:
