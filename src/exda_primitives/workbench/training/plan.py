@@ -220,16 +220,24 @@ def _check_side(config: TrainConfig, net: nn.Module, side: int) -> None:
 def _check_frozen(config: TrainConfig, net: nn.Module) -> None:
     """Checks that no buffer of a frozen host changes in train mode: the new parameters would fit no host there is."""
     copied = deepcopy(net)
-    before = {name: buffer.clone() for name, buffer in copied.named_buffers()}
+    before = {name: buffer.clone() for name, buffer in _saved_buffers(copied).items()}
+    if not before:
+        return
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         copied(_image(config, net).expand(2, -1, -1, -1))
-    after = dict(copied.named_buffers())
+    after = _saved_buffers(copied)
     moved = [name for name, buffer in before.items() if not torch.equal(buffer, after[name])]
     if moved:
         raise ConfigError(
             f"recipe.train: found 'new', which freezes the host, but {config.model.name} changes {some_of(moved)} in "
             f"train mode. Keep them as they are there, or train all."
         )
+
+
+def _saved_buffers(net: nn.Module) -> dict[str, Tensor]:
+    """Returns the buffers that a checkpoint holds, so without caches such as masks of the last image's size."""
+    names = {name for name, _ in net.named_buffers(remove_duplicate=False)}
+    return {name: each for name, each in net.state_dict().items() if name in names}
 
 
 def _image(config: TrainConfig, net: nn.Module) -> Tensor:
