@@ -74,14 +74,18 @@ def test_settings_of_the_host_that_change_later_are_noticed():
         warnings.simplefilter("error")
         model[0](x)
     model[0].scale = 2.0
-    with pytest.warns(UserWarning, match=r"0: ExDAAttention.*: scale was 1.0 when it was patched, and is 2.0 now.*exda.unpatch"):
+    with pytest.warns(
+        UserWarning, match=r"0: ExDAAttention.*: scale was 1.0 when it was patched, and is 2.0 now.*exda.unpatch"
+    ):
         model[0](x)
     with warnings.catch_warnings():
         # Said once.
         warnings.simplefilter("error")
         model[0](x)
     model[0].drop.p = 0.5
-    with pytest.raises(exda.ConfigError, match=r"0: ExDAAttention.*: drop.p is 0.5 now; this attention drops no values"):
+    with pytest.raises(
+        exda.ConfigError, match=r"0: ExDAAttention.*: drop.p is 0.5 now; this attention drops no values"
+    ):
         model[0](x)
     model.eval()
     assert torch.equal(model[0](x), copy.deepcopy(model)[0](x))
