@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, some_of
 from ..primitives.base import DESCRIPTION
 from .io import looks_like_safetensors, read_pickle, read_safetensors
-from .split import undescribed
+from .split import is_extra_state, undescribed
 
 FORMAT = "exda_primitives"
 # Entries under which trainers put the weights, the likeliest first: BasicSR and timm (averaged and not), Lightning, and
@@ -37,6 +37,8 @@ PREFIXES = ("net.", "module.", "_orig_mod.", "model.", "generator.")
 _AVERAGES = (("params", "params_ema"), ("state_dict", "state_dict_ema"))
 
 Patterns = str | Sequence[str] | None
+Versions = Mapping[str, Mapping[str, Any]]
+"""Name of a module -> what PyTorch records of it in a state dict: the version of its part."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,23 @@ class Contents:
         tensors: name -> tensor, on the CPU, finite and dense.
         wrapping: the entry that held them; None for a bare state dict and for safetensors.
         metadata: header of a safetensors file; empty for other files.
+        versions: versions of the modules; None if the file does not hold them.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     wrapping: str | None
     metadata: Mapping[str, str]
+    versions: Versions | None = None
 
     @classmethod
     def checked(
-        cls, path: Path, tensors: Mapping[str, Tensor], wrapping: str | None, metadata: Mapping[str, str]
+        cls,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        wrapping: str | None,
+        metadata: Mapping[str, str],
+        versions: Versions | None = None,
     ) -> Contents:
         """Returns the contents after a check of every tensor.
 
@@ -67,7 +76,7 @@ class Contents:
         for name, tensor in tensors.items():
             if problem := _problem(tensor):
                 raise CheckpointError(f"{path}: {name} {problem}.")
-        return cls(path, tensors, wrapping, metadata)
+        return cls(path, tensors, wrapping, metadata, versions)
 
     @property
     def is_ours(self) -> bool:
@@ -90,6 +99,15 @@ class Contents:
                 return
             prefix += common
             tensors = {n.removeprefix(common): tensor for n, tensor in tensors.items() if n.startswith(common)}
+
+    def versions_below(self, prefix: str) -> Versions | None:
+        """Returns the versions of the modules whose names begin with ``prefix``, by the remaining names."""
+        if self.versions is None:
+            return None
+        below = {f"{name}." if name else "": each for name, each in self.versions.items()}
+        return {
+            name.removeprefix(prefix).removesuffix("."): each for name, each in below.items() if name.startswith(prefix)
+        }
 
     def without(self, ignore: Patterns) -> Contents:
         """Returns the contents without weights whose name, or a leading part of it, matches one of the patterns.
@@ -125,16 +143,17 @@ def read_checkpoint(path: Path, param_key: str | None = None) -> Contents:
     """
     if path.suffix.lower() == ".safetensors" or looks_like_safetensors(path):
         tensors, metadata = read_safetensors(path)
-        wrapping = None
+        wrapping, versions = None, None
         if param_key is not None:
             raise CheckpointError(f"{path}: a safetensors file has no entries; param_key={param_key!r} is of no use.")
     else:
         metadata = {}
-        wrapping, tensors = _unwrapped(read_pickle(path), path, param_key)
-    return Contents.checked(path, tensors, wrapping, metadata)
+        wrapping, held = _unwrapped(read_pickle(path), path, param_key)
+        tensors, versions = dict(held), _versions(held)
+    return Contents.checked(path, tensors, wrapping, metadata, versions)
 
 
-def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None, dict[str, Tensor]]:
+def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None, Mapping[str, Tensor]]:
     entries = [key for key in held if isinstance(held[key], Mapping)] if isinstance(held, Mapping) else []
     if param_key is not None and param_key not in entries:
         named = some_of([str(key) for key in entries]) or "none"
@@ -147,12 +166,29 @@ def _unwrapped(held: Any, path: Path, param_key: str | None) -> tuple[str | None
     if not isinstance(held, Mapping) or not held:
         raise CheckpointError(f"{path}: holds {type(held).__name__}, expected a state dict.")
     strange = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if strange and all(isinstance(name, str) and is_extra_state(name) for name in strange):
+        raise CheckpointError(
+            f"{path}: {strange[0]} is a {type(held[strange[0]]).__name__}; of the extra states of modules only tensors "
+            f"are read. Load the file by PyTorch: model.load_state_dict(torch.load(...))."
+        )
     if strange:
         raise CheckpointError(
             f"{path}: holds no state dict, neither bare nor under {', '.join(WRAPPINGS)}: {strange[0]!r} is a "
             f"{type(held[strange[0]]).__name__}; its entries are {some_of([str(name) for name in held])}."
         )
-    return wrapping, dict(held)
+    return wrapping, held
+
+
+def _versions(held: Mapping[str, Tensor]) -> Versions | None:
+    found = getattr(held, "_metadata", None)
+    if not isinstance(found, Mapping):
+        return None
+    # ``load_state_dict(assign=True)`` leaves its order to assign in the state dict that it was given.
+    return {
+        name: {key: value for key, value in each.items() if key != "assign_to_params_buffers"}
+        for name, each in found.items()
+        if isinstance(name, str) and isinstance(each, Mapping)
+    }
 
 
 def _check_average(held: Mapping[Any, Any], taken: str, path: Path) -> None:

@@ -59,6 +59,7 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
 
     Raises:
         NotPatchedError: for a model without ExDA attentions.
+        CheckpointError: with ``whole``, for a state dict with anything but tensors, such as another extra state.
         OSError: when the file cannot be written.
 
     Examples:
@@ -75,10 +76,10 @@ def save(model: nn.Module, path: str | PathLike[str], *, whole: bool = False) ->
     """
     state: Mapping[str, Tensor] | None
     if is_sharded(model):
-        state = gathered_state(model)
+        state = gathered_state(model, whole=whole)
     else:
         model = inside(model, "save")
-        state = state_of(model)
+        state = state_of(model, whole=whole)
     attentions = attentions_of(model)
     if not attentions:
         raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: exda.patch(model) first.")
@@ -133,8 +134,24 @@ def load_contents(model: nn.Module, contents: Contents, any_host: bool) -> None:
     load_file(model, header, held, contents.path, any_host)
 
 
-def load_file(model: nn.Module, header: Header, held: SplitState, path: Path, any_host: bool) -> None:
-    """Loads a file that has been read already into a network without wrappers, see ``load``."""
+def load_file(
+    model: nn.Module,
+    header: Header,
+    held: SplitState,
+    path: Path,
+    any_host: bool,
+    changed: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Loads a file that has been read already into a network without wrappers, see ``load``.
+
+    Args:
+        model: the network.
+        header: the file's header.
+        held: the file's weights.
+        path: the file, for messages.
+        any_host: as for ``load``.
+        changed: canonical name -> new value of weights of the host, once the host has been found to be the right one.
+    """
     # A shared attention has several names; the file may hold any of them.
     same = {id(module) for name, module in attentions_of(model, aliases=True).items() if name in held.attentions}
     more = [name for name, module in attentions_of(model).items() if id(module) not in same]
@@ -144,13 +161,13 @@ def load_file(model: nn.Module, header: Header, held: SplitState, path: Path, an
             f"{some_of(more)}."
         )
     with patched_as(model, held.attentions, path):
-        own = parts_of(model)
+        own = parts_of(model, state_of(model, whole=header.whole))
         # ``save`` writes a shared attention's parameters under its first name alone.
         once = added_tensors(own.added, attentions_of(model))
         check_fit(held.weights, own.weights if header.whole else once, path)
         if not (header.whole or any_host):
             check_host(header.host, own.host, path)
-        copy_into(model, held.weights, path)
+        copy_into(model, {**held.weights, **(changed or {})}, path)
 
 
 def read_header(contents: Contents) -> Header:

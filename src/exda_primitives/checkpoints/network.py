@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from ..errors import CheckpointError
 from ..patching.present import attentions
 from ..primitives import ExDAModule
 from ..primitives.description import Description
@@ -50,9 +52,30 @@ def _inner(model: nn.Module) -> nn.Module | None:
     return None
 
 
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the tensors of a model's state dict by their canonical names; they share the model's memory."""
-    return {canonical(name): each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
+def state_of(model: nn.Module, *, whole: bool = False) -> dict[str, Tensor]:
+    """Returns the tensors of a model's state dict by their canonical names; they share the model's memory.
+
+    Raises:
+        CheckpointError: with ``whole``, if the state dict holds anything besides, see ``tensors_in``.
+    """
+    return tensors_in(model.state_dict(), whole=whole)
+
+
+def tensors_in(state: Mapping[str, Any], *, whole: bool) -> dict[str, Tensor]:
+    """Returns the tensors of a state dict by their canonical names.
+
+    Raises:
+        CheckpointError: with ``whole``, if the state dict holds anything besides, which files of tensors would lose.
+            (None says that there is nothing.)
+    """
+    others = {name: each for name, each in state.items() if not (each is None or isinstance(each, Tensor))}
+    if whole and others:
+        name, each = next(iter(others.items()))
+        raise CheckpointError(
+            f"{canonical(name)}: is a {type(each).__name__} in the model's state dict, of which only tensors are saved "
+            f"and loaded here. Let its module's get_extra_state return a tensor, or use torch.save and load_state_dict."
+        )
+    return {canonical(name): each for name, each in state.items() if isinstance(each, Tensor)}
 
 
 def attentions_of(model: nn.Module, *, aliases: bool = False) -> Mapping[str, ExDAModule]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..surgery.wrappers import canonical
+from .network import tensors_in
 
 _KINDS = ("FSDPModule", "FullyShardedDataParallel")
 
@@ -15,10 +15,13 @@ def is_sharded(model: nn.Module) -> bool:
     return any(kind.__name__ in _KINDS for module in model.modules() for kind in type(module).__mro__)
 
 
-def gathered_state(model: nn.Module) -> dict[str, Tensor] | None:
+def gathered_state(model: nn.Module, *, whole: bool) -> dict[str, Tensor] | None:
     """Returns the full weights, on the CPU and by canonical names, in the first process; None in the others.
 
     All processes have to call it.
+
+    Raises:
+        CheckpointError: as for ``tensors_in``, in the first process.
     """
     import torch.distributed as dist  # noqa: PLC0415
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # noqa: PLC0415
@@ -26,4 +29,4 @@ def gathered_state(model: nn.Module) -> dict[str, Tensor] | None:
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if dist.get_rank() != 0:
         return None
-    return {canonical(name): each for name, each in state.items() if isinstance(each, Tensor)}
+    return tensors_in(state, whole=whole)

@@ -88,6 +88,11 @@ def split_state_dict(
     return split_by_attentions(tensors, attentions)
 
 
+def is_extra_state(name: str) -> bool:
+    """Whether an entry of a state dict is what a module's ``get_extra_state`` returned."""
+    return name.rpartition(".")[2] == DESCRIPTION
+
+
 def split_by_attentions(tensors: Mapping[str, Tensor], attentions: Mapping[str, Description]) -> SplitState:
     """Divides a state dict into the host's and the added weights of these ``attentions``."""
     added = {key: tensors[key] for name in attentions for key in _below(tensors, name) if is_new(_inside(key, name))}

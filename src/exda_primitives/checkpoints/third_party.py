@@ -53,10 +53,12 @@ def load_checkpoint(
     contents = read_checkpoint(Path(path), param_key).without(ignore)
     names = state_of(model).keys()
     # Prefixes are removed until names of the model appear.
-    tensors = next((held for _, held in contents.unprefixed() if held.keys() & names), contents.tensors)
+    prefix, tensors = next(
+        ((prefix, held) for prefix, held in contents.unprefixed() if held.keys() & names), ("", contents.tensors)
+    )
     held = _split_for(model, tensors, contents.path, config)
     with patched_as(model, held.attentions, contents.path):
-        own = parts_of(model)
+        own = parts_of(model, state_of(model, whole=True))
         # ExDA attentions of which the file holds nothing keep the parameters that ExDA added.
         undescribed = {name for name in attentions_of(model, aliases=True) if name not in held.attentions}
         expected = {
@@ -65,7 +67,7 @@ def load_checkpoint(
             if not any(_added_to(name, each) for each in undescribed)
         }
         check_fit(held.weights, expected, contents.path)
-        copy_into(model, held.weights, contents.path)
+        copy_into(model, held.weights, contents.path, contents.versions_below(prefix))
 
 
 def _split_for(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, config: ExDAConfig | None) -> SplitState:

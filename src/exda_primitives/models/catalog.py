@@ -17,12 +17,11 @@ from ..checkpoints import load_checkpoint
 from ..checkpoints.contents import Contents, Patterns, read_checkpoint
 from ..checkpoints.exda_file import read_header
 from ..checkpoints.fit import check_fit, copy_into
-from ..checkpoints.network import parts_of
+from ..checkpoints.network import parts_of, state_of
 from ..checkpoints.patched_as import patched_as
-from ..checkpoints.split import SplitState, split_state_dict
+from ..checkpoints.split import SplitState, is_extra_state, split_state_dict
 from ..errors import CheckpointError, ConfigError, some_of
 from ..primitives import ExDAConfig
-from ..primitives.base import DESCRIPTION
 from ..primitives.description import Description
 from .architecture import Architecture, ArchitectureMismatch, StateShapes
 from .registry import known_architectures
@@ -202,7 +201,8 @@ def _infer_arguments(architecture: Architecture, split: SplitState) -> tuple[Map
     try:
         arguments = architecture.infer(StateShapes(shapes, split.attentions))
         with torch.device("meta"):
-            state = architecture.build(**arguments).state_dict()
+            network = architecture.build(**arguments)
+        parts = parts_of(network)
     except ArchitectureMismatch:
         raise
     except Exception as error:
@@ -210,22 +210,24 @@ def _infer_arguments(architecture: Architecture, split: SplitState) -> tuple[Map
         raise ArchitectureMismatch(f"cannot be built with {dict(arguments)}: {error}") from error
     # A network with ExDA attentions of its own must have their parameters, too. For any other, only the host's weights
     # are compared; patching comes later.
-    own = [name for name in state if name.rpartition(".")[2] == DESCRIPTION]
-    tensors = split.weights if own else split.host
-    expected = {name: tensor for name, tensor in state.items() if name not in own}
+    own = bool(parts.attentions)
+    tensors, expected = (split.weights, parts.weights) if own else (split.host, parts.host)
     missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unexpected:
         lacks = f"lacks {some_of(missing)}" if missing else ""
         has = f"has beside it {some_of(unexpected)}" if unexpected else ""
         raise ArchitectureMismatch("; ".join(filter(None, (lacks, has))))
     for name, tensor in tensors.items():
+        if is_extra_state(name):
+            # Its module decides what it accepts.
+            continue
         if tensor.shape != expected[name].shape:
             raise ArchitectureMismatch(
                 f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
             )
         if tensor.is_floating_point() != expected[name].is_floating_point():
             raise ArchitectureMismatch(f"{name} holds {tensor.dtype}, expected {expected[name].dtype}")
-    return arguments, bool(own)
+    return arguments, own
 
 
 def _from_file(identity: Identity, name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -234,8 +236,8 @@ def _from_file(identity: Identity, name: str, arguments: Mapping[str, Any]) -> n
         raise CheckpointError(f"{path}: is of {found}, not of {name}; create({found!r}) or create({AUTO!r}) takes it.")
     model = identity.architecture.build(**{**identity.arguments, **arguments})
     with patched_as(model, identity.state.attentions, path):
-        check_fit(identity.state.weights, parts_of(model).weights, path)
-        copy_into(model, identity.state.weights, path)
+        check_fit(identity.state.weights, parts_of(model, state_of(model, whole=True)).weights, path)
+        copy_into(model, identity.state.weights, path, identity.contents.versions_below(identity.prefix))
     return model.eval()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.patching.unchanged import unchanged
 from torch import nn
 
 import exda_primitives as exda
@@ -116,3 +117,63 @@ def test_a_file_that_does_not_fit_changes_nothing(lora_file, change, message):
 def test_the_librarys_own_load_names_the_function_that_reads_it(lora_file):
     with pytest.raises(CheckpointError, match=r"exda_primitives\.adaptation\.load"):
         exda.load(host(), lora_file)
+
+
+class Cached(nn.Module):
+    """Computes a convolution's kernel when it is loaded."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Conv2d(3, 3, 1)
+        self.refresh()
+        self.register_load_state_dict_post_hook(lambda module, _: module.refresh())
+
+    def refresh(self):
+        self.kernel = self.body.weight.detach().clone()
+
+    def forward(self, x):
+        return torch.nn.functional.conv2d(x, self.kernel, self.body.bias)
+
+
+class Copying(nn.Sequential):
+    """Its state dict shares no memory with it."""
+
+    def state_dict(self, *arguments, **options):
+        return {name: each.clone() for name, each in super().state_dict(*arguments, **options).items()}
+
+
+@pytest.mark.parametrize("kind", [Cached, lambda: Copying(nn.Conv2d(3, 3, 1))], ids=["hook", "copying"])
+def test_merged_weights_are_loaded_as_by_torch(kind, tmp_path):
+    loaded, image = kind(), torch.rand(1, 3, 8, 8)
+    trained = copy.deepcopy(loaded)
+    add_lora(trained, LoraConfig(2, "all"))
+    with torch.no_grad():
+        for parameter in lora_parameters(trained).values():
+            parameter.fill_(0.5)
+    save(trained, tmp_path / "lora.safetensors")
+    expected = copy.deepcopy(loaded)
+    (layer,) = (module for module in expected.modules() if isinstance(module, nn.Conv2d))
+    layer.weight.data += 0.5
+    if kind is Cached:
+        expected.refresh()
+    load(loaded, tmp_path / "lora.safetensors")
+    torch.testing.assert_close(loaded(image), expected(image))
+
+
+def test_error_in_a_hook_changes_nothing(tmp_path):
+    save(adapted(primitives=True, lora=True), tmp_path / "lora.safetensors")
+    net = host()
+
+    def refuse(*_):
+        raise ValueError("not today")
+
+    net.register_load_state_dict_post_hook(refuse)
+    with unchanged(net, random_numbers=False), pytest.raises(CheckpointError, match=r"not today.*nothing was loaded"):
+        load(net, tmp_path / "lora.safetensors")
+
+
+def test_weights_without_values_are_refused(lora_file):
+    net = host().to("meta")
+    with unchanged(net), pytest.raises(CheckpointError, match=r"LoRA changes weights, and .* has none yet"):
+        load(net, lora_file)

@@ -108,11 +108,12 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
     factors = _factors({name: each for name, each in contents.tensors.items() if name not in exda}, weights, path)
     _refuse_tied(model, factors, path)
     # Computed before anything changes, since too little memory is an error, too.
-    products = {layer: each.product(weights[layer]) for layer, each in factors.items()}
-    load_file(model, header, held, path, any_host)
     with torch.no_grad():
-        for layer, product in products.items():
-            weights[layer].add_(product.to(weights[layer]))
+        merged = {
+            f"{layer}.weight": weights[layer] + each.product(weights[layer]).to(weights[layer])
+            for layer, each in factors.items()
+        }
+    load_file(model, header, held, path, any_host, changed=merged)
 
 
 def _factors(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> dict[str, _Factors]:
@@ -128,6 +129,8 @@ def _factors(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], path:
         factors = _Factors(tensors[layer + _A], tensors[layer + _B])
         if layer not in weights:
             raise CheckpointError(f"{path}: does not fit the model, which has no layer {layer}.")
+        if weights[layer].is_meta:
+            raise CheckpointError(f"{path}: LoRA changes weights, and {layer} has none yet: load the host's first.")
         if not factors.fits(weights[layer]):
             raise CheckpointError(
                 f"{path}: LoRA of {layer} has matrices of shapes {tuple(factors.b.shape)} and "

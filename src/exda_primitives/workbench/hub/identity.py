@@ -11,6 +11,7 @@ from torch import nn
 
 from ...checkpoints.contents import Contents
 from ...checkpoints.network import parts_of, state_of
+from ...checkpoints.split import is_extra_state
 from ...errors import ConfigError
 from ...models.architecture import Architecture
 from ...models.catalog import Identity, identity_of
@@ -54,7 +55,11 @@ def arguments_of(model: nn.Module, identity: Identity, given: Mapping[str, Any] 
 def _check_same(model: nn.Module, built: nn.Module, identity: Identity, given: Mapping[str, Any] | None) -> None:
     expected = parts_of(built).weights
     held = {name: tensor for name, tensor in identity.state.weights.items() if name in expected}
-    misfits = [name for name, each in expected.items() if name not in held or held[name].shape != each.shape]
+    misfits = [
+        name
+        for name, each in expected.items()
+        if name not in held or (held[name].shape != each.shape and not is_extra_state(name))
+    ]
     if misfits:
         raise ConfigError(
             f"save_pretrained: arguments={given} make another network than this one: {misfits[0]} differs."

@@ -15,7 +15,7 @@ from ...checkpoints import save
 from ...checkpoints.contents import read_checkpoint
 from ...checkpoints.exda_file import load_file, read_header
 from ...checkpoints.io import write_safetensors
-from ...checkpoints.network import inside, parts_of
+from ...checkpoints.network import inside, parts_of, state_of
 from ...checkpoints.split import split_state_dict
 from ...errors import CheckpointError, ConfigError, NotPatchedError, some_of
 from ...files import write_text
@@ -205,7 +205,7 @@ def _check_attentions(config: PretrainedConfig, held: Mapping[str, Description],
 
 
 def _config_of(model: nn.Module, whole: bool, given: Mapping[str, Any] | None) -> PretrainedConfig:
-    parts = parts_of(model)
+    parts = parts_of(model, state_of(model, whole=whole))
     if not (whole or parts.attentions):
         raise NotPatchedError(f"{type(model).__name__} holds no ExDA attention: call exda.patch(model) first.")
     try:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ...checkpoints import save
 from ...checkpoints.io import write_safetensors
+from ...checkpoints.network import state_of
 from ...errors import DivergedError, ExDAError, ProcessError, StoppedError, WriteError
 from ...patching import is_patched
 from ..shared import results
@@ -378,4 +379,4 @@ def write_network(net: nn.Module, path: Path) -> None:
     if is_patched(net):
         save(net, path, whole=True)
     else:
-        write_safetensors(net.state_dict(), {}, path)
+        write_safetensors(state_of(net, whole=True), {}, path)

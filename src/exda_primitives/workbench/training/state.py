@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -74,7 +75,10 @@ class State:
 
     def restore(self, held: Mapping[str, Any]) -> None:
         """Restores the state that ``as_dict`` returned."""
-        self.net.load_state_dict({name.removeprefix(_PREFIX): each for name, each in held["state_dict"].items()})
+        weights = OrderedDict((name.removeprefix(_PREFIX), each) for name, each in held["state_dict"].items())
+        # The versions of its modules, without which some take the weights for those of their first version.
+        weights._metadata = getattr(self.net.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+        self.net.load_state_dict(weights)
         if self.average is not None:
             self.average.load_state_dict(held["average"])
         self.optimizer.load_state_dict(held["optimizer"])
