@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.patching.unchanged import unchanged
+from tests.registries import forget_afterwards
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,6 @@ import exda_primitives as exda
 from exda_primitives import Architecture
 from exda_primitives.checkpoints.contents import read_checkpoint
 from exda_primitives.models import Restormer, create
-from exda_primitives.models.registry import ARCHITECTURES
 from exda_primitives.workbench.training.run import write_network
 
 SMALL: dict[str, Any] = {"dim": 8, "num_blocks": [1, 0, 0, 0], "num_refinement_blocks": 0}
@@ -70,7 +70,7 @@ class Unchanging(Scaled):
 class Cached(nn.Conv2d):
     """Computes its kernel when it is loaded."""
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: Any) -> None:
         super().__init__(*sizes)
         self.kernel = self.weight.detach() * 2
         self.register_load_state_dict_post_hook(lambda module, _: module.refresh())
@@ -85,7 +85,7 @@ class Cached(nn.Conv2d):
 class CachedInPlace(Cached):
     """Writes its kernel into a buffer that the state dict does not hold."""
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: Any) -> None:
         super().__init__(*sizes)
         kernel = self.__dict__.pop("kernel")
         self.register_buffer("kernel", kernel, persistent=False)
@@ -97,7 +97,7 @@ class CachedInPlace(Cached):
 class Renaming(nn.Conv2d):
     """Has the names of an older layer in its state dict, and half of its weight."""
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: Any) -> None:
         super().__init__(*sizes)
         self.register_state_dict_post_hook(self._renamed)
         self.register_load_state_dict_pre_hook(self._named)
@@ -123,7 +123,7 @@ class Versioned(nn.Conv2d):
 
 
 class Net(nn.Module):
-    def __init__(self, kind: Callable[[int, int, int], nn.Module] = Scaled, seed: int = 0) -> None:
+    def __init__(self, kind: Callable[[int, int, int], Any] = Scaled, seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -147,11 +147,19 @@ class Overriding(Net):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         found = super().load_state_dict(state_dict, strict, assign)
-        self.head.kernel = self.head.weight.detach() * 2  # type: ignore[union-attr, operator]
+        self.head.kernel = self.head.weight.detach() * 2
         return found
 
 
-KINDS: dict[str, Callable[..., nn.Module]] = {
+class Reading(Net):
+    """Looks for every entry when it is loaded."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
+        for name, each in self.state_dict().items():
+            each.copy_(state_dict[name])
+
+
+KINDS: dict[str, Callable[..., Any]] = {
     "extra state": lambda seed=0: Net(Scaled, seed),
     "extra state of changing size": lambda seed=0: Net(ScaledByText, seed),
     "no extra state": lambda seed=0: Net(Unchanging, seed),
@@ -160,19 +168,20 @@ KINDS: dict[str, Callable[..., nn.Module]] = {
     "renaming": lambda seed=0: Net(Renaming, seed),
     "converting": lambda seed=0: Net(Versioned, seed),
     "copying": lambda seed=0: Copying(nn.Conv2d, seed),
+    "own method that reads all": lambda seed=0: Reading(nn.Conv2d, seed),
     "own method": lambda seed=0: Overriding(Cached, seed),
 }
 kinds = pytest.mark.parametrize("made", KINDS.values(), ids=KINDS)
 
 
 @torch.no_grad()
-def restored(model: nn.Module) -> Tensor:
+def restored(model: Any) -> Tensor:
     out: Tensor = model(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     return out
 
 
 @torch.no_grad()
-def trained(made: Callable[..., nn.Module]) -> nn.Module:
+def trained(made: Callable[..., Any]) -> Any:
     """A network that is patched, with a scale of 3.25 where it has one."""
     model = made(seed=1)
     with torch.random.fork_rng():
@@ -187,16 +196,15 @@ def trained(made: Callable[..., nn.Module]) -> nn.Module:
 
 
 @pytest.fixture
-def registered() -> Iterator[Callable[..., None]]:
-    before = dict(ARCHITECTURES.known)
-    yield lambda made: exda.register_adapter(Architecture("of-a-test", made, lambda shapes: {}))
-    ARCHITECTURES.known.clear()
-    ARCHITECTURES.known.update(before)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers a network for the length of a test."""
+    forget_afterwards(monkeypatch)
+    return lambda made: exda.register_adapter(Architecture("of-a-test", made, lambda shapes: {}))
 
 
 @kinds
 @pytest.mark.parametrize("patched", [False, True], ids=["bare", "patched"])
-def test_load_and_load_checkpoint(made: Callable[..., nn.Module], patched: bool, tmp_path: Path) -> None:
+def test_load_and_load_checkpoint(made: Callable[..., Any], patched: bool, tmp_path: Path) -> None:
     model = trained(made)
     exda.save(model, tmp_path / "m.safetensors", whole=True)
     state = {name: each for name, each in model.state_dict().items() if each is not None}
@@ -211,20 +219,19 @@ def test_load_and_load_checkpoint(made: Callable[..., nn.Module], patched: bool,
 
 
 @kinds
-def test_original_into_a_patched_model(made: Callable[..., nn.Module], tmp_path: Path) -> None:
+def test_original_into_a_patched_model(made: Callable[..., Any], tmp_path: Path) -> None:
     model, host = trained(made), made(seed=2)
     torch.save({name: each for name, each in host.state_dict().items() if each is not None}, tmp_path / "host.pth")
     by_torch = trained(made)
-    with pytest.warns(UserWarning, match="holds nothing of what ExDA added"):
-        by_torch.load_state_dict(host.state_dict())
+    state = by_torch.state_dict()
+    state.update(host.state_dict())
+    by_torch.load_state_dict(state)
     exda.load_checkpoint(tmp_path / "host.pth", into=model)
     assert torch.equal(restored(model), restored(by_torch))
 
 
 @kinds
-def test_create_and_from_pretrained(
-    made: Callable[..., nn.Module], registered: Callable[..., None], tmp_path: Path
-) -> None:
+def test_create_and_from_pretrained(made: Callable[..., Any], registered: Callable[..., None], tmp_path: Path) -> None:
     registered(made)
     model = trained(made)
     exda.save(model, tmp_path / "m.safetensors", whole=True)
@@ -234,7 +241,7 @@ def test_create_and_from_pretrained(
 
 
 @kinds
-def test_patch_into_its_host(made: Callable[..., nn.Module], tmp_path: Path) -> None:
+def test_patch_into_its_host(made: Callable[..., Any], tmp_path: Path) -> None:
     model, host = trained(made), trained(made)
     exda.unpatch(host)
     exda.save(model, tmp_path / "patch.safetensors")
@@ -248,14 +255,14 @@ def test_patch_into_a_host_that_cannot_be_written_to(tmp_path: Path) -> None:
         each.head.weight.data = each.head.weight.data[:1].expand(3, 3, 1, 1)
     exda.save(model, tmp_path / "patch.safetensors")
     exda.load(host, tmp_path / "patch.safetensors", any_host=True)
-    host.head.scale = 3.25  # type: ignore[assignment]
+    host.head.scale = 3.25
     assert torch.equal(restored(host), restored(model))
 
 
 def test_patch_of_a_shared_attention_whose_state_dict_is_a_copy(tmp_path: Path) -> None:
-    def made(seed: int = 0) -> nn.Module:
+    def made(seed: int = 0) -> Any:
         model = Copying(nn.Conv2d, seed)
-        model.again = model.body  # type: ignore[assignment]
+        model.again = model.body
         return model
 
     model, host = trained(made), made(seed=1)
@@ -271,7 +278,7 @@ class RefusedError(Exception):
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "new"])
 @pytest.mark.parametrize("kind", [Scaled, Cached, CachedInPlace])
-def test_error_in_a_hook_changes_nothing(kind: type[nn.Module], whole: bool, device: str, tmp_path: Path) -> None:
+def test_error_in_a_hook_changes_nothing(kind: type[Any], whole: bool, device: str, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     exda.save(trained(lambda seed=0: Net(kind, seed)), path, whole=whole)
     model = Net(kind)
@@ -294,7 +301,7 @@ def test_error_in_a_hook_changes_nothing(kind: type[nn.Module], whole: bool, dev
 
 def test_error_takes_back_what_an_extra_state_changed_in_place(tmp_path: Path) -> None:
     class Listing(nn.Conv2d):
-        def __init__(self, *sizes: int) -> None:
+        def __init__(self, *sizes: Any) -> None:
             super().__init__(*sizes)
             self.scales = [1.0]
 
@@ -323,7 +330,7 @@ def test_meta_tensors_under_other_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_tensor_is_refused(registered: Callable[..., None], tmp_path: Path) -> None:
-    def made(seed: int = 0) -> nn.Module:
+    def made(seed: int = 0) -> Any:
         return Net(ScaledByDictionary, seed)
 
     model, path = trained(made), tmp_path / "m.safetensors"
@@ -347,7 +354,7 @@ def test_what_is_no_tensor_is_refused(registered: Callable[..., None], tmp_path:
 
 
 def test_file_that_lost_what_is_no_tensor_is_refused(registered: Callable[..., None], tmp_path: Path) -> None:
-    def made(seed: int = 0) -> nn.Module:
+    def made(seed: int = 0) -> Any:
         return Net(ScaledByDictionary, seed)
 
     exda.save(trained(lambda seed=0: Net(nn.Conv2d, seed)), tmp_path / "m.safetensors", whole=True)
@@ -372,7 +379,7 @@ def old(state: Any, prefix: str = "") -> OrderedDict[str, Tensor]:
 
 @pytest.mark.parametrize("prefix", ["", "net.", "module."])
 def test_older_version_of_a_module_is_converted(prefix: str, registered: Callable[..., None], tmp_path: Path) -> None:
-    def made(seed: int = 0) -> nn.Module:
+    def made(seed: int = 0) -> Any:
         return Net(Versioned, seed)
 
     registered(made)
@@ -385,7 +392,7 @@ def test_older_version_of_a_module_is_converted(prefix: str, registered: Callabl
 
 @pytest.mark.parametrize("name", ["m.pth", "bare.pth", "m.safetensors", "bare.safetensors"])
 def test_present_version_of_a_module_is_not_converted(name: str, tmp_path: Path) -> None:
-    def made(seed: int = 0) -> nn.Module:
+    def made(seed: int = 0) -> Any:
         return Net(Versioned, seed)
 
     model, path = trained(made), tmp_path / name

@@ -81,5 +81,7 @@ class Before:
 
 
 def _refill(dictionary: dict[str, Any], before: Mapping[str, Any]) -> None:
-    dictionary.clear()
-    dictionary.update(before)
+    pairs = zip(dictionary.items(), before.items(), strict=False)
+    if len(dictionary) != len(before) or not all(now[0] == then[0] and now[1] is then[1] for now, then in pairs):
+        dictionary.clear()
+        dictionary.update(before)

@@ -109,6 +109,8 @@ def metadata_of(attentions: Mapping[str, ExDAModule], host: Mapping[str, Tensor]
 def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False) -> None:
     """Loads a file that ``save`` wrote; attentions of the file that are not patched yet are patched first.
 
+    The model's own ``load_state_dict`` loads the weights: hooks run, and extra states are set.
+
     Args:
         model: a model without ExDA attentions, or with the file's, in the same configurations; it may be wrapped as for
             ``save``, except in FSDP.
@@ -117,8 +119,9 @@ def load(model: nn.Module, path: str | PathLike[str], *, any_host: bool = False)
 
     Raises:
         CheckpointError: if the file is damaged, was not written by ``save``, was written by a newer version of it, does
-            not fit the model, or holds parameters that were trained on a host with other weights. On this and any other
-            error the model is unchanged.
+            not fit the model, or holds parameters that were trained on a host with other weights; if the model's
+            tensors cannot be written to, or its hooks raise an error; and for a whole file, if the model's state dict
+            holds anything but tensors. On this and any other error the model is unchanged.
         AlreadyPatchedError: if an attention of the model is patched with another configuration.
         NoMatchError, PatternError, WrappedModelError: as for ``exda_primitives.patch``, if the model cannot be patched
             as the file says.

@@ -123,7 +123,11 @@ def _entries(model: nn.Module, state: Mapping[str, Any], tensors: Mapping[str, A
 
 def _converts(module: nn.Module) -> bool:
     """Whether a module's own code reads the entries of a state dict before they are loaded."""
-    overridden = type(module)._load_from_state_dict is not nn.Module._load_from_state_dict
+    kind = type(module)
+    overridden = (
+        kind.load_state_dict is not nn.Module.load_state_dict
+        or kind._load_from_state_dict is not nn.Module._load_from_state_dict
+    )
     return bool(module._load_state_dict_pre_hooks) or (overridden and not isinstance(module, ExDAModule))
 
 

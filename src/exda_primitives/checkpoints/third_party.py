@@ -27,6 +27,9 @@ def load_checkpoint(
 ) -> None:
     """Loads a trainer's checkpoint strictly: every weight of the host has to be there, and nothing else.
 
+    The model's own ``load_state_dict`` loads it: hooks run, extra states are set, and modules convert what their older
+    versions have written.
+
     If an original checkpoint is loaded into a patched model, the parameters that ExDA added keep their values. The
     checkpoint of a patched model holds the configuration of each attention; attentions of ``into`` that are not patched
     yet are patched accordingly.
@@ -45,7 +48,9 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: if the file is missing or damaged; if it holds more than tensors and plain containers (no code
-            is ever run) or NaN; if it does not say how its attentions were patched; and if it does not fit the model.
+            is ever run) or NaN; if it does not say how its attentions were patched; if it does not fit the model; if
+            the model's tensors cannot be written to, or its hooks raise an error; and if its state dict holds
+            anything but tensors.
             On this and any other error the model is unchanged.
 
     """

@@ -65,7 +65,8 @@ def save_pretrained(model: nn.Module, save_directory: str | PathLike[str], **opt
     Raises:
         ConfigError: for a licence without a name, arguments that build another network, results of another network,
             and an existing card that contradicts what is saved; nothing is written.
-        CheckpointError: for an unknown network, or weights that are not all finite.
+        CheckpointError: for an unknown network, weights that are not all finite, or a network whose state dict holds
+            anything but tensors.
         NotPatchedError: for a patch (``whole=False``) of a model without ExDA attentions.
         ExDAError: if huggingface_hub is not installed.
         OSError: if a file cannot be written.
