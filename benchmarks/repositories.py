@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import torch
 import typer
@@ -164,8 +165,9 @@ def render(result: Row) -> str:
         "",
         "The families expected of a class were written down from its formula, before it was looked at:",
         "",
-        "- a family: it computes what the attentions of this family compute;",
-        "- near miss: channel attention of no family, or the layers of a family with another formula;",
+        "- a family: it computes what the attentions of this family compute, by the same layers and in the same call;",
+        "- near miss: channel attention of no family, because of its formula, its layers or its call; or the layers of "
+        "a family with another formula;",
         "- nothing: attention over pixels or tokens, which the paper leaves alone, or no attention. Window attention "
         'is recognised where `families="window"` asks for it: in the rows with this family, with `tokens=0`.',
         "",
@@ -220,7 +222,7 @@ def as_expected(row: Row) -> bool:
 
 
 def _line(row: Row) -> str:
-    place = f"https://github.com/{row['repository']}/blob/{row['commit']}/{row['file']}"
+    place = f"https://github.com/{row['repository']}/blob/{row['commit']}/{quote(row['file'])}"
     start = f"| {row['repository']} | [{row['class']}]({place}) | {row['formula']} "
     if "error" in row:
         return f"{start}| {row['expected']} | not looked at | - | - |"
