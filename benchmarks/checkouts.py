@@ -13,14 +13,35 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 PACKAGE = "checkout"
 """The package that the imported files belong to, so that they can import their neighbours relatively."""
 STUBBED = frozenset(
-    {"DiffIR.version", "basicsr", "clip", "cv2", "fvcore", "ldm", "lmdb", "torchstat", "turtle", "utils"}
+    {
+        "DiffIR.version",
+        "basicsr",
+        "clip",
+        "cv2",
+        "fvcore",
+        "kornia",
+        "ldm",
+        "lmdb",
+        "mmagic",
+        "mmengine",
+        "pytorch_lightning",
+        "seaborn",
+        "torchstat",
+        "traiNNer",
+        "turtle",
+        "utils",
+    }
 )
-"""Packages and modules that the files import and of which their attention classes need nothing but decorators.
+"""Packages and modules that the files import and of which their attention classes need nothing but decorators, and
+bases that are modules.
 
-``utils`` is ConStyle's, which is basicsr's under another name; ``DiffIR.version`` is written by DiffIR's installation.
+``utils`` is a repository's own; ConStyle's is basicsr's under another name. ``DiffIR.version`` is written by DiffIR's
+installation.
 """
 SAME_NAMES = {"basicsr.archs.arch_util": "timm.layers"}
 """Module of ``STUBBED`` -> installed module with the same functions."""
@@ -38,15 +59,16 @@ def imported(checkout: Path, file: str, search: Sequence[str]) -> Iterator[Modul
     path = checkout / file
     package = ModuleType(PACKAGE)
     package.__path__ = [str(path.parent)]
-    finder, searched = _StubImporter(), [str(checkout / folder) for folder in search]
+    finder, paths = _StubImporter(), [*sys.path]
     sys.modules[PACKAGE] = package
     sys.meta_path.insert(0, finder)
-    sys.path[:0] = searched
+    sys.path[:0] = [str(checkout / folder) for folder in search]
     try:
         yield import_module(f"{PACKAGE}.{path.stem}")
     finally:
         sys.meta_path.remove(finder)
-        del sys.path[: len(searched)]
+        # The files may have put folders of their own into it.
+        sys.path[:] = paths
         for name, module in [*sys.modules.items()]:
             if name.partition(".")[0] == PACKAGE or _is_stubbed(name) or _inside(module, checkout):
                 del sys.modules[name]
@@ -70,7 +92,10 @@ def _inside(module: ModuleType, folder: Path) -> bool:
 
 
 class _Stub(ModuleType):
-    """A module that has every attribute; called with a class or function, as a decorator is, it returns that."""
+    """A module that has every attribute; called with a class or function, as a decorator is, it returns that.
+
+    As the base of a class, it is ``nn.Module`` if its name ends like that: LightningModule, mmengine's BaseModule.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -84,7 +109,7 @@ class _Stub(ModuleType):
         return iter(())
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        return ()
+        return (nn.Module,) if self.__name__.endswith("Module") else ()
 
 
 class _StubImporter(MetaPathFinder, Loader):

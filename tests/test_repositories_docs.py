@@ -17,14 +17,18 @@ RESULT = json.loads((ROOT / "benchmarks" / "results" / "repositories.json").read
 ROWS = RESULT["classes"]
 HOST = """
 
+import sys
 from torch import nn
 from basicsr.utils.registry import ARCH_REGISTRY
 from cv2.typing import Mat
+from mmengine.model import BaseModule
 from .neighbour import WIDTH
 from models.elsewhere import heads
 
+sys.path.append("elsewhere")
+
 @ARCH_REGISTRY.register()
-class Attention(nn.Module):
+class Attention(BaseModule):
     def __init__(self, width):
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads(), 1, 1))
@@ -103,13 +107,19 @@ def test_every_class_is_seen_as_expected_and_computes_the_same(benchmark, row):
 
 
 def test_class_is_imported_recognised_and_compared(benchmark, checkouts):
-    before = {*sys.modules}
+    before, paths = {*sys.modules}, [*sys.path]
     row = benchmark.examine(case(benchmark), checkouts)
     assert (row["seen"], row["attentions"], row["backbone"]) == ("mdta", {"mdta": 1}, None)
     assert row["difference"] < 1e-12
     assert row["keys_kept"]
     assert not {name for name in {*sys.modules} - before if name.startswith(("checkout.", "basicsr", "models"))}
+    assert sys.path == paths
     assert "| 1 mdta |" in benchmark.render(RESULT | {"classes": [row]})
+
+
+def test_link_to_a_file_is_quoted(benchmark):
+    page = benchmark.render(RESULT | {"classes": [ROWS[0] | {"file": "a folder/host.py"}]})
+    assert "/a%20folder/host.py)" in page
 
 
 def test_unexpected_outcome_is_marked(benchmark, checkouts):

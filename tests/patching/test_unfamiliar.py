@@ -111,6 +111,18 @@ class Frames(nn.Module):
         return self.out(attended(q, q, q, self.temperature).reshape(x.shape))
 
 
+class WeightsAsArguments(nn.Module):
+    """MDTA without depthwise convolutions; another network computes its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = temperature(2, 1, 1)
+
+    def forward(self, x, weights):
+        q, k, v = rearrange(F.conv2d(x, weights[0]), "b (three g c) h w -> three b g c (h w)", three=3, g=2)
+        return F.conv2d(attended(q, k, v, self.temperature).reshape(x.shape), weights[1])
+
+
 class OfTwoMaps(nn.Module):
     """q of one map, k and v of another, without a temperature."""
 
@@ -236,6 +248,7 @@ UNFAMILIAR = {
     "two maps": (OfTwoMaps, "mdta", "over channels, 12 x 12.*kv 12 -> 24"),
     "positions": (Positions, "mdta", "only maps of 20 x 36 pixels.*may be over channels, 12 x 12.*positions"),
     "sides": (Sides, "mdta", "only maps of 40 x 32 pixels.*may be over channels, 12 x 12.*enter"),
+    "weights": (WeightsAsArguments, "mdta", r"cannot be seen: it takes no single map.*temperature \(2, 1, 1\)"),
     "frames": (Frames, "mdta", "cannot be seen: it takes no single map or sequence.*out 8 -> 8"),
 }
 
@@ -356,8 +369,20 @@ class PixelsOfOneSize(Positions):
         return self.out((v @ (q.mT @ k).softmax(-1).mT).view_as(x))
 
 
+class Mixed(nn.Module):
+    """A mixture of several maps, by weights of a softmax, with a scale per channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.smooth = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x, weights, others):
+        return x + self.scale * self.smooth((weights.softmax(0) * torch.stack(others)).sum(0))
+
+
 @pytest.mark.parametrize(
-    "make", [Pixels, TokensWithGamma, Windows, Columns, Rows, Gate, Scaled, Views, PixelsOfOneSize, Attend]
+    "make", [Pixels, TokensWithGamma, Windows, Columns, Rows, Gate, Scaled, Views, PixelsOfOneSize, Attend, Mixed]
 )
 def test_other_modules_are_no_near_miss(make):
     assert not exda.plan(nn.ModuleDict({"module": make()})).near_misses

@@ -53,7 +53,7 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     A module counts as channel attention if it takes a softmax of a square matrix whose size divides the channels and
     does not change with the map's size; if the module accepts only one size of maps, the latter cannot be checked and
     is assumed. A module with a temperature counts, too, if it has four layers of equal size, or if it has a softmax and
-    accepts neither maps nor tokens, so that the softmax cannot be observed.
+    accepts neither maps nor tokens, so that the softmax cannot be observed; its layers' weights may be arguments.
     """
     layers = {name: layer for name, child in module.named_children() if (layer := _projection(child)) is not None}
     names_softmax = _names_softmax(module)
@@ -62,7 +62,11 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     # A temperature has one entry per head; as many as there are channels, (1, C, 1, 1), are a branch's scale.
     most = max((taken for taken, _ in map(_widths, layers.values())), default=0)
     own = [*module.parameters(recurse=False)]
-    temperature = any(p.ndim >= 3 and most > p.numel() == p.shape[-3] for p in own)
+    # Where all weights may be arguments, the channels are unknown, and only the usual form, (heads, 1, 1), counts.
+    bare = len(own) == len([*module.parameters()])
+    temperature = any(
+        p.ndim >= 3 and p.numel() == p.shape[-3] and (most > p.numel() or (bare and p.ndim == 3)) for p in own
+    )
     # Of fewer dimensions, it may also be the weight of a branch, as in attention over pixels.
     perhaps = any(p.ndim and most > p.numel() == max(p.shape) for p in own)
     seen, called, others = _channel_softmax(module) if names_softmax else (None, True, False)
@@ -75,7 +79,7 @@ def unfamiliar(module: nn.Module) -> tuple[str, str] | None:
     else:
         return None
     convolutional = any(isinstance(layer, Conv) for layer in layers.values())
-    family = seen.family if seen else "mdta" if convolutional else "xca"
+    family = seen.family if seen else "mdta" if convolutional or not layers else "xca"
     missing = "" if temperature else " and no temperature (heads, 1, 1)"
     return (
         family,
