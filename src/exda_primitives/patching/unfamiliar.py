@@ -16,7 +16,7 @@ from .shapes import Conv, core
 from .softmaxes import Call, Size, call, only_size
 
 # (H, W) of two maps. Windows of 8 pixels fit into both; heights, widths and numbers of pixels differ.
-_SIZES = ((8, 24), (16, 32))
+_SIZES = ((8, 24), (16, 8))
 # A module with more parts is a network, not an attention. The largest attention that was seen has 86.
 _MOST_MODULES = 96
 _ANY = (24, 24)
