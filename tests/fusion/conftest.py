@@ -25,17 +25,22 @@ def ran(monkeypatch):
 
 
 @pytest.fixture
-def ran_as_formulas(monkeypatch):
-    """As ``ran``, with formulas in place of the kernels, for tests of what runs: the interpreter is slow."""
+def as_formulas(monkeypatch):
+    """Formulas in place of the kernels, for tests of what runs: the interpreter is slow."""
     norm = reference.step.norm
-    return _recording(
-        monkeypatch,
-        {
-            "attention_step": lambda x, n, terms, like=None: x + concat_free.mdta(norm(x, n), terms),
-            "gated_step": lambda x, n, terms, like=None: x + reference.step.gated(norm(x, n), terms),
-            "normalise": norm,
-        },
-    )
+    formulas = {
+        "attention_step": lambda x, n, terms, like=None: x + concat_free.mdta(norm(x, n), terms),
+        "gated_step": lambda x, n, terms, like=None: x + reference.step.gated(norm(x, n), terms),
+        "normalise": norm,
+    }
+    for name, formula in formulas.items():
+        monkeypatch.setattr(triton_or_torch, name, formula)
+
+
+@pytest.fixture
+def ran_as_formulas(as_formulas, ran):
+    """As ``ran``, with formulas in place of the kernels."""
+    return ran
 
 
 def _recording(monkeypatch, functions):

@@ -388,6 +388,23 @@ class TestChosen:
         assert ran == []
 
 
+@pytest.mark.parametrize("part", ["attn.qkv_dwconv", "ffn.dwconv"])
+@pytest.mark.parametrize("patched", [False, True])
+@torch.no_grad()
+def test_convolution_that_pads_in_another_way_is_called(patched, part):
+    model, x = fused(patched=patched, dtype=torch.float64), feature(dtype=torch.float64)
+    before = model(x)
+    conv = model[0].get_submodule(part)
+    # As programs for seamless textures do.
+    conv._conv_forward = lambda x, weight, bias: nn.functional.conv2d(
+        nn.functional.pad(x, (1, 1, 1, 1), mode="circular"), weight, bias, groups=conv.groups
+    )
+    found = model(x)
+    assert not torch.allclose(found, before)
+    with exda.backend("reference"):
+        torch.testing.assert_close(found, model(x), rtol=0, atol=1e-12)
+
+
 class TestTraced:
     """Compiled and exported graphs hold the modules' operations and serve every size."""
 

@@ -23,6 +23,11 @@ def fuse(model: nn.Module) -> FusionReport:
     function is Restormer's attention or its gated feed-forward, norm, function and sum of the step become few passes;
     of a step with any other function (Histoformer's attention with its sorts), only the norm does.
 
+    Every call compares the block, its parts and their classes with what they were: their attributes, private ones and
+    the contents of lists and dictionaries included. If one has changed, the modules compute. A block is left alone if
+    one of its parts holds an object of any other kind (a tensor that is no buffer, a configuration), or its class does:
+    a change within that would not be seen.
+
     On CUDA GPUs of compute capability 8.0 and newer, Triton kernels compute them. On a CPU, PyTorch's own operators do,
     in float32 and float64: with channels last, a strip of rows at a time, so that no map between a step's input and
     output exists as a whole; in training on whole maps, with the same algebra. Everywhere else the block's own modules
@@ -62,7 +67,7 @@ def fuse(model: nn.Module) -> FusionReport:
         )
     if not seen.blocks and not seen.present:
         raise NoMatchError(_no_match(target, seen))
-    fused = [(block.names, FusedBlock(block.module, block.channels, block.steps)) for block in seen.blocks]
+    fused = [(block.names, FusedBlock(block.module, block.channels, *block.recognised)) for block in seen.blocks]
     swap(target, {name: Replacement(module, None) for names, module in fused for name in names})
     _tell_sequences(target, {module for _, module in fused})
     return FusionReport(type(target).__name__, tuple(map(_match, seen.blocks)), seen.left_alone, seen.present, notes)
@@ -106,7 +111,7 @@ def _tell_sequences(target: nn.Module, blocks: Collection[FusedBlock]) -> None:
 def _match(block: Block) -> FusedMatch:
     name, *aliases = block.names
     return FusedMatch(
-        name, tuple(aliases), tuple(FusedStep(step.norm, step.function, step.kind) for step in block.steps)
+        name, tuple(aliases), tuple(FusedStep(step.norm, step.function, step.kind) for step in block.recognised.steps)
     )
 
 

@@ -19,12 +19,14 @@ from ..surgery.randomness import OwnRandomNumbers
 from ..surgery.signatures import signature_problem
 from ..surgery.structure import modules_with_names, structural_key
 from ..surgery.wrappers import is_compiled
-from .block import FusedBlock
+from .block import FusedBlock, reserved
+from .classes import ClassRecords
 from .compare import is_close
 from .feed_forward import gated_convolutions
 from .norms import norm_form
 from .report import LeftAlone
-from .snapshot import snapshot
+from .settings import UnrecordableError
+from .snapshot import Snapshot, snapshot
 from .steps import AttentionStep, GatedStep, Step, part_of
 
 # (B, H, W) of three maps. Odd sizes are tried first, then sizes that the usual windows divide, for blocks with windows.
@@ -36,13 +38,21 @@ _SCALES = (1.0, 3e-3, 1.0)
 Sizes = tuple[tuple[int, int, int], ...]
 
 
+class Recognised(NamedTuple):
+    """What a block was found to be: its steps, its snapshot without them, and the classes whose code they replace."""
+
+    steps: tuple[Step, ...]
+    seen: Snapshot
+    classes: ClassRecords
+
+
 class Block(NamedTuple):
-    """A block of the model: all its names there, C, and the steps that it consists of."""
+    """A block of the model: all its names there, C, and what it was found to be."""
 
     names: tuple[str, ...]
     module: nn.Module
     channels: int
-    steps: tuple[Step, ...]
+    recognised: Recognised
 
 
 class Attention(NamedTuple):
@@ -63,7 +73,7 @@ class BlockSurvey(NamedTuple):
 def survey_blocks(model: nn.Module) -> BlockSurvey:
     """Recognises every block around a known attention; blocks with equal structural keys are probed once."""
     attentions = _attentions_in(model)
-    outcomes: dict[Hashable, tuple[Step, ...] | str] = {}
+    outcomes: dict[Hashable, Recognised | str] = {}
     keys: dict[int, Hashable] = {}
     blocks: list[Block] = []
     left_alone: list[LeftAlone] = []
@@ -75,7 +85,7 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
         elif held and not isinstance(module, nn.ModuleList | nn.ModuleDict):
             key = structural_key(module, keys)
             if key not in outcomes:
-                outcomes[key] = _steps(module, held)
+                outcomes[key] = _recognised(module, held)
             outcome = outcomes[key]
             if any(is_compiled(model.get_submodule(name.rpartition(".")[0])) for name in names if name):
                 outcome = "it is compiled by itself, which binds it to its wrapper; fuse before compiling it"
@@ -103,8 +113,8 @@ def _parts(kind: type[ExDAModule], parts: Mapping[str, str]) -> tuple[tuple[str,
     return tuple(parts.items()) if kind is ExDAAttention else None
 
 
-def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] | str:
-    """Returns the steps of a block, or why the module is no block."""
+def _recognised(block: nn.Module, held: Mapping[str, Attention]) -> Recognised | str:
+    """Returns what a block was found to be, or why the module is none."""
     own = [name for name, _ in (*block.named_parameters(recurse=False), *block.named_buffers(recurse=False))]
     if own:
         return f"it has parameters or buffers of its own ({', '.join(own)})"
@@ -116,13 +126,15 @@ def _steps(block: nn.Module, held: Mapping[str, Attention]) -> tuple[Step, ...] 
         for sizes in _SIZES:
             try:
                 return _probed(block, held, sizes)
+            except UnrecordableError as error:
+                return str(error)
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     tried = " or of ".join(f"{height} x {width}" for (_, height, width), *_ in _SIZES)
     return f"a copy of it could not be probed on maps of {tried} pixels ({failures[-1]})"
 
 
-def _probed(block: nn.Module, held: Mapping[str, Attention], sizes: Sizes) -> tuple[Step, ...] | str:
+def _probed(block: nn.Module, held: Mapping[str, Attention], sizes: Sizes) -> Recognised | str:
     (copy,) = detached((block,), torch.float64)
     generator = torch.Generator().manual_seed(0)
     _randomise(copy, generator)
@@ -140,7 +152,8 @@ def _probed(block: nn.Module, held: Mapping[str, Attention], sizes: Sizes) -> tu
         return f"it calls {called}: expected norm, function, norm, function, ..., each once"
     if problem := _difference(copy, pairs, maps):
         return problem
-    return _kinds(block, copy, pairs, held, maps)
+    steps = _kinds(block, copy, pairs, held, maps)
+    return steps if isinstance(steps, str) else _recorded(block, steps)
 
 
 def _randomise(copy: nn.Module, generator: torch.Generator) -> None:
@@ -214,15 +227,25 @@ def _kinds(
             return f"{norm} is no layer normalisation over the channels that is known"
         attention = held.get(function)
         convolutions = gated_convolutions(part_of(copy, function), maps)
-        seen, ours = snapshot(part_of(block, norm)), part_of(block, function)
+        seen, ours = snapshot(part_of(block, norm), name=norm), part_of(block, function)
         if attention is not None and attention.parts is not None:
             # ``patch`` and ``unpatch`` may exchange the attention later: the snapshot is the host's.
             host = ours.host if isinstance(ours, ExDAModule) else ours
-            free = [name for _, name in attention.parts]
-            known = None if host is None else snapshot(host, free)
+            free = [f"{function}.{name}" for _, name in attention.parts]
+            known = None if host is None else snapshot(host, free, function)
             steps.append(AttentionStep(norm, function, form, seen, known, attention.parts))
         elif convolutions is not None:
-            steps.append(GatedStep(norm, function, form, seen, snapshot(ours), convolutions))
+            steps.append(GatedStep(norm, function, form, seen, snapshot(ours, name=function), convolutions))
         else:
             steps.append(Step(norm, function, form, seen, None))
     return tuple(steps)
+
+
+def _recorded(block: nn.Module, steps: tuple[Step, ...]) -> Recognised | str:
+    """Returns the steps with a snapshot of the block and records of classes, or why a change would not be seen."""
+    if name := reserved(block):
+        return f"it has an attribute {name}, a name that a fused block needs itself"
+    seen = snapshot(block, {name for step in steps for name in (step.norm, step.function)})
+    # Kernels take the place of these convolutions even where they are no part of a snapshot.
+    kinds = [*seen.kinds(), *(kind for step in steps for kind in step.kinds()), nn.Conv2d]
+    return Recognised(steps, seen, ClassRecords(kinds))

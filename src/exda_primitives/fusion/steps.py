@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -93,6 +94,12 @@ class Step:
             return x + function(norm(x))
         return self._on_kernels(x, *found, function, given if last else None)
 
+    def kinds(self) -> Iterator[type]:
+        """Returns the classes of modules in whose place kernels compute."""
+        for seen in (self.norm_seen, self.function_seen):
+            if seen is not None:
+                yield from seen.kinds()
+
     def unsupported_reason(self, block: nn.Module, x: Tensor) -> str | None:
         """Returns why kernels cannot compute this step; None if they can."""
         found = self._found(x, part_of(block, self.norm), part_of(block, self.function))
@@ -131,6 +138,10 @@ class AttentionStep(Step):
 
     kind = "attention"
     covers_function = True
+
+    def kinds(self) -> Iterator[type]:
+        """See ``Step.kinds``; ``patch`` may put ExDA's attention in."""
+        yield from (*super().kinds(), ExDAAttention)
 
     def _changed(self, function: nn.Module) -> str | None:
         if type(function) is ExDAAttention:

@@ -53,6 +53,9 @@ def is_bare(layer: object) -> TypeGuard[nn.Conv2d | nn.Linear]:
     # ``__class__``: the compiler of PyTorch 2.6 knows no ``type`` of a function defined within a forward.
     if not (layer.__class__ is nn.Conv2d or layer.__class__ is nn.Linear) or does_more(layer):
         return False
+    # How libraries make convolutions wrap around an image's edges.
+    if "_conv_forward" in layer.__dict__:
+        return False
     # From the dictionaries: an attribute takes a call each. Replicas and flat shards keep tensors in `__dict__`.
     tensors = layer._parameters if "weight" in layer._parameters else layer.__dict__
     weight, bias = tensors.get("weight"), tensors.get("bias")

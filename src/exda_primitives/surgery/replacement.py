@@ -157,6 +157,10 @@ class ReplacementModule(nn.Module):
         self._non_persistent_buffers_set.update(host._non_persistent_buffers_set)
         self._modules.update(host._modules)
 
+    def _shares(self, name: str) -> bool:
+        """Whether it takes over the host's attribute of this name; by default it takes over the public ones."""
+        return not name.startswith("_")
+
     def _is_new(self, name: str) -> bool:
         """Whether the host lacks the parameter, buffer or child of this name; by default it lacks none."""
         return False
@@ -169,7 +173,7 @@ class ReplacementModule(nn.Module):
         self.__dict__.update(shared)
         # An attribute that we set ourselves (``dim``, ``num_heads``) has to be equal to the host's.
         for name, attribute in vars(host).items():
-            if not name.startswith("_") and self.__dict__.setdefault(name, attribute) is not attribute:
+            if self._shares(name) and self.__dict__.setdefault(name, attribute) is not attribute:
                 self._check_same(name, attribute)
         self.__dict__["_host_arguments"] = tuple(signature(host.forward).parameters)
         # In a tuple, so that the host is not registered as a child and its parameters are not listed twice.
