@@ -246,6 +246,6 @@ def _recorded(block: nn.Module, steps: tuple[Step, ...]) -> Recognised | str:
     if name := reserved(block):
         return f"it has an attribute {name}, a name that a fused block needs itself"
     seen = snapshot(block, {name for step in steps for name in (step.norm, step.function)})
-    # Kernels take the place of these convolutions even where they are no part of a snapshot.
-    kinds = [*seen.kinds(), *(kind for step in steps for kind in step.kinds()), nn.Conv2d]
+    # Kernels take the place of such layers even where they are no part of a snapshot.
+    kinds = [*seen.kinds(), *(kind for step in steps for kind in step.kinds()), nn.Conv2d, nn.Linear]
     return Recognised(steps, seen, ClassRecords(kinds))
