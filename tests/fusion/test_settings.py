@@ -364,9 +364,7 @@ class TestCompiled:
         yield
         torch.compiler.reset()
 
-    @pytest.mark.parametrize(
-        "name", ["private", "nested list", "set", "tensor in a list", "class attribute hidden", "method hidden"]
-    )
+    @pytest.mark.parametrize("name", ["nested list", "method hidden"])
     @torch.no_grad()
     def test_changed_before(self, name, ran_as_formulas):
         model = Net(options())
@@ -377,7 +375,7 @@ class TestCompiled:
         torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), other(x))
         assert ran_as_formulas == []
 
-    @pytest.mark.parametrize("name", ["forward of the attention", "added forward", "code of a method", "attribute"])
+    @pytest.mark.parametrize("name", ["forward of the attention", "attribute"])
     @torch.no_grad()
     def test_class_changed_before(self, name, monkeypatch, ran_as_formulas):
         model = Net(options())
