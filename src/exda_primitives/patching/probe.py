@@ -70,7 +70,8 @@ def probe(module: nn.Module, family: Family, parts: Mapping[str, str]) -> str | 
         only = family.only_size(module, parts)
         every = _sizes(module, claim.dim) if only is None else [(1, *only), (4, *only)]
         # (size, range of the temperature), in eval mode and in training mode.
-        evaluated = [(every[i % len(every)], each) for i, each in enumerate(TEMPERATURES)]
+        # After all sizes, the second once more: it is the smallest.
+        evaluated = [(every[i if i < len(every) else 1], each) for i, each in enumerate(TEMPERATURES)]
         for training, cases in ((False, evaluated), (True, [(every[1], _MODERATE)])):
             host.train(training)
             for part in parts.values():
