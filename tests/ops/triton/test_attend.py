@@ -152,8 +152,7 @@ def test_a_map_that_is_a_slice_agrees() -> None:
     assert compared(tensors) < TOLERANCE[torch.float64]
 
 
-@pytest.mark.parametrize("adds", [True, False], ids=["residual", "replace"])
-@pytest.mark.parametrize("cross", [False, True], ids=["qkv", "q and kv"])
+@pytest.mark.parametrize(("cross", "adds"), [(False, True), (True, False)], ids=["qkv-residual", "q and kv-replace"])
 def test_only_the_gradients_that_are_needed(cross: bool, adds: bool) -> None:
     names = (*NAMES, *BRANCH)
     leaves = [None if t is None else t.detach().requires_grad_() for t in inputs(cross, batch=1)]

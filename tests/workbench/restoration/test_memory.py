@@ -41,7 +41,7 @@ NEED = MemoryEstimate(per_pixel=1000, channels=3)
     megabytes=st.integers(100, 500),
     multiple=st.sampled_from([8, 24, 64]),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_the_tile_fits_and_is_a_multiple(height: int, width: int, megabytes: int, multiple: int) -> None:
     height, width, free = height * multiple, width * multiple, megabytes * 10**6
     try:
