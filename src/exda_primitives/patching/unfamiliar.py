@@ -207,7 +207,9 @@ def _channel_softmax(module: nn.Module) -> _Softmaxes:
             _, family, furthest = max(failed, key=lambda each: each[0])
             if only := only_size(furthest, _SIZES[0]):
                 size, result = only
-                if found := _of_channels(result.softmaxes, widths):
+                # As large as the map has pixels, it is rather over these: windows of one size, for instance.
+                found = [each for each in _of_channels(result.softmaxes, widths) if each[-1] != size[0] * size[1]]
+                if found:
                     return _Softmaxes(_Seen(family, max(shape[-1] for shape in found), size))
     return _Softmaxes(None, called, softmaxes)
 
