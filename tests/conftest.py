@@ -163,6 +163,14 @@ def relative_errors() -> Callable[..., dict[str, float]]:
 
 
 @pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    """Has torch.compile compile anew, whatever tests compiled before, and forget what the test compiled."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
 def terminal() -> Iterator[None]:
     """Lets SIGHUP (a closed terminal) end processes, as usual, even if the tests themselves run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)

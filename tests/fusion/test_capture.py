@@ -25,14 +25,7 @@ def _small_programs(monkeypatch):
     shrink_depthwise(monkeypatch)
 
 
-@pytest.fixture
-def _fresh_dynamo():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.usefixtures("fresh_dynamo")
 class TestCompiled:
     @torch.no_grad()
     def test_restormer_in_one_graph(self):

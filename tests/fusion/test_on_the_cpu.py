@@ -405,18 +405,13 @@ def test_convolution_that_pads_in_another_way_is_called(patched, part):
         torch.testing.assert_close(found, model(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 class TestTraced:
     """Compiled and exported graphs hold the modules' operations and serve every size."""
 
     @pytest.fixture
     def model(self):
         return fused(patched=True)
-
-    @pytest.fixture(autouse=True)
-    def _fresh_dynamo(self):
-        torch.compiler.reset()
-        yield
-        torch.compiler.reset()
 
     @torch.no_grad()
     def test_compiled_graph_serves_every_size(self, model, ran):

@@ -355,14 +355,9 @@ def test_replica_follows_a_private_setting():
         assert torch.equal(block(x), before)
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 class TestCompiled:
     """torch.compile sees what had changed when it compiles, and keeps one graph."""
-
-    @pytest.fixture(autouse=True)
-    def _fresh_dynamo(self):
-        torch.compiler.reset()
-        yield
-        torch.compiler.reset()
 
     @pytest.mark.parametrize("name", ["nested list", "method hidden"])
     @torch.no_grad()

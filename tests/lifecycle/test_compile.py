@@ -9,12 +9,7 @@ import exda_primitives as exda
 
 from .networks import CLASSES, ONE_BLOCK, image, loss, trained
 
-
-@pytest.fixture(autouse=True)
-def _fresh_dynamo():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 @pytest.mark.parametrize("family", CLASSES)

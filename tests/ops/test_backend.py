@@ -199,14 +199,9 @@ class TestThreadsAndTasks:
         assert next(name for thread, name in seen if thread != threading.get_ident()) == "reference"
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 class TestCompiled:
     """A compiled function uses the backend of its caller, and is compiled once for each backend."""
-
-    @pytest.fixture(autouse=True)
-    def _fresh_dynamo(self):
-        torch.compiler.reset()
-        yield
-        torch.compiler.reset()
 
     @torch.no_grad()
     def test_function_is_compiled_once_for_each_backend(self, attention_and_map):

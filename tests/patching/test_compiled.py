@@ -9,12 +9,7 @@ from .hosts import MDTA
 from .models import Net, image, train_new_parameters, two_blocks
 from .unchanged import unchanged
 
-
-@pytest.fixture(autouse=True)
-def _fresh_dynamo():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def compiled(module):

@@ -177,14 +177,9 @@ class TestAfterTheCall:
         assert torch.equal(model["outer"](x, *WIDE), attention(inner(x, *TALL), WIDE))
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
 class TestCompiled:
     """The block as one graph, or its attention alone."""
-
-    @pytest.fixture(autouse=True)
-    def _fresh_dynamo(self):
-        torch.compiler.reset()
-        yield
-        torch.compiler.reset()
 
     @pytest.mark.parametrize("part", ["block", "attention", "attention, wrapped"])
     @torch.no_grad()

@@ -18,12 +18,7 @@ from .models import image, train_new_parameters, two_blocks
 from .tokens import two_blocks as on_tokens
 from .unchanged import unchanged
 
-
-@pytest.fixture(autouse=True)
-def _fresh_dynamo():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 @pytest.fixture(autouse=True)

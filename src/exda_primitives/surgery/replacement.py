@@ -91,7 +91,7 @@ class ReplacementModule(nn.Module):
                 hook.module = ref(host)
         for name in vars(host):
             # Settings may have been changed on us.
-            if not name.startswith("_") and name in vars(self):
+            if self._shares(name) and name in vars(self):
                 vars(host)[name] = vars(self)[name]
         # What was set on us meanwhile, such as a wrapped forward, moves to the host.
         for name in self._added():

@@ -134,8 +134,13 @@ class AttentionNetwork(nn.Module):
 
 def channel_network(layout: Layout, name: str) -> nn.Module:
     """Builds the network of a variant with Restormer's attention, initialised from PyTorch's global generator."""
+    return attention_network(layout, name, _channels)
+
+
+def attention_network(layout: Layout, name: str, build: Build) -> nn.Module:
+    """Builds the network of a variant with attentions from ``build``, see ``parameter_matched``."""
     return parameter_matched(
-        lambda variant, width, fewer_biases: AttentionNetwork(layout, variant, width, fewer_biases, _channels),
+        lambda variant, width, fewer_biases: AttentionNetwork(layout, variant, width, fewer_biases, build),
         layout,
         name,
     )

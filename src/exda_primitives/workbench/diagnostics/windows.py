@@ -14,7 +14,7 @@ from ...ops.layout import to_map, to_tokens
 from ...primitives import ExDAWindowAttention
 from .data import Digits
 from .digits import LAYOUT, DigitsExperiment, depth_of
-from .variants import VARIANTS, AttentionNetwork, Layout, LinearBranch, Variant, parameter_matched
+from .variants import VARIANTS, Layout, LinearBranch, Variant, attention_network
 
 WIDTH = 18
 """Channels of the attentions."""
@@ -61,11 +61,7 @@ class WindowsExperiment(DigitsExperiment):
     def network(self, condition: str, variant: str) -> nn.Module:
         """Builds the network of a variant, with as many attentions as the condition says."""
         layout = Layout(**{**vars(LAYOUT), "width": WIDTH, "heads": 1, "depth": depth_of(condition)})
-        return parameter_matched(
-            lambda form, width, fewer_biases: AttentionNetwork(layout, form, width, fewer_biases, windows),
-            layout,
-            variant,
-        )
+        return attention_network(layout, variant, windows)
 
 
 def windows(index: int, width: int, heads: int, variant: Variant, fewer_biases: bool) -> nn.Module:
