@@ -12,6 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
+import exda_primitives as exda
 from benchmarks.quality.session import Sources
 from exda_primitives.cli.errors import errors_as_lines
 from exda_primitives.workbench.shared import results
@@ -46,16 +47,17 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Result file, by default the form's; runs that it holds are not repeated.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for the run in progress and the host's weights.")] = Path(
+    work: Annotated[Path, typer.Option(help="Folder for the runs in progress and the host's weights.")] = Path(
         "build/continued"
     ),
 ) -> None:
-    """Train and score what is missing; the same command resumes where this one stops."""
+    """Train and score what is missing; the same command resumes where this one stops, or helps one that is running."""
     end = time.monotonic() + 60 * minutes
     told, out = FORMS[form.value], out or RESULTS / f"{form.value}.json"
     if told.accelerator == "cpu":
         # Trainings on the CPU are timed in process time, which adds up all threads.
         torch.set_num_threads(1)
+        exda.memory.keep()
     elif not torch.cuda.is_available():
         console.print(f"Error: the form {told.name} needs a GPU, but PyTorch finds none.", highlight=False)
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
+import exda_primitives as exda
 from exda_primitives.cli.errors import errors_as_lines
 from exda_primitives.workbench.shared import results
 
@@ -45,13 +46,14 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Result file, by default the form's; runs that it holds are not repeated.")
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for the run in progress.")] = Path("build/quality"),
+    work: Annotated[Path, typer.Option(help="Folder for the runs in progress.")] = Path("build/quality"),
 ) -> None:
-    """Train and score what is missing; the same command resumes where this one stops."""
+    """Train and score what is missing; the same command resumes where this one stops, or helps one that is running."""
     accelerator = "gpu" if form is FormName.GPU else "cpu"
     if accelerator == "cpu":
         # Steps on the CPU are timed in process time, which adds up all threads.
         torch.set_num_threads(1)
+        exda.memory.keep()
     elif not torch.cuda.is_available():
         console.print("Error: the form gpu needs a GPU, but PyTorch finds none; use --form cpu.", highlight=False)
         raise typer.Exit(1)

@@ -6,13 +6,15 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import nn
 
@@ -74,6 +76,8 @@ def shared_config(form: BenchmarkConfig, sources: Sources) -> dict[str, Any]:
 class Session:
     """Trains and scores the jobs of a form, and keeps the result.
 
+    Several processes with one result file and one working folder share the jobs, each taking whichever is next.
+
     Another benchmark subclasses it with its own ``kind`` and overrides whatever differs of ``shared``, ``told``,
     ``trained`` and ``measured``.
 
@@ -81,7 +85,7 @@ class Session:
         form: the benchmark's form.
         sources: the images.
         path: file of the result.
-        work: folder for the run in progress; it is empty when all runs are done.
+        work: folder for the runs in progress.
         accelerator: ``"cpu"`` or ``"gpu"``.
         command: the command that the result names, without paths of this machine.
         console: where progress is printed.
@@ -113,6 +117,7 @@ class Session:
         self.result = {**begun, **{key: held.get(key, {}) for key in self.kept}}
         self.photographs = Photographs(open_images(sources.test), form.crop)
         self._is_over: Callable[[], bool] = lambda: False
+        self._locks = work / "locks"
 
     def shared(self) -> dict[str, Any]:
         """Returns the configuration that all runs of a result share, as plain data."""
@@ -159,33 +164,51 @@ class Session:
             Whether all jobs are done.
 
         Raises:
-            ConfigError: for a run of another configuration in the working folder, or if another session has added runs
-                to the result.
+            ConfigError: for a run of another configuration in the working folder.
             ImageError: for images that cannot be read or are too small.
         """
         end = clock() + seconds
         self._is_over = lambda: clock() >= end
-        missing = self.missing()
-        if missing:
+        if self.missing():
             self.photographs.check()
         total = len(list(self.form.jobs()))
-        for number, job in enumerate(missing, total - len(missing) + 1):
+        for job in self.missing():
             if self._is_over():
                 return False
-            left = "" if math.isinf(end) else f", {(end - clock()) / 60:.1f} minutes left"
-            self.say(f"[{number}/{total}] {job.name}{left}")
-            try:
-                run = self._run(job)
-            except TimeUpError:
-                return False
-            self.result["runs"].append(run)
-            # The run is in the result before its checkpoints are deleted.
-            self.write()
-            shutil.rmtree(self.work / job.name)
-        return True
+            with self._claimed(job) as claimed:
+                if not claimed:
+                    continue
+                left = "" if math.isinf(end) else f", {(end - clock()) / 60:.1f} minutes left"
+                self.say(f"[{total - len(self.missing()) + 1}/{total}] {job.name}{left}")
+                try:
+                    run = self._run(job)
+                except TimeUpError:
+                    return False
+                self.result["runs"].append(run)
+                # The run is in the result before its checkpoints are deleted.
+                self.write()
+                shutil.rmtree(self.work / job.name)
+        return not self.missing()
+
+    @contextmanager
+    def _claimed(self, job: Job) -> Iterator[bool]:
+        """Yields whether a job is left for this process: no other process has done it or is at it."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._locks / job.name, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        with lock:
+            self._take_over()
+            yield job in self.missing()
 
     def _run(self, job: Job) -> dict[str, Any]:
-        told = self.told(job)
+        with FileLock(self._locks / "measured"):
+            # Of several processes, one measures what all of them need.
+            self._take_over()
+            told = self.told(job)
         plan = prepare(told, self.work / job.name, accelerator=self.accelerator)
         record = {
             "name": job.name,
@@ -272,25 +295,31 @@ class Session:
         return steps_in_time(host.recipe.steps, self.result["paces"][name]["ratio"][job.arm])
 
     def write(self) -> None:
-        """Writes the result.
+        """Writes the result, with what other processes have added to the file."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._locks / "result"):
+            self._take_over()
+            self.result["seeds"] = sorted({run["seed"] for run in self.result["runs"]})
+            results.write(self.path, self.result)
 
-        Raises:
-            ConfigError: if another session has added runs to the file, which would be lost.
-        """
+    def _take_over(self) -> None:
+        """Takes over what other processes have added to the file."""
         if self.path.exists():
-            ours = {run["name"] for run in self.result["runs"]}
-            theirs = [run["name"] for run in results.read(self.path, self.kind)["runs"] if run["name"] not in ours]
-            if theirs:
-                raise ConfigError(
-                    f"{self.path}: another session has added {theirs[0]} meanwhile; nothing was written. Start again: "
-                    f"what was trained here is in {self.work}"
-                )
-        self.result["seeds"] = sorted({run["seed"] for run in self.result["runs"]})
-        results.write(self.path, self.result)
+            theirs = results.read(self.path, self.kind)
+            names = {run["name"] for run in theirs["runs"]}
+            self.result["runs"] = theirs["runs"] + [run for run in self.result["runs"] if run["name"] not in names]
+            for key in self.kept:
+                self.result[key] = _united(self.result[key], theirs.get(key, {}))
 
     def say(self, line: str) -> None:
         """Prints a line as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _united(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries of both, theirs where both have one, and of mappings that both have likewise."""
+    both = {name: each for name, each in theirs.items() if isinstance(each, Mapping) and name in ours}
+    return {**ours, **theirs, **{name: _united(ours[name], each) for name, each in both.items()}}
 
 
 def changes(setting: Setting) -> dict[str, Any]:

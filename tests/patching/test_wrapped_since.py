@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from functools import partial
+from types import MethodType
 
 import pytest
 import torch
@@ -157,6 +159,29 @@ def replaced_forward(attention):
     return attention
 
 
+def bound_forward(attention):
+    forward = attention.forward
+
+    def doubled(self, x):
+        return 2 * forward(x)
+
+    attention.forward = MethodType(doubled, attention)
+    return attention
+
+
+def partial_forward(attention):
+    forward = partial(attention.forward)
+
+    def scaled(factor, x):
+        def inner():
+            return factor * forward(x)
+
+        return inner()
+
+    attention.forward = partial(scaled, 2)
+    return attention
+
+
 class Doubled(nn.Module):
     def forward(self, x):
         return 2 * x
@@ -172,6 +197,8 @@ def traced(attention):
 
 REFUSED = {
     "forward": (replaced_forward, r"blocks\.1\.attn: its forward was replaced"),
+    "forward, bound": (bound_forward, r"blocks\.1\.attn: its forward was replaced"),
+    "forward, partial": (partial_forward, r"blocks\.1\.attn: its forward was replaced"),
     "parametrised": (parametrised, r"blocks\.1\.attn: its temperature is no parameter any more"),
     "traced": (traced, r"blocks\.1\.attn: ExDAAttention is scripted or traced"),
 }
@@ -214,6 +241,89 @@ def test_user_defined_wrapper_is_kept():
     train_new_parameters(model)
     exda.unpatch(model)
     assert torch.equal(model(x), host)
+
+
+def twice(attention, x):
+    return 2 * type(attention).forward(attention, x)
+
+
+def twice_by(attention):
+    """As ``twice``, with variables that are no obstacle: a recursive function, and one without a value yet."""
+
+    def times(module, x, left):
+        return type(module).forward(module, x) if left == 1 else times(module, x, left - 1) + times(module, x, 1)
+
+    def doubled(self, x):
+        return times(self, x, 2) if attention else later
+
+    attention = True
+    if not attention:
+        later = None
+    return doubled
+
+
+@pytest.mark.parametrize("duplicate", [lambda model: model, copy.deepcopy], ids=["itself", "copy"])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda attention: MethodType(twice, attention),
+        lambda attention: MethodType(twice_by(attention), attention),
+        lambda attention: partial(twice, attention),
+        lambda attention: partial(MethodType(twice, attention)),
+    ],
+    ids=["bound", "bound, closes over others", "partial", "partial of bound"],
+)
+@torch.no_grad()
+def test_forward_of_the_user_that_takes_the_module_moves_to_the_host(forward, duplicate):
+    model, x = two_blocks().eval(), image(5, 7)
+    host = copy.deepcopy(model)
+    host.blocks[0].attn.forward = MethodType(twice, host.blocks[0].attn)
+    exda.patch(model)
+    train_new_parameters(model)
+    model.blocks[0].attn.forward = forward(model.blocks[0].attn)
+    model = duplicate(model)
+    exda.unpatch(model)
+    torch.testing.assert_close(model(x), host(x), rtol=0, atol=1e-5)
+
+
+CALLBACKS = {
+    "method": (lambda module: module.parameters, lambda held, module: held.__self__ is module),
+    "partial": (lambda module: partial(module.parameters), lambda held, module: held.func.__self__ is module),
+    "keyword": (lambda module: partial(print, end=module), lambda held, module: held.keywords["end"] is module),
+}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["the host had it", "it is new"])
+@pytest.mark.parametrize(("bind", "is_bound"), CALLBACKS.values(), ids=CALLBACKS)
+@pytest.mark.parametrize(
+    ("make", "put", "give_back", "part"),
+    [
+        (two_blocks, exda.patch, exda.unpatch, "attn"),
+        (fusion.two_blocks, exda.fuse, exda.unfuse, None),
+    ],
+    ids=["patched", "fused"],
+)
+def test_what_refers_to_the_replacement_refers_to_the_host(make, put, give_back, part, bind, is_bound, before):
+    model = make()
+
+    def replaced():
+        return getattr(model.blocks[0], part) if part else model.blocks[0]
+
+    if before:
+        replaced().callback = None
+    put(model)
+    replaced().callback = bind(replaced())
+    give_back(model)
+    assert is_bound(replaced().callback, replaced())
+
+
+def test_method_that_the_host_lacks_stays_as_it_is():
+    model = two_blocks()
+    exda.patch(model)
+    attention = model.blocks[0].attn
+    attention.callback = attention.structural_settings
+    exda.unpatch(model)
+    assert model.blocks[0].attn.callback.__self__ is attention
 
 
 class TestHooks:

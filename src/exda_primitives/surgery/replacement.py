@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial, wraps
 from inspect import signature
-from types import MethodType
 from typing import Any, ClassVar, TypeVar
 from weakref import ref
 
@@ -14,6 +13,7 @@ from torch import nn
 from ..errors import ConfigError, NotPatchedError, WrappedModelError
 from ..ops.choice import BackendName
 from ..ops.dispatch import backend, current_backend
+from .rebound import rebound
 from .tracing import as_one_call, is_symbolic
 
 # The attributes in which ``nn.Module`` keeps its hooks, of all kinds.
@@ -89,13 +89,10 @@ class ReplacementModule(nn.Module):
             # PyTorch binds these hooks to the module that they were registered on.
             if getattr(hook, "with_module", False) and hook.module() is self:
                 hook.module = ref(host)
-        for name in vars(host):
-            # Settings may have been changed on us.
-            if self._shares(name) and name in vars(self):
-                vars(host)[name] = vars(self)[name]
-        # What was set on us meanwhile, such as a wrapped forward, moves to the host.
-        for name in self._added():
-            vars(host)[name] = self._rebound(vars(self)[name], host)
+        # Settings may have been changed on us. What was set meanwhile, such as a wrapped forward, moves to the host.
+        shared = [name for name in vars(host) if self._shares(name) and name in vars(self)]
+        for name in (*shared, *self._added()):
+            vars(host)[name] = rebound(vars(self)[name], self, host)
         # A flag that registering a backward hook sets, besides the dictionaries of hooks, which both modules share.
         host._is_full_backward_hook = self._is_full_backward_hook
         host.training = self.training
@@ -104,9 +101,9 @@ class ReplacementModule(nn.Module):
     def release_problem(self) -> str | None:
         """Returns why ``release`` cannot give the host back in its present state; None if it can."""
         (host,) = self._host
-        # A new forward can move to the host if it refers to this module in a way that ``_rebound`` finds.
+        # A new forward can move to the host if it refers to this module in a way that ``rebound`` finds.
         forward = vars(self).get("forward")
-        if forward is not None and self._rebound(forward, host) is forward:
+        if forward is not None and rebound(forward, self, host) is forward:
             return "its forward was replaced on the instance since it was put in place; undo that first"
         gone = [name for name in host._parameters if name not in self._parameters]
         if gone:
@@ -184,24 +181,6 @@ class ReplacementModule(nn.Module):
         """Returns names of attributes that were set since it was put in place, such as a wrapped forward's."""
         # ``compile()`` leaves ``_compiled_call_impl``, which is of use to this module alone.
         return [name for name in vars(self) if name not in {*self._adopted, *HOOK_NAMES, "_compiled_call_impl"}]
-
-    def _rebound(self, held: Any, host: nn.Module) -> Any:
-        """Returns ``held`` with this module replaced by ``host``; ``held`` itself if it does not refer to this module.
-
-        It looks into bound methods and partials, which is how libraries (accelerate for one) wrap a forward.
-        """
-        if held is self:
-            return host
-        if isinstance(held, MethodType) and held.__self__ is self:
-            return getattr(host, held.__name__)
-        if not isinstance(held, partial):
-            return held
-        arguments = [self._rebound(each, host) for each in held.args]
-        if all(ours is theirs for ours, theirs in zip(held.args, arguments, strict=True)):
-            return held
-        rebound = partial(held.func, *arguments, **held.keywords)
-        vars(rebound).update({name: self._rebound(each, host) for name, each in vars(held).items()})
-        return rebound
 
     def _check_same(self, name: str, theirs: object) -> None:
         ours = self.__dict__[name]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from benchmarks.quality.forms import ARMS, BASE, FORMS, HOST, Setting, Study
+from filelock import FileLock
 from tests.benchmarks.quality.small import SETTING, Clock, all_arms, benchmark_config, session, sources
 
 import exda_primitives as exda
@@ -63,7 +64,7 @@ def test_the_clustering_of_degradations_is_scored(tmp_path):
 def test_no_path_and_no_weights_are_left(tmp_path):
     assert session(tmp_path, benchmark_config()).run_pending(math.inf)
     assert str(tmp_path) not in (tmp_path / "quality.json").read_text()
-    assert list((tmp_path / "quality").iterdir()) == []
+    assert [path.name for path in (tmp_path / "quality").iterdir()] == ["locks"]
     images = read_result(tmp_path)["config"]["pictures"]
     assert images["train"]["name"] == "crops.npz"
     assert images["test"]["pictures"] == 2
@@ -79,7 +80,7 @@ def test_interrupted_sessions_give_the_same_results(tmp_path):
         after.update(path.name for path in (tmp_path / "often").iterdir())
         assert turns < 20
     assert turns >= 2
-    assert after == {"base-steps-host-seed0", "base-steps-both-paper-seed0"}
+    assert after == {"base-steps-host-seed0", "base-steps-both-paper-seed0", "locks"}
     whole, often = (read_result(tmp_path, name)["runs"] for name in ("whole", "often"))
     assert list(map(without_clocks, often)) == list(map(without_clocks, whole))
     assert max(len(run["legs"]) for run in often) > 1
@@ -186,15 +187,37 @@ def test_equal_time_gives_fewer_steps_by_a_pace_measured_once(tmp_path, monkeypa
     assert read_result(tmp_path)["paces"][BASE]["ratio"]["tokens"] == 4.0
 
 
-def test_runs_that_another_session_added_are_kept(tmp_path):
-    config = benchmark_config(Study(SETTING, (HOST,), (0, 1)))
+def test_sessions_side_by_side_share_the_runs(tmp_path):
+    config = benchmark_config(Study(SETTING, (HOST, "tokens"), (0, 1)))
     first, second = session(tmp_path, config), session(tmp_path, config)
+    names = [job.name for job in config.jobs()]
+    # As if the first one was at work on two runs.
+    with FileLock(tmp_path / "quality" / "locks" / names[0]), FileLock(tmp_path / "quality" / "locks" / names[2]):
+        assert not second.run_pending(math.inf)
+    assert [run["name"] for run in read_result(tmp_path)["runs"]] == [names[1], names[3]]
+    before = [run["legs"] for run in read_result(tmp_path)["runs"]]
     assert first.run_pending(math.inf)
-    before = (tmp_path / "quality.json").read_bytes()
-    with pytest.raises(exda.ConfigError, match=r"another session has added base-steps-host-seed1 meanwhile"):
-        second.run_pending(math.inf)
-    assert (tmp_path / "quality.json").read_bytes() == before
-    assert session(tmp_path, config).missing() == []
+    result = read_result(tmp_path)
+    assert [run["name"] for run in result["runs"]] == [names[1], names[3], names[0], names[2]]
+    assert [run["legs"] for run in result["runs"]][:2] == before
+    assert result["seeds"] == [0, 1]
+    assert second.run_pending(math.inf)
+    assert read_result(tmp_path) == result
+
+
+def test_what_another_session_has_measured_is_not_measured_again(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(configs, accelerator):
+        asked.append(list(configs))
+        return {"ratio": dict.fromkeys(configs, float(len(asked)))}
+
+    monkeypatch.setattr(module, "pace", measured)
+    config = benchmark_config(Study(SETTING, ("tokens", "value"), (0,), "time"))
+    first, second = session(tmp_path, config), session(tmp_path, config)
+    assert not first.run_pending(1.5, Clock())
+    assert second.run_pending(math.inf)
+    assert asked == [[HOST, "tokens", "value"]]
 
 
 def test_a_run_that_diverges_is_a_result(tmp_path):
