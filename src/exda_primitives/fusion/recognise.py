@@ -16,6 +16,7 @@ from ..primitives import ExDAAttention, ExDAModule
 from ..primitives.layers import width_of
 from ..surgery.copies import detached, isolated_global_state
 from ..surgery.randomness import OwnRandomNumbers
+from ..surgery.references import references
 from ..surgery.signatures import signature_problem
 from ..surgery.structure import modules_with_names, structural_key
 from ..surgery.wrappers import is_compiled
@@ -93,6 +94,11 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
                 left_alone.append(LeftAlone(names[0], type(module).__name__, outcome))
             else:
                 blocks.append(Block(names, module, next(iter(held.values())).channels, outcome))
+    elsewhere = references(model, [block.module for block in blocks])
+    for block in [block for block in blocks if id(block.module) in elsewhere]:
+        blocks.remove(block)
+        reason = f"{elsewhere[id(block.module)]!r} refers to it as well, and would go on calling the original"
+        left_alone.append(LeftAlone(block.names[0], type(block.module).__name__, reason))
     return BlockSurvey(tuple(blocks), tuple(left_alone), tuple(present))
 
 

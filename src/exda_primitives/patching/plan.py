@@ -18,7 +18,7 @@ from ..surgery.wrappers import unwrap
 from .backbones import Location, backbones_in, idle_stages, location_of, multiple_of, stages_of
 from .options import configured
 from .present import by_module
-from .recognise import Found, survey
+from .recognise import Found, replaceable, survey
 from .registry import known_families
 from .report import Match, Present, Report
 from .select import Patterns, choose_families, select
@@ -96,7 +96,7 @@ def resolve(
     """Works out what ``patch`` with these arguments would do; raises the errors of ``plan``."""
     target, notes = unwrap(model)
     wanted = tuple(choose_families(known_families(), families))
-    seen = survey(target, wanted, unknown=families is None)
+    seen = replaceable(target, survey(target, wanted, unknown=families is None))
     backbones = backbones_in(target)
     present = by_module(seen.present)
     # ``families`` restricts the attentions that are there already as well, by the class that replaces each family.

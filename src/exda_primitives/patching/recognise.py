@@ -10,6 +10,7 @@ from torch import nn
 
 from ..primitives import ExDAModule
 from ..primitives.base import NEW_NAMES
+from ..surgery.references import references
 from ..surgery.structure import modules_with_names, structural_key
 from ..surgery.wrappers import is_compiled
 from .adapter import Family, Mismatch
@@ -68,6 +69,24 @@ def survey(model: nn.Module, families: Iterable[Family], *, unknown: bool = Fals
             else:
                 found.append(Found(names, module, family, parts))
     return Survey(tuple(found), tuple(near_misses), present)
+
+
+def replaceable(model: nn.Module, seen: Survey) -> Survey:
+    """Returns what ``survey`` found, with attentions that the model also calls elsewhere as near misses."""
+    elsewhere = references(model, [each.module for each in seen.found])
+    near_misses = [
+        NearMiss(
+            each.names[0],
+            type(each.module).__name__,
+            each.family.name,
+            f"{elsewhere[id(each.module)]!r} refers to it as well, and would go on calling the original; let the model "
+            f"call {each.names[0]!r} instead",
+        )
+        for each in seen.found
+        if id(each.module) in elsewhere
+    ]
+    found = tuple(each for each in seen.found if id(each.module) not in elsewhere)
+    return seen._replace(found=found, near_misses=(*seen.near_misses, *near_misses))
 
 
 _Outcome = tuple[Family, Mapping[str, str]] | NearMiss | None

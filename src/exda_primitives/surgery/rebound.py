@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from types import CellType, MethodType
+from types import MethodType
 from typing import Any
 
 from torch import nn
 
-_EMPTY = CellType()
-"""What a function closes over as long as the variable has no value."""
+from .references import modules_in
 
 
 def rebound(held: Any, module: nn.Module, other: nn.Module) -> Any:
@@ -58,17 +57,6 @@ def _rebound_partial(held: partial[Any], module: nn.Module, other: nn.Module) ->
     return made
 
 
-def _refers(held: Any, module: nn.Module, seen: frozenset[int] = frozenset()) -> bool:
-    """Whether something is a module, is bound to it, or is a function that closes over either."""
-    if held is module:
-        return True
-    if id(held) in seen:
-        return False
-    if isinstance(held, partial):
-        inner = [held.func, *held.args, *held.keywords.values()]
-    elif isinstance(held, MethodType):
-        inner = [held.__self__, held.__func__]
-    else:
-        # A cell without a value equals none that has one, whatever the value is.
-        inner = [cell.cell_contents for cell in getattr(held, "__closure__", None) or () if cell != _EMPTY]
-    return any(_refers(each, module, seen | {id(held)}) for each in inner)
+def _refers(function: Any, module: nn.Module) -> bool:
+    """Whether a function closes over a module, or over something that refers to it."""
+    return any(each is module for each in modules_in(function))
