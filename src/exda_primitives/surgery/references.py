@@ -40,16 +40,16 @@ def modules_in(held: Any, skipped: Set[int] = frozenset()) -> Iterator[nn.Module
 
     It does not go into modules, nor into what has one of the ids ``skipped``.
     """
-    yield from _modules_in(held, skipped, frozenset())
+    yield from _modules_in(held, skipped, set())
 
 
-def _modules_in(held: Any, skipped: Set[int], around: frozenset[int]) -> Iterator[nn.Module]:
+def _modules_in(held: Any, skipped: Set[int], seen: set[int]) -> Iterator[nn.Module]:
     if isinstance(held, nn.Module):
         yield held
-    elif id(held) not in skipped and id(held) not in around and (inner := _inside(held)):
-        around |= {id(held)}
+    elif id(held) not in skipped and id(held) not in seen and (inner := _inside(held)):
+        seen.add(id(held))
         for each in inner:
-            yield from _modules_in(each, skipped, around)
+            yield from _modules_in(each, skipped, seen)
 
 
 def _inside(held: Any) -> Iterable[Any]:
