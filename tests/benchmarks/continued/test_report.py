@@ -93,7 +93,7 @@ def test_report_of_further_training():
     assert "| 1,000 | +0.100 [-0.024, +0.224] | +0.000 [-0.124, +0.124] | +0.200 |" in lines
     assert "| 5,000 | +0.200 [-0.048, +0.448] | +0.000 [-0.248, +0.248] | +0.400 |" in lines
     assert "| host | 0.05000 | diverged | 0.001, the largest |" in lines
-    assert "- the base: 14 runs, first tokens 0" in lines
+    assert "- the base: 4 runs, first tokens 0" in lines
 
 
 def test_report_of_tiles():
