@@ -194,9 +194,8 @@ class Session:
     def _claimed(self, job: Job) -> Iterator[bool]:
         """Yields whether a job is left for this process: no other process has done it or is at it."""
         self._locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._locks / job.name, timeout=0)
         try:
-            lock.acquire()
+            lock = FileLock(self._locks / job.name, timeout=0).acquire()
         except Timeout:
             yield False
             return

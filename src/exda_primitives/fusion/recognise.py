@@ -95,11 +95,13 @@ def survey_blocks(model: nn.Module) -> BlockSurvey:
             else:
                 blocks.append(Block(names, module, next(iter(held.values())).channels, outcome))
     elsewhere = references(model, [block.module for block in blocks])
-    for block in [block for block in blocks if id(block.module) in elsewhere]:
-        blocks.remove(block)
-        reason = f"{elsewhere[id(block.module)]!r} refers to it as well, and would go on calling the original"
-        left_alone.append(LeftAlone(block.names[0], type(block.module).__name__, reason))
-    return BlockSurvey(tuple(blocks), tuple(left_alone), tuple(present))
+    left_alone += [
+        LeftAlone(block.names[0], type(block.module).__name__, elsewhere[id(block.module)])
+        for block in blocks
+        if id(block.module) in elsewhere
+    ]
+    fusible = tuple(block for block in blocks if id(block.module) not in elsewhere)
+    return BlockSurvey(fusible, tuple(left_alone), tuple(present))
 
 
 def _attentions_in(model: nn.Module) -> dict[int, Attention]:

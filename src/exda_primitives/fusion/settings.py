@@ -9,9 +9,10 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
-from torch import nn
 
-NOT_SETTINGS = vars(nn.Module()).keys() | {"_compiled_call_impl", "_former_parameters", "_is_replica"}
+from ..surgery.references import OF_MODULES
+
+NOT_SETTINGS = OF_MODULES | {"_compiled_call_impl", "_former_parameters", "_is_replica"}
 """Names that PyTorch keeps for itself among a module's attributes, those of compiled modules and replicas included."""
 
 # Nothing changes within a value of these types; deepcopy shares functions, so that copies compare equal.

@@ -79,8 +79,7 @@ def replaceable(model: nn.Module, seen: Survey) -> Survey:
             each.names[0],
             type(each.module).__name__,
             each.family.name,
-            f"{elsewhere[id(each.module)]!r} refers to it as well, and would go on calling the original; let the model "
-            f"call {each.names[0]!r} instead",
+            f"{elsewhere[id(each.module)]}; let the model call {each.names[0]!r} instead",
         )
         for each in seen.found
         if id(each.module) in elsewhere

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-_OF_MODULES = vars(nn.Module()).keys()
+OF_MODULES = vars(nn.Module()).keys()
+"""Names of the attributes that every module has: its parameters, children, hooks, ..."""
 _EMPTY = CellType()
 """What a function closes over as long as the variable has no value."""
 
@@ -20,7 +21,7 @@ def references(model: nn.Module, modules: Iterable[nn.Module]) -> dict[int, str]
     Attributes of the module itself, and of its parts, do not count.
 
     Returns:
-        ``id`` of the module -> full name of the first such attribute, for those that have one.
+        ``id`` of the module -> why it cannot be replaced, by the first such attribute, for those that have one.
     """
     parts = {id(module): {id(part) for part in module.modules()} for module in modules}
     owners = list(model.named_modules()) if parts else []
@@ -29,10 +30,11 @@ def references(model: nn.Module, modules: Iterable[nn.Module]) -> dict[int, str]
     found: dict[int, str] = {}
     for name, owner in owners:
         for attribute, held in vars(owner).items():
-            for module in () if attribute in _OF_MODULES else modules_in(held, children):
+            for module in () if attribute in OF_MODULES else modules_in(held, children):
                 if id(module) in parts and id(owner) not in parts[id(module)]:
                     found.setdefault(id(module), f"{name}.{attribute}" if name else attribute)
-    return found
+    why = "refers to it as well, and would go on calling the original"
+    return {key: f"{path!r} {why}" for key, path in found.items()}
 
 
 def modules_in(held: Any, skipped: Set[int] = frozenset()) -> Iterator[nn.Module]:

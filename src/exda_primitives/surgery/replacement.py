@@ -14,10 +14,11 @@ from ..errors import ConfigError, NotPatchedError, WrappedModelError
 from ..ops.choice import BackendName
 from ..ops.dispatch import backend, current_backend
 from .rebound import rebound
+from .references import OF_MODULES
 from .tracing import as_one_call, is_symbolic
 
 # The attributes in which ``nn.Module`` keeps its hooks, of all kinds.
-HOOK_NAMES = frozenset(name for name in vars(nn.Module()) if name.endswith("hook") or "_hooks" in name)
+HOOK_NAMES = frozenset(name for name in OF_MODULES if name.endswith("hook") or "_hooks" in name)
 
 Self = TypeVar("Self", bound="ReplacementModule")
 

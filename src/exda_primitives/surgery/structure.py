@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .references import OF_MODULES
 from .replacement import ReplacementModule
 
 
@@ -54,14 +55,13 @@ def _of_part(part: nn.Module) -> Hashable:
 def _settings(part: nn.Module) -> Hashable:
     if isinstance(part, ReplacementModule):
         return part.structural_settings()
-    return tuple((key, _plain(held)) for key, held in vars(part).items() if key not in _NOT_SETTINGS)
+    return tuple((key, _plain(held)) for key, held in vars(part).items() if key not in OF_MODULES)
 
 
 def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:
     return None if is_lazy(parameter) else tuple(parameter.shape)
 
 
-_NOT_SETTINGS = vars(nn.Module()).keys()
 _PLAIN = (bool, int, float, str, type(None))
 
 
